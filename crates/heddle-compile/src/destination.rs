@@ -1,0 +1,225 @@
+//! A service as one client sees it: its ports with the rules that apply there.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use heddle_model::{
+    Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
+    discovery::{HttpMatch, HttpRule, Provenance, WeightedTarget},
+    resource::{HttpRoute, RouteMatch, TcpMatch, TcpRoute},
+};
+
+use crate::{
+    client::Client,
+    rules::{Compiled, Routing},
+    target::Scope,
+};
+
+/// Longest rule name that serves as provenance.
+const RULE_NAME_MAX: usize = 63;
+
+impl Compiled {
+    /// A service with every rule that applies to calls of `client`; `None` if there is no such
+    /// service.
+    #[must_use]
+    pub fn destination(
+        &self,
+        registry: &Registry,
+        client: Client<'_>,
+        service: &ServiceName,
+    ) -> Option<Destination> {
+        let found = registry.services.get(service)?;
+        let routing = self.routing(client, service);
+        let ports = found.ports.values().map(|port| {
+            let rules = routing.map(|routing| Governed {
+                scope: Scope {
+                    compiled: self,
+                    registry,
+                    client,
+                    namespace: &routing.resource.key.namespace,
+                },
+                routing,
+                service: found,
+                port,
+            });
+            DestinationPort {
+                number: port.number,
+                name: port.name.clone(),
+                protocol: port.protocol,
+                http: rules.map(|rules| rules.http()).unwrap_or_default(),
+                tcp: rules.map(|rules| rules.tcp()).unwrap_or_default(),
+            }
+        });
+        Some(Destination {
+            service: service.clone(),
+            vips: vec![found.vip_v4.into(), found.vip_v6.into()],
+            ports: ports.collect(),
+            subsets: self.subsets(client, service),
+        })
+    }
+}
+
+/// Services whose endpoints a destination's rules can pick: its own and those it names.
+#[must_use]
+pub fn backends(destination: &Destination) -> BTreeSet<ServiceName> {
+    let http = destination.ports.iter().flat_map(|port| &port.http).flat_map(|rule| &rule.targets);
+    let tcp = destination.ports.iter().flat_map(|port| &port.tcp);
+    let named = http.chain(tcp).filter(|target| target.dangling.is_none());
+    let own = std::iter::once(destination.service.clone());
+    own.chain(named.map(|target| target.service.clone())).collect()
+}
+
+/// Can a port of this protocol carry HTTP rules?
+pub(crate) fn takes_http(protocol: Protocol) -> bool {
+    match protocol {
+        Protocol::Undeclared | Protocol::Http | Protocol::Http2 | Protocol::Grpc => true,
+        Protocol::Tls | Protocol::Tcp => false,
+    }
+}
+
+/// Can a port of this protocol carry TCP rules? As in Istio: neither HTTP nor TLS.
+pub(crate) fn takes_tcp(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Undeclared | Protocol::Tcp)
+}
+
+/// Where a rule comes from: by its name if it has a plain one, else by its position.
+pub(crate) fn provenance(
+    routing: Routing<'_>,
+    list: &str,
+    position: usize,
+    name: &str,
+) -> Provenance {
+    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    let key = &routing.resource.key;
+    if !name.is_empty() && plain && name.len() <= RULE_NAME_MAX {
+        Provenance(format!("{key}#{name}"))
+    } else {
+        Provenance(format!("{key}#{list}[{position}]"))
+    }
+}
+
+/// One port under one VirtualService.
+#[derive(Clone, Copy)]
+struct Governed<'a> {
+    scope: Scope<'a>,
+    routing: Routing<'a>,
+    service: &'a Service,
+    port: &'a ServicePort,
+}
+
+impl Governed<'_> {
+    fn http(&self) -> Vec<HttpRule> {
+        let mut rules = Vec::new();
+        if !takes_http(self.port.protocol) {
+            return rules;
+        }
+        for (position, route) in self.routing.rule.http.iter().enumerate() {
+            let Some(matches) = self.matches(route) else { continue };
+            let last = matches.is_empty();
+            rules.push(HttpRule {
+                provenance: provenance(self.routing, "http", position, &route.name),
+                matches,
+                fault: route.fault.clone(),
+                targets: self.targets(route),
+            });
+            if last {
+                break; // It matches everything: no rule after it is ever reached.
+            }
+        }
+        rules
+    }
+
+    /// The alternatives left for this client and port: `None` if none is, empty if one asks nothing
+    /// of the request.
+    fn matches(&self, route: &HttpRoute) -> Option<Vec<HttpMatch>> {
+        if route.matches.is_empty() {
+            return Some(Vec::new());
+        }
+        let here = |one: &&RouteMatch| {
+            !one.gateways_only
+                && one.port.is_none_or(|port| port == self.port.number)
+                && self.scope.client.is(&one.source_labels, one.source_namespace.as_deref())
+        };
+        let left: Vec<_> = route.matches.iter().filter(here).map(|one| one.http.clone()).collect();
+        if left.is_empty() {
+            return None;
+        }
+        Some(if left.iter().any(asks_nothing) { Vec::new() } else { left })
+    }
+
+    fn targets(&self, route: &HttpRoute) -> Vec<WeightedTarget> {
+        match route.action {
+            None => self.resolved(&route.route),
+            Some(action) => vec![WeightedTarget {
+                service: self.service.name.clone(),
+                subset: None,
+                port: self.port.number,
+                weight: 1,
+                dangling: Some(format!("`{}` is not enforced yet", action.as_str())),
+            }],
+        }
+    }
+
+    fn tcp(&self) -> Vec<WeightedTarget> {
+        if !takes_tcp(self.port.protocol) {
+            return Vec::new();
+        }
+        let mut rules = self.routing.rule.tcp.iter();
+        let first = rules.find(|route| self.applies(route));
+        first.map(|route| self.resolved(&route.route)).unwrap_or_default()
+    }
+
+    fn applies(&self, route: &TcpRoute) -> bool {
+        let vips = [IpAddr::from(self.service.vip_v4), IpAddr::from(self.service.vip_v6)];
+        let here = |one: &TcpMatch| {
+            let subnets = &one.destination_subnets;
+            !one.gateways_only
+                && one.port.is_none_or(|port| port == self.port.number)
+                && self.scope.client.is(&one.source_labels, one.source_namespace.as_deref())
+                && (subnets.is_empty()
+                    || vips.iter().any(|&ip| subnets.iter().any(|&s| holds(s, ip))))
+        };
+        route.matches.is_empty() || route.matches.iter().any(here)
+    }
+
+    fn resolved(&self, route: &[heddle_model::resource::RouteDestination]) -> Vec<WeightedTarget> {
+        let resolve = |to| self.scope.target(to, &self.service.name, self.port.number);
+        route.iter().map(resolve).collect()
+    }
+}
+
+/// Is every request met?
+pub(crate) fn asks_nothing(one: &HttpMatch) -> bool {
+    *one == HttpMatch { ignore_uri_case: one.ignore_uri_case, ..HttpMatch::default() }
+}
+
+/// Is `ip` within `range`?
+fn holds((network, bits): (IpAddr, u8), ip: IpAddr) -> bool {
+    match (network, ip) {
+        (IpAddr::V4(network), IpAddr::V4(ip)) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
+            network.to_bits() & mask == ip.to_bits() & mask
+        }
+        (IpAddr::V6(network), IpAddr::V6(ip)) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
+            network.to_bits() & mask == ip.to_bits() & mask
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_holds_its_own_family_up_to_its_bits() {
+        let range = |text: &str, bits| (text.parse::<IpAddr>().unwrap(), bits);
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert!(holds(range("240.240.0.0", 16), ip("240.240.7.1")));
+        assert!(!holds(range("240.240.0.0", 16), ip("240.241.0.1")));
+        assert!(holds(range("0.0.0.0", 0), ip("1.2.3.4")));
+        assert!(!holds(range("0.0.0.0", 0), ip("::1")));
+        assert!(holds(range("fd68::", 16), ip("fd68:1::2")));
+        assert!(holds(range("::1", 128), ip("::1")) && !holds(range("::1", 128), ip("::2")));
+    }
+}

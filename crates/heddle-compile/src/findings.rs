@@ -1,0 +1,326 @@
+//! The analyzers: what is worth saying about rules as things are. Shown by `apply`, status and
+//! `analyze` alike.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heddle_model::{
+    Protocol, Registry, ResourceKey, ServiceName,
+    resource::{HttpRoute, Spec},
+};
+
+use crate::{
+    client::Client,
+    destination::{asks_nothing, takes_http, takes_tcp},
+    finding::{Finding, FindingKind, ResourceState},
+    host::Host,
+    reference::{namespaces, references},
+    rules::{Compiled, Routing, Subsetting},
+    target::Scope,
+};
+
+impl Compiled {
+    /// Everything worth saying, in order of resource, line and text.
+    #[must_use]
+    pub fn findings(&self, registry: &Registry) -> Vec<Finding> {
+        let namespaces = namespaces(registry);
+        let mut all = Findings { compiled: self, registry, namespaces, found: BTreeSet::new() };
+        for routing in self.routings() {
+            all.hosts(routing);
+            all.targets(routing);
+            all.ports(routing);
+            all.rules(routing);
+        }
+        for resource in self.resources() {
+            if let Spec::DestinationRule(rule) = &resource.spec {
+                all.subsets(Subsetting { resource, rule });
+            }
+        }
+        all.found.into_iter().collect()
+    }
+
+    /// The state of one resource with its findings.
+    #[must_use]
+    pub fn resource_state(
+        &self,
+        registry: &Registry,
+        key: &ResourceKey,
+    ) -> (ResourceState, Vec<Finding>) {
+        let mut findings = self.findings(registry);
+        findings.retain(|finding| finding.key == *key);
+        (ResourceState::of(&findings), findings)
+    }
+}
+
+struct Findings<'a> {
+    compiled: &'a Compiled,
+    registry: &'a Registry,
+    namespaces: BTreeSet<&'a str>,
+    found: BTreeSet<Finding>,
+}
+
+impl<'a> Findings<'a> {
+    fn say(
+        &mut self,
+        routing: Routing<'_>,
+        place: (usize, String),
+        kind: FindingKind,
+        text: String,
+    ) {
+        self.found.insert(Finding::new(routing.resource, place, kind, text));
+    }
+
+    /// Hosts that are absent, or that an older rule holds.
+    fn hosts(&mut self, routing: Routing<'a>) {
+        for (i, written) in routing.rule.hosts.iter().enumerate() {
+            let host = Host::read(written, &routing.resource.key.namespace);
+            let line = routing.rule.host_lines.get(i).copied();
+            let place = (line.unwrap_or(routing.resource.origin.line), format!("spec.hosts[{i}]"));
+            if let Some(text) = absent(self.registry, &host, written) {
+                self.say(routing, place.clone(), FindingKind::Dangling, text);
+            }
+            let visible = self.clients(routing).into_iter();
+            let winners: BTreeSet<_> = visible
+                .filter_map(|client| self.compiled.winner(client, &host))
+                .map(|winner| winner.position)
+                .collect();
+            if let Some(&winner) = winners.iter().find(|&&winner| winner != routing.position) {
+                let winner = &self.compiled.resources()[winner].key;
+                let text = format!(
+                    "{winner} also names `{written}` and wins (a rule for its own namespace first, then the older): this one has no effect there; put both into one"
+                );
+                self.say(routing, place, FindingKind::Conflict, text);
+            }
+        }
+    }
+
+    /// Destinations that name something absent.
+    fn targets(&mut self, routing: Routing<'a>) {
+        let ports: BTreeSet<u16> = self
+            .governed(routing)
+            .iter()
+            .filter_map(|name| self.registry.services.get(name))
+            .flat_map(|service| service.ports.keys().copied())
+            .collect();
+        let called: Vec<Option<u16>> =
+            if ports.is_empty() { vec![None] } else { ports.into_iter().map(Some).collect() };
+        let clients = self.clients(routing);
+        for reference in references(routing.resource) {
+            let mut reasons: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+            for client in &clients {
+                let scope = Scope {
+                    compiled: self.compiled,
+                    registry: self.registry,
+                    client: *client,
+                    namespace: &routing.resource.key.namespace,
+                };
+                for &port in &called {
+                    if let Err(reason) = scope.resolve(&reference.to, port) {
+                        reasons.entry(reason).or_default().insert(client.namespace);
+                    }
+                }
+            }
+            for (reason, namespaces) in reasons {
+                let whom = if namespaces.len() == clients.len() {
+                    String::new()
+                } else {
+                    let names: Vec<_> = namespaces.into_iter().collect();
+                    format!(" (for clients in {})", names.join(", "))
+                };
+                let text =
+                    format!("{reason}: this share is refused with 503 until it is there{whom}");
+                let place = (reference.to.line, reference.field.clone());
+                self.say(routing, place, FindingKind::Dangling, text);
+            }
+        }
+    }
+
+    /// Rules that no port of the services they are for can carry.
+    fn ports(&mut self, routing: Routing<'a>) {
+        for name in self.governed(routing) {
+            let Some(service) = self.registry.services.get(&name) else { continue };
+            for (i, route) in routing.rule.http.iter().enumerate() {
+                let place = (route.line, format!("spec.http[{i}]"));
+                let asked: BTreeSet<_> = route.matches.iter().filter_map(|one| one.port).collect();
+                let all = asked.is_empty() || route.matches.iter().any(|one| one.port.is_none());
+                let ports = service.ports.values();
+                let mut ports = ports.filter(|port| all || asked.contains(&port.number)).peekable();
+                if ports.peek().is_none() {
+                    let text = format!("`{name}` has none of the ports this rule asks for");
+                    self.say(routing, place, FindingKind::NoEffect, text);
+                    continue;
+                }
+                let protocols: Vec<_> = ports.map(|port| (port.number, port.protocol)).collect();
+                if let Some(text) = http_without_effect(&name, &protocols) {
+                    self.say(routing, place, FindingKind::NoEffect, text);
+                }
+            }
+            let any_tcp = service.ports.values().any(|port| takes_tcp(port.protocol));
+            if let (Some(route), false) = (routing.rule.tcp.first(), any_tcp) {
+                let text =
+                    format!("no port of `{name}` is TCP: the TCP rules have no effect there");
+                let place = (route.line, "spec.tcp".to_owned());
+                self.say(routing, place, FindingKind::NoEffect, text);
+            }
+        }
+    }
+
+    /// Rules that are never reached, inject nothing, or are refused at run time.
+    fn rules(&mut self, routing: Routing<'a>) {
+        let mut catches_all: Option<usize> = None;
+        for (i, route) in routing.rule.http.iter().enumerate() {
+            let place = (route.line, format!("spec.http[{i}]"));
+            if let Some(before) = catches_all {
+                let text = format!("never reached: spec.http[{before}] matches every request");
+                self.say(routing, place.clone(), FindingKind::NoEffect, text);
+            } else if catches_everything(route) {
+                catches_all = Some(i);
+            }
+            if let Some(action) = route.action {
+                let text = format!(
+                    "`{}` is not enforced yet: requests that match are refused with 503, and go nowhere else",
+                    action.as_str()
+                );
+                self.say(routing, place, FindingKind::NotEnforced, text);
+            }
+            self.faults(routing, i, route);
+        }
+    }
+
+    fn faults(&mut self, routing: Routing<'a>, i: usize, route: &HttpRoute) {
+        let Some(fault) = &route.fault else { return };
+        let delay = fault.delay.as_ref().map(|delay| ("delay", delay.percent));
+        let abort = fault.abort.as_ref().map(|abort| ("abort", abort.percent));
+        for (what, percent) in delay.into_iter().chain(abort) {
+            if percent <= 0.0 {
+                let place = (route.line, format!("spec.http[{i}].fault.{what}"));
+                let text = "0 % of requests, as in Istio where no percentage is given: set `percentage.value`";
+                self.say(routing, place, FindingKind::Notice, text.to_owned());
+            }
+        }
+    }
+
+    /// Subsets that an older rule defines, or that select nobody; hosts that are absent.
+    fn subsets(&mut self, one: Subsetting<'a>) {
+        let key = &one.resource.key;
+        let host = Host::read(&one.rule.host, &key.namespace);
+        if let Some(text) = absent(self.registry, &host, &one.rule.host) {
+            let place = (one.rule.host_line, "spec.host".to_owned());
+            self.found.insert(Finding::new(one.resource, place, FindingKind::Dangling, text));
+        }
+        for (i, subset) in one.rule.subsets.iter().enumerate() {
+            let place = (subset.line, format!("spec.subsets[{i}]"));
+            if let Some(older) = self.older(one, &host, &subset.name) {
+                let text = format!(
+                    "{older} already defines the subset `{}` of `{}`: the older one wins",
+                    subset.name, one.rule.host
+                );
+                self.found.insert(Finding::new(one.resource, place, FindingKind::Conflict, text));
+                continue;
+            }
+            let Host::Service(name) = &host else { continue };
+            let mut members = self.registry.workloads.values().filter(|w| w.service == *name);
+            let carried = |labels: &BTreeMap<String, String>| {
+                subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            };
+            if self.registry.services.contains_key(name) && !members.any(|w| carried(&w.labels)) {
+                let text = format!(
+                    "no workload of `{name}` carries the labels of the subset `{}`: requests sent there find no endpoint",
+                    subset.name
+                );
+                self.found.insert(Finding::new(one.resource, place, FindingKind::Notice, text));
+            }
+        }
+    }
+
+    /// An older DestinationRule of the same namespace, host and selector that defines this subset.
+    fn older(&self, one: Subsetting<'_>, host: &Host, subset: &str) -> Option<ResourceKey> {
+        let mut before = self
+            .compiled
+            .subsettings_of(host)
+            .take_while(|other| other.resource.key != one.resource.key);
+        let same = before.find(|other| {
+            other.resource.key.namespace == one.resource.key.namespace
+                && other.rule.workload_selector == one.rule.workload_selector
+                && other.rule.subsets.iter().any(|defined| defined.name == subset)
+        });
+        same.map(|other| other.resource.key.clone())
+    }
+
+    /// One client per namespace that sees the rule.
+    fn clients(&self, routing: Routing<'a>) -> Vec<Client<'a>> {
+        let key = &routing.resource.key;
+        let home = key.namespace.as_str();
+        let known = self.namespaces.iter().copied();
+        let all = known.chain((!self.namespaces.contains(home)).then_some(home));
+        all.map(Client::any_of)
+            .filter(|client| client.sees(&key.namespace, &routing.rule.export_to))
+            .collect()
+    }
+
+    /// Services the rule governs for somebody. Looks only at those its hosts can name.
+    fn governed(&self, routing: Routing<'a>) -> BTreeSet<ServiceName> {
+        let clients = self.clients(routing);
+        let services = &self.registry.services;
+        let hosts = routing.rule.hosts.iter();
+        let hosts = hosts.map(|host| Host::read(host, &routing.resource.key.namespace));
+        let named = hosts.flat_map(|host| match host {
+            Host::Service(name) => {
+                services.get_key_value(&name).map(|(name, _)| name).into_iter().collect()
+            }
+            Host::Wildcard(_) => {
+                services.keys().filter(|name| host.names(name).is_some()).collect()
+            }
+            Host::Outside(_) => Vec::new(),
+        });
+        let governs = |name: &&ServiceName| {
+            clients.iter().any(|&client| {
+                let winner = self.compiled.routing(client, name);
+                winner.is_some_and(|winner| winner.position == routing.position)
+            })
+        };
+        named.filter(governs).cloned().collect()
+    }
+}
+
+fn absent(registry: &Registry, host: &Host, written: &str) -> Option<String> {
+    match host {
+        Host::Service(name) if registry.services.contains_key(name) => None,
+        Host::Service(name) => {
+            Some(format!("there is no service `{name}`: the rule takes force when one joins"))
+        }
+        Host::Wildcard(_) if registry.services.keys().any(|name| host.names(name).is_some()) => {
+            None
+        }
+        Host::Wildcard(_) => Some(format!("no service matches `{written}`")),
+        Host::Outside(_) => Some(format!("`{written}` is no service of this mesh")),
+    }
+}
+
+fn catches_everything(route: &HttpRoute) -> bool {
+    route.matches.is_empty()
+        || route.matches.iter().any(|one| {
+            asks_nothing(&one.http)
+                && one.port.is_none()
+                && one.source_labels.is_empty()
+                && one.source_namespace.is_none()
+                && !one.gateways_only
+        })
+}
+
+/// Why no port of these lets an HTTP rule take effect; `None` if one does.
+fn http_without_effect(service: &ServiceName, ports: &[(u16, Protocol)]) -> Option<String> {
+    let effective = |protocol| matches!(protocol, Protocol::Undeclared | Protocol::Http);
+    if ports.iter().any(|&(_, protocol)| effective(protocol)) {
+        return None;
+    }
+    let (number, protocol) = ports.first()?;
+    Some(if takes_http(*protocol) {
+        format!(
+            "port {number} of `{service}` is declared {protocol}, which is relayed without looking inside for now: the rule has no effect there yet"
+        )
+    } else {
+        format!(
+            "port {number} of `{service}` is declared {protocol}: an HTTP rule has no effect there; declare it http, or write a `tcp` rule"
+        )
+    })
+}

@@ -1,0 +1,251 @@
+//! All rules, indexed by the hosts they are for, and the choice among them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use heddle_model::{
+    ResourceKey, ServiceName,
+    discovery::Subset,
+    resource::{DestinationRule, Resource, Spec, SubsetRule, VirtualService},
+};
+
+use crate::{
+    client::{Client, View},
+    host::Host,
+};
+
+/// The namespace whose DestinationRules hold where neither the client's nor the service's does.
+pub(crate) const ROOT_NAMESPACE: &str = "istio-system";
+
+/// Rules, compiled. Cloning is cheap: resources are shared.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled {
+    resources: Vec<Arc<Resource>>,
+    /// Hosts of VirtualServices that reach into the mesh, by host, oldest first.
+    services: BTreeMap<Host, Vec<usize>>,
+    /// Hosts of DestinationRules.
+    subsets: BTreeMap<Host, Vec<usize>>,
+    /// Every condition on a client's labels.
+    conditions: BTreeSet<BTreeMap<String, String>>,
+}
+
+/// A VirtualService with its resource.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Routing<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) rule: &'a VirtualService,
+    /// Position among all resources: its age.
+    pub(crate) position: usize,
+}
+
+/// A DestinationRule with its resource.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subsetting<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) rule: &'a DestinationRule,
+}
+
+/// Indexes rules. `resources` are given oldest first; the first of two in conflict wins.
+#[must_use]
+pub fn compile(resources: &[Arc<Resource>]) -> Compiled {
+    let mut compiled = Compiled { resources: resources.to_vec(), ..Compiled::default() };
+    for (position, resource) in resources.iter().enumerate() {
+        let read = |host: &str| Host::read(host, &resource.key.namespace);
+        match &resource.spec {
+            Spec::VirtualService(rule) if !rule.gateways_only => {
+                for host in rule.hosts.iter().map(|host| read(host)) {
+                    push_once(compiled.services.entry(host).or_default(), position);
+                }
+                compiled.conditions.extend(source_labels(rule));
+            }
+            Spec::VirtualService(_) => {}
+            Spec::DestinationRule(rule) => {
+                compiled.subsets.entry(read(&rule.host)).or_default().push(position);
+                compiled.conditions.extend(rule.workload_selector.clone());
+            }
+        }
+    }
+    compiled
+}
+
+/// Two spellings of one host in one resource are one.
+fn push_once(positions: &mut Vec<usize>, position: usize) {
+    if positions.last() != Some(&position) {
+        positions.push(position);
+    }
+}
+
+fn source_labels(rule: &VirtualService) -> impl Iterator<Item = BTreeMap<String, String>> {
+    let http = rule.http.iter().flat_map(|route| &route.matches).map(|one| &one.source_labels);
+    let tcp = rule.tcp.iter().flat_map(|route| &route.matches).map(|one| &one.source_labels);
+    http.chain(tcp).filter(|labels| !labels.is_empty()).cloned()
+}
+
+impl Compiled {
+    /// All resources, oldest first.
+    #[must_use]
+    pub fn resources(&self) -> &[Arc<Resource>] {
+        &self.resources
+    }
+
+    /// A resource by its identity.
+    #[must_use]
+    pub fn resource(&self, key: &ResourceKey) -> Option<&Arc<Resource>> {
+        self.resources.iter().find(|resource| resource.key == *key)
+    }
+
+    /// Which view a client has: clients of one view are told the same.
+    #[must_use]
+    pub fn view(&self, client: Client<'_>) -> View {
+        View::of(client, &self.conditions)
+    }
+
+    /// Services that rules name as their host, whether they are there or not; wildcards apart.
+    #[must_use]
+    pub fn hosts(&self) -> BTreeSet<ServiceName> {
+        let hosts = self.services.keys().chain(self.subsets.keys());
+        let service = |host: &Host| match host {
+            Host::Service(name) => Some(name.clone()),
+            _ => None,
+        };
+        hosts.filter_map(service).collect()
+    }
+
+    /// The VirtualService that governs calls of `client` to `service`: of those the client sees,
+    /// the one with the closest host; then one that only its own namespace sees; then the oldest.
+    pub(crate) fn routing(&self, client: Client<'_>, service: &ServiceName) -> Option<Routing<'_>> {
+        let named = hosts_of(&self.services, service);
+        let closest = named.filter_map(|host| {
+            let routing = self.winner(client, host)?;
+            Some((host.names(service)?, routing))
+        });
+        closest.max_by_key(|(closeness, _)| *closeness).map(|(_, routing)| routing)
+    }
+
+    /// The VirtualService that wins a host for a client.
+    pub(crate) fn winner(&self, client: Client<'_>, host: &Host) -> Option<Routing<'_>> {
+        let visible = self.services.get(host)?.iter().filter_map(|&at| self.routing_at(at));
+        let visible = visible.filter(|routing| {
+            client.sees(&routing.resource.key.namespace, &routing.rule.export_to)
+        });
+        visible.min_by_key(|routing| (routing.rule.export_to != ["."], routing.position))
+    }
+
+    /// All VirtualServices that reach into the mesh.
+    pub(crate) fn routings(&self) -> impl Iterator<Item = Routing<'_>> {
+        (0..self.resources.len())
+            .filter_map(|at| self.routing_at(at))
+            .filter(|routing| !routing.rule.gateways_only)
+    }
+
+    fn routing_at(&self, position: usize) -> Option<Routing<'_>> {
+        let resource = self.resources.get(position)?;
+        match &resource.spec {
+            Spec::VirtualService(rule) => Some(Routing { resource, rule, position }),
+            Spec::DestinationRule(_) => None,
+        }
+    }
+
+    /// The DestinationRules that hold for calls of `client` to `service`, oldest first. As in
+    /// Istio: those of the client's namespace, else of the service's, else of the root namespace;
+    /// of one namespace those with the closest host; and those that select the client by labels
+    /// before those for all.
+    pub(crate) fn subsettings(
+        &self,
+        client: Client<'_>,
+        service: &ServiceName,
+    ) -> Vec<Subsetting<'_>> {
+        let namespaces = [client.namespace, &service.namespace, ROOT_NAMESPACE];
+        let mut found =
+            namespaces.iter().map(|namespace| self.in_namespace(client, service, namespace));
+        found.find(|rules| !rules.is_empty()).unwrap_or_default()
+    }
+
+    fn in_namespace(
+        &self,
+        client: Client<'_>,
+        service: &ServiceName,
+        namespace: &str,
+    ) -> Vec<Subsetting<'_>> {
+        let mut by_closeness: Vec<_> = hosts_of(&self.subsets, service)
+            .filter_map(|host| Some((host.names(service)?, host)))
+            .collect();
+        by_closeness.sort_by(|a, b| b.cmp(a));
+        let seen = |host| self.seen(client, host, namespace);
+        by_closeness
+            .into_iter()
+            .map(|(_, host)| seen(host))
+            .find(|r| !r.is_empty())
+            .unwrap_or_default()
+    }
+
+    /// DestinationRules of one host and namespace that a client sees.
+    fn seen(&self, client: Client<'_>, host: &Host, namespace: &str) -> Vec<Subsetting<'_>> {
+        let rules = self.subsettings_of(host);
+        let visible = rules.filter(|one| {
+            let home = one.resource.key.namespace == client.namespace;
+            let selected = one.rule.workload_selector.as_ref();
+            one.resource.key.namespace == namespace
+                && client.sees(namespace, &one.rule.export_to)
+                && selected.is_none_or(|labels| home && client.carries(labels))
+        });
+        let (chosen, general): (Vec<_>, Vec<_>) =
+            visible.partition(|one| one.rule.workload_selector.is_some());
+        match client.labels {
+            Some(_) if chosen.is_empty() => general,
+            Some(_) => chosen,
+            None => chosen.into_iter().chain(general).collect(),
+        }
+    }
+
+    /// All DestinationRules of one host, oldest first.
+    pub(crate) fn subsettings_of(&self, host: &Host) -> impl Iterator<Item = Subsetting<'_>> {
+        let at = self.subsets.get(host).map_or(&[][..], Vec::as_slice);
+        at.iter().filter_map(|&position| {
+            let resource = self.resources.get(position)?;
+            let Spec::DestinationRule(rule) = &resource.spec else { return None };
+            Some(Subsetting { resource, rule })
+        })
+    }
+
+    /// Subsets of a service as a client sees them; of two with one name the older wins.
+    pub(crate) fn subsets(
+        &self,
+        client: Client<'_>,
+        service: &ServiceName,
+    ) -> BTreeMap<String, BTreeMap<String, String>> {
+        let mut subsets = BTreeMap::new();
+        for one in self.subsettings(client, service) {
+            for SubsetRule { name, labels, .. } in &one.rule.subsets {
+                subsets.entry(name.clone()).or_insert_with(|| labels.clone());
+            }
+        }
+        subsets
+    }
+
+    /// One subset.
+    pub(crate) fn subset(
+        &self,
+        client: Client<'_>,
+        service: &ServiceName,
+        name: &str,
+    ) -> Option<Subset> {
+        let rules = self.subsettings(client, service);
+        let mut subsets = rules.iter().flat_map(|one| &one.rule.subsets);
+        let found = subsets.find(|subset| subset.name == name)?;
+        Some(Subset { name: found.name.clone(), labels: found.labels.clone() })
+    }
+}
+
+/// Hosts of an index that could name `service`: its own entry, and wildcards.
+fn hosts_of<'a>(
+    index: &'a BTreeMap<Host, Vec<usize>>,
+    service: &ServiceName,
+) -> impl Iterator<Item = &'a Host> {
+    let own = index.get_key_value(&Host::Service(service.clone())).map(|(host, _)| host);
+    let first = Host::Wildcard(String::new());
+    let wildcards = index.range(first..).map(|(host, _)| host);
+    own.into_iter().chain(wildcards.take_while(|host| matches!(host, Host::Wildcard(_))))
+}

@@ -1,0 +1,149 @@
+//! Rules against a registry like the demo's: what clients are told, and what is said about it.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use heddle_model::{
+    Destination, EndpointState, Owner, Protocol, Registry, ResourceKey, Service, ServiceName,
+    ServicePort, Workload, WorkloadId, WorkloadPort,
+    discovery::{Provenance, WeightedTarget},
+    resource::Resource,
+    yaml,
+};
+
+use super::*;
+
+mod conflicts;
+mod examples;
+mod properties;
+mod rules;
+mod said;
+
+fn name(service: &str) -> ServiceName {
+    ServiceName::resolve(service, "default").unwrap()
+}
+
+/// A registry built member by member.
+#[derive(Default)]
+struct Mesh(Registry);
+
+impl Mesh {
+    /// The demo: every service with its versions and ports.
+    fn demo() -> Self {
+        let http = Protocol::Http;
+        Self::default()
+            .joins("frontend", "v1", &[(80, http)])
+            .joins("restaurants", "v1", &[(80, Protocol::Undeclared)])
+            .joins("reviews", "v1", &[(80, http)])
+            .joins("reviews", "v2", &[(80, http)])
+            .joins("reviews", "v3", &[(80, http)])
+            .joins("photos", "v1", &[(80, Protocol::Undeclared)])
+            .joins("ratings", "v1", &[(80, http)])
+            .joins("store", "v1", &[(6379, Protocol::Undeclared)])
+            .joins("loadgen", "v1", &[])
+    }
+
+    fn joins(mut self, service: &str, version: &str, ports: &[(u16, Protocol)]) -> Self {
+        let service = name(service);
+        let number = u8::try_from(self.0.workloads.len() + 10).unwrap();
+        let named = |(number, protocol): &(u16, Protocol)| ServicePort {
+            number: *number,
+            name: String::new(),
+            protocol: *protocol,
+        };
+        let id = WorkloadId(format!("{}-{version}-{number}", service.name));
+        let labels = [("app", service.name.as_str()), ("version", version)];
+        let workload = Workload {
+            id: id.clone(),
+            name: format!("{}-{version}", service.name),
+            namespace: service.namespace.clone(),
+            service: service.clone(),
+            version: version.to_owned(),
+            labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            ipv4: Ipv4Addr::new(240, 241, 0, number),
+            ipv6: Ipv6Addr::new(0xfd68, 0, 0, 1, 0, 0, 0, number.into()),
+            ports: ports
+                .iter()
+                .map(|&(number, protocol)| {
+                    let state = EndpointState::Ready;
+                    (number, WorkloadPort { number, name: String::new(), protocol, state })
+                })
+                .collect(),
+        };
+        self.0.workloads.insert(id, workload);
+        if !ports.is_empty() {
+            let entry = self.0.services.entry(service.clone()).or_insert_with(|| Service {
+                name: service,
+                vip_v4: Ipv4Addr::new(240, 240, 0, number),
+                vip_v6: Ipv6Addr::new(0xfd68, 0, 0, 0, 0, 0, 0, number.into()),
+                ports: BTreeMap::new(),
+            });
+            entry.ports.extend(ports.iter().map(|port| (port.0, named(port))));
+        }
+        self
+    }
+
+    fn client(&self, service: &str) -> Client<'_> {
+        let service = name(service);
+        self.0.workloads.values().find(|workload| workload.service == service).unwrap().into()
+    }
+
+    /// What `client` is told of `service`.
+    fn told(&self, rules: &Compiled, client: &str, service: &str) -> Destination {
+        rules.destination(&self.0, self.client(client), &name(service)).unwrap()
+    }
+
+    /// Findings as `kind field: text`.
+    fn said(&self, rules: &Compiled) -> Vec<String> {
+        let findings = rules.findings(&self.0);
+        let line = |one: &Finding| format!("{:?} {}: {}", one.kind, one.field, one.text);
+        findings.iter().map(line).collect()
+    }
+}
+
+/// Reads rules, oldest first.
+fn resources(text: &str) -> Vec<Arc<Resource>> {
+    match yaml::parse("f.yaml", text, "default") {
+        Ok(resources) => resources.into_iter().map(Arc::new).collect(),
+        Err(errors) => panic!("{}", errors.iter().map(|e| format!("{e}\n")).collect::<String>()),
+    }
+}
+
+fn rules(text: &str) -> Compiled {
+    compile(&resources(text))
+}
+
+/// A VirtualService document; `spec` in flow style.
+fn virtual_service(named: &str, spec: &str) -> String {
+    document("VirtualService", named, spec)
+}
+
+/// A DestinationRule document.
+fn destination_rule(named: &str, spec: &str) -> String {
+    document("DestinationRule", named, spec)
+}
+
+/// `named` is `name` or `name.namespace`.
+fn document(kind: &str, named: &str, spec: &str) -> String {
+    let (name, namespace) = named.split_once('.').unwrap_or((named, "default"));
+    format!(
+        "---\napiVersion: networking.istio.io/v1\nkind: {kind}\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n"
+    )
+}
+
+const VERSIONS: &str = "{host: reviews, subsets: [{name: v1, labels: {version: v1}}, {name: v2, labels: {version: v2}}, {name: v3, labels: {version: v3}}]}";
+
+/// `service/subset:port=weight`, or the reason after `!`.
+fn shown(targets: &[WeightedTarget]) -> Vec<String> {
+    let show = |target: &WeightedTarget| match &target.dangling {
+        Some(reason) => format!("!{reason}={}", target.weight),
+        None => {
+            let subset = target.subset.as_ref().map_or("*", |subset| &subset.name);
+            format!("{}/{subset}:{}={}", target.service.name, target.port, target.weight)
+        }
+    };
+    targets.iter().map(show).collect()
+}

@@ -1,0 +1,388 @@
+//! What the two sockets ask for, done: locks the mesh for a moment, writes the store off the main
+//! thread, waits for acknowledgements. Changes of rules are in `rule_changes`, answers
+//! for people in `status`.
+
+mod rule_changes;
+mod status;
+
+use std::{
+    collections::BTreeSet,
+    future::Future,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use heddle_model::WorkloadId;
+use heddle_runtime::clock;
+use heddle_wire::{
+    discovery::ResourceType as Kind,
+    local::control_api::{Acknowledgement, JoinRequest, JoinedWorkload, Member, Problem},
+};
+use tokio::sync::{Notify, watch};
+
+use crate::{
+    error::Refused,
+    journal::Journal,
+    limits::{GENERATION_RESERVE, JOURNAL_INTERVAL, STORE_RETRY, WAIT_MAX, WITHDRAW_WAIT},
+    mesh::{Mesh, Next, StreamId},
+    registry::Touched,
+    session::Heard,
+    store::{Change, Store, StoreError},
+};
+
+/// The control plane's shared state.
+#[derive(Debug)]
+pub(crate) struct Control {
+    mesh: Mutex<Mesh>,
+    store: Arc<Mutex<Store>>,
+    troubles: Mutex<Troubles>,
+    /// What the store still owes: written when it can be written again.
+    owed: Mutex<Vec<Change>>,
+    /// Held from planning a change of rules to its being in force: changes are made one by one.
+    turn: tokio::sync::Mutex<()>,
+    /// Ticks whenever a proxy's progress may have changed.
+    progress: watch::Sender<()>,
+    journal: Journal,
+    journal_stale: Notify,
+}
+
+/// What is wrong outside of rules, for status.
+#[derive(Debug, Default)]
+struct Troubles {
+    store: Option<String>,
+    journal: Option<String>,
+    folder: Vec<Problem>,
+    members: Vec<Problem>,
+}
+
+impl Control {
+    /// Takes over a mesh as it was put together at start, and what was wrong with the store then.
+    pub(crate) fn new(
+        mesh: Mesh,
+        store: Store,
+        journal: Journal,
+        trouble: Option<StoreError>,
+    ) -> Self {
+        let store_trouble = trouble.map(|error| error.to_string());
+        Self {
+            mesh: Mutex::new(mesh),
+            store: Arc::new(Mutex::new(store)),
+            troubles: Mutex::new(Troubles { store: store_trouble, ..Troubles::default() }),
+            owed: Mutex::new(Vec::new()),
+            turn: tokio::sync::Mutex::new(()),
+            progress: watch::channel(()).0,
+            journal,
+            journal_stale: Notify::new(),
+        }
+    }
+
+    /// Lets a workload in. Its service's address is stored before it is told.
+    pub(crate) async fn join(
+        self: &Arc<Self>,
+        request: JoinRequest,
+    ) -> Result<JoinedWorkload, Refused> {
+        let control = self.clone();
+        uncancelled(async move {
+            let joined = {
+                let mut mesh = control.mesh();
+                let joined = mesh
+                    .members
+                    .join(&request, clock::unix_now().as_secs(), || fastrand::u32(..))
+                    .map_err(|problems| Refused::of(StatusCode::CONFLICT, problems))?;
+                let service = joined.workload.workload.service.clone();
+                let touched = Touched { topology: true, endpoints: BTreeSet::from([service]) };
+                control.commit(&mut mesh, &touched);
+                joined
+            };
+            let workload = &joined.workload.workload;
+            tracing::info!(workload = %workload.id, address = %workload.ipv4, service = %workload.service, "workload joined");
+            let vip = joined.vip.map(|(name, index)| Change::Vip(name, Some(index)));
+            let evicted = joined.evicted.map(|name| Change::Vip(name, None));
+            control.note(evicted.into_iter().chain(vip)).await;
+            Ok(joined.workload)
+        })
+        .await
+    }
+
+    /// Takes running members back after a restart.
+    pub(crate) async fn adopt(self: &Arc<Self>, members: Vec<Member>) -> Result<(), Refused> {
+        let control = self.clone();
+        uncancelled(async move {
+            let members: Vec<JoinedWorkload> = members.into_iter().map(|m| m.joined).collect();
+            let adopted = {
+                let mut mesh = control.mesh();
+                let adopted = mesh.members.adopt(&members, clock::unix_now().as_secs());
+                if adopted.touched.anything() {
+                    control.commit(&mut mesh, &adopted.touched);
+                }
+                adopted
+            };
+            tracing::info!(
+                members = members.len(),
+                refused = adopted.problems.len(),
+                "members adopted"
+            );
+            let vips = adopted.vips.into_iter().map(|(name, index)| Change::Vip(name, Some(index)));
+            control.note(vips).await;
+            // The others are in: a member that cannot be is for a person to look at.
+            for problem in &adopted.problems {
+                tracing::error!(reason = problem.reason, "member not adopted");
+            }
+            control.troubles().members = adopted.problems;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Withdraws a workload from all proxies and waits until they know, for a second at most.
+    pub(crate) async fn withdraw(&self, id: WorkloadId) -> Result<Acknowledgement, Refused> {
+        let generation = {
+            let mut mesh = self.mesh();
+            let touched = mesh.members.withdraw(&id).ok_or_else(|| unknown(&id))?;
+            if touched.anything() {
+                self.commit(&mut mesh, &touched)
+            } else {
+                mesh.generations.newest()
+            }
+        };
+        tracing::info!(workload = %id, generation, "workload withdrawn");
+        Ok(self.acknowledged(generation, WITHDRAW_WAIT).await)
+    }
+
+    /// Forgets a workload.
+    pub(crate) fn remove(&self, id: &WorkloadId) -> Result<(), Refused> {
+        let mut mesh = self.mesh();
+        let now = clock::unix_now().as_secs();
+        let touched = mesh.members.delete(id, now).ok_or_else(|| unknown(id))?;
+        mesh.forget(id);
+        self.commit(&mut mesh, &touched);
+        tracing::info!(workload = %id, "workload left");
+        Ok(())
+    }
+
+    /// Takes over where a workload's application listens. `false`: no such workload.
+    pub(crate) fn report(&self, id: &WorkloadId, listening: &[(IpAddr, u16)]) -> bool {
+        let mut mesh = self.mesh();
+        let Some(workload) = mesh.members.registry().workloads.get(id) else { return false };
+        let own = workload.addresses();
+        let reachable: BTreeSet<u16> = listening
+            .iter()
+            .filter(|(ip, _)| ip.is_unspecified() || is_local(*ip) || own.contains(ip))
+            .map(|(_, port)| *port)
+            .collect();
+        let Some(touched) = mesh.members.report(id, &reachable) else { return false };
+        if touched.anything() {
+            let generation = self.commit(&mut mesh, &touched);
+            tracing::debug!(workload = %id, ?reachable, generation, "listening ports reported");
+        }
+        true
+    }
+
+    /// Waits until a generation is acknowledged by all connected proxies it concerns.
+    pub(crate) async fn wait(
+        &self,
+        generation: u64,
+        timeout_ms: u64,
+    ) -> Result<Acknowledgement, Refused> {
+        let newest = self.mesh().generations.newest();
+        if generation > newest {
+            let reason =
+                format!("generation {generation} does not exist yet, the newest is {newest}");
+            return Err(Refused::new(StatusCode::NOT_FOUND, reason));
+        }
+        Ok(self.acknowledged(generation, Duration::from_millis(timeout_ms)).await)
+    }
+
+    /// How far a generation has come, at the latest after `limit`. Proxies that have refused it are
+    /// not waited for.
+    async fn acknowledged(&self, generation: u64, limit: Duration) -> Acknowledgement {
+        let deadline = clock::now() + limit.min(WAIT_MAX);
+        let mut ticks = self.progress.subscribe();
+        loop {
+            let progress = self.mesh().progress(generation);
+            let left = deadline.saturating_duration_since(clock::now());
+            if !progress.undecided || left.is_zero() {
+                return progress.acknowledgement;
+            }
+            // Either way the progress is looked at again.
+            clock::within(left, ticks.changed()).await;
+        }
+    }
+
+    /// Begins a proxy's stream.
+    pub(crate) fn open(&self, workload: WorkloadId) -> Option<(StreamId, Arc<Notify>)> {
+        let opened = self.mesh().open(workload);
+        self.progress.send_replace(());
+        opened
+    }
+
+    /// Takes in a proxy's message. `false`: the stream is over.
+    pub(crate) fn hear(&self, stream: &StreamId, kind: Kind, heard: Heard) -> bool {
+        let alive = self.mesh().hear(stream, kind, heard);
+        self.progress.send_replace(());
+        alive
+    }
+
+    /// What a proxy is to be sent.
+    pub(crate) fn next(&self, stream: &StreamId) -> Next {
+        let next = self.mesh().next(stream);
+        self.progress.send_replace(());
+        next
+    }
+
+    /// Ends a proxy's stream.
+    pub(crate) fn close(&self, stream: &StreamId) {
+        self.mesh().close(stream);
+        self.progress.send_replace(());
+    }
+
+    /// Keeps the member journal up to date, for ever.
+    pub(crate) async fn keep_journal(self: Arc<Self>) {
+        loop {
+            self.journal_stale.notified().await;
+            let workloads = self.mesh().members.registry().workloads.values().cloned().collect();
+            let journal = self.journal.clone();
+            let written = tokio::task::spawn_blocking(move || journal.write(workloads)).await;
+            let trouble = match written {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(format!(
+                    "the member journal cannot be written: {error}; a restarted control plane will know its members only when they are adopted"
+                )),
+                Err(_) => Some("writing the member journal failed".to_owned()),
+            };
+            if let Some(reason) = &trouble {
+                tracing::warn!(reason, "member journal not written");
+            }
+            self.troubles().journal = trouble;
+            clock::sleep(JOURNAL_INTERVAL).await;
+        }
+    }
+
+    /// Writes the journal for the last time.
+    pub(crate) fn end(&self) {
+        let workloads = self.mesh().members.registry().workloads.values().cloned().collect();
+        if let Err(error) = self.journal.write(workloads) {
+            tracing::warn!(%error, "member journal not written");
+        }
+    }
+
+    /// Makes a generation and sees to everything that follows from it.
+    fn commit(&self, mesh: &mut Mesh, touched: &Touched) -> u64 {
+        let generation = mesh.commit(touched);
+        self.journal_stale.notify_one();
+        self.after_commit();
+        generation
+    }
+
+    /// Lets those look who wait for acknowledgements, and the keeper of the generation bound.
+    fn after_commit(&self) {
+        self.progress.send_replace(());
+    }
+
+    /// Writes changes, now or as soon as the store can be written: what happened has happened.
+    async fn note(&self, changes: impl Iterator<Item = Change>) {
+        {
+            let mut owed = lock(&self.owed);
+            for change in changes {
+                owed.retain(|older| !older.is_replaced_by(&change));
+                owed.push(change);
+            }
+        }
+        // A failure is in status, and the change stays owed.
+        self.persist(Vec::new()).await.ok();
+    }
+
+    /// Writes changes, with what is owed and the generation bound, off the main thread.
+    ///
+    /// # Errors
+    /// [`StoreError`], also noted for status: nothing was written.
+    async fn persist(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let bound = self.mesh().generations.to_reserve();
+        let owed = std::mem::take(&mut *lock(&self.owed));
+        let mut all = owed.clone();
+        all.extend(changes);
+        all.extend(bound.map(Change::Generation));
+        if all.is_empty() {
+            return Ok(());
+        }
+        let store = self.store.clone();
+        let written = tokio::task::spawn_blocking(move || lock(&store).write(all)).await;
+        let result = written.unwrap_or_else(|_| {
+            let path = crate::store::STORE_FILE.into();
+            Err(StoreError::Damaged { path, reason: "writing it failed half-way".to_owned() })
+        });
+        match &result {
+            Ok(()) => {
+                self.troubles().store = None;
+                if let Some(bound) = bound {
+                    self.mesh().generations.reserved(bound);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "store not written");
+                self.troubles().store = Some(error.to_string());
+                let mut now = lock(&self.owed);
+                let newer = std::mem::take(&mut *now);
+                let kept =
+                    |older: &Change| !newer.iter().any(|change| older.is_replaced_by(change));
+                now.extend(owed.into_iter().filter(kept));
+                now.extend(newer);
+            }
+        }
+        result
+    }
+
+    /// Writes the generation bound ahead of need, and what is owed once that is possible, for ever.
+    pub(crate) async fn keep_store(self: Arc<Self>) {
+        let mut ticks = self.progress.subscribe();
+        loop {
+            let troubled = self.troubles().store.is_some();
+            if troubled {
+                clock::sleep(STORE_RETRY).await;
+                // Something to write, so that success is seen.
+                let bound = self.mesh().generations.newest() + GENERATION_RESERVE;
+                self.persist(vec![Change::Generation(bound)]).await.ok();
+            } else if ticks.changed().await.is_err() {
+                return;
+            } else if self.mesh().generations.to_reserve().is_some() {
+                self.persist(Vec::new()).await.ok();
+            }
+        }
+    }
+
+    fn mesh(&self) -> MutexGuard<'_, Mesh> {
+        lock(&self.mesh)
+    }
+
+    fn troubles(&self) -> MutexGuard<'_, Troubles> {
+        lock(&self.troubles)
+    }
+}
+
+/// A contained panic of another task must not take the control plane with it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a change to its end even if the caller hangs up: it is never left half-made.
+async fn uncancelled<T: Send + 'static>(
+    change: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
+    tokio::spawn(change).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call failed inside");
+        Err(Refused::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the call failed inside the control plane; control.log says more",
+        ))
+    })
+}
+
+fn is_local(ip: IpAddr) -> bool {
+    ip == IpAddr::from([127, 0, 0, 1]) || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
+}
+
+fn unknown(id: &WorkloadId) -> Refused {
+    Refused::new(StatusCode::NOT_FOUND, format!("no workload {id} is in the mesh"))
+}

@@ -1,0 +1,408 @@
+//! Changes of rules: `apply`, `delete`, and edits in the `--config` folder. Each is one transaction
+//! and at most one generation: planned, compiled and verified beside what is in force, stored, and
+//! only then put in force.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use heddle_compile::{Finding, compile};
+use heddle_model::{ResourceKey, resource::Resource};
+use heddle_wire::local::control_api::{
+    Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, Problem,
+};
+
+use super::{Control, uncancelled};
+use crate::{
+    error::{Refused, shorten},
+    files::{
+        read::{self, FileText},
+        watch::{Batch, FolderWatch},
+    },
+    limits::RESOURCES_MAX,
+    rules::{Holder, Rules, parse},
+    store::{self, AppliedDocument},
+    verify,
+};
+
+/// A change of applied objects, planned.
+struct Plan {
+    rules: Rules,
+    changes: Vec<Change>,
+    stored: Vec<store::Change>,
+    /// Objects the answer's notes are about.
+    about: BTreeSet<ResourceKey>,
+}
+
+impl Control {
+    /// Puts documents in force as one generation.
+    pub(crate) async fn apply(
+        self: &Arc<Self>,
+        request: ApplyRequest,
+    ) -> Result<ApplyResponse, Refused> {
+        let (control, wait) = (self.clone(), request.wait_ms);
+        let answer = uncancelled(async move {
+            let _turn = control.turn.lock().await;
+            let resources = read_documents(&request)?;
+            let plan = plan_apply(&control.mesh().rules, resources)?;
+            control.carry_out(plan, request.force, request.dry_run).await
+        })
+        .await?;
+        Ok(self.with_acknowledgement(answer, wait).await)
+    }
+
+    /// Deletes applied objects as one generation.
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        request: DeleteRequest,
+    ) -> Result<ApplyResponse, Refused> {
+        let (control, wait) = (self.clone(), request.wait_ms);
+        let answer = uncancelled(async move {
+            let _turn = control.turn.lock().await;
+            let plan = plan_delete(&control.mesh().rules, &request.keys)?;
+            control.carry_out(plan, request.force, false).await
+        })
+        .await?;
+        Ok(self.with_acknowledgement(answer, wait).await)
+    }
+
+    async fn with_acknowledgement(&self, mut answer: ApplyResponse, wait_ms: u64) -> ApplyResponse {
+        let limit = Duration::from_millis(wait_ms);
+        answer.acknowledgement = self.acknowledged(answer.generation, limit).await;
+        answer
+    }
+
+    /// Verifies a plan, stores it and puts it in force. The caller holds the turn.
+    async fn carry_out(
+        &self,
+        plan: Plan,
+        force: bool,
+        dry_run: bool,
+    ) -> Result<ApplyResponse, Refused> {
+        let in_force = plan.rules.in_force();
+        let compiled = compile(&in_force.resources);
+        let (mut answer, unchanged) = {
+            let mesh = self.mesh();
+            let registry = mesh.members.registry();
+            verify::verify(&compiled, registry)
+                .map_err(|problems| Refused::of(StatusCode::BAD_REQUEST, problems))?;
+            if !force {
+                refuse_dangling(&mesh.compiled.dangles_after(&compiled, registry))?;
+            }
+            let unchanged = plan.changes.iter().all(|change| change.action == Action::Unchanged);
+            let generation = mesh.generations.newest();
+            let notes = notes(&compiled.findings(registry), &in_force.resources, &plan.about);
+            let changes = plan.changes.clone();
+            (ApplyResponse { generation, changes, notes, ..ApplyResponse::default() }, unchanged)
+        };
+        shorten(&mut answer.notes);
+        if dry_run || unchanged {
+            return Ok(answer);
+        }
+        self.persist(plan.stored).await.map_err(|error| {
+            let reason = format!("nothing was changed: {error}");
+            Refused::new(StatusCode::INSUFFICIENT_STORAGE, reason)
+        })?;
+        let mut mesh = self.mesh();
+        answer.generation = mesh.put_rules(plan.rules, compiled);
+        self.after_commit();
+        tracing::info!(
+            generation = answer.generation,
+            objects = answer.changes.len(),
+            "rules changed"
+        );
+        Ok(answer)
+    }
+
+    /// Follows the `--config` folder, for ever.
+    pub(crate) async fn follow_folder(self: Arc<Self>, mut watch: FolderWatch) {
+        loop {
+            let batch = watch.next().await;
+            self.take_batch(&watch, batch).await;
+        }
+    }
+
+    /// Looks at what a batch names and puts it in force.
+    pub(crate) async fn take_batch(&self, watch: &FolderWatch, batch: Batch) {
+        let known: BTreeSet<String> =
+            self.mesh().rules.files.iter().map(|(path, _)| path.clone()).collect();
+        let folder = watch.folder().to_owned();
+        let looked = tokio::task::spawn_blocking(move || look_at(folder, batch, known)).await;
+        let Ok(looked) = looked else { return };
+        let watching = watch.problem().map(str::to_owned);
+        let reasons = watching.into_iter().chain(looked.problem);
+        let problem = |reason| Problem { reason, ..Problem::default() };
+        self.troubles().folder = reasons.map(problem).collect();
+        self.take_files(looked.files).await;
+    }
+
+    async fn take_files(&self, looked: Vec<(String, FileText)>) {
+        let _turn = self.turn.lock().await;
+        let stored = {
+            let mut mesh = self.mesh();
+            let mut rules = mesh.rules.clone();
+            let changed = rules.files.update(looked);
+            if changed.is_empty() {
+                return;
+            }
+            let mut compiled = compile(&rules.in_force().resources);
+            let faults = match rules.len() > RESOURCES_MAX {
+                true => Err(vec![Problem { reason: too_many(), ..Problem::default() }]),
+                false => verify::verify(&compiled, mesh.members.registry()),
+            };
+            if let Err(problems) = faults {
+                let before = mesh.rules.files.clone();
+                rules.files.reject(&before, &changed, &problems);
+                compiled = compile(&rules.in_force().resources);
+            }
+            for problem in
+                changed.iter().filter_map(|path| rules.files.file(path)).flat_map(|f| &f.problems)
+            {
+                tracing::warn!(
+                    file = problem.file,
+                    line = problem.line,
+                    field = problem.field,
+                    reason = problem.reason,
+                    "rule file is invalid; its last good version stays in force"
+                );
+            }
+            let stored: Vec<store::Change> = changed
+                .iter()
+                .map(|path| {
+                    let good = rules.files.file(path).and_then(|file| file.good.clone());
+                    store::Change::File(path.clone(), good)
+                })
+                .collect();
+            if same_effect(&mesh.rules, &rules) {
+                mesh.replace_rules(rules, compiled);
+            } else {
+                let generation = mesh.put_rules(rules, compiled);
+                self.after_commit();
+                tracing::info!(generation, files = changed.len(), "rule files changed");
+            }
+            stored
+        };
+        // The files themselves are what counts; the store keeps the last good text beside them. So
+        // this comes after the proxies, and its failure is a finding, not a refusal.
+        self.note(stored.into_iter()).await;
+    }
+}
+
+/// What a look at the folder brought.
+struct Looked {
+    files: Vec<(String, FileText)>,
+    problem: Option<String>,
+}
+
+fn look_at(folder: PathBuf, batch: Batch, known: BTreeSet<String>) -> Looked {
+    let name = |path: &PathBuf| path.to_string_lossy().into_owned();
+    let (paths, problem) = match batch {
+        Batch::Files(paths) => (paths.into_iter().collect(), None),
+        Batch::Folder { except } => match read::list(&folder) {
+            Ok((mut paths, too_many)) => {
+                let present: BTreeSet<String> = paths.iter().map(name).collect();
+                let gone = known.into_iter().filter(|path| !present.contains(path));
+                paths.extend(gone.map(PathBuf::from));
+                paths.retain(|path| !except.contains(path));
+                let problem = too_many.then(|| {
+                    let folder = folder.display();
+                    format!("the folder {folder} holds too many rule files: the first {} by name are read", crate::limits::FILES_MAX)
+                });
+                (paths, problem)
+            }
+            Err(error) => {
+                let folder = folder.display();
+                let reason = format!(
+                    "the folder {folder} cannot be listed: {error}; what was read from it stays in force"
+                );
+                (Vec::new(), Some(reason))
+            }
+        },
+    };
+    let files = paths.iter().map(|path| (name(path), read::look(path))).collect();
+    Looked { files, problem }
+}
+
+/// Reads all files of a request; every error of every file is told together.
+fn read_documents(request: &ApplyRequest) -> Result<Vec<Resource>, Refused> {
+    let mut resources: Vec<Resource> = Vec::new();
+    let mut problems = Vec::new();
+    for file in &request.files {
+        match parse(&file.file, &file.text, &request.namespace) {
+            Ok(read) => resources.extend(read),
+            Err(errors) => problems.extend(errors),
+        }
+    }
+    let mut seen: BTreeMap<&ResourceKey, &Resource> = BTreeMap::new();
+    for resource in &resources {
+        if let Some(first) = seen.insert(&resource.key, resource) {
+            let origin = &first.origin;
+            let reason = format!(
+                "{} is also defined in {}:{}: keep one",
+                resource.key, origin.file, origin.line
+            );
+            problems.push(at(resource, Some("metadata.name"), reason));
+        }
+    }
+    if problems.is_empty() && resources.is_empty() {
+        let files: Vec<&str> = request.files.iter().map(|file| file.file.as_str()).collect();
+        let reason = format!("no object in {}: there is nothing to apply", files.join(", "));
+        problems.push(Problem { reason, ..Problem::default() });
+    }
+    if problems.is_empty() {
+        Ok(resources)
+    } else {
+        Err(Refused::of(StatusCode::BAD_REQUEST, problems))
+    }
+}
+
+fn plan_apply(rules: &Rules, resources: Vec<Resource>) -> Result<Plan, Refused> {
+    let mut plan = Plan::of(rules);
+    let mut problems = Vec::new();
+    for resource in resources {
+        let key = resource.key.clone();
+        if let Some(Holder::File(path)) = rules.holder(&key) {
+            let reason = format!(
+                "{key} is held by the file {path}: edit it there, or take it out of that file first"
+            );
+            problems.push(at(&resource, None, reason));
+            continue;
+        }
+        plan.about.insert(key.clone());
+        let action = match rules.applied(&key) {
+            None => Action::Created,
+            Some(applied) if applied.resource.text == resource.text => Action::Unchanged,
+            Some(_) => Action::Configured,
+        };
+        plan.changes.push(Change { key: key.clone(), action });
+        if action == Action::Unchanged {
+            continue;
+        }
+        let (file, line) = (resource.origin.file.clone(), resource.origin.line);
+        let text = resource.text.clone();
+        let order = plan.rules.put(Arc::new(resource));
+        let document = AppliedDocument { order, file, line, text };
+        plan.stored.push(store::Change::Applied(key, Some(document)));
+    }
+    if plan.rules.len() > RESOURCES_MAX {
+        problems.push(Problem { reason: too_many(), ..Problem::default() });
+    }
+    if problems.is_empty() { Ok(plan) } else { Err(Refused::of(StatusCode::CONFLICT, problems)) }
+}
+
+fn plan_delete(rules: &Rules, keys: &[ResourceKey]) -> Result<Plan, Refused> {
+    let mut plan = Plan::of(rules);
+    let (mut absent, mut held) = (Vec::new(), Vec::new());
+    let keys: BTreeSet<&ResourceKey> = keys.iter().collect();
+    for key in keys {
+        match rules.holder(key) {
+            Some(Holder::Apply) => {
+                plan.rules.remove(key);
+                plan.changes.push(Change { key: key.clone(), action: Action::Deleted });
+                plan.stored.push(store::Change::Applied(key.clone(), None));
+            }
+            Some(Holder::File(path)) => {
+                held.push(format!("{key} is held by the file {path}: take it out of that file"))
+            }
+            None => absent.push(format!("there is no {key}")),
+        }
+    }
+    let status = if absent.is_empty() { StatusCode::CONFLICT } else { StatusCode::NOT_FOUND };
+    let reasons = absent.into_iter().chain(held);
+    let problems: Vec<Problem> =
+        reasons.map(|reason| Problem { reason, ..Problem::default() }).collect();
+    if !problems.is_empty() {
+        return Err(Refused::of(status, problems));
+    }
+    if plan.changes.is_empty() {
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "no object was named: there is nothing to delete",
+        ));
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    fn of(rules: &Rules) -> Self {
+        Self {
+            rules: rules.clone(),
+            changes: Vec::new(),
+            stored: Vec::new(),
+            about: BTreeSet::new(),
+        }
+    }
+}
+
+/// Refuses a change after which live references, good before it, name nothing.
+fn refuse_dangling(dangling: &[Finding]) -> Result<(), Refused> {
+    if dangling.is_empty() {
+        return Ok(());
+    }
+    let explain = |finding: &Finding| Problem {
+        reason: format!(
+            "{}: {}; change that rule first, or use --force",
+            finding.key, finding.text
+        ),
+        ..problem(finding)
+    };
+    Err(Refused::of(StatusCode::CONFLICT, dangling.iter().map(explain).collect()))
+}
+
+/// A finding as callers are told it.
+pub(super) fn problem(finding: &Finding) -> Problem {
+    Problem {
+        file: Some(finding.file.clone()),
+        line: Some(finding.line),
+        field: Some(finding.field.clone()).filter(|field| !field.is_empty()),
+        reason: finding.text.clone(),
+    }
+}
+
+/// What is worth saying about the objects of a request.
+fn notes(
+    findings: &[Finding],
+    resources: &[Arc<Resource>],
+    about: &BTreeSet<ResourceKey>,
+) -> Vec<Problem> {
+    let own = resources.iter().filter(|resource| about.contains(&resource.key));
+    let not_enforced = own.flat_map(|resource| not_enforced(resource));
+    let found = findings.iter().filter(|finding| about.contains(&finding.key));
+    not_enforced.chain(found.map(problem)).collect()
+}
+
+/// Valid fields of an object that have no effect yet.
+pub(super) fn not_enforced(resource: &Resource) -> impl Iterator<Item = Problem> + '_ {
+    resource.not_enforced.iter().map(|note| Problem {
+        file: Some(resource.origin.file.clone()),
+        line: Some(note.line),
+        field: Some(note.field.clone()),
+        reason: "accepted, but not enforced by this version".to_owned(),
+    })
+}
+
+/// Do two sets of rules say the same, comments and places apart?
+fn same_effect(one: &Rules, other: &Rules) -> bool {
+    let (one, other) = (one.in_force().resources, other.in_force().resources);
+    let same = |(a, b): (&Arc<Resource>, &Arc<Resource>)| {
+        Arc::ptr_eq(a, b) || (a.key == b.key && a.annotations == b.annotations && a.spec == b.spec)
+    };
+    one.len() == other.len() && one.iter().zip(&other).all(same)
+}
+
+fn at(resource: &Resource, field: Option<&str>, reason: String) -> Problem {
+    Problem {
+        file: Some(resource.origin.file.clone()),
+        line: Some(resource.origin.line),
+        field: field.map(str::to_owned),
+        reason,
+    }
+}
+
+fn too_many() -> String {
+    format!("more than {RESOURCES_MAX} objects: this mesh takes no more")
+}

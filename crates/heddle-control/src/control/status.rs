@@ -1,0 +1,140 @@
+//! Answers for people: what runs, what is in force, what is wrong.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use heddle_compile::{Finding, ResourceState};
+use heddle_model::{ResourceKey, ServiceName, resource::Resource};
+use heddle_wire::local::control_api::{
+    Problem, ProxyStatus, ResourceView, ServiceView, Status, WorkloadView,
+};
+
+use super::{
+    Control,
+    rule_changes::{not_enforced, problem},
+};
+use crate::{api::ResourceQuery, error::shorten};
+
+impl Control {
+    /// Workloads with the state of their sidecars.
+    pub(crate) fn workloads(&self) -> Vec<WorkloadView> {
+        let mesh = self.mesh();
+        let workloads = mesh.members.registry().workloads.values();
+        workloads
+            .map(|workload| {
+                let (connected, generation) = mesh.running(&workload.id);
+                WorkloadView { workload: workload.clone(), connected, generation }
+            })
+            .collect()
+    }
+
+    /// Services with the workloads that declare ports for them.
+    pub(crate) fn services(&self) -> Vec<ServiceView> {
+        let mesh = self.mesh();
+        let registry = mesh.members.registry();
+        let behind = |service: &ServiceName| {
+            let workloads = registry.workloads.values();
+            workloads
+                .filter(|workload| workload.service == *service && !workload.ports.is_empty())
+                .map(|workload| workload.id.clone())
+                .collect()
+        };
+        registry
+            .services
+            .values()
+            .map(|service| ServiceView {
+                service: service.clone(),
+                workloads: behind(&service.name),
+            })
+            .collect()
+    }
+
+    /// Objects with their state.
+    pub(crate) fn resources(&self, query: &ResourceQuery) -> Vec<ResourceView> {
+        let mesh = self.mesh();
+        let findings = mesh.compiled.findings(mesh.members.registry());
+        let in_force = mesh.rules.in_force();
+        let mut lost: BTreeMap<(ResourceKey, Option<String>), Problem> = BTreeMap::new();
+        for (key, problem) in in_force.lost {
+            lost.insert((key, problem.file.clone()), problem);
+        }
+        let sources = mesh.rules.sources().into_iter();
+        sources
+            .filter(|(resource, ..)| query.matches(&resource.key))
+            .map(|(resource, source, is_invalid)| {
+                let loser = lost.remove(&(resource.key.clone(), Some(source.clone())));
+                let invalid = mesh.rules.files.file(&source).filter(|_| is_invalid);
+                let invalid = invalid.map(|file| file.problems.clone());
+                view(&resource, source, invalid, loser, &findings)
+            })
+            .collect()
+    }
+
+    /// The mesh's own state.
+    pub(crate) fn status(&self) -> Status {
+        let mesh = self.mesh();
+        let registry = mesh.members.registry();
+        let proxies: Vec<ProxyStatus> =
+            registry.workloads.keys().map(|id| mesh.proxy_status(id)).collect();
+        let mut problems: Vec<Problem> = Vec::new();
+        {
+            let troubles = self.troubles();
+            let texts = troubles.store.iter().chain(&troubles.journal);
+            problems
+                .extend(texts.map(|text| Problem { reason: text.clone(), ..Problem::default() }));
+            problems.extend(troubles.folder.iter().chain(&troubles.members).cloned());
+        }
+        problems.extend(mesh.rules.problems().cloned());
+        let in_force = mesh.rules.in_force();
+        problems.extend(in_force.lost.into_iter().map(|(_, problem)| problem));
+        problems.extend(mesh.compiled.findings(registry).iter().map(problem));
+        problems.extend(in_force.resources.iter().flat_map(|resource| not_enforced(resource)));
+        shorten(&mut problems);
+        let generation = mesh.generations.newest();
+        Status { mesh: mesh.settings.mesh.clone(), generation, proxies, problems }
+    }
+}
+
+impl ResourceQuery {
+    fn matches(&self, key: &ResourceKey) -> bool {
+        let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
+        let kind = self.kind.as_ref().is_none_or(|kind| is_kind(kind, &key.kind));
+        kind && is(&self.namespace, &key.namespace) && is(&self.name, &key.name)
+    }
+}
+
+/// Does a user's word (`vs`, `virtualservices`, `VirtualService`) name this kind?
+fn is_kind(word: &str, kind: &str) -> bool {
+    let (word, kind) = (word.to_ascii_lowercase(), kind.to_ascii_lowercase());
+    let short = match kind.as_str() {
+        "virtualservice" => "vs",
+        "destinationrule" => "dr",
+        _ => "",
+    };
+    word == kind || word == short || word.strip_suffix('s') == Some(&kind)
+}
+
+fn view(
+    resource: &Arc<Resource>,
+    source: String,
+    invalid: Option<Vec<Problem>>,
+    lost: Option<Problem>,
+    findings: &[Finding],
+) -> ResourceView {
+    let own = findings.iter().filter(|finding| lost.is_none() && finding.key == resource.key);
+    let state = match () {
+        () if invalid.is_some() => "Invalid",
+        () if lost.is_some() => ResourceState::Conflicted.as_str(),
+        () => ResourceState::of(own.clone()).as_str(),
+    };
+    let mut notes: Vec<Problem> = invalid.into_iter().flatten().collect();
+    notes.extend(lost.clone());
+    notes.extend(own.map(problem));
+    notes.extend(not_enforced(resource));
+    ResourceView {
+        key: resource.key.clone(),
+        source,
+        text: resource.text.clone(),
+        state: state.to_owned(),
+        notes,
+    }
+}

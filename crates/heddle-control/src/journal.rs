@@ -1,0 +1,127 @@
+//! The members of this mesh's life, in the run-time folder: a control plane that restarts knows
+//! its workloads and their readiness before anybody tells it, so no proxy is told "gone" meanwhile.
+//!
+//! It is no store: it belongs to one holder process, is ignored under another, and losing it costs
+//! only that the members must be adopted first.
+
+use std::{
+    fs, io,
+    io::Read,
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+};
+
+use heddle_model::Workload;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::JOURNAL_BYTES_MAX;
+
+const JOURNAL_FILE: &str = "members.json";
+const FORMAT: u32 = 1;
+
+/// Where the members are noted.
+#[derive(Debug, Clone)]
+pub(crate) struct Journal {
+    path: PathBuf,
+    life: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Page {
+    format: u32,
+    life: String,
+    workloads: Vec<Workload>,
+}
+
+impl Journal {
+    /// The journal in `folder` of the mesh whose holder is `life`: process id and start time.
+    pub(crate) fn new(folder: &Path, life: String) -> Self {
+        Self { path: folder.join(JOURNAL_FILE), life }
+    }
+
+    /// The members noted last; empty if there are none, or another holder's.
+    pub(crate) fn read(&self) -> Vec<Workload> {
+        let page = match self.page() {
+            Ok(page) => page,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) => {
+                tracing::warn!(path = %self.path.display(), %error, "member journal not readable; members must be adopted");
+                return Vec::new();
+            }
+        };
+        if page.format != FORMAT || page.life != self.life {
+            tracing::info!(path = %self.path.display(), "member journal of another life ignored");
+            return Vec::new();
+        }
+        page.workloads
+    }
+
+    /// Notes the members, replacing the file by rename.
+    ///
+    /// # Errors
+    /// The system's error; the previous journal is still there.
+    pub(crate) fn write(&self, workloads: Vec<Workload>) -> io::Result<()> {
+        let page = Page { format: FORMAT, life: self.life.clone(), workloads };
+        let text = serde_json::to_vec(&page)?;
+        let fresh = self.path.with_extension("json.new");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&fresh)?;
+        io::Write::write_all(&mut file, &text)?;
+        fs::rename(&fresh, &self.path)
+    }
+
+    fn page(&self) -> io::Result<Page> {
+        let mut text = Vec::new();
+        fs::File::open(&self.path)?.take(JOURNAL_BYTES_MAX).read_to_end(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
+    }
+}
+
+/// The life of the process that started us: its id and start time, so that a journal left behind by
+/// a killed mesh is told from one of the running mesh.
+pub(crate) fn parent_life() -> String {
+    let parent = std::os::unix::process::parent_id();
+    let stat = fs::read_to_string(format!("/proc/{parent}/stat")).unwrap_or_default();
+    // Field 22; the name before it may hold spaces and is closed by the last parenthesis.
+    let start = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(19));
+    format!("{parent}@{}", start.unwrap_or("unknown"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use heddle_model::{ServiceName, WorkloadId};
+
+    use super::*;
+
+    #[test]
+    fn the_journal_is_read_back_in_the_same_life_only() {
+        let folder = std::env::temp_dir().join(format!("heddle-journal-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let workload = Workload {
+            id: WorkloadId("a-1".to_owned()),
+            name: "a".to_owned(),
+            namespace: "default".to_owned(),
+            service: ServiceName::new("a", "default").unwrap(),
+            version: String::new(),
+            labels: BTreeMap::new(),
+            ipv4: [240, 241, 0, 10].into(),
+            ipv6: std::net::Ipv6Addr::LOCALHOST,
+            ports: BTreeMap::new(),
+        };
+        let journal = Journal::new(&folder, parent_life());
+        assert!(journal.read().is_empty());
+        journal.write(vec![workload.clone()]).unwrap();
+        assert_eq!(journal.read(), [workload]);
+        assert!(Journal::new(&folder, "1@2".to_owned()).read().is_empty());
+        fs::write(folder.join(JOURNAL_FILE), b"{").unwrap();
+        assert!(journal.read().is_empty());
+        fs::remove_dir_all(&folder).unwrap();
+        assert!(!parent_life().ends_with("unknown"));
+    }
+}

@@ -1,0 +1,39 @@
+//! The control plane of one mesh: sources and members in, discovery out.
+//!
+//! | question | module |
+//! |---|---|
+//! | who is in the mesh, with which addresses | `registry`, `pool`, `journal` |
+//! | which rules are in force, and whose they are | `rules`, `files`, `store` |
+//! | what a client is told | `views`, `verify` (the rules themselves: `heddle-compile`) |
+//! | what one proxy asked for, holds and has acknowledged | `session` |
+//! | all of it at one moment | `mesh`, `generations` |
+//! | a call or a message, done | `control`, `api`, `server`, `sockets` |
+//!
+//! Everything runs on one thread. The mesh is behind one lock that is never held while waiting;
+//! files and the store are read and written off that thread.
+#![forbid(unsafe_code)]
+
+mod api;
+mod config;
+mod control;
+mod error;
+mod files;
+mod generations;
+mod journal;
+mod limits;
+mod mesh;
+mod pool;
+mod registry;
+mod rules;
+mod server;
+mod session;
+mod sockets;
+mod start;
+mod store;
+mod verify;
+mod views;
+
+pub use config::{AddressRanges, ControlConfig};
+pub use error::ControlError;
+pub use start::{run, run_until};
+pub use store::StoreError;

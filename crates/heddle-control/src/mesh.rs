@@ -1,0 +1,259 @@
+//! The mesh at one moment: members, rules, connected proxies, generations. One lock around it; no
+//! call here waits for anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use heddle_compile::{Compiled, compile};
+use heddle_model::{MeshSettings, ServiceName, WorkloadId};
+use heddle_wire::{
+    discovery::ResourceType as Kind,
+    local::control_api::{Acknowledgement, ProxyStatus},
+};
+use tokio::sync::Notify;
+
+use crate::{
+    generations::Generations,
+    limits::SESSIONS_MAX,
+    registry::{Members, Touched},
+    rules::Rules,
+    session::{Heard, Response, Session},
+    views::{Look, Scene, Views, parse_service},
+};
+
+/// Everything the control plane knows.
+#[derive(Debug)]
+pub(crate) struct Mesh {
+    /// What every proxy is told alike.
+    pub(crate) settings: MeshSettings,
+    /// Services and workloads.
+    pub(crate) members: Members,
+    /// Rules by source.
+    pub(crate) rules: Rules,
+    /// The same, compiled.
+    pub(crate) compiled: Compiled,
+    /// Numbers of states.
+    pub(crate) generations: Generations,
+    views: Views,
+    streams: u64,
+    connected: BTreeMap<WorkloadId, Connected>,
+    /// What disconnected proxies had acknowledged last, for status.
+    last_seen: BTreeMap<WorkloadId, u64>,
+}
+
+/// A proxy's newest stream.
+#[derive(Debug)]
+struct Connected {
+    stream: u64,
+    session: Session,
+    wake: Arc<Notify>,
+}
+
+/// A stream's identity: a workload's newer stream takes the place of its older one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StreamId {
+    /// Whose sidecar.
+    pub(crate) workload: WorkloadId,
+    number: u64,
+}
+
+/// What a stream is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Send these, all at once.
+    Send(Vec<Response>),
+    /// Nothing for now.
+    Wait,
+    /// A newer stream of the same workload has taken over, or the mesh is full.
+    End,
+}
+
+/// How far a generation has come.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    /// As told to callers.
+    pub(crate) acknowledgement: Acknowledgement,
+    /// Could waiting change it? Not for proxies that have refused it.
+    pub(crate) undecided: bool,
+}
+
+impl Mesh {
+    /// A mesh without proxies.
+    pub(crate) fn new(
+        settings: MeshSettings,
+        members: Members,
+        rules: Rules,
+        generations: Generations,
+    ) -> Self {
+        let compiled = compile(&rules.in_force().resources);
+        Self {
+            settings,
+            members,
+            rules,
+            compiled,
+            generations,
+            views: Views::default(),
+            streams: 0,
+            connected: BTreeMap::new(),
+            last_seen: BTreeMap::new(),
+        }
+    }
+
+    /// Puts other rules in force as one generation.
+    pub(crate) fn put_rules(&mut self, rules: Rules, compiled: Compiled) -> u64 {
+        self.rules = rules;
+        self.compiled = compiled;
+        self.commit(&Touched { topology: true, endpoints: BTreeSet::new() })
+    }
+
+    /// Takes over rules that say the same as those in force, for their places.
+    pub(crate) fn replace_rules(&mut self, rules: Rules, compiled: Compiled) {
+        self.rules = rules;
+        self.compiled = compiled;
+    }
+
+    /// Makes a generation of a change and wakes the proxies it concerns.
+    pub(crate) fn commit(&mut self, touched: &Touched) -> u64 {
+        self.views.invalidate(touched);
+        let mut affected = BTreeSet::new();
+        let (members, compiled) = (&self.members, &self.compiled);
+        let scene = Scene { settings: &self.settings, members, compiled };
+        for (id, proxy) in &mut self.connected {
+            let Some(client) = self.members.registry().workloads.get(id) else { continue };
+            let mut look = Look::new(scene, &mut self.views, client);
+            if proxy.session.notice(&mut look) {
+                affected.insert(id.clone());
+            }
+            // Also without news: a workload that was not known may be known now.
+            if proxy.session.wants_to_send() {
+                proxy.wake.notify_one();
+            }
+        }
+        let (affected_count, touched_services) = (affected.len(), touched.endpoints.len());
+        let generation = self.generations.begin(affected);
+        tracing::debug!(
+            generation,
+            affected = affected_count,
+            topology = touched.topology,
+            services = touched_services,
+            "generation begun"
+        );
+        generation
+    }
+
+    /// Begins a stream; an older one of the same workload ends. `None`: there are too many.
+    pub(crate) fn open(&mut self, workload: WorkloadId) -> Option<(StreamId, Arc<Notify>)> {
+        let known = self.connected.contains_key(&workload);
+        if !known && self.connected.len() >= SESSIONS_MAX {
+            return None;
+        }
+        self.streams += 1;
+        let wake = Arc::new(Notify::new());
+        let proxy =
+            Connected { stream: self.streams, session: Session::default(), wake: wake.clone() };
+        if let Some(older) = self.connected.insert(workload.clone(), proxy) {
+            older.wake.notify_one();
+        }
+        Some((StreamId { workload, number: self.streams }, wake))
+    }
+
+    /// Takes in a message of a stream. `false`: the stream is over.
+    pub(crate) fn hear(&mut self, stream: &StreamId, kind: Kind, heard: Heard) -> bool {
+        let Some(proxy) = self.proxy(stream) else { return false };
+        if let Some(reason) = &heard.error {
+            tracing::warn!(workload = %stream.workload, ?kind, reason, "proxy refused a resource");
+        }
+        proxy.session.hear(kind, heard);
+        if proxy.session.take_truncated() {
+            tracing::warn!(workload = %stream.workload, ?kind, "proxy asked for too many or too long names; the rest is not served");
+        }
+        true
+    }
+
+    /// What a stream is to do next. A workload that is not known is told nothing: its sidecar was
+    /// here before its holder told of it, or is on its way out.
+    pub(crate) fn next(&mut self, stream: &StreamId) -> Next {
+        let newest = self.generations.newest();
+        let Some(proxy) = self.connected.get_mut(&stream.workload) else { return Next::End };
+        if proxy.stream != stream.number {
+            return Next::End;
+        }
+        let Some(client) = self.members.registry().workloads.get(&stream.workload) else {
+            return Next::Wait;
+        };
+        let (members, compiled) = (&self.members, &self.compiled);
+        let scene = Scene { settings: &self.settings, members, compiled };
+        let mut look = Look::new(scene, &mut self.views, client);
+        let responses = proxy.session.send(newest, &mut look);
+        if responses.is_empty() { Next::Wait } else { Next::Send(responses) }
+    }
+
+    /// Ends a stream.
+    pub(crate) fn close(&mut self, stream: &StreamId) {
+        let newest = self.generations.newest();
+        let Some(proxy) = self.proxy(stream) else { return };
+        let running = proxy.session.running(newest);
+        self.connected.remove(&stream.workload);
+        if self.members.registry().workloads.contains_key(&stream.workload) {
+            self.last_seen.insert(stream.workload.clone(), running);
+        }
+        let connected = &self.connected;
+        self.views.keep_endpoints(|name| {
+            connected.values().any(|proxy| proxy.session.wants(Kind::Endpoints, name))
+        });
+    }
+
+    /// Forgets what is only kept for status of a workload that has left.
+    pub(crate) fn forget(&mut self, workload: &WorkloadId) {
+        self.last_seen.remove(workload);
+    }
+
+    /// How far a generation has come among the connected proxies it changed something for (all, if
+    /// that is no longer remembered).
+    pub(crate) fn progress(&self, generation: u64) -> Progress {
+        let newest = self.generations.newest();
+        let affected = self.generations.affected(generation);
+        let mut progress = Progress::default();
+        progress.acknowledgement.generation = generation;
+        for (id, proxy) in &self.connected {
+            let known = self.members.registry().workloads.contains_key(id);
+            if !known || affected.is_some_and(|affected| !affected.contains(id)) {
+                continue;
+            }
+            if proxy.session.running(newest) >= generation {
+                progress.acknowledgement.acknowledged += 1;
+            } else {
+                progress.undecided |= !proxy.session.is_refusing();
+                progress.acknowledgement.pending.push(id.clone());
+            }
+        }
+        progress
+    }
+
+    /// Is a workload's sidecar connected, and what does it run?
+    pub(crate) fn running(&self, workload: &WorkloadId) -> (bool, u64) {
+        match self.connected.get(workload) {
+            Some(proxy) => (true, proxy.session.running(self.generations.newest())),
+            None => (false, self.last_seen.get(workload).copied().unwrap_or(0)),
+        }
+    }
+
+    /// A proxy's state for status.
+    pub(crate) fn proxy_status(&self, workload: &WorkloadId) -> ProxyStatus {
+        let (connected, generation) = self.running(workload);
+        let session = self.connected.get(workload).map(|proxy| &proxy.session);
+        let destinations: Vec<ServiceName> = session
+            .into_iter()
+            .flat_map(|session| session.subscribed(Kind::Destination))
+            .filter_map(|name| parse_service(name))
+            .collect();
+        let nack = session.and_then(Session::nack).map(str::to_owned);
+        ProxyStatus { workload: workload.clone(), connected, generation, nack, destinations }
+    }
+
+    fn proxy(&mut self, stream: &StreamId) -> Option<&mut Connected> {
+        self.connected.get_mut(&stream.workload).filter(|proxy| proxy.stream == stream.number)
+    }
+}

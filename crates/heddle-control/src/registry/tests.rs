@@ -1,0 +1,220 @@
+//! Members and services: names, addresses, readiness.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use heddle_model::{EndpointState, Protocol, ServiceName};
+use heddle_wire::local::control_api::{JoinPort, JoinRequest};
+
+use super::*;
+
+fn members() -> Members {
+    Members::new(AddressRanges::default(), &BTreeMap::new(), 0)
+}
+
+fn request(service: &str, version: &str, ports: &[(u16, Protocol)]) -> JoinRequest {
+    JoinRequest {
+        service: service.to_owned(),
+        namespace: "default".to_owned(),
+        version: version.to_owned(),
+        labels: BTreeMap::new(),
+        ports: ports
+            .iter()
+            .map(|(number, protocol)| JoinPort {
+                number: *number,
+                name: String::new(),
+                protocol: *protocol,
+            })
+            .collect(),
+    }
+}
+
+fn counter() -> impl FnMut() -> u32 {
+    let mut next = 0;
+    move || {
+        next += 1;
+        next
+    }
+}
+
+fn name(service: &str) -> ServiceName {
+    ServiceName::new(service, "default").unwrap()
+}
+
+#[test]
+fn a_workload_is_named_for_service_and_version_and_labelled() {
+    let mut members = members();
+    let joined = members.join(&request("reviews", "v1", &[(9080, Protocol::Http)]), 0, counter());
+    let joined = joined.unwrap().workload;
+    assert_eq!(joined.workload.name, "reviews-v1");
+    assert_eq!(joined.workload.id.0, "reviews-v1-000001");
+    assert_eq!(joined.workload.labels["app"], "reviews");
+    assert_eq!(joined.workload.labels["version"], "v1");
+    assert_eq!(joined.workload.ports[&9080].state, EndpointState::Pending);
+    assert_eq!(
+        joined.service.unwrap().vip_v4,
+        "240.240.0.10".parse::<std::net::Ipv4Addr>().unwrap()
+    );
+    let client = members.join(&request("loadgen", "", &[]), 0, counter()).unwrap().workload;
+    assert_eq!(client.workload.name, "loadgen");
+    assert_eq!(client.service, None);
+}
+
+#[test]
+fn ids_and_addresses_are_unique_even_if_the_suffix_repeats() {
+    let mut members = members();
+    let mut suffixes = [7, 7, 7, 8].into_iter();
+    let mut suffix = || suffixes.next().unwrap_or(9);
+    let first = members.join(&request("a", "", &[]), 0, &mut suffix).unwrap().workload.workload;
+    let second = members.join(&request("a", "", &[]), 0, &mut suffix).unwrap().workload.workload;
+    assert_ne!(first.id, second.id);
+    assert_ne!(first.ipv4, second.ipv4);
+}
+
+#[test]
+fn a_service_is_the_union_of_its_workloads_ports_and_goes_with_the_last() {
+    let mut members = members();
+    let v1 = members.join(&request("a", "v1", &[(80, Protocol::Http)]), 0, counter()).unwrap();
+    let v2 = members.join(&request("a", "v2", &[(81, Protocol::Tcp)]), 0, counter()).unwrap();
+    assert!(v2.vip.is_none(), "the service has its address already");
+    let ports = |members: &Members| -> Vec<u16> {
+        members
+            .registry()
+            .services
+            .get(&name("a"))
+            .map_or(vec![], |s| s.ports.keys().copied().collect())
+    };
+    assert_eq!(ports(&members), [80, 81]);
+    members.delete(&v1.workload.workload.id, 1).unwrap();
+    assert_eq!(ports(&members), [81]);
+    let vip = members.registry().services[&name("a")].vip_v4;
+    assert_eq!(members.service_at(vip.into()), Some(&name("a")));
+    members.delete(&v2.workload.workload.id, 1).unwrap();
+    assert!(ports(&members).is_empty());
+    assert_eq!(members.service_at(vip.into()), None);
+    let other = members.join(&request("b", "", &[(80, Protocol::Http)]), 2, counter()).unwrap();
+    assert_ne!(other.workload.service.unwrap().vip_v4, vip, "a freed address rests");
+    let again = members.join(&request("a", "", &[(80, Protocol::Http)]), 3, counter()).unwrap();
+    assert_eq!(again.workload.service.unwrap().vip_v4, vip, "the name has it back");
+}
+
+#[test]
+fn one_port_of_a_service_has_one_protocol() {
+    let mut members = members();
+    members.join(&request("a", "v1", &[(80, Protocol::Http)]), 0, counter()).unwrap();
+    let problems =
+        members.join(&request("a", "v2", &[(80, Protocol::Tcp)]), 0, counter()).unwrap_err();
+    let reason = &problems[0].reason;
+    assert!(reason.contains("http by workload a-v1-000001"), "{reason}");
+    assert!(reason.contains("tcp by this workload (version v2)"), "{reason}");
+    let silent = members.join(&request("a", "v3", &[(80, Protocol::Undeclared)]), 0, counter());
+    let silent = silent.unwrap().workload.workload;
+    assert_eq!(silent.ports[&80].protocol, Protocol::Http, "who said nothing follows the service");
+}
+
+#[test]
+fn every_reason_against_a_workload_is_told_at_once() {
+    let mut bad = request(
+        "Reviews",
+        "v 1",
+        &[
+            (15001, Protocol::Http),
+            (15042, Protocol::Http),
+            (0, Protocol::Http),
+            (80, Protocol::Http),
+            (80, Protocol::Http),
+        ],
+    );
+    bad.namespace = "a.b".to_owned();
+    bad.labels.insert("app".to_owned(), "other".to_owned());
+    bad.labels.insert("-x".to_owned(), "y".to_owned());
+    let problems = members().join(&bad, 0, counter()).unwrap_err();
+    let text: Vec<String> = problems
+        .iter()
+        .map(|p| format!("{}: {}", p.field.as_deref().unwrap_or(""), p.reason))
+        .collect();
+    for expected in [
+        "service: `Reviews` is no DNS label",
+        "namespace: `a.b`",
+        "label `app=other` contradicts",
+        "`-x` is no label key",
+        "version: `v 1` is no value",
+        "ports[0]: port 15001 is the sidecar's outbound listener",
+        "ports[1]: port 15042 is kept for the sidecar",
+        "ports[2]: port 0",
+        "ports[4]: port 80 is declared twice",
+    ] {
+        assert!(text.iter().any(|line| line.contains(expected)), "{expected} in {text:#?}");
+    }
+}
+
+#[test]
+fn a_port_name_declares_its_protocol() {
+    let mut members = members();
+    let mut named = request("a", "", &[(80, Protocol::Undeclared)]);
+    named.ports[0].name = "grpc-api".to_owned();
+    let joined = members.join(&named, 0, counter()).unwrap().workload;
+    assert_eq!(joined.workload.ports[&80].protocol, Protocol::Grpc);
+    assert_eq!(joined.service.unwrap().ports[&80].name, "grpc-api");
+}
+
+#[test]
+fn reports_move_ports_and_a_withdrawn_workload_stays_withdrawn() {
+    let mut members = members();
+    let joined =
+        members.join(&request("a", "", &[(80, Protocol::Http), (81, Protocol::Tcp)]), 0, counter());
+    let id = joined.unwrap().workload.workload.id;
+    let state = |members: &Members, port| members.registry().workloads[&id].ports[&port].state;
+    let touched = members.report(&id, &BTreeSet::from([80, 9999])).unwrap();
+    assert_eq!(touched.endpoints, BTreeSet::from([name("a")]));
+    assert!(!touched.topology);
+    assert_eq!(
+        (state(&members, 80), state(&members, 81)),
+        (EndpointState::Ready, EndpointState::Pending)
+    );
+    assert!(!members.report(&id, &BTreeSet::from([80])).unwrap().anything(), "nothing new");
+    members.report(&id, &BTreeSet::new()).unwrap();
+    assert_eq!(state(&members, 80), EndpointState::Pending, "no longer in LISTEN");
+    members.withdraw(&id).unwrap();
+    members.report(&id, &BTreeSet::from([80, 81])).unwrap();
+    assert_eq!(state(&members, 81), EndpointState::Terminating);
+    assert!(members.withdraw(&WorkloadId("nobody".to_owned())).is_none());
+}
+
+#[test]
+fn adopted_members_keep_their_addresses_and_stale_ones_are_dropped() {
+    let mut before = members();
+    before.join(&request("gone", "", &[]), 0, || 7).unwrap();
+    let kept =
+        before.join(&request("a", "", &[(80, Protocol::Http)]), 0, counter()).unwrap().workload;
+    let mut after = Members::new(AddressRanges::default(), &BTreeMap::new(), 0);
+    let mut gone = kept.workload.clone();
+    gone.id = WorkloadId("z-1".to_owned());
+    gone.service = name("z");
+    gone.ipv4 = "240.241.0.77".parse().unwrap();
+    assert!(after.recall(vec![gone.clone()], 0).problems.is_empty());
+    let late = after.join(&request("y", "", &[]), 0, counter()).unwrap().workload.workload;
+    let adopted = after.adopt(std::slice::from_ref(&kept), 0);
+    assert!(adopted.problems.is_empty() && adopted.touched.topology, "{adopted:?}");
+    assert!(!after.registry().workloads.contains_key(&gone.id), "the holder does not know it");
+    assert!(after.registry().workloads.contains_key(&late.id), "joined while the list was made");
+    let mine = after.registry().workloads[&kept.workload.id].clone();
+    assert_eq!(mine.ipv4, kept.workload.ipv4);
+    assert_eq!(mine.ports[&80].state, EndpointState::Ready, "it was running");
+    assert_eq!(after.registry().services[&name("a")].vip_v4, kept.service.clone().unwrap().vip_v4);
+    let next = after.join(&request("b", "", &[]), 0, counter()).unwrap().workload.workload;
+    assert_ne!(next.ipv4, mine.ipv4);
+}
+
+#[test]
+fn a_member_with_anothers_address_is_refused_by_name() {
+    let mut before = members();
+    let one =
+        before.join(&request("a", "", &[(80, Protocol::Http)]), 0, counter()).unwrap().workload;
+    let mut two = one.clone();
+    two.workload.id = WorkloadId("b-1".to_owned());
+    let mut bad_id = one.clone();
+    bad_id.workload.id = WorkloadId("../../etc".to_owned());
+    let adopted = members().adopt(&[one, two, bad_id], 0);
+    assert_eq!(adopted.problems.len(), 2, "{adopted:?}");
+    assert!(adopted.problems[0].reason.contains("b-1 cannot keep its address"));
+}

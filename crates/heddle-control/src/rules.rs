@@ -1,0 +1,244 @@
+//! The rules in force, from both sources, and who holds which object.
+//!
+//! An object belongs to the source that made it. Of two files that hold one object the first by
+//! path wins; an applied object wins over a file that came later, until it is deleted. Order of
+//! force, which decides conflicts between objects: applied ones by creation, then files by path.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use heddle_model::{ResourceKey, resource::Resource, yaml};
+use heddle_wire::local::control_api::Problem;
+
+use crate::{files::RuleFiles, store::AppliedDocument};
+
+/// Reads the documents of a named text.
+///
+/// # Errors
+/// Every error of the text, with its place.
+pub(crate) fn parse(
+    file: &str,
+    text: &str,
+    namespace: &str,
+) -> Result<Vec<Resource>, Vec<Problem>> {
+    yaml::parse(file, text, namespace).map_err(|errors| {
+        errors
+            .into_iter()
+            .map(|error| Problem {
+                file: Some(error.file),
+                line: Some(error.line),
+                field: Some(error.field).filter(|field| !field.is_empty()),
+                reason: error.reason,
+            })
+            .collect()
+    })
+}
+
+/// An applied object.
+#[derive(Debug, Clone)]
+pub(crate) struct Applied {
+    /// Order of creation; an edit keeps it.
+    pub(crate) order: u64,
+    /// The object.
+    pub(crate) resource: Arc<Resource>,
+}
+
+/// Who holds an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder<'a> {
+    /// It was applied.
+    Apply,
+    /// A file of the `--config` folder.
+    File(&'a str),
+}
+
+/// All rules of a mesh. Cloning is cheap: objects are shared.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Rules {
+    applied: BTreeMap<ResourceKey, Applied>,
+    /// Stored, but not valid for this version: out of force until applied again or deleted.
+    unreadable: BTreeMap<ResourceKey, Problem>,
+    /// Files of the `--config` folder.
+    pub(crate) files: RuleFiles,
+}
+
+/// What counts, and what does not because another object of that name does.
+#[derive(Debug, Default)]
+pub(crate) struct InForce {
+    /// In order of force.
+    pub(crate) resources: Vec<Arc<Resource>>,
+    /// One per object that lost, at its place.
+    pub(crate) lost: Vec<(ResourceKey, Problem)>,
+}
+
+impl Rules {
+    /// Takes back applied documents from the store. One that does not parse any more (an older
+    /// version accepted it) is reported and kept in the store, out of force.
+    pub(crate) fn recall(documents: &BTreeMap<ResourceKey, AppliedDocument>) -> Self {
+        let mut rules = Self::default();
+        for (key, document) in documents {
+            match recalled(key, document) {
+                Ok(resource) => {
+                    let applied = Applied { order: document.order, resource: Arc::new(resource) };
+                    rules.applied.insert(key.clone(), applied);
+                }
+                Err(problem) => {
+                    let reason = format!(
+                        "the stored {key} is not in force: {}; apply it again, or delete it",
+                        problem.reason
+                    );
+                    rules.unreadable.insert(key.clone(), Problem { reason, ..problem });
+                }
+            }
+        }
+        rules
+    }
+
+    /// What counts.
+    pub(crate) fn in_force(&self) -> InForce {
+        let mut applied: Vec<&Applied> = self.applied.values().collect();
+        applied.sort_by_key(|applied| applied.order);
+        let mut in_force = InForce::default();
+        let mut holders: BTreeMap<&ResourceKey, Holder<'_>> = BTreeMap::new();
+        for applied in applied {
+            holders.insert(&applied.resource.key, Holder::Apply);
+            in_force.resources.push(applied.resource.clone());
+        }
+        for (path, file) in self.files.iter() {
+            for resource in &file.resources {
+                let key = &resource.key;
+                let reason = match holders.get(key) {
+                    None => {
+                        holders.insert(key, Holder::File(path));
+                        in_force.resources.push(resource.clone());
+                        continue;
+                    }
+                    Some(Holder::Apply) => format!(
+                        "{key} in {path} is not in force: an object of that name was made with `apply`; delete that one, or take this one out of the file"
+                    ),
+                    Some(Holder::File(first)) => format!(
+                        "{key} in {path} is not in force: {first} holds it, the first by path wins; keep it in one file"
+                    ),
+                };
+                let problem = Problem {
+                    file: Some(path.clone()),
+                    line: Some(resource.origin.line),
+                    field: None,
+                    reason,
+                };
+                in_force.lost.push((key.clone(), problem));
+            }
+        }
+        in_force
+    }
+
+    /// Who holds an object, if anybody does.
+    pub(crate) fn holder(&self, key: &ResourceKey) -> Option<Holder<'_>> {
+        if self.applied.contains_key(key) || self.unreadable.contains_key(key) {
+            return Some(Holder::Apply);
+        }
+        self.files
+            .iter()
+            .find(|(_, file)| file.resources.iter().any(|resource| resource.key == *key))
+            .map(|(path, _)| Holder::File(path))
+    }
+
+    /// An applied object.
+    pub(crate) fn applied(&self, key: &ResourceKey) -> Option<&Applied> {
+        self.applied.get(key)
+    }
+
+    /// Puts an applied object in place; an edit keeps the order of its creation.
+    pub(crate) fn put(&mut self, resource: Arc<Resource>) -> u64 {
+        self.unreadable.remove(&resource.key);
+        let newest = self.applied.values().map(|applied| applied.order).max().unwrap_or(0);
+        let key = resource.key.clone();
+        let order = self.applied.get(&key).map_or(newest + 1, |applied| applied.order);
+        self.applied.insert(key, Applied { order, resource });
+        order
+    }
+
+    /// Takes an applied object away.
+    pub(crate) fn remove(&mut self, key: &ResourceKey) {
+        self.applied.remove(key);
+        self.unreadable.remove(key);
+    }
+
+    /// Objects in force or not, from both sources.
+    pub(crate) fn len(&self) -> usize {
+        self.applied.len() + self.files.iter().map(|(_, file)| file.resources.len()).sum::<usize>()
+    }
+
+    /// Problems of what is not in force: newest versions of files, and stored objects.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        let files = self.files.iter().flat_map(|(_, file)| &file.problems);
+        self.unreadable.values().chain(files)
+    }
+
+    /// Every object with its source's name and whether its file's newest version is invalid.
+    pub(crate) fn sources(&self) -> Vec<(Arc<Resource>, String, bool)> {
+        let applied =
+            self.applied.values().map(|a| (a.resource.clone(), "apply".to_owned(), false));
+        let files = self.files.iter().flat_map(|(path, file)| {
+            let invalid = !file.problems.is_empty();
+            file.resources.iter().map(move |resource| (resource.clone(), path.clone(), invalid))
+        });
+        applied.chain(files).collect()
+    }
+}
+
+/// Reads a stored document so that its lines are those of the file it came from.
+fn recalled(key: &ResourceKey, document: &AppliedDocument) -> Result<Resource, Problem> {
+    let read = |text: &str| {
+        let all = parse(&document.file, text, &key.namespace)
+            .map_err(|errors| errors.into_iter().next().unwrap_or_default())?;
+        let found = all.into_iter().find(|resource| resource.key == *key);
+        found.ok_or_else(|| Problem {
+            reason: "its text names another object".to_owned(),
+            ..Problem::default()
+        })
+    };
+    let resource = read(&document.text)?;
+    match document.line.saturating_sub(resource.origin.line) {
+        0 => Ok(resource),
+        missing => {
+            let moved = read(&("\n".repeat(missing) + &document.text))?;
+            Ok(Resource { text: resource.text, ..moved })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_object_keeps_its_place_and_an_unreadable_one_is_reported_until_it_goes() {
+        let text = "# why\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: a\nspec:\n  host: a\n";
+        let whole = format!("# a file\n---\n{text}---\n{}", text.replace("name: a", "name: b"));
+        let resources = parse("rules.yaml", &whole, "shop").unwrap();
+        let documents: BTreeMap<ResourceKey, AppliedDocument> = resources
+            .iter()
+            .zip(1..)
+            .map(|(resource, order)| {
+                let (file, line) = (resource.origin.file.clone(), resource.origin.line);
+                let text = resource.text.clone();
+                (resource.key.clone(), AppliedDocument { order, file, line, text })
+            })
+            .collect();
+        let rules = Rules::recall(&documents);
+        let recalled: Vec<Resource> =
+            rules.in_force().resources.iter().map(|resource| (**resource).clone()).collect();
+        assert_eq!(recalled, resources, "namespace, file and lines included");
+        assert_eq!(rules.problems().count(), 0);
+
+        let mut documents = documents;
+        let key = resources[1].key.clone();
+        documents.entry(key.clone()).and_modify(|document| document.text = "kind: Old".to_owned());
+        let mut rules = Rules::recall(&documents);
+        assert_eq!(rules.in_force().resources.len(), 1);
+        assert!(rules.problems().any(|problem| problem.reason.contains("b is not in force")));
+        assert_eq!(rules.holder(&key), Some(Holder::Apply), "so it can be deleted");
+        rules.put(Arc::new(resources[1].clone()));
+        assert_eq!(rules.problems().count(), 0);
+    }
+}

@@ -1,0 +1,412 @@
+//! One proxy's discovery stream as a state machine: what it asked for, what it holds, what is on its
+//! way. No socket and no clock: requests come in as values, responses go out as values.
+//!
+//! Nothing is queued per change. A session remembers what the proxy holds; what is to be sent is
+//! always the difference to the newest state, so a slow proxy skips what it missed. All that one
+//! call of [`Session::send`] returns is one group: the proxy puts it in force as a whole when its
+//! last response has come, and that response's acknowledgement counts for all of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use heddle_wire::discovery::ResourceType as Kind;
+
+use crate::limits::{
+    GROUPS_IN_FLIGHT_MAX, NACK_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, RESOURCES_PER_RESPONSE_MAX,
+    RESPONSE_BYTES_MAX, SUBSCRIPTIONS_MAX,
+};
+
+/// A resource ready to be sent. Cloning is cheap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    /// Hash of the content.
+    pub(crate) version: u128,
+    /// Protobuf.
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+/// The newest state as this session's client sees it.
+pub(crate) trait Current {
+    /// A resource; `None` if there is no such thing.
+    fn resource(&mut self, kind: Kind, name: &str) -> Option<Encoded>;
+    /// Names of the endpoints a destination's rules need; empty if there is no such destination.
+    fn backends(&mut self, destination: &str) -> Arc<[String]>;
+}
+
+/// What a proxy says in one message.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    /// Names it wants from now on.
+    pub(crate) subscribe: Vec<String>,
+    /// Names it no longer wants.
+    pub(crate) unsubscribe: Vec<String>,
+    /// What it holds since before this stream, by name.
+    pub(crate) held: Vec<(String, u128)>,
+    /// The response this answers, if it answers one.
+    pub(crate) nonce: Option<u64>,
+    /// Why that response was not accepted.
+    pub(crate) error: Option<String>,
+}
+
+/// One response of a group.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Response {
+    /// Type of its resources.
+    pub(crate) kind: Kind,
+    /// Identifies it in acknowledgements.
+    pub(crate) nonce: u64,
+    /// Generation of the group.
+    pub(crate) generation: u64,
+    /// Is it the group's last?
+    pub(crate) generation_end: bool,
+    /// New and changed resources by name.
+    pub(crate) resources: Vec<(String, Encoded)>,
+    /// Names of what does not exist (any more).
+    pub(crate) removed: Vec<String>,
+}
+
+/// What a proxy holds under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Held {
+    Version(u128),
+    Absent,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    subscribed: BTreeSet<String>,
+    held: BTreeMap<String, Held>,
+}
+
+/// What was sent under one nonce: names with what they were before and what they became.
+#[derive(Debug)]
+struct Sent {
+    nonce: u64,
+    entries: Vec<(Kind, String, Option<Held>, Held)>,
+}
+
+#[derive(Debug)]
+struct Group {
+    generation: u64,
+    sent: Vec<Sent>,
+    refused: bool,
+}
+
+type Difference = (Kind, String, Option<Encoded>);
+
+/// State of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Session {
+    names: BTreeMap<Kind, Names>,
+    /// Endpoints that come with a destination, unasked, as of the last group sent.
+    implied: BTreeMap<String, Arc<[String]>>,
+    /// Destinations just asked for: their endpoints come with them, whatever was sent before,
+    /// because the proxy may have let go of them in between.
+    fresh: BTreeSet<String>,
+    groups: VecDeque<Group>,
+    /// Versions the proxy refused; not sent again until something else changes for it.
+    refused: BTreeMap<(Kind, String), Held>,
+    nack: Option<String>,
+    nonces: u64,
+    acknowledged: u64,
+    dirty: bool,
+    introduced: bool,
+    truncated: bool,
+}
+
+impl Session {
+    /// Takes in a message about `kind`. Returns whether an acknowledgement or refusal was in it.
+    pub(crate) fn hear(&mut self, kind: Kind, heard: Heard) -> bool {
+        let answered = heard.nonce.is_some_and(|nonce| self.answered(nonce, heard.error));
+        let room = SUBSCRIPTIONS_MAX.saturating_sub(self.subscriptions());
+        let mut released = Vec::new();
+        let names = self.names.entry(kind).or_default();
+        for (name, version) in heard.held.into_iter().take(SUBSCRIPTIONS_MAX) {
+            // What was sent in this stream is newer than what it says it had before.
+            names.held.entry(name).or_insert(Held::Version(version));
+        }
+        for name in heard.unsubscribe {
+            names.subscribed.remove(&name);
+            names.held.remove(&name);
+            if kind == Kind::Destination {
+                released.extend(self.implied.remove(&name));
+            }
+            self.refused.remove(&(kind, name));
+            self.dirty = true;
+        }
+        let asked = heard.subscribe.len();
+        let fitting = heard.subscribe.into_iter().filter(|n| n.len() <= RESOURCE_NAME_BYTES_MAX);
+        let mut taken = 0;
+        for name in fitting.take(room) {
+            taken += 1;
+            if kind == Kind::Destination && !names.held.contains_key(&name) {
+                self.fresh.insert(name.clone());
+            }
+            if !names.subscribed.insert(name.clone()) {
+                // Asked again: it has lost it.
+                names.held.remove(&name);
+                if kind == Kind::Destination {
+                    self.fresh.insert(name.clone());
+                }
+                self.refused.remove(&(kind, name));
+            }
+            self.dirty = true;
+        }
+        self.truncated |= taken < asked;
+        self.introduced |= kind == Kind::Inbound && !names.subscribed.is_empty();
+        self.release_endpoints(&released);
+        answered
+    }
+
+    /// Notes that the state has changed. Returns whether this proxy has to hear of it; what it
+    /// refused before is then tried again, since it may fit together now.
+    pub(crate) fn notice(&mut self, current: &mut dyn Current) -> bool {
+        let overtaken = self.refused.iter().any(|((kind, name), held)| {
+            current.resource(*kind, name).map_or(Held::Absent, |r| Held::Version(r.version))
+                != *held
+        });
+        if overtaken {
+            self.refused.clear();
+            self.nack = None;
+        }
+        if self.difference(current).is_empty() {
+            return false;
+        }
+        self.refused.clear();
+        self.dirty = true;
+        true
+    }
+
+    /// Is there possibly something to send, and room for it?
+    pub(crate) fn wants_to_send(&self) -> bool {
+        self.dirty && self.groups.len() < GROUPS_IN_FLIGHT_MAX
+    }
+
+    /// The difference to the newest state as one group of responses; empty if there is none.
+    pub(crate) fn send(&mut self, generation: u64, current: &mut dyn Current) -> Vec<Response> {
+        if !self.wants_to_send() {
+            return Vec::new();
+        }
+        self.dirty = false;
+        let difference = self.difference(current);
+        self.implied = self.implied_now(current);
+        self.fresh.clear();
+        let mut responses = self.responses(generation, difference);
+        if let Some(last) = responses.last_mut() {
+            last.generation_end = true;
+            let sent = responses.iter().map(|response| self.record(response)).collect();
+            self.groups.push_back(Group { generation, sent, refused: false });
+        }
+        responses
+    }
+
+    /// The generation whose rules this proxy runs: the newest if it holds all of it, else the last
+    /// one it acknowledged.
+    pub(crate) fn running(&self, newest: u64) -> u64 {
+        let settled = self.introduced && !self.dirty && self.groups.is_empty();
+        if settled && self.refused.is_empty() { newest } else { self.acknowledged }
+    }
+
+    /// Has it refused what is newest for it, so that waiting is in vain?
+    pub(crate) fn is_refusing(&self) -> bool {
+        !self.refused.is_empty() && !self.dirty && self.groups.is_empty()
+    }
+
+    /// Its last refusal, if it has accepted nothing since.
+    pub(crate) fn nack(&self) -> Option<&str> {
+        self.nack.as_deref()
+    }
+
+    /// Names it is subscribed to.
+    pub(crate) fn subscribed(&self, kind: Kind) -> impl Iterator<Item = &String> {
+        self.names.get(&kind).into_iter().flat_map(|names| &names.subscribed)
+    }
+
+    /// Is it to be told of this, asked for or not?
+    pub(crate) fn wants(&self, kind: Kind, name: &str) -> bool {
+        let asked = self.names.get(&kind).is_some_and(|names| names.subscribed.contains(name));
+        let mut unasked = self.implied.values().flat_map(|names| names.iter());
+        asked || (kind == Kind::Endpoints && unasked.any(|unasked| unasked == name))
+    }
+
+    /// Did it ask for more than a session may hold, or for names too long? Told once.
+    pub(crate) fn take_truncated(&mut self) -> bool {
+        std::mem::take(&mut self.truncated)
+    }
+
+    fn subscriptions(&self) -> usize {
+        self.names.values().map(|names| names.subscribed.len()).sum()
+    }
+
+    fn implied_now(&self, current: &mut dyn Current) -> BTreeMap<String, Arc<[String]>> {
+        self.subscribed(Kind::Destination)
+            .map(|destination| (destination.clone(), current.backends(destination)))
+            .collect()
+    }
+
+    /// A proxy lets go of endpoints itself when it gives their destination back. Those that another
+    /// destination needs are sent again: whether it still had them is not known here.
+    fn release_endpoints(&mut self, released: &[Arc<[String]>]) {
+        let Some(names) = self.names.get_mut(&Kind::Endpoints) else { return };
+        for name in released.iter().flat_map(|backends| backends.iter()) {
+            if !names.subscribed.contains(name) {
+                names.held.remove(name);
+            }
+        }
+    }
+
+    /// Everything the proxy should hold and does not, in sending order.
+    fn difference(&self, current: &mut dyn Current) -> Vec<Difference> {
+        let implied = self.implied_now(current);
+        let fresh = implied.iter().filter(|(destination, _)| self.fresh.contains(*destination));
+        let fresh = all(fresh.map(|(_, backends)| backends));
+        let (implied, before) = (all(implied.values()), all(self.implied.values()));
+        let none = Names::default();
+        let mut difference = Vec::new();
+        for kind in Kind::ALL {
+            let names = self.names.get(&kind).unwrap_or(&none);
+            let mut compare = |name: &String| {
+                let resource = current.resource(kind, name);
+                let should = resource.as_ref().map_or(Held::Absent, |r| Held::Version(r.version));
+                let refused = self.refused.get(&(kind, name.clone())) == Some(&should);
+                let lost = kind == Kind::Endpoints && fresh.contains(name);
+                if (lost || names.held.get(name) != Some(&should)) && !refused {
+                    difference.push((kind, name.clone(), resource));
+                }
+            };
+            names.subscribed.iter().for_each(&mut compare);
+            if kind != Kind::Endpoints {
+                continue;
+            }
+            let unasked = |name: &&String| !names.subscribed.contains(*name);
+            implied.iter().copied().filter(unasked).for_each(&mut compare);
+            // No rule names them any more: the proxy may let go of them with the rule.
+            for name in before.difference(&implied).copied().filter(unasked) {
+                if matches!(names.held.get(name), Some(Held::Version(_))) {
+                    difference.push((kind, name.clone(), None));
+                }
+            }
+        }
+        difference
+    }
+
+    fn responses(&mut self, generation: u64, difference: Vec<Difference>) -> Vec<Response> {
+        let mut responses: Vec<Response> = Vec::new();
+        let mut bytes = 0;
+        for (kind, name, resource) in difference {
+            let full = |last: &Response| {
+                last.kind != kind
+                    || last.resources.len() + last.removed.len() >= RESOURCES_PER_RESPONSE_MAX
+                    || bytes >= RESPONSE_BYTES_MAX
+            };
+            if responses.last().is_none_or(full) {
+                self.nonces += 1;
+                bytes = 0;
+                responses.push(Response {
+                    kind,
+                    nonce: self.nonces,
+                    generation,
+                    generation_end: false,
+                    resources: Vec::new(),
+                    removed: Vec::new(),
+                });
+            }
+            let Some(last) = responses.last_mut() else { continue };
+            match resource {
+                Some(resource) => {
+                    bytes += resource.bytes.len();
+                    last.resources.push((name, resource));
+                }
+                None => last.removed.push(name),
+            }
+        }
+        responses
+    }
+
+    /// Notes what the proxy will hold once it accepts `response`.
+    fn record(&mut self, response: &Response) -> Sent {
+        let kind = response.kind;
+        let implied = all(self.implied.values());
+        let names = self.names.entry(kind).or_default();
+        let mut entries = Vec::with_capacity(response.resources.len() + response.removed.len());
+        let changed = response.resources.iter().map(|(name, r)| (name, Held::Version(r.version)));
+        let removed = response.removed.iter().map(|name| (name, Held::Absent));
+        for (name, held) in changed.chain(removed) {
+            let wanted = names.subscribed.contains(name) || implied.contains(name);
+            let before = if wanted {
+                names.held.insert(name.clone(), held)
+            } else {
+                names.held.remove(name)
+            };
+            entries.push((kind, name.clone(), before, held));
+        }
+        Sent { nonce: response.nonce, entries }
+    }
+
+    fn answered(&mut self, nonce: u64, error: Option<String>) -> bool {
+        let position =
+            self.groups.iter().position(|group| group.sent.iter().any(|sent| sent.nonce == nonce));
+        let Some(position) = position else { return false };
+        let group = &mut self.groups[position];
+        if let Some(mut text) = error {
+            let cut =
+                (0..=NACK_BYTES_MAX.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+            text.truncate(cut.unwrap_or(0));
+            self.nack = Some(text);
+            group.refused = true;
+            for sent in group.sent.iter_mut().filter(|sent| sent.nonce == nonce) {
+                for (kind, name, before, held) in std::mem::take(&mut sent.entries) {
+                    restore(self.names.entry(kind).or_default(), &name, before, held);
+                    self.refused.insert((kind, name), held);
+                }
+            }
+        }
+        let is_last = self.groups[position].sent.last().is_some_and(|sent| sent.nonce == nonce);
+        if is_last {
+            self.settle(position);
+        }
+        true
+    }
+
+    /// The group at `position` and those before it are decided.
+    fn settle(&mut self, position: usize) {
+        for group in self.groups.drain(..=position) {
+            if !group.refused {
+                if self.refused.is_empty() {
+                    self.acknowledged = self.acknowledged.max(group.generation);
+                    self.nack = None;
+                }
+                continue;
+            }
+            // Whether the rest of a refused group is in force cannot be known: send it again.
+            for (kind, name, _, held) in group.sent.into_iter().flat_map(|sent| sent.entries) {
+                let names = self.names.entry(kind).or_default();
+                if names.held.get(&name) == Some(&held) {
+                    names.held.remove(&name);
+                    self.dirty = true;
+                }
+            }
+        }
+    }
+}
+
+/// All names of several lists.
+fn all<'a>(lists: impl Iterator<Item = &'a Arc<[String]>>) -> BTreeSet<&'a String> {
+    lists.flat_map(|names| names.iter()).collect()
+}
+
+/// A refused version was never held, unless a newer one has been sent since.
+fn restore(names: &mut Names, name: &str, before: Option<Held>, refused: Held) {
+    if names.held.get(name) != Some(&refused) {
+        return;
+    }
+    match before {
+        Some(before) => drop(names.held.insert(name.to_owned(), before)),
+        None => drop(names.held.remove(name)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! What a proxy is told, as encoded bytes: made once per change and client view, shared by all
+//! proxies that see the same.
+//!
+//! Only what somebody asks for is made. An entry is valid for one *edition*: rules and topology as
+//! they were when it was made. Endpoints have no edition, because their states change often and
+//! concern one service: they are dropped by name.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use heddle_compile::{Client, Compiled, View, backends, endpoints, inbound, name_answer};
+use heddle_model::{
+    Address, MeshSettings, NameAnswer, Owner, ServiceName, Workload, WorkloadId, name::check_label,
+};
+use heddle_wire::discovery::{
+    Encode, MESH_NAME, ResourceType as Kind, address_name, host_name, service_name, version,
+};
+
+use crate::{
+    limits::VIEWS_MAX,
+    registry::{Members, Touched},
+    session::{Current, Encoded},
+};
+
+/// The cache. Its size is bounded by what proxies subscribe to.
+#[derive(Debug, Default)]
+pub(crate) struct Views {
+    edition: u64,
+    shared: BTreeMap<Kind, BTreeMap<String, Entry>>,
+    destinations: BTreeMap<View, BTreeMap<String, Entry>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    edition: u64,
+    resource: Option<Encoded>,
+    backends: Arc<[String]>,
+}
+
+impl Views {
+    /// Forgets what a change made stale, and what nobody asked for since the last one.
+    pub(crate) fn invalidate(&mut self, touched: &Touched) {
+        if let Some(endpoints) = self.shared.get_mut(&Kind::Endpoints) {
+            for service in &touched.endpoints {
+                endpoints.remove(&service_name(service));
+            }
+        }
+        if !touched.topology {
+            return;
+        }
+        let last = self.edition;
+        self.edition += 1;
+        for (kind, entries) in &mut self.shared {
+            entries.retain(|_, entry| *kind == Kind::Endpoints || entry.edition == last);
+        }
+        for entries in self.destinations.values_mut() {
+            entries.retain(|_, entry| entry.edition == last);
+        }
+        self.destinations.retain(|_, entries| !entries.is_empty());
+    }
+
+    /// Drops endpoints of services nobody is subscribed to.
+    pub(crate) fn keep_endpoints(&mut self, wanted: impl Fn(&str) -> bool) {
+        if let Some(endpoints) = self.shared.get_mut(&Kind::Endpoints) {
+            endpoints.retain(|name, _| wanted(name));
+        }
+    }
+}
+
+/// What all looks of a moment share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scene<'a> {
+    /// Mesh-wide settings.
+    pub(crate) settings: &'a MeshSettings,
+    /// Services and workloads.
+    pub(crate) members: &'a Members,
+    /// Rules.
+    pub(crate) compiled: &'a Compiled,
+}
+
+/// The newest state as one client sees it.
+#[derive(Debug)]
+pub(crate) struct Look<'a> {
+    scene: Scene<'a>,
+    views: &'a mut Views,
+    client: &'a Workload,
+    view: View,
+}
+
+impl Current for Look<'_> {
+    fn resource(&mut self, kind: Kind, name: &str) -> Option<Encoded> {
+        if kind == Kind::Destination {
+            return self.destination(name).resource;
+        }
+        let edition = self.views.edition;
+        let known = self.views.shared.get(&kind).and_then(|entries| entries.get(name));
+        match known {
+            Some(entry) if kind == Kind::Endpoints || entry.edition == edition => {
+                entry.resource.clone()
+            }
+            _ => {
+                let resource = self.make(kind, name);
+                let entry = Entry { edition, resource: resource.clone(), backends: Arc::default() };
+                keep(self.views.shared.entry(kind).or_default(), name, entry);
+                resource
+            }
+        }
+    }
+
+    fn backends(&mut self, destination: &str) -> Arc<[String]> {
+        self.destination(destination).backends
+    }
+}
+
+impl<'a> Look<'a> {
+    /// `client` is the workload whose sidecar asks; `views` has what was made already.
+    pub(crate) fn new(scene: Scene<'a>, views: &'a mut Views, client: &'a Workload) -> Self {
+        let view = scene.compiled.view(client.into());
+        Self { scene, views, client, view }
+    }
+
+    fn destination(&mut self, name: &str) -> Entry {
+        let edition = self.views.edition;
+        let of_view = self.views.destinations.get(&self.view);
+        let known = of_view.and_then(|entries| entries.get(name));
+        if let Some(entry) = known.filter(|entry| entry.edition == edition) {
+            return entry.clone();
+        }
+        let Scene { members, compiled, .. } = self.scene;
+        let made = parse_service(name).and_then(|service| {
+            compiled.destination(members.registry(), Client::from(self.client), &service)
+        });
+        let entry = match made {
+            Some(destination) => Entry {
+                edition,
+                backends: backends(&destination).iter().map(service_name).collect(),
+                resource: Some(encoded(&destination)),
+            },
+            None => Entry { edition, resource: None, backends: Arc::default() },
+        };
+        let of_view = self.views.destinations.entry(self.view.clone()).or_default();
+        keep(of_view, name, entry.clone());
+        entry
+    }
+
+    /// A resource by type and name; `None` if there is no such thing or its name is not spelled as
+    /// the proxy's decoder spells it.
+    fn make(&self, kind: Kind, name: &str) -> Option<Encoded> {
+        let Scene { settings, members, .. } = self.scene;
+        let registry = members.registry();
+        match kind {
+            Kind::Address => {
+                let ip: IpAddr = name.parse().ok()?;
+                (address_name(ip) == name).then(|| encoded(&address(members, ip)))
+            }
+            Kind::Name => {
+                let (namespace, host) = name.split_once('/')?;
+                check_label(namespace).ok()?;
+                let answer: NameAnswer = name_answer(registry, namespace, host);
+                (host_name(namespace, host) == name).then(|| encoded(&answer))
+            }
+            Kind::Endpoints => endpoints(registry, &parse_service(name)?).map(|of| encoded(&of)),
+            Kind::Inbound => {
+                // A proxy is told of itself only.
+                let own = self.client.id == WorkloadId(name.to_owned());
+                own.then(|| encoded(&inbound(registry, self.client)))
+            }
+            Kind::Mesh => (name == MESH_NAME).then(|| encoded(settings)),
+            Kind::Destination => None,
+        }
+    }
+}
+
+/// Names come from proxies: what has become too much is made again when it is asked for.
+fn keep(entries: &mut BTreeMap<String, Entry>, name: &str, entry: Entry) {
+    if entries.len() >= VIEWS_MAX {
+        entries.clear();
+    }
+    entries.insert(name.to_owned(), entry);
+}
+
+/// Encodes a resource and names its version.
+pub(crate) fn encoded(resource: &impl Encode) -> Encoded {
+    let bytes = resource.encode();
+    Encoded { version: parse_version(&version(&bytes)).unwrap_or_default(), bytes: bytes.into() }
+}
+
+/// A version's text as the number it is; `None` for one that is none of ours.
+pub(crate) fn parse_version(text: &str) -> Option<u128> {
+    u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32)
+}
+
+/// The inverse of [`parse_version`].
+pub(crate) fn version_text(version: u128) -> String {
+    format!("{version:032x}")
+}
+
+/// A fully qualified service name; `None` for anything else.
+pub(crate) fn parse_service(name: &str) -> Option<ServiceName> {
+    ServiceName::resolve(name, "").ok().filter(|service| service_name(service) == name)
+}
+
+/// As `heddle_compile::address`, by index.
+fn address(members: &Members, ip: IpAddr) -> Address {
+    let owner = match (members.service_at(ip), members.workload_at(ip)) {
+        (Some(service), _) => Owner::Service(service.clone()),
+        (None, Some(workload)) => Owner::Workload(Box::new(workload.into())),
+        (None, None) => Owner::NotKnown,
+    };
+    Address { ip, owner }
+}

@@ -1,0 +1,11 @@
+//! The control plane by its two sockets: an HTTP client, and proxies that speak discovery.
+#![expect(clippy::unwrap_used, reason = "a test's helper fails its test by panicking")]
+
+mod plane;
+mod proxy;
+
+mod discovery;
+mod folder;
+mod members;
+mod rules;
+mod store;

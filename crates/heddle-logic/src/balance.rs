@@ -1,0 +1,157 @@
+//! Which endpoint takes the next request: the cheaper of two drawn at random, where an endpoint's
+//! cost is its peak-EWMA latency × (requests in flight + 1) × a penalty for recent failures.
+//!
+//! Latency rises to a peak at once and falls with a decay of 10 s, so a slow endpoint is avoided
+//! after one answer and probed again after a while. A failure never lowers an estimate, however
+//! fast it came, and raises the penalty; so an endpoint that fails fast attracts no traffic. Low,
+//! evenly spread failure rates hardly move the penalty (5 % costs a sixth), so noise does not
+//! herd traffic onto whoever failed last longest ago.
+//!
+//! Not here: which endpoints are candidates (readiness, subset, ejection) – the caller's list.
+
+use std::time::{Duration, Instant};
+
+/// Time constant with which a latency estimate falls.
+pub const LATENCY_DECAY: Duration = Duration::from_secs(10);
+/// Time constant with which an idle endpoint's failures are forgotten.
+pub const FAILURE_DECAY: Duration = Duration::from_secs(30);
+/// The estimate where nothing is known about any endpoint.
+pub const LATENCY_UNKNOWN: Duration = Duration::from_millis(30);
+/// Estimates below count as this: smaller differences are noise, in-flight requests decide.
+pub const LATENCY_FLOOR: Duration = Duration::from_millis(1);
+/// Weight of one request in the failure rate: ten failures in a row make it 0.9.
+const FAILURE_WEIGHT: f64 = 0.2;
+/// Keeps the penalty finite: at most a million-fold.
+const SUCCESS_MIN: f64 = 0.01;
+
+/// How a request ended, as the balancer sees it. Latency runs until the response head, or until the
+/// end where there was none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// A response that is no sign of trouble.
+    Success(Duration),
+    /// No response, a 5xx, or 429: never makes the endpoint look better.
+    Failure(Duration),
+    /// The client went away: says only that it took at least so long.
+    Cancelled(Duration),
+}
+
+/// What one worker knows about one endpoint's load.
+#[derive(Debug, Clone)]
+pub struct LoadEstimate {
+    /// Seconds, as of `updated`.
+    latency: f64,
+    /// Share of recent requests that failed, 0 to 1, as of `updated`.
+    failures: f64,
+    updated: Instant,
+    in_flight: u32,
+}
+
+impl LoadEstimate {
+    /// A new endpoint among `others`: it starts at their median, neither shunned nor flooded.
+    #[must_use]
+    pub fn neutral<'a>(now: Instant, others: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut known: Vec<f64> = others.into_iter().map(|other| other.latency_at(now)).collect();
+        known.sort_by(f64::total_cmp);
+        let latency = known.get(known.len() / 2).copied();
+        Self {
+            latency: latency.unwrap_or(LATENCY_UNKNOWN.as_secs_f64()),
+            failures: 0.0,
+            updated: now,
+            in_flight: 0,
+        }
+    }
+
+    /// A request was given to this endpoint. Every `begin` is followed by exactly one `finish`.
+    pub fn begin(&mut self) {
+        self.in_flight = self.in_flight.saturating_add(1);
+    }
+
+    /// It ended.
+    pub fn finish(&mut self, now: Instant, completion: Completion) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let failures = self.failures_at(now);
+        match completion {
+            Completion::Success(latency) => {
+                self.latency = self.after_success(now, latency.as_secs_f64());
+                self.failures = failures * (1.0 - FAILURE_WEIGHT);
+            }
+            Completion::Failure(latency) => {
+                self.latency = self.latency.max(latency.as_secs_f64());
+                self.failures = failures + FAILURE_WEIGHT * (1.0 - failures);
+            }
+            Completion::Cancelled(latency) if latency.as_secs_f64() <= self.latency_at(now) => {
+                return; // Says nothing new; the estimates keep falling as they did.
+            }
+            Completion::Cancelled(latency) => {
+                self.latency = latency.as_secs_f64();
+                self.failures = failures;
+            }
+        }
+        self.updated = self.updated.max(now);
+    }
+
+    /// The endpoint is as fast as this, whatever was believed before; requests in flight stay.
+    pub fn measured(&mut self, now: Instant, latency: Duration) {
+        self.failures = self.failures_at(now);
+        self.latency = latency.as_secs_f64();
+        self.updated = self.updated.max(now);
+    }
+
+    /// Requests in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// What one more request here is expected to cost; comparable between endpoints, without unit.
+    #[must_use]
+    pub fn cost(&self, now: Instant) -> f64 {
+        let latency = self.latency_at(now).max(LATENCY_FLOOR.as_secs_f64());
+        let success = (1.0 - self.failures_at(now)).max(SUCCESS_MIN);
+        latency * (f64::from(self.in_flight) + 1.0) / success.powi(3)
+    }
+
+    fn after_success(&self, now: Instant, latency: f64) -> f64 {
+        let kept = decay(now.saturating_duration_since(self.updated), LATENCY_DECAY);
+        if latency > self.latency { latency } else { self.latency * kept + latency * (1.0 - kept) }
+    }
+
+    /// An idle endpoint's estimate falls towards 0, so that it is tried again.
+    fn latency_at(&self, now: Instant) -> f64 {
+        self.latency * decay(now.saturating_duration_since(self.updated), LATENCY_DECAY)
+    }
+
+    fn failures_at(&self, now: Instant) -> f64 {
+        // The usual case, and an exponential saved.
+        if self.failures == 0.0 {
+            return 0.0;
+        }
+        self.failures * decay(now.saturating_duration_since(self.updated), FAILURE_DECAY)
+    }
+}
+
+fn decay(elapsed: Duration, constant: Duration) -> f64 {
+    (-elapsed.as_secs_f64() / constant.as_secs_f64()).exp()
+}
+
+/// Picks one of `count` candidates: of two different ones drawn by `random`, the one whose `cost`
+/// is lower. `None` if there are none. Calls `cost` at most twice.
+#[inline]
+pub fn pick(count: usize, random: u64, mut cost: impl FnMut(usize) -> f64) -> Option<usize> {
+    if count < 2 {
+        return count.checked_sub(1);
+    }
+    let first = scale(random as u32, count);
+    let other = scale((random >> 32) as u32, count - 1);
+    let second = if other >= first { other + 1 } else { other };
+    Some(if cost(second) < cost(first) { second } else { first })
+}
+
+/// Maps 32 random bits evenly onto `0..count`.
+fn scale(random: u32, count: usize) -> usize {
+    ((u64::from(random) * count as u64) >> 32) as usize
+}
+
+#[cfg(test)]
+mod tests;

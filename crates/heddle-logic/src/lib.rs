@@ -1,0 +1,15 @@
+//! Run-time decisions as pure state machines: match a route, pick a target and an endpoint, inject
+//! a fault, retry.
+//!
+//! Nothing here does I/O, reads a clock or draws a random number: `now` and randomness are
+//! arguments, so every decision can be tested against a naive model. The caller is the data path.
+
+pub mod balance;
+pub mod fault;
+pub mod retry;
+pub mod route;
+
+pub use balance::{Completion, LoadEstimate};
+pub use fault::FaultPlan;
+pub use retry::{Decision, Replayable};
+pub use route::{RequestView, RouteError, RouteTable, Rule, Selected};

@@ -1,0 +1,164 @@
+//! Which rule applies to a request, and which of its targets takes it.
+//!
+//! A [`RouteTable`] is built once per destination port and generation; selecting allocates nothing.
+//! Semantics are Istio's: alternatives are ORed, conditions within one are ANDed, the first rule
+//! that matches decides. `uri` sees the path without query and fragment; header values sent several
+//! times are joined by commas; query parameters are compared as sent, the first of a name.
+//! Two differences, both wider: `authority` ignores case and, where it names no port, a port.
+
+use std::borrow::Cow;
+
+use heddle_model::{
+    DestinationPort,
+    discovery::{Fault, HttpRule, Provenance, WeightedTarget},
+    pattern::PatternError,
+};
+
+mod condition;
+
+use condition::Alternative;
+
+/// Why a table could not be built. Accepted rules never fail here: `apply` compiles the same
+/// patterns.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("rule {provenance}: {source}", provenance = provenance.0)]
+pub struct RouteError {
+    /// The rule.
+    pub provenance: Provenance,
+    /// The pattern's fault.
+    pub source: PatternError,
+}
+
+/// A request as the matchers see it. Bytes that are not UTF-8 are given lossily.
+pub trait RequestView {
+    /// Method as sent; case matters.
+    fn method(&self) -> &str;
+    /// Path and query as sent, in origin form.
+    fn target(&self) -> &str;
+    /// Host, or `:authority`, or the authority of an absolute target; port included if sent.
+    fn authority(&self) -> &str;
+    /// `http` or `https`.
+    fn scheme(&self) -> &str;
+    /// A header by lower-case name; several of one name joined by `,`. `None` if absent.
+    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+}
+
+/// The rules of one destination port, ready to match.
+#[derive(Debug, Clone, Default)]
+pub struct RouteTable {
+    rules: Vec<Rule>,
+}
+
+/// One rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    index: usize,
+    alternatives: Vec<Alternative>,
+    provenance: Provenance,
+    fault: Option<Fault>,
+    targets: Vec<WeightedTarget>,
+}
+
+/// What the table says about a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Selected<'a> {
+    /// This rule decides.
+    Rule(&'a Rule),
+    /// There are no rules: the service itself.
+    Default,
+    /// There are rules and none matches: 404 `NR`, as in Istio.
+    NoRoute,
+}
+
+impl RouteTable {
+    /// Builds the table of a port's HTTP rules.
+    ///
+    /// # Errors
+    /// [`RouteError`] naming the rule whose pattern does not compile.
+    pub fn build(port: &DestinationPort) -> Result<Self, RouteError> {
+        let rules = port.http.iter().enumerate().map(|(index, rule)| Rule::build(index, rule));
+        Ok(Self { rules: rules.collect::<Result<_, _>>()? })
+    }
+
+    /// The first rule that matches.
+    #[inline]
+    #[must_use]
+    pub fn select(&self, request: &dyn RequestView) -> Selected<'_> {
+        if self.rules.is_empty() {
+            return Selected::Default;
+        }
+        self.rules
+            .iter()
+            .find(|rule| rule.matches(request))
+            .map_or(Selected::NoRoute, Selected::Rule)
+    }
+
+    /// All rules in order.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+impl Rule {
+    fn build(index: usize, rule: &HttpRule) -> Result<Self, RouteError> {
+        let alternatives: Result<Vec<_>, _> = rule.matches.iter().map(Alternative::build).collect();
+        Ok(Self {
+            index,
+            alternatives: alternatives
+                .map_err(|source| RouteError { provenance: rule.provenance.clone(), source })?,
+            provenance: rule.provenance.clone(),
+            fault: rule.fault.clone(),
+            targets: rule.targets.clone(),
+        })
+    }
+
+    fn matches(&self, request: &dyn RequestView) -> bool {
+        self.alternatives.is_empty() || self.alternatives.iter().any(|one| one.matches(request))
+    }
+
+    /// Position in `DestinationPort::http`.
+    #[must_use]
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Where the rule comes from.
+    #[must_use]
+    pub fn provenance(&self) -> &Provenance {
+        &self.provenance
+    }
+
+    /// Fault to decide once per request.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// Targets, never empty; see [`pick_target`].
+    #[must_use]
+    pub fn targets(&self) -> &[WeightedTarget] {
+        &self.targets
+    }
+}
+
+/// Picks a target by weight; a target of weight 0 never gets traffic while another has weight.
+/// `random` is uniform over all of `u64`. Index 0 for an empty list or all-zero weights, which
+/// `apply` refuses.
+#[inline]
+#[must_use]
+pub fn pick_target(targets: &[WeightedTarget], random: u64) -> usize {
+    let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
+    // The high half of a 128-bit product is even over `0..total`, without division.
+    let mut left = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    for (index, target) in targets.iter().enumerate() {
+        match left.checked_sub(u64::from(target.weight)) {
+            Some(rest) => left = rest,
+            None => return index,
+        }
+    }
+    0
+}
+
+#[cfg(test)]
+mod tests;

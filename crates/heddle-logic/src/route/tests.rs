@@ -1,0 +1,348 @@
+//! Route selection, by example and against a naive model.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use heddle_model::{
+    Protocol, ServiceName,
+    discovery::{FaultDelay, HeaderMatch, HttpMatch, StringMatch},
+};
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+struct Request {
+    method: String,
+    target: String,
+    authority: String,
+    headers: BTreeMap<String, String>,
+}
+
+impl RequestView for Request {
+    fn method(&self) -> &str {
+        &self.method
+    }
+    fn target(&self) -> &str {
+        &self.target
+    }
+    fn authority(&self) -> &str {
+        &self.authority
+    }
+    fn scheme(&self) -> &str {
+        "http"
+    }
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.headers.get(name).map(|value| value.into())
+    }
+}
+
+fn get(target: &str) -> Request {
+    Request {
+        method: "GET".into(),
+        target: target.into(),
+        authority: "reviews:9080".into(),
+        headers: BTreeMap::new(),
+    }
+}
+
+fn with(mut request: Request, name: &str, value: &str) -> Request {
+    request.headers.insert(name.into(), value.into());
+    request
+}
+
+fn target(weight: u32) -> WeightedTarget {
+    WeightedTarget {
+        service: ServiceName::new("reviews", "default").unwrap(),
+        subset: None,
+        port: 80,
+        weight,
+        dangling: None,
+    }
+}
+
+fn table(rules: Vec<Vec<HttpMatch>>) -> RouteTable {
+    let http = rules
+        .into_iter()
+        .enumerate()
+        .map(|(i, matches)| HttpRule {
+            provenance: Provenance(format!("VirtualService/default/reviews#http[{i}]")),
+            matches,
+            fault: None,
+            targets: vec![target(100)],
+        })
+        .collect();
+    let port = DestinationPort {
+        number: 80,
+        name: String::new(),
+        protocol: Protocol::Http,
+        http,
+        tcp: Vec::new(),
+    };
+    RouteTable::build(&port).unwrap()
+}
+
+fn matches(one: HttpMatch, request: &Request) -> bool {
+    matches!(table(vec![vec![one]]).select(request), Selected::Rule(_))
+}
+
+fn exact(text: &str) -> StringMatch {
+    StringMatch::Exact(text.into())
+}
+
+fn prefix(text: &str) -> StringMatch {
+    StringMatch::Prefix(text.into())
+}
+
+fn regex(text: &str) -> StringMatch {
+    StringMatch::Regex(text.into())
+}
+
+fn uri(text: StringMatch) -> HttpMatch {
+    HttpMatch { uri: Some(text), ..HttpMatch::default() }
+}
+
+fn header(name: &str, condition: HeaderMatch) -> HttpMatch {
+    HttpMatch { headers: [(name.into(), condition)].into(), ..HttpMatch::default() }
+}
+
+fn without(name: &str, condition: HeaderMatch) -> HttpMatch {
+    HttpMatch { without_headers: [(name.into(), condition)].into(), ..HttpMatch::default() }
+}
+
+#[test]
+fn uri_sees_the_path_without_query_and_fragment() {
+    assert!(matches(uri(exact("/reviews")), &get("/reviews?id=1")));
+    assert!(matches(uri(exact("/reviews")), &get("/reviews#top?x")));
+    assert!(!matches(uri(prefix("/reviews?id")), &get("/reviews?id=1")));
+    assert!(matches(uri(prefix("/v2")), &get("/v2example")));
+    assert!(matches(uri(regex("/reviews/[0-9]+")), &get("/reviews/42?full=1")));
+    assert!(!matches(uri(regex("/reviews")), &get("/reviews/42")));
+}
+
+#[test]
+fn ignore_uri_case_holds_for_exact_and_prefix_only() {
+    let any = |text| HttpMatch { ignore_uri_case: true, ..uri(text) };
+    assert!(matches(any(exact("/Reviews")), &get("/rEVIEWS")));
+    assert!(matches(any(prefix("/Rev")), &get("/reviews/é")));
+    assert!(!matches(any(prefix("/reviews/long")), &get("/reviews")));
+    assert!(!matches(any(regex("/Reviews")), &get("/reviews")));
+    assert!(!matches(uri(exact("/Reviews")), &get("/reviews")));
+}
+
+#[test]
+fn authority_ignores_case_and_a_port_it_does_not_name() {
+    let host = |text| HttpMatch { authority: Some(text), ..HttpMatch::default() };
+    let request = |authority: &str| Request { authority: authority.into(), ..get("/") };
+    assert!(matches(host(exact("reviews")), &request("Reviews:9080")));
+    assert!(matches(host(exact("reviews:9080")), &request("reviews:9080")));
+    assert!(!matches(host(exact("reviews:80")), &request("reviews:9080")));
+    assert!(matches(host(regex("reviews|ratings")), &request("RATINGS")));
+    assert!(matches(host(exact("[::1]")), &request("[::1]:80")));
+    assert!(!matches(host(exact("fd00:")), &request("fd00::1")));
+    assert!(!matches(host(exact("reviews")), &request("")));
+}
+
+#[test]
+fn an_empty_header_condition_asks_for_presence() {
+    let jason = with(get("/"), "end-user", "jason");
+    assert!(matches(header("end-user", HeaderMatch::Present), &jason));
+    assert!(!matches(header("end-user", HeaderMatch::Present), &get("/")));
+    assert!(matches(header("end-user", HeaderMatch::Value(exact("jason"))), &jason));
+    assert!(!matches(header("end-user", HeaderMatch::Value(exact("Jason"))), &jason));
+    assert!(!matches(header("end-user", HeaderMatch::Value(regex(".*"))), &get("/")));
+}
+
+#[test]
+fn pseudo_headers_read_the_request_line() {
+    let request = get("/a?b=c");
+    assert!(matches(header(":method", HeaderMatch::Value(exact("GET"))), &request));
+    assert!(matches(header(":path", HeaderMatch::Value(exact("/a?b=c"))), &request));
+    assert!(matches(header("host", HeaderMatch::Value(prefix("reviews"))), &request));
+    assert!(!matches(header(":scheme", HeaderMatch::Value(exact("https"))), &request));
+}
+
+#[test]
+fn without_headers_takes_an_absent_header_as_empty() {
+    let debug = with(get("/"), "x-debug", "1");
+    assert!(!matches(without("x-debug", HeaderMatch::Present), &debug));
+    assert!(matches(without("x-debug", HeaderMatch::Present), &get("/")));
+    assert!(matches(without("x-debug", HeaderMatch::Value(exact("2"))), &debug));
+    assert!(matches(without("x-debug", HeaderMatch::Value(exact("2"))), &get("/")));
+    assert!(!matches(without("x-debug", HeaderMatch::Value(regex(".*"))), &get("/")));
+}
+
+#[test]
+fn query_parameters_are_compared_as_sent_and_the_first_of_a_name_counts() {
+    let param =
+        |text| HttpMatch { query_params: [("v".to_owned(), text)].into(), ..HttpMatch::default() };
+    assert!(matches(param(exact("1")), &get("/?v=1&v=2")));
+    assert!(!matches(param(exact("2")), &get("/?v=1&v=2")));
+    assert!(matches(param(exact("a%20b")), &get("/?x&v=a%20b#v=3")));
+    assert!(matches(param(prefix("")), &get("/?v")), "presence");
+    assert!(!matches(param(prefix("")), &get("/?vv=1")));
+    assert!(!matches(param(prefix("")), &get("/v")));
+}
+
+#[test]
+fn alternatives_are_ored_conditions_anded_and_the_first_rule_wins() {
+    let jason = header("end-user", HeaderMatch::Value(exact("jason")));
+    let both = HttpMatch { uri: Some(prefix("/reviews")), ..jason.clone() };
+    let table = table(vec![vec![both, uri(exact("/test"))], vec![jason], vec![]]);
+    let chosen = |request: &Request| match table.select(request) {
+        Selected::Rule(rule) => rule.index(),
+        other => panic!("{other:?}"),
+    };
+    let as_jason = |target| with(get(target), "end-user", "jason");
+    assert_eq!(chosen(&as_jason("/reviews/1")), 0);
+    assert_eq!(chosen(&get("/test")), 0);
+    assert_eq!(chosen(&as_jason("/other")), 1);
+    assert_eq!(chosen(&get("/reviews/1")), 2);
+}
+
+#[test]
+fn no_rules_mean_the_service_itself_and_no_match_means_no_route() {
+    assert!(matches!(table(vec![]).select(&get("/")), Selected::Default));
+    let narrow = table(vec![vec![uri(exact("/only"))]]);
+    assert!(matches!(narrow.select(&get("/")), Selected::NoRoute));
+}
+
+#[test]
+fn a_rule_that_does_not_compile_is_named() {
+    let port = DestinationPort {
+        number: 80,
+        name: String::new(),
+        protocol: Protocol::Http,
+        http: vec![HttpRule {
+            provenance: Provenance("VirtualService/default/reviews#http[0]".into()),
+            matches: vec![uri(regex("("))],
+            fault: Some(Fault {
+                delay: Some(FaultDelay { duration: Duration::from_secs(1), percent: 1.0 }),
+                abort: None,
+            }),
+            targets: vec![target(1)],
+        }],
+        tcp: Vec::new(),
+    };
+    let error = RouteTable::build(&port).unwrap_err().to_string();
+    assert!(error.starts_with("rule VirtualService/default/reviews#http[0]: `(`"), "{error}");
+}
+
+#[test]
+fn weights_are_relative_and_exact_over_the_whole_range() {
+    let targets = [target(99), target(0), target(1)];
+    let step = u64::MAX / 10_000;
+    let mut counts = [0u32; 3];
+    for i in 0..10_000u64 {
+        counts[pick_target(&targets, i * step + step / 2)] += 1;
+    }
+    assert_eq!(counts, [9_900, 0, 100]);
+    assert_eq!(pick_target(&targets, 0), 0);
+    assert_eq!(pick_target(&targets, u64::MAX), 2);
+    assert_eq!(pick_target(&[], 7), 0);
+}
+
+/// The definition, spelled out: no shortcuts, allocation everywhere.
+fn naive_text(text: &StringMatch, value: &str) -> bool {
+    match text {
+        StringMatch::Exact(t) => value == t,
+        StringMatch::Prefix(t) => value.chars().take(t.chars().count()).collect::<String>() == *t,
+        StringMatch::Regex(t) => {
+            heddle_model::pattern::Pattern::new(t, heddle_model::pattern::Case::Sensitive)
+                .unwrap()
+                .matches(value)
+        }
+    }
+}
+
+fn naive_header(condition: &HeaderMatch, value: Option<&String>) -> bool {
+    match condition {
+        HeaderMatch::Present => value.is_some(),
+        HeaderMatch::Value(text) => value.is_some_and(|value| naive_text(text, value)),
+    }
+}
+
+fn naive(one: &HttpMatch, request: &Request) -> bool {
+    let path = request.target.split(['?', '#']).next().unwrap().to_owned();
+    one.uri.as_ref().is_none_or(|t| naive_text(t, &path))
+        && one.method.as_ref().is_none_or(|t| naive_text(t, &request.method))
+        && one.headers.iter().all(|(n, c)| naive_header(c, request.headers.get(n)))
+        && one.without_headers.iter().all(|(n, c)| match (c, request.headers.get(n)) {
+            (HeaderMatch::Value(text), None) => !naive_text(text, ""),
+            (condition, value) => !naive_header(condition, value),
+        })
+}
+
+fn text() -> impl Strategy<Value = StringMatch> {
+    let word = "[ab/]{0,3}";
+    prop_oneof![
+        word.prop_map(StringMatch::Exact),
+        word.prop_map(StringMatch::Prefix),
+        "[ab/]{1,2}[*+]?".prop_map(StringMatch::Regex),
+    ]
+}
+
+fn header_match() -> impl Strategy<Value = HeaderMatch> {
+    prop_oneof![Just(HeaderMatch::Present), text().prop_map(HeaderMatch::Value)]
+}
+
+fn http_match() -> impl Strategy<Value = HttpMatch> {
+    let headers = || prop::collection::btree_map("x|y", header_match(), 0..2);
+    (
+        prop::option::of(text()),
+        prop::option::of("[ab]".prop_map(StringMatch::Exact)),
+        headers(),
+        headers(),
+    )
+        .prop_map(|(uri, method, headers, without_headers)| HttpMatch {
+            uri,
+            method,
+            headers,
+            without_headers,
+            ..HttpMatch::default()
+        })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    ("/[ab/]{0,3}([?#][ab]{0,2})?", "[ab]", prop::collection::btree_map("x|y", "[ab/]{0,2}", 0..2))
+        .prop_map(|(target, method, headers)| Request { method, headers, ..get(&target) })
+}
+
+proptest! {
+    #[test]
+    fn selection_equals_the_naive_definition(
+        rules in prop::collection::vec(prop::collection::vec(http_match(), 0..3), 0..4),
+        request in request(),
+    ) {
+        let expected = rules
+            .iter()
+            .position(|alternatives| {
+                alternatives.is_empty() || alternatives.iter().any(|one| naive(one, &request))
+            });
+        match (table(rules.clone()).select(&request), expected) {
+            (Selected::Default, _) => prop_assert!(rules.is_empty()),
+            (Selected::NoRoute, found) => prop_assert!(found.is_none()),
+            (Selected::Rule(rule), found) => prop_assert_eq!(Some(rule.index()), found),
+        }
+    }
+
+    #[test]
+    fn a_target_without_weight_gets_no_traffic(
+        weights in prop::collection::vec(0u32..=u32::MAX, 1..6), random: u64,
+    ) {
+        prop_assume!(weights.iter().any(|&w| w > 0));
+        let targets: Vec<_> = weights.iter().map(|&w| target(w)).collect();
+        prop_assert!(weights[pick_target(&targets, random)] > 0);
+    }
+
+    #[test]
+    fn no_request_text_panics(target in "\\PC{0,40}", authority in "\\PC{0,20}") {
+        let any = HttpMatch {
+            uri: Some(prefix("/é")),
+            ignore_uri_case: true,
+            authority: Some(exact("é")),
+            query_params: [("é".to_owned(), exact("x"))].into(),
+            ..HttpMatch::default()
+        };
+        let _ = matches(any, &Request { authority, ..get(&target) });
+    }
+}

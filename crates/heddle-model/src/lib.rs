@@ -1,0 +1,18 @@
+//! Nouns of the mesh: names, addresses, services, workloads, rules, and what a proxy is told.
+//!
+//! This crate does no I/O, reads no clock and knows neither tokio nor Kubernetes. Parsing of YAML
+//! into these nouns lives here too, so that "accepted" means one thing everywhere.
+
+pub mod discovery;
+pub mod name;
+pub mod pattern;
+pub mod registry;
+pub mod resource;
+pub mod yaml;
+
+pub use discovery::{
+    Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Inbound,
+    InboundPort, MeshSettings, NameAnswer, Owner,
+};
+pub use name::{NameError, Protocol, ResourceKey, ServiceName, WorkloadId};
+pub use registry::{Registry, Service, ServicePort, Workload, WorkloadPort};

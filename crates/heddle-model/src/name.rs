@@ -1,0 +1,215 @@
+//! Names: services, workloads, resources and protocols. One spelling of each, checked on entry.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+/// The DNS suffix below which services live: `reviews.default.svc.cluster.local`.
+pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
+/// The namespace used where none is given.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// Why a name was refused. The text says what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Not an RFC 1123 label.
+    #[error(
+        "`{0}` is no DNS label: use 1 to 63 of a-z, 0-9 and `-`, beginning and ending with a letter or digit"
+    )]
+    NotALabel(String),
+    /// Neither `name`, `name.namespace` nor a fully qualified service name.
+    #[error("`{0}` names no service: use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local")]
+    NotAService(String),
+    /// A protocol word nobody knows.
+    #[error("`{0}` is no protocol: use http, http2, grpc, tls, tcp, redis, mysql or mongo")]
+    NotAProtocol(String),
+}
+
+/// Checks an RFC 1123 DNS label.
+///
+/// # Errors
+/// [`NameError::NotALabel`] with the offending text.
+pub fn check_label(label: &str) -> Result<(), NameError> {
+    let inner = label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+    if label.is_empty()
+        || label.len() > 63
+        || !inner
+        || label.starts_with('-')
+        || label.ends_with('-')
+    {
+        return Err(NameError::NotALabel(label.to_owned()));
+    }
+    Ok(())
+}
+
+/// A service: its name and namespace. Displayed as the fully qualified DNS name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ServiceName {
+    /// Namespace, a DNS label.
+    pub namespace: String,
+    /// Name, a DNS label.
+    pub name: String,
+}
+
+impl ServiceName {
+    /// A service name of two checked labels.
+    ///
+    /// # Errors
+    /// [`NameError::NotALabel`] for either part.
+    pub fn new(name: &str, namespace: &str) -> Result<Self, NameError> {
+        check_label(name)?;
+        check_label(namespace)?;
+        Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// Reads `reviews`, `reviews.default`, `reviews.default.svc` or the fully qualified name, as
+    /// seen from `namespace`. A trailing dot and upper case are normalised.
+    ///
+    /// # Errors
+    /// [`NameError`] where the text cannot be a service of this mesh.
+    pub fn resolve(host: &str, namespace: &str) -> Result<Self, NameError> {
+        let host = host.trim_end_matches('.').to_ascii_lowercase();
+        let wrong = || NameError::NotAService(host.clone());
+        let short = host
+            .strip_suffix(&format!(".{SERVICE_SUFFIX}"))
+            .or_else(|| host.strip_suffix(".svc"))
+            .unwrap_or(&host);
+        let qualified = short.len() != host.len();
+        match short.split('.').collect::<Vec<_>>()[..] {
+            [name] if !qualified => Self::new(name, namespace).map_err(|_| wrong()),
+            [name, namespace] => Self::new(name, namespace).map_err(|_| wrong()),
+            _ => Err(wrong()),
+        }
+    }
+
+    /// The fully qualified DNS name, without a trailing dot.
+    #[must_use]
+    pub fn fqdn(&self) -> String {
+        format!("{}.{}.{SERVICE_SUFFIX}", self.name, self.namespace)
+    }
+}
+
+impl fmt::Display for ServiceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{SERVICE_SUFFIX}", self.name, self.namespace)
+    }
+}
+
+/// One running instance, unique in a mesh for ever: `reviews-v1-7f3a`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct WorkloadId(pub String);
+
+impl fmt::Display for WorkloadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What a port speaks, as declared. `Undeclared` means: look at the bytes, never at a timer.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Nothing was said; the proxy decides by content.
+    #[default]
+    Undeclared,
+    /// HTTP/1.x.
+    Http,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// gRPC, thus HTTP/2.
+    Grpc,
+    /// TLS from the application; relayed as TCP.
+    Tls,
+    /// Opaque bytes.
+    Tcp,
+}
+
+impl Protocol {
+    /// The word used in YAML, flags and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Undeclared => "undeclared",
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Grpc => "grpc",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// Protocol by Istio's port naming convention `protocol[-suffix]`; `None` where the name says nothing.
+    #[must_use]
+    pub fn from_port_name(name: &str) -> Option<Self> {
+        name.split('-').next().and_then(|word| word.parse().ok())
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        match text.to_ascii_lowercase().as_str() {
+            "http" => Ok(Self::Http),
+            "http2" | "h2c" | "kubernetes.io/h2c" => Ok(Self::Http2),
+            "grpc" => Ok(Self::Grpc),
+            "https" | "tls" => Ok(Self::Tls),
+            "tcp" | "redis" | "mysql" | "mongo" => Ok(Self::Tcp),
+            _ => Err(NameError::NotAProtocol(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A resource's identity, `kind/namespace/name`: the stem of every provenance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ResourceKey {
+    /// Kind as written in YAML, e.g. `VirtualService`.
+    pub kind: String,
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ResourceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.kind, self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_service_resolves_to_one_name() {
+        for host in [
+            "reviews",
+            "Reviews.",
+            "reviews.shop",
+            "reviews.shop.svc",
+            "reviews.shop.svc.cluster.local.",
+        ] {
+            let name = ServiceName::resolve(host, "shop").unwrap();
+            assert_eq!(name.to_string(), "reviews.shop.svc.cluster.local", "{host}");
+        }
+        assert!(ServiceName::resolve("reviews.svc.cluster.local", "shop").is_err());
+        assert!(ServiceName::resolve("www.example.com", "shop").is_err());
+    }
+
+    #[test]
+    fn port_names_declare_protocols_by_their_first_word() {
+        assert_eq!(Protocol::from_port_name("http-web"), Some(Protocol::Http));
+        assert_eq!(Protocol::from_port_name("redis"), Some(Protocol::Tcp));
+        assert_eq!(Protocol::from_port_name("web"), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! Rules as users write them (Istio kinds), parsed and checked, with the place they came from.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use crate::{
+    ResourceKey,
+    discovery::{Fault, HttpMatch},
+};
+
+/// One parsed resource.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// `kind/namespace/name`.
+    pub key: ResourceKey,
+    /// What it says.
+    pub spec: Spec,
+    /// Metadata annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// File (or `-`) and 1-based line of the document.
+    pub origin: Origin,
+    /// Valid Istio fields that are not enforced yet, as `path (line N)`.
+    pub not_enforced: Vec<FieldNote>,
+    /// The document's own text, as `get -o yaml` prints it.
+    pub text: String,
+}
+
+/// Where a document came from.
+#[derive(Debug, Clone, PartialEq, Eq, Default, PartialOrd, Ord)]
+pub struct Origin {
+    /// File path as the user gave it; `-` for standard input.
+    pub file: String,
+    /// 1-based line of the document's first line.
+    pub line: usize,
+}
+
+/// A field worth a note to the user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldNote {
+    /// Path of the field, e.g. `spec.http[0].timeout`.
+    pub field: String,
+    /// 1-based line in the file.
+    pub line: usize,
+}
+
+/// A supported kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Spec {
+    /// Istio `VirtualService`.
+    VirtualService(VirtualService),
+    /// Istio `DestinationRule`.
+    DestinationRule(DestinationRule),
+}
+
+/// Istio `VirtualService`: rules for the hosts it names.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct VirtualService {
+    /// Hosts as written; short names resolve in the resource's namespace.
+    pub hosts: Vec<String>,
+    /// 1-based line of each host.
+    pub host_lines: Vec<usize>,
+    /// `gateways` names gateways only, not `mesh`: nothing of it applies inside the mesh.
+    pub gateways_only: bool,
+    /// Namespaces whose clients see it: names, `.`, `*` or `~`; empty means all.
+    pub export_to: Vec<String>,
+    /// HTTP rules in order.
+    pub http: Vec<HttpRoute>,
+    /// TCP rules in order.
+    pub tcp: Vec<TcpRoute>,
+}
+
+/// One entry of `spec.http`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct HttpRoute {
+    /// Optional name.
+    pub name: String,
+    /// 1-based line in the file.
+    pub line: usize,
+    /// Alternatives; `port` is beside the match.
+    pub matches: Vec<RouteMatch>,
+    /// Fault.
+    pub fault: Option<Fault>,
+    /// Destinations with weights; empty if and only if `action` is set.
+    pub route: Vec<RouteDestination>,
+    /// An action other than `route` that is valid but not enforced yet. Requests that match are
+    /// refused by name, so that the rule does not silently become another one.
+    pub action: Option<NotEnforcedAction>,
+}
+
+/// A rule's action that is accepted but not carried out yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotEnforcedAction {
+    /// `redirect`.
+    Redirect,
+    /// `directResponse`.
+    DirectResponse,
+    /// `delegate`.
+    Delegate,
+}
+
+impl NotEnforcedAction {
+    /// The field's name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirect => "redirect",
+            Self::DirectResponse => "directResponse",
+            Self::Delegate => "delegate",
+        }
+    }
+}
+
+/// One alternative of `match`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RouteMatch {
+    /// Conditions on the request.
+    pub http: HttpMatch,
+    /// Condition on the destination port.
+    pub port: Option<u16>,
+    /// Labels the calling workload must carry.
+    pub source_labels: BTreeMap<String, String>,
+    /// Namespace the calling workload must be in.
+    pub source_namespace: Option<String>,
+    /// `gateways` names gateways only: never met inside the mesh.
+    pub gateways_only: bool,
+}
+
+/// One entry of `spec.tcp`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TcpRoute {
+    /// 1-based line in the file.
+    pub line: usize,
+    /// Alternatives; an empty list matches every connection.
+    pub matches: Vec<TcpMatch>,
+    /// Destinations with weights.
+    pub route: Vec<RouteDestination>,
+}
+
+/// One alternative of a TCP rule's `match`. All of it is known before a connection is made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TcpMatch {
+    /// Condition on the destination port.
+    pub port: Option<u16>,
+    /// Ranges one of which must hold the service's address: address and prefix length. Empty means
+    /// any.
+    pub destination_subnets: Vec<(IpAddr, u8)>,
+    /// Labels the calling workload must carry.
+    pub source_labels: BTreeMap<String, String>,
+    /// Namespace the calling workload must be in.
+    pub source_namespace: Option<String>,
+    /// `gateways` names gateways only: never met inside the mesh.
+    pub gateways_only: bool,
+}
+
+/// A weighted destination as written.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteDestination {
+    /// Host as written.
+    pub host: String,
+    /// Subset name.
+    pub subset: Option<String>,
+    /// Port number.
+    pub port: Option<u16>,
+    /// Weight; a single destination without one counts as 100.
+    pub weight: u32,
+    /// 1-based line in the file.
+    pub line: usize,
+}
+
+/// Istio `DestinationRule`: subsets of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DestinationRule {
+    /// Host as written.
+    pub host: String,
+    /// 1-based line of `host`.
+    pub host_line: usize,
+    /// Subsets in order; of two with one name the first wins.
+    pub subsets: Vec<SubsetRule>,
+    /// Namespaces whose clients see it: names, `.`, `*` or `~`; empty means all.
+    pub export_to: Vec<String>,
+    /// Labels a client must carry for the rule to hold, in its own namespace only.
+    pub workload_selector: Option<BTreeMap<String, String>>,
+}
+
+/// One subset.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SubsetRule {
+    /// Name.
+    pub name: String,
+    /// Labels, all of which must be carried.
+    pub labels: BTreeMap<String, String>,
+    /// 1-based line in the file.
+    pub line: usize,
+}

@@ -1,0 +1,71 @@
+//! Istio's `DestinationRule`: subsets are enforced; traffic policies are checked and noted.
+
+use super::{
+    labels_of,
+    node::Node,
+    report::Report,
+    schema::{Kind, LABELS, Object, join, not_yet, optional, required},
+    texts_of, value,
+};
+use crate::resource::{DestinationRule, SubsetRule};
+
+mod policy;
+
+/// `spec` of a DestinationRule.
+pub(super) static SPEC: Object = Object {
+    fields: &[
+        required("host", Kind::Text(value::wildcard_host)),
+        not_yet("trafficPolicy", Kind::Object(&policy::TRAFFIC_POLICY)),
+        optional("subsets", Kind::List { of: &Kind::Object(&SUBSET), least: 0 }),
+        optional("exportTo", Kind::List { of: &Kind::Text(value::export_to), least: 0 }),
+        optional("workloadSelector", Kind::Object(&SELECTOR)),
+    ],
+    rules: &[subset_names_differ, selectors_stay_at_home],
+};
+
+static SUBSET: Object = Object {
+    fields: &[
+        required("name", Kind::Text(value::dns_label)),
+        optional("labels", LABELS),
+        not_yet("trafficPolicy", Kind::Object(&policy::SUBSET_POLICY)),
+    ],
+    rules: &[],
+};
+
+static SELECTOR: Object = Object { fields: &[optional("matchLabels", LABELS)], rules: &[] };
+
+fn subset_names_differ(spec: &Node, path: &str, report: &mut Report<'_>) {
+    let subsets = spec.items_of("subsets");
+    for (i, subset) in subsets.iter().enumerate() {
+        let name = subset.text_of("name");
+        if subsets[..i].iter().any(|other| other.text_of("name") == name) {
+            let place = format!("{}[{i}].name", join(path, "subsets"));
+            report.at(subset, &place, format!("the subset `{name}` is defined twice"));
+        }
+    }
+}
+
+fn selectors_stay_at_home(spec: &Node, path: &str, report: &mut Report<'_>) {
+    let exported = spec.items_of("exportTo");
+    if spec.has("workloadSelector") && exported.iter().any(|to| to.text() != ".") {
+        let reason = "a rule with `workloadSelector` holds in its own namespace: use `[\".\"]`";
+        report.at(spec, &join(path, "exportTo"), reason);
+    }
+}
+
+/// A checked DestinationRule into its noun.
+pub(super) fn read(spec: &Node) -> DestinationRule {
+    let subset = |subset: &Node| SubsetRule {
+        name: subset.text_of("name").to_owned(),
+        labels: labels_of(subset, "labels"),
+        line: subset.line,
+    };
+    let selector = spec.get("workloadSelector");
+    DestinationRule {
+        host: spec.text_of("host").to_owned(),
+        host_line: spec.get("host").map_or(spec.line, |host| host.line),
+        subsets: spec.items_of("subsets").iter().map(subset).collect(),
+        export_to: texts_of(spec, "exportTo"),
+        workload_selector: selector.map(|selector| labels_of(selector, "matchLabels")),
+    }
+}

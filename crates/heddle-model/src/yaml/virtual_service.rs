@@ -1,0 +1,347 @@
+//! Istio's `VirtualService`: every field of its schema, and Istio's own validation rules.
+//!
+//! What Heddle does not carry out yet is checked all the same and noted; see [`actions`].
+
+use super::{
+    node::Node,
+    report::Report,
+    schema::{
+        DURATION, Kind, LABELS, Object, PORT, SMALL_COUNT, TEXT, at_least_one, at_most_one, join,
+        not_yet, optional, present, required,
+    },
+    value,
+};
+
+mod actions;
+mod read;
+
+pub(super) use read::read;
+
+/// `spec` of a VirtualService.
+pub(super) static SPEC: Object = Object {
+    fields: &[
+        optional("hosts", Kind::List { of: &Kind::Text(value::host_or_ip), least: 0 }),
+        optional("gateways", GATEWAYS),
+        optional("http", Kind::List { of: &Kind::Object(&HTTP_ROUTE), least: 0 }),
+        not_yet("tls", Kind::List { of: &Kind::Object(&actions::TLS_ROUTE), least: 0 }),
+        optional("tcp", Kind::List { of: &Kind::Object(&TCP_ROUTE), least: 0 }),
+        optional("exportTo", Kind::List { of: &Kind::Text(value::export_to), least: 0 }),
+    ],
+    rules: &[hosts_and_routes, gateways_are_noted, sni_hosts_are_hosts],
+};
+
+const GATEWAYS: Kind = Kind::List { of: &Kind::Text(value::gateway_name), least: 0 };
+
+static HTTP_ROUTE: Object = Object {
+    fields: &[
+        optional("name", TEXT),
+        optional("match", Kind::List { of: &Kind::Object(&HTTP_MATCH), least: 0 }),
+        optional("route", Kind::List { of: &Kind::Object(&HTTP_DESTINATION), least: 0 }),
+        optional("fault", Kind::Object(&FAULT)),
+        not_yet("redirect", Kind::Object(&actions::REDIRECT)),
+        not_yet("directResponse", Kind::Object(&actions::DIRECT_RESPONSE)),
+        not_yet("delegate", Kind::Object(&actions::DELEGATE)),
+        not_yet("rewrite", Kind::Object(&actions::REWRITE)),
+        not_yet("timeout", DURATION),
+        not_yet("retries", Kind::Object(&actions::RETRIES)),
+        not_yet("mirror", Kind::Object(&DESTINATION)),
+        not_yet("mirrors", Kind::List { of: &Kind::Object(&actions::MIRROR), least: 0 }),
+        not_yet("mirrorPercent", Kind::Int { min: 0, max: 100 }),
+        not_yet("mirrorPercentage", Kind::Object(&PERCENT)),
+        not_yet("corsPolicy", Kind::Object(&actions::CORS)),
+        not_yet("headers", Kind::Object(&actions::HEADERS)),
+    ],
+    rules: &[one_action, no_action_beside_another, weights, actions::authority_is_set_once],
+};
+
+static HTTP_MATCH: Object = Object {
+    fields: &[
+        optional("name", TEXT),
+        optional("uri", STRING_MATCH),
+        optional("scheme", STRING_MATCH),
+        optional("method", STRING_MATCH),
+        optional("authority", STRING_MATCH),
+        optional("headers", HEADER_MATCHES),
+        optional("port", PORT),
+        optional("sourceLabels", LABELS),
+        optional("gateways", GATEWAYS),
+        optional("queryParams", Kind::Map { key: value::not_empty, of: &STRING_MATCH }),
+        optional("ignoreUriCase", Kind::Bool),
+        optional("withoutHeaders", HEADER_MATCHES),
+        optional("sourceNamespace", Kind::Text(value::dns_label)),
+        not_yet("statPrefix", TEXT),
+    ],
+    rules: &[header_names_differ, claims_are_noted, gateways_are_noted],
+};
+
+const HEADER_MATCHES: Kind = Kind::Map { key: value::match_header, of: &STRING_MATCH };
+
+/// A condition on a text; empty means presence.
+const STRING_MATCH: Kind = Kind::Object(&STRING_MATCH_OBJECT);
+static STRING_MATCH_OBJECT: Object = Object {
+    fields: &[
+        optional("exact", TEXT),
+        optional("prefix", TEXT),
+        optional("regex", Kind::Text(value::regex)),
+    ],
+    rules: &[|node, path, report| at_most_one(node, &["exact", "prefix", "regex"], path, report)],
+};
+
+static HTTP_DESTINATION: Object = Object {
+    fields: &[
+        required("destination", Kind::Object(&DESTINATION)),
+        optional("weight", SMALL_COUNT),
+        not_yet("headers", Kind::Object(&actions::HEADERS)),
+    ],
+    rules: &[],
+};
+
+static DESTINATION: Object = Object {
+    fields: &[
+        required("host", Kind::Text(value::target_host)),
+        optional("subset", Kind::Text(value::dns_label)),
+        optional("port", Kind::Object(&PORT_SELECTOR)),
+    ],
+    rules: &[],
+};
+
+static PORT_SELECTOR: Object = Object { fields: &[required("number", PORT)], rules: &[] };
+
+static FAULT: Object = Object {
+    fields: &[optional("delay", Kind::Object(&DELAY)), optional("abort", Kind::Object(&ABORT))],
+    rules: &[|node, path, report| at_least_one(node, &["delay", "abort"], path, report)],
+};
+
+static DELAY: Object = Object {
+    fields: &[
+        optional("percent", Kind::Int { min: 0, max: 100 }),
+        optional("percentage", Kind::Object(&PERCENT)),
+        optional("fixedDelay", DURATION),
+        optional("exponentialDelay", DURATION),
+    ],
+    rules: &[|node, path, report| {
+        if let Some(delay) = node.get("exponentialDelay") {
+            let reason = "Istio knows no such delay either: use `fixedDelay`";
+            report.at(delay, &join(path, "exponentialDelay"), reason);
+        } else {
+            at_least_one(node, &["fixedDelay"], path, report);
+        }
+    }],
+};
+
+static ABORT: Object = Object {
+    fields: &[
+        optional("percent", Kind::Int { min: 0, max: 100 }),
+        optional("percentage", Kind::Object(&PERCENT)),
+        optional("httpStatus", Kind::Int { min: 200, max: 599 }),
+        not_yet("grpcStatus", Kind::Text(actions::grpc_status)),
+        optional("http2Error", TEXT),
+    ],
+    rules: &[|node, path, report| {
+        if let Some(error) = node.get("http2Error") {
+            let reason = "Istio does not carry this out either: use `httpStatus`";
+            report.at(error, &join(path, "http2Error"), reason);
+        } else {
+            super::schema::exactly_one(node, &["httpStatus", "grpcStatus"], path, report);
+        }
+    }],
+};
+
+/// A share: 0, or 0.0001 to 100.
+static PERCENT: Object = Object {
+    fields: &[optional("value", Kind::Number { min: 0.0, max: 100.0 })],
+    rules: &[|node, path, report| {
+        let Some(share) = node.get("value") else { return };
+        if share.text().parse::<f64>().is_ok_and(|value| value > 0.0 && value < 0.0001) {
+            let reason = "too small a share: use 0, or 0.0001 to 100";
+            report.at(share, &join(path, "value"), reason);
+        }
+    }],
+};
+
+static TCP_ROUTE: Object = Object {
+    fields: &[
+        optional("match", Kind::List { of: &Kind::Object(&TCP_MATCH), least: 0 }),
+        required("route", Kind::List { of: &Kind::Object(&TCP_DESTINATION), least: 1 }),
+    ],
+    rules: &[weights],
+};
+
+static TCP_MATCH: Object = Object {
+    fields: &[
+        optional("destinationSubnets", Kind::List { of: &Kind::Text(value::is_subnet), least: 0 }),
+        optional("port", PORT),
+        not_yet("sourceSubnet", Kind::Text(value::is_subnet)),
+        optional("sourceLabels", LABELS),
+        optional("gateways", GATEWAYS),
+        optional("sourceNamespace", Kind::Text(value::dns_label)),
+    ],
+    rules: &[gateways_are_noted],
+};
+
+static TCP_DESTINATION: Object = Object {
+    fields: &[required("destination", Kind::Object(&DESTINATION)), optional("weight", SMALL_COUNT)],
+    rules: &[],
+};
+
+/// Istio's rules for `hosts` and the three lists of routes.
+fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
+    let hosts = spec.items_of("hosts");
+    let mesh = reaches_mesh(spec);
+    if hosts.is_empty() {
+        if spec.has("gateways") {
+            let reason =
+                "a VirtualService without hosts is a delegate, and a delegate has no gateways";
+            return report.at(spec, &join(path, "hosts"), reason);
+        }
+        report.not_enforced(spec.line, &join(path, "hosts"));
+    }
+    for (i, host) in hosts.iter().enumerate() {
+        let place = format!("{}[{i}]", join(path, "hosts"));
+        if mesh && host.text() == "*" {
+            let reason = "`*` would take every call in the mesh: name the hosts";
+            report.at(host, &place, reason);
+        }
+        if let Some(other) = hosts[..i].iter().find(|other| overlap(other.text(), host.text())) {
+            let reason = format!("overlaps with `{}` of the same list: keep one", other.text());
+            report.at(host, &place, reason);
+        }
+    }
+    let lists = ["http", "tcp", "tls"];
+    if lists.iter().all(|list| spec.items_of(list).is_empty()) {
+        report.at(spec, path, "no rules: `http`, `tcp` or `tls` is needed");
+    }
+    for (i, route) in spec.items_of("http").iter().enumerate() {
+        if hosts.is_empty() && route.has("delegate") {
+            let place = format!("{}[{i}].delegate", join(path, "http"));
+            report.at(route, &place, "a delegate may not delegate further");
+        }
+    }
+}
+
+fn overlap(a: &str, b: &str) -> bool {
+    let covers = |wide: &str, narrow: &str| match wide.strip_prefix('*') {
+        Some(suffix) => narrow.trim_start_matches('*').ends_with(suffix),
+        None => wide == narrow,
+    };
+    covers(a, b) || covers(b, a)
+}
+
+/// Does it apply inside the mesh, at least partly?
+fn reaches_mesh(node: &Node) -> bool {
+    let gateways = node.items_of("gateways");
+    gateways.is_empty() || gateways.iter().any(|gateway| gateway.text() == "mesh")
+}
+
+/// Gateways other than `mesh` have no effect yet.
+fn gateways_are_noted(node: &Node, path: &str, report: &mut Report<'_>) {
+    for (i, gateway) in node.items_of("gateways").iter().enumerate() {
+        if gateway.text() != "mesh" {
+            report.not_enforced(gateway.line, &format!("{}[{i}]", join(path, "gateways")));
+        }
+    }
+}
+
+fn sni_hosts_are_hosts(spec: &Node, path: &str, report: &mut Report<'_>) {
+    let hosts: Vec<_> = spec.items_of("hosts").iter().map(Node::text).collect();
+    for (i, route) in spec.items_of("tls").iter().enumerate() {
+        for sni in route.items_of("match").iter().flat_map(|one| one.items_of("sniHosts")) {
+            let suits = |host: &&&str| match host.strip_prefix('*') {
+                Some(suffix) => sni.text().trim_start_matches('*').ends_with(suffix),
+                None => sni.text() == **host,
+            };
+            if !hosts.iter().any(|host| suits(&host)) {
+                let place = format!("{}[{i}]", join(path, "tls"));
+                let reason = format!("the SNI host `{}` is none of `hosts`", sni.text());
+                report.at(sni, &place, reason);
+            }
+        }
+    }
+}
+
+const ACTIONS: &[&str] = &["route", "redirect", "directResponse", "delegate"];
+
+fn one_action(route: &Node, path: &str, report: &mut Report<'_>) {
+    let mut found = present(route, ACTIONS);
+    found.retain(|name| *name != "route" || !route.items_of("route").is_empty());
+    match found[..] {
+        [] => report.at(
+            route,
+            path,
+            "one of `route`, `redirect`, `directResponse` or `delegate` is needed",
+        ),
+        [_] => {}
+        [first, second, ..] => {
+            let reason = format!("`{first}` and `{second}` exclude each other: keep one");
+            report.at(route, &join(path, second), reason);
+        }
+    }
+}
+
+fn no_action_beside_another(route: &Node, path: &str, report: &mut Report<'_>) {
+    for action in present(route, &["redirect", "directResponse"]) {
+        for beside in present(route, &["fault", "rewrite"]) {
+            let line = route.get(beside).map_or(route.line, |node| node.line);
+            let reason = format!("`{beside}` has no meaning beside `{action}`: remove one");
+            report.error(line, &join(path, beside), reason);
+        }
+    }
+    at_most_one(route, &["mirror", "mirrors"], path, report);
+    if route.has("delegate") {
+        for (i, one) in route.items_of("match").iter().enumerate() {
+            if ["uri", "scheme", "method", "authority"]
+                .iter()
+                .any(|part| one.get(part).is_some_and(|text| text.has("regex")))
+            {
+                let place = format!("{}[{i}]", join(path, "match"));
+                report.at(one, &place, "a rule that delegates may not match by regex");
+            }
+        }
+    }
+}
+
+fn weights(route: &Node, path: &str, report: &mut Report<'_>) {
+    weights_sum(route.items_of("route"), &join(path, "route"), report);
+}
+
+/// Weights are relative; their sum must not be 0. A single destination needs none.
+fn weights_sum(destinations: &[Node], path: &str, report: &mut Report<'_>) {
+    let Some(first) = destinations.first() else { return };
+    let weight = |one: &Node| one.text_of("weight").parse::<u64>().unwrap_or(0);
+    let sum: u64 = destinations.iter().map(weight).sum();
+    if destinations.len() > 1 && sum == 0 {
+        let reason = "the weights sum to 0: give at least one destination a `weight`";
+        report.at(first, path, reason);
+    }
+    if sum > u64::from(u32::MAX) {
+        report.at(
+            first,
+            path,
+            format!("the weights sum to {sum}: at most {} is possible", u32::MAX),
+        );
+    }
+}
+
+fn header_names_differ(one: &Node, path: &str, report: &mut Report<'_>) {
+    for list in ["headers", "withoutHeaders"] {
+        let entries = one.get(list).map_or(&[][..], Node::entries);
+        for (i, entry) in entries.iter().enumerate() {
+            let same = |other: &&super::node::Entry| other.key.eq_ignore_ascii_case(&entry.key);
+            if entries[..i].iter().any(|other| same(&other)) {
+                let place = join(&join(path, list), &entry.key);
+                report.error(entry.line, &place, "the same header twice: names ignore case");
+            }
+        }
+    }
+}
+
+/// Routing by JWT claims is written as a header that cannot be sent.
+fn claims_are_noted(one: &Node, path: &str, report: &mut Report<'_>) {
+    for list in ["headers", "withoutHeaders"] {
+        for entry in one.get(list).map_or(&[][..], Node::entries) {
+            if entry.key.starts_with('@') {
+                report.not_enforced(entry.line, &join(&join(path, list), &entry.key));
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! A checked VirtualService into its noun. Only called when the document has no error, so a value
+//! that is there is well formed.
+
+use std::collections::BTreeMap;
+
+use super::{Node, reaches_mesh};
+use crate::{
+    discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
+    resource::{
+        HttpRoute, NotEnforcedAction, RouteDestination, RouteMatch, TcpMatch, TcpRoute,
+        VirtualService,
+    },
+    yaml::{labels_of, texts_of, value},
+};
+
+/// What the rule says.
+pub(in crate::yaml) fn read(spec: &Node) -> VirtualService {
+    let hosts = spec.items_of("hosts");
+    VirtualService {
+        hosts: hosts.iter().map(|host| host.text().to_owned()).collect(),
+        host_lines: hosts.iter().map(|host| host.line).collect(),
+        gateways_only: !reaches_mesh(spec),
+        export_to: texts_of(spec, "exportTo"),
+        http: spec.items_of("http").iter().map(http_route).collect(),
+        tcp: spec.items_of("tcp").iter().map(tcp_route).collect(),
+    }
+}
+
+fn http_route(route: &Node) -> HttpRoute {
+    let action = [
+        ("redirect", NotEnforcedAction::Redirect),
+        ("directResponse", NotEnforcedAction::DirectResponse),
+        ("delegate", NotEnforcedAction::Delegate),
+    ];
+    HttpRoute {
+        name: route.text_of("name").to_owned(),
+        line: route.line,
+        matches: route.items_of("match").iter().map(http_match).collect(),
+        fault: route.get("fault").map(fault),
+        route: destinations(route.items_of("route")),
+        action: action.into_iter().find(|(name, _)| route.has(name)).map(|(_, action)| action),
+    }
+}
+
+fn http_match(one: &Node) -> RouteMatch {
+    RouteMatch {
+        http: HttpMatch {
+            uri: one.get("uri").and_then(string_match),
+            ignore_uri_case: flag(one, "ignoreUriCase"),
+            method: one.get("method").and_then(string_match),
+            authority: one.get("authority").and_then(string_match),
+            scheme: one.get("scheme").and_then(string_match),
+            headers: header_matches(one, "headers"),
+            without_headers: header_matches(one, "withoutHeaders"),
+            query_params: query_params(one),
+        },
+        port: port(one),
+        source_labels: labels_of(one, "sourceLabels"),
+        source_namespace: one.get("sourceNamespace").map(|text| text.text().to_owned()),
+        gateways_only: !reaches_mesh(one),
+    }
+}
+
+/// `None` for `{}`: no condition, or presence.
+fn string_match(node: &Node) -> Option<StringMatch> {
+    let text = |key: &str| node.get(key).map(|value| value.text().to_owned());
+    (text("exact").map(StringMatch::Exact))
+        .or_else(|| text("prefix").map(StringMatch::Prefix))
+        .or_else(|| text("regex").map(StringMatch::Regex))
+}
+
+fn header_matches(one: &Node, list: &str) -> BTreeMap<String, HeaderMatch> {
+    let entries = one.get(list).map_or(&[][..], Node::entries).iter();
+    entries
+        .map(|entry| {
+            let condition =
+                string_match(&entry.value).map_or(HeaderMatch::Present, HeaderMatch::Value);
+            (entry.key.to_ascii_lowercase(), condition)
+        })
+        .collect()
+}
+
+fn query_params(one: &Node) -> BTreeMap<String, StringMatch> {
+    let entries = one.get("queryParams").map_or(&[][..], Node::entries).iter();
+    let present = || StringMatch::Prefix(String::new());
+    entries
+        .map(|entry| (entry.key.clone(), string_match(&entry.value).unwrap_or_else(present)))
+        .collect()
+}
+
+fn fault(node: &Node) -> Fault {
+    let percent = |part: &Node| {
+        let share = part.get("percentage").map(|share| share.text_of("value"));
+        share.unwrap_or_else(|| part.text_of("percent")).parse().unwrap_or(0.0)
+    };
+    let delay = node.get("delay").and_then(|delay| {
+        let duration = value::duration(delay.text_of("fixedDelay")).ok()?;
+        Some(FaultDelay { duration, percent: percent(delay) })
+    });
+    let abort = node.get("abort").and_then(|abort| {
+        // An abort with a gRPC status is noted as not enforced.
+        let status = abort.text_of("httpStatus").parse().ok()?;
+        Some(FaultAbort { status, percent: percent(abort) })
+    });
+    Fault { delay, abort }
+}
+
+fn tcp_route(route: &Node) -> TcpRoute {
+    TcpRoute {
+        line: route.line,
+        matches: route.items_of("match").iter().map(tcp_match).collect(),
+        route: destinations(route.items_of("route")),
+    }
+}
+
+fn tcp_match(one: &Node) -> TcpMatch {
+    let subnets = one.items_of("destinationSubnets").iter();
+    TcpMatch {
+        port: port(one),
+        destination_subnets: subnets.filter_map(|text| value::subnet(text.text()).ok()).collect(),
+        source_labels: labels_of(one, "sourceLabels"),
+        source_namespace: one.get("sourceNamespace").map(|text| text.text().to_owned()),
+        gateways_only: !reaches_mesh(one),
+    }
+}
+
+fn destinations(items: &[Node]) -> Vec<RouteDestination> {
+    let alone = items.len() == 1;
+    let weight = |item: &Node| match item.text_of("weight").parse() {
+        // Protobuf cannot tell 0 from absent: a single destination takes all in both cases.
+        Ok(0) | Err(_) if alone => 100,
+        Ok(weight) => weight,
+        Err(_) => 0,
+    };
+    let destination = |item: &Node| {
+        let target = item.get("destination")?;
+        Some(RouteDestination {
+            host: target.text_of("host").to_owned(),
+            subset: target.get("subset").map(|subset| subset.text().to_owned()),
+            port: target.get("port").and_then(|port| port.text_of("number").parse().ok()),
+            weight: weight(item),
+            line: target.line,
+        })
+    };
+    items.iter().filter_map(destination).collect()
+}
+
+fn port(one: &Node) -> Option<u16> {
+    one.text_of("port").parse().ok()
+}
+
+fn flag(node: &Node, key: &str) -> bool {
+    node.text_of(key).eq_ignore_ascii_case("true")
+}

@@ -1,0 +1,210 @@
+//! One sidecar's counters: from the values of two scrapes to what happened in between.
+//!
+//! A scrape is staged line by line and takes effect only when it was read to its end. Three cases
+//! need care: a *restart* (any counter fell, or the start time changed) makes every value of that
+//! scrape an increase from 0; a *new series* of a known sidecar began at 0; the *first scrape* of a
+//! sidecar that ran before we did only sets the baseline.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::RandomState},
+    hash::BuildHasher,
+    rc::Rc,
+};
+
+use crate::{
+    exposition::{self, LineError},
+    limits,
+    measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
+};
+
+/// Follows the counters of one sidecar.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    owner: Owner,
+    /// By two independent hashes of name and labels as written: a collision is not to be expected in
+    /// the life of the universe, and the text, about 800 bytes each, need not be kept.
+    series: HashMap<(u64, u64), Series>,
+    hashers: [RandomState; 2],
+    /// Values before this ledger began are not ours to count.
+    baseline: bool,
+    overflow: Overflow,
+    staged: Vec<((u64, u64), f64)>,
+}
+
+/// More series than are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overflow {
+    None,
+    Unsaid,
+    Said,
+}
+
+#[derive(Debug)]
+struct Series {
+    last: f64,
+    known: bool,
+    meaning: Meaning,
+}
+
+/// What happened between two scrapes at one place.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct Increase {
+    pub(crate) counts: BTreeMap<Dimension, f64>,
+    cumulative: [f64; 20],
+}
+
+impl Ledger {
+    /// A ledger for a sidecar. `ran_before`: it had been running before it was first seen here.
+    pub(crate) fn new(owner: Owner, ran_before: bool) -> Self {
+        Self {
+            owner,
+            series: HashMap::new(),
+            hashers: [RandomState::new(), RandomState::new()],
+            baseline: ran_before,
+            overflow: Overflow::None,
+            staged: Vec::new(),
+        }
+    }
+
+    /// Forgets what an unfinished scrape has staged.
+    pub(crate) fn begin(&mut self) {
+        self.staged.clear();
+    }
+
+    /// Stages one line.
+    ///
+    /// # Errors
+    /// What is wrong with the line; the scrape is to be given up.
+    pub(crate) fn line(
+        &mut self,
+        line: &[u8],
+        cells: &mut Cells,
+        answers: &mut Answers,
+    ) -> Result<(), LineError> {
+        if line.len() > limits::LINE_BYTES_MAX {
+            return Err(LineError::TooLong);
+        }
+        let line = std::str::from_utf8(line).map_err(|_| LineError::NotText)?;
+        let line = line.trim_matches([' ', '\t', '\r']);
+        if line.is_empty() || line.starts_with('#') {
+            return Ok(());
+        }
+        let (name, _) = exposition::metric_name(line)?;
+        if !measure::is_read(name) {
+            return Ok(());
+        }
+        let (series, value) = exposition::split_series(line)?;
+        let key = (self.hashers[0].hash_one(series), self.hashers[1].hash_one(series));
+        if !self.series.contains_key(&key) {
+            if self.series.len() >= limits::SERIES_PER_SIDECAR_MAX {
+                if self.overflow == Overflow::None {
+                    self.overflow = Overflow::Unsaid;
+                }
+                return Ok(());
+            }
+            let Some(sample) = exposition::parse_line(line)? else { return Ok(()) };
+            let meaning = measure::meaning(&sample, &self.owner, cells, answers);
+            self.series.insert(key, Series { last: 0.0, known: false, meaning });
+        }
+        self.staged.push((key, value));
+        Ok(())
+    }
+
+    /// Ends a scrape that was read completely: what happened since the last one, per place.
+    pub(crate) fn commit(&mut self) -> Vec<(Rc<Cell>, Increase)> {
+        let restarted = self.restarted();
+        let mut places = Places::default();
+        for (key, value) in std::mem::take(&mut self.staged) {
+            let Some(series) = self.series.get_mut(&key) else { continue };
+            if !value.is_finite() || value < 0.0 {
+                continue;
+            }
+            let before = if restarted { 0.0 } else { series.last };
+            let mut delta = (value - before).max(0.0);
+            if self.baseline && !series.known {
+                delta = 0.0;
+            }
+            series.last = value;
+            series.known = true;
+            match &series.meaning {
+                Meaning::Counter(cell, dimension) => {
+                    places.of(cell).add(*dimension, delta);
+                }
+                Meaning::Bucket(cell, bucket) => {
+                    places.of(cell).cumulative[*bucket] += delta;
+                }
+                Meaning::Gauge(cell, dimension) => places.of(cell).add(*dimension, value),
+                Meaning::None | Meaning::Started => {}
+            }
+        }
+        self.baseline = false;
+        places.finish()
+    }
+
+    /// Were there series that could not be followed because there were too many? Tells it once.
+    pub(crate) fn take_overflow(&mut self) -> bool {
+        let first = self.overflow == Overflow::Unsaid;
+        if first {
+            self.overflow = Overflow::Said;
+        }
+        first
+    }
+
+    fn restarted(&self) -> bool {
+        self.staged.iter().any(|(key, value)| {
+            self.series.get(key).is_some_and(|series| match series.meaning {
+                Meaning::Counter(..) | Meaning::Bucket(..) => *value < series.last,
+                Meaning::Started => series.known && *value != series.last,
+                Meaning::None | Meaning::Gauge(..) => false,
+            })
+        })
+    }
+}
+
+/// Increases in the order in which their places were first met.
+#[derive(Default)]
+struct Places {
+    order: Vec<(Rc<Cell>, Increase)>,
+    index: HashMap<*const Cell, usize>,
+}
+
+impl Places {
+    fn of(&mut self, cell: &Rc<Cell>) -> &mut Increase {
+        let index = *self.index.entry(Rc::as_ptr(cell)).or_insert_with(|| {
+            self.order.push((Rc::clone(cell), Increase::default()));
+            self.order.len() - 1
+        });
+        &mut self.order[index].1
+    }
+
+    fn finish(self) -> Vec<(Rc<Cell>, Increase)> {
+        let mut order = self.order;
+        for (_, increase) in &mut order {
+            increase.spread_buckets();
+        }
+        order.retain(|(_, increase)| !increase.counts.is_empty());
+        order
+    }
+}
+
+impl Increase {
+    fn add(&mut self, dimension: Dimension, value: f64) {
+        if value > 0.0 {
+            *self.counts.entry(dimension).or_default() += value;
+        }
+    }
+
+    /// Cumulative buckets to counts per bucket; a bound the sidecar does not have adds nothing.
+    fn spread_buckets(&mut self) {
+        let mut below = 0.0;
+        for (index, cumulative) in self.cumulative.into_iter().enumerate() {
+            let dimension = LATENCY + Dimension::try_from(index).unwrap_or(0);
+            self.add(dimension, cumulative - below);
+            below = cumulative.max(below);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger/tests.rs"]
+mod tests;

@@ -1,0 +1,216 @@
+//! Increases, restarts, baselines and hostile scrapes.
+
+use heddle_model::ServiceName;
+use proptest::prelude::*;
+
+use super::*;
+use crate::measure::{ANSWER, BYTES_TO_CALLEE, OPENED, Protocol, REQUESTS_IN_FLIGHT, Reporter};
+
+struct Fixture {
+    ledger: Ledger,
+    cells: Cells,
+    answers: Answers,
+}
+
+impl Fixture {
+    fn new(ran_before: bool) -> Self {
+        let owner = Owner {
+            id: "reviews-v1-1".to_owned(),
+            service: ServiceName::new("reviews", "default").unwrap(),
+            version: "v1".to_owned(),
+        };
+        let ledger = Ledger::new(owner, ran_before);
+        Self { ledger, cells: Cells::default(), answers: Answers::default() }
+    }
+
+    fn scrape(&mut self, text: &str) -> Vec<(Rc<Cell>, Increase)> {
+        self.ledger.begin();
+        for line in text.lines() {
+            self.ledger.line(line.as_bytes(), &mut self.cells, &mut self.answers).unwrap();
+        }
+        self.ledger.commit()
+    }
+
+    fn only(&mut self, text: &str, dimension: Dimension) -> Option<f64> {
+        let increases = self.scrape(text);
+        assert!(increases.len() <= 1, "{increases:?}");
+        increases.first().and_then(|(_, increase)| increase.counts.get(&dimension).copied())
+    }
+}
+
+fn requests(count: u64) -> String {
+    format!(
+        "# TYPE istio_requests_total counter\n\
+         istio_requests_total{{reporter=\"source\",destination_service=\"ratings.default.svc.cluster.local\",\
+         destination_version=\"v1\",request_protocol=\"http\",response_code=\"200\",response_flags=\"-\"}} {count}\n"
+    )
+}
+
+#[test]
+fn an_increase_is_the_difference_of_two_scrapes() {
+    let mut fixture = Fixture::new(false);
+    assert_eq!(fixture.only(&requests(5), ANSWER), Some(5.0));
+    assert_eq!(fixture.only(&requests(12), ANSWER), Some(7.0));
+    assert_eq!(fixture.only(&requests(12), ANSWER), None);
+}
+
+#[test]
+fn a_sidecar_that_ran_before_begins_with_a_baseline() {
+    let mut fixture = Fixture::new(true);
+    assert_eq!(fixture.only(&requests(1_000), ANSWER), None);
+    assert_eq!(fixture.only(&requests(1_003), ANSWER), Some(3.0));
+}
+
+#[test]
+fn a_series_that_appears_later_began_at_zero() {
+    let mut fixture = Fixture::new(true);
+    assert_eq!(fixture.only("up 1\n", ANSWER), None);
+    assert_eq!(fixture.only(&requests(4), ANSWER), Some(4.0));
+}
+
+#[test]
+fn one_counter_that_fell_resets_them_all() {
+    let tcp = |opened: u64, bytes: u64| {
+        let labels = "reporter=\"destination\",source_canonical_service=\"web\",source_workload_namespace=\"default\"";
+        format!(
+            "istio_tcp_connections_opened_total{{{labels}}} {opened}\n\
+             istio_tcp_received_bytes_total{{{labels}}} {bytes}\n"
+        )
+    };
+    let mut fixture = Fixture::new(false);
+    fixture.scrape(&tcp(10, 100));
+    // After the restart more bytes were counted than ever before: only the other counter shows it.
+    let increases = fixture.scrape(&tcp(3, 400));
+    let counts = &increases[0].1.counts;
+    assert_eq!((counts[&OPENED], counts[&BYTES_TO_CALLEE]), (3.0, 400.0));
+    assert_eq!(increases[0].0.source.name, "web");
+    assert_eq!(increases[0].0.protocol, Protocol::Tcp);
+}
+
+#[test]
+fn a_new_start_time_resets_counters_that_did_not_fall() {
+    let mut fixture = Fixture::new(false);
+    let started = |at: u64, count| format!("process_start_time_seconds {at}\n{}", requests(count));
+    fixture.scrape(&started(100, 5));
+    assert_eq!(fixture.only(&started(200, 6), ANSWER), Some(6.0));
+    assert_eq!(fixture.only(&started(200, 8), ANSWER), Some(2.0));
+}
+
+#[test]
+fn cumulative_buckets_become_counts_per_bucket() {
+    let bucket = |le: &str, count: u64| {
+        format!(
+            "istio_request_duration_milliseconds_bucket{{reporter=\"destination\",le=\"{le}\"}} {count}\n"
+        )
+    };
+    let mut fixture = Fixture::new(false);
+    let text = [("0.5", 1), ("1", 1), ("5", 4), ("7", 9), ("10", 10), ("+Inf", 12)]
+        .map(|(le, count)| bucket(le, count))
+        .concat();
+    let increases = fixture.scrape(&text);
+    let counts: Vec<_> = increases[0].1.counts.iter().map(|(&d, &n)| (d, n)).collect();
+    assert_eq!(counts, [(0, 1.0), (2, 3.0), (3, 6.0), (19, 2.0)]);
+}
+
+#[test]
+fn injected_aborts_are_counted_but_have_no_latency() {
+    let labels = "reporter=\"source\",response_code=\"500\",response_flags=\"DI,FI\"";
+    let text = format!(
+        "istio_requests_total{{{labels}}} 3\n\
+         istio_request_duration_milliseconds_bucket{{{labels},le=\"+Inf\"}} 3\n"
+    );
+    let mut fixture = Fixture::new(false);
+    let increases = fixture.scrape(&text);
+    assert_eq!(increases[0].1.counts.len(), 1);
+    let answer = fixture.answers.get(ANSWER).unwrap();
+    assert!(answer.injected() && answer.delayed() && !answer.failed());
+}
+
+#[test]
+fn gauges_are_values_and_only_the_servers_own() {
+    let mut fixture = Fixture::new(true);
+    let increases = fixture.scrape(
+        "heddle_requests_in_flight{direction=\"inbound\"} 7\n\
+         heddle_requests_in_flight{direction=\"outbound\"} 9\n",
+    );
+    assert_eq!(increases.len(), 1);
+    assert_eq!(increases[0].1.counts[&REQUESTS_IN_FLIGHT], 7.0);
+    assert_eq!(increases[0].0.reporter, Reporter::Server);
+}
+
+#[test]
+fn a_host_outside_is_a_place_without_namespace() {
+    let mut fixture = Fixture::new(false);
+    let text = |service: &str, name: &str| {
+        format!(
+            "istio_requests_total{{reporter=\"source\",destination_service=\"{service}\",destination_service_name=\"{name}\",response_code=\"0\"}} 1\n"
+        )
+    };
+    let all = text("www.example.com", "PassthroughCluster")
+        + &text("unknown", "PassthroughCluster")
+        + &text("example.com", "x");
+    let names: Vec<_> =
+        fixture.scrape(&all).iter().map(|(cell, _)| cell.destination.clone()).collect();
+    assert_eq!(
+        names,
+        ["www.example.com", "PassthroughCluster", "example.com"].map(measure::outside)
+    );
+}
+
+#[test]
+fn an_unfinished_scrape_changes_nothing() {
+    let mut fixture = Fixture::new(false);
+    fixture.scrape(&requests(5));
+    let Fixture { ledger, cells, answers } = &mut fixture;
+    ledger.begin();
+    ledger.line(requests(50).lines().nth(1).unwrap().as_bytes(), cells, answers).unwrap();
+    assert_eq!(
+        ledger.line(b"istio_requests_total{", cells, answers),
+        Err(LineError::Value),
+        "a cut line"
+    );
+    assert_eq!(fixture.only(&requests(6), ANSWER), Some(1.0));
+}
+
+#[test]
+fn the_number_of_series_followed_is_bounded() {
+    let mut fixture = Fixture::new(false);
+    for code in 0..=limits::SERIES_PER_SIDECAR_MAX {
+        let line = format!("istio_requests_total{{reporter=\"none\",x=\"{code}\"}} 1");
+        let Fixture { ledger, cells, answers } = &mut fixture;
+        ledger.line(line.as_bytes(), cells, answers).unwrap();
+    }
+    assert!(fixture.ledger.take_overflow());
+    assert!(!fixture.ledger.take_overflow(), "told once");
+}
+
+proptest! {
+    #[test]
+    fn hostile_lines_never_panic(lines in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..120), 0..20)) {
+        let mut fixture = Fixture::new(false);
+        let Fixture { ledger, cells, answers } = &mut fixture;
+        for line in lines {
+            let _ = ledger.line(&line, cells, answers);
+        }
+        let _ = ledger.commit();
+    }
+
+    #[test]
+    fn hostile_labels_never_panic(
+        name in "istio_(requests_total|tcp_sent_bytes_total|request_duration_milliseconds_bucket)",
+        labels in proptest::collection::vec(("(reporter|response_code|response_flags|destination_service|le|source_app)", "\\PC{0,300}"), 0..6),
+        value in any::<f64>(),
+    ) {
+        let labels: Vec<_> = labels
+            .into_iter()
+            .map(|(name, value)| format!("{name}=\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+            .collect();
+        let line = format!("{name}{{{}}} {value}", labels.join(","));
+        let mut fixture = Fixture::new(false);
+        let Fixture { ledger, cells, answers } = &mut fixture;
+        let _ = ledger.line(line.as_bytes(), cells, answers);
+        for (_, increase) in ledger.commit() {
+            prop_assert!(increase.counts.values().all(|count| *count > 0.0 && count.is_finite()));
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Scrapes every sidecar, keeps its counters for two days, answers questions about them, and serves
+//! the dashboard.
+//!
+//! It asks the control plane who is there, scrapes `:15090/stats/prometheus` of each, turns counters
+//! into increases, and adds those up in time slots of 1 s, 10 s and 1 min ([`limits`] says how many
+//! are kept). Nothing here is on the data path: if this process stops, calls go on, and after a
+//! restart the picture begins anew.
+//!
+//! The way of a number, by file: `rounds` (when) → `scrape` (bytes) → [`exposition`] (samples) →
+//! `measure` (what it means) → `ledger` (increase) → `store` (slots) → `rates` (per second) →
+//! `answers` (JSON) → `routes` (HTTP).
+//!
+//! Not here: what the numbers look like – the page under `ui/`, `heddle top` and `heddle graph` are
+//! three printers over the same JSON (`heddle_wire::local::observe_api`).
+
+use std::{cell::RefCell, rc::Rc};
+
+use heddle_runtime::{net, task};
+use tokio::net::TcpListener;
+
+pub mod config;
+pub mod error;
+pub mod exposition;
+pub mod limits;
+pub mod quantile;
+
+mod answers;
+mod assets;
+mod hosts;
+mod ledger;
+mod measure;
+mod rates;
+mod roster;
+mod rounds;
+mod routes;
+mod scrape;
+mod server;
+mod store;
+mod targets;
+
+pub use config::{DashboardListener, ObserveConfig};
+pub use error::ObserveError;
+
+/// Runs until the process is ended: scrapes, stores and answers on this thread.
+///
+/// # Errors
+/// Only at the start: no runtime, or no listener.
+pub fn run(config: ObserveConfig) -> Result<(), ObserveError> {
+    task::run_local(serve(config)).map_err(ObserveError::Runtime)?
+}
+
+async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
+    let listener = listen(config.dashboard)?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, mesh = %config.mesh, "the dashboard listens");
+    }
+    let config = Rc::new(config);
+    let interval = config.scrape_interval.as_secs().max(1);
+    let view = answers::View { mesh: config.mesh.clone(), interval, ..answers::View::default() };
+    let view = Rc::new(RefCell::new(view));
+    drop(task::spawn_contained(
+        "roster",
+        rounds::follow_roster(Rc::clone(&view), Rc::clone(&config)),
+    ));
+    drop(task::spawn_contained(
+        "scrape rounds",
+        rounds::keep_scraping(Rc::clone(&view), Rc::clone(&config)),
+    ));
+    server::serve(listener, view, config).await;
+    Ok(())
+}
+
+fn listen(dashboard: DashboardListener) -> Result<TcpListener, ObserveError> {
+    match dashboard {
+        DashboardListener::Inherited(fd) => net::inherited_fd(fd)
+            .and_then(net::tcp_listener_from)
+            .map_err(|source| ObserveError::Inherited { fd, source }),
+        DashboardListener::Bind(address) => net::listen_tcp(address, None, false)
+            .map_err(|source| ObserveError::Bind { address, source }),
+    }
+}

@@ -1,0 +1,61 @@
+//! Every bound of this crate, with its unit and reason.
+
+use std::time::Duration;
+
+/// Slots of one second: 15 minutes, so that a five-minute page and the period before it are exact.
+pub const LIVE_SLOTS: usize = 900;
+/// Slots of ten seconds: 6 hours.
+pub const TEN_SECOND_SLOTS: usize = 2_160;
+/// Slots of one minute: 48 hours.
+pub const MINUTE_SLOTS: usize = 2_880;
+/// Seconds a reader may ask for at once: all that is kept.
+pub const WINDOW_MAX: u64 = 48 * 3_600;
+/// Bytes all slots may take together; beyond it the oldest slots go first, from the tier that holds
+/// most. A mesh of 60 measured edges takes about a third of it in two days.
+pub const STORE_BYTES_MAX: usize = 96 << 20;
+/// Different measurements (reporter, source, destination, version, workload, protocol) kept; further
+/// ones are folded into one per destination.
+pub const CELLS_MAX: usize = 8_192;
+/// Different pairs of status code and response flags kept; further ones lose their flags.
+pub const RESPONSES_MAX: usize = 1_024;
+/// Bytes of a label value that become part of a name here; longer ones are cut.
+pub const NAME_BYTES_MAX: usize = 253;
+
+/// Bytes of one scrape. It is read line by line and never held.
+pub const SCRAPE_BYTES_MAX: usize = 256 << 20;
+/// Bytes of one line of a scrape: Istio's 25 labels need less than 2 KiB.
+pub const LINE_BYTES_MAX: usize = 16 << 10;
+/// Labels of one sample.
+pub const LABELS_MAX: usize = 64;
+/// Counters followed per sidecar: more than 2,000 label sets of 26 lines that are read here.
+pub const SERIES_PER_SIDECAR_MAX: usize = 65_536;
+/// One scrape, from connecting to its last byte.
+pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Scrapes under way at once.
+pub const SCRAPES_AT_ONCE: usize = 16;
+/// A sidecar is given this many times the length of its last scrape to rest, so that a huge one is
+/// scraped less often instead of all the time.
+pub const SCRAPE_REST: u32 = 4;
+/// Sidecars followed.
+pub const SIDECARS_MAX: usize = 1_000;
+/// One question to the control plane.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Connections to the dashboard; further ones wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 64;
+/// Bytes of a request head.
+pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
+/// A request head must be complete within this time; also the longest idle keep-alive.
+pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Points of a series, so that a page stays small whatever its period.
+pub const POINTS_MAX: u64 = 120;
+/// Rows of a table in an answer.
+pub const ROWS_MAX: usize = 200;
+/// Sidecars write TCP bytes every 5 s, so their rate is told over at least this many seconds.
+pub const TCP_WINDOW_MIN: u64 = 30;
+/// Share of failed calls from which a service counts as failing.
+pub const FAILING_SHARE: f64 = 0.01;
+/// Seconds without a failure after which an earlier trouble is over.
+pub const FAILING_PAUSE: u64 = 60;
+/// A connection to the dashboard is closed after this time, when its current answer has gone out.
+pub const CONNECTION_LIFETIME_MAX: Duration = Duration::from_secs(600);

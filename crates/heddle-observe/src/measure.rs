@@ -1,0 +1,361 @@
+//! What a sample means: from Istio's metric names and labels to *where* (a [`Cell`]) and *what* (a
+//! [`Dimension`]) was counted.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use heddle_model::ServiceName;
+
+use crate::{exposition::Sample, limits, quantile};
+
+/// Name of a caller or callee nobody knows.
+pub(crate) const UNKNOWN: &str = "unknown";
+
+/// Which side measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Reporter {
+    /// The caller's sidecar.
+    Client,
+    /// The callee's sidecar.
+    Server,
+}
+
+/// Where something was counted.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Cell {
+    pub(crate) reporter: Reporter,
+    pub(crate) source: ServiceName,
+    pub(crate) destination: ServiceName,
+    /// Version of the callee; `unknown` where there is none.
+    pub(crate) version: String,
+    /// On the server's side the id of the workload that measured, else the callee's workload name.
+    pub(crate) workload: String,
+    pub(crate) protocol: Protocol,
+}
+
+/// What was spoken. `Saturation` marks the gauges of a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Protocol {
+    Http,
+    Grpc,
+    Tcp,
+    Saturation,
+}
+
+impl Protocol {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http | Self::Saturation => "http",
+            Self::Grpc => "grpc",
+            Self::Tcp => "tcp",
+        }
+    }
+}
+
+/// What was counted, as a number that fits a slot: see the constants.
+pub(crate) type Dimension = u16;
+
+/// Latency buckets take the dimensions from 0.
+pub(crate) const LATENCY: Dimension = 0;
+/// TCP connections opened.
+pub(crate) const OPENED: Dimension = 32;
+/// TCP connections closed.
+pub(crate) const CLOSED: Dimension = 33;
+/// TCP connections that reached no endpoint.
+pub(crate) const UNREACHED: Dimension = 34;
+/// TCP bytes to the callee.
+pub(crate) const BYTES_TO_CALLEE: Dimension = 35;
+/// TCP bytes to the caller.
+pub(crate) const BYTES_TO_CALLER: Dimension = 36;
+/// Gauge: requests in flight.
+pub(crate) const REQUESTS_IN_FLIGHT: Dimension = 37;
+/// Gauge: connections open.
+pub(crate) const CONNECTIONS_OPEN: Dimension = 38;
+/// Milliseconds of all calls that are in a latency bucket, added up.
+pub(crate) const LATENCY_SUM: Dimension = 39;
+/// Kinds of answers ([`Answers`]) take the dimensions from here.
+pub(crate) const ANSWER: Dimension = 64;
+
+/// A status code with its response flags.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Answer {
+    pub(crate) code: u16,
+    pub(crate) flags: String,
+}
+
+impl Answer {
+    /// Made by an injected abort.
+    pub(crate) fn injected(&self) -> bool {
+        has_flag(&self.flags, "FI")
+    }
+
+    /// Held back by an injected delay.
+    pub(crate) fn delayed(&self) -> bool {
+        has_flag(&self.flags, "DI")
+    }
+
+    /// 5xx or no answer, and not on purpose.
+    pub(crate) fn failed(&self) -> bool {
+        !self.injected() && (self.code == 0 || self.code >= 500)
+    }
+
+    /// 4xx, and not on purpose.
+    pub(crate) fn client_error(&self) -> bool {
+        !self.injected() && (400..500).contains(&self.code)
+    }
+}
+
+/// All kinds of answers seen, numbered from [`ANSWER`].
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    known: Vec<Answer>,
+    numbers: HashMap<Answer, Dimension>,
+}
+
+impl Answers {
+    /// The number of a kind of answer; once too many are known, new ones lose their flags.
+    pub(crate) fn number(&mut self, code: u16, flags: &str) -> Dimension {
+        let mut answer = Answer { code, flags: cut(flags).to_owned() };
+        if !self.numbers.contains_key(&answer) && self.known.len() >= limits::RESPONSES_MAX {
+            // One per hundred at most, so this cannot grow without end either.
+            let flags = if answer.injected() { "FI" } else { "-" };
+            answer = Answer { code: (code / 100).min(9) * 100, flags: flags.to_owned() };
+        }
+        if let Some(&number) = self.numbers.get(&answer) {
+            return number;
+        }
+        let number = Dimension::try_from(self.known.len()).unwrap_or(0).saturating_add(ANSWER);
+        self.known.push(answer.clone());
+        self.numbers.insert(answer, number);
+        number
+    }
+
+    /// The answer with this number.
+    pub(crate) fn get(&self, number: Dimension) -> Option<&Answer> {
+        self.known.get(usize::from(number.checked_sub(ANSWER)?))
+    }
+}
+
+/// All cells in use, so that equal ones are one.
+#[derive(Debug, Default)]
+pub(crate) struct Cells {
+    known: HashSet<Rc<Cell>>,
+}
+
+impl Cells {
+    /// The shared form of a cell. Beyond [`limits::CELLS_MAX`] callers, versions and workloads are
+    /// folded together.
+    pub(crate) fn intern(&mut self, mut cell: Cell) -> Rc<Cell> {
+        if let Some(known) = self.known.get(&cell) {
+            return Rc::clone(known);
+        }
+        if self.known.len() >= limits::CELLS_MAX {
+            self.forget_unused();
+        }
+        if self.known.len() >= limits::CELLS_MAX {
+            cell.source = outside(UNKNOWN);
+            UNKNOWN.clone_into(&mut cell.version);
+            UNKNOWN.clone_into(&mut cell.workload);
+            if self.known.len() >= 2 * limits::CELLS_MAX {
+                cell.destination = outside(UNKNOWN);
+            }
+            if let Some(known) = self.known.get(&cell) {
+                return Rc::clone(known);
+            }
+        }
+        let cell = Rc::new(cell);
+        self.known.insert(Rc::clone(&cell));
+        cell
+    }
+
+    /// Drops cells that neither a slot nor a followed counter names any more.
+    pub(crate) fn forget_unused(&mut self) {
+        self.known.retain(|cell| Rc::strong_count(cell) > 1);
+    }
+}
+
+/// Whose sidecar a scrape came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) id: String,
+    pub(crate) service: ServiceName,
+    pub(crate) version: String,
+}
+
+/// What to do with a series' values.
+#[derive(Debug, Clone)]
+pub(crate) enum Meaning {
+    /// Not for us.
+    None,
+    /// A counter whose increases belong there.
+    Counter(Rc<Cell>, Dimension),
+    /// A cumulative latency bucket.
+    Bucket(Rc<Cell>, usize),
+    /// A gauge of the workload.
+    Gauge(Rc<Cell>, Dimension),
+    /// When the sidecar's process started, Unix seconds: a change means that all counters began anew.
+    Started,
+}
+
+/// Is this metric read at all? Asked before a line's labels are parsed.
+pub(crate) fn is_read(name: &str) -> bool {
+    matches!(
+        name,
+        "istio_requests_total"
+            | "istio_request_duration_milliseconds_bucket"
+            | "istio_request_duration_milliseconds_sum"
+            | "istio_tcp_connections_opened_total"
+            | "istio_tcp_connections_closed_total"
+            | "istio_tcp_sent_bytes_total"
+            | "istio_tcp_received_bytes_total"
+            | "heddle_requests_in_flight"
+            | "heddle_connections_open"
+            | "process_start_time_seconds"
+    )
+}
+
+/// What a sample of `owner`'s sidecar means.
+pub(crate) fn meaning(
+    sample: &Sample<'_>,
+    owner: &Owner,
+    cells: &mut Cells,
+    answers: &mut Answers,
+) -> Meaning {
+    match sample.name {
+        "process_start_time_seconds" => return Meaning::Started,
+        "heddle_requests_in_flight" => {
+            return gauge(sample, owner, cells, REQUESTS_IN_FLIGHT);
+        }
+        "heddle_connections_open" => return gauge(sample, owner, cells, CONNECTIONS_OPEN),
+        _ => {}
+    }
+    let Some(cell) = traffic_cell(sample, owner) else { return Meaning::None };
+    let flags = sample.label("response_flags");
+    let counter =
+        |cells: &mut Cells, dimension| Meaning::Counter(cells.intern(cell.clone()), dimension);
+    match sample.name {
+        "istio_requests_total" => {
+            let code = sample.label("response_code").parse().unwrap_or(0);
+            counter(cells, answers.number(code, if flags.is_empty() { "-" } else { flags }))
+        }
+        // An abort made here says nothing about how long the callee takes.
+        "istio_request_duration_milliseconds_bucket" if !has_flag(flags, "FI") => {
+            match quantile::bucket_of(sample.label("le")) {
+                Some(bucket) => Meaning::Bucket(cells.intern(cell), bucket),
+                None => Meaning::None,
+            }
+        }
+        "istio_request_duration_milliseconds_sum" if !has_flag(flags, "FI") => {
+            counter(cells, LATENCY_SUM)
+        }
+        "istio_tcp_connections_opened_total" => counter(cells, OPENED),
+        "istio_tcp_connections_closed_total" if unreached(flags) => counter(cells, UNREACHED),
+        "istio_tcp_connections_closed_total" => counter(cells, CLOSED),
+        // Istio's words are the proxy's: it *sends* to the client and *receives* from it.
+        "istio_tcp_sent_bytes_total" => counter(cells, BYTES_TO_CALLER),
+        "istio_tcp_received_bytes_total" => counter(cells, BYTES_TO_CALLEE),
+        _ => Meaning::None,
+    }
+}
+
+fn gauge(sample: &Sample<'_>, owner: &Owner, cells: &mut Cells, dimension: Dimension) -> Meaning {
+    // What a workload has called itself is its callees' saturation, not its own.
+    if sample.label("direction") == "outbound" {
+        return Meaning::None;
+    }
+    let cell = Cell {
+        reporter: Reporter::Server,
+        source: outside(UNKNOWN),
+        destination: owner.service.clone(),
+        version: owner.version.clone(),
+        workload: owner.id.clone(),
+        protocol: Protocol::Saturation,
+    };
+    Meaning::Gauge(cells.intern(cell), dimension)
+}
+
+fn traffic_cell(sample: &Sample<'_>, owner: &Owner) -> Option<Cell> {
+    let protocol = match sample.label("request_protocol") {
+        "grpc" => Protocol::Grpc,
+        "tcp" => Protocol::Tcp,
+        _ if sample.name.starts_with("istio_tcp_") => Protocol::Tcp,
+        _ => Protocol::Http,
+    };
+    let version = match cut(sample.label("destination_version")) {
+        "" => UNKNOWN,
+        version => version,
+    };
+    let (reporter, source, workload) = match sample.label("reporter") {
+        "source" => {
+            let workload = cut(sample.label("destination_workload")).to_owned();
+            (Reporter::Client, owner.service.clone(), workload)
+        }
+        "destination" => (Reporter::Server, source_service(sample), owner.id.clone()),
+        _ => return None,
+    };
+    let destination = destination_service(sample, reporter, owner);
+    let version = version.to_owned();
+    Some(Cell { reporter, source, destination, version, workload, protocol })
+}
+
+/// The calling service as the server's sidecar names it.
+fn source_service(sample: &Sample<'_>) -> ServiceName {
+    let name = ["source_canonical_service", "source_app", "source_workload"]
+        .into_iter()
+        .map(|label| cut(sample.label(label)))
+        .find(|value| !value.is_empty() && *value != UNKNOWN);
+    let namespace = cut(sample.label("source_workload_namespace"));
+    match name {
+        Some(name) if !namespace.is_empty() && namespace != UNKNOWN => {
+            ServiceName { namespace: namespace.to_owned(), name: name.to_owned() }
+        }
+        Some(name) => outside(name),
+        None => outside(UNKNOWN),
+    }
+}
+
+fn destination_service(sample: &Sample<'_>, reporter: Reporter, owner: &Owner) -> ServiceName {
+    let host = cut(sample.label("destination_service"));
+    if let Some(service) = in_mesh(host) {
+        return service;
+    }
+    if !host.is_empty() && host != UNKNOWN {
+        return outside(host);
+    }
+    let name = cut(sample.label("destination_service_name"));
+    match reporter {
+        Reporter::Server => owner.service.clone(),
+        Reporter::Client if name.is_empty() => outside(UNKNOWN),
+        Reporter::Client => outside(name),
+    }
+}
+
+/// A service of the mesh by its fully qualified name; anything shorter is a host of the outside.
+fn in_mesh(host: &str) -> Option<ServiceName> {
+    let short = host.strip_suffix(heddle_model::name::SERVICE_SUFFIX)?.strip_suffix('.')?;
+    let (name, namespace) = short.split_once('.')?;
+    ServiceName::new(name, namespace).ok()
+}
+
+/// The name of something outside the mesh.
+pub(crate) fn outside(name: &str) -> ServiceName {
+    ServiceName { namespace: String::new(), name: name.to_owned() }
+}
+
+/// Flags with which a TCP connection never reached an endpoint.
+fn unreached(flags: &str) -> bool {
+    ["UF", "UH", "UO", "NR", "NC", "URX", "DF"].into_iter().any(|flag| has_flag(flags, flag))
+}
+
+fn has_flag(flags: &str, wanted: &str) -> bool {
+    flags.split(',').any(|flag| flag == wanted)
+}
+
+/// The text within [`limits::NAME_BYTES_MAX`].
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(limits::NAME_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}

@@ -1,0 +1,138 @@
+//! Who is in the mesh, as the control plane last said.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use heddle_model::{Protocol, ServiceName};
+use heddle_wire::local::control_api::{ServiceView, WorkloadView};
+
+use crate::{limits, measure::Owner};
+
+/// The members known, present or departed.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    /// By workload id.
+    pub(crate) members: BTreeMap<String, Member>,
+    /// Services with ports.
+    pub(crate) services: BTreeMap<ServiceName, KnownService>,
+    /// Did the control plane answer the last time?
+    pub(crate) control: bool,
+    /// Has it ever answered?
+    asked: bool,
+}
+
+/// A service with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KnownService {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) kind: ServiceKind,
+}
+
+/// What a service's declared ports say about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ServiceKind {
+    /// At least one port is declared to speak HTTP.
+    Http,
+    /// All ports are declared TCP or TLS.
+    Tcp,
+    /// Nothing is said: traffic will tell.
+    Undeclared,
+}
+
+/// One workload.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) owner: Owner,
+    pub(crate) name: String,
+    pub(crate) address: Ipv4Addr,
+    /// Still listed by the control plane.
+    pub(crate) present: bool,
+    /// It was there when we first asked, so its counters have a past we have not seen.
+    pub(crate) ran_before: bool,
+    /// Did the last scrape succeed?
+    pub(crate) scraped: bool,
+}
+
+impl Roster {
+    /// Takes over an answer of the control plane.
+    pub(crate) fn update(&mut self, workloads: Vec<WorkloadView>, services: Vec<ServiceView>) {
+        let ran_before = !self.asked;
+        self.asked = true;
+        self.control = true;
+        let listed: BTreeSet<String> =
+            workloads.iter().map(|view| view.workload.id.0.clone()).collect();
+        for (id, member) in &mut self.members {
+            member.present = listed.contains(id);
+            member.scraped &= member.present;
+        }
+        for view in workloads.into_iter().take(limits::SIDECARS_MAX) {
+            let workload = view.workload;
+            self.members.entry(workload.id.0.clone()).or_insert_with(|| Member {
+                owner: Owner {
+                    id: workload.id.0,
+                    service: workload.service,
+                    version: if workload.version.is_empty() {
+                        crate::measure::UNKNOWN.to_owned()
+                    } else {
+                        workload.version
+                    },
+                },
+                name: workload.name,
+                address: workload.ipv4,
+                present: true,
+                ran_before,
+                scraped: false,
+            });
+        }
+        self.services = services
+            .into_iter()
+            .map(|view| {
+                let kind = kind(view.service.ports.values().map(|port| port.protocol));
+                (view.service.name, KnownService { address: view.service.vip_v4, kind })
+            })
+            .collect();
+        self.forget_oldest();
+    }
+
+    /// The control plane did not answer: what was known stays.
+    pub(crate) fn unanswered(&mut self) {
+        self.control = false;
+    }
+
+    /// Workloads that are there now.
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| member.present)
+    }
+
+    /// The virtual address of a service, then those of its workloads.
+    pub(crate) fn addresses(&self, service: &ServiceName) -> Vec<String> {
+        let own = self.services.get(service).map(|known| known.address);
+        let members = self.present().filter(|member| member.owner.service == *service);
+        let members = members.map(|member| member.address).take(limits::ROWS_MAX);
+        own.into_iter().chain(members).map(|address| address.to_string()).collect()
+    }
+
+    /// Departed members are kept for the tables of the past, up to as many as may be present.
+    fn forget_oldest(&mut self) {
+        let mut departed = self.members.values().filter(|member| !member.present).count();
+        self.members.retain(|_, member| {
+            let keep = member.present || departed <= limits::SIDECARS_MAX;
+            departed -= usize::from(!keep);
+            keep
+        });
+    }
+}
+
+fn kind(protocols: impl Iterator<Item = Protocol>) -> ServiceKind {
+    let mut kind = ServiceKind::Undeclared;
+    for protocol in protocols {
+        match protocol {
+            Protocol::Http | Protocol::Http2 | Protocol::Grpc => return ServiceKind::Http,
+            Protocol::Tcp | Protocol::Tls => kind = ServiceKind::Tcp,
+            Protocol::Undeclared => {}
+        }
+    }
+    kind
+}

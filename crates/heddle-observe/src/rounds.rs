@@ -1,0 +1,240 @@
+//! The two loops that fill the store: asking the control plane who is there, and scraping them.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::SocketAddr,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use heddle_runtime::{
+    clock,
+    local_http::{self, CallError},
+};
+use heddle_wire::local::control_api::{ServiceView, WorkloadView};
+use tokio::{sync::Semaphore, task::JoinSet};
+
+use crate::{
+    answers::View,
+    config::ObserveConfig,
+    ledger::Ledger,
+    limits,
+    roster::{Member, Roster},
+    scrape::{self, ScrapeError},
+};
+
+/// Asks the control plane for workloads and services, for ever.
+pub(crate) async fn follow_roster(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
+    loop {
+        let socket = &config.control_socket;
+        let ask = async {
+            let workloads =
+                local_http::call(socket, local_http::Method::GET, "/v1/workloads", None::<&()>);
+            let services =
+                local_http::call(socket, local_http::Method::GET, "/v1/services", None::<&()>);
+            tokio::try_join!(workloads, services)
+        };
+        let answer = clock::within(limits::CONTROL_TIMEOUT, ask).await;
+        take_answer(&mut view.borrow_mut().roster, answer);
+        clock::sleep(config.scrape_interval).await;
+    }
+}
+
+type Listed = (Vec<WorkloadView>, Vec<ServiceView>);
+
+fn take_answer(roster: &mut Roster, answer: Option<Result<Listed, CallError>>) {
+    let reason = match answer {
+        Some(Ok((workloads, services))) => return roster.update(workloads, services),
+        Some(Err(error)) => error.to_string(),
+        None => "no answer in time".to_owned(),
+    };
+    if roster.control {
+        tracing::warn!(%reason, "the control plane does not answer; showing the members known last");
+    }
+    roster.unanswered();
+}
+
+/// Scrapes all sidecars once per interval, for ever.
+pub(crate) async fn keep_scraping(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
+    let mut rounds = Rounds::new(view, config.scrape_interval);
+    loop {
+        clock::sleep(until_next(clock::unix_now(), config.scrape_interval)).await;
+        rounds.round(clock::unix_now().as_secs()).await;
+    }
+}
+
+/// Time until the middle of the next interval of the wall clock: far from the edges of a slot, so
+/// that no jitter of a timer puts two rounds into one second and none into the next.
+fn until_next(wall: Duration, interval: Duration) -> Duration {
+    let interval = interval.max(Duration::from_millis(1));
+    let past = (wall + interval / 2).as_nanos() % interval.as_nanos();
+    interval - Duration::from_nanos(u64::try_from(past).unwrap_or(0))
+}
+
+/// The state of the scraping loop.
+struct Rounds {
+    view: Rc<RefCell<View>>,
+    interval: Duration,
+    permits: Rc<Semaphore>,
+    /// By workload id; absent while a scrape of it is under way.
+    sidecars: BTreeMap<String, Sidecar>,
+    /// Scrapes under way; one that takes longer than its round is taken over by a later one.
+    under_way: JoinSet<Scraped>,
+    away: BTreeMap<tokio::task::Id, String>,
+    last: Option<Instant>,
+}
+
+/// One sidecar between two scrapes.
+struct Sidecar {
+    ledger: Ledger,
+    /// Not to be scraped before.
+    due: Instant,
+}
+
+/// A scrape that has ended.
+struct Scraped {
+    id: String,
+    ledger: Ledger,
+    took: Duration,
+    outcome: Result<(), ScrapeError>,
+}
+
+impl Rounds {
+    fn new(view: Rc<RefCell<View>>, interval: Duration) -> Self {
+        Self {
+            view,
+            interval,
+            permits: Rc::new(Semaphore::new(limits::SCRAPES_AT_ONCE)),
+            sidecars: BTreeMap::new(),
+            under_way: JoinSet::new(),
+            away: BTreeMap::new(),
+            last: None,
+        }
+    }
+
+    /// One round at Unix second `at`: start what is due, wait for most of an interval, store what came.
+    async fn round(&mut self, at: u64) {
+        let now = clock::now();
+        self.start(now);
+        let deadline = now + self.interval * 3 / 4;
+        let mut done = Vec::new();
+        while !self.under_way.is_empty() {
+            let left = deadline.saturating_duration_since(clock::now());
+            match clock::within(left, self.under_way.join_next_with_id()).await {
+                Some(Some(Ok((task, scraped)))) => {
+                    self.away.remove(&task);
+                    done.push(scraped);
+                }
+                Some(Some(Err(panicked))) => self.lost(panicked.id()),
+                Some(None) | None => break,
+            }
+        }
+        let seconds = self.last.replace(now).map_or(0.0, |last| (now - last).as_secs_f64());
+        let view = &mut *self.view.borrow_mut();
+        view.store.begin_round(at, seconds);
+        for scraped in done {
+            let sidecar = store(view, scraped);
+            self.sidecars.insert(sidecar.0, sidecar.1);
+        }
+    }
+
+    /// Starts the scrapes that are due and forgets sidecars that have left.
+    fn start(&mut self, now: Instant) {
+        let members: Vec<Member> = self.view.borrow().roster.present().cloned().collect();
+        self.sidecars.retain(|id, _| members.iter().any(|member| member.owner.id == *id));
+        for member in members {
+            let id = member.owner.id.clone();
+            if self.away.values().any(|away| *away == id) {
+                continue;
+            }
+            let sidecar = self.sidecars.remove(&id).unwrap_or_else(|| Sidecar {
+                ledger: Ledger::new(member.owner.clone(), member.ran_before),
+                due: now,
+            });
+            if sidecar.due > now {
+                self.sidecars.insert(id, sidecar);
+                continue;
+            }
+            let address = SocketAddr::from((member.address, scrape::PORT));
+            let (view, permits) = (Rc::clone(&self.view), Rc::clone(&self.permits));
+            let task =
+                self.under_way.spawn_local(one(id.clone(), address, sidecar.ledger, view, permits));
+            self.away.insert(task.id(), id);
+        }
+    }
+
+    /// A scrape panicked and took its ledger with it: what the sidecar counted so far is a past again.
+    fn lost(&mut self, task: tokio::task::Id) {
+        let Some(id) = self.away.remove(&task) else { return };
+        tracing::error!(workload = %id, "a scrape panicked; its counters begin with a new baseline");
+        let view = &mut *self.view.borrow_mut();
+        if let Some(member) = view.roster.members.get_mut(&id) {
+            member.scraped = false;
+            member.ran_before = true;
+        }
+    }
+}
+
+/// One scrape, staged into its ledger.
+async fn one(
+    id: String,
+    address: SocketAddr,
+    mut ledger: Ledger,
+    view: Rc<RefCell<View>>,
+    permits: Rc<Semaphore>,
+) -> Scraped {
+    let _permit = permits.acquire().await;
+    let began = clock::now();
+    ledger.begin();
+    let outcome = scrape::read_lines(address, |line| {
+        let store = &mut view.borrow_mut().store;
+        ledger.line(line, &mut store.cells, &mut store.answers)
+    })
+    .await;
+    Scraped { id, ledger, took: clock::now() - began, outcome }
+}
+
+/// Stores what a scrape brought; gives the sidecar back for the next one.
+fn store(view: &mut View, mut scraped: Scraped) -> (String, Sidecar) {
+    let succeeded = scraped.outcome.is_ok();
+    if succeeded {
+        for (cell, increase) in scraped.ledger.commit() {
+            view.store.add(&cell, &increase);
+        }
+    }
+    if let Some(member) = view.roster.members.get_mut(&scraped.id) {
+        if let Err(error) = &scraped.outcome
+            && member.scraped
+        {
+            tracing::warn!(workload = %scraped.id, %error, "cannot scrape the sidecar; its numbers pause");
+        }
+        member.scraped = succeeded;
+        if scraped.ledger.take_overflow() {
+            tracing::warn!(
+                workload = %scraped.id,
+                limit = limits::SERIES_PER_SIDECAR_MAX,
+                "the sidecar has more counters than are followed; the rest is ignored"
+            );
+        }
+    }
+    let rest = if succeeded { scraped.took * limits::SCRAPE_REST } else { Duration::ZERO };
+    (scraped.id, Sidecar { ledger: scraped.ledger, due: clock::now() + rest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_fall_into_the_middle_of_a_slot() {
+        let second = Duration::from_secs(1);
+        for (wall, wait) in
+            [(10_000, 500), (10_499, 1), (10_500, 1_000), (10_501, 999), (10_900, 600)]
+        {
+            let left = until_next(Duration::from_millis(wall), second);
+            assert_eq!(left, Duration::from_millis(wait), "at {wall} ms");
+        }
+        assert!(until_next(Duration::ZERO, Duration::ZERO) <= Duration::from_millis(1));
+    }
+}

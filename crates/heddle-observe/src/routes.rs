@@ -1,0 +1,241 @@
+//! From a request to its answer: the table at the head of `observe_api` in code.
+
+use std::{cell::RefCell, net::SocketAddr};
+
+use heddle_model::ServiceName;
+use heddle_runtime::clock;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::Bytes,
+    header::{self, HeaderValue},
+};
+use serde::Serialize;
+
+use crate::{
+    answers::{Asked, View},
+    assets,
+    config::ObserveConfig,
+    hosts, limits, scrape, targets,
+};
+
+/// An answer's body: ours, or a sidecar's metrics on their way through.
+pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// A refusal with its reason.
+#[derive(Debug)]
+struct Refused(StatusCode, String);
+
+/// Nothing but this origin's own files may run or be loaded in the page, and nobody may frame it.
+const SECURITY_HEADERS: [(&str, &str); 4] = [
+    (
+        "content-security-policy",
+        "default-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    ),
+    ("x-content-type-options", "nosniff"),
+    ("referrer-policy", "no-referrer"),
+    ("cross-origin-resource-policy", "same-origin"),
+];
+
+/// Answers one request.
+pub(crate) async fn answer<B>(
+    request: &Request<B>,
+    view: &RefCell<View>,
+    config: &ObserveConfig,
+) -> Response<Body> {
+    let mut response = match route(request, view, config).await {
+        Ok(response) => response,
+        Err(Refused(status, reason)) => {
+            let mut response = json(&serde_json::json!({ "error": reason }));
+            *response.status_mut() = status;
+            if status == StatusCode::METHOD_NOT_ALLOWED {
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+            }
+            response
+        }
+    };
+    for (name, value) in SECURITY_HEADERS {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn route<B>(
+    request: &Request<B>,
+    view: &RefCell<View>,
+    config: &ObserveConfig,
+) -> Result<Response<Body>, Refused> {
+    if request.method() != Method::GET {
+        return Err(Refused(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "the dashboard only answers GET".to_owned(),
+        ));
+    }
+    let host = checked_host(request, config)?;
+    let uri = request.uri();
+    let path: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
+    match path[..] {
+        ["api", "v1", "graph"] => Ok(json(&view.borrow().graph(asked(uri.query(), 10)?))),
+        ["api", "v1", "services"] => Ok(json(&view.borrow().services(asked(uri.query(), 10)?))),
+        ["api", "v1", "services", namespace, name] => {
+            let service = service(namespace, name)?;
+            let asked = asked(uri.query(), 300)?;
+            match view.borrow().page(&service, asked) {
+                Some(page) => Ok(json(&page)),
+                None => Err(not_found(format!(
+                    "no service {} in namespace {}; GET /api/v1/services lists all",
+                    service.name, service.namespace
+                ))),
+            }
+        }
+        ["api", "v1", "prometheus", "targets"] => {
+            Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
+        }
+        ["api", ..] => {
+            Err(not_found("no such call; see /api/v1/graph, /api/v1/services".to_owned()))
+        }
+        ["sidecars", workload, "stats", "prometheus"] => {
+            let address = address(&view.borrow(), workload)?;
+            pass_through(address).await
+        }
+        _ => asset(uri.path()),
+    }
+}
+
+/// The Host, if the dashboard may be called so.
+fn checked_host<B>(request: &Request<B>, config: &ObserveConfig) -> Result<String, Refused> {
+    let header = request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = header.unwrap_or_default();
+    if hosts::allowed(host, &config.allowed_hosts) {
+        return Ok(host.to_owned());
+    }
+    Err(Refused(
+        StatusCode::MISDIRECTED_REQUEST,
+        format!(
+            "the dashboard does not answer to the name `{host}`; use its IP address or localhost"
+        ),
+    ))
+}
+
+/// The period of a query; unknown parameters are refused, so that a typing error is no silent default.
+fn asked(query: Option<&str>, window: u64) -> Result<Asked, Refused> {
+    let mut asked = Asked { window, end: None };
+    for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let number = value.parse::<u64>();
+        match (name, number) {
+            ("window", Ok(seconds)) if (1..=limits::WINDOW_MAX).contains(&seconds) => {
+                asked.window = seconds;
+            }
+            ("end", Ok(at)) => asked.end = Some(at),
+            ("window", _) => {
+                let reason =
+                    format!("window is 1 to {} seconds, not `{value}`", limits::WINDOW_MAX);
+                return Err(Refused(StatusCode::BAD_REQUEST, reason));
+            }
+            ("end", _) => {
+                let reason = format!("end is a Unix time in whole seconds, not `{value}`");
+                return Err(Refused(StatusCode::BAD_REQUEST, reason));
+            }
+            _ => {
+                let reason = format!("unknown parameter `{name}`; there are window and end");
+                return Err(Refused(StatusCode::BAD_REQUEST, reason));
+            }
+        }
+    }
+    Ok(asked)
+}
+
+fn service(namespace: &str, name: &str) -> Result<ServiceName, Refused> {
+    let malformed =
+        || Refused(StatusCode::BAD_REQUEST, "the path is not well percent-encoded".to_owned());
+    let namespace = decode(namespace).ok_or_else(malformed)?;
+    let name = decode(name).ok_or_else(malformed)?;
+    Ok(ServiceName { namespace: if namespace == "-" { String::new() } else { namespace }, name })
+}
+
+/// Undoes percent-encoding; `None` where it is malformed or not UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first == b'%' {
+            let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(hex, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn address(view: &View, workload: &str) -> Result<SocketAddr, Refused> {
+    let member = view.roster.members.get(workload).filter(|member| member.present);
+    let member = member.ok_or_else(|| {
+        not_found(format!("no workload {workload}; GET /api/v1/prometheus/targets lists all"))
+    })?;
+    Ok(SocketAddr::from((member.address, scrape::PORT)))
+}
+
+/// A sidecar's metrics as they come.
+async fn pass_through(address: SocketAddr) -> Result<Response<Body>, Refused> {
+    let opened = clock::within(limits::SCRAPE_TIMEOUT, scrape::open(address)).await;
+    let sidecar = match opened {
+        Some(Ok(response)) => response,
+        Some(Err(error)) => {
+            let reason = format!("the sidecar at {address} gave no metrics: {error}");
+            return Err(Refused(StatusCode::BAD_GATEWAY, reason));
+        }
+        None => {
+            let reason = format!("the sidecar at {address} gave no metrics in time");
+            return Err(Refused(StatusCode::GATEWAY_TIMEOUT, reason));
+        }
+    };
+    let (head, body) = sidecar.into_parts();
+    let mut response = Response::new(body.boxed_unsync());
+    let kind = head.headers.get(header::CONTENT_TYPE).cloned();
+    let kind = kind.unwrap_or_else(|| HeaderValue::from_static("text/plain; version=0.0.4"));
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    Ok(response)
+}
+
+fn asset(path: &str) -> Result<Response<Body>, Refused> {
+    let asset = assets::find(path)
+        .ok_or_else(|| not_found(format!("no file {path}; the dashboard is at /")))?;
+    let mut response = Response::new(full(Bytes::from_static(asset.body)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
+    let kept = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(kept));
+    Ok(response)
+}
+
+fn json(value: &impl Serialize) -> Response<Body> {
+    let (status, body) = match serde_json::to_vec(value) {
+        Ok(body) => (StatusCode::OK, body),
+        Err(error) => {
+            tracing::error!(%error, "an answer is no JSON");
+            (StatusCode::INTERNAL_SERVER_ERROR, b"{}".to_vec())
+        }
+    };
+    let mut response = Response::new(full(Bytes::from(body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn full(body: Bytes) -> Body {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
+}
+
+fn not_found(reason: String) -> Refused {
+    Refused(StatusCode::NOT_FOUND, reason)
+}
+
+#[cfg(test)]
+#[path = "routes/tests.rs"]
+mod tests;

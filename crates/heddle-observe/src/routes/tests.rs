@@ -1,0 +1,108 @@
+//! Every call of the table, and what is refused.
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use super::*;
+use crate::{DashboardListener, measure::Owner, roster::Member};
+
+fn view() -> RefCell<View> {
+    let mut view = View { mesh: "demo".to_owned(), ..View::default() };
+    let member = Member {
+        owner: Owner {
+            id: "api-v1-1".to_owned(),
+            service: ServiceName::new("api", "shop").unwrap(),
+            version: "v1".to_owned(),
+        },
+        name: "api-v1".to_owned(),
+        address: Ipv4Addr::LOCALHOST,
+        present: true,
+        ran_before: false,
+        scraped: true,
+    };
+    view.roster.members.insert("api-v1-1".to_owned(), member);
+    RefCell::new(view)
+}
+
+async fn ask(method: &str, path: &str, host: Option<&str>) -> (StatusCode, String) {
+    let config =
+        ObserveConfig::new("demo", PathBuf::from("/nowhere"), DashboardListener::Inherited(-1));
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(host) = host {
+        request = request.header(header::HOST, host);
+    }
+    let response = answer(&request.body(()).unwrap(), &view(), &config).await;
+    assert!(response.headers().contains_key("content-security-policy"));
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn get(path: &str) -> (StatusCode, serde_json::Value) {
+    let (status, body) = ask("GET", path, Some("127.0.0.1:8080")).await;
+    (status, serde_json::from_str(&body).unwrap_or(serde_json::Value::String(body)))
+}
+
+#[tokio::test]
+async fn prometheus_is_sent_to_the_dashboards_own_address() {
+    let (status, targets) = get("/api/v1/prometheus/targets").await;
+    assert_eq!(status, StatusCode::OK);
+    let expected = serde_json::json!([{
+        "targets": ["127.0.0.1:8080"],
+        "labels": {
+            "__metrics_path__": "/sidecars/api-v1-1/stats/prometheus",
+            "instance": "api-v1-1",
+            "mesh": "demo",
+            "namespace": "shop",
+            "service": "api",
+            "version": "v1",
+            "workload": "api-v1",
+        },
+    }]);
+    assert_eq!(targets, expected);
+}
+
+#[tokio::test]
+async fn the_api_answers_json_and_the_rest_is_the_page() {
+    let (_, graph) = get("/api/v1/graph?window=30").await;
+    assert_eq!(
+        (&graph["mesh"], &graph["nodes"][0]["service"]["name"]),
+        (&"demo".into(), &"api".into())
+    );
+    let (_, services) = get("/api/v1/services").await;
+    assert_eq!(services[0]["kind"], "client");
+    let (status, page) = get("/api/v1/services/shop/api?window=60").await;
+    assert_eq!((status, &page["workloads"][0]["id"]), (StatusCode::OK, &"api-v1-1".into()));
+    let (status, page) = get("/").await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(page.as_str().unwrap().to_ascii_lowercase().starts_with("<!doctype html>"));
+}
+
+#[tokio::test]
+async fn what_is_malformed_or_absent_is_refused_with_a_reason() {
+    for (path, status, word) in [
+        ("/api/v1/graph?window=0", StatusCode::BAD_REQUEST, "window"),
+        ("/api/v1/graph?window=999999999", StatusCode::BAD_REQUEST, "window"),
+        ("/api/v1/graph?windw=10", StatusCode::BAD_REQUEST, "windw"),
+        ("/api/v1/graph?end=x", StatusCode::BAD_REQUEST, "end"),
+        ("/api/v1/services/shop/nobody", StatusCode::NOT_FOUND, "nobody"),
+        ("/api/v1/services/shop/%zz", StatusCode::BAD_REQUEST, "percent"),
+        ("/api/v1/services/shop/%e9", StatusCode::BAD_REQUEST, "percent"),
+        ("/api/v2/graph", StatusCode::NOT_FOUND, "no such call"),
+        ("/sidecars/nobody/stats/prometheus", StatusCode::NOT_FOUND, "nobody"),
+        ("/nothing.js", StatusCode::NOT_FOUND, "nothing.js"),
+    ] {
+        let (got, body) = get(path).await;
+        assert_eq!(got, status, "{path}");
+        assert!(body["error"].as_str().unwrap().contains(word), "{path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn other_methods_and_other_names_are_refused() {
+    let (status, _) = ask("POST", "/api/v1/graph", Some("localhost")).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+    for host in [Some("attacker.example"), None] {
+        let (status, _) = ask("GET", "/api/v1/graph", host).await;
+        assert_eq!(status, StatusCode::MISDIRECTED_REQUEST, "{host:?}");
+    }
+}

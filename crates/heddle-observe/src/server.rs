@@ -1,0 +1,63 @@
+//! The dashboard's HTTP server: GET only, a bounded number of connections, its own names only.
+
+use std::{cell::RefCell, rc::Rc, time::Duration};
+
+use heddle_runtime::{clock, task};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+
+use crate::{answers::View, config::ObserveConfig, limits, routes};
+
+/// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves for ever.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    view: Rc<RefCell<View>>,
+    config: Rc<ObserveConfig>,
+) {
+    let permits = std::sync::Arc::new(Semaphore::new(limits::CONNECTIONS_MAX));
+    loop {
+        let Ok(permit) = std::sync::Arc::clone(&permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let (view, config) = (Rc::clone(&view), Rc::clone(&config));
+                let served = connection(stream, permit, view, config);
+                drop(task::spawn_contained("dashboard connection", served));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the dashboard");
+                clock::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection to its end: the peer's, an idle limit, or [`limits::CONNECTION_LIFETIME_MAX`].
+async fn connection(
+    stream: TcpStream,
+    permit: OwnedSemaphorePermit,
+    view: Rc<RefCell<View>>,
+    config: Rc<ObserveConfig>,
+) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (view, config) = (Rc::clone(&view), Rc::clone(&config));
+        async move { Ok::<_, std::convert::Infallible>(routes::answer(&request, &view, &config).await) }
+    });
+    let served = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::REQUEST_HEAD_TIMEOUT)
+        .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut served = std::pin::pin!(served);
+    if clock::within(limits::CONNECTION_LIFETIME_MAX, served.as_mut()).await.is_none() {
+        served.as_mut().graceful_shutdown();
+        let _given_up = clock::within(limits::REQUEST_HEAD_TIMEOUT, served).await;
+    }
+    drop(permit);
+}

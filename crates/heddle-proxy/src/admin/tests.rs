@@ -1,0 +1,146 @@
+//! The small server over real connections.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use heddle_model::WorkloadId;
+use heddle_runtime::task::run_local;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::*;
+use crate::{
+    metrics::Metrics,
+    snapshot::{ResourceSet, SnapshotBuilder},
+    testing::{
+        TempDir, config,
+        resources::{destination, endpoints, inbound, target},
+    },
+};
+
+fn shared(dir: &TempDir) -> Arc<Shared> {
+    let config = config(dir.path());
+    let metrics = Arc::new(Metrics::new(&config));
+    Arc::new(Shared::new(config, metrics).0)
+}
+
+fn served(shared: &Arc<Shared>, face: Face) -> SocketAddr {
+    serve(shared, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), face).unwrap()
+}
+
+/// Sends bytes and reads to the end.
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+async fn get(address: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    exchange(address, request.as_bytes()).await
+}
+
+#[test]
+fn every_face_shows_its_own_pages() {
+    run_local(async {
+        let dir = TempDir::new("admin");
+        let shared = shared(&dir);
+        for (face, metrics, health, admin) in [
+            (Face::Health, false, true, false),
+            (Face::Metrics, true, false, false),
+            (Face::Merged, true, true, false),
+            (Face::Admin, true, true, true),
+        ] {
+            let address = served(&shared, face);
+            let is_page = |text: String| !text.starts_with("HTTP/1.1 404");
+            assert_eq!(is_page(get(address, "/stats/prometheus").await), metrics, "{face:?}");
+            assert_eq!(is_page(get(address, "/healthz/ready?x").await), health, "{face:?}");
+            assert_eq!(is_page(get(address, "/config_dump").await), admin, "{face:?}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn readiness_says_what_is_missing() {
+    run_local(async {
+        let dir = TempDir::new("admin");
+        let shared = shared(&dir);
+        let address = served(&shared, Face::Health);
+        let text = get(address, "/healthz/ready").await;
+        assert!(text.starts_with("HTTP/1.1 503") && text.contains("control plane"), "{text}");
+        shared.ready.store(true, Ordering::Relaxed);
+        assert!(get(address, "/healthz/ready").await.starts_with("HTTP/1.1 200"));
+    })
+    .unwrap();
+}
+
+#[test]
+fn connections_are_kept_and_pipelined_requests_answered_in_order() {
+    run_local(async {
+        let dir = TempDir::new("admin");
+        let address = served(&shared(&dir), Face::Admin);
+        let text = exchange(
+            address,
+            b"HEAD /stats/prometheus HTTP/1.1\r\n\r\nGET /nowhere HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+        )
+        .await;
+        let codes: Vec<_> = text.lines().filter(|line| line.starts_with("HTTP/1.1")).collect();
+        assert_eq!(codes, ["HTTP/1.1 200 OK", "HTTP/1.1 404 Not Found", "HTTP/1.1 200 OK"]);
+        assert!(text.contains("version=0.0.4"));
+    })
+    .unwrap();
+}
+
+#[test]
+fn what_is_no_plain_request_is_refused_by_name() {
+    run_local(async {
+        let dir = TempDir::new("admin");
+        let address = served(&shared(&dir), Face::Admin);
+        let long = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'a'; 9000]].concat();
+        for (request, code) in [
+            (&b"POST / HTTP/1.1\r\n\r\n"[..], "405"),
+            (b"\x16\x03\x01\x02\x00\r\n\r\n", "400"),
+            (b"GET / HTTP/2.0\r\n\r\n", "400"),
+            (b"GET /\r\n\r\n", "400"),
+            (b"GET / HTTP/1.1\r\nno colon\r\n\r\n", "400"),
+            (&long, "431"),
+        ] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(request).await.unwrap();
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer[9..], code.as_bytes());
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_dump_shows_rules_with_their_provenance_and_endpoints() {
+    run_local(async {
+        let dir = TempDir::new("admin");
+        let shared = shared(&dir);
+        let mut set = ResourceSet { inbound: Some(inbound().into()), ..ResourceSet::default() };
+        set.insert_endpoints(endpoints("reviews", &[20]));
+        let mut dangling = target("reviews", Some("v9"));
+        dangling.dangling = Some("no subset v9".into());
+        let targets = vec![target("reviews", Some("v1")), dangling];
+        set.insert_destination(destination("reviews", targets)).unwrap();
+        let mut builder = SnapshotBuilder::new(WorkloadId("client-1".into()));
+        shared.snapshot.store(Arc::new(builder.build(&set, 42).snapshot));
+        let text = get(served(&shared, Face::Admin), "/config_dump").await;
+        let (_, body) = text.split_once("\r\n\r\n").unwrap();
+        let dump: serde_json::Value = serde_json::from_str(body).unwrap();
+        assert_eq!(dump["generation"], 42);
+        assert_eq!(dump["control_plane"], "unreachable");
+        assert_eq!(dump["inbound"][0]["number"], 8080);
+        let port = &dump["destinations"]["reviews.default.svc.cluster.local"]["ports"]["9080"];
+        assert_eq!(port["endpoints"][0]["address"], "240.241.0.20:9080");
+        let rule = &port["rules"][0];
+        assert_eq!(rule["provenance"], "VirtualService/default/reviews#0");
+        assert_eq!(rule["targets"][0]["endpoints"][0], "reviews-20");
+        assert_eq!(rule["targets"][1]["dangling"], "no subset v9");
+    })
+    .unwrap();
+}

@@ -1,0 +1,147 @@
+//! Sockets on the host's side: asks the holder to open them and takes their descriptors.
+//!
+//! Workers hold a [`Broker`]; the connection to the holder is on thread 0. Nothing is copied: the
+//! descriptor that comes back is the connection.
+
+pub(crate) mod holder;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::OwnedFd,
+    time::Duration,
+};
+
+use heddle_runtime::{clock, net};
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot},
+};
+
+use crate::shared::{Ranges, Reach};
+
+/// Longest wait for the holder: its own connect limit comes first, this is for a holder that hangs.
+pub const BROKER_WAIT: Duration = Duration::from_secs(30);
+/// Requests on their way to thread 0; more are refused as [`BrokerError::Busy`].
+pub const BROKER_QUEUED_MAX: usize = 1024;
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum BrokerError {
+    /// This sidecar was started without a holder.
+    #[error("this sidecar has no way to the outside: it was started without a holder")]
+    NoOutside,
+    /// The holder is not reachable; it ends the mesh when it ends, so this is short.
+    #[error("the holder cannot be reached")]
+    Unreachable,
+    /// Too many requests wait for the holder.
+    #[error("more than {BROKER_QUEUED_MAX} connections to the outside are being opened")]
+    Busy,
+    /// No answer in time.
+    #[error("the holder did not answer within {} s", BROKER_WAIT.as_secs())]
+    Timeout,
+    /// The holder could not open it: what a program on the host would have seen.
+    #[error("{reason}")]
+    Refused {
+        /// One line.
+        reason: String,
+        /// `errno` of the failed connect; 0 if none.
+        errno: i32,
+    },
+    /// The descriptor that came back cannot be used.
+    #[error("the holder's descriptor cannot be used: {0}")]
+    BadDescriptor(#[source] io::Error),
+}
+
+/// What the holder is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostSocket {
+    /// A TCP connection.
+    Connect(SocketAddr),
+    /// A connected socket to a resolver of the host.
+    Resolver {
+        /// TCP instead of UDP.
+        tcp: bool,
+        /// Which resolver, modulo their number.
+        index: usize,
+    },
+}
+
+/// A request with the way back.
+#[derive(Debug)]
+pub struct BrokerRequest {
+    /// What.
+    pub socket: HostSocket,
+    /// Takes the answer once.
+    pub answer: oneshot::Sender<Result<OwnedFd, BrokerError>>,
+}
+
+/// Handle to the connection to the holder. Cheap to clone, usable on every thread.
+#[derive(Debug, Clone)]
+pub struct Broker {
+    requests: mpsc::Sender<BrokerRequest>,
+    ranges: Ranges,
+    has_holder: bool,
+}
+
+impl Broker {
+    /// A handle and the end that serves it.
+    #[must_use]
+    pub fn new(ranges: Ranges, has_holder: bool) -> (Self, mpsc::Receiver<BrokerRequest>) {
+        let (requests, receiver) = mpsc::channel(BROKER_QUEUED_MAX);
+        (Self { requests, ranges, has_holder }, receiver)
+    }
+
+    /// Connects to `to` from the host. `host.heddle.internal` means the host's own loopback, in the
+    /// address family asked for first, then in the other.
+    ///
+    /// # Errors
+    /// [`BrokerError`]; the stream belongs to the calling thread's runtime.
+    pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, BrokerError> {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        if self.ranges.reach(to.ip()) != Reach::HostGateway {
+            return self.open(to).await;
+        }
+        let mut loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        if to.is_ipv6() {
+            loopbacks.reverse();
+        }
+        match self.open(SocketAddr::new(loopbacks[0], to.port())).await {
+            Err(BrokerError::Refused { .. }) => {
+                self.open(SocketAddr::new(loopbacks[1], to.port())).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open(&self, to: SocketAddr) -> Result<TcpStream, BrokerError> {
+        let descriptor = self.ask(HostSocket::Connect(to)).await?;
+        net::tcp_stream_from(descriptor).map_err(BrokerError::BadDescriptor)
+    }
+
+    /// A connected socket to one of the host's resolvers.
+    ///
+    /// # Errors
+    /// [`BrokerError`].
+    pub(crate) async fn resolver(&self, tcp: bool, index: usize) -> Result<OwnedFd, BrokerError> {
+        self.ask(HostSocket::Resolver { tcp, index }).await
+    }
+
+    async fn ask(&self, socket: HostSocket) -> Result<OwnedFd, BrokerError> {
+        if !self.has_holder {
+            return Err(BrokerError::NoOutside);
+        }
+        let (answer, answered) = oneshot::channel();
+        self.requests.try_send(BrokerRequest { socket, answer }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => BrokerError::Busy,
+            mpsc::error::TrySendError::Closed(_) => BrokerError::Unreachable,
+        })?;
+        match clock::within(BROKER_WAIT, answered).await {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(BrokerError::Unreachable),
+            None => Err(BrokerError::Timeout),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The discovery client: asks the control plane on first use, keeps what was used, gives back what
+//! is idle, and puts each generation in force in one snapshot.
+//!
+//! [`state`] decides, [`client`] moves messages, [`report`] tells the control plane where the
+//! application listens. All of it runs on thread 0; workers see snapshots and ask by `Lookup`.
+
+mod client;
+mod decode;
+mod report;
+mod staging;
+mod state;
+mod subscriptions;
+#[cfg(test)]
+mod tests;
+mod waiters;
+
+pub(crate) use self::{client::Discovery, report::Reporter};
+pub use self::{
+    subscriptions::{ADDRESSES_MAX, DESTINATIONS_MAX, IDLE_MAX, NAMES_MAX},
+    waiters::WAITERS_MAX,
+};

@@ -1,0 +1,171 @@
+//! Which names are the mesh's, and what they resolve to.
+//!
+//! Only a name that could be a service costs a question to the control plane: a single label
+//! (`reviews`), two labels (`reviews.default`, and thus `example.com` once per idle period), three
+//! that end in `.svc`, and two labels before [`SERVICE_SUFFIX`]. All else under that suffix is NXDOMAIN
+//! at once (search lists produce `www.example.com.default.svc.cluster.local`), and all other names
+//! go to the host's resolvers untouched.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use heddle_model::{NameAnswer, ServiceName, name::SERVICE_SUFFIX};
+
+use super::message::Asked;
+use crate::{
+    Shared,
+    lookup::LookupError,
+    shared::Reach,
+    snapshot::{AddressOwner, Snapshot},
+};
+
+/// The host's own loopback.
+const HOST_NAME: &str = "host.heddle.internal";
+/// Names of this kind that are not ours exist nowhere.
+const INTERNAL_SUFFIX: &str = "heddle.internal";
+
+/// What becomes of a query.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The answer.
+    Answer(Vec<u8>),
+    /// To the host's resolvers.
+    Forward,
+}
+
+/// Where a name belongs, by its form alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Under the mesh's own suffix: nobody else may answer. It can be a service or not.
+    Mesh { service: bool },
+    /// Could be a service; if it is not, the host's resolvers may know it.
+    Perhaps,
+    /// Not ours.
+    Foreign,
+}
+
+fn form(host: &str, namespace: &str) -> Form {
+    let service = ServiceName::resolve(host, namespace).is_ok();
+    let mesh = host.strip_suffix(SERVICE_SUFFIX);
+    match mesh {
+        Some(rest) if rest.is_empty() || rest.ends_with('.') => Form::Mesh { service },
+        _ if service => Form::Perhaps,
+        _ => Form::Foreign,
+    }
+}
+
+/// Answers from what is known, or asks the control plane (at most `FETCH_WAIT`).
+pub(super) async fn resolve(shared: &Shared, asked: &Asked) -> Verdict {
+    let host = asked.host();
+    if !asked.is_internet() {
+        return Verdict::Forward;
+    }
+    if let Some(ip) = asked.reverse() {
+        return reverse(shared, asked, ip);
+    }
+    if let Some(answer) = fixed(shared, asked, &host) {
+        return Verdict::Answer(answer);
+    }
+    let namespace = &shared.config.namespace;
+    let in_mesh = match form(&host, namespace) {
+        Form::Foreign => return Verdict::Forward,
+        Form::Mesh { service: false } => return Verdict::Answer(asked.no_such_name()),
+        Form::Mesh { service: true } => true,
+        Form::Perhaps => false,
+    };
+    match shared.lookup.name(namespace, &host).await {
+        Ok(answer) => match &answer.service {
+            Some((_, v4, v6)) => Verdict::Answer(asked.addresses(Some(*v4), Some(*v6))),
+            None if in_mesh => Verdict::Answer(asked.no_such_name()),
+            None => Verdict::Forward,
+        },
+        Err(LookupError::NotKnown) if in_mesh => Verdict::Answer(asked.no_such_name()),
+        Err(LookupError::NotKnown) => Verdict::Forward,
+        Err(LookupError::Timeout | LookupError::Unreachable) => {
+            match in_another_spelling(&shared.snapshot.load(), &host, namespace) {
+                Some((v4, v6)) => Verdict::Answer(asked.addresses(v4, v6)),
+                None if in_mesh => Verdict::Answer(asked.server_failure()),
+                None => Verdict::Forward,
+            }
+        }
+    }
+}
+
+/// Names that need nobody: the host, and `localhost` (RFC 6761).
+fn fixed(shared: &Shared, asked: &Asked, host: &str) -> Option<Vec<u8>> {
+    if host == HOST_NAME {
+        let (v4, v6) = shared.ranges.host_gateway;
+        return Some(asked.addresses(Some(v4), Some(v6)));
+    }
+    if host == INTERNAL_SUFFIX || host.ends_with(&format!(".{INTERNAL_SUFFIX}")) {
+        return Some(asked.no_such_name());
+    }
+    (host == "localhost" || host.ends_with(".localhost"))
+        .then(|| asked.addresses(Some(Ipv4Addr::LOCALHOST), Some(Ipv6Addr::LOCALHOST)))
+}
+
+/// Reverse queries about mesh addresses stay in the mesh; the host's resolvers cannot know them.
+fn reverse(shared: &Shared, asked: &Asked, ip: IpAddr) -> Verdict {
+    let ip = ip.to_canonical();
+    match shared.ranges.reach(ip) {
+        Reach::Outside => Verdict::Forward,
+        Reach::HostGateway => Verdict::Answer(asked.pointer(HOST_NAME)),
+        Reach::Vip | Reach::Workload => Verdict::Answer(match shared.snapshot.load().address(ip) {
+            Some(AddressOwner::Service(service)) => asked.pointer(&service.fqdn()),
+            _ => asked.no_such_name(),
+        }),
+    }
+}
+
+/// While nobody can be asked: the service may be known from another spelling of its name.
+fn in_another_spelling(
+    snapshot: &Snapshot,
+    host: &str,
+    namespace: &str,
+) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+    let service = ServiceName::resolve(host, namespace).ok()?;
+    let vips = match snapshot.destination(&service) {
+        Some(plan) => plan.destination.vips.clone(),
+        None => snapshot.names().find_map(|answer| vips_of(answer, &service))?,
+    };
+    let v4 = vips.iter().find_map(|ip| match ip {
+        IpAddr::V4(ip) => Some(*ip),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = vips.iter().find_map(|ip| match ip {
+        IpAddr::V6(ip) => Some(*ip),
+        IpAddr::V4(_) => None,
+    });
+    Some((v4, v6))
+}
+
+fn vips_of(answer: &NameAnswer, service: &ServiceName) -> Option<Vec<IpAddr>> {
+    let (named, v4, v6) = answer.service.as_ref()?;
+    (named == service).then(|| vec![IpAddr::V4(*v4), IpAddr::V6(*v6)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_could_be_services_cost_a_question() {
+        let mesh = |service| Form::Mesh { service };
+        for (host, expected) in [
+            ("reviews", Form::Perhaps),
+            ("reviews.default", Form::Perhaps),
+            ("example.com", Form::Perhaps),
+            ("reviews.default.svc", Form::Perhaps),
+            ("reviews.default.svc.cluster.local", mesh(true)),
+            ("svc.cluster.local", mesh(false)),
+            ("reviews.svc.cluster.local", mesh(false)),
+            ("www.example.com.default.svc.cluster.local", mesh(false)),
+            ("www.example.com", Form::Foreign),
+            ("_http._tcp.reviews", Form::Foreign),
+            ("notsvc.cluster.local", Form::Foreign),
+            ("xsvc.cluster.local", Form::Foreign),
+            ("", Form::Foreign),
+        ] {
+            assert_eq!(form(host, "default"), expected, "{host}");
+        }
+    }
+}

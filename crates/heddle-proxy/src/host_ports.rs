@@ -1,0 +1,158 @@
+//! `--host-port N`: the host's 127.0.0.1:N appears on the workload's 127.0.0.1:N.
+//!
+//! Loopback is not redirected, so these are plain listeners on thread 0; each connection is joined
+//! with one the holder opened, and the kernel moves the bytes.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use heddle_runtime::{clock, net, splice, task::spawn_contained};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+
+use crate::{Shared, broker::Broker};
+
+/// Connections per host port at one time; further ones wait in the backlog.
+const CONNECTIONS_MAX: usize = 256;
+/// Pause after a failed accept.
+const FAILURE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Listeners of all host ports.
+#[derive(Debug)]
+pub struct HostPorts(Vec<(u16, TcpListener)>);
+
+impl HostPorts {
+    /// Binds 127.0.0.1:N for each.
+    ///
+    /// # Errors
+    /// The address that could not be bound.
+    pub fn bind(ports: &[u16], mark: Option<u32>) -> io::Result<Self> {
+        let bind = |port: u16| {
+            let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+            let listener = net::listen_tcp(address, mark, false)
+                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+            Ok((port, listener))
+        };
+        ports.iter().copied().map(bind).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// Serves on this thread's runtime for ever; returns at once.
+    pub fn serve(self, shared: &Arc<Shared>) {
+        for (port, listener) in self.0 {
+            spawn_contained("host port", accept(Arc::clone(shared), port, listener));
+        }
+    }
+}
+
+async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = Arc::clone(&shared);
+                spawn_contained("host port connection", async move {
+                    let _slot = slot;
+                    let _open = shared.connections.enter();
+                    join(&shared.broker, stream, port).await;
+                });
+            }
+            Err(error) => {
+                tracing::debug!(port, %error, "accepting for a host port failed");
+                clock::sleep(FAILURE_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn join(broker: &Broker, client: TcpStream, port: u16) {
+    let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+    let host = match broker.connect(to).await {
+        Ok(host) => host,
+        Err(error) => {
+            // The program sees what it would see on the host, as near as an accepted connection can.
+            tracing::info!(port, %error, "the host's port cannot be reached");
+            let _closed_anyway = net::reset_on_close(&client);
+            return;
+        }
+    };
+    let (up, down) = tokio::join!(one_way(&client, &host), one_way(&host, &client));
+    if let Err(error) = up.and(down) {
+        tracing::debug!(port, %error, "a host port's connection broke");
+        for stream in [&client, &host] {
+            let _closed_anyway = net::reset_on_close(stream);
+        }
+    }
+}
+
+/// Moves bytes until the source ends, then passes the end on.
+async fn one_way(from: &TcpStream, to: &TcpStream) -> Result<(), splice::SpliceError> {
+    let moved = splice::splice_all(from, to, None, &mut |_| ()).await;
+    let _gone_anyway = net::shutdown_write(to);
+    moved.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_runtime::task::run_local;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::{
+        broker::{BrokerError, HostSocket},
+        metrics::Metrics,
+        testing::{TempDir, config},
+    };
+
+    #[test]
+    fn bytes_and_ends_pass_both_ways_and_a_refusal_is_a_reset() {
+        run_local(async {
+            let dir = TempDir::new("host-ports");
+            let mut config = config(dir.path());
+            config.holder_socket = Some(dir.path().join("mesh.sock"));
+            let metrics = Arc::new(Metrics::new(&config));
+            let (shared, mut ends) = Shared::new(config, metrics);
+            let shared = Arc::new(shared);
+            let host = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let host_address = host.local_addr().unwrap();
+            spawn_contained("holder", async move {
+                let first = ends.broker.recv().await.unwrap();
+                let HostSocket::Connect(to) = first.socket else { panic!() };
+                assert!(to.ip().is_loopback());
+                let stream = std::net::TcpStream::connect(host_address).unwrap();
+                first.answer.send(Ok(stream.into())).unwrap();
+                let second = ends.broker.recv().await.unwrap();
+                let refused = BrokerError::Refused { reason: "refused".into(), errno: 111 };
+                second.answer.send(Err(refused)).unwrap();
+            });
+            // Port 0: any free one stands in for the workload's.
+            let ports = HostPorts::bind(&[0], None).unwrap();
+            let workload_side = ports.0[0].1.local_addr().unwrap();
+            ports.serve(&shared);
+
+            let mut client = TcpStream::connect(workload_side).await.unwrap();
+            client.write_all(b"question").await.unwrap();
+            client.shutdown().await.unwrap();
+            let (mut served, _) = host.accept().await.unwrap();
+            let mut text = String::new();
+            served.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "question");
+            served.write_all(b"answer").await.unwrap();
+            drop(served);
+            text.clear();
+            client.read_to_string(&mut text).await.unwrap();
+            assert_eq!(text, "answer", "after its own end");
+
+            let mut refused = TcpStream::connect(workload_side).await.unwrap();
+            let error = refused.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        })
+        .unwrap();
+    }
+}

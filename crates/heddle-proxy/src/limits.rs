@@ -1,0 +1,104 @@
+//! Every limit of the data path, each with its unit and its reason; those of pools and replays are in
+//! `heddle_logic::retry`, those of heads and bodies in `heddle_wire::http1`.
+
+use std::time::Duration;
+
+/// Time from a request head's first byte to its last. Slow-header attacks end here.
+pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle time after which an outbound listener closes an application's keep-alive connection. Long,
+/// because the application's own pool decides how long it keeps what it opened.
+pub const OUTBOUND_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The same for an inbound listener: far longer than any outbound pool keeps a connection, so the
+/// client's side always closes first and no request meets a closing server.
+pub const INBOUND_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Time to establish a connection to one endpoint.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Idle connections kept per endpoint and worker; more are closed after use.
+pub const POOL_PER_ENDPOINT: usize = 256;
+
+/// How often a worker closes pooled connections that were idle for too long.
+pub const POOL_SWEEP: Duration = Duration::from_millis(500);
+
+/// A pooled connection idle for less than this is trusted to readiness events alone for requests
+/// that may be replayed; others are asked (one system call) whether the peer closed.
+pub const POOL_TRUST: Duration = Duration::from_millis(20);
+
+/// Open connections per direction and proxy.
+pub const CONNECTIONS_TOTAL: usize = 20_000;
+
+/// Open inbound connections per source address and worker.
+pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
+
+/// On an undeclared port known to speak HTTP the early dial waits for this much client silence.
+pub const EARLY_DIAL_SILENCE: Duration = Duration::from_secs(1);
+
+/// A client that nobody can serve is given this long to say what it speaks, so that HTTP gets a
+/// reason; then it is reset, as it would have been without a mesh.
+pub const REFUSAL_GRACE: Duration = Duration::from_secs(1);
+
+/// Longest wait of a finished inbound request's record for its peer's identity.
+pub const PEER_WAIT: Duration = Duration::from_secs(2);
+
+/// Bytes of a buffer: a head with a body of 16 KiB in one read.
+pub const BUFFER_BYTES: usize = 24 * 1024;
+
+/// A body part up to this size is copied behind its head and written with it; a larger one is
+/// written from where it was read.
+pub const COPY_BYTES: usize = 4 * 1024;
+
+/// Free buffers a worker keeps.
+pub const BUFFERS_KEPT: usize = 64;
+
+/// A body (or rest of one) of at least this many bytes is moved by splice.
+pub const SPLICE_BODY_BYTES: u64 = 64 * 1024;
+
+/// A TCP direction is bulky, and moved by splice, after this many full buffers in a row.
+pub const SPLICE_AFTER_FULL_READS: u32 = 8;
+
+/// Interim (1xx) responses passed on per request.
+pub const INTERIM_RESPONSES: u32 = 64;
+
+/// After a reply that ends a connection: bytes of the client's that are still read and dropped, so
+/// that a reset does not destroy the reply on its way.
+pub const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The longest time that reading goes on.
+pub const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// TCP keepalive idle time on accepted and dialled connections: a vanished peer is noticed.
+pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Label sets per proxy; further ones are folded into overflow series and counted.
+pub const LABEL_SETS: usize = 2_000;
+
+/// Overflow label sets per proxy: one for each service and status class, then one for all.
+pub const OVERFLOW_LABEL_SETS: usize = 256;
+
+/// `(destination, port)` pairs with protocol verdicts per proxy; further ones share one.
+pub const VERDICT_PORTS: usize = 512;
+
+/// Peers whose series an inbound worker keeps at hand.
+pub const PEERS_CACHED: usize = 1_024;
+
+/// Bytes of a Host used as a label for destinations outside the mesh (a DNS name's longest).
+pub const HOST_LABEL_BYTES: usize = 253;
+
+/// Pause after accept failed for want of descriptors or memory, so that a full process does not spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Finished requests that wait for their caller's identity, per caller; more are recorded as unknown.
+pub const RECORDS_WAITING: usize = 4_096;
+
+/// Ports of services (and of this workload) whose state a worker keeps.
+pub const PORTS_KEPT: usize = 1_024;
+
+/// Endpoints tried for one TCP connection; with more behind a service, that many in a row that do
+/// not accept connections mean that trying on helps nobody.
+pub const TCP_ATTEMPTS: usize = 16;
+
+/// Least time between two warnings of one worker about single requests; the others are `debug`.
+pub const WARNINGS_APART: Duration = Duration::from_secs(1);

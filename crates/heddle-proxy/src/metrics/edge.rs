@@ -1,0 +1,252 @@
+//! Label text: who calls whom, as Istio's 25 labels say it.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
+
+use heddle_model::{ServiceName, discovery::WorkloadInfo};
+use heddle_wire::local::proxy_config::ProxyConfig;
+
+use super::Metrics;
+use crate::refusal::Flags;
+
+const UNKNOWN: &str = "unknown";
+/// Value of every label that an overflow series gives up.
+const OVERFLOW: &str = "overflow";
+/// Istio's `destination_service_name` for destinations outside the mesh.
+const PASSTHROUGH: &str = "PassthroughCluster";
+/// The same for undeclared ports of this workload.
+const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+
+/// Which side reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reporter {
+    /// The client's sidecar.
+    Source,
+    /// The server's sidecar.
+    Destination,
+}
+
+/// The destination service as three labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServiceLabels {
+    service: String,
+    name: String,
+    namespace: String,
+}
+
+impl ServiceLabels {
+    pub(crate) fn of(service: &ServiceName) -> Self {
+        Self {
+            service: service.fqdn(),
+            name: service.name.clone(),
+            namespace: service.namespace.clone(),
+        }
+    }
+
+    /// A destination outside the mesh, with the host if HTTP told one.
+    pub(crate) fn passthrough(host: Option<&str>) -> Self {
+        Self {
+            service: host.unwrap_or(UNKNOWN).to_owned(),
+            name: PASSTHROUGH.to_owned(),
+            namespace: UNKNOWN.to_owned(),
+        }
+    }
+
+    /// A port of this workload that nothing declared.
+    pub(crate) fn inbound_passthrough(own: &WorkloadInfo) -> Self {
+        Self {
+            service: own.service.fqdn(),
+            name: INBOUND_PASSTHROUGH.to_owned(),
+            namespace: own.namespace.clone(),
+        }
+    }
+
+    /// `destination_service`, or for what belongs to no service the name that says so.
+    pub(super) fn verdict_label(&self) -> &str {
+        if self.service == UNKNOWN { &self.name } else { &self.service }
+    }
+}
+
+/// One edge: this workload, the other one, and the service called.
+#[derive(Debug, Clone)]
+pub(crate) struct Edge {
+    pub(crate) reporter: Reporter,
+    /// The other workload; `None`: not known, or none was picked.
+    pub(crate) peer: Option<Arc<WorkloadInfo>>,
+    pub(crate) service: ServiceLabels,
+}
+
+impl Edge {
+    pub(super) fn http_labels(&self, metrics: &Metrics, status: u16, flags: Flags) -> String {
+        let mut text = self.labels(metrics);
+        let _ = write!(
+            text,
+            ",request_protocol=\"http\",response_code=\"{status}\",grpc_response_status=\"\",\
+             response_flags=\"{flags}\""
+        );
+        text
+    }
+
+    /// Keeps service and status class.
+    pub(super) fn http_overflow_labels(&self, metrics: &Metrics, status: u16) -> [String; 2] {
+        let class = status / 100;
+        self.overflow_labels(metrics).map(|mut text| {
+            let _ = write!(
+                text,
+                ",request_protocol=\"http\",response_code=\"{class}xx\",grpc_response_status=\"\",\
+                 response_flags=\"-\""
+            );
+            text
+        })
+    }
+
+    pub(super) fn tcp_labels(&self, metrics: &Metrics, flags: Flags) -> String {
+        let mut text = self.labels(metrics);
+        let _ = write!(text, ",request_protocol=\"tcp\",response_flags=\"{flags}\"");
+        text
+    }
+
+    pub(super) fn tcp_overflow_labels(&self, metrics: &Metrics) -> [String; 2] {
+        self.overflow_labels(metrics)
+            .map(|text| text + ",request_protocol=\"tcp\",response_flags=\"-\"")
+    }
+
+    fn labels(&self, metrics: &Metrics) -> String {
+        let other =
+            self.peer.as_deref().map_or(Party::UNKNOWN, |peer| Party::of(peer, &metrics.mesh));
+        self.text(Party::of(&metrics.own, &metrics.mesh), other, &self.service)
+    }
+
+    /// Without the other workload; then without the service too.
+    fn overflow_labels(&self, metrics: &Metrics) -> [String; 2] {
+        let own = Party::of(&metrics.own, &metrics.mesh);
+        let nameless = ServiceLabels {
+            service: OVERFLOW.to_owned(),
+            name: OVERFLOW.to_owned(),
+            namespace: OVERFLOW.to_owned(),
+        };
+        [self.text(own, Party::OVERFLOW, &self.service), self.text(own, Party::OVERFLOW, &nameless)]
+    }
+
+    fn text(&self, own: Party<'_>, other: Party<'_>, service: &ServiceLabels) -> String {
+        let (reporter, source, destination) = match self.reporter {
+            Reporter::Source => ("source", own, other),
+            Reporter::Destination => ("destination", other, own),
+        };
+        let mut text = String::with_capacity(1024);
+        let _ = write!(text, "reporter=\"{reporter}\"");
+        source.write(&mut text, "source");
+        destination.write(&mut text, "destination");
+        let _ = write!(
+            text,
+            ",destination_service=\"{}\",destination_service_name=\"{}\",\
+             destination_service_namespace=\"{}\",connection_security_policy=\"none\"",
+            Escaped(&service.service),
+            Escaped(&service.name),
+            Escaped(&service.namespace),
+        );
+        text
+    }
+}
+
+/// One side of an edge as eight labels.
+#[derive(Debug, Clone, Copy)]
+struct Party<'a> {
+    workload: &'a str,
+    namespace: &'a str,
+    app: &'a str,
+    version: &'a str,
+    canonical_service: &'a str,
+    canonical_revision: &'a str,
+    cluster: &'a str,
+}
+
+impl<'a> Party<'a> {
+    /// Istio says `latest` for the revision even of a peer it does not know.
+    const UNKNOWN: Self = Self {
+        workload: UNKNOWN,
+        namespace: UNKNOWN,
+        app: UNKNOWN,
+        version: UNKNOWN,
+        canonical_service: UNKNOWN,
+        canonical_revision: "latest",
+        cluster: UNKNOWN,
+    };
+    const OVERFLOW: Self = Self {
+        workload: OVERFLOW,
+        namespace: OVERFLOW,
+        app: OVERFLOW,
+        version: OVERFLOW,
+        canonical_service: OVERFLOW,
+        canonical_revision: OVERFLOW,
+        cluster: OVERFLOW,
+    };
+
+    fn of(workload: &'a WorkloadInfo, mesh: &'a str) -> Self {
+        let label = |name: &str| workload.labels.get(name).map(String::as_str);
+        let version = Some(workload.version.as_str()).filter(|version| !version.is_empty());
+        let app = label("app");
+        Self {
+            workload: &workload.name,
+            namespace: &workload.namespace,
+            app: app.unwrap_or(&workload.service.name),
+            version: version.unwrap_or(UNKNOWN),
+            canonical_service: label("service.istio.io/canonical-name")
+                .unwrap_or(&workload.service.name),
+            canonical_revision: label("service.istio.io/canonical-revision")
+                .or(version)
+                .unwrap_or("latest"),
+            cluster: mesh,
+        }
+    }
+
+    fn write(&self, text: &mut String, side: &str) {
+        let pairs = [
+            ("workload", self.workload),
+            ("workload_namespace", self.namespace),
+            // No mutual TLS yet, so nobody has proved a name.
+            ("principal", UNKNOWN),
+            ("app", self.app),
+            ("version", self.version),
+            ("canonical_service", self.canonical_service),
+            ("canonical_revision", self.canonical_revision),
+            ("cluster", self.cluster),
+        ];
+        for (label, value) in pairs {
+            let _ = write!(text, ",{side}_{label}=\"{}\"", Escaped(value));
+        }
+    }
+}
+
+/// A label value as Prometheus' text format wants it.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.split_inclusive(['\\', '"', '\n']) {
+            match part.as_bytes().last() {
+                Some(b'\n') => write!(f, "{}\\n", &part[..part.len() - 1])?,
+                Some(last @ (b'\\' | b'"')) => {
+                    write!(f, "{}\\{}", &part[..part.len() - 1], char::from(*last))?;
+                }
+                _ => f.write_str(part)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// This workload, as its peers see it.
+pub(super) fn own_workload(config: &ProxyConfig) -> WorkloadInfo {
+    WorkloadInfo {
+        id: config.workload.clone(),
+        name: config.name.clone(),
+        namespace: config.namespace.clone(),
+        service: ServiceName { namespace: config.namespace.clone(), name: config.service.clone() },
+        version: config.version.clone(),
+        labels: config.labels.clone(),
+        ports: config.ports.clone(),
+    }
+}

@@ -1,0 +1,137 @@
+//! What a scrape shows.
+
+use std::{path::Path, time::Duration};
+
+use heddle_model::ServiceName;
+
+use super::*;
+use crate::{limits::LABEL_SETS, refusal::Flag, testing};
+
+fn metrics(workers: usize) -> Metrics {
+    let config = ProxyConfig { workers, ..testing::config(Path::new("/nowhere")) };
+    Metrics::new(&config)
+}
+
+fn edge(name: &str) -> Edge {
+    let service = ServiceName::new(name, "default").unwrap();
+    Edge { reporter: Reporter::Source, peer: None, service: ServiceLabels::of(&service) }
+}
+
+fn record(metrics: &Metrics, worker: usize, name: &str, status: u16) {
+    let set = SeriesSet::new(edge(name), worker);
+    set.http(metrics, (status, Flags::default()), |series| {
+        series.record(Duration::from_micros(700), 80, 1_200);
+    });
+}
+
+#[test]
+fn shards_of_all_workers_add_up_under_one_label_set() {
+    let metrics = metrics(2);
+    record(&metrics, 0, "reviews", 200);
+    record(&metrics, 1, "reviews", 200);
+    record(&metrics, 1, "reviews", 200);
+    let text = metrics.render();
+    let line = text.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap();
+    assert!(line.ends_with(" 3"), "{line}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("istio_requests_total{")).count(), 1);
+}
+
+#[test]
+fn a_request_has_all_of_istios_labels() {
+    let metrics = metrics(1);
+    record(&metrics, 0, "reviews", 200);
+    let text = metrics.render();
+    let line = text.lines().find(|line| line.starts_with("istio_requests_total{")).unwrap();
+    let labels = line.split_once('{').unwrap().1.rsplit_once('}').unwrap().0;
+    assert_eq!(labels.split(',').count(), 25, "{labels}");
+    for expected in [
+        r#"reporter="source""#,
+        r#"source_workload="client""#,
+        r#"source_canonical_revision="latest""#,
+        r#"destination_workload="unknown""#,
+        r#"destination_service="reviews.default.svc.cluster.local""#,
+        r#"destination_service_name="reviews""#,
+        r#"response_code="200""#,
+        r#"response_flags="-""#,
+        r#"grpc_response_status="""#,
+        r#"connection_security_policy="none""#,
+    ] {
+        assert!(labels.contains(expected), "{expected} in {labels}");
+    }
+}
+
+#[test]
+fn histograms_have_istios_buckets_and_sum_in_the_metrics_unit() {
+    let metrics = metrics(1);
+    record(&metrics, 0, "reviews", 200);
+    let text = metrics.render();
+    let value = |name: &str, end: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.starts_with(name) && line.contains(end))
+            .unwrap_or_else(|| panic!("no {name} with {end}"));
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    let duration = "istio_request_duration_milliseconds";
+    assert_eq!(value(&format!("{duration}_bucket"), r#"le="0.5""#), "0");
+    assert_eq!(value(&format!("{duration}_bucket"), r#"le="1""#), "1");
+    assert_eq!(value(&format!("{duration}_bucket"), r#"le="+Inf""#), "1");
+    assert_eq!(value(&format!("{duration}_sum"), ""), "0.7");
+    assert_eq!(value("istio_response_bytes_sum", ""), "1200");
+    assert_eq!(value("istio_request_bytes_bucket", r#"le="100""#), "1");
+}
+
+#[test]
+fn label_sets_beyond_the_limit_keep_service_and_status_class_and_are_counted() {
+    let metrics = metrics(1);
+    for status in 0..u16::try_from(LABEL_SETS).unwrap() {
+        record(&metrics, 0, "reviews", status);
+    }
+    assert!(metrics.render().contains("heddle_label_sets_overflow_total 0"));
+    record(&metrics, 0, "ratings", 503);
+    record(&metrics, 0, "ratings", 504);
+    let text = metrics.render();
+    assert!(text.contains("heddle_label_sets_overflow_total 2"));
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("istio_requests_total{") && line.contains("ratings"))
+        .unwrap();
+    assert!(line.contains(r#"response_code="5xx""#) && line.ends_with(" 2"), "{line}");
+    assert!(line.contains(r#"destination_workload="overflow""#), "{line}");
+}
+
+#[test]
+fn overflow_itself_is_bounded() {
+    let metrics = metrics(1);
+    for number in 0..LABEL_SETS + 2_000 {
+        record(&metrics, 0, &format!("s{number}"), 200);
+    }
+    let text = metrics.render();
+    let sets = text.lines().filter(|line| line.starts_with("istio_requests_total{")).count();
+    assert!(sets <= LABEL_SETS + crate::limits::OVERFLOW_LABEL_SETS + 10, "{sets}");
+    let total: u64 = text
+        .lines()
+        .filter(|line| line.starts_with("istio_requests_total{"))
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum();
+    assert_eq!(total, LABEL_SETS as u64 + 2_000, "no request is lost");
+}
+
+#[test]
+fn label_values_are_escaped() {
+    let metrics = metrics(1);
+    let service = ServiceLabels::passthrough(Some("a\"b\\c\nd"));
+    let edge = Edge { reporter: Reporter::Source, peer: None, service };
+    SeriesSet::new(edge, 0).tcp(&metrics, Flags::default());
+    assert!(metrics.render().contains(r#"destination_service="a\"b\\c\nd""#));
+}
+
+#[test]
+fn refusals_are_counted_by_code_and_direction() {
+    let metrics = metrics(1);
+    let row = crate::refusal::Refusal::HeadTimeout.row();
+    metrics.refused(&row, Direction::Inbound);
+    assert_eq!(row.flag, Flag::SI);
+    let text = metrics.render();
+    assert!(text.contains(r#"heddle_refusals_total{code="head-timeout",direction="inbound"} 1"#));
+}

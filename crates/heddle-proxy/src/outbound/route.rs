@@ -1,0 +1,155 @@
+//! Which rule takes a request, where it sends it, and which fault it gets: `heddle_logic` decides,
+//! with the snapshot's rules and this worker's randomness.
+
+use std::{borrow::Cow, sync::Arc};
+
+use heddle_logic::{
+    FaultPlan, Selected, fault,
+    route::{RequestView, pick_target},
+};
+use heddle_model::discovery::Provenance;
+use heddle_runtime::clock;
+use heddle_wire::http1::Request;
+use tokio::io::Interest;
+
+use super::destination::{Destination, Kind, port_plan};
+use crate::{
+    balancers::Candidates,
+    forward::Failure,
+    http::Client,
+    outcome::RequestOutcome,
+    refusal::{Flag, Refusal, Refused},
+    snapshot::PortPlan,
+    worker::Worker,
+};
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) candidates: Candidates,
+    /// What to inject first.
+    pub(super) fault: Option<FaultPlan>,
+    /// The rule that decided, in its plan.
+    rule: Option<(Arc<PortPlan>, usize)>,
+}
+
+impl Route {
+    fn to(candidates: Candidates) -> Self {
+        Self { candidates, fault: None, rule: None }
+    }
+
+    /// The rule that decided, for a refusal's text.
+    pub(super) fn rule(&self) -> Option<Provenance> {
+        let (plan, index) = self.rule.as_ref()?;
+        Some(plan.routes.rules().get(*index)?.provenance().clone())
+    }
+}
+
+/// Chooses where a request goes.
+///
+/// # Errors
+/// The refusal, with the rule it follows from.
+pub(super) async fn choose(
+    worker: &Worker,
+    destination: &Destination,
+    request: Request<'_>,
+) -> Result<Route, Refused> {
+    let (service, port) = match &destination.kind {
+        Kind::Service(service, port) => (service, *port),
+        Kind::Workload(upstream, _) | Kind::Outside(upstream) => {
+            return Ok(Route::to(Candidates::One(upstream.clone())));
+        }
+        Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
+    };
+    let plan = port_plan(worker, service, port).await?;
+    if plan.routes.rules().is_empty() {
+        return Ok(Route::to(Candidates::Cluster(Arc::clone(&plan.default))));
+    }
+    by_rule(worker, &plan, request)
+        .unwrap_or_else(|| Err(Refusal::NoRoute((**service).clone()).into()))
+}
+
+/// What the first rule that matches says; `None` if none does.
+fn by_rule(
+    worker: &Worker,
+    plan: &Arc<PortPlan>,
+    request: Request<'_>,
+) -> Option<Result<Route, Refused>> {
+    let rule = match plan.routes.select(&Matched { request, target: request.target() }) {
+        Selected::Rule(rule) => rule,
+        Selected::Default => {
+            return Some(Ok(Route::to(Candidates::Cluster(Arc::clone(&plan.default)))));
+        }
+        Selected::NoRoute => return None,
+    };
+    let fault = rule
+        .fault()
+        .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
+        .filter(|plan| *plan != FaultPlan::default());
+    let target = pick_target(rule.targets(), worker.random());
+    Some(match plan.http_cluster(rule.index(), target) {
+        Some(cluster) => Ok(Route {
+            candidates: Candidates::Cluster(Arc::clone(cluster)),
+            fault,
+            rule: Some((Arc::clone(plan), rule.index())),
+        }),
+        None => {
+            let what = rule.targets().get(target).and_then(|target| target.dangling.clone());
+            Err(Refused {
+                refusal: Refusal::DanglingTarget(what.unwrap_or_default()),
+                rule: Some(rule.provenance().clone()),
+            })
+        }
+    })
+}
+
+/// Delays for real, then aborts; what of it was decided with the route.
+///
+/// # Errors
+/// The abort, or a client that did not wait for the end of the delay.
+pub(super) async fn inject_fault(
+    client: &Client,
+    fault: &FaultPlan,
+    outcome: &RequestOutcome,
+) -> Result<(), Failure> {
+    if let Some(delay) = fault.delay {
+        outcome.flag(Flag::DI);
+        // Polled together: a client that resets its connection ends the delay.
+        tokio::select! {
+            () = clock::sleep(delay) => {}
+            _reset = client.stream.ready(Interest::ERROR) => return Err(Failure::ClientGone),
+        }
+    }
+    match fault.abort {
+        Some(status) => Err(Refusal::FaultAbort(status).into()),
+        None => Ok(()),
+    }
+}
+
+/// A request as matchers see it.
+struct Matched<'a> {
+    request: Request<'a>,
+    target: Cow<'a, str>,
+}
+
+impl RequestView for Matched<'_> {
+    fn method(&self) -> &str {
+        self.request.method()
+    }
+
+    fn target(&self) -> &str {
+        &self.target
+    }
+
+    fn authority(&self) -> &str {
+        self.request.authority()
+    }
+
+    fn scheme(&self) -> &str {
+        self.request.scheme()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.request.fields().joined(name)
+    }
+}

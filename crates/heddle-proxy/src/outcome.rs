@@ -1,0 +1,251 @@
+//! The one exit of every request and every connection: what is written down about it, exactly once.
+//!
+//! An outcome is begun with its request or connection and records when it is finished – or when it
+//! is dropped unfinished, because the client went away. Metrics are its first reader; access log
+//! and spans join here. It decides nothing.
+
+mod caller;
+
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    time::Instant,
+};
+
+use heddle_runtime::clock;
+use tokio::net::TcpStream;
+
+pub(crate) use self::caller::{Caller, Callers, HttpRecord, TcpRecord};
+use crate::{
+    metrics::{Direction, SeriesSet, ServiceLabels},
+    refusal::{Flag, Flags, Refusal, RefusalRow},
+    tcp::{End, Held, relay},
+    worker::Worker,
+};
+
+/// Under which labels something is counted.
+#[derive(Debug, Clone)]
+pub(crate) enum Counted {
+    /// An edge known in full.
+    Edge(Rc<SeriesSet>),
+    /// A call by somebody whose identity may still be on its way, to this service.
+    From(Rc<Caller>, Rc<ServiceLabels>),
+}
+
+/// One HTTP request, from its first byte to its response's last.
+#[derive(Debug)]
+pub(crate) struct RequestOutcome {
+    worker: Rc<Worker>,
+    counted: Counted,
+    begun: Instant,
+    /// When latency ended, if that was not just now: a tunnel's ends with its response head.
+    ended: Cell<Option<Instant>>,
+    status: Cell<u16>,
+    flags: Cell<Flags>,
+    request_bytes: Cell<u64>,
+    response_bytes: Cell<u64>,
+    finished: bool,
+}
+
+impl RequestOutcome {
+    /// A request whose first byte came at `begun`.
+    pub(crate) fn begin(worker: &Rc<Worker>, counted: Counted, begun: Instant) -> Self {
+        worker.shared.metrics.request_begun(worker.index);
+        Self {
+            worker: Rc::clone(worker),
+            counted,
+            begun,
+            ended: Cell::default(),
+            status: Cell::default(),
+            flags: Cell::default(),
+            request_bytes: Cell::default(),
+            response_bytes: Cell::default(),
+            finished: false,
+        }
+    }
+
+    /// Who is called is known now (better).
+    pub(crate) fn count_as(&mut self, counted: Counted) {
+        self.counted = counted;
+    }
+
+    pub(crate) fn flag(&self, flag: Flag) {
+        let mut flags = self.flags.get();
+        flags.set(flag);
+        self.flags.set(flags);
+    }
+
+    /// The status the client gets.
+    pub(crate) fn status(&self, status: u16) {
+        self.status.set(status);
+    }
+
+    /// Bytes of the request came from the client.
+    pub(crate) fn received(&self, bytes: u64) {
+        self.request_bytes.set(self.request_bytes.get() + bytes);
+    }
+
+    /// Bytes of the response went to the client.
+    pub(crate) fn sent(&self, bytes: u64) {
+        self.response_bytes.set(self.response_bytes.get() + bytes);
+    }
+
+    /// Has anything gone to the client?
+    pub(crate) fn has_sent(&self) -> bool {
+        self.response_bytes.get() > 0
+    }
+
+    /// Latency ends here: the response is complete, or its head is out and what follows is no HTTP.
+    pub(crate) fn ended(&self) -> Instant {
+        let now = clock::now();
+        self.ended.set(Some(now));
+        now
+    }
+
+    /// When the request began.
+    pub(crate) fn begun(&self) -> Instant {
+        self.begun
+    }
+
+    /// The mesh answers itself. Gives the row to answer with.
+    pub(crate) fn refuse(&self, direction: Direction, refusal: &Refusal) -> RefusalRow {
+        let row = refusal.row();
+        self.worker.shared.metrics.refused(&row, direction);
+        self.flag(row.flag);
+        self.status.set(row.status);
+        row
+    }
+
+    /// The response is complete, or as complete as it will be.
+    pub(crate) fn finish(mut self) {
+        self.finished = true;
+    }
+}
+
+impl Drop for RequestOutcome {
+    fn drop(&mut self) {
+        if !self.finished {
+            self.flag(Flag::DC);
+        }
+        let ended = self.ended.get().unwrap_or_else(clock::now);
+        let record = HttpRecord {
+            status: self.status.get(),
+            flags: self.flags.get(),
+            duration: ended.saturating_duration_since(self.begun),
+            request_bytes: self.request_bytes.get(),
+            response_bytes: self.response_bytes.get(),
+        };
+        match &self.counted {
+            Counted::Edge(set) => record.count(&self.worker, set),
+            Counted::From(caller, service) => caller.http(&self.worker, service, record),
+        }
+    }
+}
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(crate) struct TcpOutcome {
+    worker: Rc<Worker>,
+    counted: Counted,
+    flags: Flags,
+    /// Not yet written to a series.
+    open: TcpRecord,
+    /// Nothing moved yet and perhaps never will: not counted so far.
+    silent: bool,
+    finished: bool,
+}
+
+impl TcpOutcome {
+    /// A connection that is being relayed, or was refused.
+    pub(crate) fn begin(worker: &Rc<Worker>, counted: Counted) -> Self {
+        let mut outcome = Self::silent(worker, counted);
+        outcome.moved();
+        outcome
+    }
+
+    /// A connection whose client closed before it said anything: counted only if bytes move after
+    /// all. Most are connections that a caller's sidecar opened early and did not need, which no
+    /// application made; they may not appear as calls on one side only.
+    pub(crate) fn silent(worker: &Rc<Worker>, counted: Counted) -> Self {
+        Self {
+            worker: Rc::clone(worker),
+            counted,
+            flags: Flags::default(),
+            open: TcpRecord { opened: 1, ..TcpRecord::default() },
+            silent: true,
+            finished: false,
+        }
+    }
+
+    /// What is open is worth a record.
+    fn moved(&mut self) {
+        self.silent = false;
+        self.flush();
+    }
+
+    /// Bytes went to the client. Written to the series at once, so never later than every 5 s.
+    fn sent(&mut self, bytes: u64) {
+        self.open.sent += bytes;
+        self.moved();
+    }
+
+    /// Bytes came from the client.
+    fn received(&mut self, bytes: u64) {
+        self.open.received += bytes;
+        self.moved();
+    }
+
+    /// Relays until both sides are done, counting as it goes, and records.
+    pub(crate) async fn relay(self, client: &mut TcpStream, upstream: &mut TcpStream, held: Held) {
+        let outcome = RefCell::new(self);
+        let received = |bytes| outcome.borrow_mut().received(bytes);
+        let sent = |bytes| outcome.borrow_mut().sent(bytes);
+        let end = relay(client, upstream, held, &received, &sent).await;
+        let mut outcome = outcome.into_inner();
+        match end {
+            End::Closed => {}
+            End::ClientReset => outcome.flags.set(Flag::DC),
+            End::UpstreamReset => outcome.flags.set(Flag::UC),
+        }
+        outcome.finished = true;
+    }
+
+    /// The mesh refuses the connection.
+    pub(crate) fn refuse(mut self, direction: Direction, refusal: &Refusal) {
+        let row = refusal.row();
+        self.worker.shared.metrics.refused(&row, direction);
+        self.flags.set(row.flag);
+        self.moved();
+        self.finished = true;
+    }
+
+    /// Writes what is known if the series is; else keeps it for later.
+    fn flush(&mut self) {
+        let set = match &self.counted {
+            Counted::Edge(set) => Rc::clone(set),
+            Counted::From(caller, service) => match caller.set(&self.worker, service) {
+                Some(set) => set,
+                None => return,
+            },
+        };
+        std::mem::take(&mut self.open).count(&self.worker, &set);
+        self.counted = Counted::Edge(set);
+    }
+}
+
+impl Drop for TcpOutcome {
+    fn drop(&mut self) {
+        if self.silent {
+            return;
+        }
+        if !self.finished {
+            self.flags.set(Flag::DC);
+        }
+        // Bytes and opening are counted without flags, since those are known only now.
+        let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };
+        match &self.counted {
+            Counted::Edge(set) => record.count(&self.worker, set),
+            Counted::From(caller, service) => caller.tcp(&self.worker, service, record),
+        }
+    }
+}

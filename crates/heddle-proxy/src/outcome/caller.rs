@@ -1,0 +1,232 @@
+//! Who calls this workload: found by address beside the request, never in its way.
+//!
+//! The look-up starts at accept. Requests that end before it does leave their records here; they
+//! are counted when the answer comes, or as from an unknown caller when it does not.
+
+use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+
+use hashbrown::HashMap;
+use heddle_model::discovery::WorkloadInfo;
+use heddle_runtime::{clock, task};
+
+use crate::{
+    limits::{PEER_WAIT, PEERS_CACHED, RECORDS_WAITING},
+    metrics::{Edge, Reporter, SeriesSet, ServiceLabels},
+    refusal::Flags,
+    snapshot::AddressOwner,
+    worker::Worker,
+};
+
+/// What is recorded about a finished request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HttpRecord {
+    pub(crate) status: u16,
+    pub(crate) flags: Flags,
+    pub(crate) duration: Duration,
+    pub(crate) request_bytes: u64,
+    pub(crate) response_bytes: u64,
+}
+
+impl HttpRecord {
+    /// Counts it; the request has ended then.
+    pub(super) fn count(&self, worker: &Worker, set: &SeriesSet) {
+        set.http(&worker.shared.metrics, (self.status, self.flags), |series| {
+            series.record(self.duration, self.request_bytes, self.response_bytes);
+        });
+        worker.shared.metrics.request_ended(worker.index);
+    }
+}
+
+/// What is recorded about a connection, in one go or piece by piece.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct TcpRecord {
+    pub(crate) opened: u64,
+    pub(crate) closed: u64,
+    /// Of the closing.
+    pub(crate) flags: Flags,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+}
+
+impl TcpRecord {
+    pub(super) fn count(&self, worker: &Worker, set: &SeriesSet) {
+        let series = set.tcp(&worker.shared.metrics, Flags::default());
+        series.opened.add(self.opened);
+        series.sent.add(self.sent);
+        series.received.add(self.received);
+        if self.closed > 0 {
+            set.tcp(&worker.shared.metrics, self.flags).closed.add(self.closed);
+        }
+    }
+}
+
+/// Somebody who calls this workload.
+#[derive(Debug)]
+pub(crate) struct Caller {
+    identity: RefCell<Identity>,
+    sets: RefCell<Vec<(Rc<ServiceLabels>, Rc<SeriesSet>)>>,
+    waiting: RefCell<Vec<(Rc<ServiceLabels>, Waiting)>>,
+}
+
+#[derive(Debug, Clone)]
+enum Identity {
+    Pending,
+    Known(Option<Arc<WorkloadInfo>>),
+}
+
+#[derive(Debug)]
+enum Waiting {
+    Http(HttpRecord),
+    Tcp(TcpRecord),
+}
+
+impl Caller {
+    fn new(identity: Identity) -> Rc<Self> {
+        Rc::new(Self {
+            identity: RefCell::new(identity),
+            sets: RefCell::default(),
+            waiting: RefCell::default(),
+        })
+    }
+
+    /// The series of calls to `service`; `None` while the identity is on its way.
+    pub(super) fn set(
+        &self,
+        worker: &Worker,
+        service: &Rc<ServiceLabels>,
+    ) -> Option<Rc<SeriesSet>> {
+        match &*self.identity.borrow() {
+            Identity::Pending => None,
+            Identity::Known(peer) => Some(self.set_of(worker, service, peer.as_ref())),
+        }
+    }
+
+    pub(super) fn http(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: HttpRecord) {
+        self.count_or_keep(worker, service, Waiting::Http(record));
+    }
+
+    pub(super) fn tcp(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: TcpRecord) {
+        self.count_or_keep(worker, service, Waiting::Tcp(record));
+    }
+
+    fn count_or_keep(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: Waiting) {
+        if let Some(set) = self.set(worker, service) {
+            return count(worker, &set, &record);
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() < RECORDS_WAITING {
+            waiting.push((Rc::clone(service), record));
+        } else {
+            count(worker, &unknown(worker, service), &record);
+        }
+    }
+
+    /// The answer came, or will not come.
+    fn resolve(&self, worker: &Worker, peer: Option<Arc<WorkloadInfo>>) {
+        *self.identity.borrow_mut() = Identity::Known(peer.clone());
+        for (service, record) in self.waiting.take() {
+            count(worker, &self.set_of(worker, &service, peer.as_ref()), &record);
+        }
+    }
+
+    fn set_of(
+        &self,
+        worker: &Worker,
+        service: &Rc<ServiceLabels>,
+        peer: Option<&Arc<WorkloadInfo>>,
+    ) -> Rc<SeriesSet> {
+        let mut sets = self.sets.borrow_mut();
+        let found = sets.iter().find(|(one, _)| Rc::ptr_eq(one, service) || one == service);
+        if let Some((_, set)) = found {
+            return Rc::clone(set);
+        }
+        let edge = Edge {
+            reporter: Reporter::Destination,
+            peer: peer.cloned(),
+            service: ServiceLabels::clone(service),
+        };
+        let set = Rc::new(SeriesSet::new(edge, worker.index));
+        sets.push((Rc::clone(service), Rc::clone(&set)));
+        set
+    }
+}
+
+fn count(worker: &Worker, set: &SeriesSet, record: &Waiting) {
+    match record {
+        Waiting::Http(record) => record.count(worker, set),
+        Waiting::Tcp(record) => record.count(worker, set),
+    }
+}
+
+fn unknown(worker: &Worker, service: &Rc<ServiceLabels>) -> SeriesSet {
+    let edge = Edge {
+        reporter: Reporter::Destination,
+        peer: None,
+        service: ServiceLabels::clone(service),
+    };
+    SeriesSet::new(edge, worker.index)
+}
+
+/// Callers by address, so that a new connection of a known caller finds its series.
+#[derive(Debug, Default)]
+pub(crate) struct Callers(RefCell<HashMap<IpAddr, Rc<Caller>>>);
+
+impl Callers {
+    /// Who calls from `ip`. Starts a look-up if the snapshot does not know; never waits for it.
+    pub(crate) fn at(worker: &Rc<Worker>, ip: IpAddr) -> Rc<Caller> {
+        let known = worker.callers.0.borrow().get(&ip).cloned();
+        let snapshot = worker.shared.snapshot.load();
+        let told = snapshot.address(ip.to_canonical()).map(|owner| match owner {
+            AddressOwner::Workload(workload) => Some(Arc::clone(workload)),
+            AddressOwner::Service(_) | AddressOwner::NotKnown => None,
+        });
+        if let Some(caller) = known.filter(|caller| caller.still(told.as_ref())) {
+            return caller;
+        }
+        let caller = match told {
+            Some(peer) => Caller::new(Identity::Known(peer)),
+            None => {
+                let caller = Caller::new(Identity::Pending);
+                task::spawn_contained("caller", look_up(Rc::clone(worker), Rc::clone(&caller), ip));
+                caller
+            }
+        };
+        worker.callers.keep(ip, &caller);
+        caller
+    }
+
+    /// The workload itself, calling itself.
+    pub(crate) fn own(worker: &Worker) -> Rc<Caller> {
+        Caller::new(Identity::Known(Some(Arc::clone(&worker.own))))
+    }
+
+    fn keep(&self, ip: IpAddr, caller: &Rc<Caller>) {
+        let mut callers = self.0.borrow_mut();
+        if callers.len() >= PEERS_CACHED {
+            // Connections keep what they hold; the rest is found again at their next accept.
+            callers.clear();
+        }
+        callers.insert(ip, Rc::clone(caller));
+    }
+}
+
+impl Caller {
+    /// Does the snapshot say the same as this caller was told? An address may change its owner.
+    fn still(&self, told: Option<&Option<Arc<WorkloadInfo>>>) -> bool {
+        match (&*self.identity.borrow(), told) {
+            (Identity::Pending, None) => true,
+            (Identity::Known(Some(a)), Some(Some(b))) => Arc::ptr_eq(a, b) || a == b,
+            (Identity::Known(None), Some(None)) => true,
+            _ => false,
+        }
+    }
+}
+
+async fn look_up(worker: Rc<Worker>, caller: Rc<Caller>, ip: IpAddr) {
+    let answer = clock::within(PEER_WAIT, worker.shared.lookup.address(ip)).await;
+    let peer = match answer {
+        Some(Ok(AddressOwner::Workload(workload))) => Some(workload),
+        _ => None,
+    };
+    caller.resolve(&worker, peer);
+}

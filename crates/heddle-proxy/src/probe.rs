@@ -1,0 +1,167 @@
+//! Proves the redirection before the sidecar says that it is ready: an unmarked connection to the
+//! workload's own health port arrives at our outbound listener, a marked one at the health port.
+//!
+//! Rules that are missing would send traffic past the mesh, rules that catch our own sockets would
+//! send it in circles; both must be known before the application starts.
+
+use std::{
+    collections::BTreeSet,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use heddle_runtime::{clock, net};
+use heddle_wire::local::proxy_config::PORT_HEALTH;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+    sync::Notify,
+};
+
+use crate::Shared;
+
+/// Limit of one attempt.
+const ATTEMPT_WAIT: Duration = Duration::from_secs(1);
+
+/// What the workers tell the prober: which of its connections they accepted.
+#[derive(Debug, Default)]
+pub struct CaptureProbe {
+    /// Source ports of probing connections under way.
+    expected: Mutex<BTreeSet<u16>>,
+    seen: Notify,
+}
+
+/// What is wrong with the redirection.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// A connection without the mark went past us.
+    #[error(
+        "a connection to {0} was not captured: the redirection rules of this network namespace are missing or changed"
+    )]
+    NotCaptured(SocketAddr),
+    /// Our own marked connection was captured.
+    #[error("a marked connection to {target} did not escape the redirection: {reason}")]
+    NotEscaped {
+        /// Where to.
+        target: SocketAddr,
+        /// What happened instead.
+        reason: String,
+    },
+    /// No connection could be begun.
+    #[error("no probing connection to {target}: {source}")]
+    Io {
+        /// Where to.
+        target: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl CaptureProbe {
+    /// Is this accepted outbound connection the prober's? Then it is to be closed, not counted.
+    #[must_use]
+    pub fn take(&self, original: SocketAddr, peer: SocketAddr) -> bool {
+        if original.port() != PORT_HEALTH {
+            return false;
+        }
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = expected.remove(&peer.port());
+        if ours {
+            self.seen.notify_one();
+        }
+        ours
+    }
+}
+
+/// Probes the workload's IPv4 address, and its IPv6 address where that is in use.
+///
+/// # Errors
+/// [`ProbeError`]: not ready yet, or never.
+pub(crate) async fn probe(shared: &Shared) -> Result<(), ProbeError> {
+    let Some(mark) = shared.mark() else { return Ok(()) };
+    capture(shared, IpAddr::V4(shared.config.ipv4)).await?;
+    escape(IpAddr::V4(shared.config.ipv4), mark).await?;
+    match capture(shared, IpAddr::V6(shared.config.ipv6)).await {
+        Err(ProbeError::Io { target, source }) => {
+            tracing::debug!(%target, %source, "no IPv6 here: its redirection is not probed");
+            Ok(())
+        }
+        Err(error) => Err(error),
+        Ok(()) => escape(IpAddr::V6(shared.config.ipv6), mark).await,
+    }
+}
+
+/// An unmarked connection must arrive at a worker.
+async fn capture(shared: &Shared, ip: IpAddr) -> Result<(), ProbeError> {
+    let target = SocketAddr::new(ip, PORT_HEALTH);
+    let failed = |source| ProbeError::Io { target, source };
+    // Bound first: the worker may see the connection before `connect` has returned here.
+    let (socket, port) = bound_socket(ip).map_err(failed)?;
+    let probe = &shared.probe;
+    probe.expected.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+    let connected = clock::within(ATTEMPT_WAIT, socket.connect(target)).await;
+    let result = match connected {
+        Some(Ok(_stream)) => match clock::within(ATTEMPT_WAIT, probe.seen.notified()).await {
+            Some(()) => Ok(()),
+            None => Err(ProbeError::NotCaptured(target)),
+        },
+        Some(Err(source)) => Err(failed(source)),
+        None => Err(ProbeError::NotCaptured(target)),
+    };
+    probe.expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
+    result
+}
+
+/// A socket without the mark, and its port.
+fn bound_socket(ip: IpAddr) -> io::Result<(TcpSocket, u16)> {
+    let socket = if ip.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(SocketAddr::new(ip, 0))?;
+    let port = socket.local_addr()?.port();
+    Ok((socket, port))
+}
+
+/// A marked connection must arrive at our health port.
+async fn escape(ip: IpAddr, mark: u32) -> Result<(), ProbeError> {
+    let target = SocketAddr::new(ip, PORT_HEALTH);
+    let failed = |reason: String| ProbeError::NotEscaped { target, reason };
+    let asked = async {
+        let stream = net::connect_tcp(target, Some(mark)).await?;
+        ask_health(stream).await
+    };
+    match clock::within(ATTEMPT_WAIT, asked).await {
+        Some(Ok(true)) => Ok(()),
+        Some(Ok(false)) => Err(failed("something else answered".into())),
+        Some(Err(error)) => Err(failed(error.to_string())),
+        None => Err(failed("no answer".into())),
+    }
+}
+
+/// Asks the health port; true if it is ours that answers, ready or not.
+async fn ask_health(mut stream: TcpStream) -> io::Result<bool> {
+    stream
+        .write_all(b"GET /healthz/ready HTTP/1.1\r\nhost: probe\r\nconnection: close\r\n\r\n")
+        .await?;
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await?;
+    Ok(&answer == b"HTTP/1.1 200" || &answer == b"HTTP/1.1 503")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_probers_own_connection_is_taken_and_only_once() {
+        let probe = CaptureProbe::default();
+        probe.expected.lock().unwrap().insert(40_000);
+        let health: SocketAddr = "240.241.0.10:15021".parse().unwrap();
+        let web: SocketAddr = "240.241.0.10:80".parse().unwrap();
+        let peer = |port| SocketAddr::from(([240, 241, 0, 10], port));
+        assert!(!probe.take(web, peer(40_000)));
+        assert!(!probe.take(health, peer(40_001)));
+        assert!(probe.take(health, peer(40_000)));
+        assert!(!probe.take(health, peer(40_000)));
+    }
+}

@@ -1,0 +1,294 @@
+//! What a connection speaks: as declared, else by the first bytes of either side. No timer decides;
+//! time only decides when to dial, and when to stop waiting for a client that says nothing.
+
+use std::{future::Future, io, pin::Pin, time::Instant};
+
+use heddle_model::Protocol;
+use heddle_runtime::clock;
+use heddle_wire::detect::{Detector, Verdict as Content};
+use tokio::net::TcpStream;
+
+use crate::{
+    balancers::Attempt,
+    limits::{EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT, REFUSAL_GRACE},
+    refusal::Refused,
+    worker::buffers::{Buffer, Lent, read_input},
+};
+
+/// What a connection is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// HTTP/1.
+    Http,
+    /// HTTP/2, relayed as TCP.
+    Http2,
+    /// TLS, relayed as TCP.
+    Tls,
+    /// Anything else, relayed as TCP.
+    Tcp,
+    /// A beginning that never became a request line in time; relayed as TCP.
+    Undecided,
+}
+
+impl Verdict {
+    /// All, in the order of their indexes.
+    pub const ALL: [Self; 5] = [Self::Http, Self::Http2, Self::Tls, Self::Tcp, Self::Undecided];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Http2 => "http2",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+            Self::Undecided => "undecided",
+        }
+    }
+}
+
+/// Why it is taken for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The port's protocol was declared.
+    Declared,
+    /// The client's first bytes.
+    ClientBytes,
+    /// The server spoke (or closed) first.
+    ServerFirst,
+    /// The client closed before it had said what it speaks.
+    ClientClosed,
+    /// The head limit ended the waiting.
+    HeadLimit,
+}
+
+impl Reason {
+    /// All, in the order of their indexes.
+    pub const ALL: [Self; 5] =
+        [Self::Declared, Self::ClientBytes, Self::ServerFirst, Self::ClientClosed, Self::HeadLimit];
+
+    /// The label's value.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Declared => "declared",
+            Self::ClientBytes => "client-bytes",
+            Self::ServerFirst => "server-first",
+            Self::ClientClosed => "client-closed",
+            Self::HeadLimit => "head-limit",
+        }
+    }
+}
+
+/// A connection opened before the protocol was known.
+#[derive(Debug)]
+pub(crate) struct Early {
+    pub(crate) attempt: Attempt,
+    pub(crate) stream: TcpStream,
+}
+
+/// When to dial on an undeclared port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dial {
+    /// At once: the server may speak first.
+    Now,
+    /// When the client has been silent for a while: this port has answered HTTP before.
+    AfterSilence,
+    /// Not before the protocol is known: declared HTTP.
+    Never,
+}
+
+/// What is known before the first byte.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known {
+    pub(crate) declared: Protocol,
+    pub(crate) dial: Dial,
+    /// Do HTTP rules apply here? Then an undecided client gets 408 instead of a relay.
+    pub(crate) http_rules: bool,
+}
+
+/// What a connection turned out to be.
+#[derive(Debug)]
+pub(crate) enum Decided {
+    /// HTTP/1; `early` may be of use to the first request.
+    Http { reason: Reason, held: Option<Lent<Buffer>>, early: Option<Early> },
+    /// To be relayed; a connection to relay to, or why there is none.
+    Relay {
+        verdict: Verdict,
+        reason: Reason,
+        held: Option<Lent<Buffer>>,
+        to: Result<Early, Refused>,
+    },
+    /// A request head that did not come in time, where rules for HTTP forbid to relay it.
+    HeadTimeout,
+    /// Nobody to connect to, and the client stayed silent: reset, as without a mesh.
+    Unserved(Refused),
+    /// The client is gone, or was idle for too long.
+    Gone,
+}
+
+/// Waits for the first bytes of either side and decides. `dial` connects where TCP rules say.
+pub(crate) async fn decide(
+    client: &mut TcpStream,
+    known: Known,
+    mut dial: Pin<&mut impl Future<Output = Result<Early, Refused>>>,
+) -> Decided {
+    if !matches!(known.declared, Protocol::Undeclared | Protocol::Http) {
+        let verdict = declared_verdict(known.declared);
+        return Decided::Relay { verdict, reason: Reason::Declared, held: None, to: dial.await };
+    }
+    let mut wait = Wait::new(known);
+    let (mut held, mut early) = (None, None);
+    let event = loop {
+        let step = tokio::select! {
+            biased;
+            read = read_input(client, &mut held) => wait.client_bytes(read, held.as_ref()),
+            result = dial.as_mut(), if wait.dialling && early.is_none() => {
+                wait.dialled(&result);
+                early = Some(result);
+                None
+            }
+            () = server_speaks(early.as_ref()) => {
+                Some(Event::Relay(Verdict::Tcp, Reason::ServerFirst))
+            }
+            () = clock::sleep_until(wait.deadline()) => wait.deadline_passed(),
+        };
+        if let Some(event) = step {
+            break event;
+        }
+    };
+    match (event, early) {
+        (Event::Gone, _) => Decided::Gone,
+        (Event::HeadTimeout, _) => Decided::HeadTimeout,
+        (Event::Http(reason), early) => {
+            Decided::Http { reason, held, early: early.and_then(Result::ok) }
+        }
+        (Event::Unserved, Some(Err(refused))) => Decided::Unserved(refused),
+        (Event::Unserved, _) => Decided::Gone,
+        (Event::Relay(verdict, reason), Some(to)) => Decided::Relay { verdict, reason, held, to },
+        (Event::Relay(verdict, reason), None) => {
+            Decided::Relay { verdict, reason, held, to: dial.await }
+        }
+    }
+}
+
+fn declared_verdict(declared: Protocol) -> Verdict {
+    match declared {
+        Protocol::Http2 | Protocol::Grpc => Verdict::Http2,
+        Protocol::Tls => Verdict::Tls,
+        Protocol::Tcp | Protocol::Http | Protocol::Undeclared => Verdict::Tcp,
+    }
+}
+
+/// What ends the waiting.
+#[derive(Debug, Clone, Copy)]
+enum Event {
+    Http(Reason),
+    Relay(Verdict, Reason),
+    HeadTimeout,
+    Unserved,
+    Gone,
+}
+
+/// State of the waiting.
+struct Wait {
+    known: Known,
+    begun: Instant,
+    first_byte: Option<Instant>,
+    detector: Detector,
+    dialling: bool,
+    dial_failed: Option<Instant>,
+}
+
+impl Wait {
+    fn new(known: Known) -> Self {
+        Self {
+            known,
+            begun: clock::now(),
+            first_byte: None,
+            detector: Detector::new(),
+            dialling: known.dial == Dial::Now,
+            dial_failed: None,
+        }
+    }
+
+    /// The client sent something or closed; `None` while that decides nothing.
+    fn client_bytes(
+        &mut self,
+        read: io::Result<usize>,
+        held: Option<&Lent<Buffer>>,
+    ) -> Option<Event> {
+        let declared = self.known.declared == Protocol::Http;
+        match read {
+            // Nothing to answer, and nothing to relay on a port that speaks HTTP.
+            Ok(0) if declared => Some(Event::Gone),
+            Ok(0) => Some(Event::Relay(Verdict::Tcp, Reason::ClientClosed)),
+            Ok(_) => {
+                self.first_byte.get_or_insert_with(clock::now);
+                self.look(held.map_or(&[], |held| held.filled()))
+            }
+            Err(_) => Some(Event::Gone),
+        }
+    }
+
+    fn look(&mut self, bytes: &[u8]) -> Option<Event> {
+        let declared = self.known.declared == Protocol::Http;
+        match self.detector.look(bytes) {
+            Content::NeedMore => None,
+            Content::Http1 if declared => Some(Event::Http(Reason::Declared)),
+            Content::Http1 => Some(Event::Http(Reason::ClientBytes)),
+            Content::Http2Preface => Some(Event::Relay(Verdict::Http2, Reason::ClientBytes)),
+            Content::Tls => Some(Event::Relay(Verdict::Tls, Reason::ClientBytes)),
+            // Declared HTTP that is none is refused as such by the codec.
+            Content::Tcp if declared => Some(Event::Http(Reason::Declared)),
+            Content::Tcp => Some(Event::Relay(Verdict::Tcp, Reason::ClientBytes)),
+        }
+    }
+
+    fn dialled(&mut self, result: &Result<Early, Refused>) {
+        if result.is_err() {
+            self.dial_failed = Some(clock::now());
+        }
+    }
+
+    /// The next moment at which waiting longer makes no sense, or dialling does.
+    fn deadline(&self) -> Instant {
+        match (self.first_byte, self.dial_failed) {
+            (Some(first_byte), _) => first_byte + HEAD_READ_TIMEOUT,
+            (None, Some(failed)) => failed + REFUSAL_GRACE,
+            (None, None) if self.known.dial == Dial::AfterSilence && !self.dialling => {
+                self.begun + EARLY_DIAL_SILENCE
+            }
+            (None, None) => self.begun + OUTBOUND_IDLE_TIMEOUT,
+        }
+    }
+
+    fn deadline_passed(&mut self) -> Option<Event> {
+        let http = self.known.http_rules || self.known.declared == Protocol::Http;
+        match (self.first_byte, self.dial_failed) {
+            (Some(_), _) if http => Some(Event::HeadTimeout),
+            (Some(_), _) => Some(Event::Relay(Verdict::Undecided, Reason::HeadLimit)),
+            (None, Some(_)) => Some(Event::Unserved),
+            (None, None) if self.known.dial == Dial::AfterSilence && !self.dialling => {
+                self.dialling = true;
+                None
+            }
+            // A server that speaks first may take its time; a client of HTTP may not for ever.
+            (None, None) if self.known.declared == Protocol::Undeclared && self.dialling => {
+                self.begun = clock::now();
+                None
+            }
+            (None, None) => Some(Event::Gone),
+        }
+    }
+}
+
+/// Ends when the server sent something or closed.
+async fn server_speaks(early: Option<&Result<Early, Refused>>) {
+    match early {
+        Some(Ok(early)) => {
+            let _spoke_or_gone = early.stream.peek(&mut [0]).await;
+        }
+        _ => std::future::pending().await,
+    }
+}

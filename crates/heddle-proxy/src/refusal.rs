@@ -1,0 +1,320 @@
+//! Every reply the mesh makes itself: one enum, one table.
+//!
+//! A [`Refusal`] says why; [`Refusal::row`] gives everything that follows from it: HTTP status, gRPC
+//! code, Envoy's response flag, metric label, log level and text. It writes no bytes: `http` turns
+//! it into a reply, `tcp` into a reset.
+
+use std::{borrow::Cow, fmt, net::IpAddr};
+
+use heddle_model::{ServiceName, discovery::Provenance};
+use heddle_wire::http1::HeadError;
+use tracing::Level;
+
+/// Why the mesh refused a request or a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client's bytes are no HTTP request, or one that could be read in two ways.
+    BadRequest(Cow<'static, str>),
+    /// A request of another version than HTTP/1.0 and HTTP/1.1.
+    BadVersion,
+    /// A request head beyond the size or field limit; the text names the limit.
+    HeadTooLarge(Cow<'static, str>),
+    /// A request head not complete in time.
+    HeadTimeout,
+    /// The service has HTTP rules and none of them matches.
+    NoRoute(ServiceName),
+    /// The chosen target names something absent; the text says what.
+    DanglingTarget(String),
+    /// Nobody behind this service is ready.
+    NoEndpoints(ServiceName),
+    /// The service has no such port.
+    PortNotDeclared(ServiceName, u16),
+    /// A virtual address of this mesh that no service has.
+    UnknownAddress(IpAddr),
+    /// No connection to any endpoint tried; the text holds the last error.
+    ConnectFailed(String),
+    /// The endpoint closed or reset before it answered, and the request may not be sent again.
+    UpstreamReset,
+    /// The endpoint's answer is no HTTP, or one that could be read in two ways.
+    BadResponse(Cow<'static, str>),
+    /// A fault rule ended the request with this status.
+    FaultAbort(u16),
+    /// A virtual address of this mesh that the control plane did not explain in time.
+    DiscoveryTimeout(String),
+    /// A destination outside the mesh could not be reached; the text holds the error.
+    OutsideUnreachable(String),
+    /// This workload's own application does not accept connections on the port.
+    ApplicationUnreachable(u16, String),
+    /// Too many connections; the text names the limit.
+    ConnectionLimit(&'static str),
+    /// Somebody connected to the sidecar's own listener instead of through it.
+    OwnListener,
+}
+
+/// All that follows from a [`Refusal`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusalRow {
+    /// Stable code: in the header, the log and the metric.
+    pub code: &'static str,
+    /// HTTP status of the reply.
+    pub status: u16,
+    /// gRPC status of the reply where the request was gRPC.
+    pub grpc: u8,
+    /// Envoy's response flag.
+    pub flag: Flag,
+    /// Level of the log line: `warn` where an operator should look, else `debug`.
+    pub level: Level,
+    /// What happened and what to do, for people.
+    pub text: Cow<'static, str>,
+}
+
+/// Every code of the table, in the order of the variants: the values of the metric label `code`.
+pub const REFUSAL_CODES: [&str; 18] = [
+    "bad-request",
+    "bad-version",
+    "head-too-large",
+    "head-timeout",
+    "no-route",
+    "dangling-target",
+    "no-endpoints",
+    "port-not-declared",
+    "unknown-address",
+    "connect-failed",
+    "upstream-reset",
+    "bad-response",
+    "fault-abort",
+    "discovery-timeout",
+    "outside-unreachable",
+    "application-unreachable",
+    "connection-limit",
+    "own-listener",
+];
+
+impl Refusal {
+    /// The table.
+    #[must_use]
+    #[rustfmt::skip] // one row, one look
+    pub fn row(&self) -> RefusalRow {
+        use Level as L;
+        match self {
+            Self::BadRequest(what) => row("bad-request", 400, 3, Flag::DPE, L::DEBUG,
+                format!("not a request this mesh can pass on: {what}")),
+            Self::BadVersion => row("bad-version", 505, 12, Flag::DPE, L::DEBUG,
+                "the version is neither HTTP/1.0 nor HTTP/1.1"),
+            Self::HeadTooLarge(what) => row("head-too-large", 431, 8, Flag::DPE, L::DEBUG,
+                format!("the request head is too large: {what}")),
+            Self::HeadTimeout => row("head-timeout", 408, 4, Flag::SI, L::DEBUG,
+                "the request head did not end within 10 s"),
+            Self::NoRoute(service) => row("no-route", 404, 12, Flag::NR, L::DEBUG,
+                format!("no HTTP rule of {service} matches this request")),
+            Self::DanglingTarget(what) => row("dangling-target", 503, 14, Flag::NC, L::WARN,
+                format!("the rule's target does not exist: {what}")),
+            Self::NoEndpoints(service) => row("no-endpoints", 503, 14, Flag::UH, L::WARN,
+                format!("no workload behind {service} is ready")),
+            Self::PortNotDeclared(service, port) => row("port-not-declared", 503, 14, Flag::NR, L::WARN,
+                format!("{service} has no port {port}; `heddle run --port {port}` would declare it")),
+            Self::UnknownAddress(ip) => row("unknown-address", 503, 14, Flag::NR, L::WARN,
+                format!("no service of this mesh has the address {ip}")),
+            Self::ConnectFailed(error) => row("connect-failed", 503, 14, Flag::UF, L::WARN,
+                format!("no endpoint accepted a connection: {error}")),
+            Self::UpstreamReset => row("upstream-reset", 503, 14, Flag::UC, L::WARN,
+                "the endpoint closed the connection before it answered, and this request may not be sent twice"),
+            Self::BadResponse(what) => row("bad-response", 502, 14, Flag::UPE, L::WARN,
+                format!("the endpoint's answer cannot be passed on: {what}")),
+            Self::FaultAbort(status) => row("fault-abort", *status, grpc_of_http(*status), Flag::FI, L::DEBUG,
+                "a fault rule ended this request"),
+            Self::DiscoveryTimeout(what) => row("discovery-timeout", 503, 14, Flag::NC, L::WARN,
+                format!("the control plane did not answer for {what}; is `heddle control` running?")),
+            Self::OutsideUnreachable(error) => row("outside-unreachable", 503, 14, Flag::UF, L::DEBUG,
+                format!("the destination outside the mesh was not reached: {error}")),
+            Self::ApplicationUnreachable(port, error) => row("application-unreachable", 503, 14, Flag::UF, L::WARN,
+                format!("the application does not accept connections on port {port}: {error}")),
+            Self::ConnectionLimit(which) => row("connection-limit", 503, 8, Flag::OM, L::WARN,
+                format!("too many open connections: {which}")),
+            Self::OwnListener => row("own-listener", 404, 12, Flag::NR, L::WARN,
+                "this is a port of the sidecar itself, not of a service"),
+        }
+    }
+}
+
+impl From<HeadError> for Refusal {
+    fn from(error: HeadError) -> Self {
+        match error.status() {
+            431 => Self::HeadTooLarge(error.to_string().into()),
+            505 => Self::BadVersion,
+            _ => Self::BadRequest(error.to_string().into()),
+        }
+    }
+}
+
+/// A refusal with the rule it follows from, if one does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) refusal: Refusal,
+    pub(crate) rule: Option<Provenance>,
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, rule: None }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let row = self.row();
+        write!(f, "{}: {}", row.code, row.text)
+    }
+}
+
+fn row(
+    code: &'static str,
+    status: u16,
+    grpc: u8,
+    flag: Flag,
+    level: Level,
+    text: impl Into<Cow<'static, str>>,
+) -> RefusalRow {
+    RefusalRow { code, status, grpc, flag, level, text: text.into() }
+}
+
+/// gRPC's own mapping of HTTP statuses (grpc/doc/http-grpc-status-mapping.md).
+fn grpc_of_http(status: u16) -> u8 {
+    match status {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502..=504 => 14,
+        _ => 2,
+    }
+}
+
+/// One of Envoy's response flags, as used in the label `response_flags`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flag(u16, &'static str);
+
+impl Flag {
+    /// No healthy upstream.
+    pub const UH: Self = Self(1, "UH");
+    /// Upstream connection failure.
+    pub const UF: Self = Self(1 << 1, "UF");
+    /// Upstream connection ended before the answer did.
+    pub const UC: Self = Self(1 << 2, "UC");
+    /// No route.
+    pub const NR: Self = Self(1 << 3, "NR");
+    /// Delay injected.
+    pub const DI: Self = Self(1 << 4, "DI");
+    /// Fault (abort) injected.
+    pub const FI: Self = Self(1 << 5, "FI");
+    /// Downstream (the client) went away.
+    pub const DC: Self = Self(1 << 6, "DC");
+    /// Attempts used up.
+    pub const URX: Self = Self(1 << 7, "URX");
+    /// Idle or head timeout of the client.
+    pub const SI: Self = Self(1 << 8, "SI");
+    /// Downstream protocol error.
+    pub const DPE: Self = Self(1 << 9, "DPE");
+    /// Upstream protocol error.
+    pub const UPE: Self = Self(1 << 10, "UPE");
+    /// No cluster: the rule names something absent.
+    pub const NC: Self = Self(1 << 11, "NC");
+    /// A limit of the sidecar's was reached.
+    pub const OM: Self = Self(1 << 12, "OM");
+
+    const ALL: [Self; 13] = [
+        Self::UH,
+        Self::UF,
+        Self::UC,
+        Self::NR,
+        Self::DI,
+        Self::FI,
+        Self::DC,
+        Self::URX,
+        Self::SI,
+        Self::DPE,
+        Self::UPE,
+        Self::NC,
+        Self::OM,
+    ];
+
+    /// The short name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.1
+    }
+}
+
+/// A set of [`Flag`]s. Displayed as Envoy does: joined by `,`, or `-` for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// Adds a flag.
+    pub fn set(&mut self, flag: Flag) {
+        self.0 |= flag.0;
+    }
+
+    /// Is the flag in the set?
+    #[must_use]
+    pub const fn has(self, flag: Flag) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    /// The set as a number, for look-ups.
+    #[must_use]
+    pub(crate) const fn bits(self) -> u16 {
+        self.0
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for flag in Flag::ALL.into_iter().filter(|flag| self.has(*flag)) {
+            write!(f, "{between}{}", flag.1)?;
+            between = ",";
+        }
+        if between.is_empty() { f.write_str("-") } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_its_code_in_the_list_of_codes() {
+        let service = ServiceName::new("reviews", "default").unwrap();
+        let all = [
+            Refusal::BadRequest("x".into()),
+            Refusal::BadVersion,
+            Refusal::HeadTooLarge("x".into()),
+            Refusal::HeadTimeout,
+            Refusal::NoRoute(service.clone()),
+            Refusal::DanglingTarget(String::new()),
+            Refusal::NoEndpoints(service.clone()),
+            Refusal::PortNotDeclared(service, 1),
+            Refusal::UnknownAddress(IpAddr::from([240, 240, 0, 9])),
+            Refusal::ConnectFailed(String::new()),
+            Refusal::UpstreamReset,
+            Refusal::BadResponse("x".into()),
+            Refusal::FaultAbort(500),
+            Refusal::DiscoveryTimeout(String::new()),
+            Refusal::OutsideUnreachable(String::new()),
+            Refusal::ApplicationUnreachable(1, String::new()),
+            Refusal::ConnectionLimit("x"),
+            Refusal::OwnListener,
+        ];
+        assert_eq!(all.map(|refusal| refusal.row().code), REFUSAL_CODES);
+    }
+
+    #[test]
+    fn flags_are_written_as_envoy_writes_them() {
+        let mut flags = Flags::default();
+        assert_eq!(flags.to_string(), "-");
+        flags.set(Flag::FI);
+        flags.set(Flag::DI);
+        assert_eq!(flags.to_string(), "DI,FI");
+    }
+}

@@ -1,0 +1,193 @@
+//! The process: binds everything, starts the workers, serves thread 0 and ends in order.
+//!
+//! Order matters twice. All ports are bound before anything is served, so that a port in use is an
+//! error with its name and not half a sidecar; and the saved set is in force before the first
+//! connection is accepted, so that a restarted sidecar serves at once.
+
+mod listeners;
+mod ready;
+
+use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+
+use heddle_runtime::{
+    clock, process,
+    signal::{Signal, Signals},
+    task::{self, spawn_contained},
+};
+use heddle_wire::local::proxy_config::ProxyConfig;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use self::listeners::Listeners;
+use crate::{
+    Shared, broker,
+    discovery::{Discovery, Reporter},
+    listening,
+    metrics::Metrics,
+    shared::Ends,
+    worker,
+};
+
+/// Worker threads at most: more than any machine's cores is a mistake in the configuration.
+pub const WORKERS_MAX: usize = 256;
+/// How long open connections may go on after SIGTERM.
+pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Between looks at the open connections while draining.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
+/// Stack of a worker; its deepest use is a request's future, which lives on the heap.
+const WORKER_STACK_BYTES: usize = 512 * 1024;
+
+/// Why a sidecar did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// The configuration contradicts itself.
+    #[error("the sidecar's configuration is wrong: {0}")]
+    Config(String),
+    /// A listener could not be bound.
+    #[error("the sidecar's {what} cannot listen on {source}; is the port used by another program?")]
+    Bind {
+        /// What for.
+        what: &'static str,
+        /// Address and reason.
+        source: io::Error,
+    },
+    /// A descriptor named in the configuration is not there.
+    #[error("the inherited descriptor {number} cannot be used: {source}")]
+    Inherited {
+        /// Which.
+        number: i32,
+        /// Why.
+        source: io::Error,
+    },
+    /// No runtime, thread or signal handler.
+    #[error("the sidecar cannot start: {0}")]
+    Start(#[from] io::Error),
+    /// A worker ended; the holder starts the sidecar again.
+    #[error("worker {0} ended unexpectedly")]
+    WorkerEnded(usize),
+    /// A task of thread 0 that must not end has ended, by a panic; likewise.
+    #[error("the {0} ended unexpectedly")]
+    TaskEnded(&'static str),
+}
+
+/// Runs a sidecar until SIGTERM or SIGINT. Call it while the process has one thread.
+///
+/// # Errors
+/// [`ProxyError`] if it cannot start, or if a worker ends.
+pub fn run(config: ProxyConfig) -> Result<(), ProxyError> {
+    if config.workers == 0 || config.workers > WORKERS_MAX {
+        return Err(ProxyError::Config(format!(
+            "`workers` is {}, it must be 1 to {WORKERS_MAX}",
+            config.workers
+        )));
+    }
+    if let Err(error) = process::raise_open_files() {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+    task::run_local(thread_zero(config))?
+}
+
+async fn thread_zero(config: ProxyConfig) -> Result<(), ProxyError> {
+    // Before any thread exists: a thread started earlier would take the signals the old way.
+    let mut signals = Signals::redirect(&[Signal::TERMINATE, Signal::INTERRUPT])?;
+    let metrics = Arc::new(Metrics::new(&config));
+    let (shared, ends) = Shared::new(config, metrics);
+    let shared = Arc::new(shared);
+    let Listeners { workers, dns, host_ports } = Listeners::bind(&shared)?;
+    let ready_pipe = ready::pipe(&shared)?;
+    let Tasks { save, mut discovery, mut broker } = start_tasks(&shared, ends);
+    dns.serve(&shared);
+    host_ports.serve(&shared);
+    let mut ended = start_workers(&shared, workers)?;
+    spawn_contained("readiness", ready::become_ready(Arc::clone(&shared), ready_pipe));
+    tokio::select! {
+        signal = signals.next() => {
+            let signal = signal?;
+            tracing::info!(signal = signal.signal.number(), "ending: open connections may go on for a while");
+        }
+        index = ended.recv() => return Err(ProxyError::WorkerEnded(index.unwrap_or_default())),
+        _ = &mut discovery => return Err(ProxyError::TaskEnded("discovery client")),
+        _ = &mut broker => return Err(ProxyError::TaskEnded("connection to the holder")),
+    }
+    tokio::select! {
+        () = drained(&shared) => {}
+        // A second signal means now.
+        _ = signals.next() => {}
+    }
+    let (done, saved) = oneshot::channel();
+    if save.send(done).await.is_ok() {
+        let _ended_already = saved.await;
+    }
+    Ok(())
+}
+
+/// What thread 0 runs besides its servers.
+struct Tasks {
+    /// Asks for a last saving.
+    save: mpsc::Sender<oneshot::Sender<()>>,
+    discovery: JoinHandle<()>,
+    broker: JoinHandle<()>,
+}
+
+fn start_tasks(shared: &Arc<Shared>, ends: Ends) -> Tasks {
+    let (save, saves) = mpsc::channel(1);
+    let (channel, connections) = watch::channel(None);
+    let (report, listening) = watch::channel(Vec::<SocketAddr>::new());
+    // Loads the saved set.
+    let discovery = Discovery::new(Arc::clone(shared), ends.asks, channel, saves);
+    let reporter =
+        Reporter { workload: shared.config.workload.to_string(), listening, channel: connections };
+    spawn_contained("report", reporter.run());
+    spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
+    let broker = match shared.config.holder_socket.clone() {
+        Some(socket) => spawn_contained("broker", broker::holder::serve(socket, ends.broker)),
+        None => spawn_contained("broker", std::future::pending()),
+    };
+    Tasks { save, discovery: spawn_contained("discovery", discovery.run()), broker }
+}
+
+/// One thread each. The receiver is told the index of a worker that ended.
+fn start_workers(
+    shared: &Arc<Shared>,
+    workers: Vec<worker::Listeners>,
+) -> io::Result<mpsc::Receiver<usize>> {
+    let (ended, receiver) = mpsc::channel(workers.len().max(1));
+    for (index, listeners) in workers.into_iter().enumerate() {
+        let shared = Arc::clone(shared);
+        let ended = ended.clone();
+        thread::Builder::new()
+            .name(format!("worker-{index}"))
+            .stack_size(WORKER_STACK_BYTES)
+            .spawn(move || {
+                let _told = Told { index, ended };
+                if let Err(error) = worker::run_worker(shared, index, listeners) {
+                    tracing::error!(worker = index, %error, "a worker could not start");
+                }
+            })?;
+    }
+    Ok(receiver)
+}
+
+/// Tells thread 0 that a worker ended, also by a panic.
+struct Told {
+    index: usize,
+    ended: mpsc::Sender<usize>,
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _thread_zero_may_be_gone = self.ended.try_send(self.index);
+    }
+}
+
+/// Waits until no request is in flight and nothing is relayed, at most [`DRAIN_MAX`]. Connections
+/// that idle between requests, as in other sidecars' pools, are not waited for.
+async fn drained(shared: &Shared) {
+    let end = clock::now() + DRAIN_MAX;
+    let busy = || shared.metrics.requests_in_flight() > 0 || shared.connections.relayed() > 0;
+    while busy() && clock::now() < end {
+        clock::sleep(DRAIN_INTERVAL).await;
+    }
+}

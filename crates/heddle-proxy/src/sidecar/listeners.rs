@@ -1,0 +1,107 @@
+//! Every port of a sidecar, bound at once.
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    sync::Arc,
+};
+
+use heddle_runtime::net;
+use heddle_wire::local::proxy_config::{
+    PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
+    PORT_OUTBOUND,
+};
+
+use super::ProxyError;
+use crate::{
+    Shared,
+    admin::{self, Face},
+    dns::DnsSockets,
+    host_ports::HostPorts,
+    lacks_ipv6, worker,
+};
+
+const WILDCARD: [IpAddr; 2] =
+    [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+
+/// Bound, not yet served; the admin ports are served already, so that probes see "not ready".
+#[derive(Debug)]
+pub(super) struct Listeners {
+    pub(super) workers: Vec<worker::Listeners>,
+    pub(super) dns: DnsSockets,
+    pub(super) host_ports: HostPorts,
+}
+
+impl Listeners {
+    pub(super) fn bind(shared: &Arc<Shared>) -> Result<Self, ProxyError> {
+        let config = &shared.config;
+        let mark = shared.mark();
+        let mut workers = Vec::with_capacity(config.workers);
+        for _ in 0..config.workers {
+            workers.push(worker::Listeners {
+                outbound: bind_both("outbound listener", LOOPBACK, PORT_OUTBOUND, mark)?,
+                inbound: bind_both("inbound listener", WILDCARD, PORT_INBOUND, mark)?,
+                published: Vec::new(),
+            });
+        }
+        for (number, port) in &config.published {
+            let inherited = |source| ProxyError::Inherited { number: *number, source };
+            let listener = TcpListener::from(net::inherited_fd(*number).map_err(inherited)?);
+            listener.set_nonblocking(true).map_err(inherited)?;
+            if let Some(first) = workers.first_mut() {
+                first.published.push((listener, *port));
+            }
+        }
+        let dns = DnsSockets::bind(PORT_DNS, mark)
+            .map_err(|source| ProxyError::Bind { what: "DNS server", source })?;
+        let host_ports = HostPorts::bind(&config.host_ports, mark)
+            .map_err(|source| ProxyError::Bind { what: "host port", source })?;
+        serve_admin(shared)?;
+        Ok(Self { workers, dns, host_ports })
+    }
+}
+
+fn serve_admin(shared: &Arc<Shared>) -> Result<(), ProxyError> {
+    let faces = [
+        ("health port", WILDCARD, PORT_HEALTH, Face::Health),
+        ("metrics port", WILDCARD, PORT_METRICS, Face::Metrics),
+        ("merged metrics port", WILDCARD, PORT_MERGED_METRICS, Face::Merged),
+        ("admin port", LOOPBACK, PORT_ADMIN, Face::Admin),
+    ];
+    for (what, addresses, port, face) in faces {
+        for ip in addresses {
+            let address = SocketAddr::new(ip, port);
+            match admin::serve(shared, address, face) {
+                Err(error) if ip.is_ipv6() && lacks_ipv6(&error) => {}
+                Err(error) => return Err(bind_error(what, address, &error)),
+                Ok(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// IPv4 and, where the kernel has it, IPv6.
+fn bind_both(
+    what: &'static str,
+    addresses: [IpAddr; 2],
+    port: u16,
+    mark: Option<u32>,
+) -> Result<Vec<TcpListener>, ProxyError> {
+    let mut bound = Vec::with_capacity(addresses.len());
+    for ip in addresses {
+        let address = SocketAddr::new(ip, port);
+        match net::listen_tcp_detached(address, mark, true) {
+            Ok(listener) => bound.push(listener),
+            Err(error) if ip.is_ipv6() && lacks_ipv6(&error) => {}
+            Err(error) => return Err(bind_error(what, address, &error)),
+        }
+    }
+    Ok(bound)
+}
+
+fn bind_error(what: &'static str, address: SocketAddr, error: &io::Error) -> ProxyError {
+    let source = io::Error::new(error.kind(), format!("{address}: {error}"));
+    ProxyError::Bind { what, source }
+}

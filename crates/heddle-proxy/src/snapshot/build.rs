@@ -1,0 +1,332 @@
+//! Builds snapshots one after the other, keeping every part whose content did not change.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
+use heddle_model::{
+    EndpointState, Endpoints, ServiceName, WorkloadId,
+    discovery::{Endpoint as ModelEndpoint, WeightedTarget, WorkloadInfo},
+};
+
+use super::{
+    Cluster, ClusterKey, CompiledDestination, DestinationPlan, Endpoint, EndpointSlot, InboundPlan,
+    PortPlan, ResourceSet, Snapshot, UseMark, Used,
+};
+
+/// Makes each snapshot from the resources and the snapshot before.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    own: WorkloadId,
+    slots: Slots,
+    workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
+    endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
+    destinations: BTreeMap<ServiceName, Arc<DestinationPlan>>,
+    inbound: Option<Arc<InboundPlan>>,
+    address_marks: BTreeMap<IpAddr, UseMark>,
+    name_marks: BTreeMap<String, UseMark>,
+}
+
+/// A workload's port at an address.
+type EndpointKey = (WorkloadId, IpAddr, u16);
+
+/// A snapshot and what could not yet take force in it.
+#[derive(Debug)]
+pub struct Built {
+    /// The snapshot.
+    pub snapshot: Snapshot,
+    /// Destinations whose new rules wait for endpoints of a backend, with those backends. The
+    /// rules before (if any) stay in force.
+    pub held_back: BTreeMap<ServiceName, BTreeSet<ServiceName>>,
+}
+
+impl SnapshotBuilder {
+    /// A builder for the sidecar of `own`.
+    #[must_use]
+    pub fn new(own: WorkloadId) -> Self {
+        Self {
+            own,
+            slots: Slots::default(),
+            workloads: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+            destinations: BTreeMap::new(),
+            inbound: None,
+            address_marks: BTreeMap::new(),
+            name_marks: BTreeMap::new(),
+        }
+    }
+
+    /// Builds the next snapshot.
+    ///
+    /// A destination takes force only if the endpoints of every backend it names are in the set
+    /// (an empty list counts): make before break.
+    pub fn build(&mut self, set: &ResourceSet, generation: u64) -> Built {
+        let mut held_back = BTreeMap::new();
+        let mut round = Round::default();
+        let mut destinations = BTreeMap::new();
+        for (service, wanted) in &set.destinations {
+            let missing = missing_backends(wanted, set);
+            let before = self.destinations.get(service).cloned();
+            let compiled = if missing.is_empty() {
+                Arc::clone(wanted)
+            } else {
+                held_back.insert(service.clone(), missing);
+                match &before {
+                    Some(plan) => Arc::clone(&plan.compiled),
+                    None => continue,
+                }
+            };
+            let plan = self.plan(&compiled, before.as_ref(), set, &mut round);
+            destinations.insert(service.clone(), plan);
+        }
+        self.destinations = destinations;
+        self.endpoints = round.endpoints;
+        self.workloads = round.workloads;
+        self.clusters = round.clusters;
+        self.slots.retain(&self.endpoints);
+        Built { snapshot: self.assemble(set, generation), held_back }
+    }
+
+    /// Every service whose endpoints a destination in force or in `set` names.
+    #[must_use]
+    pub fn backends(&self, set: &ResourceSet) -> BTreeSet<ServiceName> {
+        let in_force = self.destinations.values().map(|plan| &plan.compiled);
+        in_force.chain(set.destinations.values()).flat_map(|one| one.backends()).cloned().collect()
+    }
+
+    /// Use marks of destinations in force.
+    pub fn destination_marks(&self) -> impl Iterator<Item = (&ServiceName, &UseMark)> {
+        self.destinations.iter().map(|(service, plan)| (service, &plan.use_mark))
+    }
+
+    /// Use marks of addresses.
+    pub fn address_marks(&self) -> impl Iterator<Item = (&IpAddr, &UseMark)> {
+        self.address_marks.iter()
+    }
+
+    /// Use marks of names.
+    pub fn name_marks(&self) -> impl Iterator<Item = (&String, &UseMark)> {
+        self.name_marks.iter()
+    }
+
+    fn assemble(&mut self, set: &ResourceSet, generation: u64) -> Snapshot {
+        self.address_marks.retain(|ip, _| set.addresses.contains_key(ip));
+        self.name_marks.retain(|name, _| set.names.contains_key(name));
+        let mut addresses = HashMap::with_capacity(set.addresses.len());
+        for (ip, owner) in &set.addresses {
+            let mark = self.address_marks.entry(*ip).or_default().clone();
+            addresses.insert(*ip, Used { value: owner.clone(), mark });
+        }
+        let mut names = HashMap::with_capacity(set.names.len());
+        for (name, answer) in &set.names {
+            let mark = self.name_marks.entry(name.clone()).or_default().clone();
+            names.insert(name.clone(), Used { value: Arc::clone(answer), mark });
+        }
+        let same = match (&self.inbound, &set.inbound) {
+            (Some(plan), Some(inbound)) => plan.inbound == *inbound,
+            (None, None) => true,
+            _ => false,
+        };
+        if !same {
+            self.inbound = set.inbound.clone().map(|inbound| Arc::new(InboundPlan::new(inbound)));
+        }
+        let destinations =
+            self.destinations.iter().map(|(name, plan)| (name.clone(), Arc::clone(plan))).collect();
+        Snapshot {
+            generation,
+            addresses,
+            destinations,
+            names,
+            inbound: self.inbound.clone(),
+            mesh: set.mesh.clone(),
+        }
+    }
+
+    fn plan(
+        &mut self,
+        compiled: &Arc<CompiledDestination>,
+        before: Option<&Arc<DestinationPlan>>,
+        set: &ResourceSet,
+        round: &mut Round,
+    ) -> Arc<DestinationPlan> {
+        let destination = &compiled.destination;
+        let mut ports = HashMap::with_capacity(destination.ports.len());
+        let mut unchanged = before.is_some_and(|plan| Arc::ptr_eq(&plan.compiled, compiled));
+        for (port, routes) in destination.ports.iter().zip(&compiled.routes) {
+            let own = ClusterKey {
+                service: destination.service.clone(),
+                subset: None,
+                port: port.number,
+            };
+            let fresh = PortPlan {
+                number: port.number,
+                name: port.name.clone(),
+                protocol: port.protocol,
+                routes: Arc::clone(routes),
+                default: self.cluster(own, set, round),
+                tcp: port.tcp.clone(),
+                http_clusters: port
+                    .http
+                    .iter()
+                    .map(|rule| self.clusters_of(&rule.targets, set, round))
+                    .collect(),
+                tcp_clusters: self.clusters_of(&port.tcp, set, round),
+            };
+            let kept = before
+                .and_then(|plan| plan.ports.get(&port.number))
+                .filter(|plan| plan.same(&fresh));
+            unchanged &= kept.is_some();
+            ports.insert(port.number, kept.cloned().unwrap_or_else(|| Arc::new(fresh)));
+        }
+        match before {
+            Some(plan) if unchanged => Arc::clone(plan),
+            _ => Arc::new(DestinationPlan {
+                destination: Arc::clone(destination),
+                compiled: Arc::clone(compiled),
+                ports,
+                use_mark: before.map(|plan| plan.use_mark.clone()).unwrap_or_default(),
+            }),
+        }
+    }
+
+    fn clusters_of(
+        &mut self,
+        targets: &[WeightedTarget],
+        set: &ResourceSet,
+        round: &mut Round,
+    ) -> Vec<Option<Arc<Cluster>>> {
+        targets
+            .iter()
+            .map(|target| {
+                let key = ClusterKey {
+                    service: target.service.clone(),
+                    subset: target.subset.clone(),
+                    port: target.port,
+                };
+                target.dangling.is_none().then(|| self.cluster(key, set, round))
+            })
+            .collect()
+    }
+
+    fn cluster(&mut self, key: ClusterKey, set: &ResourceSet, round: &mut Round) -> Arc<Cluster> {
+        if let Some(done) = round.clusters.get(&key) {
+            return Arc::clone(done);
+        }
+        let endpoints = set
+            .endpoints
+            .get(&key.service)
+            .map_or_else(Vec::new, |endpoints| self.ready_endpoints(&key, endpoints, round));
+        let fresh = Cluster { key, endpoints };
+        let cluster = match self.clusters.get(&fresh.key) {
+            Some(before) if **before == fresh => Arc::clone(before),
+            _ => Arc::new(fresh),
+        };
+        round.clusters.insert(cluster.key.clone(), Arc::clone(&cluster));
+        cluster
+    }
+
+    fn ready_endpoints(
+        &mut self,
+        key: &ClusterKey,
+        endpoints: &Endpoints,
+        round: &mut Round,
+    ) -> Vec<Arc<Endpoint>> {
+        endpoints
+            .endpoints
+            .iter()
+            .filter(|one| one.ports.get(&key.port) == Some(&EndpointState::Ready))
+            .filter(|one| key.subset.as_ref().is_none_or(|subset| carries(one, &subset.labels)))
+            .map(|one| self.endpoint(one, key.port, round))
+            .collect()
+    }
+
+    fn endpoint(&mut self, one: &ModelEndpoint, port: u16, round: &mut Round) -> Arc<Endpoint> {
+        let key = (one.workload.id.clone(), IpAddr::V4(one.ipv4), port);
+        let workload = self.workload(&one.workload, round);
+        let fresh = Endpoint {
+            is_self: one.workload.id == self.own,
+            workload,
+            ipv4: one.ipv4,
+            ipv6: one.ipv6,
+            port,
+            weight: one.weight.max(1),
+            slot: self.slots.of(&key),
+        };
+        let before = round.endpoints.get(&key).or_else(|| self.endpoints.get(&key));
+        let endpoint = match before {
+            Some(before) if **before == fresh => Arc::clone(before),
+            _ => Arc::new(fresh),
+        };
+        round.endpoints.insert(key, Arc::clone(&endpoint));
+        endpoint
+    }
+
+    fn workload(&self, info: &WorkloadInfo, round: &mut Round) -> Arc<WorkloadInfo> {
+        let before = round.workloads.get(&info.id).or_else(|| self.workloads.get(&info.id));
+        let workload = match before {
+            Some(before) if **before == *info => Arc::clone(before),
+            _ => Arc::new(info.clone()),
+        };
+        round.workloads.insert(info.id.clone(), Arc::clone(&workload));
+        workload
+    }
+}
+
+/// What one build has made so far, so that equal parts are made once.
+#[derive(Debug, Default)]
+struct Round {
+    workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
+    endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
+}
+
+/// Gives endpoints their indexes.
+#[derive(Debug, Default)]
+struct Slots {
+    taken: BTreeMap<EndpointKey, EndpointSlot>,
+    free: BTreeSet<u32>,
+    next: u32,
+    stamps: u64,
+}
+
+impl Slots {
+    fn of(&mut self, key: &EndpointKey) -> EndpointSlot {
+        if let Some(slot) = self.taken.get(key) {
+            return *slot;
+        }
+        let index = self.free.pop_first().unwrap_or_else(|| {
+            let index = self.next;
+            self.next += 1;
+            index
+        });
+        self.stamps += 1;
+        let slot = EndpointSlot { index, stamp: self.stamps };
+        self.taken.insert(key.clone(), slot);
+        slot
+    }
+
+    fn retain(&mut self, endpoints: &BTreeMap<EndpointKey, Arc<Endpoint>>) {
+        let free = &mut self.free;
+        self.taken.retain(|key, slot| {
+            let kept = endpoints.contains_key(key);
+            if !kept {
+                free.insert(slot.index);
+            }
+            kept
+        });
+    }
+}
+
+fn missing_backends(compiled: &CompiledDestination, set: &ResourceSet) -> BTreeSet<ServiceName> {
+    let backends = compiled.backends().iter();
+    backends.filter(|service| !set.endpoints.contains_key(*service)).cloned().collect()
+}
+
+fn carries(endpoint: &ModelEndpoint, labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().all(|(name, value)| endpoint.workload.labels.get(name) == Some(value))
+}

@@ -1,0 +1,149 @@
+//! Snapshots built by hand.
+
+use std::net::Ipv4Addr;
+
+use heddle_model::{
+    Address, Destination, Endpoint as ModelEndpoint, EndpointState, Endpoints, Owner, WorkloadId,
+    discovery::WeightedTarget,
+};
+
+use super::*;
+use crate::testing::resources::{self, PORT, service, target};
+
+fn reviews(endpoints: Vec<ModelEndpoint>) -> Endpoints {
+    Endpoints { service: service("reviews"), endpoints }
+}
+
+fn endpoint(id: &str, last: u8, version: &str, state: EndpointState) -> ModelEndpoint {
+    let mut endpoint = resources::endpoint(id, "reviews", last, version);
+    endpoint.ports.insert(PORT, state);
+    endpoint
+}
+
+fn destination(targets: Vec<WeightedTarget>) -> Destination {
+    resources::destination("reviews", targets)
+}
+
+fn builder() -> SnapshotBuilder {
+    SnapshotBuilder::new(WorkloadId("client".into()))
+}
+
+fn port(snapshot: &Snapshot) -> Arc<PortPlan> {
+    Arc::clone(snapshot.destination(&service("reviews")).unwrap().port(9080).unwrap())
+}
+
+#[test]
+fn targets_resolve_to_ready_endpoints_of_their_subset() {
+    let mut set = ResourceSet::default();
+    set.insert_endpoints(reviews(vec![
+        endpoint("a", 1, "v1", EndpointState::Ready),
+        endpoint("b", 2, "v2", EndpointState::Ready),
+        endpoint("c", 3, "v2", EndpointState::Pending),
+        endpoint("d", 4, "v2", EndpointState::Terminating),
+    ]));
+    let mut dangling = target("reviews", Some("v9"));
+    dangling.dangling = Some("no subset v9".into());
+    let targets = vec![target("reviews", Some("v2")), dangling];
+    set.insert_destination(destination(targets)).unwrap();
+    let built = builder().build(&set, 7);
+    assert_eq!(built.snapshot.generation, 7);
+    let port = port(&built.snapshot);
+    let ids = |cluster: &Cluster| -> Vec<String> {
+        cluster.endpoints.iter().map(|one| one.id().to_string()).collect()
+    };
+    assert_eq!(ids(&port.default), ["a", "b"]);
+    assert_eq!(ids(port.http_cluster(0, 0).unwrap()), ["b"]);
+    assert!(port.http_cluster(0, 1).is_none());
+    assert!(port.http_cluster(1, 0).is_none());
+}
+
+#[test]
+fn what_did_not_change_keeps_its_arc_and_slot() {
+    let mut builder = builder();
+    let mut set = ResourceSet::default();
+    set.insert_endpoints(reviews(vec![
+        endpoint("a", 1, "v1", EndpointState::Ready),
+        endpoint("b", 2, "v2", EndpointState::Ready),
+    ]));
+    let targets = vec![target("reviews", Some("v1")), target("reviews", Some("v2"))];
+    set.insert_destination(destination(targets)).unwrap();
+    let first = port(&builder.build(&set, 1).snapshot);
+    let again = port(&builder.build(&set, 2).snapshot);
+    assert!(Arc::ptr_eq(&first, &again));
+
+    set.insert_endpoints(reviews(vec![endpoint("a", 1, "v1", EndpointState::Ready)]));
+    let third = port(&builder.build(&set, 3).snapshot);
+    assert!(Arc::ptr_eq(&first.routes, &third.routes));
+    let (v1, v2) = (third.http_cluster(0, 0).unwrap(), third.http_cluster(0, 1).unwrap());
+    assert!(Arc::ptr_eq(first.http_cluster(0, 0).unwrap(), v1));
+    assert!(v2.endpoints.is_empty());
+
+    // A new endpoint takes the freed index with a stamp of its own.
+    let freed = first.http_cluster(0, 1).unwrap().endpoints[0].slot;
+    set.insert_endpoints(reviews(vec![
+        endpoint("a", 1, "v1", EndpointState::Ready),
+        endpoint("e", 5, "v2", EndpointState::Ready),
+    ]));
+    let fourth = port(&builder.build(&set, 4).snapshot);
+    let slot = fourth.http_cluster(0, 1).unwrap().endpoints[0].slot;
+    assert_eq!(slot.index, freed.index);
+    assert_ne!(slot.stamp, freed.stamp);
+}
+
+#[test]
+fn new_rules_wait_for_the_endpoints_of_every_backend_they_name() {
+    let mut builder = builder();
+    let mut set = ResourceSet::default();
+    set.insert_endpoints(reviews(vec![endpoint("a", 1, "v1", EndpointState::Ready)]));
+    set.insert_destination(destination(vec![target("reviews", None)])).unwrap();
+    builder.build(&set, 1);
+
+    set.insert_destination(destination(vec![target("canary", None)])).unwrap();
+    let built = builder.build(&set, 2);
+    assert_eq!(built.held_back[&service("reviews")], [service("canary")].into());
+    let cluster = Arc::clone(port(&built.snapshot).http_cluster(0, 0).unwrap());
+    assert_eq!(cluster.key.service, service("reviews"), "the rules before stay in force");
+    assert!(builder.backends(&set).contains(&service("canary")));
+
+    // An empty list counts as present.
+    set.insert_endpoints(Endpoints { service: service("canary"), endpoints: vec![] });
+    let built = builder.build(&set, 3);
+    assert!(built.held_back.is_empty());
+    let cluster = Arc::clone(port(&built.snapshot).http_cluster(0, 0).unwrap());
+    assert_eq!(cluster.key.service, service("canary"));
+}
+
+#[test]
+fn use_marks_survive_rebuilds_and_tell_use_once() {
+    let mut builder = builder();
+    let mut set = ResourceSet::default();
+    set.insert_address(Address {
+        ip: Ipv4Addr::new(240, 240, 0, 10).into(),
+        owner: Owner::Service(service("reviews")),
+    });
+    set.insert_endpoints(reviews(vec![]));
+    set.insert_destination(destination(vec![target("reviews", None)])).unwrap();
+    let snapshot = builder.build(&set, 1).snapshot;
+    assert!(builder.destination_marks().all(|(_, mark)| !mark.take()));
+    assert!(snapshot.destination(&service("reviews")).is_some());
+    assert!(snapshot.address(Ipv4Addr::new(240, 240, 0, 10).into()).is_some());
+    set.insert_endpoints(reviews(vec![endpoint("a", 1, "v1", EndpointState::Ready)]));
+    builder.build(&set, 2);
+    assert!(builder.destination_marks().all(|(_, mark)| mark.take()));
+    assert!(builder.address_marks().all(|(_, mark)| mark.take()));
+    assert!(builder.destination_marks().all(|(_, mark)| !mark.take()));
+}
+
+#[test]
+fn the_sidecars_own_workload_is_marked_among_endpoints() {
+    let mut builder = SnapshotBuilder::new(WorkloadId("a".into()));
+    let mut set = ResourceSet::default();
+    set.insert_endpoints(reviews(vec![
+        endpoint("a", 1, "v1", EndpointState::Ready),
+        endpoint("b", 2, "v2", EndpointState::Ready),
+    ]));
+    set.insert_destination(destination(vec![target("reviews", None)])).unwrap();
+    let port = port(&builder.build(&set, 1).snapshot);
+    let own: Vec<bool> = port.default.endpoints.iter().map(|one| one.is_self).collect();
+    assert_eq!(own, [true, false]);
+}

@@ -1,0 +1,122 @@
+//! Resources for tests: a service `reviews` (and others by name) with its workloads.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use heddle_model::{
+    Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Inbound,
+    InboundPort, NameAnswer, Owner, Protocol, ServiceName, WorkloadId,
+    discovery::{HttpRule, Provenance, Subset, WeightedTarget, WorkloadInfo},
+};
+
+/// The port of every service here.
+pub(crate) const PORT: u16 = 9080;
+
+pub(crate) fn service(name: &str) -> ServiceName {
+    ServiceName::new(name, "default").expect("a label")
+}
+
+/// A virtual address by its last byte.
+pub(crate) fn vip(last: u8) -> IpAddr {
+    Ipv4Addr::new(240, 240, 0, last).into()
+}
+
+pub(crate) fn vip_v6(last: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, u16::from(last))
+}
+
+pub(crate) fn address(ip: IpAddr, owner: Owner) -> Address {
+    Address { ip, owner }
+}
+
+pub(crate) fn name_answer(host: &str, names: Option<&str>) -> NameAnswer {
+    NameAnswer {
+        host: host.into(),
+        namespace: "default".into(),
+        service: names.map(|name| (service(name), Ipv4Addr::new(240, 240, 0, 10), vip_v6(10))),
+    }
+}
+
+pub(crate) fn workload(id: &str, name: &str, version: &str) -> WorkloadInfo {
+    WorkloadInfo {
+        id: WorkloadId(id.into()),
+        name: format!("{name}-{version}"),
+        namespace: "default".into(),
+        service: service(name),
+        version: version.into(),
+        labels: BTreeMap::from([("version".into(), version.into())]),
+        ports: BTreeMap::from([(PORT, Protocol::Http)]),
+    }
+}
+
+/// What the sidecar of `testing::config` is told about itself.
+pub(crate) fn inbound() -> Inbound {
+    inbound_of("client-1", "client", 8080)
+}
+
+/// What the sidecar of a workload with one HTTP port is told about itself.
+pub(crate) fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
+    Inbound {
+        workload: workload(id, name, "v1"),
+        ports: vec![InboundPort {
+            number,
+            protocol: Protocol::Http,
+            services: vec![service(name)],
+        }],
+    }
+}
+
+/// A ready endpoint of `name`.
+pub(crate) fn endpoint(id: &str, name: &str, last: u8, version: &str) -> Endpoint {
+    Endpoint {
+        workload: workload(id, name, version),
+        ipv4: Ipv4Addr::new(240, 241, 0, last),
+        ipv6: Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, u16::from(last)),
+        ports: BTreeMap::from([(PORT, EndpointState::Ready)]),
+        weight: 1,
+    }
+}
+
+/// Endpoints of `name` with one ready workload per last byte.
+pub(crate) fn endpoints(name: &str, lasts: &[u8]) -> Endpoints {
+    let one = |last: &u8| endpoint(&format!("{name}-{last}"), name, *last, "v1");
+    Endpoints { service: service(name), endpoints: lasts.iter().map(one).collect() }
+}
+
+pub(crate) fn target(name: &str, version: Option<&str>) -> WeightedTarget {
+    WeightedTarget {
+        service: service(name),
+        subset: version.map(|version| Subset {
+            name: version.into(),
+            labels: BTreeMap::from([("version".into(), version.into())]),
+        }),
+        port: PORT,
+        weight: 1,
+        dangling: None,
+    }
+}
+
+/// A service whose one rule has these targets; no rule without targets.
+pub(crate) fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
+    let rule = HttpRule {
+        provenance: Provenance(format!("VirtualService/default/{name}#0")),
+        matches: vec![],
+        fault: None,
+        targets,
+    };
+    let http = if rule.targets.is_empty() { vec![] } else { vec![rule] };
+    Destination {
+        service: service(name),
+        vips: vec![vip(10), vip_v6(10).into()],
+        ports: vec![DestinationPort {
+            number: PORT,
+            name: "http".into(),
+            protocol: Protocol::Http,
+            http,
+            tcp: vec![],
+        }],
+        subsets: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,76 @@
+//! A whole sidecar process in a network namespace of its own, behind real redirection, with a
+//! control plane driven by hand: ready, DNS, a call through itself, metrics, an outage, a restart
+//! from the saved set, the end.
+//!
+//! A test without a harness, because a sidecar takes its signals over before it has a second
+//! thread. The binary starts itself in two further roles: `world` (inside the namespace: network,
+//! control plane, application, client) and `sidecar`.
+
+#![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
+#![expect(clippy::print_stdout, reason = "without a harness this is how a test says what it did")]
+
+#[path = "../../src/testing/control.rs"]
+#[expect(dead_code, reason = "the crate's own tests use more of it")]
+mod control;
+#[path = "../../src/testing/resources.rs"]
+#[expect(dead_code, reason = "the crate's own tests use more of it")]
+mod resources;
+mod world;
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use heddle_runtime::{
+    capability::Privileges,
+    ns::{Mode, Namespaces},
+    spawn::SpawnOptions,
+};
+
+/// Names the role of a process started by this test.
+const ROLE: &str = "HEDDLE_TEST_ROLE";
+/// Names its folder.
+const FOLDER: &str = "HEDDLE_TEST_FOLDER";
+
+fn main() {
+    match env::var(ROLE).as_deref() {
+        Ok("world") => world::run(&folder()),
+        Ok("sidecar") => sidecar(),
+        _ => test(),
+    }
+}
+
+fn folder() -> PathBuf {
+    env::var_os(FOLDER).expect("a folder").into()
+}
+
+fn test() {
+    let namespaces = match Namespaces::create(Mode::of_caller()) {
+        Ok(namespaces) => namespaces,
+        Err(error) => {
+            println!("SKIPPED: no network namespace can be made here: {error}");
+            return;
+        }
+    };
+    let folder = env::temp_dir().join(format!("heddle-sidecar-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.env(ROLE, "world").env(FOLDER, &folder);
+    let mut options = SpawnOptions::new();
+    options.namespaces(&namespaces).unwrap();
+    options.privileges(Privileges::All);
+    let status = options.spawn(command).unwrap().wait().unwrap();
+    if status.success() {
+        fs::remove_dir_all(&folder).unwrap();
+    } else {
+        let log = fs::read_to_string(folder.join("proxy.log")).unwrap_or_default();
+        println!("the sidecar's log:\n{log}");
+    }
+    assert!(status.success(), "{status}");
+}
+
+fn sidecar() {
+    let text = fs::read_to_string(folder().join("proxy.json")).unwrap();
+    let config = serde_json::from_str(&text).unwrap();
+    if let Err(error) = heddle_proxy::run(config) {
+        panic!("{error}");
+    }
+}

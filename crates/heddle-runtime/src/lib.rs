@@ -1,0 +1,37 @@
+//! The only door to the OS: clock, tasks, sockets, splice, namespaces, netlink, processes.
+//!
+//! Everything unsafe is in the private `sys` module; the modules here are its safe face. Nothing in
+//! this crate knows a mesh resource: it is told addresses, ports, marks and paths.
+//!
+//! | question | module |
+//! |---|---|
+//! | sockets of the data path | [`net`], [`splice`] |
+//! | descriptors between processes | [`fdpass`] |
+//! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`nft`], [`mount`] |
+//! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
+//! | what the host says | [`resolv`], [`sock_diag`], [`preflight`], [`lock`] |
+//! | time, tasks and memory | [`clock`], [`task`], [`memory`] |
+//! | the local JSON APIs | [`local_http`] |
+
+pub mod capability;
+pub mod clock;
+pub mod fdpass;
+pub mod local_http;
+pub mod lock;
+pub mod memory;
+pub mod mount;
+pub mod net;
+pub mod netlink;
+pub mod netns_op;
+pub mod nft;
+pub mod ns;
+pub mod preflight;
+pub mod process;
+pub mod resolv;
+pub mod signal;
+pub mod sock_diag;
+pub mod spawn;
+pub mod splice;
+pub mod task;
+
+mod sys;

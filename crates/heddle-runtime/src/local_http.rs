@@ -1,0 +1,291 @@
+//! A small HTTP/1 client for the local JSON APIs: one connection per call, over a path socket or to
+//! a TCP address on this machine. Never used on the data path.
+//!
+//! Calls over a path socket have no time limit of their own (some wait on purpose): wrap them in
+//! [`crate::clock::within`].
+
+use std::{io, net::SocketAddr, path::Path, pin::pin, time::Duration};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, Response,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+};
+
+pub use hyper::Method;
+
+/// Largest answer that is read, bytes.
+pub const ANSWER_MAX: usize = 64 * 1024 * 1024;
+/// Time limit of a whole [`get_tcp`].
+pub const GET_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// A whole answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// `content-type`, if sent and readable.
+    pub content_type: Option<String>,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// Why a call gave no value.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// Nobody listens there.
+    #[error("nothing answers at {peer}: {source}")]
+    NotRunning {
+        /// The path or address.
+        peer: String,
+        /// What connecting said.
+        source: io::Error,
+    },
+    /// It answered no (a status of 400 or more).
+    #[error("{peer} refused with HTTP {status}: {}", String::from_utf8_lossy(body))]
+    Refused {
+        /// The path or address.
+        peer: String,
+        /// HTTP status.
+        status: u16,
+        /// Body, as sent.
+        body: Vec<u8>,
+    },
+    /// The conversation broke off.
+    #[error("the conversation with {peer} broke off: {reason}")]
+    Broken {
+        /// The path or address.
+        peer: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The answer is not the JSON expected.
+    #[error("{peer} answered something else than expected: {source}")]
+    Unexpected {
+        /// The path or address.
+        peer: String,
+        /// Where the JSON differs.
+        source: serde_json::Error,
+    },
+    /// No answer in time.
+    #[error("{peer} did not answer within {} s", limit.as_secs())]
+    Late {
+        /// The path or address.
+        peer: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The request itself cannot be sent: a path that is no URI, or a body that is no JSON.
+    #[error("the request for {path} cannot be written: {reason}")]
+    Request {
+        /// The request's path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Calls `method path` on the path socket, with `body` as JSON, and reads the answer as JSON. An
+/// empty 2xx answer reads as `null`.
+///
+/// # Errors
+/// [`CallError::NotRunning`] if nobody listens on `socket`, [`CallError::Refused`] for a status of
+/// 400 or more, else as the variants say.
+pub async fn call<T: DeserializeOwned>(
+    socket: &Path,
+    method: Method,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<T, CallError> {
+    let peer = socket.display().to_string();
+    let request = request(method, "localhost", path, body)?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| CallError::NotRunning { peer: peer.clone(), source })?;
+    let answer = exchange(&peer, stream, request).await?;
+    if answer.status >= 400 {
+        return Err(CallError::Refused { peer, status: answer.status, body: answer.body.to_vec() });
+    }
+    let text: &[u8] = if answer.body.is_empty() { b"null" } else { &answer.body };
+    serde_json::from_slice(text).map_err(|source| CallError::Unexpected { peer, source })
+}
+
+/// `GET path` from a TCP address, any status, within [`GET_TIME_MAX`].
+///
+/// # Errors
+/// As the variants of [`CallError`] say; a status is no error.
+pub async fn get_tcp(address: SocketAddr, path: &str) -> Result<Answer, CallError> {
+    let peer = address.to_string();
+    let request = request(Method::GET, &peer, path, None::<&()>)?;
+    let whole = async {
+        let stream = TcpStream::connect(address)
+            .await
+            .map_err(|source| CallError::NotRunning { peer: peer.clone(), source })?;
+        exchange(&peer, stream, request).await
+    };
+    crate::clock::within(GET_TIME_MAX, whole)
+        .await
+        .unwrap_or_else(|| Err(CallError::Late { peer: peer.clone(), limit: GET_TIME_MAX }))
+}
+
+fn request(
+    method: Method,
+    host: &str,
+    path: &str,
+    body: Option<&impl Serialize>,
+) -> Result<Request<Full<Bytes>>, CallError> {
+    let unwritable = |reason: String| CallError::Request { path: path.to_owned(), reason };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host)
+        .header(header::CONNECTION, "close");
+    let bytes = match body {
+        Some(body) => {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+            Bytes::from(serde_json::to_vec(body).map_err(|error| unwritable(error.to_string()))?)
+        }
+        None => Bytes::new(),
+    };
+    request.body(Full::new(bytes)).map_err(|error| unwritable(error.to_string()))
+}
+
+async fn exchange<S>(
+    peer: &str,
+    stream: S,
+    request: Request<Full<Bytes>>,
+) -> Result<Answer, CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let broken = |reason: String| CallError::Broken { peer: peer.to_owned(), reason };
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
+    let answer = async {
+        let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
+        read(response).await
+    };
+    let (mut answer, mut connection) = (pin!(answer), pin!(connection));
+    // The connection must be driven beside the answer; when it ends first, what it has already
+    // received is still to be taken.
+    let answer = tokio::select! {
+        answer = &mut answer => answer,
+        _ = &mut connection => answer.await,
+    };
+    answer.map_err(broken)
+}
+
+async fn read(response: Response<Incoming>) -> Result<Answer, String> {
+    let (head, body) = response.into_parts();
+    let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(|error| error.to_string())?;
+    let content_type = head.headers.get(header::CONTENT_TYPE);
+    Ok(Answer {
+        status: head.status.as_u16(),
+        content_type: content_type.and_then(|value| value.to_str().ok()).map(str::to_owned),
+        body: body.to_bytes(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, UnixListener},
+    };
+
+    use super::*;
+
+    /// Answers one connection with `text` once the request's head and body have come.
+    async fn answer_once(mut stream: impl AsyncRead + AsyncWrite + Unpin, text: &str) -> String {
+        let mut request = Vec::new();
+        let mut buffer = [0; 1024];
+        loop {
+            let count = stream.read(&mut buffer).await.expect("reads");
+            request.extend_from_slice(&buffer[..count]);
+            let text = String::from_utf8_lossy(&request);
+            let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |value| value.parse().expect("a number"));
+            if body.len() >= length {
+                break;
+            }
+        }
+        stream.write_all(text.as_bytes()).await.expect("writes");
+        String::from_utf8(request).expect("text")
+    }
+
+    fn socket_path(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("heddle-{name}-{}.sock", std::process::id()));
+        let _absent = std::fs::remove_file(&path);
+        path
+    }
+
+    async fn called(name: &str, answer: &str) -> (Result<BTreeMap<String, u8>, CallError>, String) {
+        let path = socket_path(name);
+        let listener = UnixListener::bind(&path).expect("binds");
+        let body = BTreeMap::from([("n", 1)]);
+        let (result, request) =
+            tokio::join!(call(&path, Method::POST, "/v1/x", Some(&body)), async {
+                let (stream, _) = listener.accept().await.expect("accepts");
+                answer_once(stream, answer).await
+            });
+        std::fs::remove_file(&path).expect("removes");
+        (result, request)
+    }
+
+    #[tokio::test]
+    async fn json_goes_and_comes() {
+        let (result, request) =
+            called("json", "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\n{\"a\":1}").await;
+        assert_eq!(result.expect("answered"), BTreeMap::from([("a".to_owned(), 1)]));
+        assert!(request.starts_with("POST /v1/x HTTP/1.1\r\n"), "{request}");
+        assert!(request.ends_with("{\"n\":1}"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_carries_its_status_and_body() {
+        let (result, _) =
+            called("refused", "HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\nno").await;
+        match result.expect_err("refused") {
+            CallError::Refused { status: 409, body, .. } => assert_eq!(body, b"no"),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_told_from_a_broken_answer() {
+        let nobody: Result<(), _> =
+            call(&socket_path("nobody"), Method::GET, "/", None::<&()>).await;
+        assert!(matches!(nobody, Err(CallError::NotRunning { .. })));
+        let (result, _) = called("torn", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{").await;
+        assert!(matches!(result, Err(CallError::Broken { .. })), "{result:?}");
+        let (result, _) = called("other", "HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n7").await;
+        assert!(matches!(result, Err(CallError::Unexpected { .. })), "{result:?}");
+    }
+
+    #[tokio::test]
+    async fn a_tcp_answer_delimited_by_close_is_whole() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let (answer, request) = tokio::join!(get_tcp(address, "/stats/prometheus"), async {
+            let (stream, _) = listener.accept().await.expect("accepts");
+            answer_once(stream, "HTTP/1.1 503 Busy\r\ncontent-type: text/plain\r\n\r\nup 1\n").await
+        });
+        let answer = answer.expect("answered");
+        assert_eq!((answer.status, &*answer.body), (503, &b"up 1\n"[..]));
+        assert_eq!(answer.content_type.as_deref(), Some("text/plain"));
+        assert!(request.contains(&format!("host: {address}\r\n")), "{request}");
+    }
+}

@@ -1,0 +1,301 @@
+//! TCP and UDP sockets as the data path needs them: marked, v6-only, without Nagle, asked for their
+//! original destination. Nothing here allocates per call beyond the socket itself.
+
+use std::{
+    io,
+    mem::MaybeUninit,
+    net::{Shutdown, SocketAddr},
+    os::fd::{AsFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+
+use crate::sys;
+
+/// Connections the kernel holds for a listener that has not accepted them yet.
+const LISTEN_BACKLOG: i32 = 4096;
+
+/// What a silent look at a connection shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Liveness {
+    /// Open, nothing to read: fit for reuse.
+    Idle,
+    /// Open, and bytes wait to be read.
+    Readable,
+    /// The peer has closed or reset it.
+    Closed,
+}
+
+/// When an idle connection is probed by the kernel and given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Unanswered probes that end the connection.
+    pub probes: u32,
+}
+
+/// Listens on `address` with SO_REUSEADDR; an IPv6 listener takes IPv6 only, so that an accepted
+/// connection's address family is the one the client used. `mark` is inherited by what it accepts.
+/// With `reuse_port`, workers of one process may each have a listener on the same address.
+///
+/// # Errors
+/// Address in use or not local, a privileged port, or `mark` without CAP_NET_ADMIN. Must be called
+/// inside a tokio runtime with IO.
+pub fn listen_tcp(
+    address: SocketAddr,
+    mark: Option<u32>,
+    reuse_port: bool,
+) -> io::Result<TcpListener> {
+    TcpListener::from_std(listen_tcp_detached(address, mark, reuse_port)?)
+}
+
+/// As [`listen_tcp`], outside of a runtime: non-blocking, to be handed to another thread or process.
+///
+/// # Errors
+/// As [`listen_tcp`].
+pub fn listen_tcp_detached(
+    address: SocketAddr,
+    mark: Option<u32>,
+    reuse_port: bool,
+) -> io::Result<std::net::TcpListener> {
+    let socket = new_socket(address, Type::STREAM, Protocol::TCP, mark)?;
+    socket.set_reuse_address(true)?;
+    if reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(LISTEN_BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Connects to `address`, marked before the first packet, without Nagle's delay.
+///
+/// # Errors
+/// As connect(2); `mark` needs CAP_NET_ADMIN (EPERM).
+pub async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(mark) = mark {
+        SockRef::from(&socket).set_mark(mark)?;
+    }
+    socket.set_nodelay(true)?;
+    socket.connect(address).await
+}
+
+/// Binds a UDP socket; IPv6 takes IPv6 only.
+///
+/// # Errors
+/// As [`listen_tcp`].
+pub fn bind_udp(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let socket = new_socket(address, Type::DGRAM, Protocol::UDP, mark)?;
+    socket.bind(&SockAddr::from(address))?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn new_socket(
+    address: SocketAddr,
+    kind: Type,
+    protocol: Protocol,
+    mark: Option<u32>,
+) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    socket.set_nonblocking(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    Ok(socket)
+}
+
+/// Where the client meant to connect before redirection. Without redirection this is the
+/// connection's own local address.
+///
+/// # Errors
+/// ENOENT if the kernel does not track the connection (no redirection rules in this namespace).
+pub fn original_dst(stream: &TcpStream) -> io::Result<SocketAddr> {
+    let socket = SockRef::from(stream);
+    let address = if stream.local_addr()?.is_ipv4() {
+        socket.original_dst_v4()?
+    } else {
+        socket.original_dst_v6()?
+    };
+    address.as_socket().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "the original destination is no IP address")
+    })
+}
+
+/// Looks at the connection without taking a byte and without waiting: one system call, since the
+/// runtime's own idea of readiness is as old as its last turn.
+pub fn probe(stream: &TcpStream) -> Liveness {
+    let mut byte = [MaybeUninit::<u8>::uninit(); 1];
+    let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    match SockRef::from(stream).recv_with_flags(&mut byte, flags) {
+        Ok(0) => Liveness::Closed,
+        Ok(_) => Liveness::Readable,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Liveness::Idle,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Liveness::Idle,
+        Err(_) => Liveness::Closed,
+    }
+}
+
+/// Makes closing this connection a reset (RST), so that the peer sees a failure and not an end.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// Sends FIN and keeps reading.
+///
+/// # Errors
+/// As shutdown(2): ENOTCONN if the peer has reset the connection.
+pub fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
+    SockRef::from(stream).shutdown(Shutdown::Write)
+}
+
+/// Has the kernel probe an idle connection.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_keepalive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
+    let options = TcpKeepalive::new()
+        .with_time(keepalive.idle)
+        .with_interval(keepalive.interval)
+        .with_retries(keepalive.probes);
+    SockRef::from(stream).set_tcp_keepalive(&options)
+}
+
+/// Switches Nagle's delay off; what an accepted connection needs.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_nodelay(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)
+}
+
+/// Marks an existing socket.
+///
+/// # Errors
+/// EPERM without CAP_NET_ADMIN (or CAP_NET_RAW) in the user namespace that owns the network namespace.
+pub fn set_mark(socket: &impl AsFd, mark: u32) -> io::Result<()> {
+    SockRef::from(socket).set_mark(mark)
+}
+
+/// A descriptor this process was started with, named by number (as in `ProxyConfig.published`). It
+/// becomes close-on-exec. Each number is given out once.
+///
+/// Call it at start-up, before anything else opens descriptors: what is open under the number then
+/// is what was inherited.
+///
+/// # Errors
+/// EBADF if nothing is open there, `AlreadyExists` if it was taken before, `InvalidInput` for 0, 1 and 2.
+pub fn inherited_fd(number: RawFd) -> io::Result<OwnedFd> {
+    sys::fd::take_inherited(number)
+}
+
+/// A listener from a descriptor that another process bound and listened on.
+///
+/// # Errors
+/// If the descriptor cannot be made non-blocking or registered with the runtime.
+pub fn tcp_listener_from(fd: OwnedFd) -> io::Result<TcpListener> {
+    let listener = std::net::TcpListener::from(fd);
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+/// A connection from a descriptor that another process connected; without Nagle's delay.
+///
+/// # Errors
+/// As [`tcp_listener_from`].
+pub fn tcp_stream_from(fd: OwnedFd) -> io::Result<TcpStream> {
+    let stream = std::net::TcpStream::from(fd);
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
+}
+
+/// A UDP socket from a descriptor that another process opened.
+///
+/// # Errors
+/// As [`tcp_listener_from`].
+pub fn udp_socket_from(fd: OwnedFd) -> io::Result<UdpSocket> {
+    let socket = std::net::UdpSocket::from(fd);
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    async fn pair(address: &str) -> (TcpStream, TcpStream) {
+        let address = address.parse().expect("an address");
+        let listener = listen_tcp(address, None, false).expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let (client, server) = tokio::join!(connect_tcp(address, None), listener.accept());
+        (client.expect("connects"), server.expect("accepts").0)
+    }
+
+    #[tokio::test]
+    async fn a_probe_tells_idle_from_readable_from_closed() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let (client, mut server) = pair(address).await;
+            assert_eq!(probe(&client), Liveness::Idle);
+            server.write_all(b"x").await.expect("writes");
+            client.readable().await.expect("readable");
+            assert_eq!(probe(&client), Liveness::Readable);
+            let mut client = client;
+            assert_eq!(client.read_u8().await.expect("the byte is still there"), b'x');
+            shutdown_write(&server).expect("shuts down");
+            client.readable().await.expect("readable");
+            assert_eq!(probe(&client), Liveness::Closed);
+        }
+    }
+
+    #[tokio::test]
+    async fn closing_after_reset_on_close_is_a_reset() {
+        let (mut client, server) = pair("127.0.0.1:0").await;
+        reset_on_close(&server).expect("sets");
+        drop(server);
+        let error = client.read_u8().await.expect_err("no end of stream");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn two_listeners_share_an_address_only_when_asked() {
+        let first = listen_tcp("127.0.0.1:0".parse().expect("address"), None, true).expect("one");
+        let address = first.local_addr().expect("bound");
+        let _second = listen_tcp(address, None, true).expect("the second shares it");
+        let third = listen_tcp(address, None, false).expect_err("the third did not ask");
+        assert_eq!(third.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[tokio::test]
+    async fn an_ipv6_listener_leaves_the_ipv4_port_free() {
+        let v6 = listen_tcp("[::]:0".parse().expect("address"), None, false).expect("v6");
+        let port = v6.local_addr().expect("bound").port();
+        let v4 = SocketAddr::from(([0, 0, 0, 0], port));
+        assert!(listen_tcp(v4, None, false).is_ok());
+    }
+
+    #[test]
+    fn an_inherited_descriptor_is_given_out_once() {
+        let (kept, given) = std::os::unix::net::UnixStream::pair().expect("pair");
+        let number = std::os::fd::IntoRawFd::into_raw_fd(given);
+        let first = inherited_fd(number).expect("open");
+        let again = inherited_fd(number).expect_err("taken");
+        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(inherited_fd(1).expect_err("stdout").kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(inherited_fd(999_999).expect_err("closed").raw_os_error(), Some(libc::EBADF));
+        drop((kept, first));
+    }
+}

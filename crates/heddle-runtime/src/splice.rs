@@ -1,0 +1,166 @@
+//! Relays bytes between two plaintext sockets without copying them through this process: splice(2)
+//! through a pipe. Meant for a direction that has proved bulky; small messages are cheaper with
+//! read and write.
+//!
+//! An idle relay holds no pipe: pipes wait in a small pool of the thread and are taken only while
+//! bytes are on their way.
+
+use std::{cell::RefCell, io, os::fd::AsFd};
+
+use tokio::{io::Interest, net::TcpStream};
+
+use crate::sys;
+
+/// Bytes a pipe holds; also the most that moves per system call.
+pub const PIPE_BYTES: usize = 256 * 1024;
+/// Empty pipes a thread keeps (two descriptors each).
+const POOL_MAX: usize = 16;
+/// Round trips through the pipe before other tasks of the thread get a turn.
+const ROUNDS_PER_TURN: u32 = 16;
+
+thread_local! {
+    static POOL: RefCell<Vec<sys::pipe::Pipe>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Which socket a relay failed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Reading from the source.
+    Read,
+    /// Writing to the target.
+    Write,
+}
+
+/// A relay that broke.
+#[derive(Debug, thiserror::Error)]
+#[error("relaying failed to {}: {source}", match side { Side::Read => "read", Side::Write => "write" })]
+pub struct SpliceError {
+    /// Which socket.
+    pub side: Side,
+    /// Bytes delivered to the target before.
+    pub moved: u64,
+    /// What the kernel said.
+    pub source: io::Error,
+}
+
+/// A pipe on loan from the thread's pool. It goes back when empty; with bytes in it, it is closed.
+#[derive(Debug)]
+struct Pipe {
+    /// `None` only within `drop`.
+    pipe: Option<sys::pipe::Pipe>,
+    /// Bytes inside.
+    held: usize,
+}
+
+impl Pipe {
+    fn take() -> io::Result<Self> {
+        let pooled = POOL.with_borrow_mut(Vec::pop);
+        let pipe = match pooled {
+            Some(pipe) => pipe,
+            None => sys::pipe::Pipe::new(PIPE_BYTES)?,
+        };
+        Ok(Self { pipe: Some(pipe), held: 0 })
+    }
+
+    fn inner(&self) -> &sys::pipe::Pipe {
+        self.pipe.as_ref().expect("invariant: the pipe is there until drop")
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let Some(pipe) = self.pipe.take().filter(|_| self.held == 0) else { return };
+        // A thread that is ending has no pool any more; the pipe is closed then.
+        let _closed = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < POOL_MAX {
+                pool.push(pipe);
+            }
+        });
+    }
+}
+
+/// Moves bytes from one socket to the other until the source ends or `limit` bytes have moved, and
+/// returns their number (less than `limit` only if the source ended). `progress` is told of each
+/// delivered piece. Does not pass on the end of the source: shutting the target down is the
+/// caller's business.
+///
+/// A dropped future may lose what was in the pipe; close both sockets then.
+///
+/// # Errors
+/// [`SpliceError`] says on which side, and how much had been delivered.
+pub async fn splice_all(
+    from: &TcpStream,
+    to: &TcpStream,
+    limit: Option<u64>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, SpliceError> {
+    let mut moved = 0;
+    let mut rounds = 0;
+    loop {
+        let room = limit.map_or(u64::MAX, |limit| limit - moved).min(PIPE_BYTES as u64) as usize;
+        if room == 0 {
+            return Ok(moved);
+        }
+        let read = |source| SpliceError { side: Side::Read, moved, source };
+        from.readable().await.map_err(read)?;
+        let mut pipe = Pipe::take().map_err(read)?;
+        // Fill and drain until the source has nothing more right now; then the pipe goes back.
+        match fill(from, &mut pipe, room) {
+            Ok(Filled::Bytes) => {}
+            Ok(Filled::Nothing) => continue,
+            Ok(Filled::End) => return Ok(moved),
+            Err(source) => return Err(read(source)),
+        }
+        drain(to, &mut pipe, &mut moved, progress).await?;
+        rounds += 1;
+        if rounds % ROUNDS_PER_TURN == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+enum Filled {
+    Bytes,
+    Nothing,
+    End,
+}
+
+fn fill(from: &TcpStream, pipe: &mut Pipe, room: usize) -> io::Result<Filled> {
+    let result = from.try_io(Interest::READABLE, || pipe.inner().fill_from(from.as_fd(), room));
+    match result {
+        Ok(0) => Ok(Filled::End),
+        Ok(count) => {
+            pipe.held += count;
+            Ok(Filled::Bytes)
+        }
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Filled::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Filled::Nothing),
+        Err(error) => Err(error),
+    }
+}
+
+async fn drain(
+    to: &TcpStream,
+    pipe: &mut Pipe,
+    moved: &mut u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), SpliceError> {
+    while pipe.held > 0 {
+        let result = to.try_io(Interest::WRITABLE, || pipe.inner().drain_to(to.as_fd(), pipe.held));
+        match result {
+            Ok(count) => {
+                pipe.held -= count;
+                *moved += count as u64;
+                progress(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let write = |source| SpliceError { side: Side::Write, moved: *moved, source };
+                to.writable().await.map_err(write)?;
+            }
+            Err(source) => return Err(SpliceError { side: Side::Write, moved: *moved, source }),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,56 @@
+//! Descriptors: inherited ones, duplicates, flags.
+
+use std::{
+    collections::HashSet,
+    io,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    sync::{Mutex, PoisonError},
+};
+
+use tokio::io::{Interest, unix::AsyncFd};
+
+use super::check;
+
+/// Inherited numbers that have been given out.
+static TAKEN: Mutex<Option<HashSet<RawFd>>> = Mutex::new(None);
+
+/// See `net::inherited_fd`.
+pub(crate) fn take_inherited(number: RawFd) -> io::Result<OwnedFd> {
+    if number <= libc::STDERR_FILENO {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("descriptor {number} is a standard stream, not an inherited one"),
+        ));
+    }
+    let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = taken.get_or_insert_default();
+    if taken.contains(&number) {
+        return Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!("descriptor {number} was taken before"),
+        ));
+    }
+    // SAFETY: F_SETFD on any number is sound; a closed one gives EBADF.
+    check(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    taken.insert(number);
+    // SAFETY: the number is open, and `TAKEN` makes this its only owner here.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Lets the descriptor survive exec. *After fork.*
+pub(crate) fn keep_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a plain fcntl on an open descriptor.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
+}
+
+/// A descriptor whose number stays the same and open for as long as the value lives.
+pub(crate) trait StableFd: AsRawFd {}
+
+impl StableFd for OwnedFd {}
+impl StableFd for BorrowedFd<'_> {}
+
+/// Waits for readability through the current runtime.
+pub(crate) fn watch_readable<T: StableFd>(fd: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: `StableFd` is what is asked: the number does not change or close before the value goes.
+    unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }.map_err(io::Error::from)
+}

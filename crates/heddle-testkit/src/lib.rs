@@ -1,0 +1,1 @@
+//! Test hosts and fault-making backends; a dev-dependency only.

@@ -1,0 +1,227 @@
+//! The fields of a head as ranges into its raw bytes, with the ones the proxy reads pre-indexed.
+
+use std::borrow::Cow;
+
+use super::{FIELDS_MAX, HeadError};
+
+/// Fields that are recognised while scanning, so that reading them costs no search.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Known {
+    /// Any other name.
+    Other,
+    /// `host`.
+    Host,
+    /// `content-length`.
+    ContentLength,
+    /// `transfer-encoding`.
+    TransferEncoding,
+    /// `connection`.
+    Connection,
+    /// `upgrade`.
+    Upgrade,
+    /// `expect`.
+    Expect,
+    /// `te`.
+    Te,
+    /// `idempotency-key`.
+    IdempotencyKey,
+    /// `x-request-id`.
+    XRequestId,
+    /// `keep-alive`.
+    KeepAlive,
+    /// `content-type`.
+    ContentType,
+    /// `proxy-connection`: not a standard, hop-by-hop wherever it is sent.
+    ProxyConnection,
+    /// `trailer`.
+    Trailer,
+}
+
+/// Number of [`Known`] variants.
+const KNOWN: usize = Known::Trailer as usize + 1;
+/// "No such field" in the index.
+const ABSENT: u8 = u8::MAX;
+const _: () = assert!(FIELDS_MAX < ABSENT as usize, "a field's index must fit beside ABSENT");
+
+/// One field line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Field {
+    /// First byte of the line.
+    pub(super) start: u32,
+    /// First byte of the value, blanks around it left out.
+    pub(super) value: u32,
+    /// Behind the last byte of the value.
+    pub(super) value_end: u32,
+    /// Bytes of the name.
+    pub(super) name_len: u16,
+    /// Which name.
+    pub(super) known: Known,
+}
+
+impl Field {
+    pub(super) fn name(self, raw: &[u8]) -> &[u8] {
+        slice(raw, self.start, self.start + u32::from(self.name_len))
+    }
+
+    pub(super) fn value(self, raw: &[u8]) -> &[u8] {
+        slice(raw, self.value, self.value_end)
+    }
+}
+
+/// A range of the raw head; empty where `raw` is not the head that was scanned.
+pub(super) fn slice(raw: &[u8], start: u32, end: u32) -> &[u8] {
+    raw.get(start as usize..end as usize).unwrap_or_default()
+}
+
+/// The field lines of one head.
+#[derive(Debug, Clone)]
+pub(super) struct FieldTable {
+    fields: Vec<Field>,
+    /// Index of the first field of each known name.
+    first: [u8; KNOWN],
+}
+
+impl Default for FieldTable {
+    fn default() -> Self {
+        Self { fields: Vec::new(), first: [ABSENT; KNOWN] }
+    }
+}
+
+impl FieldTable {
+    /// Forgets all fields and keeps room for `kept` of them.
+    pub(super) fn clear(&mut self, kept: usize) {
+        self.fields.clear();
+        self.fields.shrink_to(kept);
+        self.first = [ABSENT; KNOWN];
+    }
+
+    #[inline]
+    pub(super) fn push(&mut self, field: Field) -> Result<(), HeadError> {
+        let index = self.fields.len();
+        if index == FIELDS_MAX {
+            return Err(HeadError::TooManyFields);
+        }
+        let first = &mut self.first[field.known as usize];
+        if *first == ABSENT {
+            *first = index as u8;
+        }
+        self.fields.push(field);
+        Ok(())
+    }
+
+    pub(super) fn all(&self) -> &[Field] {
+        &self.fields
+    }
+
+    pub(super) fn has(&self, known: Known) -> bool {
+        self.first[known as usize] != ABSENT
+    }
+
+    /// The first field of a known name.
+    pub(super) fn known(&self, known: Known) -> Option<Field> {
+        self.fields.get(usize::from(self.first[known as usize])).copied()
+    }
+
+    /// All fields of a known name, in order.
+    pub(super) fn every(&self, known: Known) -> impl Iterator<Item = Field> + '_ {
+        let from = usize::from(self.first[known as usize]).min(self.fields.len());
+        self.fields[from..].iter().copied().filter(move |field| field.known == known)
+    }
+}
+
+/// A head's fields together with the bytes they point into. Cheap to copy.
+#[derive(Debug, Clone, Copy)]
+pub struct Fields<'a> {
+    pub(super) table: &'a FieldTable,
+    pub(super) raw: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// Number of field lines.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table.all().len()
+    }
+
+    /// All fields in order, name and value as sent.
+    pub fn iter(&self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+        let raw = self.raw;
+        self.table.all().iter().map(move |field| (field.name(raw), field.value(raw)))
+    }
+
+    /// Value of the first field of a known name.
+    #[must_use]
+    pub fn known(&self, known: Known) -> Option<&'a [u8]> {
+        self.table.known(known).map(|field| field.value(self.raw))
+    }
+
+    /// Value of the first field called `name`, compared without case.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&'a [u8]> {
+        self.values(name).next()
+    }
+
+    /// Values of all fields called `name`, compared without case.
+    pub fn values<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let raw = self.raw;
+        self.table
+            .all()
+            .iter()
+            .filter(move |field| {
+                usize::from(field.name_len) == name.len()
+                    && field.name(raw).eq_ignore_ascii_case(name.as_bytes())
+            })
+            .map(move |field| field.value(raw))
+    }
+
+    /// All values of `name` as one text, joined by `,` as rules see it; bytes that are not UTF-8
+    /// become U+FFFD. Borrowed in the usual case of one field.
+    #[must_use]
+    pub fn joined(&self, name: &str) -> Option<Cow<'a, str>> {
+        let mut values = self.values(name);
+        let mut text = String::from_utf8_lossy(values.next()?);
+        for value in values {
+            let text = text.to_mut();
+            text.push(',');
+            text.push_str(&String::from_utf8_lossy(value));
+        }
+        Some(text)
+    }
+}
+
+/// Recognises a name. By length first: most names end there.
+#[inline]
+pub(super) fn recognise(name: &[u8]) -> Known {
+    let (known, same) = match (name.len(), name[0] | 0x20) {
+        (2, b't') => (Known::Te, is_word(name, b"te")),
+        (4, b'h') => (Known::Host, is_word(name, b"host")),
+        (6, b'e') => (Known::Expect, is_word(name, b"expect")),
+        (7, b'u') => (Known::Upgrade, is_word(name, b"upgrade")),
+        (7, b't') => (Known::Trailer, is_word(name, b"trailer")),
+        (10, b'c') => (Known::Connection, is_word(name, b"connection")),
+        (10, b'k') => (Known::KeepAlive, is_word(name, b"keep-alive")),
+        (12, b'c') => (Known::ContentType, is_word(name, b"content-type")),
+        (12, b'x') => (Known::XRequestId, is_word(name, b"x-request-id")),
+        (14, b'c') => (Known::ContentLength, is_word(name, b"content-length")),
+        (15, b'i') => (Known::IdempotencyKey, is_word(name, b"idempotency-key")),
+        (16, b'p') => (Known::ProxyConnection, is_word(name, b"proxy-connection")),
+        (17, b't') => (Known::TransferEncoding, is_word(name, b"transfer-encoding")),
+        _ => return Known::Other,
+    };
+    if same { known } else { Known::Other }
+}
+
+/// Compares without case a text that holds no control character with a word of letters and `-`:
+/// among such bytes only those become equal under the case bit that are equal without case. A fixed
+/// length and no early exit let this be a few wide instructions.
+#[inline]
+pub(super) fn is_word<const N: usize>(text: &[u8], word: &[u8; N]) -> bool {
+    let Some(text) = text.first_chunk::<N>().filter(|_| text.len() == N) else { return false };
+    text.iter().zip(word).fold(0, |differs, (a, b)| differs | ((a | 0x20) ^ b)) == 0
+}
+
+/// The elements of a comma-separated list, blanks trimmed, empty ones left out.
+pub(super) fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}

@@ -1,0 +1,396 @@
+//! Forwarding a head: its raw bytes with a few edits.
+//!
+//! What goes: the fields that belong to one hop (Connection and what it nominates, Keep-Alive,
+//! Proxy-Connection, Upgrade unless it is being forwarded, TE but for `trailers`). What changes: the
+//! version, which is our own (HTTP/1.1) on both sides. What the caller adds: [`Edit`]s and its
+//! decision about the connection. Everything else is copied in runs as long as possible, with its
+//! order, its case and its blanks.
+
+use super::{
+    Fields, Known, Request, Response, TargetForm, Version,
+    fields::{Field, elements, slice},
+    head::{Head, Options},
+};
+
+/// Most edits a head takes; more are the caller's mistake.
+const EDITS_MAX: usize = 64;
+
+/// A change to the fields of a head. Names are compared without case. A control character in a
+/// value becomes a blank, so that no edit can split a head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Edit<'a> {
+    /// Replaces the value of the first such field, drops the others, adds it where there is none.
+    Set(&'a str, &'a str),
+    /// Adds the field where there is none.
+    Default(&'a str, &'a str),
+    /// Adds the field behind all others.
+    Add(&'a str, &'a str),
+    /// Drops every such field.
+    Remove(&'a str),
+}
+
+impl<'a> Edit<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Set(name, _) | Self::Default(name, _) | Self::Add(name, _) => name,
+            Self::Remove(name) => name,
+        }
+    }
+}
+
+/// What becomes of the connection towards the recipient after this message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Connection {
+    /// It stays open (said in words only to an HTTP/1.0 client).
+    #[default]
+    KeepAlive,
+    /// It is closed: `connection: close`.
+    Close,
+}
+
+/// What becomes of a response's body framing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyRewrite {
+    /// As it was.
+    #[default]
+    AsIs,
+    /// It was delimited by close and is sent chunked ([`super::chunk_head`]), so that the client's
+    /// connection need not close with the server's. HTTP/1.1 clients only.
+    Chunked,
+    /// It was chunked and is sent delimited by close ([`super::Body::payload`]), for an HTTP/1.0
+    /// client; the caller says [`Connection::Close`].
+    UntilClose,
+}
+
+/// How a request is forwarded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RequestRewrite<'a> {
+    /// Changes to its fields.
+    pub edits: &'a [Edit<'a>],
+    /// What becomes of the connection to the server.
+    pub connection: Connection,
+    /// Host for a request of HTTP/1.0 without one, which as HTTP/1.1 must have it: the name and
+    /// port the client dialled. Empty: none is added.
+    pub default_host: &'a str,
+}
+
+/// How a response is forwarded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ResponseRewrite<'a> {
+    /// Changes to its fields.
+    pub edits: &'a [Edit<'a>],
+    /// What becomes of the connection to the client.
+    pub connection: Connection,
+    /// The client's version, from its request.
+    pub client: Version,
+    /// What becomes of the body.
+    pub body: BodyRewrite,
+}
+
+/// Appends the request head to `out` as it goes to the server: HTTP/1.1, Upgrade only where
+/// [`Request::upgrade`] names it, the target as sent (a proxy behind us needs an absolute one). Where
+/// an absolute target and Host disagree, Host is made to agree, as RFC 9112 §3.2.2 asks.
+pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
+    let head = request.head();
+    let upgrade = request.upgrade().is_some();
+    let mut connection = Options::default();
+    if rewrite.connection == Connection::Close {
+        connection = connection.with(Options::CLOSE);
+    }
+    if upgrade {
+        connection = connection.with(Options::UPGRADE);
+    }
+    let trailers = accepts_trailers(request.fields());
+    if trailers && head.head.options.has(Options::TE) {
+        connection = connection.with(Options::TE);
+    }
+    let host = match head.target_form() {
+        TargetForm::Absolute => Some(request.authority()),
+        _ if head.version() == Version::Http10 && !head.head.table.has(Known::Host) => {
+            Some(rewrite.default_host).filter(|host| !host.is_empty())
+        }
+        _ => None,
+    };
+    let rules = Rules {
+        edits: rewrite.edits,
+        connection: head.head.options.edit_to(connection),
+        upgrade,
+        te: if trailers { Te::Trailers { written: false } } else { Te::Drop },
+        host,
+        transfer_encoding: TransferEncoding::Keep,
+        drop_lengths: false,
+    };
+    let digit = (head.version() == Version::Http10).then(|| head.head.fields_start - 3);
+    Writer::new(&head.head, request.fields(), out).write(rules, digit);
+}
+
+/// Appends the response head to `out` as it goes to the client: HTTP/1.1, with Upgrade only on 101
+/// and 426.
+pub fn write_response(response: Response<'_>, rewrite: &ResponseRewrite<'_>, out: &mut Vec<u8>) {
+    let head = response.head();
+    let upgrade = matches!(head.status(), 101 | 426) && head.head.options.has(Options::UPGRADE);
+    let mut connection = match (rewrite.connection, rewrite.client) {
+        (Connection::Close, _) if head.is_interim() => Options::default(),
+        (Connection::Close, _) => Options::CLOSE,
+        (Connection::KeepAlive, Version::Http10) => Options::KEEP_ALIVE,
+        (Connection::KeepAlive, Version::Http11) => Options::default(),
+    };
+    if upgrade {
+        connection = connection.with(Options::UPGRADE);
+    }
+    let bodiless_by_status = matches!(head.status(), 100..=199 | 204);
+    let rules = Rules {
+        edits: rewrite.edits,
+        connection: head.head.options.edit_to(connection),
+        upgrade,
+        te: Te::Keep,
+        host: None,
+        transfer_encoding: match rewrite.body {
+            BodyRewrite::Chunked => TransferEncoding::Add,
+            BodyRewrite::UntilClose => TransferEncoding::Drop,
+            BodyRewrite::AsIs if bodiless_by_status || rewrite.client == Version::Http10 => {
+                TransferEncoding::Drop
+            }
+            BodyRewrite::AsIs => TransferEncoding::Keep,
+        },
+        drop_lengths: rewrite.body != BodyRewrite::AsIs,
+    };
+    let digit = (head.version() == Version::Http10).then_some(7);
+    Writer::new(&head.head, response.fields(), out).write(rules, digit);
+}
+
+/// Does a TE field accept trailers?
+fn accepts_trailers(fields: Fields<'_>) -> bool {
+    fields.table.every(Known::Te).any(|field| has_trailers(field.value(fields.raw)))
+}
+
+fn has_trailers(te: &[u8]) -> bool {
+    elements(te).any(|coding| coding.eq_ignore_ascii_case(b"trailers"))
+}
+
+/// What is to be done with the fields that belong to one hop.
+struct Rules<'a> {
+    edits: &'a [Edit<'a>],
+    /// The Connection value to write in place of all there are; `None` leaves them.
+    connection: Option<Options>,
+    upgrade: bool,
+    te: Te,
+    /// The Host to have.
+    host: Option<&'a str>,
+    transfer_encoding: TransferEncoding,
+    drop_lengths: bool,
+}
+
+enum Te {
+    Keep,
+    Drop,
+    Trailers { written: bool },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TransferEncoding {
+    Keep,
+    Drop,
+    Add,
+}
+
+/// What to do with one field.
+enum Action<'a> {
+    Keep,
+    Drop,
+    Value(&'a str),
+}
+
+/// Copies a head in runs.
+struct Writer<'a, 'o> {
+    head: &'a Head,
+    raw: &'a [u8],
+    out: &'o mut Vec<u8>,
+    /// First byte of the head not written or dropped yet.
+    from: u32,
+    /// Bit i: edit i met a field.
+    met: u64,
+    wrote_connection: bool,
+    wrote_length: bool,
+}
+
+impl<'a, 'o> Writer<'a, 'o> {
+    fn new(head: &'a Head, fields: Fields<'a>, out: &'o mut Vec<u8>) -> Self {
+        let raw = fields.raw;
+        Self {
+            head,
+            raw,
+            out,
+            from: head.start,
+            met: 0,
+            wrote_connection: false,
+            wrote_length: false,
+        }
+    }
+
+    fn write(mut self, mut rules: Rules<'_>, version_digit: Option<u32>) {
+        debug_assert!(rules.edits.len() <= EDITS_MAX, "more edits than a head takes");
+        if self.head.len == 0 {
+            return;
+        }
+        self.out.reserve((self.head.len - self.head.start) as usize + 128);
+        if let Some(digit) = version_digit {
+            self.replace(digit, digit + 1, b"1");
+        }
+        let lengths = rules.edits.iter().fold(0, |mask, edit| mask | length_bit(edit.name().len()));
+        let fields = self.head.table.all();
+        let blank_line = self.head.len - 2;
+        for (index, field) in fields.iter().enumerate() {
+            let end = fields.get(index + 1).map_or(blank_line, |next| next.start);
+            let edited = lengths & length_bit(usize::from(field.name_len)) != 0;
+            let mut action = if edited { self.edit(*field, rules.edits) } else { None };
+            if action.is_none() && (field.known != Known::Other || self.has_nominations()) {
+                action = self.hop_by_hop(*field, &mut rules);
+            }
+            match action.unwrap_or(Action::Keep) {
+                Action::Keep => {}
+                Action::Drop => self.replace(field.start, end, b""),
+                Action::Value(value) => self.replace_value(*field, value),
+            }
+        }
+        self.copy_to(blank_line);
+        self.append(&rules);
+        self.copy_to(self.head.len);
+    }
+
+    fn has_nominations(&self) -> bool {
+        self.head.options.has(Options::NOMINATED)
+    }
+
+    /// What the caller's edits say about a field; `None` if nothing.
+    fn edit<'e>(&mut self, field: Field, edits: &[Edit<'e>]) -> Option<Action<'e>> {
+        let name = field.name(self.raw);
+        let mut action = None;
+        for (index, edit) in edits.iter().enumerate() {
+            if !name.eq_ignore_ascii_case(edit.name().as_bytes()) {
+                continue;
+            }
+            let bit = 1 << (index % EDITS_MAX);
+            let again = self.met & bit != 0;
+            self.met |= bit;
+            match *edit {
+                Edit::Set(_, value) if !again => action = Some(Action::Value(value)),
+                Edit::Set(..) | Edit::Remove(_) => action = Some(Action::Drop),
+                // What is to be there is not dropped for being nominated.
+                Edit::Default(..) => action = action.or(Some(Action::Keep)),
+                Edit::Add(..) => {}
+            }
+        }
+        action
+    }
+
+    /// What the rules of a proxy say about a field; `None` if nothing.
+    fn hop_by_hop<'e>(&mut self, field: Field, rules: &mut Rules<'e>) -> Option<Action<'e>> {
+        match field.known {
+            Known::Connection => {
+                let options = rules.connection?;
+                let first = !std::mem::replace(&mut self.wrote_connection, true);
+                let text = options.text();
+                Some(if first && !text.is_empty() { Action::Value(text) } else { Action::Drop })
+            }
+            Known::KeepAlive | Known::ProxyConnection => Some(Action::Drop),
+            Known::Upgrade => (!rules.upgrade).then_some(Action::Drop),
+            Known::Te => match &mut rules.te {
+                Te::Keep => None,
+                Te::Trailers { written } if !*written && has_trailers(field.value(self.raw)) => {
+                    *written = true;
+                    let plain = field.value(self.raw).eq_ignore_ascii_case(b"trailers");
+                    (!plain).then_some(Action::Value("trailers"))
+                }
+                Te::Drop | Te::Trailers { .. } => Some(Action::Drop),
+            },
+            Known::TransferEncoding => {
+                (rules.transfer_encoding != TransferEncoding::Keep).then_some(Action::Drop)
+            }
+            Known::ContentLength => {
+                let again = std::mem::replace(&mut self.wrote_length, true);
+                (again || rules.drop_lengths).then_some(Action::Drop)
+            }
+            Known::Host => {
+                let host = rules.host.take()?;
+                (field.value(self.raw) != host.as_bytes()).then_some(Action::Value(host))
+            }
+            _ => self.is_nominated(field).then_some(Action::Drop),
+        }
+    }
+
+    /// Does Connection name this field? Those that delimit or route the message are never reached:
+    /// nominating them must not remove them.
+    fn is_nominated(&self, field: Field) -> bool {
+        let name = field.name(self.raw);
+        self.has_nominations()
+            && self.head.table.every(Known::Connection).any(|connection| {
+                elements(connection.value(self.raw))
+                    .any(|nominated| nominated.eq_ignore_ascii_case(name))
+            })
+    }
+
+    /// Fields that were not there to be replaced.
+    fn append(&mut self, rules: &Rules<'_>) {
+        if let Some(host) = rules.host {
+            self.put_field("host", host);
+        }
+        if rules.transfer_encoding == TransferEncoding::Add {
+            self.put_field("transfer-encoding", "chunked");
+        }
+        for (index, edit) in rules.edits.iter().enumerate() {
+            let met = self.met & 1 << (index % EDITS_MAX) != 0;
+            match *edit {
+                Edit::Set(name, value) | Edit::Default(name, value) if !met => {
+                    self.put_field(name, value);
+                }
+                Edit::Add(name, value) => self.put_field(name, value),
+                _ => {}
+            }
+        }
+        if let Some(options) = rules.connection {
+            let text = options.text();
+            if !self.wrote_connection && !text.is_empty() {
+                self.put_field("connection", text);
+            }
+        }
+    }
+
+    fn copy_to(&mut self, to: u32) {
+        self.out.extend_from_slice(slice(self.raw, self.from, to));
+        self.from = self.from.max(to);
+    }
+
+    fn replace(&mut self, start: u32, end: u32, with: &[u8]) {
+        self.copy_to(start);
+        self.out.extend_from_slice(with);
+        self.from = end;
+    }
+
+    fn replace_value(&mut self, field: Field, value: &str) {
+        let colon = field.start + u32::from(field.name_len) + 1;
+        // An empty value has no place of its own: it stands at the line's end.
+        self.copy_to(field.value.max(colon));
+        if field.value == colon {
+            self.out.push(b' ');
+        }
+        self.put_value(value);
+        self.from = field.value_end;
+    }
+
+    fn put_field(&mut self, name: &str, value: &str) {
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b": ");
+        self.put_value(value);
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    fn put_value(&mut self, value: &str) {
+        let safe = |byte: u8| if byte.is_ascii_control() && byte != b'\t' { b' ' } else { byte };
+        self.out.extend(value.bytes().map(safe));
+    }
+}
+
+fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
+}

@@ -1,0 +1,7 @@
+//! Bytes that cross a process boundary: discovery protobuf, the HTTP/1 codec, protocol detection,
+//! and the JSON of the local APIs. Nothing here opens a socket or reads a clock.
+
+pub mod detect;
+pub mod discovery;
+pub mod http1;
+pub mod local;

@@ -1,0 +1,6 @@
+//! JSON spoken on one machine: command line, holder, control plane, sidecars and dashboard.
+
+pub mod control_api;
+pub mod holder_api;
+pub mod observe_api;
+pub mod proxy_config;

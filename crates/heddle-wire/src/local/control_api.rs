@@ -1,0 +1,232 @@
+//! The control plane's local API: HTTP/1 with JSON bodies on the path socket `control.sock`.
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `POST /v1/workloads` | [`JoinRequest`] | [`JoinedWorkload`] |
+//! | `POST /v1/adopt` | list of [`Member`] | `{}`; a restarted control plane takes its members back |
+//! | `POST /v1/workloads/{id}/withdraw` | – | [`Acknowledgement`], at most 1 s |
+//! | `DELETE /v1/workloads/{id}` | – | `{}` |
+//! | `GET /v1/workloads` | – | list of [`WorkloadView`] |
+//! | `GET /v1/services` | – | list of [`ServiceView`] |
+//! | `POST /v1/apply` | [`ApplyRequest`] | [`ApplyResponse`] |
+//! | `POST /v1/delete` | [`DeleteRequest`] | [`ApplyResponse`] |
+//! | `GET /v1/resources?kind=&namespace=&name=` | – | list of [`ResourceView`] |
+//! | `GET /v1/wait?generation=N&timeout_ms=M` | – | [`Acknowledgement`] |
+//! | `GET /v1/status` | – | [`Status`] |
+//!
+//! Any refusal is a 4xx, or 507 where the store cannot be written, with [`ApiError`] as its body.
+
+use std::collections::BTreeMap;
+
+use heddle_model::{Protocol, ResourceKey, Service, ServiceName, Workload, WorkloadId};
+use serde::{Deserialize, Serialize};
+
+/// A refusal: one or more problems, each with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ApiError {
+    /// At least one.
+    pub errors: Vec<Problem>,
+}
+
+/// One problem. Shown as `file:line: field: reason`, absent parts left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Problem {
+    /// File as the user named it; `-` for standard input.
+    pub file: Option<String>,
+    /// 1-based line.
+    pub line: Option<usize>,
+    /// Field path, e.g. `spec.http[0].route[1].weight`.
+    pub field: Option<String>,
+    /// What is wrong and what would be right.
+    pub reason: String,
+}
+
+/// A workload that wants to join.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinRequest {
+    /// Service name, a DNS label.
+    pub service: String,
+    /// Namespace, a DNS label.
+    pub namespace: String,
+    /// Version; empty if not given.
+    pub version: String,
+    /// Further labels; `app` and `version` are added by the control plane.
+    pub labels: BTreeMap<String, String>,
+    /// Declared ports; empty for a client.
+    pub ports: Vec<JoinPort>,
+}
+
+/// A declared port.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinPort {
+    /// Number.
+    pub number: u16,
+    /// Name; empty if not given. A name such as `http-web` declares a protocol.
+    pub name: String,
+    /// Declared protocol.
+    pub protocol: Protocol,
+}
+
+/// What a joining workload was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinedWorkload {
+    /// The workload as registered; its ports are pending.
+    pub workload: Workload,
+    /// Its service with virtual addresses; `None` for a client whose service has no ports.
+    pub service: Option<Service>,
+}
+
+/// A workload that runs already: what it asked for and what it was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// The request.
+    pub request: JoinRequest,
+    /// The answer.
+    pub joined: JoinedWorkload,
+}
+
+/// How far a generation has come.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Acknowledgement {
+    /// The generation asked about.
+    pub generation: u64,
+    /// Affected, connected proxies that run it.
+    pub acknowledged: usize,
+    /// Affected, connected proxies that do not run it yet, by workload id.
+    pub pending: Vec<WorkloadId>,
+}
+
+/// A workload with what is known about its sidecar.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkloadView {
+    /// The workload.
+    pub workload: Workload,
+    /// Is its sidecar connected to discovery?
+    pub connected: bool,
+    /// The last generation its sidecar acknowledged.
+    pub generation: u64,
+}
+
+/// A service with its ports and virtual addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceView {
+    /// The service.
+    pub service: Service,
+    /// Workloads behind it.
+    pub workloads: Vec<WorkloadId>,
+}
+
+/// Documents to put in force as one transaction and one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    /// Files with their text; each may hold several YAML documents.
+    pub files: Vec<SourceFile>,
+    /// Namespace of documents that name none.
+    pub namespace: String,
+    /// Check only.
+    pub dry_run: bool,
+    /// Also make edits that leave a live reference dangling.
+    pub force: bool,
+    /// How long to wait for acknowledgements, milliseconds; 0 returns at once.
+    pub wait_ms: u64,
+}
+
+/// A named text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceFile {
+    /// File name as the user gave it; `-` for standard input.
+    pub file: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// Resources to delete as one transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteRequest {
+    /// What to delete; naming an absent one is an error.
+    pub keys: Vec<ResourceKey>,
+    /// Also delete what a live reference names.
+    pub force: bool,
+    /// How long to wait for acknowledgements, milliseconds.
+    pub wait_ms: u64,
+}
+
+/// What an `apply` or `delete` did.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ApplyResponse {
+    /// The generation that carries the change.
+    pub generation: u64,
+    /// What happened to each object.
+    pub changes: Vec<Change>,
+    /// Valid but worth saying: fields not enforced yet, dangling references, conflicts.
+    pub notes: Vec<Problem>,
+    /// How far the generation has come.
+    pub acknowledgement: Acknowledgement,
+}
+
+/// What happened to one object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which.
+    pub key: ResourceKey,
+    /// What.
+    pub action: Action,
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// New.
+    Created,
+    /// Changed.
+    Configured,
+    /// Same as before.
+    Unchanged,
+    /// Gone.
+    Deleted,
+}
+
+/// A resource as `get` shows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResourceView {
+    /// Identity.
+    pub key: ResourceKey,
+    /// `apply`, or the path of the file in the `--config` folder.
+    pub source: String,
+    /// The document's text.
+    pub text: String,
+    /// `Programmed`, `Dangling`, `Conflicted` or `Invalid` (an invalid edit of a file; the last good version is in force).
+    pub state: String,
+    /// What the state means here, fields not enforced included.
+    pub notes: Vec<Problem>,
+}
+
+/// The mesh's own state.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Status {
+    /// Mesh name.
+    pub mesh: String,
+    /// Generation in force.
+    pub generation: u64,
+    /// Proxies by workload id.
+    pub proxies: Vec<ProxyStatus>,
+    /// Findings of the compiler and problems of sources (invalid files, a full disk under the store).
+    pub problems: Vec<Problem>,
+}
+
+/// One proxy's state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyStatus {
+    /// Whose sidecar.
+    pub workload: WorkloadId,
+    /// Connected now?
+    pub connected: bool,
+    /// Last generation it acknowledged.
+    pub generation: u64,
+    /// Its last NACK, if it has not accepted anything since.
+    pub nack: Option<String>,
+    /// Destinations it subscribes to.
+    pub destinations: Vec<ServiceName>,
+}

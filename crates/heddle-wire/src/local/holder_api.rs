@@ -1,0 +1,191 @@
+//! The holder's protocol on the path socket `MESH.sock`: frames of a 4-byte big-endian length and
+//! a JSON text of at most [`FRAME_MAX`] bytes; file descriptors travel beside the first byte of
+//! the frame that names them (SCM_RIGHTS). Who may speak is decided by SO_PEERCRED. A request or
+//! answer is its name, or an object with its name as the only key: `"info"`, `{"connect": {…}}`
+//! (a tag beside the fields would forbid maps with number keys inside them).
+//!
+//! A connection that sent [`Request::Join`] stands for that workload: when it closes, the holder
+//! ends the workload's processes, its sidecar and its namespace. A sidecar keeps one connection
+//! for [`Request::Connect`] and [`Request::Resolver`]; answers carry the request's `id`.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::control_api::{JoinRequest, JoinedWorkload};
+
+/// Largest frame, bytes.
+pub const FRAME_MAX: usize = 256 * 1024;
+
+/// What a peer asks of the holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// What runs here? Answer: [`Reply::Info`].
+    Info,
+    /// Let a workload in. Answers: any number of [`Reply::Progress`], then [`Reply::Joined`] with the
+    /// descriptors `[net]` or `[user, net]`, or [`Reply::Refused`].
+    Join(Box<JoinSpec>),
+    /// Withdraw this connection's endpoint from all proxies (at most 1 s). Answer: [`Reply::Done`].
+    Withdraw,
+    /// End this connection's workload now. Answer: [`Reply::Done`] when all is gone.
+    Leave,
+    /// Open a TCP connection on the host's side. Answer: [`Reply::Connected`] with one descriptor, or [`Reply::Refused`].
+    Connect {
+        /// Correlates the answer.
+        id: u64,
+        /// Where to.
+        to: SocketAddr,
+    },
+    /// Open a connected UDP (or TCP) socket to one of the host's resolvers. Answer as for `Connect`.
+    Resolver {
+        /// Correlates the answer.
+        id: u64,
+        /// TCP instead of UDP.
+        tcp: bool,
+        /// Which of the host's resolvers: 0, 1, …, modulo their number.
+        index: usize,
+    },
+    /// Restart a part after a crash or not; start it if it does not run. For benches and tests.
+    Supervise {
+        /// `control` or `observe`.
+        part: String,
+        /// Restart it when it ends?
+        restart: bool,
+    },
+    /// End the mesh. Answer: [`Reply::Done`] when all is gone.
+    Shutdown,
+}
+
+/// What the holder answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// What runs here.
+    Info(Box<Info>),
+    /// Something takes longer; one line for the user.
+    Progress {
+        /// The line.
+        text: String,
+    },
+    /// The workload is in: its namespaces are the frame's descriptors, its sidecar is ready.
+    Joined(Box<Joined>),
+    /// A host-side socket is the frame's descriptor.
+    Connected {
+        /// Which request.
+        id: u64,
+    },
+    /// No, and why.
+    Refused {
+        /// Which request (0 for others than `Connect` and `Resolver`).
+        id: u64,
+        /// Why; one line for the user.
+        reason: String,
+        /// `errno` of a failed connect, so that the application sees what it would have seen; 0 if none.
+        errno: i32,
+    },
+    /// Done.
+    Done,
+}
+
+/// A workload to let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinSpec {
+    /// What the control plane is asked.
+    pub request: JoinRequest,
+    /// Host addresses whose connections go to a port of the workload.
+    pub publish: Vec<Publish>,
+    /// Ports of the host's loopback that appear on the workload's 127.0.0.1.
+    pub host_ports: Vec<u16>,
+}
+
+/// `--publish [ADDR:]HOSTPORT:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// Host address; port 0 takes a free one.
+    pub host: SocketAddr,
+    /// Port of the workload.
+    pub port: u16,
+}
+
+/// What a joined workload needs to start its command.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joined {
+    /// Identity, addresses, service.
+    pub joined: JoinedWorkload,
+    /// Host addresses really bound, in the order of `publish`.
+    pub published: Vec<SocketAddr>,
+    /// Is a user namespace descriptor passed before the network namespace?
+    pub user_namespace: bool,
+    /// Folder with `resolv.conf`, `nsswitch.conf` and `hosts` for the command's mount namespace.
+    pub etc_dir: String,
+}
+
+/// What runs here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Info {
+    /// Mesh name.
+    pub mesh: String,
+    /// Heddle's version.
+    pub version: String,
+    /// The mesh's run-time folder: `control.sock`, `discovery.sock`, `workloads/`.
+    pub run_dir: String,
+    /// Address of the dashboard and its JSON API.
+    pub dashboard: Option<SocketAddr>,
+    /// Process ids: holder, control, observe (0 while not running).
+    pub pids: Pids,
+    /// Workloads that have joined: as many as fit the frame (some 300); the control plane lists all.
+    pub workloads: Vec<Joined>,
+}
+
+/// Process ids of the mesh's parts; 0 while a part is not running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pids {
+    /// Holder.
+    pub holder: u32,
+    /// Control plane.
+    pub control: u32,
+    /// Metrics store and dashboard.
+    pub observe: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use heddle_model::{
+        EndpointState, Protocol, ServiceName, Workload, WorkloadId, registry::WorkloadPort,
+    };
+
+    use super::*;
+
+    #[test]
+    fn an_answer_with_ports_survives_the_way_to_the_reader() {
+        let port = WorkloadPort {
+            number: 80,
+            name: String::new(),
+            protocol: Protocol::Http,
+            state: EndpointState::Pending,
+        };
+        let workload = Workload {
+            id: WorkloadId("web-1".to_owned()),
+            name: "web".to_owned(),
+            namespace: "default".to_owned(),
+            service: ServiceName::new("web", "default").unwrap(),
+            version: String::new(),
+            labels: BTreeMap::new(),
+            ipv4: [240, 241, 0, 10].into(),
+            ipv6: [0xfd68, 0, 0, 0, 0, 0, 0, 10].into(),
+            ports: BTreeMap::from([(80, port)]),
+        };
+        let reply = Reply::Joined(Box::new(Joined {
+            joined: JoinedWorkload { workload, service: None },
+            published: vec![([127, 0, 0, 1], 8080).into()],
+            user_namespace: true,
+            etc_dir: "/run/heddle/m/workloads/web-1/etc".to_owned(),
+        }));
+        let text = serde_json::to_vec(&reply).unwrap();
+        assert_eq!(serde_json::from_slice::<Reply>(&text).unwrap(), reply);
+        assert_eq!(serde_json::to_string(&Request::Withdraw).unwrap(), "\"withdraw\"");
+    }
+}

@@ -1,0 +1,231 @@
+//! The dashboard's JSON API, also used by `heddle top` and `heddle graph`: HTTP/1 on the dashboard's address.
+//!
+//! | call | answer |
+//! |---|---|
+//! | `GET /api/v1/graph?window=10&end=UNIX` | [`Graph`] over the `window` seconds before `end` (at least one scrape interval; without `end`: until now) |
+//! | `GET /api/v1/services?window=10&end=UNIX` | list of [`ServiceSummary`] |
+//! | `GET /api/v1/services/{namespace}/{name}?window=300&end=UNIX` | [`ServicePage`]; `-` stands for the empty namespace of what is outside |
+//! | `GET /api/v1/prometheus/targets` | Prometheus HTTP service discovery |
+//! | `GET /sidecars/{workload}/stats/prometheus` | that sidecar's :15090, passed through |
+//! | anything else | the dashboard |
+//!
+//! A refusal is a 4xx with `{"error": "what is wrong and what to do"}`.
+
+use heddle_model::{ServiceName, WorkloadId};
+use serde::{Deserialize, Serialize};
+
+/// Who calls whom.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Graph {
+    /// Mesh name.
+    pub mesh: String,
+    /// Unix time of the newest scrape, seconds.
+    pub at: f64,
+    /// Seconds the rates are over.
+    pub window: f64,
+    /// Services, sorted by name; callers without ports included.
+    pub nodes: Vec<Node>,
+    /// Calls, sorted by source and destination.
+    pub edges: Vec<Edge>,
+    /// How complete the picture is.
+    #[serde(default)]
+    pub coverage: Coverage,
+}
+
+/// How complete the picture is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Sidecars the control plane knows.
+    pub sidecars: usize,
+    /// Those whose last scrape succeeded.
+    pub scraped: usize,
+    /// Did the control plane answer the last time it was asked? If not, the list of sidecars may be old.
+    pub control: bool,
+}
+
+/// A service in the graph.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Service; for what is outside the mesh the host or `PassthroughCluster` as name and an empty namespace.
+    pub service: ServiceName,
+    /// `http`, `tcp`, `client` (calls only) or `outside`.
+    pub kind: String,
+    /// What it answered, measured on its own side (by its callers where it has no sidecar).
+    pub rates: Rates,
+    /// Bytes per second both ways on TCP.
+    pub bytes_per_second: f64,
+    /// Versions with their share of what was received.
+    pub versions: Vec<Version>,
+    /// What its callers saw of it: also the calls that never reached it.
+    #[serde(default)]
+    pub client: Rates,
+    /// Unix time, seconds, since when at least 1 % of the calls to it have failed on either side without
+    /// a minute's pause; `None` while it is well.
+    #[serde(default)]
+    pub failing_since: Option<f64>,
+    /// Its virtual address and those of its workloads, for the search.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+}
+
+/// One version's share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Version {
+    /// Version label; `unknown` where none.
+    pub version: String,
+    /// 0 to 1.
+    pub share: f64,
+    /// Its own rates.
+    pub rates: Rates,
+}
+
+/// Calls from one service to another, measured on both sides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Edge {
+    /// Caller.
+    pub source: ServiceName,
+    /// Callee.
+    pub destination: ServiceName,
+    /// `http`, `grpc` or `tcp`.
+    pub protocol: String,
+    /// As the caller's sidecar saw it.
+    pub client: Rates,
+    /// As the callee's sidecar saw it.
+    pub server: Rates,
+    /// TCP: bytes per second to the callee.
+    pub sent_bytes_per_second: f64,
+    /// TCP: bytes per second back to the caller.
+    pub received_bytes_per_second: f64,
+}
+
+/// Golden signals of one side.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Rates {
+    /// Requests (connections opened on TCP) per second.
+    pub per_second: f64,
+    /// Share answered without 5xx and without a missing answer, injected aborts left out of both
+    /// numbers, 0 to 1; 1 where nothing was asked. On TCP: connections that reached an endpoint.
+    pub success: f64,
+    /// 4xx per second.
+    pub client_errors_per_second: f64,
+    /// 5xx or no answer, per second; injected aborts apart.
+    pub server_errors_per_second: f64,
+    /// Injected aborts per second.
+    pub injected_per_second: f64,
+    /// Requests delayed by an injected fault, per second.
+    #[serde(default)]
+    pub delayed_per_second: f64,
+    /// Median, milliseconds, injected aborts left out; `None` where nothing was asked.
+    pub p50_ms: Option<f64>,
+    /// 90th percentile.
+    pub p90_ms: Option<f64>,
+    /// 99th percentile.
+    pub p99_ms: Option<f64>,
+}
+
+/// A service as a row of `heddle top`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServiceSummary {
+    /// Service.
+    pub service: ServiceName,
+    /// As for [`Node`].
+    pub kind: String,
+    /// As its callers saw it.
+    pub client: Rates,
+    /// As it saw itself.
+    pub server: Rates,
+    /// Bytes per second to it (TCP).
+    pub sent_bytes_per_second: f64,
+    /// Bytes per second from it (TCP).
+    pub received_bytes_per_second: f64,
+}
+
+/// One service's page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ServicePage {
+    /// Now.
+    pub summary: ServiceSummary,
+    /// The same over the period before, for the change.
+    pub previous: ServiceSummary,
+    /// Points in time, oldest first. A time that was not measured has no point: the distance to the
+    /// next one is then more than `step`.
+    pub series: Vec<Point>,
+    /// Who calls it.
+    pub callers: Vec<Edge>,
+    /// Whom it calls.
+    pub callees: Vec<Edge>,
+    /// Versions.
+    pub versions: Vec<Version>,
+    /// Workloads behind it, with saturation of each sidecar.
+    pub workloads: Vec<WorkloadRow>,
+    /// Mesh name.
+    #[serde(default)]
+    pub mesh: String,
+    /// Unix time the period ends, seconds.
+    #[serde(default)]
+    pub at: f64,
+    /// Seconds of the period.
+    #[serde(default)]
+    pub window: f64,
+    /// Seconds between points.
+    #[serde(default)]
+    pub step: f64,
+    /// Share of the previous period that was measured, 0 to 1: below one half no change should be told.
+    #[serde(default)]
+    pub previous_measured: f64,
+    /// Answers by status code and response flags, most frequent first.
+    #[serde(default)]
+    pub responses: Vec<Response>,
+    /// See [`Node::failing_since`].
+    #[serde(default)]
+    pub failing_since: Option<f64>,
+}
+
+/// One kind of answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Response {
+    /// HTTP status; 0 where there was no answer (and on TCP).
+    pub code: u16,
+    /// Envoy-style flags joined by `,`; `-` when none.
+    pub flags: String,
+    /// As the callers saw it, per second.
+    pub client_per_second: f64,
+    /// As the service saw it, per second.
+    pub server_per_second: f64,
+}
+
+/// One point of a service's series.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Point {
+    /// Unix time, seconds.
+    pub at: f64,
+    /// As its callers saw it.
+    pub client: Rates,
+    /// As it saw itself.
+    pub server: Rates,
+    /// Requests (connections) in flight, all its workloads together: saturation.
+    pub in_flight: f64,
+    /// Bytes per second both ways.
+    pub bytes_per_second: f64,
+}
+
+/// One workload on a service's page.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WorkloadRow {
+    /// Workload.
+    pub id: WorkloadId,
+    /// Version.
+    pub version: String,
+    /// Address.
+    pub address: String,
+    /// Did the last scrape succeed?
+    pub scraped: bool,
+    /// Requests in flight.
+    pub in_flight: f64,
+    /// What it answered, measured by its own sidecar.
+    #[serde(default)]
+    pub rates: Rates,
+    /// Is it a member now? `false`: it has left, its numbers are history.
+    #[serde(default)]
+    pub present: bool,
+}

@@ -1,0 +1,425 @@
+//! What may be typed: every subcommand with its flags, and nothing of what they do.
+//!
+//! A flag's doc comment is its help text. Values are checked by [`values`]; what only makes sense
+//! together is checked by the command itself before it touches anything.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use heddle_model::{Protocol, name::DEFAULT_NAMESPACE};
+use heddle_wire::local::holder_api::Publish;
+
+pub(crate) mod values;
+
+use crate::demo::apps::AppArgs;
+use values::{LabelFlag, PortFlag};
+
+/// A service mesh in one binary: every call between your programs becomes visible and steerable,
+/// without a change in them.
+#[derive(Debug, Parser)]
+#[command(name = "heddle", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run an example application in a mesh of its own
+    Demo(DemoArgs),
+    /// Start a mesh on this machine; it lasts until Ctrl-C
+    Up(UpArgs),
+    /// Run a program as a member of a mesh
+    Run(Box<RunArgs>),
+    /// End a mesh and everything that runs in it
+    Down(DownArgs),
+    /// Put rules in force: Istio YAML from files, folders or standard input
+    Apply(ApplyArgs),
+    /// Show rules, services or workloads
+    Get(GetArgs),
+    /// Take rules out of force
+    Delete(DeleteArgs),
+    /// Wait until every connected proxy runs a generation of the rules
+    Wait(WaitArgs),
+    /// Show live traffic per service: rates, errors, latency
+    Top(TopArgs),
+    /// Show who calls whom
+    Graph(GraphArgs),
+    /// Show which proxy runs which generation of the rules
+    ProxyStatus(StatusArgs),
+    /// Show the mesh: its processes, workloads, problems
+    Status(StatusArgs),
+    /// Print the address of the dashboard
+    Dashboard(DashboardArgs),
+    /// Print Heddle's version
+    Version(VersionArgs),
+    /// The mesh's holder (started by `up`)
+    #[command(hide = true)]
+    Holder(HolderArgs),
+    /// The control plane (started by the holder)
+    #[command(hide = true)]
+    Control(ControlArgs),
+    /// The metrics store and dashboard (started by the holder)
+    #[command(hide = true)]
+    Observe(ObserveArgs),
+    /// A sidecar (started by the holder)
+    #[command(hide = true)]
+    Proxy(ProxyArgs),
+    /// Have a part of the mesh restarted after a crash, or not
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
+    /// One operation inside the mesh's namespaces (started by the holder)
+    #[command(hide = true)]
+    NetnsOp,
+    /// One of the demo's applications
+    #[command(hide = true)]
+    App(AppArgs),
+}
+
+/// How an answer is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one JSON document
+    Json,
+}
+
+/// How `get` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum GetOutput {
+    /// A table
+    #[default]
+    Text,
+    /// The documents as applied
+    Yaml,
+    /// One JSON document
+    Json,
+}
+
+/// How `graph` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum GraphOutput {
+    /// For people
+    #[default]
+    Text,
+    /// For programs: one JSON document
+    Json,
+    /// For Graphviz
+    Dot,
+}
+
+/// Which mesh.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct MeshFlag {
+    /// Which mesh; may be left out if only one is running
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub mesh: Option<String>,
+}
+
+/// `heddle demo`.
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Name of the demo's mesh [default: demo, or the next free one of demo-2, demo-3, …]
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub mesh: Option<String>,
+    /// Run unattended for this long, then end
+    #[arg(long = "for", value_name = "DURATION", value_parser = values::duration)]
+    pub duration: Option<Duration>,
+    /// How to print the result; `json` prints one object at the end and progress to stderr
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    /// Where the dashboard listens [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
+    pub dashboard: Option<SocketAddr>,
+    /// Where the application listens [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
+    pub publish: Option<SocketAddr>,
+    /// Folder of YAML files with rules; it is watched, a saved file is in force at once
+    #[arg(long, value_name = "DIR")]
+    pub config: Option<PathBuf>,
+    /// Calls per second of the load generator
+    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    pub rate: f64,
+}
+
+/// `heddle up`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UpArgs {
+    /// Name of the mesh
+    #[arg(long, value_name = "NAME", default_value = "local", value_parser = values::label)]
+    pub mesh: String,
+    /// Folder of YAML files with rules; it is watched, a saved file is in force at once
+    #[arg(long, value_name = "DIR")]
+    pub config: Option<PathBuf>,
+    /// Where rules and addresses are kept across restarts [default: /var/lib/heddle/NAME as root, else ~/.local/state/heddle/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Where the dashboard listens [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
+    pub dashboard: Option<SocketAddr>,
+    /// How to print what was started
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle run`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// Service the program belongs to; others reach it under this name
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub service: String,
+    /// Namespace of the service
+    #[arg(long, short, value_name = "NS", default_value = DEFAULT_NAMESPACE, value_parser = values::label)]
+    pub namespace: String,
+    /// Version, e.g. v2; rules can tell versions apart
+    #[arg(long, value_name = "V", default_value = "", hide_default_value = true, value_parser = values::label_value)]
+    pub version: String,
+    /// A further label rules can select by; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = values::label_flag)]
+    pub label: Vec<LabelFlag>,
+    /// A port the program serves; may be repeated, without any it is a client only
+    #[arg(long, value_name = "[NAME:]NUMBER", value_parser = values::port_flag)]
+    pub port: Vec<PortFlag>,
+    /// What the ports speak: http, http2, grpc, tls, tcp, redis, mysql, mongo [default: told by a port's name, else by its bytes]
+    #[arg(long, value_name = "P", value_parser = values::protocol, requires = "port")]
+    pub protocol: Option<Protocol>,
+    /// Let the host in: connections to HOSTPORT (on 127.0.0.1 unless ADDR is given) reach PORT; may be repeated
+    #[arg(long, value_name = "[ADDR:]HOSTPORT:PORT", value_parser = values::publish)]
+    pub publish: Vec<Publish>,
+    /// Show the program this port of the host's 127.0.0.1 on its own 127.0.0.1; may be repeated
+    #[arg(long, value_name = "PORT", value_parser = values::port)]
+    pub host_port: Vec<u16>,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// The program and its arguments, after `--`
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `heddle down`.
+#[derive(Debug, Args)]
+pub(crate) struct DownArgs {
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+}
+
+/// `heddle apply`.
+#[derive(Debug, Args)]
+pub(crate) struct ApplyArgs {
+    /// File, folder (its .yaml, .yml and .json files) or `-` for standard input; may be repeated
+    #[arg(long, short, value_name = "FILE", required = true)]
+    pub filename: Vec<PathBuf>,
+    /// Namespace of documents that name none
+    #[arg(long, short, value_name = "NS", default_value = DEFAULT_NAMESPACE, value_parser = values::label)]
+    pub namespace: String,
+    /// Check only, change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also make an edit that leaves another rule naming something absent
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for the proxies; 0 returns at once
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    pub timeout: Duration,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// How to print what was done
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle get`.
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// virtualservices, destinationrules, services, workloads, or `all` rules
+    #[arg(default_value = "all")]
+    pub kind: String,
+    /// Only the one of this name
+    pub name: Option<String>,
+    /// Only this namespace [default: all, or `default` where a name is given]
+    #[arg(long, short, value_name = "NS", value_parser = values::label)]
+    pub namespace: Option<String>,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: GetOutput,
+}
+
+/// `heddle delete`.
+#[derive(Debug, Args)]
+pub(crate) struct DeleteArgs {
+    /// Kind of the rule, e.g. virtualservice
+    #[arg(requires = "name", conflicts_with = "filename")]
+    pub kind: Option<String>,
+    /// Name of the rule
+    pub name: Option<String>,
+    /// Delete what these files, folders or standard input (`-`) define; may be repeated
+    #[arg(long, short, value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
+    /// Namespace of the rule, and of documents that name none
+    #[arg(long, short, value_name = "NS", default_value = DEFAULT_NAMESPACE, value_parser = values::label)]
+    pub namespace: String,
+    /// Also delete what another rule names
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for the proxies; 0 returns at once
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
+    pub timeout: Duration,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// How to print what was done
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle wait`.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// The generation, as `apply` prints it [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub generation: Option<u64>,
+    /// How long to wait
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::duration)]
+    pub timeout: Duration,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle top`.
+#[derive(Debug, Args)]
+pub(crate) struct TopArgs {
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// Print one table and end, as it does anyway where the output is no terminal
+    #[arg(long)]
+    pub once: bool,
+    /// Time between two tables
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
+    pub interval: Duration,
+    /// How to print; `json` prints one document per interval, or one where the output is no terminal
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle graph`.
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: GraphOutput,
+}
+
+/// `heddle proxy-status` and `heddle status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle dashboard`.
+#[derive(Debug, Args)]
+pub(crate) struct DashboardArgs {
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+}
+
+/// `heddle supervise`: for benches and tests.
+#[derive(Debug, Args)]
+pub(crate) struct SuperviseArgs {
+    /// Which part
+    #[arg(value_parser = ["control", "observe"])]
+    pub part: String,
+    /// Restart it when it ends? Starts it if it does not run
+    #[arg(long, action = clap::ArgAction::Set)]
+    pub restart: bool,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: MeshFlag,
+}
+
+/// `heddle version`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionArgs {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+}
+
+/// `heddle holder`: standard input is the locked lock file, standard output a socket to its starter.
+#[derive(Debug, Args)]
+pub(crate) struct HolderArgs {
+    /// Name of the mesh
+    #[arg(long)]
+    pub mesh: String,
+    /// Folder of rules
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+    /// Folder of the store
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// Where the dashboard listens
+    #[arg(long)]
+    pub dashboard: SocketAddr,
+}
+
+/// `heddle control`.
+#[derive(Debug, Args)]
+pub(crate) struct ControlArgs {
+    /// Name of the mesh
+    #[arg(long)]
+    pub mesh: String,
+    /// The mesh's run-time folder, where the sockets go
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// Folder of the store
+    #[arg(long)]
+    pub state_dir: PathBuf,
+    /// Folder of rules
+    #[arg(long)]
+    pub config: Option<PathBuf>,
+}
+
+/// `heddle observe`.
+#[derive(Debug, Args)]
+pub(crate) struct ObserveArgs {
+    /// Name of the mesh
+    #[arg(long)]
+    pub mesh: String,
+    /// The mesh's run-time folder, where the control plane's socket is
+    #[arg(long)]
+    pub run_dir: PathBuf,
+    /// The inherited socket the dashboard listens on
+    #[arg(long)]
+    pub dashboard_fd: i32,
+}
+
+/// `heddle proxy`.
+#[derive(Debug, Args)]
+pub(crate) struct ProxyArgs {
+    /// The sidecar's configuration, a JSON file
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}

@@ -1,0 +1,197 @@
+//! Values of flags: text in, checked type out, with an error that says what would be right.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use heddle_model::{Protocol, name::check_label};
+use heddle_wire::local::{holder_api::Publish, proxy_config as ports};
+
+/// Longest duration a flag takes.
+const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// `--port [NAME:]NUMBER`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PortFlag {
+    /// Name; empty if not given.
+    pub name: String,
+    /// Number.
+    pub number: u16,
+}
+
+/// `--label KEY=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LabelFlag {
+    /// Key.
+    pub key: String,
+    /// Value; may be empty.
+    pub value: String,
+}
+
+/// A DNS label: service, namespace, mesh.
+pub(crate) fn label(text: &str) -> Result<String, String> {
+    check_label(text).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
+}
+
+/// A protocol word.
+pub(crate) fn protocol(text: &str) -> Result<Protocol, String> {
+    text.parse::<Protocol>().map_err(|error| error.to_string())
+}
+
+/// The value of a label or a version: what Kubernetes accepts.
+pub(crate) fn label_value(text: &str) -> Result<String, String> {
+    let edge = |c: Option<char>| c.is_none_or(|c| c.is_ascii_alphanumeric());
+    let inner = text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'));
+    if text.len() <= 63 && inner && edge(text.chars().next()) && edge(text.chars().last()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is no label value: use at most 63 of A-Z, a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit"
+    ))
+}
+
+/// `KEY=VALUE`.
+pub(crate) fn label_flag(text: &str) -> Result<LabelFlag, String> {
+    let (key, value) = text
+        .split_once('=')
+        .ok_or_else(|| format!("`{text}` has no `=`: use KEY=VALUE, e.g. tier=gold"))?;
+    let name = match key.split_once('/') {
+        Some((prefix, name)) => {
+            if prefix.len() > 253 || prefix.split('.').any(|part| check_label(part).is_err()) {
+                return Err(format!("`{prefix}` before the `/` of a label's key is no DNS name"));
+            }
+            name
+        }
+        None => key,
+    };
+    if name.is_empty() || label_value(name).is_err() {
+        return Err(format!(
+            "`{key}` is no label key: use at most 63 of A-Z, a-z, 0-9, `-`, `_` and `.`, beginning and ending with a letter or digit"
+        ));
+    }
+    if matches!(key, "app" | "version") {
+        let flag = if key == "app" { "--service" } else { "--version" };
+        return Err(format!("the label `{key}` is set by {flag}"));
+    }
+    Ok(LabelFlag { key: key.to_owned(), value: label_value(value)? })
+}
+
+/// A port number of the application: not 0, and none of the sidecar's own.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    let number = text
+        .parse::<u16>()
+        .ok()
+        .filter(|number| *number != 0)
+        .ok_or_else(|| format!("`{text}` is no port: use a number from 1 to 65535"))?;
+    if (ports::PORT_ADMIN..=ports::PORT_METRICS).contains(&number) {
+        return Err(format!(
+            "port {number} is taken: 15000 to 15090 belong to the sidecar in every workload, let the application use another one"
+        ));
+    }
+    Ok(number)
+}
+
+/// `[NAME:]NUMBER`.
+pub(crate) fn port_flag(text: &str) -> Result<PortFlag, String> {
+    let (name, number) = text.split_once(':').unwrap_or(("", text));
+    if text.contains(':') && check_label(name).is_err() {
+        return Err(format!(
+            "`{name}` is no port name: use [NAME:]NUMBER with a DNS label as NAME, e.g. http-web:8080"
+        ));
+    }
+    Ok(PortFlag { name: name.to_owned(), number: port(number)? })
+}
+
+/// `[ADDR:]HOSTPORT:PORT`; without an address only the host's own loopback is let in.
+pub(crate) fn publish(text: &str) -> Result<Publish, String> {
+    let usage = || {
+        format!(
+            "`{text}` cannot be published: use [ADDR:]HOSTPORT:PORT, e.g. 8080:80 or 0.0.0.0:8080:80 (an IPv6 address in brackets)"
+        )
+    };
+    let (host, port_text) = text.rsplit_once(':').ok_or_else(usage)?;
+    let (address, host_port) = match host.rsplit_once(':') {
+        Some((address, host_port)) => {
+            let bare = address.strip_prefix('[').and_then(|a| a.strip_suffix(']'));
+            (bare.unwrap_or(address).parse::<IpAddr>().map_err(|_| usage())?, host_port)
+        }
+        None => (IpAddr::V4(Ipv4Addr::LOCALHOST), host),
+    };
+    let host_port = host_port.parse::<u16>().map_err(|_| usage())?;
+    Ok(Publish { host: SocketAddr::new(address, host_port), port: port(port_text)? })
+}
+
+/// `500ms`, `10s`, `2m`, `1h`; a bare number counts seconds.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no duration: use e.g. 500ms, 10s, 2m or 1h");
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "ms" => 0.001,
+        "s" | "" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let seconds = number.parse::<f64>().map_err(|_| wrong())? * factor;
+    let duration = Duration::try_from_secs_f64(seconds).map_err(|_| wrong())?;
+    if duration > DURATION_MAX { Err(wrong()) } else { Ok(duration) }
+}
+
+/// An address to listen on, `ADDR:PORT`.
+pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no address to listen on: use ADDR:PORT, e.g. 127.0.0.1:15080")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_may_carry_a_name() {
+        assert_eq!(port_flag("80"), Ok(PortFlag { name: String::new(), number: 80 }));
+        assert_eq!(
+            port_flag("http-web:8080"),
+            Ok(PortFlag { name: "http-web".to_owned(), number: 8080 })
+        );
+        for wrong in ["", "0", "65536", ":80", "Web:80", "80:web", "15001", "x:15090"] {
+            assert!(port_flag(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn publishing_stays_on_the_loopback_unless_an_address_is_named() {
+        let at = |text: &str| publish(text).map(|p| (p.host.to_string(), p.port));
+        assert_eq!(at("8080:80"), Ok(("127.0.0.1:8080".to_owned(), 80)));
+        assert_eq!(at("0:80"), Ok(("127.0.0.1:0".to_owned(), 80)));
+        assert_eq!(at("0.0.0.0:8080:80"), Ok(("0.0.0.0:8080".to_owned(), 80)));
+        assert_eq!(at("[::1]:8080:80"), Ok(("[::1]:8080".to_owned(), 80)));
+        for wrong in ["80", "x:80", "8080:0", "host:8080:80", "8080:15001", ":::"] {
+            assert!(publish(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
+        for wrong in ["", "s", "-1s", "5x", "1e99h", "9999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn labels_are_those_of_kubernetes_and_two_belong_to_flags() {
+        assert!(label_flag("tier=gold").is_ok());
+        assert!(label_flag("example.com/tier=").is_ok());
+        for wrong in ["tier", "=x", "tier=a b", "-x=1", "UP_.x/tier=1", "app=x", "version=v1"] {
+            assert!(label_flag(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Who takes part in the demo: seven services in nine workloads, a load generator, and which
+//! program plays each part on this machine. Nothing is started here.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use super::apps::{NODE_APP, PYTHON_APP};
+
+/// Who calls whom, in the order of a call's way through the site.
+pub(super) const EDGES: [(&str, &str); 6] = [
+    ("loadgen", "frontend"),
+    ("frontend", "restaurants"),
+    ("frontend", "reviews"),
+    ("frontend", "photos"),
+    ("reviews", "ratings"),
+    ("restaurants", "store"),
+];
+
+/// The load generator's service.
+pub(super) const LOAD: &str = "loadgen";
+/// The service the host may call.
+pub(super) const FRONT: &str = "frontend";
+
+/// What plays a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Program {
+    /// The example application in this binary.
+    Example,
+    /// The example application in JavaScript.
+    Node,
+    /// The example application in Python.
+    Python,
+    /// `redis-server` as it comes.
+    Redis,
+}
+
+impl Program {
+    /// What the demo says it runs.
+    pub(super) fn shown(self) -> &'static str {
+        match self {
+            Self::Example => "Rust (in this binary)",
+            Self::Node => "JavaScript (node)",
+            Self::Python => "Python (python3)",
+            Self::Redis => "redis-server",
+        }
+    }
+
+    fn executable(self) -> Option<&'static str> {
+        match self {
+            Self::Example => None,
+            Self::Node => Some("node"),
+            Self::Python => Some("python3"),
+            Self::Redis => Some("redis-server"),
+        }
+    }
+}
+
+/// One workload of the demo.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    /// Service, which is the application's role too.
+    pub(super) service: &'static str,
+    /// Version.
+    pub(super) version: &'static str,
+    /// `--port` of `heddle run`; `None` for a client.
+    pub(super) port: Option<&'static str>,
+    /// What plays it.
+    pub(super) program: Program,
+}
+
+impl Member {
+    /// `reviews-v2`: unique in the demo, used for file names.
+    pub(super) fn name(&self) -> String {
+        format!("{}-{}", self.service, self.version)
+    }
+
+    /// The socket on which it tells what it counted; `redis-server` has none.
+    pub(super) fn counts(&self, dir: &Path) -> Option<PathBuf> {
+        (self.program != Program::Redis).then(|| dir.join(format!("{}.sock", self.name())))
+    }
+
+    /// The command that plays the part. `dir` holds the scripts, `heddle` is this binary.
+    pub(super) fn command(&self, dir: &Path, heddle: &Path, load: &Load) -> Vec<OsString> {
+        let number = self.port.map_or("0", |port| port.rsplit(':').next().unwrap_or(port));
+        let counts = dir.join(format!("{}.sock", self.name())).into_os_string();
+        let script = |interpreter: &str, file: &str| -> Vec<OsString> {
+            let head = [interpreter.into(), dir.join(file).into()];
+            let words = [self.service, self.version, number].map(OsString::from);
+            head.into_iter().chain(words).chain([counts.clone()]).collect()
+        };
+        match self.program {
+            Program::Node => script("node", "app.js"),
+            Program::Python => script("python3", "app.py"),
+            // It listens on its loopback only, as Redis does by default: the mesh reaches it there.
+            Program::Redis => [
+                "redis-server",
+                "--port",
+                number,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+                "--dir",
+            ]
+            .map(OsString::from)
+            .into_iter()
+            .chain([dir.into()])
+            .collect(),
+            Program::Example => {
+                let mut words: Vec<OsString> = vec![heddle.into()];
+                words.extend(["app", self.service, "--version", self.version].map(OsString::from));
+                words.extend(["--port".into(), number.into(), "--counts".into(), counts]);
+                if self.service == LOAD {
+                    words.extend(["--rate".into(), load.rate.to_string().into()]);
+                    words.extend(["--seconds".into(), load.seconds.to_string().into()]);
+                }
+                words
+            }
+        }
+    }
+}
+
+/// How much load.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Load {
+    /// Calls per second.
+    pub(super) rate: f64,
+    /// Seconds after which it stops by itself.
+    pub(super) seconds: u64,
+}
+
+/// The demo's members in the order they are started; the load generator last.
+pub(super) fn members() -> Vec<Member> {
+    let usable = |program: Program| {
+        if program.executable().is_some_and(runs) { program } else { Program::Example }
+    };
+    let (node, python, redis) =
+        (usable(Program::Node), usable(Program::Python), usable(Program::Redis));
+    let member = |service, version, port, program| Member { service, version, port, program };
+    let example = Program::Example;
+    vec![
+        // The slow starters first. The store declares nothing: what it speaks shows in its bytes.
+        member("ratings", "v1", Some("http:80"), node),
+        member("photos", "v1", Some("80"), python),
+        member("reviews", "v2", Some("http:80"), node),
+        member("reviews", "v3", Some("http:80"), python),
+        member("store", "v1", Some("6379"), redis),
+        member("reviews", "v1", Some("http:80"), example),
+        member("restaurants", "v1", Some("80"), example),
+        member("frontend", "v1", Some("http:80"), example),
+        member(LOAD, "v1", None, example),
+    ]
+}
+
+/// Is the program there, and does it run? (A version switcher's stub may be there and not run.)
+fn runs(executable: &str) -> bool {
+    let mut command = Command::new(executable);
+    command.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+/// Writes the scripts that interpreters run.
+pub(super) fn write_scripts(dir: &Path) -> io::Result<()> {
+    fs::write(dir.join("app.js"), NODE_APP)?;
+    fs::write(dir.join("app.py"), PYTHON_APP)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_of_an_edge_has_a_member() {
+        let members = members();
+        for service in EDGES.iter().flat_map(|(from, to)| [from, to]) {
+            assert!(members.iter().any(|member| member.service == *service), "{service}");
+        }
+        assert_eq!(members.last().map(|member| member.service), Some(LOAD));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_does_not_run() {
+        assert!(!runs("heddle-no-such-program"));
+    }
+}

@@ -1,0 +1,159 @@
+//! The demo's result: what every sidecar measured, beside what the applications counted themselves.
+//!
+//! All figures but `app_sent` and `app_received` come from the sidecars' own metrics.
+
+mod tally;
+
+use serde::Serialize;
+
+use super::{
+    plan::{EDGES, Member},
+    tell::Told,
+};
+use tally::Tally;
+
+/// One member with what was scraped from its sidecar and what it told.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// Who.
+    pub(super) member: Member,
+    /// Its sidecar's `/stats/prometheus`.
+    pub(super) metrics: String,
+    /// What it counted; `None` where the program cannot tell.
+    pub(super) told: Option<Told>,
+}
+
+/// The object `heddle demo --output json` ends with.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct Report {
+    /// Mesh name.
+    pub(super) mesh: String,
+    /// Seconds from exec to the first successful call on every edge.
+    pub(super) startup_seconds: f64,
+    /// By service and version.
+    pub(super) services: Vec<ServiceRow>,
+    /// By caller and callee.
+    pub(super) edges: Vec<EdgeRow>,
+    /// 5xx or no response on any edge, injected aborts apart.
+    pub(super) failed: u64,
+    /// Does every edge agree on both sides, and with the applications?
+    pub(super) captured_both_sides: bool,
+}
+
+/// One version of a service.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct ServiceRow {
+    /// Service.
+    pub(super) name: String,
+    /// Version.
+    pub(super) version: String,
+    /// Requests (connections on TCP) its own sidecars counted.
+    pub(super) requests: u64,
+    /// Share of them without 5xx and with an answer, 0 to 1.
+    pub(super) success_rate: f64,
+    /// Latency as its callers' sidecars saw it.
+    pub(super) client: Latency,
+    /// Latency as its own sidecars saw it.
+    pub(super) server: Latency,
+}
+
+/// Latency quantiles, milliseconds; null on TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub(super) struct Latency {
+    /// Median.
+    pub(super) p50_ms: Option<f64>,
+    /// 90th percentile.
+    pub(super) p90_ms: Option<f64>,
+    /// 99th percentile.
+    pub(super) p99_ms: Option<f64>,
+}
+
+/// Calls from one service to another; connections on TCP.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(super) struct EdgeRow {
+    /// Caller.
+    pub(super) source: String,
+    /// Callee.
+    pub(super) destination: String,
+    /// `http` or `tcp`.
+    pub(super) protocol: String,
+    /// Counted by the callers' sidecars.
+    pub(super) client_requests: u64,
+    /// Counted by the callees' sidecars.
+    pub(super) server_requests: u64,
+    /// Counted by the callers; null where a program cannot tell.
+    pub(super) app_sent: Option<u64>,
+    /// Counted by the callees; null where a program cannot tell.
+    pub(super) app_received: Option<u64>,
+    /// 5xx or no response as the callers' sidecars saw it, injected aborts apart.
+    pub(super) failed: u64,
+    /// Aborts injected by a rule.
+    pub(super) injected_aborts: u64,
+    /// Delays injected by a rule.
+    pub(super) injected_delays: u64,
+    /// Bytes from caller to callee.
+    pub(super) sent_bytes: u64,
+    /// Bytes back.
+    pub(super) received_bytes: u64,
+}
+
+impl EdgeRow {
+    /// Was every call seen by both sidecars, and by both applications where they can tell?
+    fn captured(&self) -> bool {
+        let forwarded = self.client_requests.saturating_sub(self.injected_aborts);
+        self.app_sent.is_none_or(|sent| sent == self.client_requests)
+            && forwarded == self.server_requests
+            && self.app_received.is_none_or(|received| received == self.server_requests)
+    }
+}
+
+/// Puts the evidence together.
+///
+/// # Errors
+/// A sidecar's metrics that cannot be read, named.
+pub(super) fn make(
+    mesh: &str,
+    startup_seconds: f64,
+    evidence: &[Evidence],
+) -> Result<Report, String> {
+    let mut tally = Tally::default();
+    for one in evidence {
+        tally.add(&one.metrics).map_err(|e| format!("metrics of {}: {e}", one.member.name()))?;
+    }
+    let mut keys = tally.edges();
+    for (source, destination) in EDGES {
+        let key = (source.to_owned(), destination.to_owned());
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let edges: Vec<EdgeRow> = keys.iter().map(|key| edge(&tally, key, evidence)).collect();
+    // An edge of the plan that nobody used proves nothing, so it does not count as captured.
+    let used = edges.iter().all(|edge| edge.client_requests > 0);
+    Ok(Report {
+        mesh: mesh.to_owned(),
+        startup_seconds,
+        services: tally.services(),
+        failed: edges.iter().map(|edge| edge.failed).sum(),
+        captured_both_sides: used && edges.iter().all(EdgeRow::captured),
+        edges,
+    })
+}
+
+fn edge(tally: &Tally, key: &(String, String), evidence: &[Evidence]) -> EdgeRow {
+    let (source, destination) = key;
+    // Null as soon as one member cannot tell, and where there is no member to tell.
+    let told = |service: &str, count: &dyn Fn(&Told) -> u64| {
+        let members = evidence.iter().filter(|one| one.member.service == service);
+        let counts: Option<Vec<u64>> = members.map(|one| one.told.as_ref().map(count)).collect();
+        counts.filter(|counts| !counts.is_empty()).map(|counts| counts.iter().sum())
+    };
+    EdgeRow {
+        app_sent: told(source, &|t| t.sent.get(destination).copied().unwrap_or(0)),
+        app_received: told(destination, &|t| t.received.get(source).copied().unwrap_or(0)),
+        ..tally.edge(source, destination)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Adds up Istio's standard metrics of all sidecars by edge and by service.
+
+use std::collections::BTreeMap;
+
+use heddle_observe::{
+    exposition::{self, Sample},
+    quantile::{BUCKETS, bucket_of, quantile},
+};
+
+use super::{EdgeRow, Latency, ServiceRow};
+
+/// Requests, failures, faults and bytes of one edge.
+#[derive(Debug, Default)]
+struct Edge {
+    tcp: bool,
+    client: u64,
+    server: u64,
+    failed: u64,
+    aborts: u64,
+    delays: u64,
+    sent_bytes: u64,
+    received_bytes: u64,
+}
+
+/// One version of a service.
+#[derive(Debug, Default)]
+struct Version {
+    requests: u64,
+    failed: u64,
+    client: [f64; BUCKETS.len()],
+    server: [f64; BUCKETS.len()],
+}
+
+/// What all scrapes add up to.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    edges: BTreeMap<(String, String), Edge>,
+    versions: BTreeMap<(String, String), Version>,
+}
+
+impl Tally {
+    /// Adds one sidecar's metrics.
+    pub(super) fn add(&mut self, text: &str) -> Result<(), exposition::ExpositionError> {
+        for sample in exposition::parse(text)? {
+            if sample.name.starts_with("istio_") && !sample.label("reporter").is_empty() {
+                self.add_edge(&sample);
+                self.add_version(&sample);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_edge(&mut self, sample: &Sample<'_>) {
+        let source = sample.label("source_canonical_service").to_owned();
+        let destination = sample.label("destination_service_name").to_owned();
+        let client = sample.label("reporter") == "source";
+        let count = whole(sample.value);
+        let edge = self.edges.entry((source, destination)).or_default();
+        match sample.name {
+            "istio_requests_total" | "istio_tcp_connections_opened_total" if !client => {
+                edge.server += count;
+            }
+            "istio_requests_total" => {
+                edge.client += count;
+                let flag = |wanted| sample.label("response_flags").split(',').any(|f| f == wanted);
+                edge.aborts += if flag("FI") { count } else { 0 };
+                edge.delays += if flag("DI") { count } else { 0 };
+                edge.failed += if is_failure(sample) { count } else { 0 };
+            }
+            "istio_tcp_connections_opened_total" => {
+                edge.tcp = true;
+                edge.client += count;
+            }
+            "istio_tcp_connections_closed_total" if client && is_broken(sample) => {
+                edge.failed += count
+            }
+            // Istio names bytes from the server's point of view: received is what the caller sent.
+            "istio_request_bytes_sum" | "istio_tcp_received_bytes_total" if client => {
+                edge.sent_bytes += count;
+            }
+            "istio_response_bytes_sum" | "istio_tcp_sent_bytes_total" if client => {
+                edge.received_bytes += count;
+            }
+            _ => {}
+        }
+    }
+
+    fn add_version(&mut self, sample: &Sample<'_>) {
+        let key = (
+            sample.label("destination_service_name").to_owned(),
+            sample.label("destination_version").to_owned(),
+        );
+        let client = sample.label("reporter") == "source";
+        let count = whole(sample.value);
+        match sample.name {
+            "istio_requests_total" | "istio_tcp_connections_opened_total" if !client => {
+                let version = self.versions.entry(key).or_default();
+                version.requests += count;
+                version.failed += if is_failure(sample) { count } else { 0 };
+            }
+            "istio_request_duration_milliseconds_bucket" => {
+                let version = self.versions.entry(key).or_default();
+                let into = if client { &mut version.client } else { &mut version.server };
+                if let Some(bucket) = bucket_of(sample.label("le")) {
+                    into[bucket] += sample.value;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Caller and callee of every edge seen, in order.
+    pub(super) fn edges(&self) -> Vec<(String, String)> {
+        let used = self.edges.iter().filter(|(_, edge)| edge.client + edge.server > 0);
+        used.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// One edge without what applications told; zeros where nothing was seen.
+    pub(super) fn edge(&self, source: &str, destination: &str) -> EdgeRow {
+        let none = Edge::default();
+        let key = (source.to_owned(), destination.to_owned());
+        let edge = self.edges.get(&key).unwrap_or(&none);
+        EdgeRow {
+            source: key.0,
+            destination: key.1,
+            protocol: if edge.tcp { "tcp" } else { "http" }.to_owned(),
+            client_requests: edge.client,
+            server_requests: edge.server,
+            app_sent: None,
+            app_received: None,
+            failed: edge.failed,
+            injected_aborts: edge.aborts,
+            injected_delays: edge.delays,
+            sent_bytes: edge.sent_bytes,
+            received_bytes: edge.received_bytes,
+        }
+    }
+
+    /// Every version that received something.
+    pub(super) fn services(&self) -> Vec<ServiceRow> {
+        let row = |((name, version), counted): (&(String, String), &Version)| ServiceRow {
+            name: name.clone(),
+            version: version.clone(),
+            requests: counted.requests,
+            success_rate: 1.0 - counted.failed as f64 / counted.requests.max(1) as f64,
+            client: latency(&counted.client),
+            server: latency(&counted.server),
+        };
+        self.versions.iter().filter(|(_, counted)| counted.requests > 0).map(row).collect()
+    }
+}
+
+/// 5xx or no answer, and not because a rule said so.
+fn is_failure(sample: &Sample<'_>) -> bool {
+    let code = sample.label("response_code");
+    let injected = sample.label("response_flags").split(',').any(|flag| flag == "FI");
+    (code.starts_with('5') || code == "0") && !injected
+}
+
+/// A TCP connection that ended for a reason of the mesh's or the server's.
+fn is_broken(sample: &Sample<'_>) -> bool {
+    let healthy = ["-", "", "DC", "DI"];
+    !sample.label("response_flags").split(',').all(|flag| healthy.contains(&flag))
+}
+
+/// Quantiles of cumulative buckets.
+fn latency(cumulative: &[f64; BUCKETS.len()]) -> Latency {
+    let mut counts = *cumulative;
+    for index in (1..counts.len()).rev() {
+        counts[index] = (counts[index] - counts[index - 1]).max(0.0);
+    }
+    Latency {
+        p50_ms: quantile(&counts, 0.5),
+        p90_ms: quantile(&counts, 0.9),
+        p99_ms: quantile(&counts, 0.99),
+    }
+}
+
+/// A counter as a whole number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "counters are whole and not negative"
+)]
+fn whole(value: f64) -> u64 {
+    value.max(0.0) as u64
+}

@@ -1,0 +1,78 @@
+//! The report on synthetic scrapes.
+
+use super::*;
+use crate::demo::plan::Program;
+
+fn request(reporter: &str, edge: (&str, &str), code: &str, flags: &str, count: u64) -> String {
+    let (source, destination) = edge;
+    format!(
+        "istio_requests_total{{reporter=\"{reporter}\",source_canonical_service=\"{source}\",\
+         destination_service_name=\"{destination}\",destination_version=\"v1\",\
+         response_code=\"{code}\",response_flags=\"{flags}\"}} {count}\n"
+    )
+}
+
+fn evidence(service: &'static str, metrics: String, told: Option<Told>) -> Evidence {
+    let member = Member { service, version: "v1", port: None, program: Program::Example };
+    Evidence { member, metrics, told }
+}
+
+/// A mesh in which every planned edge carried 10 calls, both sides agreeing.
+fn complete() -> Vec<Evidence> {
+    EDGES
+        .iter()
+        .map(|edge| {
+            let text = request("source", *edge, "200", "-", 10)
+                + &request("destination", *edge, "200", "-", 10);
+            evidence("none", text, None)
+        })
+        .collect()
+}
+
+#[test]
+fn a_mesh_that_saw_every_call_on_both_sides_is_captured() {
+    let report = make("demo", 1.0, &complete()).unwrap();
+    assert!(report.captured_both_sides);
+    assert_eq!((report.edges.len(), report.failed), (EDGES.len(), 0));
+}
+
+#[test]
+fn an_edge_that_nobody_used_is_not_captured() {
+    let mut all = complete();
+    all.pop();
+    assert!(!make("demo", 1.0, &all).unwrap().captured_both_sides);
+}
+
+#[test]
+fn an_injected_abort_is_no_failure_and_is_not_expected_at_the_server() {
+    let mut all = complete();
+    all.push(evidence("none", request("source", ("reviews", "ratings"), "500", "FI", 5), None));
+    let report = make("demo", 1.0, &all).unwrap();
+    let edge = report.edges.iter().find(|edge| edge.destination == "ratings").unwrap();
+    assert_eq!((edge.client_requests, edge.injected_aborts, edge.failed), (15, 5, 0));
+    assert!(report.captured_both_sides);
+}
+
+#[test]
+fn a_call_the_application_sent_and_no_sidecar_saw_is_found() {
+    let told = Told { sent: [("frontend".to_owned(), 11)].into(), ..Told::default() };
+    let mut all = complete();
+    all.push(evidence("loadgen", String::new(), Some(told)));
+    let report = make("demo", 1.0, &all).unwrap();
+    assert!(!report.captured_both_sides);
+    let edge = report.edges.iter().find(|edge| edge.source == "loadgen").unwrap();
+    assert_eq!((edge.app_sent, edge.app_received), (Some(11), None));
+}
+
+#[test]
+fn a_missing_answer_is_a_failure() {
+    let mut all = complete();
+    let edge = ("frontend", "photos");
+    all.push(evidence(
+        "none",
+        request("source", edge, "0", "UC", 1) + &request("destination", edge, "0", "DC", 1),
+        None,
+    ));
+    let report = make("demo", 1.0, &all).unwrap();
+    assert_eq!(report.failed, 1);
+}

@@ -1,0 +1,181 @@
+//! A process the holder keeps running: control plane, dashboard, sidecars.
+//!
+//! It is started again when it ends, sooner or later depending on how often that happens, unless it
+//! was told not to. It is ended, and its end awaited, when whatever it serves ends.
+
+use std::{
+    cell::Cell,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use heddle_runtime::{clock, process, signal::Signal};
+use tokio::{
+    process::Child,
+    sync::{Notify, watch},
+};
+
+use crate::mesh::ProcessRecord;
+
+/// First pause before a restart.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// Longest pause before a restart.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Starts after which whoever waits for the first success gives up.
+const STARTS_MAX: u64 = 3;
+/// Pause between two looks at the number of starts.
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// A process that ran this long has earned a quick restart again.
+const RAN_WELL: Duration = Duration::from_secs(10);
+
+/// A command that runs this very binary, also when its file has been replaced since.
+pub(crate) fn own_binary() -> Command {
+    let mut command = Command::new(process::own_program());
+    command.arg0("heddle");
+    command
+}
+
+/// Sends the command's output to the end of the file at `log`.
+///
+/// # Errors
+/// Where the file cannot be made.
+pub(crate) fn log_to(command: &mut Command, log: &Path) -> io::Result<()> {
+    let file: File = OpenOptions::new().create(true).append(true).mode(0o600).open(log)?;
+    command.stdin(Stdio::null()).stdout(Stdio::from(file.try_clone()?)).stderr(Stdio::from(file));
+    Ok(())
+}
+
+/// A supervised process.
+#[derive(Debug)]
+pub(crate) struct Part {
+    name: String,
+    pid: Cell<u32>,
+    restart: Cell<bool>,
+    starts: Cell<u64>,
+    wake: Notify,
+}
+
+impl Part {
+    /// A part that is to run; `name` is for the log.
+    pub(crate) fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            pid: Cell::new(0),
+            restart: Cell::new(true),
+            starts: Cell::new(0),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Its process id; 0 while it does not run.
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.get()
+    }
+
+    /// Returns once it had to be started again too often to hope that it will ever stay.
+    pub(crate) async fn keeps_ending(&self) {
+        while self.starts.get() <= STARTS_MAX {
+            clock::sleep(LOOK_PAUSE).await;
+        }
+    }
+
+    /// Restart it when it ends, or not? Starts it at once if it is to run and does not.
+    pub(crate) fn set_restart(&self, restart: bool) {
+        self.restart.set(restart);
+        self.wake.notify_one();
+    }
+
+    /// Keeps the process running until `ending` says otherwise (or its sender is gone), then ends
+    /// it with SIGTERM, after `grace` with SIGKILL, and returns when it is gone. `started` runs
+    /// beside each new process and is dropped when that ends; `record` receives its identity.
+    pub(crate) async fn run(
+        &self,
+        mut ending: watch::Receiver<bool>,
+        grace: Duration,
+        record: &Path,
+        mut start: impl FnMut() -> io::Result<Child>,
+        mut started: impl AsyncFnMut(),
+    ) {
+        let mut pause = PAUSE_MIN;
+        while !is_ending(&ending) {
+            if !self.restart.get() {
+                tokio::select! {
+                    () = self.wake.notified() => continue,
+                    _ = ending.changed() => continue,
+                }
+            }
+            let began = clock::now();
+            match start() {
+                Ok(mut child) => {
+                    self.began(child.id().unwrap_or(0), record);
+                    self.watch(&mut child, &mut ending, grace, &mut started).await;
+                    self.pid.set(0);
+                }
+                Err(error) => tracing::error!(part = self.name, %error, "cannot be started"),
+            }
+            if is_ending(&ending) {
+                return;
+            }
+            pause =
+                if began.elapsed() >= RAN_WELL { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+            if self.restart.get() {
+                tokio::select! {
+                    () = clock::sleep(pause) => {}
+                    () = self.wake.notified() => {}
+                    _ = ending.changed() => {}
+                }
+            }
+        }
+    }
+
+    fn began(&self, pid: u32, record: &Path) {
+        self.pid.set(pid);
+        self.starts.set(self.starts.get() + 1);
+        tracing::info!(part = self.name, pid, "started");
+        // Without the record a later start cannot end this process, should all of us be killed.
+        let written = process::start_time(pid).and_then(|start_time| {
+            let file = File::create(record)?;
+            ProcessRecord { pid, start_time }.write(&file)
+        });
+        if let Err(error) = written {
+            tracing::warn!(part = self.name, %error, "cannot record the process");
+        }
+    }
+
+    async fn watch(
+        &self,
+        child: &mut Child,
+        ending: &mut watch::Receiver<bool>,
+        grace: Duration,
+        started: &mut impl AsyncFnMut(),
+    ) {
+        let ended = tokio::select! {
+            ended = child.wait() => Some(ended),
+            () = async { started().await; std::future::pending().await } => None,
+            _ = ending.wait_for(|ending| *ending) => None,
+        };
+        match ended {
+            Some(Ok(status)) => tracing::warn!(part = self.name, %status, "ended"),
+            Some(Err(error)) => tracing::error!(part = self.name, %error, "cannot be waited for"),
+            None => end(child, grace).await,
+        }
+    }
+}
+
+async fn end(child: &mut Child, grace: Duration) {
+    if let Some(pid) = child.id() {
+        // It may have ended by itself just now.
+        drop(Signal::TERMINATE.send(pid));
+    }
+    if clock::within(grace, child.wait()).await.is_none() {
+        drop(child.kill().await);
+    }
+}
+
+fn is_ending(ending: &watch::Receiver<bool>) -> bool {
+    *ending.borrow() || ending.has_changed().is_err()
+}

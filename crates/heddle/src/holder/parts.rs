@@ -1,0 +1,110 @@
+//! The control plane and the dashboard as processes: what they are started with.
+
+use std::{io, net::TcpListener, process::Command, rc::Rc, time::Duration};
+
+use heddle_runtime::{signal::Signal, spawn::SpawnOptions, task};
+use tokio::{process::Child, sync::watch, task::JoinHandle};
+
+use super::{Holder, membership::Membership, part};
+use crate::cli::HolderArgs;
+
+/// Time each has to end by itself.
+const END_GRACE: Duration = Duration::from_secs(3);
+
+/// The tasks that keep both running.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    observe_ending: watch::Sender<bool>,
+    control_ending: watch::Sender<bool>,
+    observe: JoinHandle<()>,
+    control: JoinHandle<()>,
+}
+
+impl Parts {
+    /// Ends both, the dashboard first, so that it never shows a control plane that has gone.
+    pub(crate) async fn end(self) {
+        for (ending, task) in
+            [(self.observe_ending, self.observe), (self.control_ending, self.control)]
+        {
+            ending.send_replace(true);
+            // The task is contained: it ends, and never by a panic that matters here.
+            drop(task.await);
+        }
+    }
+}
+
+/// Starts both and keeps them running; one that cannot be started is tried again.
+pub(crate) fn start(holder: &Rc<Holder>, args: &HolderArgs, dashboard: TcpListener) -> Parts {
+    let (control_ending, control_end) = watch::channel(false);
+    let (observe_ending, observe_end) = watch::channel(false);
+    let control =
+        task::spawn_contained("control", run_control(Rc::clone(holder), args, control_end));
+    let observe =
+        task::spawn_contained("observe", run_observe(Rc::clone(holder), dashboard, observe_end));
+    Parts { observe_ending, control_ending, observe, control }
+}
+
+fn run_control(
+    holder: Rc<Holder>,
+    args: &HolderArgs,
+    ending: watch::Receiver<bool>,
+) -> impl Future<Output = ()> + use<> {
+    let run_dir = holder.paths.run_dir();
+    let state_dir = args.state_dir.clone();
+    let config = args.config.clone();
+    async move {
+        let part = Rc::clone(&holder.control);
+        let record = run_dir.join("control.pid");
+        let start = || {
+            let mut command = part::own_binary();
+            command.args(["control", "--mesh", holder.paths.name()]);
+            command.arg("--run-dir").arg(&run_dir).arg("--state-dir").arg(&state_dir);
+            if let Some(config) = &config {
+                command.arg("--config").arg(config);
+            }
+            part::log_to(&mut command, &run_dir.join("control.log"))?;
+            spawn(SpawnOptions::new(), command)
+        };
+        let started = async || {
+            let members = || holder.members.borrow().values().cloned().collect();
+            holder.membership.adopt(members).await;
+            // Dropped when this control plane ends: nobody may join until the next one knows all.
+            let _adopted = Adopted(&holder.membership);
+            std::future::pending().await
+        };
+        part.run(ending, END_GRACE, &record, start, started).await;
+    }
+}
+
+struct Adopted<'a>(&'a Membership);
+
+impl Drop for Adopted<'_> {
+    fn drop(&mut self) {
+        self.0.lost();
+    }
+}
+
+async fn run_observe(holder: Rc<Holder>, dashboard: TcpListener, ending: watch::Receiver<bool>) {
+    let part = Rc::clone(&holder.observe);
+    let run_dir = holder.paths.run_dir();
+    let record = run_dir.join("observe.pid");
+    let start = || {
+        let mut options = SpawnOptions::new();
+        // In the hub, from where it reaches every sidecar's metrics port.
+        options.namespaces(holder.hub.namespaces())?;
+        let listener = options.inherit(dashboard.try_clone()?.into());
+        let mut command = part::own_binary();
+        command.args(["observe", "--mesh", holder.paths.name()]);
+        command.arg("--run-dir").arg(&run_dir).args(["--dashboard-fd", &listener.to_string()]);
+        part::log_to(&mut command, &run_dir.join("observe.log"))?;
+        spawn(options, command)
+    };
+    part.run(ending, END_GRACE, &record, start, async || {}).await;
+}
+
+fn spawn(mut options: SpawnOptions, mut command: Command) -> io::Result<Child> {
+    // Terminal signals are for the foreground; the holder ends its children in order.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    options.die_with_parent(Signal::KILL);
+    options.spawn_tokio(command, true).map_err(io::Error::other)
+}

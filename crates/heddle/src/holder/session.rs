@@ -1,0 +1,183 @@
+//! One connection to the holder: requests in, answers out, and what its end means.
+//!
+//! A connection that joined stands for its workload: when it closes, however that comes, the
+//! workload ends. What a peer sends is never trusted to be well-formed.
+
+use std::rc::Rc;
+
+use heddle_runtime::{fdpass::FdReader, task};
+use heddle_wire::local::holder_api::{JoinSpec, Reply, Request};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinSet,
+};
+
+use super::{
+    Holder,
+    broker::{self, HostSocket},
+    outbox::Outbox,
+    workload::Workload,
+};
+
+/// Most host-side sockets that one sidecar may be waiting for.
+const OPENING_MAX: usize = 1024;
+
+/// What a connection stands for.
+enum Stands {
+    /// Nothing: a question, a sidecar's broker.
+    Nothing,
+    /// A workload on its way in.
+    Joining { cancel: watch::Sender<bool>, joined: oneshot::Receiver<Option<Rc<Workload>>> },
+    /// A workload.
+    Workload(Rc<Workload>),
+}
+
+struct Session {
+    holder: Rc<Holder>,
+    outbox: Rc<Outbox>,
+    stands: Stands,
+    opening: JoinSet<()>,
+}
+
+/// Serves a connection until it closes or the mesh has ended.
+pub(crate) async fn serve(holder: Rc<Holder>, mut reader: FdReader, outbox: Outbox) {
+    let mut session = Session {
+        holder,
+        outbox: Rc::new(outbox),
+        stands: Stands::Nothing,
+        opening: JoinSet::new(),
+    };
+    loop {
+        tokio::select! {
+            frame = reader.recv() => match frame {
+                Ok(Some((text, _))) => session.answer(&text).await,
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::debug!(%error, "a connection broke off");
+                    break;
+                }
+            },
+            workload = session.stands.joined() => {
+                session.stands = workload.map_or(Stands::Nothing, Stands::Workload);
+            }
+            Some(_) = session.opening.join_next() => {}
+            () = session.outbox.broken() => break,
+            () = session.holder.until_ending() => break,
+        }
+    }
+    drop(reader);
+    session.close().await;
+}
+
+impl Stands {
+    /// The outcome of a join under way; never returns otherwise.
+    async fn joined(&mut self) -> Option<Rc<Workload>> {
+        match self {
+            Self::Joining { joined, .. } => joined.await.ok().flatten(),
+            Self::Nothing | Self::Workload(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Session {
+    async fn answer(&mut self, text: &[u8]) {
+        let request = match serde_json::from_slice(text) {
+            Ok(request) => request,
+            Err(error) => {
+                self.outbox.refuse(format!("this is no request of the holder's: {error}")).await;
+                return;
+            }
+        };
+        match request {
+            Request::Info => self.outbox.send(&self.holder.info(), &[]).await,
+            Request::Join(spec) => self.join(*spec).await,
+            Request::Withdraw => match &self.stands {
+                Stands::Workload(workload) => {
+                    workload.withdraw(&self.holder).await;
+                    self.outbox.send(&Reply::Done, &[]).await;
+                }
+                _ => self.outbox.refuse("this connection has not joined").await,
+            },
+            Request::Leave => self.leave().await,
+            Request::Connect { id, to } => self.open(id, HostSocket::Connect(to)).await,
+            Request::Resolver { id, tcp, index } => {
+                self.open(id, HostSocket::Resolver { tcp, index }).await;
+            }
+            Request::Supervise { part, restart } => match self.holder.part(&part) {
+                Some(part) => {
+                    part.set_restart(restart);
+                    self.outbox.send(&Reply::Done, &[]).await;
+                }
+                None => {
+                    let reason = format!("`{part}` is no part of a mesh: use control or observe");
+                    self.outbox.refuse(reason).await;
+                }
+            },
+            Request::Shutdown => {
+                self.holder.shut_down().await;
+                self.outbox.send(&Reply::Done, &[]).await;
+                self.holder.said_goodbye();
+            }
+        }
+    }
+
+    async fn join(&mut self, spec: JoinSpec) {
+        if !matches!(self.stands, Stands::Nothing) {
+            self.outbox.refuse("this connection has joined already").await;
+            return;
+        }
+        let (cancel, cancelled) = watch::channel(false);
+        let (outcome, joined) = oneshot::channel();
+        let (holder, outbox) = (Rc::clone(&self.holder), Rc::clone(&self.outbox));
+        // A task of its own: a join that is given up half-way must still undo what it has made.
+        task::spawn_contained("join", async move {
+            let join = Workload::join(&holder, spec, cancelled, &outbox);
+            let workload = holder.during_join(join).await;
+            if let Err(Some(orphan)) = outcome.send(workload) {
+                orphan.end(&holder).await;
+            }
+        });
+        self.stands = Stands::Joining { cancel, joined };
+    }
+
+    async fn leave(&mut self) {
+        match std::mem::replace(&mut self.stands, Stands::Nothing) {
+            Stands::Workload(workload) => {
+                workload.end(&self.holder).await;
+                self.outbox.send(&Reply::Done, &[]).await;
+            }
+            other => {
+                self.stands = other;
+                self.outbox.refuse("this connection has not joined").await;
+            }
+        }
+    }
+
+    async fn open(&mut self, id: u64, socket: HostSocket) {
+        if self.opening.len() >= OPENING_MAX {
+            let reason = format!("more than {OPENING_MAX} connections are being opened");
+            self.outbox.send(&Reply::Refused { id, reason, errno: 0 }, &[]).await;
+            return;
+        }
+        let outbox = Rc::clone(&self.outbox);
+        self.opening.spawn_local(task::contained("host socket", async move {
+            broker::answer(id, socket, &outbox).await;
+        }));
+    }
+
+    /// Closes the connection, so that the peer knows, then ends what it stood for.
+    async fn close(self) {
+        let Self { holder, outbox, stands, opening } = self;
+        drop((outbox, opening));
+        match stands {
+            Stands::Nothing => {}
+            Stands::Joining { cancel, joined } => {
+                cancel.send_replace(true);
+                if let Ok(Some(workload)) = joined.await {
+                    workload.end(&holder).await;
+                }
+            }
+            Stands::Workload(workload) => workload.end(&holder).await,
+        }
+    }
+}

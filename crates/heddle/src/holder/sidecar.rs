@@ -1,0 +1,207 @@
+//! A workload's sidecar: started in its network namespace, and again whenever it dies. It starts
+//! from its last good set, so the application sees only its open connections cut.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fs, io,
+    net::TcpListener,
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
+    path::{Path, PathBuf},
+    rc::Rc,
+    time::Duration,
+};
+
+use heddle_control::AddressRanges;
+use heddle_model::Workload;
+use heddle_runtime::{
+    capability::{Capability, CapabilitySet, Privileges},
+    clock,
+    ns::Namespaces,
+    signal::Signal,
+    spawn::SpawnOptions,
+    task,
+};
+use heddle_wire::local::proxy_config::{ESCAPE_MARK, ProxyConfig};
+use tokio::{
+    io::AsyncReadExt as _, net::unix::pipe, process::Child, sync::watch, task::JoinHandle,
+};
+
+use super::{
+    Holder,
+    part::{self, Part},
+};
+use crate::up::log_tail;
+
+/// Longest wait for a sidecar to be ready.
+const READY_WAIT: Duration = Duration::from_secs(15);
+/// Time a sidecar has to let relayed connections end.
+const DRAIN_GRACE: Duration = Duration::from_secs(6);
+/// Worker threads of a sidecar: a workload that needs more is no longer local development, and
+/// every worker costs memory in every sidecar.
+const WORKERS_MAX: usize = 2;
+
+/// A supervised sidecar.
+#[derive(Debug)]
+pub(crate) struct Sidecar {
+    part: Rc<Part>,
+    state: watch::Receiver<State>,
+    ending: watch::Sender<bool>,
+    task: RefCell<Option<JoinHandle<()>>>,
+    log: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting,
+    Ready,
+}
+
+/// What every start of one sidecar shares.
+struct Launch {
+    config: ProxyConfig,
+    config_file: PathBuf,
+    log: PathBuf,
+    namespaces: Namespaces,
+    /// Kept here so that a new sidecar inherits them.
+    published: Vec<(TcpListener, u16)>,
+}
+
+impl Sidecar {
+    /// Starts a sidecar in `namespaces` and keeps it running.
+    pub(crate) fn start(
+        holder: &Holder,
+        workload: &Workload,
+        dir: &Path,
+        namespaces: Namespaces,
+        published: Vec<(TcpListener, u16)>,
+        host_ports: &[u16],
+    ) -> Self {
+        let log = dir.join("proxy.log");
+        let launch = Launch {
+            config: config(holder, workload, dir, host_ports),
+            config_file: dir.join("proxy.json"),
+            log: log.clone(),
+            namespaces,
+            published,
+        };
+        let part = Rc::new(Part::new(format!("sidecar of {}", workload.id)));
+        let (ending, end) = watch::channel(false);
+        let (ready, state) = watch::channel(State::Starting);
+        let record = dir.join("proxy.pid");
+        let supervised = Rc::clone(&part);
+        let task = task::spawn_contained("sidecar", async move {
+            let pipe = Cell::new(None);
+            let start = || {
+                let (child, ready) = launch.start()?;
+                pipe.set(Some(ready));
+                Ok(child)
+            };
+            let started = async || {
+                if let Some(pipe) = pipe.take()
+                    && is_ready(pipe).await
+                {
+                    ready.send_replace(State::Ready);
+                }
+            };
+            supervised.run(end, DRAIN_GRACE, &record, start, started).await;
+        });
+        Self { part, state, ending, task: RefCell::new(Some(task)), log }
+    }
+
+    /// Its process id; 0 while it does not run.
+    pub(crate) fn pid(&self) -> u32 {
+        self.part.pid()
+    }
+
+    /// Waits until it has said that it is ready.
+    ///
+    /// # Errors
+    /// Where it keeps ending, or takes too long: one line with the end of its log.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        let mut state = self.state.clone();
+        let ready = async { state.wait_for(|state| *state == State::Ready).await.is_ok() };
+        let failed = tokio::select! {
+            ready = clock::within(READY_WAIT, ready) => match ready {
+                Some(true) => return Ok(()),
+                _ => format!("is not ready after {} s", READY_WAIT.as_secs()),
+            },
+            () = self.part.keeps_ending() => "keeps ending".to_owned(),
+        };
+        Err(format!("the sidecar {failed}; the end of its log:\n{}", log_tail(&self.log)))
+    }
+
+    /// Ends it: it stops accepting, lets relayed connections end for a while, and is gone.
+    pub(crate) async fn end(&self) {
+        self.ending.send_replace(true);
+        let task = self.task.take();
+        if let Some(task) = task {
+            // The task is contained: it ends, and never by a panic that matters here.
+            drop(task.await);
+        }
+    }
+}
+
+impl Launch {
+    fn start(&self) -> io::Result<(Child, OwnedFd)> {
+        let (reader, writer) = io::pipe()?;
+        let mut options = SpawnOptions::new();
+        let mut config = self.config.clone();
+        config.ready_fd = Some(options.inherit(writer.into()));
+        for (listener, port) in &self.published {
+            config.published.insert(options.inherit_copy(listener.as_fd())?, *port);
+        }
+        fs::write(&self.config_file, serde_json::to_vec_pretty(&config)?)?;
+        let mut command = part::own_binary();
+        command.arg("proxy").arg("--config").arg(&self.config_file);
+        part::log_to(&mut command, &self.log)?;
+        // Terminal signals are for the foreground; the holder ends its children in order.
+        command.process_group(0);
+        options.namespaces(&self.namespaces)?.die_with_parent(Signal::KILL);
+        if self.namespaces.user().is_some() {
+            // The escape mark is all it needs beyond what an ordinary user may do.
+            let mark = CapabilitySet::of(&[Capability::NetAdmin]);
+            options.privileges(Privileges::Only(mark));
+        }
+        let child = options.spawn_tokio(command, true).map_err(io::Error::other)?;
+        Ok((child, reader.into()))
+    }
+}
+
+/// Waits for the one byte; the end of the pipe without it means the sidecar ended.
+async fn is_ready(pipe: OwnedFd) -> bool {
+    let Ok(mut pipe) = pipe::Receiver::from_owned_fd(pipe) else { return false };
+    let mut byte = [0];
+    matches!(pipe.read(&mut byte).await, Ok(1))
+}
+
+fn config(holder: &Holder, workload: &Workload, dir: &Path, host_ports: &[u16]) -> ProxyConfig {
+    let ranges = AddressRanges::default();
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ProxyConfig {
+        mesh: holder.paths.name().to_owned(),
+        workload: workload.id.clone(),
+        name: workload.name.clone(),
+        namespace: workload.namespace.clone(),
+        service: workload.service.name.clone(),
+        version: workload.version.clone(),
+        labels: workload.labels.clone(),
+        ipv4: workload.ipv4,
+        ipv6: workload.ipv6,
+        ports: workload.ports.values().map(|port| (port.number, port.protocol)).collect(),
+        workers: (cores / 2).clamp(1, WORKERS_MAX),
+        discovery_socket: holder.paths.run_dir().join("discovery.sock"),
+        holder_socket: Some(holder.paths.socket()),
+        state_dir: dir.join("state"),
+        mark: ESCAPE_MARK,
+        published: BTreeMap::new(),
+        host_ports: host_ports.to_vec(),
+        ready_fd: None,
+        vip_range_v4: ranges.vip_v4,
+        vip_range_v6: ranges.vip_v6,
+        host_gateway: ranges.host_gateway(),
+    }
+}

@@ -1,0 +1,169 @@
+//! A connection to a mesh's holder, as commands use it: ask, join, withdraw, leave, shut down.
+
+use std::{os::fd::OwnedFd, time::Duration};
+
+use heddle_runtime::{clock, fdpass::FdStream};
+use heddle_wire::local::holder_api::{Info, JoinSpec, Joined, Reply, Request};
+
+use crate::{failure::Failure, mesh::MeshPaths};
+
+/// Longest wait for an answer that needs no work.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for the end of a workload or of a mesh.
+const END_WAIT: Duration = Duration::from_secs(30);
+
+/// A connection to the holder. After `join` it stands for the workload: closing it ends the workload.
+#[derive(Debug)]
+pub(crate) struct HolderClient {
+    mesh: String,
+    stream: FdStream,
+}
+
+impl HolderClient {
+    /// Connects to the holder of the mesh with these paths.
+    ///
+    /// # Errors
+    /// A refusal where nobody listens.
+    pub(crate) async fn connect(paths: &MeshPaths) -> Result<Self, Failure> {
+        let socket = paths.socket();
+        match FdStream::connect(&socket).await {
+            Ok(stream) => Ok(Self { mesh: paths.name().to_owned(), stream }),
+            Err(error) => Err(Failure::refused(format!(
+                "mesh `{}` does not answer at {}: {error}",
+                paths.name(),
+                socket.display()
+            ))),
+        }
+    }
+
+    /// What runs in the mesh.
+    ///
+    /// # Errors
+    /// A refusal where the holder does not answer.
+    pub(crate) async fn info(&mut self) -> Result<Info, Failure> {
+        match self.ask(&Request::Info, ANSWER_WAIT).await? {
+            (Reply::Info(info), _) => Ok(*info),
+            (other, _) => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Lets a workload in; `progress` hears what takes longer. Returns what it was given and its
+    /// namespaces, `[net]` or `[user, net]`.
+    ///
+    /// # Errors
+    /// The holder's or the control plane's refusal.
+    pub(crate) async fn join(
+        &mut self,
+        spec: JoinSpec,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<(Joined, Vec<OwnedFd>), Failure> {
+        self.send(&Request::Join(Box::new(spec))).await?;
+        loop {
+            match self.receive().await? {
+                (Reply::Progress { text }, _) => progress(&text),
+                (Reply::Joined(joined), fds) => {
+                    let expected = if joined.user_namespace { 2 } else { 1 };
+                    if fds.len() != expected {
+                        return Err(Failure::refused(format!(
+                            "the holder passed {} namespaces, {expected} were expected",
+                            fds.len()
+                        )));
+                    }
+                    return Ok((*joined, fds));
+                }
+                (Reply::Refused { reason, .. }, _) => return Err(Failure::refused(reason)),
+                (other, _) => return Err(self.unexpected(&other)),
+            }
+        }
+    }
+
+    /// Withdraws this workload's endpoint from all proxies; returns when they know, at most after 1 s.
+    ///
+    /// # Errors
+    /// A refusal where the holder does not answer.
+    pub(crate) async fn withdraw(&mut self) -> Result<(), Failure> {
+        self.done(&Request::Withdraw, ANSWER_WAIT).await
+    }
+
+    /// Ends this workload: what is left of its processes, its sidecar, its namespace.
+    ///
+    /// # Errors
+    /// A refusal where the holder does not answer.
+    pub(crate) async fn leave(&mut self) -> Result<(), Failure> {
+        self.done(&Request::Leave, END_WAIT).await
+    }
+
+    /// Ends the mesh; returns when all is gone.
+    ///
+    /// # Errors
+    /// A refusal where the holder does not answer.
+    pub(crate) async fn shut_down(&mut self) -> Result<(), Failure> {
+        self.done(&Request::Shutdown, END_WAIT).await
+    }
+
+    /// Has the holder restart `control` or `observe` when it ends, or not; starts it if it does not run.
+    ///
+    /// # Errors
+    /// A refusal where there is no such part.
+    pub(crate) async fn supervise(&mut self, part: &str, restart: bool) -> Result<(), Failure> {
+        let request = Request::Supervise { part: part.to_owned(), restart };
+        self.done(&request, ANSWER_WAIT).await
+    }
+
+    /// Returns when the holder has closed the connection: the mesh has ended.
+    pub(crate) async fn closed(&mut self) {
+        while let Ok(Some(_)) = self.stream.recv().await {}
+    }
+
+    async fn done(&mut self, request: &Request, wait: Duration) -> Result<(), Failure> {
+        match self.ask(request, wait).await? {
+            (Reply::Done, _) => Ok(()),
+            (other, _) => Err(self.unexpected(&other)),
+        }
+    }
+
+    async fn ask(
+        &mut self,
+        request: &Request,
+        wait: Duration,
+    ) -> Result<(Reply, Vec<OwnedFd>), Failure> {
+        self.send(request).await?;
+        match clock::within(wait, self.receive()).await {
+            Some(Ok((Reply::Refused { reason, .. }, _))) => Err(Failure::refused(reason)),
+            Some(answer) => answer,
+            None => Err(Failure::refused(format!(
+                "mesh `{}` did not answer within {} s",
+                self.mesh,
+                wait.as_secs()
+            ))),
+        }
+    }
+
+    async fn send(&self, request: &Request) -> Result<(), Failure> {
+        let text = serde_json::to_vec(request)
+            .map_err(|error| Failure::refused(format!("cannot write the request: {error}")))?;
+        self.stream.send(&text, &[]).await.map_err(|error| self.gone(&error.to_string()))
+    }
+
+    async fn receive(&mut self) -> Result<(Reply, Vec<OwnedFd>), Failure> {
+        match self.stream.recv().await {
+            Ok(Some((text, fds))) => match serde_json::from_slice(&text) {
+                Ok(reply) => Ok((reply, fds)),
+                Err(error) => Err(Failure::refused(format!(
+                    "the holder of mesh `{}` answered something else than expected ({error}): is it another version of Heddle?",
+                    self.mesh
+                ))),
+            },
+            Ok(None) => Err(self.gone("the connection was closed")),
+            Err(error) => Err(self.gone(&error.to_string())),
+        }
+    }
+
+    fn gone(&self, how: &str) -> Failure {
+        Failure::refused(format!("mesh `{}` has ended: {how}", self.mesh))
+    }
+
+    fn unexpected(&self, reply: &Reply) -> Failure {
+        Failure::refused(format!("the holder of mesh `{}` answered {reply:?}", self.mesh))
+    }
+}

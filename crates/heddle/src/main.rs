@@ -1,0 +1,83 @@
+//! Heddle, a service mesh in one binary: typed arguments → resolved request → printer.
+//!
+//! Each subcommand is one module with one entry function; this file only says which. Parts of a
+//! running mesh (`holder`, `control`, `observe`, `proxy`) are hidden subcommands of the same binary.
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::{Parser as _, error::ErrorKind};
+use heddle_runtime::{netns_op, task};
+
+mod cli;
+mod control_client;
+mod demo;
+mod failure;
+mod graph;
+mod holder;
+mod holder_client;
+mod logs;
+mod mesh;
+mod output;
+mod parts;
+mod rules;
+mod run;
+mod status;
+mod termination;
+mod top;
+mod up;
+
+use cli::{Cli, Command};
+use failure::{Doing as _, Failure};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Where the reader has gone there is nobody to tell.
+            drop(error.print());
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked { 0 } else { failure::USAGE });
+        }
+    };
+    logs::start(&cli.command);
+    match dispatch(cli.command) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            output::failure(&failure);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8, Failure> {
+    let done = match command {
+        Command::Run(args) => return in_runtime(run::run(*args)),
+        Command::Demo(args) => in_runtime(demo::demo(args)),
+        Command::Up(args) => in_runtime(up::up(args)),
+        Command::Down(args) => in_runtime(status::down(args)),
+        Command::Apply(args) => in_runtime(rules::apply(args)),
+        Command::Get(args) => in_runtime(rules::get::get(args)),
+        Command::Delete(args) => in_runtime(rules::delete(args)),
+        Command::Wait(args) => in_runtime(rules::wait(args)),
+        Command::Top(args) => in_runtime(top::top(args)),
+        Command::Graph(args) => in_runtime(graph::graph(args)),
+        Command::ProxyStatus(args) => in_runtime(status::proxy_status(args)),
+        Command::Status(args) => in_runtime(status::status(args)),
+        Command::Dashboard(args) => in_runtime(status::dashboard(args)),
+        Command::Supervise(args) => in_runtime(status::supervise(args)),
+        Command::Version(args) => status::version(&args),
+        Command::Holder(args) => holder::run(args),
+        Command::Control(args) => parts::control(args),
+        Command::Observe(args) => parts::observe(args),
+        Command::Proxy(args) => parts::proxy(&args),
+        Command::NetnsOp => netns_op::serve().doing(|| "work inside the mesh".to_owned()),
+        Command::App(args) => demo::apps::run(&args).doing(|| format!("run {}", args.role)),
+    };
+    done.map(|()| 0)
+}
+
+/// Runs a command's future on this thread.
+fn in_runtime<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    task::run_local(command).doing(|| "start the async runtime".to_owned())?
+}

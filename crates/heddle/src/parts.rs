@@ -1,0 +1,68 @@
+//! The hidden subcommands that are parts of a running mesh: from flags to each part's own
+//! configuration, and no further.
+
+use std::fs;
+
+use heddle_control::{AddressRanges, ControlConfig};
+use heddle_observe::{DashboardListener, ObserveConfig};
+use heddle_wire::local::proxy_config::ProxyConfig;
+
+use crate::{
+    cli::{ControlArgs, ObserveArgs, ProxyArgs},
+    failure::{Doing as _, Failure},
+};
+
+/// Longest process name the kernel keeps, bytes.
+const NAME_MAX: usize = 15;
+
+/// `heddle control`.
+///
+/// # Errors
+/// Where it cannot start.
+pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
+    name_process("heddle-control");
+    let config = ControlConfig {
+        mesh: args.mesh,
+        run_dir: args.run_dir,
+        state_dir: args.state_dir,
+        config_dir: args.config,
+        ranges: AddressRanges::default(),
+    };
+    heddle_control::run(config).doing(|| "run the control plane".to_owned())
+}
+
+/// `heddle observe`.
+///
+/// # Errors
+/// Where it cannot start.
+pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
+    name_process("heddle-observe");
+    let config = ObserveConfig::new(
+        &args.mesh,
+        args.run_dir.join("control.sock"),
+        DashboardListener::Inherited(args.dashboard_fd),
+    );
+    heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
+}
+
+/// `heddle proxy`.
+///
+/// # Errors
+/// Where it cannot start.
+pub(crate) fn proxy(args: &ProxyArgs) -> Result<(), Failure> {
+    name_process("heddle-proxy");
+    let file = &args.config;
+    let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
+    let config: ProxyConfig =
+        serde_json::from_slice(&text).doing(|| format!("understand {}", file.display()))?;
+    heddle_proxy::run(config).doing(|| "run the sidecar".to_owned())
+}
+
+/// Shows up in `ps` and `top` as what it is: the binary was started through `/proc/self/exe`, whose
+/// name says nothing.
+pub(crate) fn name_process(name: &str) {
+    debug_assert!(name.len() <= NAME_MAX, "{name} is cut off");
+    if let Err(error) = fs::write("/proc/self/comm", name) {
+        tracing::debug!(%error, "the process keeps its name");
+    }
+}

@@ -1,0 +1,186 @@
+//! `heddle get`: rules, services and workloads as a table, as YAML or as JSON.
+
+use std::fmt::Write as _;
+
+use heddle_model::{
+    EndpointState, Protocol,
+    name::{DEFAULT_NAMESPACE, check_label},
+};
+use heddle_wire::local::control_api::{ResourceView, ServiceView, WorkloadView};
+
+use crate::{
+    cli::{GetArgs, GetOutput},
+    control_client::{ControlClient, problem_line},
+    failure::Failure,
+    mesh::RunningMesh,
+    output,
+    rules::kinds::{self, Kind},
+};
+
+/// `heddle get`.
+///
+/// # Errors
+/// A refusal where the named object does not exist.
+pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
+    let kind = kinds::kind(&args.kind)?;
+    if kind == Kind::All && args.name.is_some() {
+        return Err(Failure::usage("a name needs its kind: heddle get KIND NAME"));
+    }
+    if let Some(name) = &args.name
+        && name.split('.').any(|part| check_label(part).is_err())
+    {
+        return Err(Failure::usage(format!("`{name}` is no name of an object")));
+    }
+    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    let control = ControlClient::new(&mesh.paths);
+    match kind {
+        Kind::All => rules(&control, &args, None).await,
+        Kind::Rule(kind) => rules(&control, &args, Some(kind)).await,
+        Kind::Services => services(&control, &args).await,
+        Kind::Workloads => workloads(&control, &args).await,
+    }
+}
+
+async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> Result<(), Failure> {
+    let mut path = "/v1/resources?".to_owned();
+    let namespace =
+        args.namespace.as_deref().or_else(|| args.name.as_ref().map(|_| DEFAULT_NAMESPACE));
+    let filters = [("kind", kind), ("namespace", namespace), ("name", args.name.as_deref())];
+    for (key, value) in filters.into_iter().filter_map(|(key, value)| Some((key, value?))) {
+        // Kinds and labels need no escaping; both were checked.
+        write!(path, "{key}={value}&").expect("invariant: writing to a String never fails");
+    }
+    let found: Vec<ResourceView> = control.get(path.trim_end_matches(['?', '&'])).await?;
+    if let (Some(name), true) = (&args.name, found.is_empty()) {
+        return Err(Failure::refused(format!(
+            "no {} `{name}` in namespace `{}`",
+            kind.unwrap_or("rule"),
+            namespace.unwrap_or(DEFAULT_NAMESPACE)
+        )));
+    }
+    match args.output {
+        GetOutput::Json => output::json(&found)?,
+        GetOutput::Yaml => output::line(yaml(&found)),
+        GetOutput::Text => output::line(rule_table(&found)),
+    }
+    Ok(())
+}
+
+fn yaml(found: &[ResourceView]) -> String {
+    let documents: Vec<&str> = found.iter().map(|view| view.text.trim_end()).collect();
+    documents.join("\n---\n")
+}
+
+fn rule_table(found: &[ResourceView]) -> String {
+    if found.is_empty() {
+        return "no rules".to_owned();
+    }
+    let row = |view: &ResourceView| {
+        let key = &view.key;
+        vec![
+            key.kind.clone(),
+            key.namespace.clone(),
+            key.name.clone(),
+            view.state.clone(),
+            view.source.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+    let mut text = output::table(&["KIND", "NAMESPACE", "NAME", "STATE", "SOURCE"], &rows);
+    for view in found {
+        for note in &view.notes {
+            write!(text, "\nnote: {}: {}", view.key, problem_line(note))
+                .expect("invariant: writing to a String never fails");
+        }
+    }
+    text
+}
+
+async fn services(control: &ControlClient, args: &GetArgs) -> Result<(), Failure> {
+    let mut found: Vec<ServiceView> = control.get("/v1/services").await?;
+    found.retain(|view| {
+        let name = &view.service.name;
+        args.name.as_ref().is_none_or(|wanted| *wanted == name.name)
+            && args.namespace.as_ref().is_none_or(|wanted| *wanted == name.namespace)
+    });
+    absent(args, found.is_empty(), "service")?;
+    let row = |view: &ServiceView| {
+        let service = &view.service;
+        let ports =
+            service.ports.values().map(|port| port_text(port.number, &port.name, port.protocol));
+        vec![
+            service.name.namespace.clone(),
+            service.name.name.clone(),
+            service.vip_v4.to_string(),
+            ports.collect::<Vec<_>>().join(","),
+            view.workloads.len().to_string(),
+        ]
+    };
+    let head = ["NAMESPACE", "NAME", "ADDRESS", "PORTS", "WORKLOADS"];
+    print(args.output, &found, &head, found.iter().map(row).collect())
+}
+
+async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failure> {
+    let mut found: Vec<WorkloadView> = control.get("/v1/workloads").await?;
+    found.retain(|view| {
+        args.name.as_ref().is_none_or(|wanted| *wanted == view.workload.id.0)
+            && args.namespace.as_ref().is_none_or(|wanted| *wanted == view.workload.namespace)
+    });
+    absent(args, found.is_empty(), "workload")?;
+    let row = |view: &WorkloadView| {
+        let workload = &view.workload;
+        let ports = workload.ports.values().map(|port| {
+            let text = port_text(port.number, &port.name, port.protocol);
+            match port.state {
+                EndpointState::Ready => text,
+                EndpointState::Pending => format!("{text}(pending)"),
+                EndpointState::Terminating => format!("{text}(terminating)"),
+            }
+        });
+        vec![
+            workload.namespace.clone(),
+            workload.id.0.clone(),
+            workload.service.name.clone(),
+            workload.version.clone(),
+            workload.ipv4.to_string(),
+            ports.collect::<Vec<_>>().join(","),
+            if view.connected {
+                format!("generation {}", view.generation)
+            } else {
+                "not connected".to_owned()
+            },
+        ]
+    };
+    let head = ["NAMESPACE", "NAME", "SERVICE", "VERSION", "ADDRESS", "PORTS", "PROXY"];
+    print(args.output, &found, &head, found.iter().map(row).collect())
+}
+
+fn absent(args: &GetArgs, nothing_found: bool, what: &str) -> Result<(), Failure> {
+    match &args.name {
+        Some(name) if nothing_found => Err(Failure::refused(format!("no {what} `{name}`"))),
+        _ => Ok(()),
+    }
+}
+
+fn print(
+    format: GetOutput,
+    found: &impl serde::Serialize,
+    head: &[&str],
+    rows: Vec<Vec<String>>,
+) -> Result<(), Failure> {
+    match format {
+        GetOutput::Text => output::line(output::table(head, &rows)),
+        // Services and workloads are no documents; JSON is YAML too.
+        GetOutput::Yaml | GetOutput::Json => output::json(found)?,
+    }
+    Ok(())
+}
+
+/// `80/http`, `http-web:80/http`, or just the number where nothing was declared.
+fn port_text(number: u16, name: &str, protocol: Protocol) -> String {
+    let name = if name.is_empty() { String::new() } else { format!("{name}:") };
+    match protocol {
+        Protocol::Undeclared => format!("{name}{number}"),
+        protocol => format!("{name}{number}/{protocol}"),
+    }
+}

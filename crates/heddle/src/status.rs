@@ -1,0 +1,193 @@
+//! `status`, `proxy-status`, `dashboard`, `down`, `version`: what runs, and the end of it.
+
+use std::fmt::Write as _;
+
+use heddle_wire::local::{
+    control_api::{ProxyStatus, Status},
+    holder_api::Info,
+};
+use serde::Serialize;
+
+use crate::{
+    cli::{DashboardArgs, DownArgs, Output, StatusArgs, SuperviseArgs, VersionArgs},
+    control_client::{ControlClient, problem_line},
+    failure::Failure,
+    holder_client::HolderClient,
+    mesh::RunningMesh,
+    output,
+};
+
+/// `heddle status` as one document.
+#[derive(Debug, Serialize)]
+struct MeshStatus {
+    /// What the holder says.
+    info: Info,
+    /// What the control plane says; absent while it does not run.
+    control: Option<Status>,
+    /// Why the control plane says nothing.
+    control_problem: Option<String>,
+}
+
+/// `heddle status`.
+///
+/// # Errors
+/// A refusal where no such mesh runs.
+pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
+    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    let info = HolderClient::connect(&mesh.paths).await?.info().await?;
+    let (control, control_problem) = match ControlClient::new(&mesh.paths).get("/v1/status").await {
+        Ok(status) => (Some(status), None),
+        Err(failure) => (None, Some(failure.message)),
+    };
+    let status = MeshStatus { info, control, control_problem };
+    match args.output {
+        Output::Json => output::json(&status),
+        Output::Text => {
+            output::line(status_text(&status));
+            Ok(())
+        }
+    }
+}
+
+fn status_text(status: &MeshStatus) -> String {
+    let info = &status.info;
+    let pid = |pid: u32| if pid == 0 { "not running".to_owned() } else { format!("process {pid}") };
+    let mut text = format!(
+        "mesh {}, heddle {}\n  holder     {}\n  control    {}\n  observe    {}\n  folder     {}",
+        info.mesh,
+        info.version,
+        pid(info.pids.holder),
+        pid(info.pids.control),
+        pid(info.pids.observe),
+        info.run_dir,
+    );
+    let mut add = |line: String| {
+        write!(text, "\n{line}").expect("invariant: writing to a String never fails");
+    };
+    if let Some(address) = info.dashboard {
+        add(format!("  dashboard  http://{address}"));
+    }
+    if let Some(control) = &status.control {
+        add(format!("  rules      generation {}", control.generation));
+    }
+    let rows: Vec<Vec<String>> = info
+        .workloads
+        .iter()
+        .map(|joined| {
+            let workload = &joined.joined.workload;
+            let published: Vec<String> = joined.published.iter().map(ToString::to_string).collect();
+            vec![
+                workload.id.0.clone(),
+                workload.service.fqdn(),
+                workload.ipv4.to_string(),
+                published.join(","),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        add(output::table(&["WORKLOAD", "SERVICE", "ADDRESS", "PUBLISHED"], &rows));
+    }
+    for problem in status.control.iter().flat_map(|control| &control.problems) {
+        add(format!("problem: {}", problem_line(problem)));
+    }
+    if let Some(problem) = &status.control_problem {
+        add(format!("problem: {problem}"));
+    }
+    text
+}
+
+/// `heddle proxy-status`.
+///
+/// # Errors
+/// A refusal where no such mesh runs, or its control plane does not.
+pub(crate) async fn proxy_status(args: StatusArgs) -> Result<(), Failure> {
+    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    let status: Status = ControlClient::new(&mesh.paths).get("/v1/status").await?;
+    match args.output {
+        Output::Json => output::json(&status),
+        Output::Text => {
+            output::line(proxy_table(&status));
+            Ok(())
+        }
+    }
+}
+
+fn proxy_table(status: &Status) -> String {
+    let row = |proxy: &ProxyStatus| {
+        let state = match (&proxy.nack, proxy.connected) {
+            (_, false) => "not connected".to_owned(),
+            (Some(nack), true) => format!("refused: {nack}"),
+            (None, true) if proxy.generation < status.generation => "pending".to_owned(),
+            (None, true) => "in force".to_owned(),
+        };
+        let destinations: Vec<String> = proxy
+            .destinations
+            .iter()
+            .map(|name| format!("{}.{}", name.name, name.namespace))
+            .collect();
+        vec![proxy.workload.0.clone(), proxy.generation.to_string(), state, destinations.join(",")]
+    };
+    let rows: Vec<Vec<String>> = status.proxies.iter().map(row).collect();
+    let newest = status.proxies.iter().filter(|p| p.generation == status.generation).count();
+    format!(
+        "generation {}: acknowledged by {newest} of {} proxies\n{}",
+        status.generation,
+        status.proxies.len(),
+        output::table(&["WORKLOAD", "GENERATION", "STATE", "CALLS"], &rows)
+    )
+}
+
+/// `heddle dashboard`.
+///
+/// # Errors
+/// A refusal where no such mesh runs.
+pub(crate) async fn dashboard(args: DashboardArgs) -> Result<(), Failure> {
+    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    let info = HolderClient::connect(&mesh.paths).await?.info().await?;
+    let address = info
+        .dashboard
+        .ok_or_else(|| Failure::refused(format!("mesh `{}` has no dashboard", info.mesh)))?;
+    output::line(format!("http://{address}"));
+    Ok(())
+}
+
+/// `heddle down`.
+///
+/// # Errors
+/// A refusal where no such mesh runs, or it did not end.
+pub(crate) async fn down(args: DownArgs) -> Result<(), Failure> {
+    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    HolderClient::connect(&mesh.paths).await?.shut_down().await?;
+    output::line(format!("mesh {} has ended", mesh.paths.name()));
+    Ok(())
+}
+
+/// `heddle supervise`.
+///
+/// # Errors
+/// A refusal where no such mesh runs.
+pub(crate) async fn supervise(args: SuperviseArgs) -> Result<(), Failure> {
+    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    HolderClient::connect(&mesh.paths).await?.supervise(&args.part, args.restart).await
+}
+
+/// `heddle version`.
+///
+/// # Errors
+/// Never.
+pub(crate) fn version(args: &VersionArgs) -> Result<(), Failure> {
+    #[derive(Serialize)]
+    struct Version {
+        version: &'static str,
+    }
+    match args.output {
+        Output::Json => output::json(&Version { version: VERSION }),
+        Output::Text => {
+            output::line(format!("heddle {VERSION}"));
+            Ok(())
+        }
+    }
+}
+
+/// Heddle's version.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

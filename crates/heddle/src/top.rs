@@ -1,0 +1,282 @@
+//! `heddle top`: live traffic per service, the same numbers as the dashboard's.
+//!
+//! On a terminal the table is redrawn in place until Ctrl-C and then left standing; anywhere else it
+//! is printed once, so that a pipe ends.
+
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, stdout},
+    net::SocketAddr,
+};
+
+use heddle_runtime::{clock, local_http};
+use heddle_wire::local::observe_api::{Rates, ServiceSummary};
+use serde::de::DeserializeOwned;
+
+use crate::{
+    cli::{MeshFlag, Output, TopArgs},
+    failure::{Doing as _, Failure},
+    holder_client::HolderClient,
+    mesh::RunningMesh,
+    output,
+};
+
+pub(crate) mod figures;
+
+use figures::{bytes, milliseconds, name, percent, rate};
+
+/// Seconds the rates are over, as in the dashboard's live picture.
+const WINDOW: u64 = 10;
+/// Longest answer of a refusal that is repeated, characters.
+const REASON_MAX: usize = 200;
+/// The other screen, the cursor hidden, long lines cut.
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
+/// Everything as it was.
+const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
+/// Columns: title and width; the first is as wide as the longest service.
+const COLUMNS: [(&str, usize); 12] = [
+    ("REQ/S", 8),
+    ("SUCCESS", 8),
+    ("4XX/S", 7),
+    ("5XX/S", 7),
+    ("INJ/S", 7),
+    ("P50", 9),
+    ("P90", 9),
+    ("P99", 9),
+    ("P50", 9),
+    ("P90", 9),
+    ("P99", 9),
+    ("TCP", 11),
+];
+
+/// `heddle top`.
+///
+/// # Errors
+/// A refusal where no such mesh runs or its dashboard does not answer; on a terminal only at the start.
+pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
+    let dashboard = dashboard_of(&args.mesh).await?;
+    let path = format!("/api/v1/services?window={WINDOW}");
+    let services: Vec<ServiceSummary> = ask(dashboard, &path).await?;
+    if args.output == Output::Json {
+        output::json(&services)?;
+    } else if args.once || !stdout().is_terminal() {
+        output::line(table(&services, false));
+    }
+    if args.once || !stdout().is_terminal() {
+        return Ok(());
+    }
+    if args.output == Output::Json {
+        loop {
+            clock::sleep(args.interval).await;
+            let services: Vec<ServiceSummary> = ask(dashboard, &path).await?;
+            output::json(&services)?;
+        }
+    }
+    watch(&args, dashboard, &path, services).await;
+    Ok(())
+}
+
+/// Redraws until Ctrl-C.
+async fn watch(
+    args: &TopArgs,
+    dashboard: SocketAddr,
+    path: &str,
+    mut services: Vec<ServiceSummary>,
+) {
+    let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let mut trouble = String::new();
+    output::line(ENTER);
+    loop {
+        output::line(frame(&table(&services, coloured), &trouble));
+        let asked = async {
+            clock::sleep(args.interval).await;
+            ask::<Vec<ServiceSummary>>(dashboard, path).await
+        };
+        tokio::select! {
+            answer = asked => match answer {
+                Ok(fresh) => {
+                    services = fresh;
+                    trouble.clear();
+                }
+                Err(failure) => trouble = format!("these numbers are old: {failure}"),
+            },
+            _ = tokio::signal::ctrl_c() => break,
+        }
+    }
+    output::line(LEAVE);
+    output::line(table(&services, false));
+}
+
+/// One picture from the top left corner, clearing what an earlier one left.
+fn frame(table: &str, trouble: &str) -> String {
+    let mut frame = String::from("\u{1b}[H");
+    for line in table.lines().chain(["", trouble]) {
+        frame.push_str(line);
+        frame.push_str("\u{1b}[K\n");
+    }
+    frame.push_str("\u{1b}[J");
+    frame
+}
+
+/// The dashboard's address of the mesh that is meant.
+///
+/// # Errors
+/// A refusal where no such mesh runs, or it has no dashboard.
+pub(crate) async fn dashboard_of(mesh: &MeshFlag) -> Result<SocketAddr, Failure> {
+    let mesh = RunningMesh::select(mesh.mesh.as_deref())?;
+    let info = HolderClient::connect(&mesh.paths).await?.info().await?;
+    info.dashboard.ok_or_else(|| Failure::refused(format!("mesh `{}` has no dashboard", info.mesh)))
+}
+
+/// Asks the dashboard's JSON API.
+///
+/// # Errors
+/// A refusal where it does not answer, or answers something else.
+pub(crate) async fn ask<T: DeserializeOwned>(
+    dashboard: SocketAddr,
+    path: &str,
+) -> Result<T, Failure> {
+    let asked = || format!("ask the dashboard for http://{dashboard}{path}");
+    let answer = local_http::get_tcp(dashboard, path).await.doing(asked)?;
+    if answer.status != 200 {
+        let body = String::from_utf8_lossy(&answer.body);
+        let reason: String = body.chars().take(REASON_MAX).collect();
+        let message = format!("cannot {}: HTTP {}: {reason}", asked(), answer.status);
+        return Err(Failure::refused(message));
+    }
+    serde_json::from_slice(&answer.body).doing(asked)
+}
+
+/// The table with its two heads; lines without an end.
+fn table(services: &[ServiceSummary], coloured: bool) -> String {
+    if services.is_empty() {
+        return "no services yet; join one: heddle run --service hello --port http:8080 -- python3 -m http.server 8080"
+            .to_owned();
+    }
+    let names: Vec<String> = services.iter().map(|row| name(&row.service)).collect();
+    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(7);
+    let mut text = String::new();
+    let before: usize = COLUMNS[..5].iter().map(|(_, width)| width + 1).sum();
+    let sides = format!("{:-^29} {:-^29}", " client ", " server ");
+    push_line(&mut text, &format!("{:width$} {:before$}{sides}", "", ""));
+    let heads: Vec<String> =
+        COLUMNS.iter().map(|(title, width)| format!("{title:>width$}")).collect();
+    push_line(&mut text, &format!("{:width$} {}", "SERVICE", heads.join(" ")));
+    for (row, name) in services.iter().zip(&names) {
+        let cells: Vec<String> = cells(row)
+            .into_iter()
+            .zip(COLUMNS)
+            .map(|(cell, (_, width))| format!("{cell:>width$}"))
+            .collect();
+        let line = format!("{name:width$} {}", cells.join(" "));
+        push_line(&mut text, &if coloured { colour(row, line) } else { line });
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn push_line(text: &mut String, line: &str) {
+    // Writing to a string cannot fail.
+    let _ok = writeln!(text, "{}", line.trim_end());
+}
+
+fn cells(row: &ServiceSummary) -> [String; 12] {
+    let own = own(row);
+    let failures = row.client.server_errors_per_second.max(row.server.server_errors_per_second);
+    let injected = row.client.injected_per_second.max(row.server.injected_per_second);
+    let asked = own.per_second > 0.0 || row.client.per_second > 0.0;
+    let tcp = row.sent_bytes_per_second + row.received_bytes_per_second;
+    let latency = |rates: &Rates| [rates.p50_ms, rates.p90_ms, rates.p99_ms].map(milliseconds);
+    let [client50, client90, client99] = latency(&row.client);
+    let [server50, server90, server99] = latency(&row.server);
+    [
+        rate(own.per_second),
+        if asked { percent(success(row)) } else { figures::NONE.to_owned() },
+        rate(own.client_errors_per_second),
+        rate(failures),
+        rate(injected),
+        client50,
+        client90,
+        client99,
+        server50,
+        server90,
+        server99,
+        if tcp > 0.0 { bytes(tcp) } else { figures::NONE.to_owned() },
+    ]
+}
+
+/// The service's own numbers; its callers' where it has measured nothing.
+fn own(row: &ServiceSummary) -> &Rates {
+    if row.server.per_second > 0.0 { &row.server } else { &row.client }
+}
+
+/// The worse of both sides: a service cannot count the calls that never reached it.
+fn success(row: &ServiceSummary) -> f64 {
+    row.client.success.min(row.server.success)
+}
+
+/// Red from 5 % failures, yellow from 1 %.
+fn colour(row: &ServiceSummary, line: String) -> String {
+    match 1.0 - success(row) {
+        share if share >= 0.05 => format!("\u{1b}[31m{line}\u{1b}[0m"),
+        share if share >= 0.01 => format!("\u{1b}[33m{line}\u{1b}[0m"),
+        _ => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_model::ServiceName;
+
+    use super::*;
+
+    fn row(name: &str, failures: f64) -> ServiceSummary {
+        let rates = Rates {
+            per_second: 12.34,
+            success: 1.0 - failures,
+            server_errors_per_second: 12.34 * failures,
+            p50_ms: Some(1.5),
+            p90_ms: Some(12.0),
+            p99_ms: Some(1_200.0),
+            ..Rates::default()
+        };
+        ServiceSummary {
+            service: ServiceName::new(name, "default").unwrap(),
+            kind: "http".to_owned(),
+            client: rates,
+            server: Rates { success: 1.0, ..rates },
+            sent_bytes_per_second: 0.0,
+            received_bytes_per_second: 0.0,
+        }
+    }
+
+    #[test]
+    fn columns_line_up_whatever_the_names() {
+        let text = table(&[row("a", 0.0), row("a-much-longer-name", 0.5)], false);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4);
+        let column = |line: &str, what: &str| line.find(what).map(|at| at + what.len());
+        assert_eq!(column(lines[1], "REQ/S"), column(lines[2], "12.3"));
+        assert_eq!(column(lines[2], "12.3"), column(lines[3], "12.3"));
+        assert!(lines[3].contains("50 %"), "the callers' failures count: {}", lines[3]);
+    }
+
+    #[test]
+    fn only_trouble_is_coloured() {
+        assert!(!table(&[row("a", 0.0)], true).contains('\u{1b}'));
+        assert!(table(&[row("a", 0.02)], true).contains("\u{1b}[33m"));
+        assert!(table(&[row("a", 0.2)], true).contains("\u{1b}[31m"));
+    }
+
+    #[test]
+    fn an_empty_mesh_says_what_to_do() {
+        assert!(table(&[], true).contains("heddle run --service"));
+    }
+
+    #[test]
+    fn a_frame_clears_what_an_earlier_one_left() {
+        let frame = frame("a\nb", "");
+        assert!(frame.starts_with("\u{1b}[H") && frame.ends_with("\u{1b}[J"));
+        assert_eq!(frame.matches("\u{1b}[K").count(), 4);
+    }
+}

@@ -1,0 +1,272 @@
+//! `heddle up`: checks that this machine can hold a mesh, starts the holder, and stays with it.
+//!
+//! [`StartedMesh`] is also how the demo gets its mesh. The starter and the holder share one socket
+//! pair: lines of [`StartMessage`] come over it, and each side notices by it that the other is gone.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream as StdUnixStream, process::CommandExt as _},
+    },
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use heddle_runtime::{preflight, process, spawn::SpawnOptions};
+use heddle_wire::local::holder_api::Info;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    net::UnixStream,
+    process::Child,
+};
+
+use crate::{
+    cli::{Output, UpArgs},
+    failure::{Doing as _, Failure},
+    holder::part,
+    holder_client::HolderClient,
+    mesh::{MeshPaths, RUNTIME_DIR_VARIABLE, RunRoot, leftovers},
+    output,
+    termination::Termination,
+};
+
+pub(crate) mod overlap;
+
+/// Lines of the holder's log shown when it fails to start.
+const LOG_TAIL_LINES: usize = 10;
+
+/// What the holder tells its starter, one JSON text per line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum StartMessage {
+    /// One line for the user.
+    Progress {
+        /// The line.
+        text: String,
+    },
+    /// The mesh is up.
+    Ready {
+        /// What runs.
+        info: Box<Info>,
+    },
+    /// It cannot be; the holder has cleaned up and ends.
+    Failed {
+        /// Why, for the user.
+        reason: String,
+    },
+}
+
+/// What a mesh is started with.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshOptions {
+    /// Where it keeps what, its name included.
+    pub paths: MeshPaths,
+    /// Folder of rules to watch.
+    pub config: Option<PathBuf>,
+    /// Folder of the store; `None`: inside the run-time folder, so it ends with the mesh.
+    pub state_dir: Option<PathBuf>,
+    /// Where the dashboard listens; port 0 takes a free one.
+    pub dashboard: SocketAddr,
+}
+
+/// A mesh this process started. Dropping it closes the socket pair: the holder then ends as soon
+/// as no workload is left.
+#[derive(Debug)]
+pub(crate) struct StartedMesh {
+    /// What runs, as of the start.
+    pub info: Info,
+    /// Where it keeps what.
+    pub paths: MeshPaths,
+    holder: Child,
+    messages: Lines<BufReader<UnixStream>>,
+}
+
+impl StartedMesh {
+    /// Checks the machine, clears what a killed mesh of this name left, starts the holder and
+    /// waits until control plane and dashboard run.
+    ///
+    /// # Errors
+    /// A refusal saying what is missing and what to do; nothing is left behind then.
+    pub(crate) async fn start(
+        options: MeshOptions,
+        progress: &mut dyn FnMut(&str),
+    ) -> Result<Self, Failure> {
+        check_config_dir(options.config.as_deref())?;
+        overlap::check()?;
+        let lock = options.paths.take_lock()?;
+        leftovers::clear(&options.paths, progress)?;
+        preflight::check().map_err(|missing| Failure::refused(missing.to_string()))?;
+        let run_dir = options.paths.run_dir();
+        fs::create_dir(&run_dir).doing(|| format!("make the folder {}", run_dir.display()))?;
+        let (ours, theirs) = StdUnixStream::pair().doing(|| "make a socket pair".to_owned())?;
+        let log_path = run_dir.join("holder.log");
+        let log = fs::File::create(&log_path).doing(|| format!("make {}", log_path.display()))?;
+        let mut command = part::own_binary();
+        command
+            .arg("holder")
+            .args(["--mesh", options.paths.name()])
+            .env(RUNTIME_DIR_VARIABLE, options.paths.root())
+            // Wherever it was started, that folder can be unmounted or removed.
+            .current_dir("/")
+            .args(["--dashboard", &options.dashboard.to_string()])
+            .arg("--state-dir")
+            .arg(options.state_dir.unwrap_or_else(|| run_dir.join("state")))
+            // Terminal signals are for this process; it ends the mesh in order.
+            .process_group(0)
+            .stdin(Stdio::from(lock))
+            .stdout(Stdio::from(OwnedFd::from(theirs)))
+            .stderr(Stdio::from(log));
+        if let Some(config) = &options.config {
+            command.arg("--config").arg(config);
+        }
+        // Spawned so, it does not inherit that this process blocks the signals it waits for.
+        let holder = SpawnOptions::new()
+            .spawn_tokio(command, false)
+            .doing(|| "start the holder".to_owned())?;
+        ours.set_nonblocking(true).doing(|| "set up the socket pair".to_owned())?;
+        let ours = UnixStream::from_std(ours).doing(|| "set up the socket pair".to_owned())?;
+        let mut messages = BufReader::new(ours).lines();
+        match wait_until_ready(&mut messages, &log_path, progress).await {
+            Ok(info) => Ok(Self { info, paths: options.paths, holder, messages }),
+            Err(failure) => {
+                drop(messages);
+                leftovers::after_failed_start(holder, &options.paths).await;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Returns when the holder has ended: by `heddle down`, or because it died.
+    pub(crate) async fn ended(&mut self) {
+        while let Ok(Some(_)) = self.messages.next_line().await {}
+        // An error means that it is gone already.
+        drop(self.holder.wait().await);
+    }
+
+    /// Ends the mesh and everything in it; returns when all is gone.
+    ///
+    /// # Errors
+    /// A refusal where the holder died on the way; what it left is cleared by the next start.
+    pub(crate) async fn end(mut self) -> Result<(), Failure> {
+        HolderClient::connect(&self.paths).await?.shut_down().await?;
+        self.ended().await;
+        Ok(())
+    }
+}
+
+async fn wait_until_ready(
+    messages: &mut Lines<BufReader<UnixStream>>,
+    log: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Info, Failure> {
+    while let Some(line) = messages.next_line().await.ok().flatten() {
+        match serde_json::from_str(&line) {
+            Ok(StartMessage::Progress { text }) => progress(&text),
+            Ok(StartMessage::Ready { info }) => return Ok(*info),
+            Ok(StartMessage::Failed { reason }) => return Err(Failure::refused(reason)),
+            Err(error) => {
+                return Err(Failure::refused(format!("the holder said `{line}`: {error}")));
+            }
+        }
+    }
+    let tail = log_tail(log);
+    Err(Failure::refused(format!("the holder ended while starting:\n{tail}")))
+}
+
+/// The last lines of a log, for an error message; empty if there is none.
+pub(crate) fn log_tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let mut lines: Vec<&str> = text.lines().collect();
+    // A process that was started again said the same again.
+    lines.dedup();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
+}
+
+/// Where a mesh keeps its store unless told otherwise: `/var/lib/heddle/NAME` for root, else
+/// `$XDG_STATE_HOME/heddle/NAME` or `~/.local/state/heddle/NAME`.
+///
+/// # Errors
+/// A refusal where there is no home folder.
+pub(crate) fn default_state_dir(mesh: &str) -> Result<PathBuf, Failure> {
+    if process::effective_ids().0 == 0 {
+        return Ok(Path::new("/var/lib/heddle").join(mesh));
+    }
+    let absolute =
+        |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_STATE_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
+        .ok_or_else(|| {
+            Failure::refused("neither XDG_STATE_HOME nor HOME is set: say where the rules are kept with --state-dir DIR")
+        })?;
+    Ok(base.join("heddle").join(mesh))
+}
+
+fn check_config_dir(config: Option<&Path>) -> Result<(), Failure> {
+    let Some(config) = config else { return Ok(()) };
+    let listing = fs::read_dir(config);
+    listing.doing(|| format!("read the folder {} (--config)", config.display())).map(drop)
+}
+
+/// `heddle up`.
+///
+/// # Errors
+/// A refusal where the mesh cannot start, or ended by itself.
+pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
+    let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
+    let began = heddle_runtime::clock::now();
+    let options = MeshOptions {
+        paths: RunRoot::open()?.mesh(&args.mesh)?,
+        config: args.config.map(absolute).transpose()?,
+        state_dir: Some(match args.state_dir {
+            Some(dir) => absolute(dir)?,
+            None => default_state_dir(&args.mesh)?,
+        }),
+        dashboard: args.dashboard.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+    };
+    let mut progress = |text: &str| output::notice(text);
+    let mut mesh = tokio::select! {
+        started = StartedMesh::start(options, &mut progress) => started?,
+        // Dropping the start closes the socket pair: the holder cleans up and ends.
+        () = signals.next() => return Err(Failure::silent(130)),
+    };
+    match args.output {
+        Output::Json => output::json(&mesh.info)?,
+        Output::Text => {
+            let alone = RunRoot::open()?.running()?.len() == 1;
+            output::line(welcome(&mesh.info, began.elapsed().as_secs_f64(), alone));
+        }
+    }
+    tokio::select! {
+        () = mesh.ended() => Err(Failure::refused(format!("mesh `{}` has ended", args.mesh))),
+        () = signals.next() => {
+            output::notice(format!("ending mesh `{}`", args.mesh));
+            mesh.end().await
+        }
+    }
+}
+
+fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
+    std::path::absolute(&path).doing(|| format!("find {}", path.display()))
+}
+
+fn welcome(info: &Info, seconds: f64, alone: bool) -> String {
+    let dashboard = match info.dashboard {
+        Some(address) => format!("\n  dashboard  http://{address}"),
+        None => String::new(),
+    };
+    // Beside another mesh each command has to say which one it means.
+    let which = if alone { String::new() } else { format!("--mesh {} ", info.mesh) };
+    format!(
+        "mesh `{}` is up ({seconds:.1} s){dashboard}\n\n\
+         Next, in another terminal:\n  \
+         heddle run {which}--service hello --port 8000 -- python3 -m http.server 8000\n  \
+         heddle run {which}--service client -- curl -s http://hello:8000/\n  \
+         heddle top {which}\n\n\
+         Ctrl-C ends the mesh.",
+        info.mesh
+    )
+}

@@ -1,0 +1,110 @@
+//! The demo: what one command promises, and what it leaves behind.
+
+use heddle_runtime::signal::Signal;
+use serde_json::Value;
+
+use crate::{
+    as_both_users,
+    host::{Finished, Machine, processes_with, wait_until},
+};
+
+as_both_users!(
+    every_call_of_the_demo_is_captured_on_both_sides,
+    two_demos_run_side_by_side,
+    an_injected_abort_is_told_apart_from_a_failure,
+    a_killed_demo_is_cleaned_up_by_the_next,
+    an_interrupted_demo_leaves_nothing,
+);
+
+/// Where the examples are.
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples");
+
+fn report(ended: &Finished) -> Value {
+    assert_eq!(ended.code, 0, "{}{}", ended.stdout, ended.stderr);
+    serde_json::from_str(&ended.stdout).unwrap()
+}
+
+fn edge<'r>(report: &'r Value, source: &str, destination: &str) -> &'r Value {
+    let edges = report["edges"].as_array().unwrap();
+    let found = edges.iter().find(|e| e["source"] == source && e["destination"] == destination);
+    found.unwrap_or_else(|| panic!("no edge {source} to {destination}: {report}"))
+}
+
+fn every_call_of_the_demo_is_captured_on_both_sides(machine: &Machine) {
+    let report = report(&machine.run(&["demo", "--for", "4s", "--output", "json"]));
+    assert_eq!((&report["failed"], &report["captured_both_sides"]), (&0.into(), &true.into()));
+    for (source, destination, protocol) in [
+        ("loadgen", "frontend", "http"),
+        ("frontend", "restaurants", "http"),
+        ("frontend", "reviews", "http"),
+        ("frontend", "photos", "http"),
+        ("reviews", "ratings", "http"),
+        ("restaurants", "store", "tcp"),
+    ] {
+        let edge = edge(&report, source, destination);
+        assert_eq!(edge["protocol"], protocol, "{edge}");
+        assert_eq!(edge["client_requests"], edge["app_sent"], "{edge}");
+        assert_eq!(edge["client_requests"], edge["server_requests"], "{edge}");
+        assert!(edge["sent_bytes"].as_u64() > Some(0), "{edge}");
+    }
+    // How much each version of `reviews` gets is the balancer's choice by latency.
+    let services = report["services"].as_array().unwrap();
+    let asked = |name: &str| services.iter().any(|s| s["name"] == name && s["success_rate"] == 1.0);
+    for name in ["frontend", "restaurants", "reviews", "photos", "ratings", "store"] {
+        assert!(asked(name), "{name}: {report}");
+    }
+    assert!(report["startup_seconds"].as_f64().is_some(), "{report}");
+}
+
+fn two_demos_run_side_by_side(machine: &Machine) {
+    let words = ["demo", "--for", "6s", "--output", "json"];
+    let first = machine.start(machine.heddle(&words));
+    wait_until("the first demo runs", || first.said().contains("the demo runs").then_some(()));
+    let second = machine.start(machine.heddle(&words));
+    let [first, second] = [first.finish(), second.finish()].map(|ended| report(&ended));
+    assert_ne!(first["mesh"], second["mesh"]);
+    for report in [first, second] {
+        assert_eq!(report["captured_both_sides"], true, "{report}");
+    }
+}
+
+fn an_injected_abort_is_told_apart_from_a_failure(machine: &Machine) {
+    let demo = machine.start(machine.heddle(&["demo", "--for", "6s", "--output", "json"]));
+    wait_until("the demo runs", || demo.said().contains("the demo runs").then_some(()));
+    let file = format!("{EXAMPLES}/abort-ratings-80-percent.yaml");
+    let applied = machine.run(&["apply", "-f", &file]);
+    assert_eq!(applied.code, 0, "{}", applied.stderr);
+    let report = report(&demo.finish());
+    let edge = edge(&report, "reviews", "ratings");
+    assert!(edge["injected_aborts"].as_u64() > Some(0), "{edge}");
+    assert_eq!(edge["failed"], 0, "{edge}");
+    assert_eq!(report["captured_both_sides"], true, "{report}");
+}
+
+fn a_killed_demo_is_cleaned_up_by_the_next(machine: &Machine) {
+    let demo = machine.start(machine.heddle(&["demo", "--mesh", "killed"]));
+    wait_until("the demo runs", || demo.said().contains("the demo runs").then_some(()));
+    let run = machine.dir.join("run/killed");
+    let run = run.to_str().unwrap().to_owned();
+    // Everything that belongs to it, its holder included, dies at once.
+    demo.signal(Signal::KILL);
+    for pid in processes_with(&run) {
+        // It may have gone by itself meanwhile.
+        drop(Signal::KILL.send(pid));
+    }
+    drop(demo);
+    let words = ["demo", "--mesh", "killed", "--for", "3s", "--output", "json"];
+    assert_eq!(report(&machine.run(&words))["captured_both_sides"], true);
+    assert_eq!(processes_with(&run), Vec::<u32>::new());
+}
+
+fn an_interrupted_demo_leaves_nothing(machine: &Machine) {
+    let demo = machine.start(machine.heddle(&["demo", "--mesh", "short"]));
+    wait_until("the demo runs", || demo.said().contains("the demo runs").then_some(()));
+    let ended = demo.end(Signal::INTERRUPT);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let run = machine.dir.join("run");
+    assert_eq!(processes_with(run.to_str().unwrap()), Vec::<u32>::new());
+    let left: Vec<_> = std::fs::read_dir(&run).unwrap().flatten().map(|e| e.path()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}

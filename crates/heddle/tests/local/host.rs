@@ -1,0 +1,333 @@
+//! A machine for tests: meshes in folders of their own, commands as root or as an ordinary user, and
+//! the one place where conditions are waited for.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use heddle_runtime::{process, signal::Signal};
+use serde_json::Value;
+
+/// Longest wait for any condition; a machine that needs longer is not one to test on.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Pause between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// `nobody`: an ordinary user on every machine.
+const ORDINARY: u32 = 65534;
+
+static MADE: AtomicUsize = AtomicUsize::new(0);
+
+/// Who runs the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum User {
+    /// uid 0.
+    Root,
+    /// Somebody else.
+    Ordinary,
+}
+
+impl User {
+    /// Can this user be played here? Says so loudly if not.
+    pub(crate) fn is_possible(self) -> bool {
+        let root = process::effective_ids().0 == 0;
+        let possible = match self {
+            Self::Root => root,
+            Self::Ordinary => {
+                !root || as_ordinary(env!("CARGO_BIN_EXE_heddle"), &["version"]).is_some()
+            }
+        };
+        if !possible {
+            eprintln!("SKIPPED: this machine or user cannot run it as {self:?}");
+        }
+        possible
+    }
+}
+
+fn as_ordinary(program: &str, words: &[&str]) -> Option<()> {
+    let mut command = ordinary_command(program);
+    let ran = command.args(words).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    ran.ok().filter(ExitStatus::success).map(drop)
+}
+
+fn ordinary_command(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    let id = ORDINARY.to_string();
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--", program]);
+    command
+}
+
+/// Waits for a condition, within bounds; the only place where tests wait.
+#[expect(clippy::disallowed_methods, reason = "the one bounded poll of these tests")]
+pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + WAIT_MAX;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A folder with everything one user's meshes need.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) user: User,
+    pub(crate) dir: PathBuf,
+}
+
+/// What a finished command left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A command under way; killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    stdout: PathBuf,
+    stderr: PathBuf,
+}
+
+/// A mesh with the `heddle up` that holds it.
+#[derive(Debug)]
+pub(crate) struct Mesh<'a> {
+    machine: &'a Machine,
+    pub(crate) name: String,
+    pub(crate) up: Running,
+}
+
+impl Machine {
+    pub(crate) fn new(user: User) -> Self {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let dir = PathBuf::from(format!("/tmp/hd-{}-{number}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        if user == User::Ordinary && process::effective_ids().0 == 0 {
+            chown(&dir, Some(ORDINARY), Some(ORDINARY)).unwrap();
+        }
+        Self { user, dir }
+    }
+
+    /// `heddle` as this machine's user.
+    pub(crate) fn heddle(&self, words: &[&str]) -> Command {
+        let program = env!("CARGO_BIN_EXE_heddle");
+        let switch = self.user == User::Ordinary && process::effective_ids().0 == 0;
+        let mut command = if switch { ordinary_command(program) } else { Command::new(program) };
+        command
+            .args(words)
+            .current_dir(&self.dir)
+            .env("HEDDLE_RUNTIME_DIR", self.dir.join("run"))
+            .env("HOME", &self.dir)
+            .env_remove("XDG_STATE_HOME")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a command with its output in files.
+    pub(crate) fn start(&self, mut command: Command) -> Running {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let [stdout, stderr] =
+            ["out", "err"].map(|end| self.dir.join(format!("output-{number}.{end}")));
+        let child = command
+            .stdout(File::create(&stdout).unwrap())
+            .stderr(File::create(&stderr).unwrap())
+            .spawn()
+            .unwrap();
+        Running { child, stdout, stderr }
+    }
+
+    /// A number to tell this test's processes from those of tests beside it.
+    pub(crate) fn unlike_any_other(&self) -> u32 {
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        std::process::id() * 1000 + u32::try_from(number % 1000).unwrap()
+    }
+
+    /// Runs `heddle` with these words to its end.
+    pub(crate) fn run(&self, words: &[&str]) -> Finished {
+        self.start(self.heddle(words)).finish()
+    }
+
+    /// Starts a mesh and waits until it is up.
+    pub(crate) fn up(&self, name: &str) -> Mesh<'_> {
+        self.up_by(name, |command| command)
+    }
+
+    /// As [`Self::up`], with the command changed before it is started.
+    pub(crate) fn up_by(&self, name: &str, change: impl Fn(Command) -> Command) -> Mesh<'_> {
+        let state = self.dir.join(format!("state-{name}"));
+        let words =
+            ["up", "--mesh", name, "--output", "json", "--state-dir", state.to_str().unwrap()];
+        let up = self.start(change(self.heddle(&words)));
+        let mut mesh = Mesh { machine: self, name: name.to_owned(), up };
+        wait_until("the mesh is up", || {
+            assert!(mesh.up.is_running(), "{}", mesh.up.said());
+            serde_json::from_str::<Value>(&mesh.up.printed()).ok()
+        });
+        mesh
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("kept for a look: {}", self.dir.display());
+        } else {
+            drop(fs::remove_dir_all(&self.dir));
+        }
+    }
+}
+
+impl Mesh<'_> {
+    /// The run-time folder.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.machine.dir.join("run").join(&self.name)
+    }
+
+    /// `heddle COMMAND --mesh NAME WORDS…` to its end.
+    pub(crate) fn run(&self, command: &str, words: &[&str]) -> Finished {
+        self.machine.run(&self.words(command, words))
+    }
+
+    /// Starts `heddle run --mesh NAME --service SERVICE WORDS…`.
+    pub(crate) fn start(&self, service: &str, words: &[&str]) -> Running {
+        let words = [&["--service", service], words].concat();
+        self.machine.start(self.machine.heddle(&self.words("run", &words)))
+    }
+
+    /// Starts a web server that answers with its service's name, and waits until it is ready.
+    pub(crate) fn serve(&self, service: &str, flags: &[&str]) -> Running {
+        self.serve_at(service, "0.0.0.0", flags)
+    }
+
+    /// As [`Self::serve`], listening on one address.
+    pub(crate) fn serve_at(&self, service: &str, address: &str, flags: &[&str]) -> Running {
+        let page = self.machine.dir.join(format!("page-{service}"));
+        fs::create_dir_all(&page).unwrap();
+        fs::write(page.join("index.html"), service).unwrap();
+        let page = page.to_str().unwrap();
+        let server = ["--", "python3", "-m", "http.server", "80", "--bind", address, "-d", page];
+        let mut running = self.start(service, &[&["--port", "80"], flags, &server[..]].concat());
+        wait_until("the server is ready", || {
+            assert!(running.is_running(), "{}", running.said());
+            self.workloads(service).iter().any(is_ready).then_some(())
+        });
+        running
+    }
+
+    /// Runs a client in the mesh to its end.
+    pub(crate) fn client(&self, command: &[&str]) -> Finished {
+        let words = [&["--service", "client", "--"], command].concat();
+        self.run("run", &words)
+    }
+
+    /// What curl gets from a URL, within bounds.
+    pub(crate) fn get(&self, url: &str) -> Finished {
+        self.client(&["curl", "-sS", "--max-time", "20", url])
+    }
+
+    /// The control plane's view of a service's workloads.
+    pub(crate) fn workloads(&self, service: &str) -> Vec<Value> {
+        let told = self.run("get", &["workloads", "-o", "json"]);
+        let Ok(Value::Array(all)) = serde_json::from_str(&told.stdout) else { return Vec::new() };
+        all.into_iter().filter(|view| view["workload"]["service"]["name"] == service).collect()
+    }
+
+    /// The holder's own words.
+    pub(crate) fn info(&self) -> Value {
+        let told = self.run("status", &["-o", "json"]);
+        let status: Value = serde_json::from_str(&told.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}{}", told.stdout, told.stderr));
+        status["info"].clone()
+    }
+
+    /// Process id of a part.
+    pub(crate) fn pid(&self, part: &str) -> u32 {
+        u32::try_from(self.info()["pids"][part].as_u64().unwrap()).unwrap()
+    }
+
+    fn words<'w>(&'w self, command: &'w str, words: &[&'w str]) -> Vec<&'w str> {
+        [&[command, "--mesh", &self.name], words].concat()
+    }
+}
+
+/// Are all ports of a workload ready?
+fn is_ready(view: &Value) -> bool {
+    let ports = view["workload"]["ports"].as_object();
+    ports.is_some_and(|ports| ports.values().all(|port| port["state"] == "ready"))
+}
+
+impl Running {
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        signal.send(self.child.id()).unwrap();
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Standard output so far.
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(&self.stdout).unwrap()
+    }
+
+    /// Standard error so far.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap()
+    }
+
+    /// Waits for the end.
+    pub(crate) fn finish(mut self) -> Finished {
+        let status = wait_until("a command has ended", || self.child.try_wait().unwrap());
+        Finished { code: process::exit_code(status), stdout: self.printed(), stderr: self.said() }
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn end(self, signal: Signal) -> Finished {
+        self.signal(signal);
+        self.finish()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.is_running() {
+            // In order if possible, so that a failing test leaves no processes.
+            self.signal(Signal::TERMINATE);
+            let deadline = Instant::now() + Duration::from_secs(10);
+            wait_until("it has ended", || {
+                (!self.is_running() || Instant::now() > deadline).then_some(())
+            });
+            drop((self.child.kill(), self.child.wait()));
+        }
+    }
+}
+
+/// Processes whose command line holds `text`.
+pub(crate) fn processes_with(text: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let command = fs::read(Path::new("/proc").join(entry.file_name()).join("cmdline"));
+        let command = command.unwrap_or_default();
+        let command = String::from_utf8_lossy(&command).replace('\0', " ");
+        if pid != std::process::id() && command.contains(text) {
+            found.push(pid);
+        }
+    }
+    found
+}

@@ -1,0 +1,41 @@
+//! Local mode end to end: the built binary, real namespaces, unmodified programs (python3, nginx, node,
+//! redis, curl, Prometheus, Chromium), as root and as an ordinary user. What cannot be tried on a machine is skipped, loudly.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test says best what it expected by failing there; skips are told"
+)]
+
+mod deaths;
+mod demo;
+mod host;
+mod meshes;
+mod outside;
+mod programs;
+mod talk;
+mod tools;
+
+/// Makes two tests of one function of a [`host::Machine`]: as root and as an ordinary user.
+macro_rules! as_both_users {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => { $(
+        $(#[$doc])*
+        mod $name {
+            #[test]
+            fn as_root() {
+                let user = crate::host::User::Root;
+                if user.is_possible() {
+                    super::$name(&crate::host::Machine::new(user));
+                }
+            }
+
+            #[test]
+            fn as_an_ordinary_user() {
+                let user = crate::host::User::Ordinary;
+                if user.is_possible() {
+                    super::$name(&crate::host::Machine::new(user));
+                }
+            }
+        }
+    )+ };
+}
+pub(crate) use as_both_users;

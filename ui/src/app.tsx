@@ -1,0 +1,67 @@
+// The frame: one thin header, a banner when something is stale, and the page.
+
+import { useEffect, useRef } from "preact/hooks";
+import { pace, query, useAddress } from "./address";
+import { useLive, type Graph } from "./api";
+import { clock } from "./format";
+import { GraphPage } from "./graph/page";
+import { Header } from "./header";
+import { ServiceView } from "./service/page";
+import { title } from "./words";
+
+/** Seconds without a new measurement after which the picture counts as stale. */
+const STALE_AFTER = 10;
+/** Seconds of the live picture. */
+const LIVE_WINDOW = 10;
+
+export function App() {
+  const [address, go] = useAddress();
+  const onGraph = address.service === null;
+  // The header always tells of now; the graph of the period chosen. On the live graph both are one.
+  const live = onGraph && address.range === "live";
+  const now = useLive<Graph>(`/api/v1/graph?window=${LIVE_WINDOW}`, live ? 1000 : 5000);
+  const chosen = useLive<Graph>(
+    `/api/v1/graph?${query(address.range, LIVE_WINDOW)}`,
+    live || !onGraph ? 0 : pace(address.range),
+    true,
+  );
+  const graph = live ? now : chosen;
+  useEffect(() => {
+    const mesh = now.data?.mesh;
+    const place = address.service ? title(address.service) : "graph";
+    document.title = mesh ? `${place} · ${mesh} · Heddle` : "Heddle";
+  }, [now.data?.mesh, address.service]);
+  const unreachable = now.error !== null;
+  // Told by this machine's clock alone: the mesh's may differ.
+  const moved = useRef({ at: 0, since: 0 });
+  if (now.data && now.data.at !== moved.current.at) moved.current = { at: now.data.at, since: now.received };
+  const stopped = !unreachable && now.received - moved.current.since > STALE_AFTER * 1000;
+  const stale = unreachable || stopped;
+  return (
+    <div class={stale ? "app stale" : "app"}>
+      <Header live={now} address={address} go={go} stale={stale} />
+      <div class="banners" role="status" aria-live="polite">
+        {unreachable && (
+          <p class="banner">
+            <b>Cannot reach the dashboard’s server.</b>{" "}
+            {now.data
+              ? `The numbers below are from ${clock(now.received / 1000, true)} and no longer change. `
+              : "There is nothing to show yet. "}
+            Is the mesh still up? Try <code>heddle status</code>. This page keeps trying.
+          </p>
+        )}
+        {stopped && now.data && (
+          <p class="banner">
+            <b>No new measurements since {clock(now.data.at, true)}.</b> The server answers, but it has
+            not scraped a sidecar; the numbers below are old.
+          </p>
+        )}
+      </div>
+      {address.service ? (
+        <ServiceView address={address} go={go} service={address.service} />
+      ) : (
+        <GraphPage graph={graph} address={address} go={go} />
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,291 @@
+// The drawn graph: nodes are buttons in layers, edges are curves below them.
+
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
+import type { Address } from "../address";
+import { id, type Edge, type Graph } from "../api";
+import type { Go } from "../header";
+import { layout, type Layout } from "../layout";
+import { edgeKey } from "../words";
+import { EdgeLabel, EdgeMarks, EdgePath, middle } from "./edge";
+import { callsOf, recall, remember, type Memory } from "./memory";
+import { NodeBox, nodeHeight } from "./node";
+import { EdgeCard, NodeCard } from "./card";
+
+interface Props {
+  graph: Graph;
+  address: Address;
+  go: Go;
+}
+
+/** Pixels; below this width layers go from top to bottom. */
+const NARROW = 640;
+const NODE_WIDTH = 196;
+/** Tried in this order on a narrow screen. */
+const NARROW_WIDTHS = [180, 164, 148, 136, 124, 112, 104];
+/** Pixels around the picture. */
+const MARGIN = 16;
+
+export function Canvas({ graph, address, go }: Props) {
+  const frame = useRef<HTMLDivElement>(null);
+  const canvas = useRef<HTMLDivElement>(null);
+  const drawing = useRef<HTMLDivElement>(null);
+  const [width, setWidth] = useState(0);
+  useLayoutEffect(() => {
+    const element = frame.current;
+    if (!element) return;
+    const observer = new ResizeObserver(() => setWidth(element.clientWidth));
+    observer.observe(element);
+    setWidth(element.clientWidth);
+    return () => observer.disconnect();
+  }, []);
+
+  const picture = usePicture(graph, width, address.range === "live");
+  const [hovered, setHovered] = useState<string | null>(null);
+  const active = hovered ?? address.selected;
+  const pairs = useMemo(() => pairUp(graph.edges), [graph]);
+  const nodes = new Map(graph.nodes.map((node) => [id(node.service), node]));
+  const related = address.selected ? neighbours(address.selected, picture.calls) : null;
+  const select = (key: string) => go({ selected: address.selected === key ? null : key }, true);
+
+  const focus = (key: string) =>
+    frame.current?.querySelector<HTMLElement>(`[data-node="${CSS.escape(key)}"]`)?.focus();
+  const move = (key: string, arrow: string) => {
+    const next = step(picture, key, arrow);
+    if (next) focus(next);
+  };
+
+  const { drawn, down, scale } = picture;
+  const anchor = active ? anchorOf(active, picture) : null;
+  const offset = useOffset(drawing, canvas);
+  const at = anchor && { x: anchor.x * scale + offset.x, y: anchor.y * scale + offset.y, clear: anchor.clear * scale };
+  const activeNode = active ? nodes.get(active) : undefined;
+  const clear = (event: Event) => {
+    const target = event.target as Element;
+    if (address.selected && !target.closest("button, a, g.edge, .card")) go({ selected: null }, true);
+  };
+  const shape = (key: string) => ({
+    points: drawn.routes.get(key) ?? selfLoop(key, picture),
+    edges: pairs.get(key) ?? [],
+    dim: related !== null && !related.edges.has(key),
+  });
+  return (
+    <div class="frame" ref={frame} onClick={clear}>
+      <div class={`canvas ${down ? "down" : "right"} ${address.range === "live" ? "live" : ""}`} ref={canvas}>
+        <div
+          class="picture"
+          ref={drawing}
+          style={{
+            width: `${(drawn.width + 2 * MARGIN) * scale}px`,
+            height: `${(drawn.height + 2 * MARGIN) * scale}px`,
+          }}
+        >
+          <div class="scaled" style={{ transform: `scale(${scale}) translate(${MARGIN}px, ${MARGIN}px)` }}>
+            <svg class="edges" width={drawn.width} height={drawn.height}>
+              <EdgeMarks />
+              {[...picture.calls.keys()].map((key) => (
+                <EdgePath
+                  key={key}
+                  name={key}
+                  {...shape(key)}
+                  down={down}
+                  selected={key === address.selected}
+                  onSelect={() => select(key)}
+                  onHover={(inside) => setHovered(inside ? key : null)}
+                />
+              ))}
+              {[...picture.calls.keys()].map((key) => (
+                <EdgeLabel
+                  key={key}
+                  {...shape(key)}
+                  labelled={active !== null && (key === active || key.split(">").includes(active))}
+                />
+              ))}
+            </svg>
+            {drawn.layers.flat().map((key) => {
+              const node = nodes.get(key);
+              const corner = drawn.nodes.get(key);
+              if (!node || !corner) return null;
+              return (
+                <NodeBox
+                  key={key}
+                  node={node}
+                  calls={outgoing(graph.edges, key)}
+                  at={corner}
+                  width={picture.nodeWidth}
+                  height={picture.heights.get(key) ?? 0}
+                  dim={related !== null && !related.nodes.has(key)}
+                  selected={key === address.selected}
+                  onSelect={() => select(key)}
+                  onOpen={() => go({ service: node.service })}
+                  onArrow={(arrow) => move(key, arrow)}
+                />
+              );
+            })}
+          </div>
+        </div>
+      </div>
+      {at && activeNode && address.selected === active && (
+        <NodeCard node={activeNode} edges={graph.edges} at={at} address={address} />
+      )}
+      {at && active?.includes(">") && (
+        <EdgeCard
+          name={active}
+          edges={pairs.get(active) ?? []}
+          nodes={nodes}
+          at={at}
+          pinned={address.selected === active}
+        />
+      )}
+    </div>
+  );
+}
+
+/** Where the picture is in its frame; it is centred, and it may be scrolled. */
+function useOffset(drawing: { current: HTMLElement | null }, canvas: { current: HTMLElement | null }) {
+  const [offset, setOffset] = useState({ x: 0, y: 0 });
+  useLayoutEffect(() => {
+    const [inner, outer] = [drawing.current, canvas.current];
+    if (!inner || !outer) return;
+    const x = inner.offsetLeft - outer.scrollLeft;
+    const y = inner.offsetTop;
+    if (x !== offset.x || y !== offset.y) setOffset({ x, y });
+  });
+  return offset;
+}
+
+interface Picture {
+  drawn: Layout;
+  calls: Map<string, number>;
+  heights: Map<string, number>;
+  nodeWidth: number;
+  down: boolean;
+  scale: number;
+}
+
+/** The layout, computed anew only when the structure or the room for it changes. */
+function usePicture(graph: Graph, width: number, live: boolean): Picture {
+  const memory = useRef<{ mesh: string; value: Memory } | null>(null);
+  if (memory.current?.mesh !== graph.mesh) memory.current = { mesh: graph.mesh, value: recall(graph.mesh) };
+  const known = memory.current.value;
+  const ids = graph.nodes.map((node) => id(node.service));
+  const calls = callsOf(graph, new Set(ids), live ? known : { order: [], calls: {} });
+  const down = width > 0 && width < NARROW;
+  const heights = new Map(graph.nodes.map((node) => [id(node.service), nodeHeight(node, down)]));
+  const structure = JSON.stringify([ids.map((key) => [key, heights.get(key)]), [...calls.keys()].sort(), width, live]);
+  const picture = useMemo(() => {
+    const edges = [...calls.keys()].map((key) => {
+      const [source = "", target = ""] = key.split(">");
+      return { source, target };
+    });
+    return fit(ids, edges, heights, width, down, known.order);
+  }, [structure]);
+  useEffect(() => {
+    if (!live) return;
+    const value = { order: picture.drawn.layers.flat(), calls: Object.fromEntries(calls) };
+    memory.current = { mesh: graph.mesh, value };
+    remember(graph.mesh, value);
+  }, [structure, live]);
+  return { ...picture, calls, heights, down };
+}
+
+/** Sizes and gaps so that the picture fills the width, and a scale where it cannot. */
+function fit(
+  ids: string[],
+  edges: { source: string; target: string }[],
+  heights: Map<string, number>,
+  width: number,
+  down: boolean,
+  previous: string[],
+): Pick<Picture, "drawn" | "nodeWidth" | "scale"> {
+  const room = Math.max(200, width - 2 * MARGIN);
+  const draw = (nodeWidth: number, layerGap: number, nodeGap: number) =>
+    layout(
+      ids.map((key) => ({ id: key, width: nodeWidth, height: heights.get(key) ?? 60 })),
+      edges,
+      { direction: down ? "down" : "right", layerGap, nodeGap, previous, ...(down ? { perLayer: 3 } : {}) },
+    );
+  if (down) {
+    // The widest nodes with which everything fits; the narrowest ones are made smaller, then scrolled.
+    for (const nodeWidth of NARROW_WIDTHS) {
+      const drawn = draw(nodeWidth, 52, 10);
+      const scale = Math.min(1, Math.max(0.8, room / Math.max(1, drawn.width)));
+      if (drawn.width <= room || nodeWidth === NARROW_WIDTHS.at(-1)) return { drawn, nodeWidth, scale };
+    }
+  }
+  const first = draw(NODE_WIDTH, 100, 28);
+  const layers = first.layers.length;
+  const widest = Math.max(1, ...first.layers.map((layer) => layer.length));
+  const layerGap = layers > 1 ? Math.min(220, Math.max(64, (room - layers * NODE_WIDTH) / (layers - 1))) : 0;
+  const drawn = draw(NODE_WIDTH, layerGap, widest > 6 ? 22 : 48);
+  return { drawn, nodeWidth: NODE_WIDTH, scale: Math.min(1, Math.max(0.6, room / Math.max(1, drawn.width))) };
+}
+
+function pairUp(edges: Edge[]): Map<string, Edge[]> {
+  const pairs = new Map<string, Edge[]>();
+  for (const edge of edges) pairs.set(edgeKey(edge), [...(pairs.get(edgeKey(edge)) ?? []), edge]);
+  return pairs;
+}
+
+/** What stays bright when `selected` (a node or an edge) is. */
+function neighbours(selected: string, calls: Map<string, number>) {
+  const edges = new Set<string>();
+  const nodes = new Set<string>(selected.split(">"));
+  for (const key of calls.keys()) {
+    const ends = key.split(">");
+    if (key === selected || (!selected.includes(">") && ends.includes(selected))) {
+      edges.add(key);
+      for (const end of ends) nodes.add(end);
+    }
+  }
+  return { edges, nodes };
+}
+
+function outgoing(edges: Edge[], key: string): number {
+  return edges
+    .filter((edge) => id(edge.source) === key)
+    .reduce((sum, edge) => sum + edge.client.per_second, 0);
+}
+
+/** The node an arrow key leads to: along the calls to the nearest neighbour, across within the layer. */
+function step(picture: Picture, key: string, arrow: string): string | null {
+  const { drawn, calls, down } = picture;
+  const along = down ? { ArrowDown: 1, ArrowUp: -1 }[arrow] : { ArrowRight: 1, ArrowLeft: -1 }[arrow];
+  if (along) {
+    const ends = [...calls.keys()].map((call) => call.split(">"));
+    const next = ends
+      .filter(([source, target]) => (along > 0 ? source === key : target === key))
+      .map(([source, target]) => (along > 0 ? target! : source!))
+      .filter((other) => other !== key);
+    const here = drawn.nodes.get(key)!;
+    const far = (other: string) => {
+      const there = drawn.nodes.get(other) ?? here;
+      return Math.hypot(there.x - here.x, there.y - here.y);
+    };
+    return next.sort((a, b) => far(a) - far(b))[0] ?? null;
+  }
+  const layer = drawn.layers.find((one) => one.includes(key)) ?? [];
+  const across = down ? { ArrowRight: 1, ArrowLeft: -1 }[arrow] : { ArrowDown: 1, ArrowUp: -1 }[arrow];
+  return layer[layer.indexOf(key) + (across ?? 0)] ?? null;
+}
+
+/** A service that calls itself: a loop above its right corner. */
+function selfLoop(key: string, picture: Picture) {
+  const [source, target] = key.split(">");
+  const at = picture.drawn.nodes.get(source ?? "");
+  if (!at || source !== target) return [];
+  const x = at.x + picture.nodeWidth;
+  return [{ x: x - 40, y: at.y }, { x: x - 22, y: at.y - 18 }, { x: x - 8, y: at.y }];
+}
+
+/** The point the card of a node or edge hangs from. */
+function anchorOf(key: string, picture: Picture) {
+  const at = picture.drawn.nodes.get(key);
+  if (at) {
+    const half = (picture.heights.get(key) ?? 0) / 2;
+    return { x: at.x + picture.nodeWidth / 2 + MARGIN, y: at.y + half + MARGIN, clear: half + 8 };
+  }
+  const points = picture.drawn.routes.get(key);
+  if (!points || points.length === 0) return null;
+  const centre = middle(points);
+  return { x: centre.x + MARGIN, y: centre.y + MARGIN, clear: 28 };
+}

@@ -1,0 +1,148 @@
+// One line of the graph: all calls from one service to another.
+
+import type { Edge } from "../api";
+import { bytes, percent, rate } from "../format";
+import { curve } from "../layout";
+import { health } from "../words";
+
+interface Props {
+  name: string;
+  points: { x: number; y: number }[];
+  /** One per protocol; empty for calls that are only remembered. */
+  edges: Edge[];
+  down: boolean;
+  dim: boolean;
+  labelled: boolean;
+  selected: boolean;
+  onSelect: () => void;
+  onHover: (inside: boolean) => void;
+}
+
+/** Arrow heads, one per colour. */
+export function EdgeMarks() {
+  return (
+    <defs>
+      {["idle", "well", "degraded", "failing", "chosen"].map((state) => (
+        <marker
+          key={state}
+          id={`head-${state}`}
+          viewBox="0 0 8 8"
+          refX="7"
+          refY="4"
+          markerWidth="9"
+          markerHeight="9"
+          markerUnits="userSpaceOnUse"
+          orient="auto"
+        >
+          <path d="M0 0L8 4L0 8z" class={`head ${state}`} />
+        </marker>
+      ))}
+    </defs>
+  );
+}
+
+export function EdgePath({ name, points, edges, down, dim, selected, onSelect, onHover }: Omit<Props, "labelled">) {
+  if (points.length === 0) return null;
+  const path = curve(points, down);
+  const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
+  const busy = edges.length > 0;
+  const shown = busy && state === "idle" ? "well" : state;
+  const tcp = edges.length > 0 && edges.every((edge) => edge.protocol === "tcp");
+  const key = (event: KeyboardEvent) => {
+    if (event.key !== "Enter" && event.key !== " ") return;
+    event.preventDefault();
+    onSelect();
+  };
+  const head = selected ? "chosen" : shown;
+  const thick = width(edges);
+  return (
+    <g
+      class={`edge ${shown} ${tcp ? "tcp" : ""} ${dim ? "dim" : ""} ${selected ? "selected" : ""}`}
+      role="button"
+      tabIndex={0}
+      aria-pressed={selected}
+      aria-label={`${name.replaceAll("/", " ").replace(">", " calls ")}: ${words(edges, true, shown) || "no calls now"}`}
+      data-edge={name}
+      onClick={onSelect}
+      onKeyDown={key}
+      onPointerEnter={() => onHover(true)}
+      onPointerLeave={() => onHover(false)}
+      onFocus={() => onHover(true)}
+      onBlur={() => onHover(false)}
+    >
+      <path d={path} class="reach" />
+      <path d={path} class={`edge-line ${shown}`} stroke-width={thick} marker-end={`url(#head-${head})`} />
+      {busy && <path d={path} class="flow" stroke-width={Math.max(1.5, thick * 0.6)} />}
+    </g>
+  );
+}
+
+/** Trouble, faults and, on request, the rate; drawn above all lines. */
+export function EdgeLabel({ points, edges, dim, labelled }: Pick<Props, "points" | "edges" | "dim" | "labelled">) {
+  const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
+  const text = words(edges, labelled, state);
+  if (!text || points.length === 0) return null;
+  const centre = middle(points);
+  // A little more than the text needs: measuring it would cost a second pass for nothing.
+  const room = text.length * 6.4 + 12;
+  return (
+    <g class={`edge-label ${state} ${dim ? "dim" : ""}`} transform={`translate(${centre.x} ${centre.y})`} aria-hidden="true">
+      <rect x={-room / 2} y={-22} width={room} height={17} rx={8} />
+      <text y={-9}>{text}</text>
+    </g>
+  );
+}
+
+const IDLE = {
+  per_second: 0,
+  success: 1,
+  client_errors_per_second: 0,
+  server_errors_per_second: 0,
+  injected_per_second: 0,
+  delayed_per_second: 0,
+  p50_ms: null,
+  p90_ms: null,
+  p99_ms: null,
+};
+
+/** Pixels, by the logarithm of the rate; bytes count as a request per kilobyte. */
+function width(edges: Edge[]): number {
+  const volume = edges.reduce(
+    (sum, edge) =>
+      sum +
+      Math.max(edge.client.per_second, edge.server.per_second) +
+      (edge.sent_bytes_per_second + edge.received_bytes_per_second) / 1000,
+    0,
+  );
+  return Math.min(9, 1.2 + 1.8 * Math.log10(1 + volume));
+}
+
+/** Trouble and faults are always told, the rate only on request. */
+function words(edges: Edge[], labelled: boolean, state: string): string {
+  const parts: string[] = [];
+  const sum = (value: (edge: Edge) => number) => edges.reduce((total, edge) => total + value(edge), 0);
+  const requests = sum((edge) => Math.max(edge.client.per_second, edge.server.per_second));
+  const volume = sum((edge) => edge.sent_bytes_per_second + edge.received_bytes_per_second);
+  if (labelled && edges.length > 0) {
+    const tcp = edges.every((edge) => edge.protocol === "tcp");
+    parts.push(tcp ? bytes(volume) : `${rate(requests)}/s`);
+  }
+  if (state === "degraded" || state === "failing") {
+    const worst = Math.max(...edges.map((edge) => 1 - Math.min(edge.client.success, edge.server.success)));
+    parts.push(`${percent(worst)} fail`);
+  }
+  const injected = sum((edge) => Math.max(edge.client.injected_per_second, edge.server.injected_per_second));
+  const delayed = sum((edge) => Math.max(edge.client.delayed_per_second, edge.server.delayed_per_second));
+  if (injected + delayed > 0 && requests > 0) {
+    const [word, count] = injected >= delayed ? ["abort", injected] : ["delay", delayed];
+    parts.push(`fault: ${word} ${percent(count / requests)}`);
+  }
+  return parts.join(" · ");
+}
+
+/** The point half-way along a route. */
+export function middle(points: { x: number; y: number }[]): { x: number; y: number } {
+  const at = Math.floor((points.length - 1) / 2);
+  const [a, b] = [points[at]!, points[at + 1] ?? points[at]!];
+  return { x: (a.x + b.x) / 2, y: (a.y + b.y) / 2 };
+}

@@ -1,0 +1,50 @@
+// What the picture remembers per mesh, also across a reload: the order of the services, and calls
+// seen lately, so that a caller that calls every minute does not make the picture jump.
+
+import type { Graph } from "../api";
+import { edgeKey } from "../words";
+
+export interface Memory {
+  /** Ids in the order they were last drawn. */
+  order: string[];
+  /** Calls by `source>target`, with the Unix time they were last seen. */
+  calls: Record<string, number>;
+}
+
+/** Seconds a call without traffic stays in the live picture. */
+const REMEMBERED = 600;
+/** Calls remembered per mesh. */
+const CALLS_MAX = 500;
+
+export function recall(mesh: string): Memory {
+  try {
+    const value = JSON.parse(localStorage.getItem(`heddle.graph.${mesh}`) ?? "null") as Memory | null;
+    if (value && Array.isArray(value.order) && typeof value.calls === "object") return value;
+  } catch {
+    // Whatever is stored there, it is not ours.
+  }
+  return { order: [], calls: {} };
+}
+
+export function remember(mesh: string, memory: Memory) {
+  try {
+    localStorage.setItem(`heddle.graph.${mesh}`, JSON.stringify(memory));
+  } catch {
+    // Without storage the picture is as stable as the page.
+  }
+}
+
+/** Calls of the graph, and remembered ones between services that still exist. */
+export function callsOf(graph: Graph, nodes: Set<string>, memory: Memory): Map<string, number> {
+  const calls = new Map<string, number>();
+  for (const edge of graph.edges) calls.set(edgeKey(edge), graph.at);
+  const old = Object.entries(memory.calls)
+    .filter(([key, at]) => !calls.has(key) && at > graph.at - REMEMBERED && at <= graph.at)
+    .sort((a, b) => b[1] - a[1])
+    .slice(0, CALLS_MAX);
+  for (const [key, at] of old) {
+    const [source, target] = key.split(">");
+    if (nodes.has(source ?? "") && nodes.has(target ?? "")) calls.set(key, at);
+  }
+  return calls;
+}

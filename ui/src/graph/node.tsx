@@ -1,0 +1,134 @@
+// One service in the graph.
+
+import type { Node } from "../api";
+import { bytes, percent, rate } from "../format";
+import { failedShare, nodeHealth, title } from "../words";
+
+const VERSIONS_MAX = 4;
+const BASE_HEIGHT = 58;
+/** With the success rate on a line of its own. */
+const NARROW_HEIGHT = 74;
+const VERSION_HEIGHT = 16;
+
+interface Props {
+  node: Node;
+  /** Calls it makes, per second. */
+  calls: number;
+  at: { x: number; y: number };
+  width: number;
+  height: number;
+  dim: boolean;
+  selected: boolean;
+  onSelect: () => void;
+  onOpen: () => void;
+  onArrow: (arrow: string) => void;
+}
+
+/** Pixels; known before it is drawn, so that the layout never has to be corrected. */
+export function nodeHeight(node: Node, narrow: boolean): number {
+  const rows = shownVersions(node).length;
+  return (narrow ? NARROW_HEIGHT : BASE_HEIGHT) + (rows > 0 ? rows * VERSION_HEIGHT + 6 : 0);
+}
+
+/** Bars are drawn where there is something to compare. */
+function shownVersions(node: Node) {
+  return node.versions.length > 1 ? node.versions.slice(0, VERSIONS_MAX) : [];
+}
+
+export function NodeBox(props: Props) {
+  const { node, at, width, height, dim, selected, onSelect, onOpen, onArrow } = props;
+  const health = nodeHealth(node);
+  const key = (event: KeyboardEvent) => {
+    if (event.key === "Enter") {
+      event.preventDefault();
+      onOpen();
+    } else if (event.key.startsWith("Arrow")) {
+      event.preventDefault();
+      onArrow(event.key);
+    }
+  };
+  const only = node.versions.length === 1 && node.versions[0]?.version !== "unknown" ? node.versions[0] : null;
+  return (
+    <button
+      type="button"
+      class={`node ${node.kind} ${health} ${dim ? "dim" : ""} ${selected ? "selected" : ""}`}
+      style={{ transform: `translate(${at.x}px, ${at.y}px)`, width: `${width}px`, height: `${height}px` }}
+      data-node={`${node.service.namespace}/${node.service.name}`}
+      aria-pressed={selected}
+      aria-label={label(props)}
+      onClick={onSelect}
+      onDblClick={onOpen}
+      onKeyDown={key}
+    >
+      <Purpose node={node} />
+      <span class="name">
+        <b>{title(node.service)}</b>
+        {only && <small>{only.version}</small>}
+        {node.kind !== "http" && title(node.service).length < 14 && <small class="kind">{node.kind}</small>}
+      </span>
+      <Figures {...props} />
+      {shownVersions(node).length > 0 && (
+        <span class="versions">
+          {shownVersions(node).map((version) => (
+            <span key={version.version} class="version">
+              <span class="label">{version.version}</span>
+              <span class="bar">
+                <i style={{ width: `${Math.max(2, version.share * 100)}%` }} />
+              </span>
+              <span class="share">{percent(version.share)}</span>
+            </span>
+          ))}
+        </span>
+      )}
+    </button>
+  );
+}
+
+/** Faults made on purpose, told apart from trouble. */
+function Purpose({ node }: { node: Node }) {
+  const { injected_per_second: aborted, delayed_per_second: delayed, per_second: all } = node.client;
+  if (all === 0 || aborted + delayed === 0) return null;
+  const share = Math.max(aborted, delayed) / all;
+  const [word, said] = aborted >= delayed ? ["abort", "aborted"] : ["delay", "delayed"];
+  return (
+    <span class="purpose" title={`${said} on purpose by a fault rule`}>
+      <span class="why">fault: </span>
+      {word} {percent(share)}
+    </span>
+  );
+}
+
+function Figures({ node, calls }: Props) {
+  if (node.kind === "client") {
+    return (
+      <span class="figures">
+        <span class="number">{rate(calls)}</span>
+        <small>calls/s</small>
+      </span>
+    );
+  }
+  const tcp = node.kind === "tcp" || (node.rates.per_second === 0 && node.bytes_per_second > 0);
+  const busy = node.rates.per_second > 0 || node.client.per_second > 0;
+  const [number, unit] = tcp
+    ? bytes(node.bytes_per_second).split("\u202f")
+    : [rate(node.rates.per_second || node.client.per_second), "req/s"];
+  return (
+    <span class="figures">
+      <span class="number">{number}</span>
+      <small>{unit}</small>
+      <span class="success">{busy ? percent(1 - failedShare(node)) : ""}</span>
+    </span>
+  );
+}
+
+function label({ node, calls }: Props): string {
+  const parts = [title(node.service)];
+  if (node.kind === "client") parts.push(`makes ${rate(calls)} calls per second`);
+  else if (node.kind === "tcp") parts.push(`TCP, ${bytes(node.bytes_per_second)}`);
+  else parts.push(`${rate(node.rates.per_second)} requests per second`);
+  if (node.rates.per_second > 0 || node.client.per_second > 0) {
+    parts.push(`${percent(1 - failedShare(node))} succeed`);
+  }
+  for (const version of shownVersions(node)) parts.push(`${version.version} ${percent(version.share)}`);
+  return `${parts.join(", ")}. Enter opens the service.`;
+}

@@ -1,0 +1,224 @@
+// Canned answers of the dashboard's API: the demo's services on a calm day, in trouble, and empty.
+
+export const NOW = Math.floor(Date.now() / 1000);
+
+const name = (service) => ({ namespace: "default", name: service });
+
+export function rates(perSecond, more = {}) {
+  const idle = perSecond === 0;
+  return {
+    per_second: perSecond,
+    success: 1,
+    client_errors_per_second: 0,
+    server_errors_per_second: 0,
+    injected_per_second: 0,
+    delayed_per_second: 0,
+    p50_ms: idle ? null : 3.4,
+    p90_ms: idle ? null : 9.1,
+    p99_ms: idle ? null : 24,
+    ...more,
+  };
+}
+
+function failing(perSecond, share, more = {}) {
+  return rates(perSecond, { success: 1 - share, server_errors_per_second: perSecond * share, ...more });
+}
+
+function node(service, kind, own, more = {}) {
+  return {
+    service: name(service),
+    kind,
+    rates: own,
+    client: own,
+    bytes_per_second: 0,
+    versions: kind === "client" || kind === "outside" ? [] : [{ version: "v1", share: 1, rates: own }],
+    failing_since: null,
+    addresses: [`240.240.0.${10 + service.length}`, `240.241.0.${10 + service.length}`],
+    ...more,
+  };
+}
+
+function edge(source, destination, client, server = client, more = {}) {
+  return {
+    source: name(source),
+    destination: typeof destination === "string" ? name(destination) : destination,
+    protocol: "http",
+    client,
+    server,
+    sent_bytes_per_second: 0,
+    received_bytes_per_second: 0,
+    ...more,
+  };
+}
+
+const versions = (total, ...shares) =>
+  shares.map((share, index) => ({ version: `v${index + 1}`, share, rates: rates(total * share) }));
+
+/** The demo, well. */
+export function calm(at = NOW) {
+  const slower = (r) => ({ ...r, p50_ms: 5.2, p90_ms: 14, p99_ms: 41 });
+  return {
+    mesh: "demo",
+    at,
+    window: 10,
+    nodes: [
+      node("frontend", "http", rates(42.4)),
+      node("load", "client", rates(0)),
+      node("photos", "http", rates(21.2)),
+      node("ratings", "http", rates(28.1)),
+      node("restaurants", "http", rates(42.4)),
+      node("reviews", "http", rates(42.4), { versions: versions(42.4, 0.34, 0.33, 0.33) }),
+      node("store", "tcp", rates(0.8, { p50_ms: null, p90_ms: null, p99_ms: null }), { bytes_per_second: 48_200 }),
+      { ...node("x", "outside", rates(1.1)), service: { namespace: "", name: "maps.example.com" }, addresses: [] },
+    ],
+    edges: [
+      edge("frontend", "photos", slower(rates(21.2)), rates(21.2)),
+      edge("frontend", "restaurants", slower(rates(42.4)), rates(42.4)),
+      edge("frontend", "reviews", slower(rates(42.4)), rates(42.4)),
+      edge("frontend", { namespace: "", name: "maps.example.com" }, rates(1.1), rates(0)),
+      edge("load", "frontend", { ...rates(42.4), p50_ms: 18, p90_ms: 44, p99_ms: 96 }, { ...rates(42.4), p50_ms: 15, p90_ms: 41, p99_ms: 92 }),
+      edge("restaurants", "store", rates(0.8, { p50_ms: null, p90_ms: null, p99_ms: null }), undefined, {
+        protocol: "tcp",
+        sent_bytes_per_second: 8_200,
+        received_bytes_per_second: 40_000,
+      }),
+      edge("reviews", "ratings", slower(rates(28.1)), rates(28.1)),
+    ],
+    coverage: { sidecars: 10, scraped: 10, control: true },
+  };
+}
+
+/** The demo while ratings fails, reviews v3 suffers, and photos has faults injected. */
+export function trouble(at = NOW) {
+  const graph = calm(at);
+  const of = (service) => graph.nodes.find((one) => one.service.name === service);
+  Object.assign(of("ratings"), {
+    rates: failing(28.1, 0.12),
+    client: failing(28.4, 0.14),
+    failing_since: at - 1200,
+  });
+  Object.assign(of("reviews"), { rates: failing(42.4, 0.03), client: failing(42.4, 0.03), failing_since: at - 1190 });
+  const aborted = { injected_per_second: 16.9, success: 1 };
+  Object.assign(of("photos"), { rates: rates(4.3), client: rates(21.2, aborted) });
+  for (const one of graph.edges) {
+    const [from, to] = [one.source.name, one.destination.name];
+    if (to === "ratings") Object.assign(one, { client: failing(28.4, 0.14, { p99_ms: 180 }), server: failing(28.1, 0.12, { p99_ms: 60 }) });
+    if (from === "frontend" && to === "reviews") Object.assign(one, { client: failing(42.4, 0.03), server: failing(42.4, 0.03) });
+    if (to === "photos") Object.assign(one, { client: rates(21.2, aborted), server: rates(4.3) });
+  }
+  return graph;
+}
+
+export function empty(at = NOW) {
+  return { mesh: "demo", at, window: 10, nodes: [], edges: [], coverage: { sidecars: 0, scraped: 0, control: true } };
+}
+
+function summary(service, kind, client, server, bytes = 0) {
+  return {
+    service: name(service),
+    kind,
+    client,
+    server,
+    sent_bytes_per_second: bytes * 0.2,
+    received_bytes_per_second: bytes * 0.8,
+  };
+}
+
+/** A page of `reviews`: `bad` of its calls fail in the second half of the period. */
+export function page(bad = 0, at = NOW, window = 60) {
+  const step = window / 60;
+  const wave = (index, size) => size * (1 + 0.12 * Math.sin(index / 4) + 0.05 * Math.cos(index * 1.7));
+  const series = Array.from({ length: 60 }, (_, index) => {
+    const all = wave(index, 42.4);
+    const share = index > 30 ? bad : 0;
+    const side = (slower, injected) =>
+      rates(all, {
+        success: 1 - share,
+        server_errors_per_second: all * share,
+        client_errors_per_second: all * 0.04,
+        injected_per_second: injected * all,
+        p50_ms: wave(index, 4 + slower),
+        p90_ms: wave(index + 3, 12 + slower * 2),
+        p99_ms: wave(index * 2, 31 + slower * 4) * (share > 0 ? 2.2 : 1),
+      });
+    return {
+      at: at - window + (index + 1) * step,
+      client: side(1.5, bad > 0 ? 0.1 : 0),
+      server: side(0, 0),
+      in_flight: Math.max(0, wave(index * 3, 0.4)),
+      bytes_per_second: 0,
+    };
+  }).filter((_, index) => index < 12 || index > 16);
+  const client = bad > 0 ? failing(42.4, bad, { p99_ms: 74, client_errors_per_second: 1.7, injected_per_second: 4.2 }) : rates(42.4, { p99_ms: 36, client_errors_per_second: 1.7 });
+  const server = bad > 0 ? failing(42.4, bad, { p99_ms: 66 }) : rates(42.4);
+  return {
+    summary: summary("reviews", "http", client, server),
+    previous: summary("reviews", "http", rates(38.1, { p99_ms: 33 }), rates(38.1)),
+    series,
+    callers: [edge("frontend", "reviews", client, server)],
+    callees: [edge("reviews", "ratings", bad > 0 ? failing(28.4, 0.14, { p99_ms: 180 }) : rates(28.1), bad > 0 ? failing(28.1, 0.12) : rates(28.1))],
+    versions: versions(42.4, 0.34, 0.33, 0.33),
+    workloads: ["v1", "v2", "v3"].map((version, index) => ({
+      id: `reviews-${version}-${"a3f"[index]}7${index}e`,
+      version,
+      address: `240.241.0.${12 + index}`,
+      scraped: true,
+      in_flight: index,
+      rates: rates(14 - index * 0.4),
+      present: true,
+    })),
+    mesh: "demo",
+    at,
+    window,
+    step,
+    previous_measured: 1,
+    responses: [
+      { code: 200, flags: "-", client_per_second: 38, server_per_second: 38 },
+      ...(bad > 0
+        ? [
+            { code: 503, flags: "FI", client_per_second: 4.2, server_per_second: 0 },
+            { code: 500, flags: "-", client_per_second: 42.4 * bad, server_per_second: 42.4 * bad },
+            { code: 0, flags: "DC", client_per_second: 0.2, server_per_second: 0.2 },
+          ]
+        : []),
+      { code: 404, flags: "-", client_per_second: 1.7, server_per_second: 1.7 },
+    ],
+    failing_since: bad > 0 ? at - 29 : null,
+  };
+}
+
+/** A page of `load`, which only calls. */
+export function clientPage(at = NOW) {
+  return {
+    ...page(0, at),
+    summary: summary("load", "client", rates(0), rates(0)),
+    previous: summary("load", "client", rates(0), rates(0)),
+    callers: [],
+    callees: [edge("load", "frontend", rates(42.4))],
+    versions: [],
+    responses: [],
+  };
+}
+
+/** A page of the TCP `store`. */
+export function tcpPage(at = NOW) {
+  const none = { p50_ms: null, p90_ms: null, p99_ms: null };
+  const base = page(0, at);
+  const opened = rates(0.8, none);
+  return {
+    ...base,
+    summary: summary("store", "tcp", opened, opened, 48_200),
+    previous: summary("store", "tcp", opened, opened, 51_000),
+    series: base.series.map((point, index) => ({
+      ...point,
+      client: opened,
+      server: opened,
+      in_flight: 6,
+      bytes_per_second: 48_000 + 4_000 * Math.sin(index / 3),
+    })),
+    callers: [edge("restaurants", "store", opened, opened, { protocol: "tcp", sent_bytes_per_second: 8_200, received_bytes_per_second: 40_000 })],
+    callees: [],
+    versions: [{ version: "v1", share: 1, rates: opened }],
+    responses: [],
+  };
+}

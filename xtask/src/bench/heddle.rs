@@ -1,0 +1,140 @@
+//! Heddle in a bench: the release binary, and one sidecar as deployed – with its control plane,
+//! three endpoints and one matching rule – in the bench's namespaces.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use super::{
+    namespaces::{FAR, FAR_ADDRESSES, NEAR, NEAR_ADDRESS, VIP, inside},
+    process::{Guarded, wait_for},
+};
+use crate::command::{program, root, run};
+
+/// Builds the binary as users build it.
+pub(super) fn build() -> Result<PathBuf, String> {
+    run(&mut program("cargo", &["build", "--release", "--locked", "--quiet", "-p", "heddle"]))?;
+    Ok(root().join("target/release/heddle"))
+}
+
+/// A control plane that knows one service `echo` with three endpoints.
+#[derive(Debug)]
+pub(super) struct Control {
+    dir: PathBuf,
+    _process: Guarded,
+}
+
+impl Control {
+    /// Starts it in `dir` and applies the matching rule.
+    pub(super) fn start(binary: &Path, dir: &Path) -> Result<Self, String> {
+        drop(fs::remove_dir_all(dir));
+        fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let state = dir.join("state");
+        let mut command = program(&binary.to_string_lossy(), &["control", "--mesh", "bench"]);
+        command.arg("--run-dir").arg(dir).arg("--state-dir").arg(state);
+        command.env("HEDDLE_LOG", "error");
+        let control = Self { dir: dir.to_owned(), _process: Guarded::start(&mut command)? };
+        let socket = control.socket();
+        wait_for("control plane", Duration::from_secs(10), || {
+            UnixStream::connect(&socket).is_ok()
+        })?;
+        let members: Vec<Value> = (0..FAR_ADDRESSES.len()).map(member).chain([client()]).collect();
+        control.post("/v1/adopt", &Value::Array(members))?;
+        let rule = fs::read_to_string(root().join("bench/peers/heddle.yaml"))
+            .map_err(|e| format!("bench/peers/heddle.yaml: {e}"))?;
+        control.post(
+            "/v1/apply",
+            &json!({ "files": [{ "file": "heddle.yaml", "text": rule }], "namespace": "default",
+                     "dry_run": false, "force": false, "wait_ms": 0 }),
+        )?;
+        Ok(control)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.join("control.sock")
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Result<String, String> {
+        let text = body.to_string();
+        let call = format!(
+            "POST {path} HTTP/1.1\r\nHost: control\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nConnection: close\r\n\r\n{text}",
+            text.len()
+        );
+        let mut stream = UnixStream::connect(self.socket()).map_err(|e| e.to_string())?;
+        stream.write_all(call.as_bytes()).map_err(|e| e.to_string())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
+        if answer.starts_with("HTTP/1.1 200") {
+            Ok(answer)
+        } else {
+            Err(format!("{path}: {answer}"))
+        }
+    }
+
+    /// Starts the client's sidecar (`outbound`) or the first endpoint's, one worker on core 0.
+    pub(super) fn sidecar(&self, binary: &Path, outbound: bool) -> Result<Guarded, String> {
+        let member = if outbound { client() } else { member(0) };
+        let workload = &member["joined"]["workload"];
+        let state = self.dir.join(if outbound { "client" } else { "server" });
+        fs::create_dir_all(&state).map_err(|e| e.to_string())?;
+        let ports = if outbound { json!({}) } else { json!({ "80": "http" }) };
+        let config = json!({
+            "mesh": "bench", "workload": workload["id"], "name": workload["name"],
+            "namespace": "default", "service": workload["service"]["name"], "version": "v1",
+            "labels": workload["labels"], "ipv4": workload["ipv4"], "ipv6": workload["ipv6"],
+            "ports": ports, "workers": 1,
+            "discovery_socket": self.dir.join("discovery.sock"), "holder_socket": null,
+            "state_dir": state, "mark": 0x539, "published": {}, "host_ports": [], "ready_fd": null,
+            "vip_range_v4": ["240.240.0.0", 16], "vip_range_v6": ["fd68:6564:646c::", 64],
+            "host_gateway": ["240.240.0.1", "fd68:6564:646c::1"],
+        });
+        let path = self.dir.join("proxy.json");
+        fs::write(&path, config.to_string()).map_err(|e| e.to_string())?;
+        let arguments =
+            ["-c", "0", &binary.to_string_lossy(), "proxy", "--config", &path.to_string_lossy()];
+        let mut command = inside(if outbound { NEAR } else { FAR }, "taskset", &arguments);
+        Guarded::start(command.env("HEDDLE_LOG", "error"))
+    }
+}
+
+/// The endpoint with this index.
+fn member(index: usize) -> Value {
+    let labels = json!({ "app": "echo", "version": "v1" });
+    joined(&format!("echo-v1-{index}"), "echo", FAR_ADDRESSES[index], 21 + index, &labels, true)
+}
+
+/// The client the load belongs to.
+fn client() -> Value {
+    joined("load-v1-0", "load", NEAR_ADDRESS, 11, &json!({ "app": "load", "version": "v1" }), false)
+}
+
+/// A member as the holder would hand it to a restarted control plane.
+fn joined(id: &str, service: &str, ipv4: &str, low: usize, labels: &Value, serves: bool) -> Value {
+    let name = json!({ "namespace": "default", "name": service });
+    let port = json!({ "number": 80, "name": "http", "protocol": "http" });
+    let ports = if serves {
+        json!({ "80": { "number": 80, "name": "http", "protocol": "http", "state": "ready" } })
+    } else {
+        json!({})
+    };
+    let known = json!({ "name": name, "vip_v4": VIP, "vip_v6": "fd68:6564:646c::a", "ports": { "80": port } });
+    json!({
+        "request": { "service": service, "namespace": "default", "version": "v1", "labels": {},
+                     "ports": if serves { vec![port] } else { Vec::new() } },
+        "joined": {
+            "workload": {
+                "id": id, "name": format!("{service}-v1"), "namespace": "default", "service": name,
+                "version": "v1", "labels": labels, "ipv4": ipv4,
+                "ipv6": format!("fd68:6564:646c:1::{low:x}"), "ports": ports,
+            },
+            "service": if serves { known } else { Value::Null },
+        },
+    })
+}

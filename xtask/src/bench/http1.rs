@@ -1,0 +1,151 @@
+//! `cargo xtask bench http1`: one proxy on one core, HTTP/1.1 keep-alive, 1 KB, 64 connections,
+//! outbound and inbound, Heddle and its peers in turn within each round.
+//!
+//! The load (wrk) and the application share the other core. The figure to trust is CPU time per
+//! request: user and system time of all the proxy's threads over the counted window.
+
+mod peers;
+mod wrk;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::{
+    heddle::{self, Control},
+    namespaces::{FAR, FAR_ADDRESSES, NEAR, Pair, VIP, inside},
+    options::Options,
+    process::{Guarded, pause, wait_for},
+    statistics::spread,
+};
+use peers::Proxy;
+
+/// Rounds unless told otherwise.
+const ROUNDS: u64 = 5;
+/// Seconds of counted load per proxy, path and round.
+const SECONDS: u64 = 5;
+/// Seconds of load before counting.
+const WARM_UP_SECONDS: u64 = 1;
+
+/// What one run of one proxy gave.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    cpu_us_per_request: f64,
+    requests_per_second: f64,
+    p99_ms: f64,
+    rss_mb: f64,
+    rss_loaded_mb: f64,
+}
+
+/// Runs the bench and prints its table or JSON.
+pub(super) fn run(options: &Options) -> Result<(), String> {
+    let binary = heddle::build()?;
+    let proxies = peers::available()?;
+    let pair = Pair::make()?;
+    let dir = std::env::temp_dir().join("heddle-bench-http1");
+    let control = Control::start(&binary, &dir)?;
+    let mut results: Vec<(Proxy, bool, Vec<Sample>)> = Vec::new();
+    for proxy in &proxies {
+        results.extend([true, false].map(|outbound| (proxy.clone(), outbound, Vec::new())));
+    }
+    for round in 0..options.rounds.unwrap_or(ROUNDS) {
+        for (proxy, outbound, samples) in &mut results {
+            let proxy = &*proxy;
+            let start = || match proxy {
+                Proxy::Heddle => control.sidecar(&binary, *outbound),
+                peer => peer.start(*outbound),
+            };
+            let seconds = options.seconds.unwrap_or(SECONDS);
+            let sample = measure(&pair, *outbound, start, seconds)
+                .map_err(|e| format!("round {round}, {} {}: {e}", proxy.name(), path(*outbound)))?;
+            samples.push(sample);
+        }
+    }
+    print(&results, options.json);
+    drop(std::fs::remove_dir_all(&dir));
+    Ok(())
+}
+
+fn path(outbound: bool) -> &'static str {
+    if outbound { "outbound" } else { "inbound" }
+}
+
+/// Starts application and proxy, loads them, and counts.
+fn measure(
+    pair: &Pair,
+    outbound: bool,
+    start: impl FnOnce() -> Result<Guarded, String>,
+    seconds: u64,
+) -> Result<Sample, String> {
+    pair.stop_redirecting()?;
+    let _application = application()?;
+    pair.redirect(outbound)?;
+    let proxy = start()?;
+    let url = format!("http://{}/", if outbound { VIP } else { FAR_ADDRESSES[0] });
+    wait_for("first answer", Duration::from_secs(10), || wrk::answers(NEAR, &url))?;
+    pause(Duration::from_millis(500));
+    let rss_mb = proxy.rss_mb()?;
+    wrk::run(NEAR, &url, WARM_UP_SECONDS)?;
+    let before = proxy.cpu_seconds()?;
+    let load = wrk::run(NEAR, &url, seconds)?;
+    let cpu = proxy.cpu_seconds()? - before;
+    if load.errors > 0 {
+        return Err(format!("{} of {} requests failed", load.errors, load.requests));
+    }
+    Ok(Sample {
+        cpu_us_per_request: cpu * 1e6 / load.requests.max(1) as f64,
+        requests_per_second: load.requests_per_second,
+        p99_ms: load.p99_ms,
+        rss_mb,
+        rss_loaded_mb: proxy.rss_mb()?,
+    })
+}
+
+/// The application on the other core; it listens on every address of the far side.
+fn application() -> Result<Guarded, String> {
+    let this = std::env::current_exe().map_err(|e| e.to_string())?;
+    let arguments = ["-c", "1", &this.to_string_lossy(), "bench", "upstream", "0.0.0.0:80"];
+    let application = Guarded::start(&mut inside(FAR, "taskset", &arguments))?;
+    let url = format!("http://{}/", FAR_ADDRESSES[0]);
+    wait_for("application", Duration::from_secs(5), || wrk::answers(NEAR, &url))?;
+    Ok(application)
+}
+
+fn print(results: &[(Proxy, bool, Vec<Sample>)], as_json: bool) {
+    if as_json {
+        let rows: Vec<Value> = results.iter().map(row).collect();
+        println!("{:#}", json!({ "bench": "http1", "rows": rows }));
+        return;
+    }
+    println!("HTTP/1.1 keep-alive, 1 KB, 64 connections, one core; medians (min–max)");
+    for (proxy, outbound, samples) in results {
+        let column = |value: fn(&Sample) -> f64| {
+            let (median, least, most) = spread(&samples.iter().map(value).collect::<Vec<_>>());
+            format!("{median:>8.1} ({least:.1}–{most:.1})")
+        };
+        println!(
+            "{:8} {:8} CPU µs/request {} | requests/s {} | p99 ms {} | RSS MB idle {} loaded {}",
+            proxy.name(),
+            path(*outbound),
+            column(|s| s.cpu_us_per_request),
+            column(|s| s.requests_per_second),
+            column(|s| s.p99_ms),
+            column(|s| s.rss_mb),
+            column(|s| s.rss_loaded_mb)
+        );
+    }
+}
+
+fn row((proxy, outbound, samples): &(Proxy, bool, Vec<Sample>)) -> Value {
+    let of = |value: fn(&Sample) -> f64| spread(&samples.iter().map(value).collect::<Vec<_>>());
+    let (cpu, cpu_min, cpu_max) = of(|s| s.cpu_us_per_request);
+    let (rate, rate_min, rate_max) = of(|s| s.requests_per_second);
+    let (p99, p99_min, p99_max) = of(|s| s.p99_ms);
+    json!({
+        "proxy": proxy.name(), "path": path(*outbound), "rounds": samples.len(), "errors": 0,
+        "cpu_us_per_request": cpu, "cpu_us_per_request_range": [cpu_min, cpu_max],
+        "requests_per_second": rate, "requests_per_second_range": [rate_min, rate_max],
+        "p99_ms": p99, "p99_ms_range": [p99_min, p99_max],
+        "rss_mb": of(|s| s.rss_mb).0, "rss_loaded_mb": of(|s| s.rss_loaded_mb).0,
+    })
+}

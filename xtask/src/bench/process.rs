@@ -1,0 +1,76 @@
+//! Processes under measurement: CPU time and resident memory from `/proc`, an end in any case.
+
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Clock ticks per second of `/proc/PID/stat`: 100 on every Linux of today.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A child that is killed when it is dropped.
+#[derive(Debug)]
+pub(super) struct Guarded(pub(super) Child);
+
+impl Guarded {
+    /// Starts a command whose output is thrown away, its errors kept on the terminal.
+    pub(super) fn start(command: &mut Command) -> Result<Self, String> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        child.map(Self).map_err(|e| format!("{}: {e}", command.get_program().display()))
+    }
+
+    /// CPU seconds (user + system) of all its threads so far. `ip netns exec` and `setpriv`
+    /// become the program they start, so the child's own numbers are the program's.
+    pub(super) fn cpu_seconds(&self) -> Result<f64, String> {
+        let path = format!("/proc/{}/stat", self.0.id());
+        let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+        // The name in parentheses may hold blanks: fields are counted after it.
+        let rest = text.rsplit(')').next().unwrap_or("");
+        let field = |n: usize| rest.split_whitespace().nth(n).and_then(|f| f.parse::<f64>().ok());
+        let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
+        ticks.map(|ticks| ticks / TICKS_PER_SECOND).ok_or_else(|| format!("{path}: no CPU times"))
+    }
+
+    /// Resident memory, MB.
+    pub(super) fn rss_mb(&self) -> Result<f64, String> {
+        let path = format!("/proc/{}/status", self.0.id());
+        let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kb = line.and_then(|l| l.split_whitespace().next()).and_then(|n| n.parse::<f64>().ok());
+        kb.map(|kb| kb / 1024.0).ok_or_else(|| format!("{path}: no VmRSS"))
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// Looks every 20 ms until `condition` holds.
+///
+/// # Errors
+/// `what` did not come to pass within `limit`.
+pub(super) fn wait_for(
+    what: &str,
+    limit: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> Result<(), String> {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        if Instant::now() > deadline {
+            return Err(format!("{what}: not within {} s", limit.as_secs()));
+        }
+        pause(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A pause that is the point of a bench: load has to last.
+#[expect(clippy::disallowed_methods, reason = "a bench measures over time")]
+pub(super) fn pause(duration: Duration) {
+    thread::sleep(duration);
+}

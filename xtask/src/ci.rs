@@ -1,0 +1,101 @@
+//! The one entry of continuous integration, the same on a laptop: each step in turn, the first that
+//! fails ends the run.
+
+use std::time::Instant;
+
+use crate::{
+    command::{exists, program, run},
+    tidy,
+};
+
+/// Programs the tests use, with the Debian package that brings each.
+const PROGRAMS: [(&str, &str); 9] = [
+    ("curl", "curl"),
+    ("nginx", "nginx"),
+    ("redis-server", "redis-server"),
+    ("redis-cli", "redis-tools"),
+    ("prometheus", "prometheus"),
+    ("chromium", "chromium"),
+    ("python3", "python3"),
+    ("setpriv", "util-linux"),
+    ("nc", "netcat-openbsd"),
+];
+
+/// A step's name and what it does.
+type Step = (&'static str, fn() -> Result<(), String>);
+
+/// Everything a change must pass, in this order.
+const STEPS: [Step; 7] = [
+    ("packages", packages),
+    ("fmt", || run(&mut program("cargo", &["fmt", "--all", "--check"]))),
+    ("tidy", tidy::run),
+    ("clippy", clippy),
+    ("docs", docs),
+    ("tests", tests),
+    ("ui", ui),
+];
+
+/// `cargo xtask ci`.
+pub(crate) fn check_all() -> Result<(), String> {
+    let mut times = Vec::new();
+    for (name, step) in STEPS {
+        println!("\n==> {name}");
+        let start = Instant::now();
+        step().map_err(|error| format!("step `{name}` failed: {error}"))?;
+        times.push(format!("{name} {} s", start.elapsed().as_secs()));
+    }
+    println!("\nci: all steps passed ({})", times.join(", "));
+    Ok(())
+}
+
+/// Installs what the tests use and the machine lacks, where that is possible without asking.
+fn packages() -> Result<(), String> {
+    let missing: Vec<_> = PROGRAMS.iter().filter(|(name, _)| !exists(name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    if !root || !exists("apt-get") {
+        println!("missing: {}; the tests that use them will be skipped", names.join(", "));
+        return Ok(());
+    }
+    run(program("apt-get", &["update", "-qq"]).env("DEBIAN_FRONTEND", "noninteractive"))?;
+    let arguments =
+        [&["install", "-y", "-qq", "--no-install-recommends"], names.as_slice()].concat();
+    run(program("apt-get", &arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdout(std::process::Stdio::null()))
+}
+
+fn clippy() -> Result<(), String> {
+    let arguments =
+        ["clippy", "--workspace", "--all-targets", "--locked", "--quiet", "--", "-D", "warnings"];
+    run(&mut program("cargo", &arguments))
+}
+
+fn docs() -> Result<(), String> {
+    let arguments =
+        ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked", "--quiet"];
+    run(program("cargo", &arguments)
+        .env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private-intra-doc-links"))
+}
+
+/// Unit, crate and end-to-end tests on one profile: the one users run.
+fn tests() -> Result<(), String> {
+    run(&mut program("cargo", &["test", "--workspace", "--release", "--locked"]))
+}
+
+fn ui() -> Result<(), String> {
+    if !exists("npm") {
+        println!("SKIPPED: the dashboard's tests need npm");
+        return Ok(());
+    }
+    let npm = |arguments: &[&str]| {
+        run(program("npm", arguments).current_dir(crate::command::root().join("ui")))
+    };
+    npm(&["ci", "--no-audit", "--no-fund"])?;
+    npm(&["run", "typecheck"])?;
+    npm(&["test"])
+}

@@ -1,0 +1,42 @@
+//! Build tasks: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask bench NAME`, `cargo xtask stats`.
+//!
+//! Nothing here is part of the product; it has no dependency on the product's crates.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner talks to a terminal")]
+
+mod bench;
+mod ci;
+mod command;
+mod tidy;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask TASK
+
+  ci                         everything a change must pass; installs Debian packages it needs when root
+  tidy                       crate arrows, file and function lengths, module docs, no mesh crate in the demo's apps
+  bench http1 [--output json] [--rounds N] [--seconds N]     CPU per request against Envoy, HAProxy, nginx
+  bench churn [--output json] [--seconds N]                  load while rules change and control dies
+  bench edits [--output json] [--count N]                    from `apply` to the last acknowledgement";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match words.as_slice() {
+        ["ci"] => ci::check_all(),
+        ["tidy"] => tidy::run(),
+        ["bench", name, options @ ..] => bench::run(name, options),
+        [] | ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(format!("`{}` is no task\n\n{USAGE}", other.join(" "))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

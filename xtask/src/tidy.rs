@@ -1,0 +1,59 @@
+//! Rules of the house that no compiler checks: crate arrows, lengths, module docs, loose ends.
+
+mod arrows;
+mod files;
+
+use std::path::{Path, PathBuf};
+
+use crate::command::root;
+
+/// Checks everything and reports all findings at once.
+pub(crate) fn run() -> Result<(), String> {
+    let mut findings = arrows::check()?;
+    for file in rust_files(&root())? {
+        let text =
+            std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let shown = file.strip_prefix(root()).unwrap_or(&file).to_owned();
+        findings.extend(files::check(&shown, &text));
+    }
+    findings.extend(reasons(&root().join("Cargo.toml"))?);
+    if findings.is_empty() {
+        println!("tidy: no finding");
+        return Ok(());
+    }
+    Err(format!("{} finding(s):\n  {}", findings.len(), findings.join("\n  ")))
+}
+
+/// Every dependency has a comment line above it that says why it is there.
+fn reasons(manifest: &Path) -> Result<Vec<String>, String> {
+    let text =
+        std::fs::read_to_string(manifest).map_err(|e| format!("{}: {e}", manifest.display()))?;
+    let section = text.split("[workspace.dependencies]").nth(1).unwrap_or("");
+    let section = section.split("\n[").next().unwrap_or("");
+    let lines: Vec<&str> = section.lines().collect();
+    let unexplained = lines.windows(2).filter(|pair| {
+        let named = pair[1].split_once('=').map(|(name, _)| name.trim());
+        named.is_some_and(|name| !name.starts_with('#') && !name.starts_with("heddle-"))
+            && !pair[0].starts_with('#')
+    });
+    Ok(unexplained.map(|pair| format!("Cargo.toml: no reason above `{}`", pair[1])).collect())
+}
+
+/// All Rust sources of the workspace, in order of path.
+fn rust_files(root: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.join("crates"), root.join("xtask")];
+    while let Some(folder) = folders.pop() {
+        let entries =
+            std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
