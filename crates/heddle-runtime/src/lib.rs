@@ -9,7 +9,7 @@
 //! | descriptors between processes | [`fdpass`] |
 //! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`nft`], [`mount`] |
 //! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
-//! | what the host says | [`resolv`], [`sock_diag`], [`preflight`], [`lock`] |
+//! | what the host says | [`resolv`], [`sock_diag`], [`preflight`] |
 //! | time, tasks and memory | [`clock`], [`task`], [`memory`] |
 //! | the local JSON APIs | [`local_http`] |
 
@@ -17,7 +17,6 @@ pub mod capability;
 pub mod clock;
 pub mod fdpass;
 pub mod local_http;
-pub mod lock;
 pub mod memory;
 pub mod mount;
 pub mod net;

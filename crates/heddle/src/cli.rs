@@ -187,7 +187,7 @@ pub(crate) struct RunArgs {
     /// What the ports speak: http, http2, grpc, tls, tcp, redis, mysql, mongo [default: told by a port's name, else by its bytes]
     #[arg(long, value_name = "P", value_parser = values::protocol, requires = "port")]
     pub protocol: Option<Protocol>,
-    /// Let the host in: connections to HOSTPORT (on 127.0.0.1 unless ADDR is given) reach PORT; may be repeated
+    /// Let the host in: connections to HOSTPORT (on 127.0.0.1 unless ADDR is given) reach PORT; of a range (8080-8089:80) the first free port is taken; may be repeated
     #[arg(long, value_name = "[ADDR:]HOSTPORT:PORT", value_parser = values::publish)]
     pub publish: Vec<Publish>,
     /// Show the program this port of the host's 127.0.0.1 on its own 127.0.0.1; may be repeated

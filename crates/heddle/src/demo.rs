@@ -5,19 +5,20 @@
 use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
+    ops::RangeInclusive,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
 use heddle_runtime::{clock, local_http};
-use heddle_wire::local::control_api::WorkloadView;
+use heddle_wire::local::{control_api::WorkloadView, holder_api::Publish};
 
 use crate::{
     cli::{DemoArgs, Output},
     control_client::ControlClient,
     failure::{Doing as _, Failure},
     holder_client::HolderClient,
-    mesh::{MeshPaths, RunRoot, RunningMesh},
+    mesh::{MeshLock, MeshPaths, RunRoot},
     output,
     termination::Termination,
     up::{MeshOptions, StartedMesh},
@@ -31,7 +32,7 @@ mod summary;
 mod tell;
 
 use member::RunningMember;
-use plan::{EDGES, LOAD, Load};
+use plan::{EDGES, FRONT_PORT, LOAD, Load};
 use report::{Evidence, Report};
 
 /// Longest wait for the workloads to listen, and for the first call on every edge. The start takes
@@ -39,8 +40,8 @@ use report::{Evidence, Report};
 const START_WAIT: Duration = Duration::from_secs(60);
 /// Pause between two looks at a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The port people will guess; another one is taken where it is in use.
-const FAVOURITE_PORT: u16 = 8080;
+/// The port people will guess, and those taken where it is in use.
+const FAVOURITE_PORTS: RangeInclusive<u16> = 8080..=8099;
 /// Attempts at finding a free name.
 const NAMES_MAX: usize = 100;
 
@@ -98,8 +99,10 @@ struct Stage {
 impl Stage {
     /// Starts mesh, members and load; returns when every edge has carried a successful call.
     async fn set(args: &DemoArgs, began: Instant) -> Result<Self, Failure> {
+        let (paths, lock) = free_mesh(args).await?;
         let options = MeshOptions {
-            paths: mesh_paths(args)?,
+            paths,
+            lock,
             config: args.config.clone(),
             state_dir: None,
             dashboard: args.dashboard.unwrap_or_else(any_port),
@@ -108,41 +111,42 @@ impl Stage {
         let dir = mesh.paths.run_dir().join("demo");
         fs::create_dir_all(&dir).doing(|| format!("make the folder {}", dir.display()))?;
         plan::write_scripts(&dir).doing(|| format!("write to {}", dir.display()))?;
-        let mut stage = Self {
-            mesh,
-            members: Vec::new(),
-            dir,
-            front: front_address(args),
-            startup_seconds: 0.0,
-        };
+        let mut stage =
+            Self { mesh, members: Vec::new(), dir, front: any_port(), startup_seconds: 0.0 };
         let load = Load { rate: args.rate, seconds: load_seconds(args) };
+        let publish = front_publish(args);
         let (last, services) = plan::members()
             .split_last()
             .map_or_else(Default::default, |(last, all)| (Some(last.clone()), all.to_vec()));
         output::notice(format!("starting {} workloads", services.len() + 1));
         for member in services {
-            stage.start(member, &load)?;
+            let published = (member.service == plan::FRONT).then_some(&publish);
+            stage.start(member, &load, published)?;
         }
         stage.wait_until_listening().await?;
         stage.front = stage.published().await?;
         output::notice("all services listen; starting the load");
         if let Some(load_generator) = last {
-            stage.start(load_generator, &load)?;
+            stage.start(load_generator, &load, None)?;
         }
         stage.wait_until_every_edge_works().await?;
         stage.startup_seconds = clock::now().duration_since(began).as_secs_f64();
         Ok(stage)
     }
 
-    fn start(&mut self, member: plan::Member, load: &Load) -> Result<(), Failure> {
-        let publish = (member.service == plan::FRONT).then_some(self.front);
+    fn start(
+        &mut self,
+        member: plan::Member,
+        load: &Load,
+        publish: Option<&Publish>,
+    ) -> Result<(), Failure> {
         let running =
             RunningMember::start(member, self.mesh.paths.name(), &self.dir, load, publish)?;
         self.members.push(running);
         Ok(())
     }
 
-    /// The address really bound: another one than asked where port 0 was asked.
+    /// The address really bound: one of several may have been asked for.
     async fn published(&self) -> Result<SocketAddr, Failure> {
         let info = HolderClient::connect(&self.mesh.paths).await?.info().await?;
         let joined = info.workloads.into_iter().flat_map(|joined| joined.published).next();
@@ -269,30 +273,38 @@ fn is_ready(view: &WorkloadView) -> bool {
     view.workload.ports.values().all(|port| port.state == ready)
 }
 
-/// The named mesh, or the first free one of `demo`, `demo-2`, …
-fn mesh_paths(args: &DemoArgs) -> Result<MeshPaths, Failure> {
+/// The named mesh, or the first free one of `demo`, `demo-2`, …, and the right to be it.
+async fn free_mesh(args: &DemoArgs) -> Result<(MeshPaths, MeshLock), Failure> {
     let root = RunRoot::open()?;
     if let Some(name) = &args.mesh {
-        return root.mesh(name);
+        let paths = root.mesh(name)?;
+        return Ok((paths.clone(), paths.take_lock().await?));
     }
-    let running: Vec<RunningMesh> = root.running()?;
-    let names =
-        (1..=NAMES_MAX).map(|n| if n == 1 { "demo".to_owned() } else { format!("demo-{n}") });
-    let free = names.into_iter().find(|name| !running.iter().any(|mesh| mesh.paths.name() == name));
-    root.mesh(
-        &free.ok_or_else(|| Failure::refused(format!("{NAMES_MAX} demos are running already")))?,
-    )
+    for number in 1..=NAMES_MAX {
+        let name = if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
+        let paths = root.mesh(&name)?;
+        if let Some(lock) = paths.try_lock()? {
+            return Ok((paths, lock));
+        }
+    }
+    Err(Failure::refused(format!("{NAMES_MAX} demos are running already")))
 }
 
 fn any_port() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
-/// Where the host reaches the application: as asked, else the favourite port, else any.
-fn front_address(args: &DemoArgs) -> SocketAddr {
-    let favourite = SocketAddr::from((Ipv4Addr::LOCALHOST, FAVOURITE_PORT));
-    let is_free = || std::net::TcpListener::bind(favourite).is_ok();
-    args.publish.unwrap_or_else(|| if is_free() { favourite } else { any_port() })
+/// Where the host is to reach the application: as asked, else at one of the favourite ports.
+fn front_publish(args: &DemoArgs) -> Publish {
+    let port = FRONT_PORT;
+    match args.publish {
+        Some(host) => Publish { host, host_port_max: host.port(), port },
+        None => Publish {
+            host: SocketAddr::from((Ipv4Addr::LOCALHOST, *FAVOURITE_PORTS.start())),
+            host_port_max: *FAVOURITE_PORTS.end(),
+            port,
+        },
+    }
 }
 
 /// The load ends by itself well after the demo should have ended it.

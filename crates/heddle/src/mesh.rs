@@ -12,9 +12,10 @@ use std::{
         DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use heddle_runtime::process;
+use heddle_runtime::{clock, process};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Doing as _, Failure};
@@ -29,6 +30,11 @@ const SOCKET_PATH_MAX: usize = 107;
 const LONGEST_SOCKET_NAME: &str = "discovery.sock";
 /// Largest lock file read, bytes.
 const LOCK_MAX: usize = 4096;
+
+/// How long a lock that is held may be that of a mesh just killed or ending.
+const ENDING_WAIT: Duration = Duration::from_secs(1);
+/// Pause between two looks at it.
+const ENDING_PAUSE: Duration = Duration::from_millis(10);
 
 /// The folder of all meshes of this user: private, and really theirs.
 #[derive(Debug, Clone)]
@@ -158,11 +164,28 @@ impl MeshPaths {
         self.root.join(&self.name)
     }
 
-    /// Takes the mesh's lock, which the caller keeps by keeping the file open.
+    /// Takes the mesh's lock, also that of a mesh which is ending this moment.
     ///
     /// # Errors
     /// A refusal where the mesh runs, or the file cannot be made.
-    pub(crate) fn take_lock(&self) -> Result<File, Failure> {
+    pub(crate) async fn take_lock(&self) -> Result<MeshLock, Failure> {
+        let give_up = clock::now() + ENDING_WAIT;
+        loop {
+            if let Some(lock) = self.try_lock()? {
+                return Ok(lock);
+            }
+            if clock::now() > give_up {
+                return Err(self.runs_already());
+            }
+            clock::sleep(ENDING_PAUSE).await;
+        }
+    }
+
+    /// Takes the mesh's lock; `None` where a mesh of this name runs or is about to.
+    ///
+    /// # Errors
+    /// A refusal where the file cannot be made.
+    pub(crate) fn try_lock(&self) -> Result<Option<MeshLock>, Failure> {
         let path = self.lock();
         loop {
             let mut options = OpenOptions::new();
@@ -170,14 +193,14 @@ impl MeshPaths {
             let file = options.open(&path).doing(|| format!("open {}", path.display()))?;
             match file.try_lock() {
                 Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Err(self.runs_already()),
+                Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => {
                     return Err(error).doing(|| format!("lock {}", path.display()));
                 }
             }
             // A mesh that ended just now removed the file we opened: lock the one others will find.
             if self.is_lock(&file) {
-                return Ok(file);
+                return Ok(Some(MeshLock { file: Some(file), path }));
             }
         }
     }
@@ -199,6 +222,29 @@ impl MeshPaths {
             "a mesh named `{0}` is running already{holder}: join it with `heddle run --mesh {0} …`, end it with `heddle down --mesh {0}`, or choose another --mesh NAME",
             self.name
         ))
+    }
+}
+
+/// The right to be the mesh of a name. Dropped, it gives the name back and leaves no file.
+#[derive(Debug)]
+pub(crate) struct MeshLock {
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl MeshLock {
+    /// The locked file, for the holder, which keeps the lock by keeping it open.
+    pub(crate) fn hand_on(mut self) -> Option<File> {
+        self.file.take()
+    }
+}
+
+impl Drop for MeshLock {
+    fn drop(&mut self) {
+        // Removed while it is locked: nobody else can have begun to use it.
+        if let Some(_locked) = &self.file {
+            drop(fs::remove_file(&self.path));
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
     failure::{Doing as _, Failure},
     holder::part,
     holder_client::HolderClient,
-    mesh::{MeshPaths, RUNTIME_DIR_VARIABLE, RunRoot, leftovers},
+    mesh::{MeshLock, MeshPaths, RUNTIME_DIR_VARIABLE, RunRoot, leftovers},
     output,
     termination::Termination,
 };
@@ -60,10 +60,12 @@ pub(crate) enum StartMessage {
 }
 
 /// What a mesh is started with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct MeshOptions {
     /// Where it keeps what, its name included.
     pub paths: MeshPaths,
+    /// The right to that name.
+    pub lock: MeshLock,
     /// Folder of rules to watch.
     pub config: Option<PathBuf>,
     /// Folder of the store; `None`: inside the run-time folder, so it ends with the mesh.
@@ -96,7 +98,6 @@ impl StartedMesh {
     ) -> Result<Self, Failure> {
         check_config_dir(options.config.as_deref())?;
         overlap::check()?;
-        let lock = options.paths.take_lock()?;
         leftovers::clear(&options.paths, progress)?;
         preflight::check().map_err(|missing| Failure::refused(missing.to_string()))?;
         let run_dir = options.paths.run_dir();
@@ -116,7 +117,7 @@ impl StartedMesh {
             .arg(options.state_dir.unwrap_or_else(|| run_dir.join("state")))
             // Terminal signals are for this process; it ends the mesh in order.
             .process_group(0)
-            .stdin(Stdio::from(lock))
+            .stdin(options.lock.hand_on().map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .stderr(Stdio::from(log));
         if let Some(config) = &options.config {
@@ -218,8 +219,10 @@ fn check_config_dir(config: Option<&Path>) -> Result<(), Failure> {
 pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
     let began = heddle_runtime::clock::now();
+    let paths = RunRoot::open()?.mesh(&args.mesh)?;
     let options = MeshOptions {
-        paths: RunRoot::open()?.mesh(&args.mesh)?,
+        lock: paths.take_lock().await?,
+        paths,
         config: args.config.map(absolute).transpose()?,
         state_dir: Some(match args.state_dir {
             Some(dir) => absolute(dir)?,

@@ -8,7 +8,7 @@
 //! ends the workload's processes, its sidecar and its namespace. A sidecar keeps one connection
 //! for [`Request::Connect`] and [`Request::Resolver`]; answers carry the request's `id`.
 
-use std::net::SocketAddr;
+use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -99,13 +99,25 @@ pub struct JoinSpec {
     pub host_ports: Vec<u16>,
 }
 
-/// `--publish [ADDR:]HOSTPORT:PORT`.
+/// `--publish [ADDR:]HOSTPORT[-HOSTPORT]:PORT`; printed in that form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
-    /// Host address; port 0 takes a free one.
+    /// Host address, with the first port to try; port 0 takes a free one.
     pub host: SocketAddr,
+    /// The last port to try; the first free one is taken.
+    pub host_port_max: u16,
     /// Port of the workload.
     pub port: u16,
+}
+
+impl fmt::Display for Publish {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.host)?;
+        if self.host_port_max != self.host.port() {
+            write!(f, "-{}", self.host_port_max)?;
+        }
+        write!(f, ":{}", self.port)
+    }
 }
 
 /// What a joined workload needs to start its command.

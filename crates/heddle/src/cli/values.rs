@@ -108,7 +108,7 @@ pub(crate) fn port_flag(text: &str) -> Result<PortFlag, String> {
 pub(crate) fn publish(text: &str) -> Result<Publish, String> {
     let usage = || {
         format!(
-            "`{text}` cannot be published: use [ADDR:]HOSTPORT:PORT, e.g. 8080:80 or 0.0.0.0:8080:80 (an IPv6 address in brackets)"
+            "`{text}` cannot be published: use [ADDR:]HOSTPORT:PORT, e.g. 8080:80, 8080-8089:80 for the first free one or 0.0.0.0:8080:80 (an IPv6 address in brackets)"
         )
     };
     let (host, port_text) = text.rsplit_once(':').ok_or_else(usage)?;
@@ -119,8 +119,14 @@ pub(crate) fn publish(text: &str) -> Result<Publish, String> {
         }
         None => (IpAddr::V4(Ipv4Addr::LOCALHOST), host),
     };
-    let host_port = host_port.parse::<u16>().map_err(|_| usage())?;
-    Ok(Publish { host: SocketAddr::new(address, host_port), port: port(port_text)? })
+    let (first, last) = host_port.split_once('-').unwrap_or((host_port, host_port));
+    let number = |text: &str| text.parse::<u16>().map_err(|_| usage());
+    let (first, host_port_max) = (number(first)?, number(last)?);
+    if first > host_port_max || (first == 0 && host_port_max != 0) {
+        return Err(usage());
+    }
+    let host = SocketAddr::new(address, first);
+    Ok(Publish { host, host_port_max, port: port(port_text)? })
 }
 
 /// `500ms`, `10s`, `2m`, `1h`; a bare number counts seconds.
@@ -170,8 +176,17 @@ mod tests {
         assert_eq!(at("0:80"), Ok(("127.0.0.1:0".to_owned(), 80)));
         assert_eq!(at("0.0.0.0:8080:80"), Ok(("0.0.0.0:8080".to_owned(), 80)));
         assert_eq!(at("[::1]:8080:80"), Ok(("[::1]:8080".to_owned(), 80)));
-        for wrong in ["80", "x:80", "8080:0", "host:8080:80", "8080:15001", ":::"] {
+        for wrong in
+            ["80", "x:80", "8080:0", "host:8080:80", "8080:15001", ":::", "90-80:80", "0-9:80"]
+        {
             assert!(publish(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_published_prints_as_it_was_typed() {
+        for text in ["127.0.0.1:8080:80", "127.0.0.1:8080-8099:80", "[::1]:0:80"] {
+            assert_eq!(publish(text).map(|published| published.to_string()), Ok(text.to_owned()));
         }
     }
 

@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    net::SocketAddr,
     path::Path,
     process::{Child, Stdio},
 };
 
 use heddle_runtime::{signal::Signal, spawn::SpawnOptions};
+use heddle_wire::local::holder_api::Publish;
 
 use super::{
     plan::{Load, Member},
@@ -34,7 +34,7 @@ impl RunningMember {
         mesh: &str,
         dir: &Path,
         load: &Load,
-        publish: Option<SocketAddr>,
+        publish: Option<&Publish>,
     ) -> Result<Self, Failure> {
         let name = member.name();
         let log_path = dir.join(format!("{name}.log"));
@@ -53,8 +53,8 @@ impl RunningMember {
         if let Some(port) = member.port {
             command.args(["--port", port]);
         }
-        if let Some(address) = publish {
-            command.arg("--publish").arg(format!("{address}:80"));
+        if let Some(publish) = publish {
+            command.arg("--publish").arg(publish.to_string());
         }
         let heddle = command.get_program().to_owned();
         command.arg("--").args(member.command(dir, Path::new(&heddle), load));

@@ -25,6 +25,9 @@ pub(super) const LOAD: &str = "loadgen";
 /// The service the host may call.
 pub(super) const FRONT: &str = "frontend";
 
+/// The port it serves.
+pub(super) const FRONT_PORT: u16 = 80;
+
 /// What plays a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Program {

@@ -19,7 +19,28 @@ pub(crate) fn bind(publish: &[Publish]) -> Result<Vec<TcpListener>, String> {
     if publish.len() > PUBLISHED_MAX {
         return Err(format!("{} ports to publish are more than {PUBLISHED_MAX}", publish.len()));
     }
-    publish.iter().map(|publish| bind_one(publish.host, "--publish")).collect()
+    publish.iter().map(bind_first).collect()
+}
+
+/// Binds the first free one of the ports asked for.
+fn bind_first(publish: &Publish) -> Result<TcpListener, String> {
+    let (mut host, last) = (publish.host, publish.host_port_max);
+    loop {
+        match listen(host) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && host.port() < last => {
+                host.set_port(host.port() + 1);
+            }
+            Err(error) if host != publish.host => {
+                let first = publish.host;
+                return Err(refusal(
+                    &format!("{first} or the ports up to {last}"),
+                    "--publish",
+                    &error,
+                ));
+            }
+            bound => return bound.map_err(|error| refusal(&host.to_string(), "--publish", &error)),
+        }
+    }
 }
 
 /// Binds one listening socket on the host.
@@ -27,34 +48,48 @@ pub(crate) fn bind(publish: &[Publish]) -> Result<Vec<TcpListener>, String> {
 /// # Errors
 /// One line for the user that names the `flag` to change.
 pub(crate) fn bind_one(host: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    let bound = TcpListener::bind(host).and_then(|listener| {
-        listener.set_nonblocking(true)?;
-        Ok(listener)
-    });
-    bound.map_err(|error| {
-        let advice = match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another program has it: use another port, or 0 for a free one"
-            }
-            io::ErrorKind::PermissionDenied => "ports below 1024 are root's: use a higher one",
-            io::ErrorKind::AddrNotAvailable => "this host has no such address",
-            _ => "use another address or port",
-        };
-        format!("cannot listen on {host} ({flag}): {error}; {advice}")
-    })
+    listen(host).map_err(|error| refusal(&host.to_string(), flag, &error))
+}
+
+fn listen(host: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(host)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn refusal(host: &str, flag: &str, error: &io::Error) -> String {
+    let advice = match error.kind() {
+        io::ErrorKind::AddrInUse => "another program has it: use another port, or 0 for a free one",
+        io::ErrorKind::PermissionDenied => "ports below 1024 are root's: use a higher one",
+        io::ErrorKind::AddrNotAvailable => "this host has no such address",
+        _ => "use another address or port",
+    };
+    format!("cannot listen on {host} ({flag}): {error}; {advice}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn at(host: SocketAddr, host_port_max: u16) -> Publish {
+        Publish { host, host_port_max, port: 80 }
+    }
+
     #[test]
     fn a_taken_port_is_refused_by_name() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let host = taken.local_addr().unwrap();
-        let refusal = bind(&[Publish { host, port: 80 }]).unwrap_err();
+        let refusal = bind(&[at(host, host.port())]).unwrap_err();
         assert!(refusal.contains(&host.to_string()) && refusal.contains("--publish"), "{refusal}");
-        let free = Publish { host: "127.0.0.1:0".parse().unwrap(), port: 80 };
+        let free = at("127.0.0.1:0".parse().unwrap(), 0);
         assert_eq!(bind(&[free]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn of_several_ports_the_first_free_one_is_taken() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = taken.local_addr().unwrap();
+        let bound = bind(&[at(host, u16::MAX)]).unwrap();
+        assert!(bound[0].local_addr().unwrap().port() > host.port());
     }
 }

@@ -81,11 +81,10 @@ pub(crate) async fn after_failed_start(mut holder: Child, paths: &MeshPaths) {
         drop(holder.kill().await);
     }
     // If somebody else has the lock by now, the rest is theirs to clear.
-    let Ok(lock) = paths.take_lock() else { return };
+    let Ok(_lock) = paths.take_lock().await else { return };
     if let Err(failure) = clear(paths, &mut |_| {}) {
         tracing::warn!(%failure, "not all is cleared");
     }
-    drop((fs::remove_file(paths.lock()), lock));
 }
 
 /// Kills the processes recorded in the run-time folder and its workloads'.

@@ -73,8 +73,8 @@ fn check_publish(args: &RunArgs) -> Result<(), Failure> {
     for publish in &args.publish {
         if !args.port.iter().any(|port| port.number == publish.port) {
             return Err(Failure::usage(format!(
-                "--publish {}:{1} lets the host reach port {1}, which is not declared: add --port {1}",
-                publish.host, publish.port
+                "--publish {publish} lets the host reach port {0}, which is not declared: add --port {0}",
+                publish.port
             )));
         }
     }
