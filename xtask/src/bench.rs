@@ -8,6 +8,7 @@ mod http1;
 mod namespaces;
 mod options;
 mod process;
+mod relay;
 mod statistics;
 mod upstream;
 
@@ -19,8 +20,9 @@ pub(crate) fn run(name: &str, words: &[&str]) -> Result<(), String> {
         "http1" => http1::run(&Options::read(words)?),
         "churn" => churn::run(&Options::read(words)?),
         "edits" => edits::run(&Options::read(words)?),
-        // What `http1` runs in a namespace of its own.
+        // What `http1` runs in namespaces of its own.
         "upstream" => upstream::run(words),
+        "relay" => relay::run(words),
         _ => Err(format!("`{name}` is no bench: choose http1, churn or edits")),
     }
 }

