@@ -180,19 +180,32 @@ impl Control {
         true
     }
 
-    /// Waits until a generation is acknowledged by all connected proxies it concerns.
+    /// Waits until a generation is made, if it is still to come, and acknowledged by all connected
+    /// proxies it concerns.
     pub(crate) async fn wait(
         &self,
         generation: u64,
         timeout_ms: u64,
     ) -> Result<Acknowledgement, Refused> {
-        let newest = self.mesh().generations.newest();
-        if generation > newest {
-            let reason =
-                format!("generation {generation} does not exist yet, the newest is {newest}");
-            return Err(Refused::new(StatusCode::NOT_FOUND, reason));
+        let limit = Duration::from_millis(timeout_ms).min(WAIT_MAX);
+        let deadline = clock::now() + limit;
+        let mut ticks = self.progress.subscribe();
+        loop {
+            let newest = self.mesh().generations.newest();
+            let left = deadline.saturating_duration_since(clock::now());
+            if generation <= newest {
+                return Ok(self.acknowledged(generation, left).await);
+            }
+            if left.is_zero() {
+                let reason = format!(
+                    "generation {generation} does not exist: after {} s the newest is still {newest}",
+                    limit.as_secs_f64()
+                );
+                return Err(Refused::new(StatusCode::NOT_FOUND, reason));
+            }
+            // Either way the newest is looked at again.
+            clock::within(left, ticks.changed()).await;
         }
-        Ok(self.acknowledged(generation, Duration::from_millis(timeout_ms)).await)
     }
 
     /// How far a generation has come, at the latest after `limit`. Proxies that have refused it are

@@ -21,7 +21,6 @@ use tokio::{net::TcpStream, time::Sleep};
 use crate::{
     forward::{Cut, Failure},
     limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_TIME},
-    metrics::Direction,
     outcome::RequestOutcome,
     refusal::{Flag, Refusal},
     worker::{
@@ -128,7 +127,6 @@ impl Client {
     pub(crate) async fn conclude(
         &mut self,
         worker: &Worker,
-        direction: Direction,
         result: Result<After, Failure>,
         sending: Option<&Sending>,
         outcome: RequestOutcome,
@@ -136,7 +134,7 @@ impl Client {
         let after = match result {
             Ok(after) => after,
             Err(Failure::Refused(refused)) => {
-                self.refuse(worker, direction, &refused, sending, &outcome).await
+                self.refuse(worker, &refused, sending, &outcome).await
             }
             Err(Failure::Cut(cut)) => {
                 outcome.flag(Flag::UC);

@@ -116,22 +116,20 @@ async fn serve_request(served: &Served, client: &mut Client, request: Request) -
     let Served { worker, port, .. } = served;
     // 1. From here on it is counted, whatever happens.
     let counted = served.counted(request.view(client).authority());
-    let mut outcome = RequestOutcome::begin(worker, counted, request.begun);
+    let mut outcome = RequestOutcome::begin(worker, Direction::Inbound, counted, request.begun);
     // 2. Made ready to be sent; the client's buffer is free again.
     let prepared = Sending::prepare(worker, client, &request, || port.default_host(), &outcome);
     drop(request);
     let mut sending = match prepared {
         Ok(sending) => sending,
         Err(refusal) => {
-            return client
-                .conclude(worker, Direction::Inbound, Err(refusal.into()), None, outcome)
-                .await;
+            return client.conclude(worker, Err(refusal.into()), None, outcome).await;
         }
     };
     // 3. The application's connection and the exchange.
     let result = carry_out(served, client, &mut sending, &mut outcome).await;
     // 4. One exit: the refusal's reply if it is one, and the record.
-    client.conclude(worker, Direction::Inbound, result, Some(&sending), outcome).await
+    client.conclude(worker, result, Some(&sending), outcome).await
 }
 
 async fn carry_out(
@@ -175,8 +173,9 @@ async fn relay(
 
 /// A request without a readable head: answered, counted, and the end of its connection.
 async fn refuse_head(served: &Served, mut client: Client, refusal: Refusal) {
-    let outcome = RequestOutcome::begin(&served.worker, served.counted(""), clock::now());
+    let outcome =
+        RequestOutcome::begin(&served.worker, Direction::Inbound, served.counted(""), clock::now());
     let result = Err(refusal.into());
-    let after = client.conclude(&served.worker, Direction::Inbound, result, None, outcome).await;
+    let after = client.conclude(&served.worker, result, None, outcome).await;
     client.end(after).await;
 }

@@ -20,6 +20,7 @@ use std::{
 };
 
 use heddle_model::discovery::WorkloadInfo;
+use heddle_runtime::clock;
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 pub(crate) use self::{
@@ -82,7 +83,10 @@ pub struct Metrics {
     mesh: String,
     own: WorkloadInfo,
     registry: Mutex<Registry>,
-    in_flight: Box<[InFlight]>,
+    /// By worker, then by direction.
+    in_flight: Box<[[InFlight; 2]]>,
+    /// Seconds since 1970 at which this process began to serve.
+    started: u64,
     refusals: [[AtomicU64; REFUSAL_CODES.len()]; 2],
     retries: [AtomicU64; 2],
     connections: [AtomicU64; 2],
@@ -104,7 +108,8 @@ impl Metrics {
             mesh: config.mesh.clone(),
             own: edge::own_workload(config),
             registry: Mutex::new(Registry::new(config.workers.max(1))),
-            in_flight: (0..config.workers.max(1)).map(|_| InFlight::default()).collect(),
+            in_flight: (0..config.workers.max(1)).map(|_| Default::default()).collect(),
+            started: clock::unix_now().as_secs(),
             refusals: Default::default(),
             retries: Default::default(),
             connections: Default::default(),
@@ -116,19 +121,25 @@ impl Metrics {
     pub fn render(&self) -> String {
         let mut text = String::with_capacity(64 * 1024);
         // In flight first: a scrape that shows 0 shows every request that was begun before it.
-        let in_flight = self.requests_in_flight();
+        let in_flight = Direction::ALL.map(|direction| self.in_flight(direction));
         self.render_own(&mut text, in_flight);
         let sets = self.lock().sets();
         render::series(&mut text, &sets);
         text
     }
 
-    /// Requests begun and not ended.
+    /// Requests begun and not ended, both directions.
     #[must_use]
     pub fn requests_in_flight(&self) -> u64 {
+        Direction::ALL.map(|direction| self.in_flight(direction)).iter().sum()
+    }
+
+    /// Requests begun and not ended of one direction.
+    fn in_flight(&self, direction: Direction) -> u64 {
+        let workers = || self.in_flight.iter().map(|worker| &worker[direction as usize]);
         // Ended before begun, so that the difference is never negative.
-        let ended: u64 = self.in_flight.iter().map(|worker| worker.ended.get_acquire()).sum();
-        let begun: u64 = self.in_flight.iter().map(|worker| worker.begun.get_acquire()).sum();
+        let ended: u64 = workers().map(|worker| worker.ended.get_acquire()).sum();
+        let begun: u64 = workers().map(|worker| worker.begun.get_acquire()).sum();
         begun.saturating_sub(ended)
     }
 
@@ -165,13 +176,13 @@ impl Metrics {
     }
 
     /// Called on `worker`'s thread only.
-    pub(crate) fn request_begun(&self, worker: usize) {
-        self.in_flight[worker].begun.add(1);
+    pub(crate) fn request_begun(&self, worker: usize, direction: Direction) {
+        self.in_flight[worker][direction as usize].begun.add(1);
     }
 
     /// Called on `worker`'s thread only, after the request was recorded.
-    pub(crate) fn request_ended(&self, worker: usize) {
-        self.in_flight[worker].ended.add_release(1);
+    pub(crate) fn request_ended(&self, worker: usize, direction: Direction) {
+        self.in_flight[worker][direction as usize].ended.add_release(1);
     }
 
     /// The series of an edge for one status and set of flags; `worker`'s shard of it.
@@ -210,23 +221,18 @@ impl Metrics {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn render_own(&self, text: &mut String, in_flight: u64) {
+    fn render_own(&self, text: &mut String, in_flight: [u64; 2]) {
         render::family(text, "istio_build", "gauge", "Version of this proxy.");
         let tag = env!("CARGO_PKG_VERSION");
         let _ = writeln!(text, "istio_build{{component=\"proxy\",tag=\"{tag}\"}} 1");
-        render::family(
-            text,
-            "heddle_requests_in_flight",
-            "gauge",
-            "HTTP requests begun and not yet recorded.",
-        );
-        let _ = writeln!(text, "heddle_requests_in_flight {in_flight}");
-        render::family(text, "heddle_connections_open", "gauge", "Open downstream connections.");
-        for direction in Direction::ALL {
-            let open = self.connections_open(direction);
-            let direction = direction.as_str();
-            let _ = writeln!(text, "heddle_connections_open{{direction=\"{direction}\"}} {open}");
-        }
+        let help = "When this process began, seconds since 1970.";
+        render::family(text, "process_start_time_seconds", "gauge", help);
+        let _ = writeln!(text, "process_start_time_seconds {}", self.started);
+        let help = "HTTP requests begun and not yet recorded.";
+        render::by_direction(text, ("heddle_requests_in_flight", help), in_flight);
+        let open = Direction::ALL.map(|direction| self.connections_open(direction));
+        let help = "Open downstream connections.";
+        render::by_direction(text, ("heddle_connections_open", help), open);
         let help = "Requests and connections refused by the mesh itself, by reason.";
         render::family(text, "heddle_refusals_total", "counter", help);
         for direction in Direction::ALL {

@@ -86,7 +86,8 @@ async fn serve_request(
     request: Request,
 ) -> After {
     // 1. From here on it is counted, whatever happens.
-    let mut outcome = RequestOutcome::begin(worker, destination.unpicked(), request.begun);
+    let mut outcome =
+        RequestOutcome::begin(worker, Direction::Outbound, destination.unpicked(), request.begun);
     // 2. The rules are taken once, from one snapshot, and kept to the request's end.
     let chosen = choose(worker, destination, request.view(client)).await;
     destination.count_by_host(worker, request.view(client), &mut outcome);
@@ -97,15 +98,13 @@ async fn serve_request(
     let mut sending = match prepared {
         Ok(sending) => sending,
         Err(refusal) => {
-            return client
-                .conclude(worker, Direction::Outbound, Err(refusal.into()), None, outcome)
-                .await;
+            return client.conclude(worker, Err(refusal.into()), None, outcome).await;
         }
     };
     // 4. Faults, the endpoint, the connection, the exchange.
     let result = carry_out(worker, destination, client, chosen, &mut sending, &mut outcome).await;
     // 5. One exit: the refusal's reply if it is one, and the record.
-    client.conclude(worker, Direction::Outbound, result, Some(&sending), outcome).await
+    client.conclude(worker, result, Some(&sending), outcome).await
 }
 
 async fn carry_out(
@@ -163,8 +162,8 @@ async fn refuse_head(
     mut client: Client,
     refusal: Refusal,
 ) {
-    let outcome = RequestOutcome::begin(worker, destination.unpicked(), clock::now());
-    let after =
-        client.conclude(worker, Direction::Outbound, Err(refusal.into()), None, outcome).await;
+    let outcome =
+        RequestOutcome::begin(worker, Direction::Outbound, destination.unpicked(), clock::now());
+    let after = client.conclude(worker, Err(refusal.into()), None, outcome).await;
     client.end(after).await;
 }

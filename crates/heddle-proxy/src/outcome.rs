@@ -36,6 +36,7 @@ pub(crate) enum Counted {
 #[derive(Debug)]
 pub(crate) struct RequestOutcome {
     worker: Rc<Worker>,
+    direction: Direction,
     counted: Counted,
     begun: Instant,
     /// When latency ended, if that was not just now: a tunnel's ends with its response head.
@@ -49,10 +50,16 @@ pub(crate) struct RequestOutcome {
 
 impl RequestOutcome {
     /// A request whose first byte came at `begun`.
-    pub(crate) fn begin(worker: &Rc<Worker>, counted: Counted, begun: Instant) -> Self {
-        worker.shared.metrics.request_begun(worker.index);
+    pub(crate) fn begin(
+        worker: &Rc<Worker>,
+        direction: Direction,
+        counted: Counted,
+        begun: Instant,
+    ) -> Self {
+        worker.shared.metrics.request_begun(worker.index, direction);
         Self {
             worker: Rc::clone(worker),
+            direction,
             counted,
             begun,
             ended: Cell::default(),
@@ -102,15 +109,20 @@ impl RequestOutcome {
         now
     }
 
+    /// Which way the request goes.
+    pub(crate) fn direction(&self) -> Direction {
+        self.direction
+    }
+
     /// When the request began.
     pub(crate) fn begun(&self) -> Instant {
         self.begun
     }
 
     /// The mesh answers itself. Gives the row to answer with.
-    pub(crate) fn refuse(&self, direction: Direction, refusal: &Refusal) -> RefusalRow {
+    pub(crate) fn refuse(&self, refusal: &Refusal) -> RefusalRow {
         let row = refusal.row();
-        self.worker.shared.metrics.refused(&row, direction);
+        self.worker.shared.metrics.refused(&row, self.direction);
         self.flag(row.flag);
         self.status.set(row.status);
         row
@@ -129,6 +141,7 @@ impl Drop for RequestOutcome {
         }
         let ended = self.ended.get().unwrap_or_else(clock::now);
         let record = HttpRecord {
+            direction: self.direction,
             status: self.status.get(),
             flags: self.flags.get(),
             duration: ended.saturating_duration_since(self.begun),

@@ -11,10 +11,10 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    demo::{Demo, find_number},
+    demo::{Demo, Held, find_number},
     heddle,
     options::Options,
-    process::pause,
+    process::{pause, wait_for},
 };
 
 /// Seconds of churn unless told otherwise.
@@ -45,7 +45,8 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
     let dir = std::env::temp_dir().join(format!("heddle-bench-churn-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let demo = Demo::start(&binary, "bench-churn", seconds + TAIL_SECONDS, RATE, None)?;
-    let mut churn = Churn { demo: &demo, dir: dir.clone(), record: Record::default() };
+    let held = Held::open(&demo)?;
+    let mut churn = Churn { demo: &demo, held, dir: dir.clone(), record: Record::default() };
     let start = Instant::now();
     for second in 0..seconds {
         let at = start + Duration::from_secs(second);
@@ -90,6 +91,7 @@ fn conclude(record: &Record, report: &Value, success: bool, as_json: bool) -> Re
 
 struct Churn<'a> {
     demo: &'a Demo,
+    held: Held,
     dir: PathBuf,
     record: Record,
 }
@@ -102,6 +104,8 @@ impl Churn<'_> {
         if second == CONTROL_AWAY.end {
             self.note("starting control", self.start_control());
         }
+        let outcome = self.call_on_held_connection();
+        self.note("the connection held open", outcome);
         if CONTROL_AWAY.contains(&second) {
             self.record.while_control_was_away += 1;
             return;
@@ -128,8 +132,17 @@ impl Churn<'_> {
         kill.map_err(|e| e.to_string()).map(drop)
     }
 
+    /// Edits count from when it answers.
     fn start_control(&self) -> Result<(), String> {
-        self.demo.call(&["supervise", "control", "--restart", "true"]).map(drop)
+        self.demo.call(&["supervise", "control", "--restart", "true"])?;
+        wait_for("control plane", Duration::from_secs(10), || {
+            self.demo.call(&["get", "services"]).is_ok()
+        })
+    }
+
+    /// One more request on the connection that is there from the first second to the last.
+    fn call_on_held_connection(&mut self) -> Result<(), String> {
+        self.held.call("/restaurants/1").map(drop)
     }
 
     fn note(&mut self, what: &str, outcome: Result<(), String>) {

@@ -125,6 +125,52 @@ impl Drop for Demo {
     }
 }
 
+/// A kept-alive connection to the published application, for as long as nobody closes it.
+#[derive(Debug)]
+pub(super) struct Held(BufReader<TcpStream>);
+
+impl Held {
+    /// Opens it.
+    pub(super) fn open(demo: &Demo) -> Result<Self, String> {
+        let open = || -> std::io::Result<TcpStream> {
+            let stream = TcpStream::connect(demo.front)?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            Ok(stream)
+        };
+        open().map(|stream| Self(BufReader::new(stream))).map_err(|e| e.to_string())
+    }
+
+    /// One request and its whole answer.
+    ///
+    /// # Errors
+    /// A connection that was closed or reset, or an answer that is no success.
+    pub(super) fn call(&mut self, path: &str) -> Result<Vec<u8>, String> {
+        let broke = |error: std::io::Error| format!("GET {path}: {error}");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: front\r\n\r\n");
+        self.0.get_mut().write_all(request.as_bytes()).map_err(broke)?;
+        let mut head = Vec::new();
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).map_err(broke)? == 0 {
+                return Err(format!("GET {path}: the connection was closed"));
+            }
+            if line.trim().is_empty() {
+                break;
+            }
+            head.push(line.trim().to_ascii_lowercase());
+        }
+        let length = head.iter().find_map(|line| line.strip_prefix("content-length:"));
+        let length = length.and_then(|text| text.trim().parse::<usize>().ok());
+        let success = head.first().is_some_and(|line| line.contains(" 200 "));
+        let (true, Some(length)) = (success, length) else {
+            return Err(format!("GET {path}: {}", head.join(" | ")));
+        };
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).map_err(broke)?;
+        Ok(body)
+    }
+}
+
 /// The first number under this key, wherever it stands.
 pub(super) fn find_number(value: &Value, key: &str) -> Option<u64> {
     let Value::Object(map) = value else { return None };

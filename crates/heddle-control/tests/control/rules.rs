@@ -282,3 +282,16 @@ async fn two_hundred_edits_in_a_row_are_each_in_force_when_told() {
         assert!(proxies.iter().all(|proxy| proxy.held().weights("reviews") == [edit, 1]));
     }
 }
+
+#[tokio::test]
+async fn a_generation_that_is_still_to_come_is_waited_for() {
+    let folder = Folder::new();
+    let (plane, client) = mesh(&folder).await;
+    let _proxy = Follower::start(&plane, &client, &["reviews"]).await;
+    let next = plane.status().await.generation + 1;
+    let path = format!("/v1/wait?generation={next}&timeout_ms=20000");
+    let text = split("reviews", &[("v1", 1)]);
+    let (waited, applied) = tokio::join!(plane.get::<Acknowledgement>(&path), plane.apply(&text));
+    assert_eq!((waited.generation, applied.unwrap().generation), (next, next));
+    assert_eq!(waited.pending.len(), 0);
+}

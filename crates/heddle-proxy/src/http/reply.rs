@@ -7,7 +7,6 @@ use tracing::Level;
 
 use super::{After, Client, RequestId, Sending};
 use crate::{
-    metrics::Direction,
     outcome::RequestOutcome,
     refusal::{RefusalRow, Refused},
     tcp::write_all,
@@ -25,18 +24,17 @@ impl Client {
     pub(crate) async fn refuse(
         &mut self,
         worker: &Worker,
-        direction: Direction,
         refused: &Refused,
         sending: Option<&Sending>,
         outcome: &RequestOutcome,
     ) -> After {
-        let row = outcome.refuse(direction, &refused.refusal);
+        let row = outcome.refuse(&refused.refusal);
         let id = sending.and_then(request_id);
         let id = id.unwrap_or_else(|| RequestId::new(worker).as_str().to_owned());
         let rule = refused.rule.as_ref().map(|rule| rule.0.as_str());
         // A name from a file never ends a header line.
         let rule = rule.filter(|rule| !rule.chars().any(char::is_control)).unwrap_or("-");
-        let hop = format!("{}@{}", direction.as_str(), worker.shared.config.workload);
+        let hop = format!("{}@{}", outcome.direction().as_str(), worker.shared.config.workload);
         log(worker, &row, &hop, rule, &id);
         let after = match sending {
             Some(sending) if sending.is_complete() && sending.persistent => After::Next,

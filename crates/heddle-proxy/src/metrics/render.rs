@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
+    Direction,
     histogram::{BOUNDS_THOUSANDTHS, Histogram, HistogramTotal},
     registry::{LabelSet, Sets},
     series::{HttpSeries, TcpSeries},
@@ -13,6 +14,14 @@ type Pick<S> = fn(&S) -> u64;
 
 pub(super) fn family(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+/// A gauge per direction, in the order of [`Direction::ALL`].
+pub(super) fn by_direction(text: &mut String, (name, help): (&str, &str), values: [u64; 2]) {
+    family(text, name, "gauge", help);
+    for (direction, value) in Direction::ALL.into_iter().zip(values) {
+        let _ = writeln!(text, "{name}{{direction=\"{}\"}} {value}", direction.as_str());
+    }
 }
 
 /// All series with Istio's names.

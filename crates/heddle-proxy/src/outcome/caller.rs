@@ -11,7 +11,7 @@ use heddle_runtime::{clock, task};
 
 use crate::{
     limits::{PEER_WAIT, PEERS_CACHED, RECORDS_WAITING},
-    metrics::{Edge, Reporter, SeriesSet, ServiceLabels},
+    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels},
     refusal::Flags,
     snapshot::AddressOwner,
     worker::Worker,
@@ -20,6 +20,7 @@ use crate::{
 /// What is recorded about a finished request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct HttpRecord {
+    pub(crate) direction: Direction,
     pub(crate) status: u16,
     pub(crate) flags: Flags,
     pub(crate) duration: Duration,
@@ -33,7 +34,7 @@ impl HttpRecord {
         set.http(&worker.shared.metrics, (self.status, self.flags), |series| {
             series.record(self.duration, self.request_bytes, self.response_bytes);
         });
-        worker.shared.metrics.request_ended(worker.index);
+        worker.shared.metrics.request_ended(worker.index, self.direction);
     }
 }
 

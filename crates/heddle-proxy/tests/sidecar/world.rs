@@ -243,7 +243,8 @@ async fn exchange(stream: &mut TcpStream) -> String {
 async fn requests_counted() -> (f64, f64) {
     for _ in 0..1000 {
         let metrics = scrape().await;
-        if !metrics.contains("\nheddle_requests_in_flight 0\n") {
+        let mut gauges = metrics.lines().filter(|l| l.starts_with("heddle_requests_in_flight{"));
+        if !gauges.all(|line| line.ends_with(" 0")) {
             continue;
         }
         let counted = |reporter: &str| {

@@ -77,8 +77,8 @@ pub(super) struct EdgeRow {
     pub(super) destination: String,
     /// `http` or `tcp`.
     pub(super) protocol: String,
-    /// Counted by the callers' sidecars.
-    pub(super) client_requests: u64,
+    /// Counted by the callers' sidecars; null for callers outside the mesh, which have none.
+    pub(super) client_requests: Option<u64>,
     /// Counted by the callees' sidecars.
     pub(super) server_requests: u64,
     /// Counted by the callers; null where a program cannot tell.
@@ -100,9 +100,11 @@ pub(super) struct EdgeRow {
 impl EdgeRow {
     /// Was every call seen by both sidecars, and by both applications where they can tell?
     fn captured(&self) -> bool {
-        let forwarded = self.client_requests.saturating_sub(self.injected_aborts);
-        self.app_sent.is_none_or(|sent| sent == self.client_requests)
-            && forwarded == self.server_requests
+        let captured_at_client = self.client_requests.is_none_or(|requests| {
+            self.app_sent.is_none_or(|sent| sent == requests)
+                && requests.saturating_sub(self.injected_aborts) == self.server_requests
+        });
+        captured_at_client
             && self.app_received.is_none_or(|received| received == self.server_requests)
     }
 }
@@ -129,7 +131,7 @@ pub(super) fn make(
     }
     let edges: Vec<EdgeRow> = keys.iter().map(|key| edge(&tally, key, evidence)).collect();
     // An edge of the plan that nobody used proves nothing, so it does not count as captured.
-    let used = edges.iter().all(|edge| edge.client_requests > 0);
+    let used = edges.iter().all(|edge| edge.client_requests != Some(0));
     Ok(Report {
         mesh: mesh.to_owned(),
         startup_seconds,

@@ -42,7 +42,7 @@ pub(super) fn result(report: &Report) -> String {
                 format!("{} → {}", edge.source, edge.destination),
                 edge.protocol.clone(),
                 told(edge.app_sent),
-                edge.client_requests.to_string(),
+                edge.client_requests.map_or_else(|| "–".to_owned(), |n| n.to_string()),
                 edge.server_requests.to_string(),
                 told(edge.app_received),
                 edge.failed.to_string(),

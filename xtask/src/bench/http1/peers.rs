@@ -88,7 +88,8 @@ impl Proxy {
                     true => ["127.0.0.1:15001".to_owned(), format!("{}:80", FAR_ADDRESSES[0])],
                     false => ["0.0.0.0:15006", "127.0.0.1:80"].map(str::to_owned),
                 };
-                [[shown(path), "bench".to_owned()].as_slice(), &["relay".to_owned()], &ends].concat()
+                [[shown(path), "bench".to_owned()].as_slice(), &["relay".to_owned()], &ends]
+                    .concat()
             }
             Self::Heddle => return Err("Heddle is started with its control plane".to_owned()),
         };

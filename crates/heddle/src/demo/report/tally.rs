@@ -9,17 +9,26 @@ use heddle_observe::{
 
 use super::{EdgeRow, Latency, ServiceRow};
 
-/// Requests, failures, faults and bytes of one edge.
+/// The source of calls from outside the mesh, as the callee's sidecar names it.
+const OUTSIDE: &str = "unknown";
+
+/// What the sidecars on one side of an edge saw.
 #[derive(Debug, Default)]
-struct Edge {
-    tcp: bool,
-    client: u64,
-    server: u64,
+struct Side {
+    count: u64,
     failed: u64,
     aborts: u64,
     delays: u64,
     sent_bytes: u64,
     received_bytes: u64,
+}
+
+/// Requests, failures, faults and bytes of one edge.
+#[derive(Debug, Default)]
+struct Edge {
+    tcp: bool,
+    client: Side,
+    server: Side,
 }
 
 /// One version of a service.
@@ -56,30 +65,26 @@ impl Tally {
         let client = sample.label("reporter") == "source";
         let count = whole(sample.value);
         let edge = self.edges.entry((source, destination)).or_default();
+        let side = if client { &mut edge.client } else { &mut edge.server };
         match sample.name {
-            "istio_requests_total" | "istio_tcp_connections_opened_total" if !client => {
-                edge.server += count;
-            }
             "istio_requests_total" => {
-                edge.client += count;
                 let flag = |wanted| sample.label("response_flags").split(',').any(|f| f == wanted);
-                edge.aborts += if flag("FI") { count } else { 0 };
-                edge.delays += if flag("DI") { count } else { 0 };
-                edge.failed += if is_failure(sample) { count } else { 0 };
+                side.count += count;
+                side.aborts += if flag("FI") { count } else { 0 };
+                side.delays += if flag("DI") { count } else { 0 };
+                side.failed += if is_failure(sample) { count } else { 0 };
             }
             "istio_tcp_connections_opened_total" => {
                 edge.tcp = true;
-                edge.client += count;
+                side.count += count;
             }
-            "istio_tcp_connections_closed_total" if client && is_broken(sample) => {
-                edge.failed += count
-            }
+            "istio_tcp_connections_closed_total" if is_broken(sample) => side.failed += count,
             // Istio names bytes from the server's point of view: received is what the caller sent.
-            "istio_request_bytes_sum" | "istio_tcp_received_bytes_total" if client => {
-                edge.sent_bytes += count;
+            "istio_request_bytes_sum" | "istio_tcp_received_bytes_total" => {
+                side.sent_bytes += count
             }
-            "istio_response_bytes_sum" | "istio_tcp_sent_bytes_total" if client => {
-                edge.received_bytes += count;
+            "istio_response_bytes_sum" | "istio_tcp_sent_bytes_total" => {
+                side.received_bytes += count;
             }
             _ => {}
         }
@@ -111,7 +116,7 @@ impl Tally {
 
     /// Caller and callee of every edge seen, in order.
     pub(super) fn edges(&self) -> Vec<(String, String)> {
-        let used = self.edges.iter().filter(|(_, edge)| edge.client + edge.server > 0);
+        let used = self.edges.iter().filter(|(_, edge)| edge.client.count + edge.server.count > 0);
         used.map(|(key, _)| key.clone()).collect()
     }
 
@@ -120,19 +125,22 @@ impl Tally {
         let none = Edge::default();
         let key = (source.to_owned(), destination.to_owned());
         let edge = self.edges.get(&key).unwrap_or(&none);
+        // Who calls from outside has no sidecar: the callee's saw it alone.
+        let outside = source == OUTSIDE;
+        let seen = if outside { &edge.server } else { &edge.client };
         EdgeRow {
             source: key.0,
             destination: key.1,
             protocol: if edge.tcp { "tcp" } else { "http" }.to_owned(),
-            client_requests: edge.client,
-            server_requests: edge.server,
+            client_requests: (!outside).then_some(edge.client.count),
+            server_requests: edge.server.count,
             app_sent: None,
             app_received: None,
-            failed: edge.failed,
-            injected_aborts: edge.aborts,
-            injected_delays: edge.delays,
-            sent_bytes: edge.sent_bytes,
-            received_bytes: edge.received_bytes,
+            failed: seen.failed,
+            injected_aborts: seen.aborts,
+            injected_delays: seen.delays,
+            sent_bytes: seen.sent_bytes,
+            received_bytes: seen.received_bytes,
         }
     }
 

@@ -49,7 +49,7 @@ fn an_injected_abort_is_no_failure_and_is_not_expected_at_the_server() {
     all.push(evidence("none", request("source", ("reviews", "ratings"), "500", "FI", 5), None));
     let report = make("demo", 1.0, &all).unwrap();
     let edge = report.edges.iter().find(|edge| edge.destination == "ratings").unwrap();
-    assert_eq!((edge.client_requests, edge.injected_aborts, edge.failed), (15, 5, 0));
+    assert_eq!((edge.client_requests, edge.injected_aborts, edge.failed), (Some(15), 5, 0));
     assert!(report.captured_both_sides);
 }
 
@@ -75,4 +75,18 @@ fn a_missing_answer_is_a_failure() {
     ));
     let report = make("demo", 1.0, &all).unwrap();
     assert_eq!(report.failed, 1);
+}
+
+#[test]
+fn a_call_from_outside_the_mesh_is_seen_by_the_callee_alone() {
+    let mut all = complete();
+    let edge = ("unknown", "frontend");
+    let told = Told { received: [("unknown".to_owned(), 3)].into(), ..Told::default() };
+    let text =
+        request("destination", edge, "200", "-", 2) + &request("destination", edge, "503", "UF", 1);
+    all.push(evidence("none", text, Some(told)));
+    let report = make("demo", 1.0, &all).unwrap();
+    assert!(report.captured_both_sides);
+    let edge = report.edges.iter().find(|edge| edge.source == "unknown").unwrap();
+    assert_eq!((edge.client_requests, edge.server_requests, edge.failed), (None, 3, 1));
 }
