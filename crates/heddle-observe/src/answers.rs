@@ -134,12 +134,15 @@ impl View {
     /// Since when at least [`limits::FAILING_SHARE`] of the calls to a service have failed on either
     /// side, from the ten-second slots of the last hours. A calm mesh costs a look at the last minute.
     fn failing_since(&self, end: Option<u64>) -> BTreeMap<ServiceName, f64> {
+        // Trouble of now is told on a page that reaches into the future too.
+        let end = end.zip(self.store.newest()).map(|(end, newest)| end.min(newest));
         let recent = self.store.period(limits::FAILING_PAUSE, end, FAILING_STEP, false);
         let recent = self.failing_steps(&recent, |_| true);
         if recent.is_empty() {
             return BTreeMap::new();
         }
-        let reach = limits::TEN_SECOND_SLOTS as u64 * FAILING_STEP;
+        // One slot less than are kept: the oldest one may begin within the time asked for.
+        let reach = (limits::TEN_SECOND_SLOTS as u64 - 1) * FAILING_STEP;
         let period = self.store.period(reach, end, FAILING_STEP, false);
         let failing = self.failing_steps(&period, |service| recent.contains_key(service));
         let pause = limits::FAILING_PAUSE / period.step;

@@ -1,9 +1,9 @@
 //! One sidecar's counters: from the values of two scrapes to what happened in between.
 //!
 //! A scrape is staged line by line and takes effect only when it was read to its end. Three cases
-//! need care: a *restart* (any counter fell, or the start time changed) makes every value of that
-//! scrape an increase from 0; a *new series* of a known sidecar began at 0; the *first scrape* of a
-//! sidecar that ran before we did only sets the baseline.
+//! need care: a *restart* (any counter fell, or the start time changed) sets every series back to 0,
+//! also those that are not in that scrape; a *new series* of a known sidecar began at 0; the *first
+//! scrape* of a sidecar that ran before we watched it only sets the baseline.
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::RandomState},
@@ -25,8 +25,9 @@ pub(crate) struct Ledger {
     /// the life of the universe, and the text, about 800 bytes each, need not be kept.
     series: HashMap<(u64, u64), Series>,
     hashers: [RandomState; 2],
-    /// Values before this ledger began are not ours to count.
-    baseline: bool,
+    past: Past,
+    /// No scrape has been read to its end yet.
+    first: bool,
     overflow: Overflow,
     staged: Vec<((u64, u64), f64)>,
 }
@@ -42,8 +43,16 @@ enum Overflow {
 #[derive(Debug)]
 struct Series {
     last: f64,
-    known: bool,
     meaning: Meaning,
+}
+
+/// What a sidecar may have counted before its ledger began; none of that is ours to book.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Past {
+    /// It is known to have been running before it was first seen here.
+    pub(crate) ran_before: bool,
+    /// Unix time, seconds: a sidecar that says it began earlier has a past as well.
+    pub(crate) watched_from: u64,
 }
 
 /// What happened between two scrapes at one place.
@@ -54,13 +63,14 @@ pub(crate) struct Increase {
 }
 
 impl Ledger {
-    /// A ledger for a sidecar. `ran_before`: it had been running before it was first seen here.
-    pub(crate) fn new(owner: Owner, ran_before: bool) -> Self {
+    /// A ledger for a sidecar with this past.
+    pub(crate) fn new(owner: Owner, past: Past) -> Self {
         Self {
             owner,
             series: HashMap::new(),
             hashers: [RandomState::new(), RandomState::new()],
-            baseline: ran_before,
+            past,
+            first: true,
             overflow: Overflow::None,
             staged: Vec::new(),
         }
@@ -104,7 +114,7 @@ impl Ledger {
             }
             let Some(sample) = exposition::parse_line(line)? else { return Ok(()) };
             let meaning = measure::meaning(&sample, &self.owner, cells, answers);
-            self.series.insert(key, Series { last: 0.0, known: false, meaning });
+            self.series.insert(key, Series { last: 0.0, meaning });
         }
         self.staged.push((key, value));
         Ok(())
@@ -112,20 +122,18 @@ impl Ledger {
 
     /// Ends a scrape that was read completely: what happened since the last one, per place.
     pub(crate) fn commit(&mut self) -> Vec<(Rc<Cell>, Increase)> {
-        let restarted = self.restarted();
+        if self.restarted() {
+            self.begin_at_zero();
+        }
+        let baseline = std::mem::take(&mut self.first) && self.has_past();
         let mut places = Places::default();
         for (key, value) in std::mem::take(&mut self.staged) {
             let Some(series) = self.series.get_mut(&key) else { continue };
             if !value.is_finite() || value < 0.0 {
                 continue;
             }
-            let before = if restarted { 0.0 } else { series.last };
-            let mut delta = (value - before).max(0.0);
-            if self.baseline && !series.known {
-                delta = 0.0;
-            }
+            let delta = if baseline { 0.0 } else { (value - series.last).max(0.0) };
             series.last = value;
-            series.known = true;
             match &series.meaning {
                 Meaning::Counter(cell, dimension) => {
                     places.of(cell).add(*dimension, delta);
@@ -137,7 +145,6 @@ impl Ledger {
                 Meaning::None | Meaning::Started => {}
             }
         }
-        self.baseline = false;
         places.finish()
     }
 
@@ -154,10 +161,27 @@ impl Ledger {
         self.staged.iter().any(|(key, value)| {
             self.series.get(key).is_some_and(|series| match series.meaning {
                 Meaning::Counter(..) | Meaning::Bucket(..) => *value < series.last,
-                Meaning::Started => series.known && *value != series.last,
+                Meaning::Started => series.last > 0.0 && *value != series.last,
                 Meaning::None | Meaning::Gauge(..) => false,
             })
         })
+    }
+
+    /// A series that is not in the first scrape after a restart begins at 0 as well: with its old
+    /// value it would look like one more restart when it is used again.
+    fn begin_at_zero(&mut self) {
+        // The order in which they are set back is of no consequence.
+        self.series.values_mut().for_each(|series| series.last = 0.0);
+    }
+
+    /// Was the sidecar of the staged scrape at work before we watched it?
+    fn has_past(&self) -> bool {
+        let began_earlier = |(key, value): &((u64, u64), f64)| {
+            let series = self.series.get(key);
+            series.is_some_and(|series| matches!(series.meaning, Meaning::Started))
+                && *value < self.past.watched_from as f64
+        };
+        self.past.ran_before || self.staged.iter().any(began_earlier)
     }
 }
 

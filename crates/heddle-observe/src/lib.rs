@@ -1,10 +1,10 @@
-//! Scrapes every sidecar, keeps its counters for two days, answers questions about them, and serves
-//! the dashboard.
+//! Scrapes every sidecar, keeps its counters for up to 90 days, answers questions about them, and
+//! serves the dashboard.
 //!
 //! It asks the control plane who is there, scrapes `:15090/stats/prometheus` of each, turns counters
-//! into increases, and adds those up in time slots of 1 s, 10 s and 1 min ([`limits`] says how many
-//! are kept). Nothing here is on the data path: if this process stops, calls go on, and after a
-//! restart the picture begins anew.
+//! into increases, and adds those up in time slots of 1 s, 10 s, 1 min and 10 min ([`limits`] says
+//! how many are kept). All of that is in memory. Nothing here is on the data path: if this process
+//! stops, calls go on, and after a restart the picture begins anew.
 //!
 //! The way of a number, by file: `rounds` (when) → `scrape` (bytes) → [`exposition`] (samples) →
 //! `measure` (what it means) → `ledger` (increase) → `store` (slots) → `rates` (per second) →

@@ -8,10 +8,12 @@ pub const LIVE_SLOTS: usize = 900;
 pub const TEN_SECOND_SLOTS: usize = 2_160;
 /// Slots of one minute: 48 hours.
 pub const MINUTE_SLOTS: usize = 2_880;
+/// Slots of ten minutes: 90 days.
+pub const TEN_MINUTE_SLOTS: usize = 12_960;
 /// Seconds a reader may ask for at once: all that is kept.
-pub const WINDOW_MAX: u64 = 48 * 3_600;
+pub const WINDOW_MAX: u64 = 90 * 86_400;
 /// Bytes all slots may take together; beyond it the oldest slots go first, from the tier that holds
-/// most. A mesh of 60 measured edges takes about a third of it in two days.
+/// most. A mesh of 60 measured edges takes about a third of it in two days and reaches it in 80.
 pub const STORE_BYTES_MAX: usize = 96 << 20;
 /// Different measurements (reporter, source, destination, version, workload, protocol) kept; further
 /// ones are folded into one per destination.
@@ -36,6 +38,16 @@ pub const SCRAPES_AT_ONCE: usize = 16;
 /// A sidecar is given this many times the length of its last scrape to rest, so that a huge one is
 /// scraped less often instead of all the time.
 pub const SCRAPE_REST: u32 = 4;
+/// Seconds over which the increase of a sidecar is spread that could not be scraped for a while: the
+/// slots of the five-minute page. What it counted earlier is left out of all slots, so that catching
+/// up never costs more than this many slots per counter.
+pub const CATCH_UP_MAX: f64 = 300.0;
+/// The counters of a sidecar that the control plane no longer lists are kept this long: one that
+/// restarts lists its members bit by bit.
+pub const LEDGER_KEPT: Duration = Duration::from_secs(60);
+/// A sidecar is found within this time of its start. One that began earlier has a past that nobody
+/// saw, which is not to be booked as if it had happened now.
+pub const FOUND_WITHIN: Duration = Duration::from_secs(60);
 /// Sidecars followed.
 pub const SIDECARS_MAX: usize = 1_000;
 /// One question to the control plane.

@@ -76,6 +76,11 @@ pub(crate) const LATENCY_SUM: Dimension = 39;
 /// Kinds of answers ([`Answers`]) take the dimensions from here.
 pub(crate) const ANSWER: Dimension = 64;
 
+/// Is it a gauge, whose values are averaged over rounds and not divided by time?
+pub(crate) fn is_gauge(dimension: Dimension) -> bool {
+    matches!(dimension, REQUESTS_IN_FLIGHT | CONNECTIONS_OPEN)
+}
+
 /// A status code with its response flags.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Answer {
@@ -235,7 +240,7 @@ pub(crate) fn meaning(
         |cells: &mut Cells, dimension| Meaning::Counter(cells.intern(cell.clone()), dimension);
     match sample.name {
         "istio_requests_total" => {
-            let code = sample.label("response_code").parse().unwrap_or(0);
+            let code = status_code(sample.label("response_code"));
             counter(cells, answers.number(code, if flags.is_empty() { "-" } else { flags }))
         }
         // An abort made here says nothing about how long the callee takes.
@@ -259,8 +264,9 @@ pub(crate) fn meaning(
 }
 
 fn gauge(sample: &Sample<'_>, owner: &Owner, cells: &mut Cells, dimension: Dimension) -> Meaning {
-    // What a workload has called itself is its callees' saturation, not its own.
-    if sample.label("direction") == "outbound" {
+    // What a workload has called itself is its callees' saturation; without a direction it could be
+    // either.
+    if sample.label("direction") != "inbound" {
         return Meaning::None;
     }
     let cell = Cell {
@@ -296,6 +302,14 @@ fn traffic_cell(sample: &Sample<'_>, owner: &Owner) -> Option<Cell> {
     let destination = destination_service(sample, reporter, owner);
     let version = version.to_owned();
     Some(Cell { reporter, source, destination, version, workload, protocol })
+}
+
+/// A status code, or the class `5xx` that an overflow series keeps of it as its first code; 0 for what
+/// is neither, as for no answer.
+fn status_code(text: &str) -> u16 {
+    let class = text.strip_suffix("xx").and_then(|class| class.parse::<u16>().ok());
+    let class = class.filter(|class| *class <= 9).map(|class| class * 100);
+    class.or_else(|| text.parse().ok()).unwrap_or(0)
 }
 
 /// The calling service as the server's sidecar names it.

@@ -49,7 +49,8 @@ pub(crate) struct Member {
     pub(crate) address: Ipv4Addr,
     /// Still listed by the control plane.
     pub(crate) present: bool,
-    /// It was there when we first asked, so its counters have a past we have not seen.
+    /// It was there when we first asked, or has been away since: its counters have a past we have not
+    /// seen.
     pub(crate) ran_before: bool,
     /// Did the last scrape succeed?
     pub(crate) scraped: bool,
@@ -66,6 +67,7 @@ impl Roster {
         for (id, member) in &mut self.members {
             member.present = listed.contains(id);
             member.scraped &= member.present;
+            member.ran_before |= !member.present;
         }
         for view in workloads.into_iter().take(limits::SIDECARS_MAX) {
             let workload = view.workload;
@@ -135,4 +137,41 @@ fn kind(protocols: impl Iterator<Item = Protocol>) -> ServiceKind {
         }
     }
     kind
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+
+    use heddle_model::{Workload, WorkloadId};
+
+    use super::*;
+
+    fn listed(id: &str) -> WorkloadView {
+        let workload = Workload {
+            id: WorkloadId(id.to_owned()),
+            name: "api-v1".to_owned(),
+            namespace: "default".to_owned(),
+            service: ServiceName::new("api", "default").unwrap(),
+            version: "v1".to_owned(),
+            labels: BTreeMap::new(),
+            ipv4: Ipv4Addr::LOCALHOST,
+            ipv6: Ipv6Addr::LOCALHOST,
+            ports: BTreeMap::new(),
+        };
+        WorkloadView { workload, connected: true, generation: 1 }
+    }
+
+    #[test]
+    fn a_member_missing_from_one_answer_has_run_before_when_it_returns() {
+        let mut roster = Roster::default();
+        roster.update(vec![listed("old")], Vec::new());
+        roster.update(vec![listed("old"), listed("api-v1-1")], Vec::new());
+        assert!(!roster.members["api-v1-1"].ran_before, "it joined while we watched");
+        roster.update(Vec::new(), Vec::new());
+        assert!(!roster.members["api-v1-1"].present);
+        roster.update(vec![listed("api-v1-1")], Vec::new());
+        let member = &roster.members["api-v1-1"];
+        assert!(member.present && member.ran_before);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 use crate::{
     answers::View,
     config::ObserveConfig,
-    ledger::Ledger,
+    ledger::{Ledger, Past},
     limits,
     roster::{Member, Roster},
     scrape::{self, ScrapeError},
@@ -76,6 +76,8 @@ fn until_next(wall: Duration, interval: Duration) -> Duration {
 struct Rounds {
     view: Rc<RefCell<View>>,
     interval: Duration,
+    /// Unix time, seconds, of the first round at the earliest.
+    began: u64,
     permits: Rc<Semaphore>,
     /// By workload id; absent while a scrape of it is under way.
     sidecars: BTreeMap<String, Sidecar>,
@@ -88,14 +90,18 @@ struct Rounds {
 /// One sidecar between two scrapes.
 struct Sidecar {
     ledger: Ledger,
+    /// The store's measured seconds up to which it has been counted.
+    counted: f64,
     /// Not to be scraped before.
     due: Instant,
+    /// When the control plane listed it last.
+    listed: Instant,
 }
 
 /// A scrape that has ended.
 struct Scraped {
     id: String,
-    ledger: Ledger,
+    sidecar: Sidecar,
     took: Duration,
     outcome: Result<(), ScrapeError>,
 }
@@ -105,6 +111,7 @@ impl Rounds {
         Self {
             view,
             interval,
+            began: clock::unix_now().as_secs(),
             permits: Rc::new(Semaphore::new(limits::SCRAPES_AT_ONCE)),
             sidecars: BTreeMap::new(),
             under_way: JoinSet::new(),
@@ -116,7 +123,7 @@ impl Rounds {
     /// One round at Unix second `at`: start what is due, wait for most of an interval, store what came.
     async fn round(&mut self, at: u64) {
         let now = clock::now();
-        self.start(now);
+        self.start(now, at);
         let deadline = now + self.interval * 3 / 4;
         let mut done = Vec::new();
         while !self.under_way.is_empty() {
@@ -140,28 +147,49 @@ impl Rounds {
     }
 
     /// Starts the scrapes that are due and forgets sidecars that have left.
-    fn start(&mut self, now: Instant) {
+    fn start(&mut self, now: Instant, at: u64) {
         let members: Vec<Member> = self.view.borrow().roster.present().cloned().collect();
-        self.sidecars.retain(|id, _| members.iter().any(|member| member.owner.id == *id));
+        self.forget_departed(&members, now);
         for member in members {
             let id = member.owner.id.clone();
             if self.away.values().any(|away| *away == id) {
                 continue;
             }
-            let sidecar = self.sidecars.remove(&id).unwrap_or_else(|| Sidecar {
-                ledger: Ledger::new(member.owner.clone(), member.ran_before),
-                due: now,
-            });
+            let known = self.sidecars.remove(&id);
+            let sidecar = known.unwrap_or_else(|| self.found(&member, now, at));
             if sidecar.due > now {
                 self.sidecars.insert(id, sidecar);
                 continue;
             }
             let address = SocketAddr::from((member.address, scrape::PORT));
             let (view, permits) = (Rc::clone(&self.view), Rc::clone(&self.permits));
-            let task =
-                self.under_way.spawn_local(one(id.clone(), address, sidecar.ledger, view, permits));
+            let task = self.under_way.spawn_local(one(id.clone(), address, sidecar, view, permits));
             self.away.insert(task.id(), id);
         }
+    }
+
+    /// A sidecar that is scraped for the first time, or anew after its ledger was lost.
+    fn found(&self, member: &Member, now: Instant, at: u64) -> Sidecar {
+        let watched_from = at.saturating_sub(limits::FOUND_WITHIN.as_secs()).max(self.began);
+        let past = Past { ran_before: member.ran_before, watched_from };
+        Sidecar {
+            ledger: Ledger::new(member.owner.clone(), past),
+            counted: self.view.borrow().store.elapsed(),
+            due: now,
+            listed: now,
+        }
+    }
+
+    /// Drops the counters of sidecars that have not been listed for a while.
+    fn forget_departed(&mut self, members: &[Member], now: Instant) {
+        let listed: BTreeSet<&str> =
+            members.iter().map(|member| member.owner.id.as_str()).collect();
+        self.sidecars.retain(|id, sidecar| {
+            if listed.contains(id.as_str()) {
+                sidecar.listed = now;
+            }
+            now.saturating_duration_since(sidecar.listed) < limits::LEDGER_KEPT
+        });
     }
 
     /// A scrape panicked and took its ledger with it: what the sidecar counted so far is a past again.
@@ -180,51 +208,125 @@ impl Rounds {
 async fn one(
     id: String,
     address: SocketAddr,
-    mut ledger: Ledger,
+    mut sidecar: Sidecar,
     view: Rc<RefCell<View>>,
     permits: Rc<Semaphore>,
 ) -> Scraped {
     let _permit = permits.acquire().await;
     let began = clock::now();
+    let ledger = &mut sidecar.ledger;
     ledger.begin();
     let outcome = scrape::read_lines(address, |line| {
         let store = &mut view.borrow_mut().store;
         ledger.line(line, &mut store.cells, &mut store.answers)
     })
     .await;
-    Scraped { id, ledger, took: clock::now() - began, outcome }
+    Scraped { id, sidecar, took: clock::now() - began, outcome }
 }
 
 /// Stores what a scrape brought; gives the sidecar back for the next one.
-fn store(view: &mut View, mut scraped: Scraped) -> (String, Sidecar) {
-    let succeeded = scraped.outcome.is_ok();
+fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
+    let Scraped { id, mut sidecar, took, outcome } = scraped;
+    let succeeded = outcome.is_ok();
     if succeeded {
-        for (cell, increase) in scraped.ledger.commit() {
-            view.store.add(&cell, &increase);
+        let spread = view.store.spread(sidecar.counted);
+        for (cell, increase) in sidecar.ledger.commit() {
+            view.store.add(&cell, &increase, &spread);
         }
+        sidecar.counted = view.store.elapsed();
     }
-    if let Some(member) = view.roster.members.get_mut(&scraped.id) {
-        if let Err(error) = &scraped.outcome
+    if let Some(member) = view.roster.members.get_mut(&id) {
+        if let Err(error) = &outcome
             && member.scraped
         {
-            tracing::warn!(workload = %scraped.id, %error, "cannot scrape the sidecar; its numbers pause");
+            tracing::warn!(workload = %id, %error, "cannot scrape the sidecar; its numbers pause");
         }
         member.scraped = succeeded;
-        if scraped.ledger.take_overflow() {
+        if sidecar.ledger.take_overflow() {
             tracing::warn!(
-                workload = %scraped.id,
+                workload = %id,
                 limit = limits::SERIES_PER_SIDECAR_MAX,
                 "the sidecar has more counters than are followed; the rest is ignored"
             );
         }
     }
-    let rest = if succeeded { scraped.took * limits::SCRAPE_REST } else { Duration::ZERO };
-    (scraped.id, Sidecar { ledger: scraped.ledger, due: clock::now() + rest })
+    let rest = if succeeded { took * limits::SCRAPE_REST } else { Duration::ZERO };
+    sidecar.due = clock::now() + rest;
+    (id, sidecar)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use heddle_model::ServiceName;
+
     use super::*;
+    use crate::measure::Owner;
+
+    fn member() -> Member {
+        let owner = Owner {
+            id: "api-v1-1".to_owned(),
+            service: ServiceName::new("api", "default").unwrap(),
+            version: "v1".to_owned(),
+        };
+        Member {
+            owner,
+            name: "api-v1".to_owned(),
+            address: Ipv4Addr::LOCALHOST,
+            present: true,
+            ran_before: false,
+            scraped: true,
+        }
+    }
+
+    /// A scrape that found this many calls answered.
+    fn scraped(view: &mut View, mut sidecar: Sidecar, calls: u64) -> Scraped {
+        let line =
+            format!("istio_requests_total{{reporter=\"source\",response_code=\"200\"}} {calls}");
+        let store = &mut view.store;
+        sidecar.ledger.begin();
+        sidecar.ledger.line(line.as_bytes(), &mut store.cells, &mut store.answers).unwrap();
+        Scraped { id: "api-v1-1".to_owned(), sidecar, took: Duration::ZERO, outcome: Ok(()) }
+    }
+
+    #[test]
+    fn a_sidecar_that_missed_scrapes_catches_up_without_a_burst() {
+        const START: u64 = 1_700_000_000;
+        let view = Rc::new(RefCell::new(View::default()));
+        let rounds = Rounds::new(Rc::clone(&view), Duration::from_secs(1));
+        let mut sidecar = Some(rounds.found(&member(), clock::now(), START));
+        let view = &mut *view.borrow_mut();
+        for second in 0..=20 {
+            view.store.begin_round(START + second, 1.0);
+            // Seconds 6 to 15 bring no scrape.
+            if (6..=15).contains(&second) {
+                continue;
+            }
+            let scraped = scraped(view, sidecar.take().unwrap(), 7 * (second + 1));
+            sidecar = Some(store(view, scraped).1);
+        }
+        let period = view.store.period(21, None, 1, false);
+        let mut calls = vec![0.0; period.steps()];
+        view.store.each(&period, |step, _, counts| calls[step] += counts[0].1);
+        assert!(calls.iter().all(|count| (count - 7.0_f32).abs() < 1e-3), "{calls:?}");
+    }
+
+    #[test]
+    fn a_sidecar_missing_from_the_list_for_a_moment_keeps_its_counters() {
+        let view = Rc::new(RefCell::new(View::default()));
+        let mut rounds = Rounds::new(view, Duration::from_secs(1));
+        let now = clock::now();
+        let sidecar = rounds.found(&member(), now, 1_700_000_000);
+        rounds.sidecars.insert("api-v1-1".to_owned(), sidecar);
+        rounds.forget_departed(&[], now + limits::LEDGER_KEPT / 2);
+        assert_eq!(rounds.sidecars.len(), 1);
+        rounds.forget_departed(&[member()], now + limits::LEDGER_KEPT);
+        rounds.forget_departed(&[], now + limits::LEDGER_KEPT * 3 / 2);
+        assert_eq!(rounds.sidecars.len(), 1, "it was listed in between");
+        rounds.forget_departed(&[], now + limits::LEDGER_KEPT * 2);
+        assert!(rounds.sidecars.is_empty());
+    }
 
     #[test]
     fn rounds_fall_into_the_middle_of_a_slot() {

@@ -1,26 +1,37 @@
-//! The memory of the dashboard: increases added up in time slots of three lengths, all in memory,
+//! The memory of the dashboard: increases added up in time slots of four lengths, all in memory,
 //! all bounded.
 //!
-//! Every increase goes into the open slot of each [`Tier`] at once, so a coarse slot is complete
-//! without a roll-up job. A slot holds only what happened: a place ([`Cell`]) without traffic costs
-//! nothing. A reader asks for a period and a step and gets every stored number with the index of the
-//! step it falls in ([`Store::each`]).
+//! Every increase goes into each [`Tier`] at once, so a coarse slot is complete without a roll-up
+//! job: into the open slot, or spread over the latest ones where scrapes were missed ([`spread`]). A
+//! slot holds only what happened: a place ([`Cell`]) without traffic costs nothing. A reader asks
+//! for a period and a step and gets every stored number with the index of the step it falls in
+//! ([`Store::each`]).
 
 use std::{collections::VecDeque, rc::Rc};
 
 use crate::{
     ledger::Increase,
     limits,
-    measure::{Answers, Cell, Cells, Dimension},
+    measure::{self, Answers, Cell, Cells, Dimension},
 };
+
+mod spread;
+
+use spread::{Rounds, Share};
+
+/// Slot lengths.
+const TIERS: usize = 4;
+/// Over which slots of the store an increase is divided.
+pub(crate) type Spread = spread::Spread<TIERS>;
 
 /// Everything measured.
 #[derive(Debug)]
 pub(crate) struct Store {
-    tiers: [Tier; 3],
+    tiers: [Tier; TIERS],
     pub(crate) cells: Cells,
     pub(crate) answers: Answers,
     newest: Option<u64>,
+    rounds: Rounds,
     bytes_max: usize,
 }
 
@@ -35,6 +46,8 @@ struct Tier {
     slots: VecDeque<Slot>,
     /// Bytes of the sealed slots.
     bytes: usize,
+    /// Has an old slot been dropped? Until then the tier holds all there is.
+    cut: bool,
 }
 
 /// What was counted at one place, by ascending dimension.
@@ -101,16 +114,18 @@ impl Default for Store {
 impl Store {
     /// An empty store with a cap on the bytes of its slots.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let tier = |step, keep| Tier { step, keep, slots: VecDeque::new(), bytes: 0 };
+        let tier = |step, keep| Tier { step, keep, slots: VecDeque::new(), bytes: 0, cut: false };
         Self {
             tiers: [
                 tier(1, limits::LIVE_SLOTS),
                 tier(10, limits::TEN_SECOND_SLOTS),
                 tier(60, limits::MINUTE_SLOTS),
+                tier(600, limits::TEN_MINUTE_SLOTS),
             ],
             cells: Cells::default(),
             answers: Answers::default(),
             newest: None,
+            rounds: Rounds::default(),
             bytes_max,
         }
     }
@@ -120,11 +135,16 @@ impl Store {
         self.newest
     }
 
-    /// Begins a scrape round at Unix second `at` that covers the last `seconds`. A clock that was set
-    /// back goes on in the newest slot until it has caught up.
+    /// Seconds measured so far: the time by which a sidecar remembers its last scrape.
+    pub(crate) fn elapsed(&self) -> f64 {
+        self.rounds.elapsed()
+    }
+
+    /// Begins a scrape round at Unix second `at` that covers the last `seconds`. What is newer was
+    /// stored under a clock that has been set back since; it is dropped, so that time goes on.
     pub(crate) fn begin_round(&mut self, at: u64, seconds: f64) {
-        let at = self.newest.map_or(at, |newest| newest.max(at));
         self.newest = Some(at);
+        self.rounds.begin(at, seconds);
         let mut moved = false;
         for tier in &mut self.tiers {
             moved |= tier.open(at, seconds);
@@ -134,34 +154,49 @@ impl Store {
         }
     }
 
-    /// Adds what happened at a place to the round begun last.
-    pub(crate) fn add(&mut self, cell: &Rc<Cell>, increase: &Increase) {
-        for tier in &mut self.tiers {
-            if let Some(slot) = tier.slots.back_mut() {
-                slot.add(cell, increase);
+    /// The slots for what was counted since `since` (an earlier [`Store::elapsed`]).
+    pub(crate) fn spread(&self, since: f64) -> Spread {
+        self.rounds.spread(since, self.tiers.each_ref().map(|tier| tier.step))
+    }
+
+    /// Adds what happened at a place.
+    pub(crate) fn add(&mut self, cell: &Rc<Cell>, increase: &Increase, spread: &Spread) {
+        for (tier, shares) in self.tiers.iter_mut().zip(spread.tiers()) {
+            for share in shares {
+                tier.add(cell, increase, *share);
             }
         }
     }
 
     /// The last `window` seconds before `end` (default: now), in steps of at least `step`, from the
-    /// finest slots that still reach back that far (and as far again, where `twice`).
+    /// finest slots that still hold all of it (and as much again, where `twice`). Seconds that are
+    /// still to come are taken off the window: a period in the future is empty.
     pub(crate) fn period(&self, window: u64, end: Option<u64>, step: u64, twice: bool) -> Period {
         let newest = self.newest.unwrap_or(0);
-        let end = end.unwrap_or(newest).min(newest);
-        let window = window.clamp(1, limits::WINDOW_MAX);
-        let reach = window.saturating_mul(if twice { 2 } else { 1 });
-        let oldest = end.saturating_sub(reach);
-        let tier = self
-            .tiers
-            .iter()
-            .position(|tier| newest.saturating_sub(tier.reach()) <= oldest)
-            .unwrap_or(self.tiers.len() - 1);
+        let asked = end.unwrap_or(newest);
+        let end = asked.min(newest);
+        let window = window.clamp(1, limits::WINDOW_MAX).saturating_sub(asked - end);
+        let tier = self.tier(end + 1, window, twice);
         let slot = self.tiers[tier].step;
         // The slot that holds `end` is the last one; periods of whole slots never share one.
         let to = (end / slot + 1) * slot;
         let step = step.max(1).div_ceil(slot) * slot;
         let window = window.div_ceil(step) * step;
         Period { from: to.saturating_sub(window), to, step, tier }
+    }
+
+    /// The finest tier that holds `window` seconds before `end`, twice that if asked and possible; the
+    /// one that reaches back furthest if none does. The cap on bytes may have cut any of them.
+    fn tier(&self, end: u64, window: u64, twice: bool) -> usize {
+        let holding = |back: u64| {
+            let oldest = end.saturating_sub(back);
+            self.tiers.iter().position(|tier| tier.whole_from() <= oldest)
+        };
+        let furthest = || (0..TIERS).min_by_key(|&tier| self.tiers[tier].whole_from());
+        holding(if twice { 2 * window } else { window })
+            .or_else(|| holding(window))
+            .or_else(furthest)
+            .unwrap_or(0)
     }
 
     /// How much of each step was measured.
@@ -213,14 +248,16 @@ impl Store {
 }
 
 impl Tier {
-    /// Seconds it reaches back.
-    fn reach(&self) -> u64 {
-        self.step * (self.keep as u64 - 1)
+    /// Unix time from which nothing is missing.
+    fn whole_from(&self) -> u64 {
+        let oldest = self.slots.front().map_or(0, |slot| slot.index * self.step);
+        if self.cut { oldest } else { 0 }
     }
 
     /// Opens the slot of this second; true if it is a new one.
     fn open(&mut self, at: u64, seconds: f64) -> bool {
         let index = at / self.step;
+        self.drop_newer(index);
         let fresh = self.slots.back().is_none_or(|slot| slot.index < index);
         if fresh {
             if let Some(sealed) = self.slots.back_mut() {
@@ -240,6 +277,30 @@ impl Tier {
         fresh
     }
 
+    /// Drops slots newer than `index`; the one before them is open again.
+    fn drop_newer(&mut self, index: u64) {
+        while self.slots.back().is_some_and(|slot| slot.index > index) {
+            self.slots.pop_back();
+            if let Some(slot) = self.slots.back() {
+                self.bytes -= slot.bytes;
+            }
+        }
+    }
+
+    /// Adds a share of an increase to the slot it belongs to, if that is still kept.
+    fn add(&mut self, cell: &Rc<Cell>, increase: &Increase, share: Share) {
+        let found = self.slots.binary_search_by_key(&share.slot, |slot| slot.index);
+        let open = self.slots.len().saturating_sub(1);
+        let Ok(at) = found else { return };
+        let Some(slot) = self.slots.get_mut(at) else { return };
+        slot.add(cell, increase, share);
+        if at != open {
+            self.bytes -= slot.bytes;
+            slot.seal();
+            self.bytes += slot.bytes;
+        }
+    }
+
     /// Drops the oldest sealed slot; false if there is none.
     fn drop_oldest(&mut self) -> bool {
         if self.slots.len() < 2 {
@@ -248,12 +309,13 @@ impl Tier {
         if let Some(slot) = self.slots.pop_front() {
             self.bytes -= slot.bytes;
         }
+        self.cut = true;
         true
     }
 }
 
 impl Slot {
-    fn add(&mut self, cell: &Rc<Cell>, increase: &Increase) {
+    fn add(&mut self, cell: &Rc<Cell>, increase: &Increase, share: Share) {
         let index = match self.entries.iter().position(|(known, _)| Rc::ptr_eq(known, cell)) {
             Some(index) => index,
             None => {
@@ -263,6 +325,9 @@ impl Slot {
         };
         let counts = &mut self.entries[index].1;
         for (&dimension, &count) in &increase.counts {
+            // A gauge had its value in every round; there is nothing to divide.
+            let count =
+                count * if measure::is_gauge(dimension) { share.rounds } else { share.part };
             match counts.binary_search_by_key(&dimension, |&(known, _)| known) {
                 Ok(at) => counts[at].1 += count as f32,
                 Err(at) => counts.insert(at, (dimension, count as f32)),

@@ -218,7 +218,9 @@ fn busiest(mut rows: Vec<Edge>) -> Vec<Edge> {
 
 /// Seconds between points: a length people know, with at most [`limits::POINTS_MAX`] points.
 fn nice_step(window: u64) -> u64 {
-    const NICE: [u64; 12] = [1, 2, 3, 5, 10, 15, 30, 60, 120, 300, 600, 900];
+    const NICE: [u64; 18] = [
+        1, 2, 3, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 28_800, 43_200,
+    ];
     let least = window.div_ceil(limits::POINTS_MAX);
-    NICE.into_iter().find(|&step| step >= least).unwrap_or(1_800)
+    NICE.into_iter().find(|&step| step >= least).unwrap_or(86_400)
 }

@@ -6,7 +6,7 @@ use heddle_wire::local::observe_api::Graph;
 
 use super::*;
 use crate::{
-    ledger::Ledger,
+    ledger::{Ledger, Past},
     measure::Owner,
     roster::{KnownService, Member},
 };
@@ -31,7 +31,7 @@ impl Mesh {
         for (index, (id, name)) in members.iter().enumerate() {
             let owner =
                 Owner { id: (*id).to_owned(), service: service(name), version: "v1".to_owned() };
-            ledgers.insert(*id, Ledger::new(owner.clone(), false));
+            ledgers.insert(*id, Ledger::new(owner.clone(), Past::default()));
             let address = Ipv4Addr::new(240, 241, 0, u8::try_from(index).unwrap() + 10);
             let member = Member {
                 owner,
@@ -60,8 +60,9 @@ impl Mesh {
             for line in text.lines() {
                 ledger.line(line.as_bytes(), &mut store.cells, &mut store.answers).unwrap();
             }
+            let spread = store.spread(store.elapsed() - 1.0);
             for (cell, increase) in ledger.commit() {
-                store.add(&cell, &increase);
+                store.add(&cell, &increase, &spread);
             }
         }
     }

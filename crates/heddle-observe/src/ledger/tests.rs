@@ -14,12 +14,16 @@ struct Fixture {
 
 impl Fixture {
     fn new(ran_before: bool) -> Self {
+        Self::with_past(Past { ran_before, watched_from: 0 })
+    }
+
+    fn with_past(past: Past) -> Self {
         let owner = Owner {
             id: "reviews-v1-1".to_owned(),
             service: ServiceName::new("reviews", "default").unwrap(),
             version: "v1".to_owned(),
         };
-        let ledger = Ledger::new(owner, ran_before);
+        let ledger = Ledger::new(owner, past);
         Self { ledger, cells: Cells::default(), answers: Answers::default() }
     }
 
@@ -97,6 +101,33 @@ fn a_new_start_time_resets_counters_that_did_not_fall() {
 }
 
 #[test]
+fn a_series_absent_from_the_first_scrape_after_a_restart_is_no_second_restart() {
+    let from = |workload: &str, count: u64| {
+        format!(
+            "istio_requests_total{{reporter=\"source\",destination_workload=\"{workload}\",response_code=\"200\"}} {count}\n"
+        )
+    };
+    let mut fixture = Fixture::new(false);
+    fixture.scrape(&(from("a", 10) + &from("b", 100)));
+    assert_eq!(fixture.only(&from("a", 2), ANSWER), Some(2.0), "the restart");
+    let increases = fixture.scrape(&(from("a", 3) + &from("b", 5)));
+    let counts: Vec<_> = increases.iter().map(|(_, increase)| increase.counts[&ANSWER]).collect();
+    assert_eq!(counts, [1.0, 5.0]);
+}
+
+#[test]
+fn a_sidecar_that_began_before_it_was_watched_has_a_past() {
+    let scrape =
+        |began: u64, count| format!("process_start_time_seconds {began}\n{}", requests(count));
+    let past = Past { ran_before: false, watched_from: 1_000 };
+    let mut fixture = Fixture::with_past(past);
+    assert_eq!(fixture.only(&scrape(999, 500), ANSWER), None);
+    assert_eq!(fixture.only(&scrape(999, 501), ANSWER), Some(1.0));
+    let mut fixture = Fixture::with_past(past);
+    assert_eq!(fixture.only(&scrape(1_000, 5), ANSWER), Some(5.0));
+}
+
+#[test]
 fn cumulative_buckets_become_counts_per_bucket() {
     let bucket = |le: &str, count: u64| {
         format!(
@@ -127,11 +158,34 @@ fn injected_aborts_are_counted_but_have_no_latency() {
 }
 
 #[test]
-fn gauges_are_values_and_only_the_servers_own() {
+fn an_overflow_series_is_counted_by_its_status_class() {
+    let mut fixture = Fixture::new(false);
+    let classes = [
+        ("0xx", 0),
+        ("2xx", 200),
+        ("4xx", 400),
+        ("5xx", 500),
+        ("204", 204),
+        ("xx", 0),
+        ("99xx", 0),
+    ];
+    for (class, code) in classes {
+        let line =
+            format!("istio_requests_total{{reporter=\"source\",response_code=\"{class}\"}} 2\n");
+        let increases = fixture.scrape(&line);
+        let (&dimension, &count) = increases[0].1.counts.iter().next().unwrap();
+        assert_eq!((fixture.answers.get(dimension).unwrap().code, count), (code, 2.0), "{class}");
+    }
+    assert!(!fixture.answers.get(ANSWER + 1).unwrap().failed(), "2xx is a success");
+}
+
+#[test]
+fn saturation_is_the_inbound_gauge_alone() {
     let mut fixture = Fixture::new(true);
     let increases = fixture.scrape(
         "heddle_requests_in_flight{direction=\"inbound\"} 7\n\
-         heddle_requests_in_flight{direction=\"outbound\"} 9\n",
+         heddle_requests_in_flight{direction=\"outbound\"} 9\n\
+         heddle_requests_in_flight 16\n",
     );
     assert_eq!(increases.len(), 1);
     assert_eq!(increases[0].1.counts[&REQUESTS_IN_FLIGHT], 7.0);
