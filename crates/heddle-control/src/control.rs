@@ -25,7 +25,9 @@ use tokio::sync::{Notify, watch};
 use crate::{
     error::Refused,
     journal::Journal,
-    limits::{GENERATION_RESERVE, JOURNAL_INTERVAL, STORE_RETRY, WAIT_MAX, WITHDRAW_WAIT},
+    limits::{
+        GENERATION_RESERVE, JOURNAL_INTERVAL, RETURN_WAIT, STORE_RETRY, WAIT_MAX, WITHDRAW_WAIT,
+    },
     mesh::{Mesh, Next, StreamId},
     registry::Touched,
     session::Heard,
@@ -248,6 +250,13 @@ impl Control {
     /// Ends a proxy's stream.
     pub(crate) fn close(&self, stream: &StreamId) {
         self.mesh().close(stream);
+        self.progress.send_replace(());
+    }
+
+    /// Expects the sidecars of before the start back for a while.
+    pub(crate) async fn expect_sidecars(self: Arc<Self>) {
+        clock::sleep(RETURN_WAIT).await;
+        self.mesh().stop_expecting();
         self.progress.send_replace(());
     }
 

@@ -36,6 +36,14 @@ impl Generations {
         self.newest
     }
 
+    /// Counts a proxy that comes back after our restart among those concerned by all generations
+    /// remembered: they were made since, and it can have none of them.
+    pub(crate) fn concern(&mut self, workload: &WorkloadId) {
+        for affected in self.affected.values_mut() {
+            affected.insert(workload.clone());
+        }
+    }
+
     /// The proxies a generation changed; `None` if that is forgotten or not yet.
     pub(crate) fn affected(&self, generation: u64) -> Option<&BTreeSet<WorkloadId>> {
         self.affected.get(&generation)

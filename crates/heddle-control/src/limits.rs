@@ -72,5 +72,7 @@ pub(crate) const RESOURCES_PER_RESPONSE_MAX: usize = 500;
 pub(crate) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of a NACK's text that are kept.
 pub(crate) const NACK_BYTES_MAX: usize = 2_048;
+/// How long after a restart sidecars are expected back: twice their longest pause between attempts.
+pub(crate) const RETURN_WAIT: Duration = Duration::from_secs(2);
 /// Generations of which the affected proxies are remembered for `wait`.
 pub(crate) const GENERATIONS_REMEMBERED_MAX: usize = 1_024;

@@ -39,6 +39,8 @@ pub(crate) struct Mesh {
     views: Views,
     streams: u64,
     connected: BTreeMap<WorkloadId, Connected>,
+    /// Members from before this process's start whose sidecars have not connected again yet.
+    returning: BTreeSet<WorkloadId>,
     /// What disconnected proxies had acknowledged last, for status.
     last_seen: BTreeMap<WorkloadId, u64>,
 }
@@ -88,6 +90,7 @@ impl Mesh {
         generations: Generations,
     ) -> Self {
         let compiled = compile(&rules.in_force().resources);
+        let returning = members.registry().workloads.keys().cloned().collect();
         Self {
             settings,
             members,
@@ -97,6 +100,7 @@ impl Mesh {
             views: Views::default(),
             streams: 0,
             connected: BTreeMap::new(),
+            returning,
             last_seen: BTreeMap::new(),
         }
     }
@@ -148,6 +152,9 @@ impl Mesh {
         let known = self.connected.contains_key(&workload);
         if !known && self.connected.len() >= SESSIONS_MAX {
             return None;
+        }
+        if self.returning.remove(&workload) {
+            self.generations.concern(&workload);
         }
         self.streams += 1;
         let wake = Arc::new(Notify::new());
@@ -208,15 +215,24 @@ impl Mesh {
     /// Forgets what is only kept for status of a workload that has left.
     pub(crate) fn forget(&mut self, workload: &WorkloadId) {
         self.last_seen.remove(workload);
+        self.returning.remove(workload);
+    }
+
+    /// Expects nobody back any more.
+    pub(crate) fn stop_expecting(&mut self) {
+        self.returning.clear();
     }
 
     /// How far a generation has come among the connected proxies it changed something for (all, if
-    /// that is no longer remembered).
+    /// that is no longer remembered), and among those about to connect again: nobody knows yet what
+    /// it changes for them.
     pub(crate) fn progress(&self, generation: u64) -> Progress {
         let newest = self.generations.newest();
         let affected = self.generations.affected(generation);
         let mut progress = Progress::default();
         progress.acknowledgement.generation = generation;
+        progress.acknowledgement.pending.extend(self.returning.iter().cloned());
+        progress.undecided = !self.returning.is_empty();
         for (id, proxy) in &self.connected {
             let known = self.members.registry().workloads.contains_key(id);
             if !known || affected.is_some_and(|affected| !affected.contains(id)) {

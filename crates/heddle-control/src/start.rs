@@ -72,6 +72,7 @@ async fn serve(config: ControlConfig, stop: impl Future<Output = ()>) -> Result<
         let control = control.clone();
         task::spawn_contained("folder", async move { control.follow_folder(watch).await });
     }
+    task::spawn_contained("expect", control.clone().expect_sidecars());
     task::spawn_contained("journal", control.clone().keep_journal());
     task::spawn_contained("store", control.clone().keep_store());
     let peers = Peers::new()?;

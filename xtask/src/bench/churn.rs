@@ -159,13 +159,16 @@ impl Churn<'_> {
         Ok(())
     }
 
+    /// All weight to one version: after it, every call must be answered by that version.
     fn weights(&mut self, second: u64) -> Result<(), String> {
-        let weight = second % 90;
-        self.apply(&virtual_service(&format!(
-            "    - route:\n        - destination: {{ host: reviews }}\n          weight: {}\n        \
-             - destination: {{ host: reviews, port: {{ number: 80 }} }}\n          weight: {}\n",
-            100 - weight, weight
-        )))
+        let (version, other) = if second % 8 < 4 { ("v1", "v2") } else { ("v2", "v1") };
+        let rule = format!(
+            "    - route:\n        - destination: {{ host: reviews, subset: {version} }}\n          weight: 100\n        \
+             - destination: {{ host: reviews, subset: {other} }}\n          weight: 0\n"
+        );
+        let subsets = subsets(&["v1", "v2", "v3"]);
+        self.apply(&format!("{subsets}---\n{}", virtual_service(&rule)))?;
+        self.answered_by(version, "end-user: anybody")
     }
 
     /// After it, a call with that header must be answered by that version.
@@ -178,24 +181,29 @@ impl Churn<'_> {
         );
         let subsets = subsets(&["v1", "v2", "v3"]);
         self.apply(&format!("{subsets}---\n{}", virtual_service(&rule)))?;
-        let answer = self.demo.get("/restaurants/1", &format!("end-user: {user}"))?;
+        self.answered_by(version, &format!("end-user: {user}"))
+    }
+
+    fn answered_by(&self, version: &str, header: &str) -> Result<(), String> {
+        let answer = self.demo.get("/restaurants/1", header)?;
         if answer.contains(&format!("\"version\":\"{version}\"")) {
             return Ok(());
         }
-        Err(format!("a call of {user} was not answered by {version}: {answer}"))
+        Err(format!("a call with `{header}` was not answered by {version}: {answer}"))
     }
 
     /// A subset with its route is added, then both are removed.
     fn subset(&mut self, second: u64) -> Result<(), String> {
         if second % 8 < 4 {
-            let rule = "    - route:\n        - destination: { host: reviews, subset: extra }\n          weight: 10\n        \
-                        - destination: { host: reviews }\n          weight: 90\n";
-            let extra =
-                subsets(&["v1", "v2", "v3", "extra"]).replace("version: extra", "app: reviews");
-            return self.apply(&format!("{extra}---\n{}", virtual_service(rule)));
+            let rule = "    - route:\n        - destination: { host: reviews, subset: extra }\n";
+            let extra = subsets(&["v1", "v2", "v3", "extra"])
+                .replace("{ version: extra }", "{ app: reviews, version: v3 }");
+            self.apply(&format!("{extra}---\n{}", virtual_service(rule)))?;
+            return self.answered_by("v3", "end-user: anybody");
         }
-        let rule = "    - route:\n        - destination: { host: reviews }\n";
-        self.apply(&format!("{}---\n{}", virtual_service(rule), subsets(&["v1", "v2", "v3"])))
+        let rule = "    - route:\n        - destination: { host: reviews, subset: v2 }\n";
+        self.apply(&format!("{}---\n{}", virtual_service(rule), subsets(&["v1", "v2", "v3"])))?;
+        self.answered_by("v2", "end-user: anybody")
     }
 
     fn invalid(&mut self) -> Result<(), String> {
@@ -204,10 +212,11 @@ impl Churn<'_> {
         );
         match self.apply(&text) {
             Ok(()) => Err("an invalid file was accepted".to_owned()),
-            Err(_) => {
+            Err(said) if said.contains("churn.yaml:") && said.contains("weight") => {
                 self.record.refused_as_they_should += 1;
                 Ok(())
             }
+            Err(said) => Err(format!("an invalid file was refused for another reason: {said}")),
         }
     }
 

@@ -295,3 +295,19 @@ async fn a_generation_that_is_still_to_come_is_waited_for() {
     assert_eq!((waited.generation, applied.unwrap().generation), (next, next));
     assert_eq!(waited.pending.len(), 0);
 }
+
+#[tokio::test]
+async fn an_edit_right_after_a_restart_waits_for_sidecars_to_come_back() {
+    let folder = Folder::new();
+    let (plane, client) = mesh(&folder).await;
+    drop(Follower::start(&plane, &client, &["reviews"]).await);
+    plane.stop();
+    let plane = Plane::start(&folder).await;
+    let text = split("reviews", &[("v1", 3), ("v2", 1)]);
+    let (answer, proxy) =
+        tokio::join!(plane.apply(&text), Follower::start(&plane, &client, &["reviews"]));
+    let acknowledgement = answer.unwrap().acknowledgement;
+    // Two sidecars never come back, and are not waited for longer than it takes.
+    assert_eq!((acknowledgement.acknowledged, acknowledgement.pending.len()), (1, 0));
+    assert_eq!(proxy.held().weights("reviews"), [3, 1]);
+}

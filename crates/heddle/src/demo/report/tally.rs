@@ -158,11 +158,11 @@ impl Tally {
     }
 }
 
-/// 5xx or no answer, and not because a rule said so.
+/// 5xx, no answer, or one that was cut, and not because a rule said so.
 fn is_failure(sample: &Sample<'_>) -> bool {
     let code = sample.label("response_code");
-    let injected = sample.label("response_flags").split(',').any(|flag| flag == "FI");
-    (code.starts_with('5') || code == "0") && !injected
+    let flag = |wanted| sample.label("response_flags").split(',').any(|flag| flag == wanted);
+    (code.starts_with('5') || code == "0" || flag("UC")) && !flag("FI")
 }
 
 /// A TCP connection that ended for a reason of the mesh's or the server's.
