@@ -135,10 +135,10 @@ const FLAGS: Record<string, string> = {
   FI: "aborted on purpose by a fault rule",
   RL: "refused by a rate limit",
   UAEX: "denied by an authorization service",
-  SI: "idle for too long",
+  SI: "the head of the request did not end within 10 s",
   DPE: "the client broke the protocol",
   UPE: "the server broke the protocol",
-  OM: "refused because memory is short",
+  OM: "refused by the sidecar’s limit on connections",
   DF: "the name could not be resolved",
 };
 

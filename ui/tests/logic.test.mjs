@@ -106,6 +106,12 @@ test("an injected abort is a fault and not a failure", async () => {
   assert.equal(verdict(graph).text, "7 services, faults injected into 1");
 });
 
+test("flags say what the sidecar means by them", async () => {
+  const { flagsInWords } = await load("words.ts");
+  assert.equal(flagsInWords("SI"), "the head of the request did not end within 10 s");
+  assert.equal(flagsInWords("OM"), "refused by the sidecar’s limit on connections");
+});
+
 test("where client and server differ it is said in words", async () => {
   const { difference } = await load("words.ts");
   const edge = (client, server) => ({ ...calm().edges[0], client, server });
