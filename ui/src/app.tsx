@@ -36,17 +36,14 @@ export function App() {
   const moved = useRef({ at: 0, since: 0 });
   if (now.data && now.data.at !== moved.current.at) moved.current = { at: now.data.at, since: now.received };
   const stopped = !unreachable && now.received - moved.current.since > STALE_AFTER * 1000;
-  const stale = unreachable || stopped;
   return (
-    <div class={stale ? "app stale" : "app"}>
-      <Header live={now} address={address} go={go} stale={stale} />
+    <div class="app">
+      <Header live={now} address={address} go={go} stale={unreachable || stopped} />
       <div class="banners" role="status" aria-live="polite">
         {unreachable && (
           <p class="banner">
             <b>Cannot reach the dashboard’s server.</b>{" "}
-            {now.data
-              ? `The numbers below are from ${clock(now.received / 1000, true)} and no longer change. `
-              : "There is nothing to show yet. "}
+            {!now.data && "There is nothing to show yet. "}
             Is the mesh still up? Try <code>heddle status</code>. This page keeps trying.
           </p>
         )}
@@ -58,9 +55,9 @@ export function App() {
         )}
       </div>
       {address.service ? (
-        <ServiceView address={address} go={go} service={address.service} />
+        <ServiceView address={address} service={address.service} stopped={stopped} />
       ) : (
-        <GraphPage graph={graph} address={address} go={go} />
+        <GraphPage graph={graph} address={address} go={go} stopped={stopped} />
       )}
     </div>
   );

@@ -40,7 +40,8 @@ export function Chart({ title, unit, page, series, stacked = false, figure }: Pr
   const [themed, setThemed] = useState(0);
   const [table, setTable] = useState(false);
   useThemeChange(() => setThemed((before) => before + 1));
-  period.current = [page.at - page.window, page.at];
+  // An axis needs some length, also for a period that has not begun.
+  period.current = [page.at - Math.max(page.window, 1), page.at];
 
   const { times, rows } = useMemo(() => withGaps(page, series), [page]);
   const shape = series.map((one) => `${one.label}:${one.paint}:${one.dotted}`).join();
@@ -148,6 +149,8 @@ function optionsFor(
     width: element.clientWidth,
     height: HEIGHT,
     legend: { show: false },
+    // Room on the right for half of the last time.
+    padding: [null, 28, null, null],
     cursor: { sync: { key: CROSSHAIR }, points: { show: !stacked, size: 5 }, drag: { x: false, y: false } },
     scales: {
       x: { time: true, range: () => period.current },

@@ -7,6 +7,9 @@ import { clock } from "./format";
 import { useTheme } from "./theme";
 import { nodeHealth, title, verdict } from "./words";
 
+/** Seconds of the longest period that the server answers. */
+const LONGEST = 90 * 86400;
+
 export type Go = (change: Partial<Address>, replace?: boolean) => void;
 
 interface Props {
@@ -125,7 +128,7 @@ function PeriodForm({ range, done }: { range: Range; done: (range: Range) => voi
   const [from, setFrom] = useState(local(typeof range === "object" ? range.from : now - 1800));
   const [to, setTo] = useState(local(typeof range === "object" ? range.to : now));
   const [begin, end] = [Date.parse(from) / 1000, Date.parse(to) / 1000];
-  const wrong = !(begin < end) ? "From must be before to." : end - begin > 172800 ? "At most 48 hours are kept." : "";
+  const wrong = !(begin < end) ? "From must be before to." : end - begin > LONGEST ? "At most 90 days can be shown." : "";
   const submit = (event: Event) => {
     event.preventDefault();
     if (!wrong) done({ from: begin, to: end });

@@ -28,46 +28,76 @@ export async function nothingSticksOut(page, boxes) {
   assert.ok(found.count > 0, `nothing matches ${boxes}`);
 }
 
-/** Every text has the contrast WCAG AA asks for. */
-export async function textIsReadable(page) {
-  const { poor, looked } = await page.evaluate(() => {
-    const channels = (text) => {
-      const numbers = text.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0, 0];
-      // color(srgb r g b) counts from 0 to 1.
-      return text.startsWith("color(") ? numbers.map((n, i) => (i < 3 ? n * 255 : n)) : numbers;
-    };
-    const luminance = ([r, g, b]) => {
-      const linear = [r, g, b].map((value) => {
-        const share = value / 255;
-        return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
-      });
-      return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-    };
-    const background = (element) => {
-      for (let at = element; at; at = at.parentElement) {
-        const colour = channels(getComputedStyle(at).backgroundColor);
-        if (colour[3] === undefined || colour[3] > 0.99) return colour;
-      }
-      return [255, 255, 255];
-    };
-    const result = [];
-    let looked = 0;
-    for (const element of document.querySelectorAll("body *")) {
-      const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-      if (!own || !element.checkVisibility() || element.closest("svg, noscript, .dim, :disabled")) continue;
-      looked += 1;
-      const style = getComputedStyle(element);
-      const [a, b] = [luminance(channels(style.color)), luminance(background(element))];
-      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-      const large = parseFloat(style.fontSize) >= 24;
-      if (contrast < (large ? 3 : 4.5)) {
-        result.push(`${element.className || element.tagName}: ${element.textContent.trim().slice(0, 30)} ${contrast.toFixed(2)}`);
-      }
-    }
-    return { poor: [...new Set(result)], looked };
-  });
+/** Every text, and every line or mark that means something, has the contrast WCAG AA asks for. */
+export async function everythingIsReadable(page) {
+  const { poor, texts, marks } = await page.evaluate(contrasts);
   assert.deepEqual(poor, []);
-  assert.ok(looked > 5, "there is text to look at");
+  assert.ok(texts > 5, "there is text to look at");
+  return marks;
+}
+
+/** Runs in the page. Colours count as they are seen: through filters and opacity of all that is around. */
+function contrasts() {
+  const channels = (text) => {
+    const numbers = text.match(/[\d.]+/g)?.map(Number) ?? [0, 0, 0, 0];
+    // color(srgb r g b) counts from 0 to 1.
+    return text.startsWith("color(") ? numbers.map((n, i) => (i < 3 ? n * 255 : n)) : numbers;
+  };
+  const luminance = ([r, g, b]) => {
+    const linear = [r, g, b].map((value) => {
+      const share = value / 255;
+      return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const painted = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = channels(getComputedStyle(at).backgroundColor);
+      if (colour[3] === undefined || colour[3] > 0.99) return { colour, at };
+    }
+    return { colour: [255, 255, 255], at: document.documentElement };
+  };
+  const seen = (colour, element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const { filter, opacity } = getComputedStyle(at);
+      const share = Number(/grayscale\(([\d.]+)\)/.exec(filter)?.[1] ?? 0);
+      const grey = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2];
+      colour = colour.slice(0, 3).map((value) => value + (grey - value) * share);
+      if (opacity === "1" || !at.parentElement) continue;
+      const below = painted(at.parentElement).colour;
+      colour = colour.map((value, index) => below[index] + (value - below[index]) * Number(opacity));
+    }
+    return colour;
+  };
+  const contrast = (colour, element, around = element) => {
+    const behind = painted(around);
+    const [a, b] = [luminance(seen(colour, element)), luminance(seen(behind.colour, behind.at))];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const poor = new Set();
+  const look = (element, what, got, least) => {
+    if (got < least) poor.add(`${element.getAttribute("class") ?? element.tagName}: ${what} ${got.toFixed(2)}`);
+  };
+  const hidden = (element, but) => !element.checkVisibility() || element.closest(but);
+  let texts = 0;
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+    if (!own || hidden(element, "svg, noscript, .dim, :disabled")) continue;
+    texts += 1;
+    const style = getComputedStyle(element);
+    const large = parseFloat(style.fontSize) >= 24;
+    look(element, element.textContent.trim().slice(0, 30), contrast(channels(style.color), element), large ? 3 : 4.5);
+  }
+  let marks = 0;
+  const kinds = { ".edge-line, .sparkline .line": "stroke", ".swatch": "borderTopColor", ".dot:not(.idle)": "backgroundColor", ".dot.idle": "borderTopColor" };
+  for (const [selector, property] of Object.entries(kinds)) {
+    for (const element of document.querySelectorAll(selector)) {
+      if (hidden(element, ".dim")) continue;
+      marks += 1;
+      look(element, property, contrast(channels(getComputedStyle(element)[property]), element, element.parentElement), 3);
+    }
+  }
+  return { poor: [...poor], texts, marks };
 }
 
 /** Collects what must stay empty: script errors, violations of the policy, requests to elsewhere. */

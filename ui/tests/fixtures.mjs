@@ -150,7 +150,7 @@ export function page(bad = 0, at = NOW, window = 60) {
     };
   }).filter((_, index) => index < 12 || index > 16);
   const client = bad > 0 ? failing(42.4, bad, { p99_ms: 74, client_errors_per_second: 1.7, injected_per_second: 4.2 }) : rates(42.4, { p99_ms: 36, client_errors_per_second: 1.7 });
-  const server = bad > 0 ? failing(42.4, bad, { p99_ms: 66 }) : rates(42.4);
+  const server = bad > 0 ? failing(42.4, bad * 0.82, { p99_ms: 66 }) : rates(42.4);
   return {
     summary: summary("reviews", "http", client, server),
     previous: summary("reviews", "http", rates(38.1, { p99_ms: 33 }), rates(38.1)),

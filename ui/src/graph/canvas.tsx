@@ -7,7 +7,7 @@ import type { Go } from "../header";
 import { layout, type Layout } from "../layout";
 import { edgeKey } from "../words";
 import { EdgeLabel, EdgeMarks, EdgePath, middle } from "./edge";
-import { callsOf, recall, remember, type Memory } from "./memory";
+import { callsOf, recall, remember, STORE_AFTER, type Memory } from "./memory";
 import { NodeBox, nodeHeight } from "./node";
 import { EdgeCard, NodeCard } from "./card";
 
@@ -97,6 +97,7 @@ export function Canvas({ graph, address, go }: Props) {
                 <EdgeLabel
                   key={key}
                   {...shape(key)}
+                  down={down}
                   labelled={active !== null && (key === active || key.split(">").includes(active))}
                 />
               ))}
@@ -179,12 +180,17 @@ function usePicture(graph: Graph, width: number, live: boolean): Picture {
     });
     return fit(ids, edges, heights, width, down, known.order);
   }, [structure]);
+  // A call counts as seen at every update, or one that stops after a steady hour would vanish at once.
+  const stored = useRef({ structure: "", at: 0 });
   useEffect(() => {
     if (!live) return;
     const value = { order: picture.drawn.layers.flat(), calls: Object.fromEntries(calls) };
     memory.current = { mesh: graph.mesh, value };
+    const age = Math.abs(graph.at - stored.current.at);
+    if (stored.current.structure === structure && age < STORE_AFTER) return;
+    stored.current = { structure, at: graph.at };
     remember(graph.mesh, value);
-  }, [structure, live]);
+  }, [graph, structure, live]);
   return { ...picture, calls, heights, down };
 }
 

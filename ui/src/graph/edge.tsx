@@ -77,10 +77,13 @@ export function EdgePath({ name, points, edges, down, dim, selected, onSelect, o
   );
 }
 
-/** Trouble, faults and, on request, the rate; drawn above all lines. */
-export function EdgeLabel({ points, edges, dim, labelled }: Pick<Props, "points" | "edges" | "dim" | "labelled">) {
+/**
+ * Trouble, faults and, on request, the rate; drawn above all lines. A narrow picture has no room
+ * between its services: there line and service tell the trouble, and the words come on request.
+ */
+export function EdgeLabel({ points, edges, down, dim, labelled }: Pick<Props, "points" | "edges" | "down" | "dim" | "labelled">) {
   const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
-  const text = words(edges, labelled, state);
+  const text = labelled || !down ? words(edges, labelled, state) : "";
   if (!text || points.length === 0) return null;
   const centre = middle(points);
   // A little more than the text needs: measuring it would cost a second pass for nothing.

@@ -13,6 +13,8 @@ export interface Memory {
 
 /** Seconds a call without traffic stays in the live picture. */
 const REMEMBERED = 600;
+/** Seconds after which the times of calls are stored anew although the picture is the same. */
+export const STORE_AFTER = 10;
 /** Calls remembered per mesh. */
 const CALLS_MAX = 500;
 

@@ -5,6 +5,7 @@ import type { Address } from "../address";
 import type { Graph, Live } from "../api";
 import type { Go } from "../header";
 import { Command } from "../command";
+import { isOld, OldNote } from "../old";
 import { Canvas } from "./canvas";
 import { GraphTable } from "./table";
 
@@ -12,9 +13,11 @@ interface Props {
   graph: Live<Graph>;
   address: Address;
   go: Go;
+  /** The server answers, but it measures nothing any more. */
+  stopped: boolean;
 }
 
-export function GraphPage({ graph, address, go }: Props) {
+export function GraphPage({ graph, address, go, stopped }: Props) {
   useEffect(() => {
     const key = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
@@ -28,7 +31,7 @@ export function GraphPage({ graph, address, go }: Props) {
 
   const { data } = graph;
   return (
-    <main class="graph-page">
+    <main class={`graph-page ${stopped || isOld(graph) ? "stale" : ""}`}>
       <div class="toolbar">
         <div class="segmented" role="group" aria-label="View">
           <button type="button" aria-pressed={!address.table} onClick={() => go({ table: false })}>
@@ -39,6 +42,7 @@ export function GraphPage({ graph, address, go }: Props) {
           </button>
         </div>
       </div>
+      <OldNote live={graph} />
       {!data ? (
         <Waiting refused={graph.status >= 400 ? graph.error : null} />
       ) : data.nodes.length === 0 ? (

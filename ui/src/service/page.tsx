@@ -4,7 +4,7 @@ import { format, pace, query, type Address } from "../address";
 import { id, useLive, type ServiceName, type ServicePage } from "../api";
 import { Command } from "../command";
 import { clock, length, percent } from "../format";
-import type { Go } from "../header";
+import { isOld, OldNote } from "../old";
 import { title } from "../words";
 import { LatencyChart, RequestChart, TcpCharts } from "./charts";
 import { Signals } from "./signals";
@@ -16,16 +16,17 @@ const LIVE_WINDOW = 60;
 interface Props {
   service: ServiceName;
   address: Address;
-  go: Go;
+  /** The server answers, but it measures nothing any more. */
+  stopped: boolean;
 }
 
-export function ServiceView({ service, address }: Props) {
+export function ServiceView({ service, address, stopped }: Props) {
   const place = `${encodeURIComponent(service.namespace || "-")}/${encodeURIComponent(service.name)}`;
   const url = `/api/v1/services/${place}?${query(address.range, LIVE_WINDOW)}`;
   const page = useLive<ServicePage>(url, pace(address.range), true);
   const home = format({ ...address, service: null, selected: id(service) });
   return (
-    <main class="service-page">
+    <main class={`service-page ${stopped || isOld(page) ? "stale" : ""}`}>
       <div class="service-title">
         <h1>{title(service)}</h1>
         {page.data && <Kind page={page.data} />}
@@ -33,7 +34,8 @@ export function ServiceView({ service, address }: Props) {
           in the graph
         </a>
       </div>
-      {page.error !== null && page.status >= 400 && page.status !== 404 && <p class="note">{page.error}</p>}
+      <OldNote live={page} gone="This service has gone: no workload runs it and nobody has called it lately." />
+      {!page.data && page.status >= 400 && page.status !== 404 && <p class="note">{page.error}</p>}
       {page.status === 404 && !page.data ? (
         <NotFound service={service} home={home} />
       ) : (
@@ -58,7 +60,7 @@ function Kind({ page }: { page: ServicePage }) {
 function NotFound({ service, home }: { service: ServiceName; home: string }) {
   return (
     <div class="empty">
-      <p>No service of this name has been seen in the last 48 hours. It begins to exist when a workload joins:</p>
+      <p>No workload runs a service of this name, and nobody has called it in this period. It begins to exist when a workload joins:</p>
       <Command text={`heddle run --service ${service.name} --namespace ${service.namespace || "default"} --port http:8080 -- COMMAND`} />
       <p>
         <a href={home}>Back to the graph</a>
@@ -101,12 +103,24 @@ function Content({ page, address }: { page: ServicePage | null; address: Address
   );
 }
 
+/** That nobody called, said only of the time that was measured. */
+function quiet(page: ServicePage, past: boolean): string {
+  if (page.window === 0) return "This period has not begun yet.";
+  const first = page.series[0];
+  if (!first) return "Nothing was measured in this period.";
+  const measured = first.at - page.step;
+  if (measured > page.at - page.window + page.step) {
+    return `No calls since ${clock(measured)}; nothing was measured before.`;
+  }
+  return past ? "No calls in this period." : `No calls in the last ${length(page.window)}.`;
+}
+
 /** Is it wrong, since when, and whose fault is it? One sentence, or silence. */
 function Verdict({ page, address }: { page: ServicePage; address: Address }) {
   const { client, server, kind } = page.summary;
   const idle = client.per_second === 0 && server.per_second === 0;
   if (idle && kind !== "client" && page.summary.sent_bytes_per_second === 0) {
-    return <p class="note">No calls in the last {length(page.window)}.</p>;
+    return <p class="note">{quiet(page, typeof address.range === "object")}</p>;
   }
   const failed = 1 - Math.min(client.success, server.success);
   const purposely = client.injected_per_second + client.delayed_per_second;

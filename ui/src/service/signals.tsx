@@ -1,6 +1,6 @@
 // The four golden signals: large, with their course and the change against the period before.
 
-import type { Point, ServicePage, ServiceSummary } from "../api";
+import type { Point, Rates, ServicePage, ServiceSummary } from "../api";
 import { bytes, duration, length, NONE, percent, rate, short } from "../format";
 import { failed, own } from "./figures";
 
@@ -8,6 +8,8 @@ interface Signal {
   name: string;
   value: string;
   unit: string;
+  /** The figure as each side measured it. */
+  sides: string;
   below: string;
   change: string;
   course: (number | null)[];
@@ -25,6 +27,7 @@ export function Signals({ page }: { page: ServicePage | null }) {
             <span class="number">{signal.value}</span>
             <span class="unit">{signal.unit}</span>
           </p>
+          <p class="both">{signal.sides}</p>
           <Sparkline values={signal.course} />
           <p class="below">{signal.below}</p>
           <p class="change">{signal.change}</p>
@@ -35,7 +38,7 @@ export function Signals({ page }: { page: ServicePage | null }) {
 }
 
 function empty(name: string): Signal {
-  return { name, value: NONE, unit: "", below: "", change: "", course: [], state: "well" };
+  return { name, value: NONE, unit: "", sides: "", below: "", change: "", course: [], state: "well" };
 }
 
 function signalsOf(page: ServicePage): Signal[] {
@@ -47,6 +50,7 @@ function signalsOf(page: ServicePage): Signal[] {
   const errors: Signal = {
     name: "Errors",
     ...split(percent(share)),
+    sides: both(summary, (side) => (side.per_second > 0 || side.success < 1 ? percent(1 - side.success) : NONE)),
     below: errorWords(summary, tcp),
     change: page.previous_measured < 0.5 ? "" : points(share - before, page.window),
     course: course(page, (point) => (point.client.per_second + point.server.per_second > 0 ? failed(point) : null)),
@@ -59,6 +63,7 @@ function signalsOf(page: ServicePage): Signal[] {
     name: "Saturation",
     value: short(flight).replace(/\.0$/, ""),
     unit: tcp ? "open connections" : "in flight",
+    sides: "counted at the server",
     below: `${rate(mean(page.series))} on average, ${present} workload${present === 1 ? "" : "s"}`,
     change: "",
     course: course(page, (point) => point.in_flight),
@@ -81,7 +86,8 @@ function httpSignals(page: ServicePage, compare: Compare, errors: Signal): Signa
       name: "Traffic",
       value: rate(now.per_second),
       unit: "req/s",
-      below: summary.client.per_second > 0 ? `callers count ${rate(summary.client.per_second)}/s` : "",
+      sides: both(summary, (side) => `${rate(side.per_second)}/s`),
+      below: summary.server.per_second > 0 ? "as the service counts them" : "as its callers count them",
       change: compare(now.per_second, own(previous).per_second),
       course: course(page, (point) => own(point).per_second),
       state: "well",
@@ -90,7 +96,8 @@ function httpSignals(page: ServicePage, compare: Compare, errors: Signal): Signa
     {
       name: "Latency",
       ...split(duration(side.p99_ms), "p99"),
-      below: `p50 ${duration(side.p50_ms)}, p90 ${duration(side.p90_ms)}; server p99 ${duration(summary.server.p99_ms)}`,
+      sides: both(summary, (side) => duration(side.p99_ms)),
+      below: `p50 ${duration(side.p50_ms)}, p90 ${duration(side.p90_ms)}`,
       change: compare(side.p99_ms, earlier.p99_ms),
       course: course(page, (point) => point.client.p99_ms ?? point.server.p99_ms),
       state: "well",
@@ -105,7 +112,8 @@ function tcpSignals(page: ServicePage, compare: Compare, errors: Signal): Signal
     {
       name: "Traffic",
       ...split(bytes(volume(summary))),
-      below: `${bytes(summary.sent_bytes_per_second)} in, ${bytes(summary.received_bytes_per_second)} out`,
+      sides: `${bytes(summary.sent_bytes_per_second)} in, ${bytes(summary.received_bytes_per_second)} out`,
+      below: "as the side that counted more has it",
       change: compare(volume(summary), volume(previous)),
       course: course(page, (point) => point.bytes_per_second),
       state: "well",
@@ -115,6 +123,7 @@ function tcpSignals(page: ServicePage, compare: Compare, errors: Signal): Signal
       name: "Connections",
       value: rate(own(summary).per_second),
       unit: "opened/s",
+      sides: both(summary, (side) => `${rate(side.per_second)}/s`),
       below: "latency is not visible inside TCP",
       change: compare(own(summary).per_second, own(previous).per_second),
       course: course(page, (point) => own(point).per_second),
@@ -130,6 +139,11 @@ function errorWords({ client, server }: ServiceSummary, tcp: boolean): string {
   if (callers > 0) words.push(`4xx ${rate(callers)}/s`);
   if (client.injected_per_second > 0) words.push(`on purpose ${rate(client.injected_per_second)}/s, not counted`);
   return words.join("; ") || "5xx or no answer";
+}
+
+/** What each side says: where they differ, something is lost or waits between them. */
+function both({ client, server }: ServiceSummary, figure: (side: Rates) => string): string {
+  return `client ${figure(client)}, server ${figure(server)}`;
 }
 
 /** `12 ms` → number and unit apart. */
