@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use crate::{
     command::{exists, program, run},
-    tidy,
+    deny, tidy,
 };
 
 /// Programs the tests use, with the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 8] = [
     ("curl", "curl"),
     ("nginx", "nginx"),
     ("redis-server", "redis-server"),
@@ -18,17 +18,17 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("chromium", "chromium"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
-    ("nc", "netcat-openbsd"),
 ];
 
 /// A step's name and what it does.
 type Step = (&'static str, fn() -> Result<(), String>);
 
 /// Everything a change must pass, in this order.
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     ("packages", packages),
     ("fmt", || run(&mut program("cargo", &["fmt", "--all", "--check"]))),
     ("tidy", tidy::run),
+    ("deny", deny::run),
     ("clippy", clippy),
     ("docs", docs),
     ("tests", tests),

@@ -1,4 +1,4 @@
-//! Build tasks: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask bench NAME`, `cargo xtask stats`.
+//! Build tasks: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask deny`, `cargo xtask bench NAME`.
 //!
 //! Nothing here is part of the product; it has no dependency on the product's crates.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner talks to a terminal")]
@@ -6,6 +6,7 @@
 mod bench;
 mod ci;
 mod command;
+mod deny;
 mod tidy;
 
 use std::process::ExitCode;
@@ -15,6 +16,7 @@ cargo xtask TASK
 
   ci                         everything a change must pass; installs Debian packages it needs when root
   tidy                       crate arrows, file and function lengths, module docs, no mesh crate in the demo's apps
+  deny                       licences, origin and number of the dependencies
   bench http1 [--output json] [--rounds N] [--seconds N]     CPU per request against Envoy, HAProxy, nginx
   bench churn [--output json] [--seconds N]                  load while rules change and control dies
   bench edits [--output json] [--count N]                    from `apply` to the last acknowledgement";
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
     let result = match words.as_slice() {
         ["ci"] => ci::check_all(),
         ["tidy"] => tidy::run(),
+        ["deny"] => deny::run(),
         ["bench", name, options @ ..] => bench::run(name, options),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -17,6 +17,7 @@ pub(crate) fn run() -> Result<(), String> {
         findings.extend(files::check(&shown, &text));
     }
     findings.extend(reasons(&root().join("Cargo.toml"))?);
+    findings.extend(unfilled(&root())?);
     if findings.is_empty() {
         println!("tidy: no finding");
         return Ok(());
@@ -37,6 +38,29 @@ fn reasons(manifest: &Path) -> Result<Vec<String>, String> {
             && !pair[0].starts_with('#')
     });
     Ok(unexplained.map(|pair| format!("Cargo.toml: no reason above `{}`", pair[1])).collect())
+}
+
+/// Texts for readers hold no placeholder: a word in capitals with an underscore, outside of code.
+fn unfilled(root: &Path) -> Result<Vec<String>, String> {
+    let docs = std::fs::read_dir(root.join("docs")).map_err(|e| format!("docs: {e}"))?;
+    let mut texts: Vec<PathBuf> = docs.flatten().map(|entry| entry.path()).collect();
+    texts.extend(["README.md", "ARCHITECTURE.md"].map(|name| root.join(name)));
+    texts.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
+    let mut findings = Vec::new();
+    for path in texts {
+        let text =
+            std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let shown = path.strip_prefix(root).unwrap_or(&path).display();
+        // Every other piece between backticks is code.
+        let prose = text.split('`').step_by(2).flat_map(str::split_whitespace);
+        let is_unfilled = |word: &&str| {
+            word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_')
+        };
+        findings.extend(
+            prose.filter(is_unfilled).map(|word| format!("{shown}: `{word}` is left over")),
+        );
+    }
+    Ok(findings)
 }
 
 /// All Rust sources of the workspace, in order of path.

@@ -45,6 +45,7 @@ use crate::{
     outcome::Callers,
     refusal::Refusal,
     shared::ConnectionGuard,
+    tcp,
 };
 
 /// The listening sockets of one worker, non-blocking, not yet registered with a runtime.
@@ -275,8 +276,8 @@ fn arrived(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, arrival: Ar
         Err(refusal) => {
             let row = refusal.row();
             worker.shared.metrics.refused(&row, direction);
-            tracing::debug!(code = row.code, %peer, "a connection was closed at accept");
-            return;
+            tracing::debug!(code = row.code, %peer, "a connection was reset at accept");
+            return tcp::reset(stream);
         }
     };
     prepare(&stream);

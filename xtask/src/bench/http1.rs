@@ -8,7 +8,11 @@
 mod peers;
 mod wrk;
 
-use std::time::Duration;
+use std::{
+    sync::mpsc::{self, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -25,6 +29,8 @@ use peers::Proxy;
 const ROUNDS: u64 = 5;
 /// Seconds of counted load per proxy, path and round.
 const SECONDS: u64 = 5;
+/// Time between two scrapes.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 /// Seconds of load before counting.
 const WARM_UP_SECONDS: u64 = 1;
 
@@ -91,12 +97,14 @@ fn measure(
     let proxy = start()?;
     let url = format!("http://{}/", if outbound { VIP } else { FAR_ADDRESSES[0] });
     wait_for("first answer", Duration::from_secs(10), || wrk::answers(NEAR, &url))?;
+    let scraper = Scraper::start(outbound);
     pause(Duration::from_millis(500));
     let rss_mb = proxy.rss_mb()?;
     wrk::run(NEAR, &url, WARM_UP_SECONDS)?;
     let before = proxy.cpu_time()?;
     let load = wrk::run(NEAR, &url, seconds)?;
     let after = proxy.cpu_time()?;
+    drop(scraper);
     if load.errors > 0 {
         return Err(format!("{} of {} requests failed", load.errors, load.requests));
     }
@@ -109,6 +117,40 @@ fn measure(
         rss_mb,
         rss_loaded_mb: proxy.rss_mb()?,
     })
+}
+
+/// A Prometheus that scrapes Heddle's sidecar every second, as one in use is; the peers have no such
+/// port, so there it finds nothing to do.
+struct Scraper {
+    stop: mpsc::Sender<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scraper {
+    fn start(outbound: bool) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let namespace = if outbound { NEAR } else { FAR };
+        let scrape = move || {
+            let url = "http://127.0.0.1:15090/stats/prometheus";
+            let words = ["-c", "1", "curl", "-s", "-o", "/dev/null", "-m", "1", url];
+            drop(inside(namespace, "taskset", &words).status());
+        };
+        let thread = thread::spawn(move || {
+            scrape();
+            while stopped.recv_timeout(SCRAPE_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                scrape();
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Scraper {
+    fn drop(&mut self) {
+        // It has ended already if nobody listens.
+        let _ended = self.stop.send(());
+        drop(self.thread.take().map(JoinHandle::join));
+    }
 }
 
 /// The application on the other core; it listens on every address of the far side.

