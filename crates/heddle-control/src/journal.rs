@@ -96,13 +96,13 @@ mod tests {
     use std::collections::BTreeMap;
 
     use heddle_model::{ServiceName, WorkloadId};
+    use heddle_testkit::folder::Folder;
 
     use super::*;
 
     #[test]
     fn the_journal_is_read_back_in_the_same_life_only() {
-        let folder = std::env::temp_dir().join(format!("heddle-journal-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new("journal");
         let workload = Workload {
             id: WorkloadId("a-1".to_owned()),
             name: "a".to_owned(),
@@ -114,14 +114,13 @@ mod tests {
             ipv6: std::net::Ipv6Addr::LOCALHOST,
             ports: BTreeMap::new(),
         };
-        let journal = Journal::new(&folder, parent_life());
+        let journal = Journal::new(folder.path(), parent_life());
         assert!(journal.read().is_empty());
         journal.write(vec![workload.clone()]).unwrap();
         assert_eq!(journal.read(), [workload]);
-        assert!(Journal::new(&folder, "1@2".to_owned()).read().is_empty());
+        assert!(Journal::new(folder.path(), "1@2".to_owned()).read().is_empty());
         fs::write(folder.join(JOURNAL_FILE), b"{").unwrap();
         assert!(journal.read().is_empty());
-        fs::remove_dir_all(&folder).unwrap();
         assert!(!parent_life().ends_with("unknown"));
     }
 }

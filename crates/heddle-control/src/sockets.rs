@@ -82,12 +82,13 @@ impl Peers {
 
 #[cfg(test)]
 mod tests {
+    use heddle_testkit::folder::Folder;
+
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_stale_socket_is_replaced_and_a_live_one_is_not() {
-        let folder = std::env::temp_dir().join(format!("heddle-sockets-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        let folder = Folder::new("sockets");
         let path = folder.join("control.sock");
         let first = bind(&path).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
@@ -105,6 +106,5 @@ mod tests {
         std::fs::write(&path, b"mine").unwrap();
         let refused = bind(&path).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists, "{refused}");
-        std::fs::remove_dir_all(&folder).unwrap();
     }
 }

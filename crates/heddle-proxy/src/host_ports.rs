@@ -107,14 +107,14 @@ mod tests {
     use crate::{
         broker::{BrokerError, HostSocket},
         metrics::Metrics,
-        testing::{TempDir, config},
+        testing::{Folder, proxy_config},
     };
 
     #[test]
     fn bytes_and_ends_pass_both_ways_and_a_refusal_is_a_reset() {
         run_local(async {
-            let dir = TempDir::new("host-ports");
-            let mut config = config(dir.path());
+            let dir = Folder::new("host-ports");
+            let mut config = proxy_config(dir.path());
             config.holder_socket = Some(dir.path().join("mesh.sock"));
             let metrics = Arc::new(Metrics::new(&config));
             let (shared, mut ends) = Shared::new(config, metrics);

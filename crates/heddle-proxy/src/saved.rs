@@ -214,7 +214,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::testing::TempDir;
+    use crate::testing::Folder;
 
     fn resource(name: &str, last_used: u64, active: bool) -> SavedResource {
         SavedResource {
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_was_saved_is_loaded_and_only_for_its_owner() {
-        let dir = TempDir::new("saved");
+        let dir = Folder::new("saved");
         let mut file = SavedFile::new(&dir.path().join("deep/state"));
         assert!(file.load("m", "w").resources.is_empty());
         file.save(set(vec![resource("a", 1, true)]));
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_was_evicted_stays_as_inactive() {
-        let dir = TempDir::new("saved");
+        let dir = Folder::new("saved");
         let mut file = SavedFile::new(dir.path());
         file.save(set(vec![resource("a", 1, true), resource("b", 2, true)]));
         file.save(set(vec![resource("b", 3, true)]));
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_damaged_file_is_as_good_as_none() {
-        let dir = TempDir::new("saved");
+        let dir = Folder::new("saved");
         let mut file = SavedFile::new(dir.path());
         file.save(set(vec![resource("a", 1, true)]));
         let good = fs::read(&file.path).unwrap();
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_folder_that_cannot_be_written_costs_only_the_saving() {
-        let dir = TempDir::new("saved");
+        let dir = Folder::new("saved");
         fs::write(dir.path().join("file"), b"in the way").unwrap();
         let mut file = SavedFile::new(&dir.path().join("file"));
         file.save(set(vec![resource("a", 1, true)]));

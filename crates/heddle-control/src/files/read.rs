@@ -72,6 +72,8 @@ pub(crate) fn list(folder: &Path) -> io::Result<(Vec<PathBuf>, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use heddle_testkit::folder::Folder;
+
     use super::*;
 
     #[test]
@@ -88,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_says_why() {
-        let folder = std::env::temp_dir().join(format!("heddle-read-{}", std::process::id()));
+        let folder = Folder::new("read");
         fs::create_dir_all(folder.join("folder.yaml")).unwrap();
         fs::write(folder.join("big.yaml"), vec![b'#'; FILE_BYTES_MAX as usize + 1]).unwrap();
         fs::write(folder.join("latin.yaml"), b"a: \xe4").unwrap();
@@ -103,9 +105,8 @@ mod tests {
             let FileText::Unreadable(reason) = look(&folder.join(name)) else { panic!("{name}") };
             assert!(reason.contains(why), "{reason}");
         }
-        let (paths, too_many) = list(&folder).unwrap();
+        let (paths, too_many) = list(folder.path()).unwrap();
         assert_eq!(paths.len(), 3, "folders are not read: {paths:?}");
         assert!(!too_many);
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

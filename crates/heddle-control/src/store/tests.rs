@@ -1,28 +1,8 @@
 //! The store: what survives a restart, damage and a full disk.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use heddle_testkit::folder::Folder;
 
 use super::*;
-
-/// A folder of its own per test, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("heddle-store-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
-    }
-}
 
 fn key(name: &str) -> ResourceKey {
     ResourceKey {
@@ -47,35 +27,35 @@ fn changes() -> Vec<Change> {
 
 #[test]
 fn what_was_written_is_there_after_a_restart() {
-    let folder = Folder::new();
-    let mut store = Store::open(&folder.0.join("deep/state")).unwrap();
+    let folder = Folder::new("store");
+    let mut store = Store::open(&folder.join("deep/state")).unwrap();
     assert_eq!(*store.content(), Content::default());
     store.write(changes()).unwrap();
     store.write(vec![Change::Generation(5)]).unwrap();
     let written = store.content().clone();
     assert_eq!(written.generation, 1000, "a generation bound only rises");
     drop(store);
-    let mut store = Store::open(&folder.0.join("deep/state")).unwrap();
+    let mut store = Store::open(&folder.join("deep/state")).unwrap();
     assert_eq!(*store.content(), written);
     store.write(vec![Change::Applied(key("a"), None)]).unwrap();
     drop(store);
-    assert!(Store::open(&folder.0.join("deep/state")).unwrap().content().applied.is_empty());
+    assert!(Store::open(&folder.join("deep/state")).unwrap().content().applied.is_empty());
 }
 
 #[test]
 fn a_second_control_plane_on_one_state_folder_is_refused() {
-    let folder = Folder::new();
-    let first = Store::open(&folder.0).unwrap();
-    let error = Store::open(&folder.0).unwrap_err();
+    let folder = Folder::new("store");
+    let first = Store::open(folder.path()).unwrap();
+    let error = Store::open(folder.path()).unwrap_err();
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
     drop(first);
 }
 
 #[test]
 fn a_damaged_store_is_an_error_with_its_path() {
-    let folder = Folder::new();
-    let path = folder.0.join(STORE_FILE);
-    let mut store = Store::open(&folder.0).unwrap();
+    let folder = Folder::new("store");
+    let path = folder.join(STORE_FILE);
+    let mut store = Store::open(folder.path()).unwrap();
     store.write(changes()).unwrap();
     let written = store.content().clone();
     drop(store);
@@ -90,7 +70,7 @@ fn a_damaged_store_is_an_error_with_its_path() {
     let mut refused = 0;
     for bad in damages {
         std::fs::write(&path, &bad).unwrap();
-        match Store::open(&folder.0) {
+        match Store::open(folder.path()) {
             // Unused pages may hold anything; what is read must be right.
             Ok(store) => assert_eq!(*store.content(), written),
             Err(error) => {
@@ -104,8 +84,8 @@ fn a_damaged_store_is_an_error_with_its_path() {
 
 #[test]
 fn a_newer_format_is_refused() {
-    let folder = Folder::new();
-    let mut store = Store::open(&folder.0).unwrap();
+    let folder = Folder::new("store");
+    let mut store = Store::open(folder.path()).unwrap();
     store.write(changes()).unwrap();
     let database = store.database.take().unwrap();
     let transaction = database.begin_write().unwrap();
@@ -113,14 +93,14 @@ fn a_newer_format_is_refused() {
     transaction.commit().unwrap();
     drop(database);
     drop(store);
-    let error = Store::open(&folder.0).unwrap_err();
+    let error = Store::open(folder.path()).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 2, .. }), "{error}");
 }
 
 #[test]
 fn a_write_that_fails_changes_nothing_and_the_next_one_heals() {
-    let folder = Folder::new();
-    let state = folder.0.join("state");
+    let folder = Folder::new("store");
+    let state = folder.join("state");
     let mut store = Store::open(&state).unwrap();
     store.write(changes()).unwrap();
     let before = store.content().clone();

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
     thread::JoinHandle,
     time::Duration,
 };
@@ -14,6 +13,9 @@ use heddle_runtime::{
     clock,
     local_http::{CallError, Method, call},
 };
+use heddle_testkit::folder;
+// A hang is a failure; nothing is measured with it.
+pub(crate) use heddle_testkit::wait::PATIENCE;
 use heddle_wire::local::control_api::{
     ApiError, ApplyRequest, ApplyResponse, DeleteRequest, JoinPort, JoinRequest, JoinedWorkload,
     ResourceView, SourceFile, Status, WorkloadView,
@@ -21,21 +23,15 @@ use heddle_wire::local::control_api::{
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::sync::oneshot;
 
-/// A hang is a failure; nothing is measured with it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A folder that goes away with the test.
+/// The folders of one control plane.
 #[derive(Debug)]
-pub(crate) struct Folder(pub(crate) PathBuf);
+pub(crate) struct Folder(folder::Folder);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path =
-            std::env::temp_dir().join(format!("heddle-plane-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(path.join("run")).unwrap();
-        Self(path)
+        let folder = folder::Folder::new("plane");
+        std::fs::create_dir(folder.join("run")).unwrap();
+        Self(folder)
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -61,12 +57,6 @@ impl Folder {
             config_dir: rules.is_dir().then_some(rules),
             ranges: AddressRanges::default(),
         }
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.0));
     }
 }
 

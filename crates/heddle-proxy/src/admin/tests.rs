@@ -11,13 +11,13 @@ use crate::{
     metrics::Metrics,
     snapshot::{ResourceSet, SnapshotBuilder},
     testing::{
-        TempDir, config,
+        Folder, proxy_config,
         resources::{destination, endpoints, inbound, target},
     },
 };
 
-fn shared(dir: &TempDir) -> Arc<Shared> {
-    let config = config(dir.path());
+fn shared(dir: &Folder) -> Arc<Shared> {
+    let config = proxy_config(dir.path());
     let metrics = Arc::new(Metrics::new(&config));
     Arc::new(Shared::new(config, metrics).0)
 }
@@ -43,7 +43,7 @@ async fn get(address: SocketAddr, path: &str) -> String {
 #[test]
 fn every_face_shows_its_own_pages() {
     run_local(async {
-        let dir = TempDir::new("admin");
+        let dir = Folder::new("admin");
         let shared = shared(&dir);
         for (face, metrics, health, admin) in [
             (Face::Health, false, true, false),
@@ -64,7 +64,7 @@ fn every_face_shows_its_own_pages() {
 #[test]
 fn readiness_says_what_is_missing() {
     run_local(async {
-        let dir = TempDir::new("admin");
+        let dir = Folder::new("admin");
         let shared = shared(&dir);
         let address = served(&shared, Face::Health);
         let text = get(address, "/healthz/ready").await;
@@ -78,7 +78,7 @@ fn readiness_says_what_is_missing() {
 #[test]
 fn connections_are_kept_and_pipelined_requests_answered_in_order() {
     run_local(async {
-        let dir = TempDir::new("admin");
+        let dir = Folder::new("admin");
         let address = served(&shared(&dir), Face::Admin);
         let text = exchange(
             address,
@@ -95,7 +95,7 @@ fn connections_are_kept_and_pipelined_requests_answered_in_order() {
 #[test]
 fn what_is_no_plain_request_is_refused_by_name() {
     run_local(async {
-        let dir = TempDir::new("admin");
+        let dir = Folder::new("admin");
         let address = served(&shared(&dir), Face::Admin);
         let long = [b"GET / HTTP/1.1\r\nx: ".to_vec(), vec![b'a'; 9000]].concat();
         for (request, code) in [
@@ -119,7 +119,7 @@ fn what_is_no_plain_request_is_refused_by_name() {
 #[test]
 fn the_dump_shows_rules_with_their_provenance_and_endpoints() {
     run_local(async {
-        let dir = TempDir::new("admin");
+        let dir = Folder::new("admin");
         let shared = shared(&dir);
         let mut set = ResourceSet { inbound: Some(inbound().into()), ..ResourceSet::default() };
         set.insert_endpoints(endpoints("reviews", &[20]));

@@ -17,19 +17,19 @@ use tokio::{
 };
 
 use super::*;
-use crate::testing::{TempDir, config};
+use crate::testing::{Folder, proxy_config};
 
 struct Bench {
-    _dir: TempDir,
+    _dir: Folder,
     holder: UnixListener,
     broker: Broker,
 }
 
 fn bench() -> Bench {
-    let dir = TempDir::new("broker");
+    let dir = Folder::new("broker");
     let socket: PathBuf = dir.path().join("mesh.sock");
     let holder = UnixListener::bind(&socket).unwrap();
-    let (broker, requests) = Broker::new(Ranges::of(&config(dir.path())), true);
+    let (broker, requests) = Broker::new(Ranges::of(&proxy_config(dir.path())), true);
     spawn_contained("broker", holder::serve(socket, requests));
     Bench { _dir: dir, holder, broker }
 }
@@ -160,8 +160,8 @@ fn garbage_from_the_holder_ends_the_connection_not_the_sidecar() {
 #[test]
 fn a_sidecar_without_a_holder_says_so() {
     run_local(async {
-        let dir = TempDir::new("no-holder");
-        let (broker, _requests) = Broker::new(Ranges::of(&config(dir.path())), false);
+        let dir = Folder::new("no-holder");
+        let (broker, _requests) = Broker::new(Ranges::of(&proxy_config(dir.path())), false);
         let error = broker.connect(SocketAddr::from(([192, 0, 2, 1], 80))).await.unwrap_err();
         assert!(matches!(error, BrokerError::NoOutside), "{error}");
     })

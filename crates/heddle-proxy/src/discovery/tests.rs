@@ -26,8 +26,9 @@ use crate::{
     shared::Ends,
     snapshot::{AddressOwner, Snapshot},
     testing::{
-        TempDir, config,
+        Folder,
         control::{FakeControl, Session},
+        proxy_config,
         resources::{
             address, destination, endpoints, inbound, name_answer, service, target, vip, vip_v6,
         },
@@ -36,15 +37,15 @@ use crate::{
 
 /// A discovery client, its files, and handles to it.
 struct Bench {
-    dir: TempDir,
+    dir: Folder,
     shared: Arc<Shared>,
     connected: watch::Receiver<Option<Channel>>,
     save: mpsc::Sender<oneshot::Sender<()>>,
     client: JoinHandle<()>,
 }
 
-fn new_shared(dir: &TempDir) -> (Arc<Shared>, Ends) {
-    let config = config(dir.path());
+fn new_shared(dir: &Folder) -> (Arc<Shared>, Ends) {
+    let config = proxy_config(dir.path());
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, ends) = Shared::new(config, metrics);
     (Arc::new(shared), ends)
@@ -52,7 +53,7 @@ fn new_shared(dir: &TempDir) -> (Arc<Shared>, Ends) {
 
 impl Bench {
     /// Starts a client on `dir`, as the process would.
-    fn start(dir: TempDir) -> Self {
+    fn start(dir: Folder) -> Self {
         let (shared, ends) = new_shared(&dir);
         let (channel, connected) = watch::channel(None);
         let (save, saves) = mpsc::channel(1);
@@ -66,7 +67,7 @@ impl Bench {
     }
 
     /// Ends the client as SIGTERM would; its files stay.
-    async fn stop(self) -> TempDir {
+    async fn stop(self) -> Folder {
         let (done, saved) = oneshot::channel();
         self.save.send(done).await.unwrap();
         saved.await.unwrap();
@@ -116,7 +117,7 @@ impl Bench {
 }
 
 fn bench(name: &str) -> Bench {
-    Bench::start(TempDir::new(name))
+    Bench::start(Folder::new(name))
 }
 
 #[test]
@@ -442,13 +443,13 @@ struct Machine {
     shared: Arc<Shared>,
     state: State,
     now: Instant,
-    _dir: TempDir,
+    _dir: Folder,
     _ends: Ends,
 }
 
 impl Machine {
     fn new() -> Self {
-        let dir = TempDir::new("machine");
+        let dir = Folder::new("machine");
         let (shared, ends) = new_shared(&dir);
         let now = clock::now();
         let state = State::new(Arc::clone(&shared), now);

@@ -26,7 +26,7 @@ use crate::{
     shared::Ends,
     snapshot::{ResourceSet, SnapshotBuilder},
     testing::{
-        TempDir, config,
+        Folder, proxy_config,
         resources::{address, destination, name_answer, service, vip, vip_v6},
     },
 };
@@ -35,7 +35,7 @@ use crate::{
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 33);
 
 struct Bench {
-    _dir: TempDir,
+    _dir: Folder,
     shared: Arc<Shared>,
     udp: SocketAddr,
     tcp: SocketAddr,
@@ -66,8 +66,8 @@ enum Control {
 }
 
 async fn bench(host: Host, control: Control) -> Bench {
-    let dir = TempDir::new("dns");
-    let mut config = config(dir.path());
+    let dir = Folder::new("dns");
+    let mut config = proxy_config(dir.path());
     config.holder_socket = Some(dir.path().join("mesh.sock"));
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, ends) = Shared::new(config, metrics);

@@ -8,7 +8,7 @@ use super::*;
 use crate::{limits::LABEL_SETS, refusal::Flag, testing};
 
 fn metrics(workers: usize) -> Metrics {
-    let config = ProxyConfig { workers, ..testing::config(Path::new("/nowhere")) };
+    let config = ProxyConfig { workers, ..testing::proxy_config(Path::new("/nowhere")) };
     Metrics::new(&config)
 }
 

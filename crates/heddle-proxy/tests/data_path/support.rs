@@ -1,15 +1,11 @@
-//! A worker with hand-made rules, raw clients, and backends made of closures.
+//! A worker with hand-made rules.
 
 use std::{
     collections::BTreeMap,
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    path::Path,
+    sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
 };
 
 use heddle_model::{
@@ -27,11 +23,14 @@ use heddle_proxy::{
     worker::Worker,
 };
 use heddle_runtime::task;
+use heddle_testkit::fixture::proxy_config;
+pub(crate) use heddle_testkit::{
+    backend::{Backend, Peer, field, http_server, nobody},
+    wait::{PATIENCE, wait_until},
+};
 use heddle_wire::local::proxy_config::ProxyConfig;
 use tokio::sync::mpsc;
 
-/// No test waits longer for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The virtual address of service number 0; others follow.
 const VIP: Ipv4Addr = Ipv4Addr::new(240, 240, 0, 10);
 
@@ -179,38 +178,13 @@ pub(crate) fn sum_in(text: &str, metric: &str, labels: &[&str]) -> f64 {
         .sum()
 }
 
-/// Waits, bounded, for something another thread does.
-pub(crate) fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain until {what}");
-        thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
+/// A sidecar of 127.0.0.1 that keeps no files.
 fn config() -> ProxyConfig {
     ProxyConfig {
-        mesh: "test".into(),
-        workload: WorkloadId("client-1".into()),
-        name: "client".into(),
-        namespace: "default".into(),
-        service: "client".into(),
-        version: String::new(),
-        labels: BTreeMap::new(),
         ipv4: Ipv4Addr::LOCALHOST,
         ipv6: Ipv6Addr::LOCALHOST,
         ports: BTreeMap::new(),
-        workers: 1,
-        discovery_socket: "/nowhere/discovery.sock".into(),
-        holder_socket: None,
-        state_dir: "/nowhere".into(),
-        mark: 0,
-        published: BTreeMap::new(),
-        host_ports: Vec::new(),
-        ready_fd: None,
-        vip_range_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
-        vip_range_v6: ("fd68:6564:646c::".parse().unwrap(), 64),
-        host_gateway: (Ipv4Addr::new(240, 240, 0, 1), "fd68:6564:646c::1".parse().unwrap()),
+        ..proxy_config(Path::new("/nowhere"))
     }
 }
 
@@ -331,232 +305,6 @@ impl TestService {
             targets,
         }
     }
-}
-
-/// A server made of a closure that gets every connection, on a thread of its own.
-pub(crate) struct Backend {
-    pub(crate) address: SocketAddr,
-    connections: Arc<AtomicUsize>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Backend {
-    pub(crate) fn start(serve: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        Self::at("127.0.0.1:0".parse().unwrap(), serve)
-    }
-
-    pub(crate) fn at(address: SocketAddr, serve: impl Fn(Peer) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let (count, stopped) = (Arc::clone(&connections), Arc::clone(&stop));
-        let serve = Arc::new(serve);
-        thread::spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::SeqCst) {
-                    return;
-                }
-                let number = count.fetch_add(1, Ordering::SeqCst);
-                let serve = Arc::clone(&serve);
-                let peer = Peer::new(stream.unwrap(), number);
-                thread::spawn(move || serve(peer));
-            }
-        });
-        Self { address, connections, stop }
-    }
-
-    /// Answers every request with 200 and what `answer` makes of its head and body.
-    pub(crate) fn http(answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> Self {
-        Self::start(http_server(answer))
-    }
-
-    /// How many connections it has accepted.
-    pub(crate) fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        let _woken = TcpStream::connect(self.address);
-    }
-}
-
-pub(crate) fn http_server(
-    answer: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static,
-) -> impl Fn(Peer) + Send + Sync + 'static {
-    move |mut peer| {
-        while let Some((head, body)) = peer.request() {
-            let text = answer(&head, &body);
-            peer.write(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len()));
-        }
-    }
-}
-
-/// An address where nobody listens.
-pub(crate) fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// One end of a connection, raw, bounded in time.
-pub(crate) struct Peer {
-    pub(crate) stream: TcpStream,
-    pub(crate) number: usize,
-    read: Vec<u8>,
-}
-
-impl Peer {
-    pub(crate) fn connect(address: SocketAddr) -> Self {
-        Self::new(TcpStream::connect_timeout(&address, PATIENCE).unwrap(), 0)
-    }
-
-    fn new(stream: TcpStream, number: usize) -> Self {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Self { stream, number, read: Vec::new() }
-    }
-
-    /// Writes; the other side may be gone, which reading will show.
-    pub(crate) fn write(&mut self, text: &str) {
-        let _gone = self.stream.write_all(text.as_bytes());
-    }
-
-    pub(crate) fn write_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
-    }
-
-    pub(crate) fn finish(&self) {
-        self.stream.shutdown(Shutdown::Write).unwrap();
-    }
-
-    /// Closes with a reset.
-    pub(crate) fn reset(self) {
-        let socket = tokio_free_linger(&self.stream);
-        socket.unwrap();
-        drop(self.stream);
-    }
-
-    /// Reads until `end` has come and returns everything up to and with it; `None` at the end of
-    /// the stream.
-    pub(crate) fn until(&mut self, end: &str) -> Option<String> {
-        loop {
-            if let Some(at) = find(&self.read, end.as_bytes()) {
-                let rest = self.read.split_off(at + end.len());
-                let text = std::mem::replace(&mut self.read, rest);
-                return Some(String::from_utf8(text).unwrap());
-            }
-            if self.more().ok()? == 0 {
-                return None;
-            }
-        }
-    }
-
-    /// Exactly `n` bytes.
-    pub(crate) fn exactly(&mut self, n: usize) -> Option<Vec<u8>> {
-        while self.read.len() < n {
-            if self.more().ok()? == 0 {
-                return None;
-            }
-        }
-        let rest = self.read.split_off(n);
-        Some(std::mem::replace(&mut self.read, rest))
-    }
-
-    /// Everything to the end of the stream, or the error that ended it.
-    pub(crate) fn rest(&mut self) -> io::Result<String> {
-        while self.more()? > 0 {}
-        Ok(String::from_utf8_lossy(&std::mem::take(&mut self.read)).into_owned())
-    }
-
-    fn more(&mut self) -> io::Result<usize> {
-        let mut chunk = [0; 16 * 1024];
-        let n = self.stream.read(&mut chunk)?;
-        self.read.extend_from_slice(&chunk[..n]);
-        Ok(n)
-    }
-
-    /// A request or response head.
-    pub(crate) fn head(&mut self) -> Option<String> {
-        self.until("\r\n\r\n")
-    }
-
-    /// A request with its body.
-    pub(crate) fn request(&mut self) -> Option<(String, Vec<u8>)> {
-        let head = self.head()?;
-        let body = self.body(&head)?;
-        Some((head, body))
-    }
-
-    /// A response with its body, delimited as its head says; not for HEAD.
-    pub(crate) fn response(&mut self) -> Option<(String, String)> {
-        let head = self.head()?;
-        let body = self.body(&head)?;
-        Some((head, String::from_utf8(body).unwrap()))
-    }
-
-    /// Sends and receives.
-    pub(crate) fn ask(&mut self, request: &str) -> (String, String) {
-        self.write(request);
-        self.response().expect("a response")
-    }
-
-    fn body(&mut self, head: &str) -> Option<Vec<u8>> {
-        let lower = head.to_ascii_lowercase();
-        if let Some(length) = field(&lower, "content-length") {
-            return self.exactly(length.parse().unwrap());
-        }
-        if field(&lower, "transfer-encoding").is_some_and(|coding| coding == "chunked") {
-            return self.chunked();
-        }
-        Some(Vec::new())
-    }
-
-    /// A chunked body, framing included, so that tests see it.
-    fn chunked(&mut self) -> Option<Vec<u8>> {
-        let mut body = Vec::new();
-        loop {
-            let line = self.until("\r\n")?;
-            body.extend_from_slice(line.as_bytes());
-            let size = line.trim().split(';').next()?;
-            let size = usize::from_str_radix(size, 16).unwrap();
-            if size > 0 {
-                body.extend(self.exactly(size + 2)?);
-                continue;
-            }
-            loop {
-                let trailer = self.until("\r\n")?;
-                body.extend_from_slice(trailer.as_bytes());
-                if trailer == "\r\n" {
-                    return Some(body);
-                }
-            }
-        }
-    }
-}
-
-/// The value of a field, names in lower case.
-pub(crate) fn field<'a>(head: &'a str, name: &str) -> Option<&'a str> {
-    head.lines().find_map(|line| {
-        let (one, value) = line.split_once(':')?;
-        one.eq_ignore_ascii_case(name).then(|| value.trim())
-    })
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
-}
-
-/// SO_LINGER 0 on a std socket, by way of a runtime that lives as long as the call.
-fn tokio_free_linger(stream: &TcpStream) -> io::Result<()> {
-    let copy = stream.try_clone()?;
-    copy.set_nonblocking(true)?;
-    task::run_local(async move {
-        let copy = tokio::net::TcpStream::from_std(copy)?;
-        heddle_runtime::net::reset_on_close(&copy)
-    })?
 }
 
 /// The request most tests send.

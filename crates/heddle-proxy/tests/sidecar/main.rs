@@ -9,12 +9,6 @@
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 #![expect(clippy::print_stdout, reason = "without a harness this is how a test says what it did")]
 
-#[path = "../../src/testing/control.rs"]
-#[expect(dead_code, reason = "the crate's own tests use more of it")]
-mod control;
-#[path = "../../src/testing/resources.rs"]
-#[expect(dead_code, reason = "the crate's own tests use more of it")]
-mod resources;
 mod world;
 
 use std::{env, fs, path::PathBuf, process::Command};
@@ -24,6 +18,7 @@ use heddle_runtime::{
     ns::{Mode, Namespaces},
     spawn::SpawnOptions,
 };
+use heddle_testkit::folder::Folder;
 
 /// Names the role of a process started by this test.
 const ROLE: &str = "HEDDLE_TEST_ROLE";
@@ -50,17 +45,14 @@ fn test() {
             return;
         }
     };
-    let folder = env::temp_dir().join(format!("heddle-sidecar-{}", std::process::id()));
-    fs::create_dir_all(&folder).unwrap();
+    let folder = Folder::new("sidecar");
     let mut command = Command::new(env::current_exe().unwrap());
-    command.env(ROLE, "world").env(FOLDER, &folder);
+    command.env(ROLE, "world").env(FOLDER, folder.path());
     let mut options = SpawnOptions::new();
     options.namespaces(&namespaces).unwrap();
     options.privileges(Privileges::All);
     let status = options.spawn(command).unwrap().wait().unwrap();
-    if status.success() {
-        fs::remove_dir_all(&folder).unwrap();
-    } else {
+    if !status.success() {
         let log = fs::read_to_string(folder.join("proxy.log")).unwrap_or_default();
         println!("the sidecar's log:\n{log}");
     }

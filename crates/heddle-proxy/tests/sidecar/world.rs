@@ -20,6 +20,13 @@ use heddle_runtime::{
     spawn::SpawnOptions,
     task::{run_local, spawn_contained},
 };
+use heddle_testkit::{
+    control::{FakeControl, Session},
+    fixture::proxy_config,
+    resources::{
+        PORT, address, destination, endpoints, inbound_of, name_answer, service, vip, vip_v6,
+    },
+};
 use heddle_wire::{
     discovery::ResourceType,
     local::proxy_config::{
@@ -31,13 +38,7 @@ use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
 };
 
-use crate::{
-    FOLDER, ROLE,
-    control::{FakeControl, Session},
-    resources::{
-        PORT, address, destination, endpoints, inbound_of, name_answer, service, vip, vip_v6,
-    },
-};
+use crate::{FOLDER, ROLE};
 
 const OWN: Ipv4Addr = Ipv4Addr::new(240, 241, 0, 10);
 const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, 10);
@@ -116,27 +117,16 @@ async fn scenario(folder: &Path) {
 
 fn config(folder: &Path) -> ProxyConfig {
     ProxyConfig {
-        mesh: "test".into(),
         workload: WorkloadId("reviews-10".into()),
         name: "reviews-v1".into(),
-        namespace: "default".into(),
         service: "reviews".into(),
         version: "v1".into(),
-        labels: BTreeMap::new(),
         ipv4: OWN,
         ipv6: OWN_V6,
         ports: BTreeMap::from([(PORT, Protocol::Http)]),
         workers: 2,
-        discovery_socket: folder.join("discovery.sock"),
-        holder_socket: None,
-        state_dir: folder.join("state"),
         mark: ESCAPE_MARK,
-        published: BTreeMap::new(),
-        host_ports: Vec::new(),
-        ready_fd: None,
-        vip_range_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
-        vip_range_v6: (Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, 0), 64),
-        host_gateway: (Ipv4Addr::new(240, 240, 0, 1), vip_v6(1)),
+        ..proxy_config(folder)
     }
 }
 

@@ -11,7 +11,9 @@ use heddle_runtime::{
     task,
 };
 
-use crate::world::{Channel, Folder, SIDECAR, World, as_both_users};
+use heddle_testkit::folder::Folder;
+
+use crate::world::{Channel, SIDECAR, World, as_both_users};
 
 /// Long enough for a process to die.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -120,13 +122,13 @@ fn failures(world: &World) {
     assert!(absent.to_string().contains("/nonexistent/program"), "{absent}");
 
     let folder = Folder::new("not-executable");
-    let file = folder.0.join("file");
+    let file = folder.join("file");
     fs::write(&file, "text").expect("writes");
     let refused = SpawnOptions::new().spawn(Command::new(file)).expect_err("no program");
     assert_eq!(refused.exit_code(), 126);
 
     let mut plan = heddle_runtime::mount::MountPlan::new();
-    plan.bind(&folder.0.join("absent"), &folder.0.join("file")).expect("a path");
+    plan.bind(&folder.join("absent"), &folder.join("file")).expect("a path");
     let mut options = SpawnOptions::new();
     options.namespaces(namespaces).expect("descriptors").mounts(plan);
     match options.spawn(Command::new("true")).expect_err("nothing to mount") {

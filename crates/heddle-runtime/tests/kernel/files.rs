@@ -15,14 +15,16 @@ use heddle_runtime::{
     spawn::SpawnOptions,
 };
 
-use crate::world::{Channel, Folder, World, as_both_users};
+use heddle_testkit::folder::Folder;
+
+use crate::world::{Channel, World, as_both_users};
 
 as_both_users!(files_are_covered_even_dangling_links, covering, "look" => look);
 as_both_users!(resolver_files_of_the_host_are_covered, resolver, "cat" => cat);
 
 fn covering(world: &World) {
     let folder = Folder::new("mounts");
-    let at = |name: &str| folder.0.join(name);
+    let at = |name: &str| folder.join(name);
     fs::write(at("ours"), "ours").expect("writes");
     fs::write(at("plain"), "theirs").expect("writes");
     fs::write(at("aim"), "theirs").expect("writes");
@@ -43,7 +45,7 @@ fn covering(world: &World) {
     options.namespaces(&world.workload(10)).expect("descriptors");
     options.privileges(Privileges::Only(CapabilitySet::NONE)).mounts(plan);
     let inside = world.start(options, "look").expect("starts");
-    inside.channel.say(folder.0.to_str().expect("text"));
+    inside.channel.say(folder.path().to_str().expect("text"));
     inside.succeed();
 
     assert_eq!(fs::read_to_string(at("plain")).expect("reads"), "theirs");
@@ -70,10 +72,10 @@ fn look(mut channel: Channel) {
 fn resolver(world: &World) {
     let folder = Folder::new("etc");
     for name in ["resolv.conf", "nsswitch.conf", "hosts"] {
-        fs::write(folder.0.join(name), format!("# heddle's {name}\n")).expect("writes");
+        fs::write(folder.join(name), format!("# heddle's {name}\n")).expect("writes");
     }
     let before = fs::read("/etc/resolv.conf").unwrap_or_default();
-    let (plan, missing) = MountPlan::for_workload(&folder.0).expect("a plan");
+    let (plan, missing) = MountPlan::for_workload(folder.path()).expect("a plan");
     let mut options = SpawnOptions::new();
     options.namespaces(&world.workload(10)).expect("descriptors");
     options.mounts(plan);

@@ -4,7 +4,7 @@
 //! role it starts, this binary runs the same test again, which then plays the role instead.
 
 use std::{
-    env, fs,
+    env,
     io::{self, BufRead, BufReader, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::{
@@ -323,23 +323,5 @@ impl Drop for Inside {
     fn drop(&mut self) {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
-    }
-}
-
-/// A fresh folder that any user may enter; removed on drop.
-pub(crate) struct Folder(pub(crate) std::path::PathBuf);
-
-impl Folder {
-    pub(crate) fn new(name: &str) -> Self {
-        let path = env::temp_dir().join(format!("heddle-{name}-{}", std::process::id()));
-        let _absent = fs::remove_dir_all(&path);
-        fs::create_dir_all(&path).expect("makes a folder");
-        Self(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.0);
     }
 }

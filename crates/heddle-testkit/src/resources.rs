@@ -12,26 +12,30 @@ use heddle_model::{
 };
 
 /// The port of every service here.
-pub(crate) const PORT: u16 = 9080;
+pub const PORT: u16 = 9080;
 
-pub(crate) fn service(name: &str) -> ServiceName {
+/// The service of this name in namespace `default`.
+pub fn service(name: &str) -> ServiceName {
     ServiceName::new(name, "default").expect("a label")
 }
 
 /// A virtual address by its last byte.
-pub(crate) fn vip(last: u8) -> IpAddr {
+pub fn vip(last: u8) -> IpAddr {
     Ipv4Addr::new(240, 240, 0, last).into()
 }
 
-pub(crate) fn vip_v6(last: u8) -> Ipv6Addr {
+/// The same for IPv6.
+pub fn vip_v6(last: u8) -> Ipv6Addr {
     Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, u16::from(last))
 }
 
-pub(crate) fn address(ip: IpAddr, owner: Owner) -> Address {
+/// Who owns an address.
+pub fn address(ip: IpAddr, owner: Owner) -> Address {
     Address { ip, owner }
 }
 
-pub(crate) fn name_answer(host: &str, names: Option<&str>) -> NameAnswer {
+/// The answer about a name.
+pub fn name_answer(host: &str, names: Option<&str>) -> NameAnswer {
     NameAnswer {
         host: host.into(),
         namespace: "default".into(),
@@ -39,7 +43,8 @@ pub(crate) fn name_answer(host: &str, names: Option<&str>) -> NameAnswer {
     }
 }
 
-pub(crate) fn workload(id: &str, name: &str, version: &str) -> WorkloadInfo {
+/// A workload.
+pub fn workload(id: &str, name: &str, version: &str) -> WorkloadInfo {
     WorkloadInfo {
         id: WorkloadId(id.into()),
         name: format!("{name}-{version}"),
@@ -51,13 +56,13 @@ pub(crate) fn workload(id: &str, name: &str, version: &str) -> WorkloadInfo {
     }
 }
 
-/// What the sidecar of `testing::config` is told about itself.
-pub(crate) fn inbound() -> Inbound {
+/// What the sidecar of [`proxy_config`](crate::fixture::proxy_config) is told about itself.
+pub fn inbound() -> Inbound {
     inbound_of("client-1", "client", 8080)
 }
 
 /// What the sidecar of a workload with one HTTP port is told about itself.
-pub(crate) fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
+pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
     Inbound {
         workload: workload(id, name, "v1"),
         ports: vec![InboundPort {
@@ -69,7 +74,7 @@ pub(crate) fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
 }
 
 /// A ready endpoint of `name`.
-pub(crate) fn endpoint(id: &str, name: &str, last: u8, version: &str) -> Endpoint {
+pub fn endpoint(id: &str, name: &str, last: u8, version: &str) -> Endpoint {
     Endpoint {
         workload: workload(id, name, version),
         ipv4: Ipv4Addr::new(240, 241, 0, last),
@@ -80,12 +85,13 @@ pub(crate) fn endpoint(id: &str, name: &str, last: u8, version: &str) -> Endpoin
 }
 
 /// Endpoints of `name` with one ready workload per last byte.
-pub(crate) fn endpoints(name: &str, lasts: &[u8]) -> Endpoints {
+pub fn endpoints(name: &str, lasts: &[u8]) -> Endpoints {
     let one = |last: &u8| endpoint(&format!("{name}-{last}"), name, *last, "v1");
     Endpoints { service: service(name), endpoints: lasts.iter().map(one).collect() }
 }
 
-pub(crate) fn target(name: &str, version: Option<&str>) -> WeightedTarget {
+/// All weight to `name`: to all of its endpoints, or those of one version.
+pub fn target(name: &str, version: Option<&str>) -> WeightedTarget {
     WeightedTarget {
         service: service(name),
         subset: version.map(|version| Subset {
@@ -99,7 +105,7 @@ pub(crate) fn target(name: &str, version: Option<&str>) -> WeightedTarget {
 }
 
 /// A service whose one rule has these targets; no rule without targets.
-pub(crate) fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
+pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
     let rule = HttpRule {
         provenance: Provenance(format!("VirtualService/default/{name}#0")),
         matches: vec![],

@@ -16,16 +16,17 @@ const QUEUE: usize = 256;
 
 /// Accepts streams on a path socket until dropped.
 #[derive(Debug)]
-pub(crate) struct FakeControl {
+pub struct FakeControl {
     sessions: mpsc::Receiver<Session>,
-    pub(crate) reports: mpsc::Receiver<ReportRequest>,
+    /// What sidecars reported.
+    pub reports: mpsc::Receiver<ReportRequest>,
     serving: JoinHandle<()>,
     accepting: JoinHandle<()>,
 }
 
 /// One stream.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub struct Session {
     requests: mpsc::Receiver<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     nonces: u64,
@@ -67,7 +68,7 @@ impl transport::Discovery for Service {
 
 impl FakeControl {
     /// Serves on `socket`, replacing a dead one.
-    pub(crate) fn start(socket: &Path) -> Self {
+    pub fn start(socket: &Path) -> Self {
         let _none_there = std::fs::remove_file(socket);
         let listener = UnixListener::bind(socket).expect("a path socket");
         let (connections, incoming) = mpsc::channel(QUEUE);
@@ -88,12 +89,12 @@ impl FakeControl {
     }
 
     /// The next stream a proxy opens.
-    pub(crate) async fn session(&mut self) -> Session {
+    pub async fn session(&mut self) -> Session {
         self.sessions.recv().await.expect("a stream")
     }
 
     /// The next stream, with its proxy's first subscriptions answered: it knows who it is.
-    pub(crate) async fn introduced(&mut self, generation: u64, inbound: &impl Encode) -> Session {
+    pub async fn introduced(&mut self, generation: u64, inbound: &impl Encode) -> Session {
         let mut session = self.session().await;
         let asked = session.subscription(ResourceType::Inbound).await;
         assert_eq!(asked.resource_names_subscribe, [inbound.name()]);
@@ -112,13 +113,13 @@ impl Drop for FakeControl {
 
 impl Session {
     /// The next message of the proxy.
-    pub(crate) async fn request(&mut self) -> DeltaDiscoveryRequest {
+    pub async fn request(&mut self) -> DeltaDiscoveryRequest {
         self.requests.recv().await.expect("a request")
     }
 
     /// The next message that subscribes to `kind` or tells held versions of it; others are passed
     /// over.
-    pub(crate) async fn subscription(&mut self, kind: ResourceType) -> DeltaDiscoveryRequest {
+    pub async fn subscription(&mut self, kind: ResourceType) -> DeltaDiscoveryRequest {
         loop {
             let request = self.request().await;
             if request.type_url == kind.type_url() && request.response_nonce.is_empty() {
@@ -128,7 +129,7 @@ impl Session {
     }
 
     /// The next acknowledgement or refusal.
-    pub(crate) async fn answer(&mut self) -> DeltaDiscoveryRequest {
+    pub async fn answer(&mut self) -> DeltaDiscoveryRequest {
         loop {
             let request = self.request().await;
             if !request.response_nonce.is_empty() {
@@ -138,7 +139,7 @@ impl Session {
     }
 
     /// Waits for the acknowledgement of everything sent.
-    pub(crate) async fn acknowledged(&mut self) {
+    pub async fn acknowledged(&mut self) {
         loop {
             let answer = self.answer().await;
             assert_eq!(answer.error_detail, None);
@@ -149,7 +150,7 @@ impl Session {
     }
 
     /// Sends resources of one kind.
-    pub(crate) async fn send(
+    pub async fn send(
         &mut self,
         generation: u64,
         resources: &[&impl Encode],
@@ -168,7 +169,7 @@ impl Session {
     }
 
     /// Says that there is no such resource.
-    pub(crate) async fn remove(&mut self, generation: u64, kind: ResourceType, name: &str) {
+    pub async fn remove(&mut self, generation: u64, kind: ResourceType, name: &str) {
         self.respond(DeltaDiscoveryResponse {
             system_version_info: generation.to_string(),
             removed_resources: vec![name.into()],
@@ -180,14 +181,14 @@ impl Session {
     }
 
     /// Sends a response as it is, but for its nonce.
-    pub(crate) async fn respond(&mut self, mut response: DeltaDiscoveryResponse) {
+    pub async fn respond(&mut self, mut response: DeltaDiscoveryResponse) {
         self.nonces += 1;
         response.nonce = self.nonces.to_string();
         self.responses.send(Ok(response)).await.expect("the proxy listens");
     }
 
     /// Has the proxy said anything that was not looked at?
-    pub(crate) fn is_silent(&self) -> bool {
+    pub fn is_silent(&self) -> bool {
         self.requests.is_empty()
     }
 }

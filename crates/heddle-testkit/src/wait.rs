@@ -1,0 +1,34 @@
+//! The one place where tests wait: for a condition, within bounds, never for a time.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Longest wait for anything; a machine that needs longer is not one to test on.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Pause between two looks at a condition.
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Waits until `look` finds something.
+///
+/// # Panics
+/// After [`PATIENCE`], naming what was waited for.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        thread::park_timeout(LOOK_EVERY);
+    }
+}
+
+/// Waits until a condition holds.
+///
+/// # Panics
+/// As [`wait_for`].
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_for(what, || holds().then_some(()));
+}
