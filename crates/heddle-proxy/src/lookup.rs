@@ -124,15 +124,14 @@ impl Lookup {
 
     /// What a host name, asked from `namespace`, names. `host` in lower case, no trailing dot.
     ///
+    /// Also asked while the stream is down: what was given back as unused is still in the saved set.
+    ///
     /// # Errors
-    /// [`LookupError`] saying why there is no answer; at once while the stream is known to be down.
+    /// [`LookupError`] saying why there is no answer; without a wait while the stream is down.
     pub async fn name(&self, namespace: &str, host: &str) -> Result<Arc<NameAnswer>, LookupError> {
         let key = format!("{namespace}/{host}");
         if let Some(answer) = self.snapshot.load().name(&key) {
             return Ok(Arc::clone(answer));
-        }
-        if self.is_down() {
-            return Err(LookupError::Unreachable);
         }
         let snapshot = self.ask(Question::Name(key.clone())).await?;
         snapshot.name(&key).cloned().ok_or(LookupError::NotKnown)

@@ -121,13 +121,18 @@ async fn carry_out(
         inject_fault(client, fault, outcome).await.map_err(|failure| failure.by(&route.rule()))?;
         begun = clock::now();
     }
-    let way = Way {
-        begun,
-        candidates: &route.candidates,
-        none: &|| Refusal::NoEndpoints(destination.service(&route.candidates)),
-        counted: &|upstream| destination.counted(worker, &route.candidates, upstream),
+    let forwarded = match &route.candidates {
+        Err(refusal) => Err(refusal.clone().into()),
+        Ok(candidates) => {
+            let way = Way {
+                begun,
+                candidates,
+                none: &|| Refusal::NoEndpoints(destination.service(candidates)),
+                counted: &|upstream| destination.counted(worker, candidates, upstream),
+            };
+            forward(worker, client, sending, way, outcome).await
+        }
     };
-    let forwarded = forward(worker, client, sending, way, outcome).await;
     destination.port.speaks_http.set(destination.port.speaks_http.get() || forwarded.is_ok());
     forwarded.map_err(|failure| failure.by(&route.rule()))
 }

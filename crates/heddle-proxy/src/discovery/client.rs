@@ -127,7 +127,7 @@ impl Discovery {
             self.shared.lookup.set_down(true);
             self.channel.send_replace(None);
             self.state.disconnected();
-            self.saved_read = false;
+            self.saved_read &= !was_up;
             if was_up || !logged {
                 logged = true;
                 tracing::warn!(%error, "no stream to the control plane; what is known stays in force");

@@ -580,24 +580,46 @@ fn who_gave_up_waiting_is_forgotten() {
 #[test]
 fn what_was_given_back_is_read_from_disk_while_control_is_gone() {
     run_local(async {
-        let mut first = bench("given-back");
-        let mut control = first.control();
-        let mut session = control.introduced(1, &inbound()).await;
-        first.learn_reviews(&mut session, 2).await;
-        let dir = first.stop().await;
-        // As eviction leaves it: in the file, but not in use.
-        let mut file = crate::saved::SavedFile::new(&dir.path().join("state"));
-        let empty = crate::saved::SavedSet {
-            mesh: "test".into(),
-            workload: "client-1".into(),
-            ..crate::saved::SavedSet::default()
-        };
-        file.save(empty);
-        drop((session, control));
-
-        let second = Bench::start(dir);
+        let second = Bench::start(given_back("given-back").await);
         assert!(second.snapshot().destination(&service("reviews")).is_none());
         assert_eq!(second.ask_destination("reviews").await.unwrap(), Ok(1));
     })
     .unwrap();
+}
+
+#[test]
+fn a_name_that_was_given_back_is_read_from_disk_while_control_is_gone() {
+    run_local(async {
+        let second = Bench::start(given_back("given-back-name").await);
+        let answer = second.shared.lookup.name("default", "reviews").await.unwrap();
+        assert_eq!(answer.service.as_ref().map(|(name, ..)| name), Some(&service("reviews")));
+        let absent = second.shared.lookup.name("default", "nobody").await;
+        assert_eq!(absent.unwrap_err(), LookupError::Unreachable);
+    })
+    .unwrap();
+}
+
+/// The folder of a sidecar that has learned about `reviews` and has it in its file, but not in use,
+/// as eviction leaves it.
+async fn given_back(name: &str) -> Folder {
+    let mut first = bench(name);
+    let mut control = first.control();
+    let mut session = control.introduced(1, &inbound()).await;
+    first.learn_reviews(&mut session, 2).await;
+    let lookup = first.shared.lookup.clone();
+    let asked = tokio::task::spawn_local(async move { lookup.name("default", "reviews").await });
+    session.subscription(ResourceType::Name).await;
+    session.send(3, &[&name_answer("reviews", Some("reviews"))], true).await;
+    session.acknowledged().await;
+    asked.await.unwrap().unwrap();
+    let dir = first.stop().await;
+    let mut file = crate::saved::SavedFile::new(&dir.path().join("state"));
+    let empty = crate::saved::SavedSet {
+        mesh: "test".into(),
+        workload: "client-1".into(),
+        ..crate::saved::SavedSet::default()
+    };
+    file.save(empty);
+    drop((session, control));
+    dir
 }

@@ -185,6 +185,10 @@ fn serve_ends(
                 kept.push(ask);
                 continue;
             }
+            if control == Control::Down {
+                let _asker_may_be_gone = ask.answer.send(Err(LookupError::Unreachable));
+                continue;
+            }
             let Question::Name(key) = &ask.question else { continue };
             let (_, host) = key.split_once('/').unwrap();
             let mut set = set.clone();

@@ -26,7 +26,8 @@ use crate::{
 /// Where a request goes.
 #[derive(Debug)]
 pub(super) struct Route {
-    pub(super) candidates: Candidates,
+    /// Where it may go, or why the rule's target is nowhere; known only after the fault.
+    pub(super) candidates: Result<Candidates, Refusal>,
     /// What to inject first.
     pub(super) fault: Option<FaultPlan>,
     /// The rule that decided, in its plan.
@@ -35,7 +36,7 @@ pub(super) struct Route {
 
 impl Route {
     fn to(candidates: Candidates) -> Self {
-        Self { candidates, fault: None, rule: None }
+        Self { candidates: Ok(candidates), fault: None, rule: None }
     }
 
     /// The rule that decided, for a refusal's text.
@@ -65,20 +66,15 @@ pub(super) async fn choose(
     if plan.routes.rules().is_empty() {
         return Ok(Route::to(Candidates::Cluster(Arc::clone(&plan.default))));
     }
-    by_rule(worker, &plan, request)
-        .unwrap_or_else(|| Err(Refusal::NoRoute((**service).clone()).into()))
+    by_rule(worker, &plan, request).ok_or_else(|| Refusal::NoRoute((**service).clone()).into())
 }
 
 /// What the first rule that matches says; `None` if none does.
-fn by_rule(
-    worker: &Worker,
-    plan: &Arc<PortPlan>,
-    request: Request<'_>,
-) -> Option<Result<Route, Refused>> {
+fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Option<Route> {
     let rule = match plan.routes.select(&Matched { request, target: request.target() }) {
         Selected::Rule(rule) => rule,
         Selected::Default => {
-            return Some(Ok(Route::to(Candidates::Cluster(Arc::clone(&plan.default)))));
+            return Some(Route::to(Candidates::Cluster(Arc::clone(&plan.default))));
         }
         Selected::NoRoute => return None,
     };
@@ -87,20 +83,14 @@ fn by_rule(
         .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
         .filter(|plan| *plan != FaultPlan::default());
     let target = pick_target(rule.targets(), worker.random());
-    Some(match plan.http_cluster(rule.index(), target) {
-        Some(cluster) => Ok(Route {
-            candidates: Candidates::Cluster(Arc::clone(cluster)),
-            fault,
-            rule: Some((Arc::clone(plan), rule.index())),
-        }),
+    let candidates = match plan.http_cluster(rule.index(), target) {
+        Some(cluster) => Ok(Candidates::Cluster(Arc::clone(cluster))),
         None => {
             let what = rule.targets().get(target).and_then(|target| target.dangling.clone());
-            Err(Refused {
-                refusal: Refusal::DanglingTarget(what.unwrap_or_default()),
-                rule: Some(rule.provenance().clone()),
-            })
+            Err(Refusal::DanglingTarget(what.unwrap_or_default()))
         }
-    })
+    };
+    Some(Route { candidates, fault, rule: Some((Arc::clone(plan), rule.index())) })
 }
 
 /// Delays for real, then aborts; what of it was decided with the route.

@@ -121,6 +121,23 @@ fn a_dangling_share_is_refused_with_nc_and_the_missing_reference() {
     assert_eq!(backend.connections(), 0);
 }
 
+#[test]
+fn a_dangling_share_does_not_lessen_the_share_of_injected_aborts() {
+    const ASKED: usize = 400;
+    let backend = Backend::http(|_, _| "ok".into());
+    let sidecar = Sidecar::with_seed(3);
+    let abort = FaultAbort { status: 500, percent: 80.0 };
+    let mut service = with_fault(&backend, Fault { delay: None, abort: Some(abort) });
+    let mut dangling = service.target(Some("v9"), 1);
+    dangling.dangling = Some("subset v9 of reviews".into());
+    service.http[0].targets.push(dangling);
+    let mut client = Peer::connect(sidecar.service(&service));
+    let heads: Vec<String> = (0..ASKED).map(|_| client.ask(&get("/")).0).collect();
+    let share = |code: &str| heads.iter().filter(|head| head.contains(code)).count() * 100 / ASKED;
+    assert!((74..=86).contains(&share("fault-abort")), "{}", share("fault-abort"));
+    assert!((5..=15).contains(&share("dangling-target")), "{}", share("dangling-target"));
+}
+
 fn with_fault(backend: &Backend, fault: Fault) -> TestService {
     let mut service = TestService::http(backend.address);
     let mut rule = service.rule(vec![service.target(None, 1)]);
