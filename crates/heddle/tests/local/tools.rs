@@ -18,7 +18,7 @@ as_both_users!(
 );
 
 /// Is the program installed? Says so loudly if not.
-fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]);
     let found = found.into_iter().any(|folder| folder.join(program).is_file());
