@@ -80,11 +80,22 @@ struct Names {
     held: BTreeMap<String, Held>,
 }
 
-/// What was sent under one nonce: names with what they were before and what they became.
+/// What was sent under one nonce.
 #[derive(Debug)]
 struct Sent {
     nonce: u64,
-    entries: Vec<(Kind, String, Option<Held>, Held)>,
+    entries: Vec<Entry>,
+}
+
+/// One name that was sent: what it was before and what it became.
+#[derive(Debug)]
+struct Entry {
+    kind: Kind,
+    name: String,
+    before: Option<Held>,
+    held: Held,
+    /// Endpoints that the version before needs, where it is a destination.
+    backends: Arc<[String]>,
 }
 
 #[derive(Debug)]
@@ -100,7 +111,7 @@ type Difference = (Kind, String, Option<Encoded>);
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     names: BTreeMap<Kind, Names>,
-    /// Endpoints that come with a destination, unasked, as of the last group sent.
+    /// Endpoints that come with a destination, unasked, as of the last group sent and not refused.
     implied: BTreeMap<String, Arc<[String]>>,
     /// Destinations just asked for: their endpoints come with them, whatever was sent before,
     /// because the proxy may have let go of them in between.
@@ -163,10 +174,10 @@ impl Session {
     /// Notes that the state has changed. Returns whether this proxy has to hear of it; what it
     /// refused before is then tried again, since it may fit together now.
     pub(crate) fn notice(&mut self, current: &mut dyn Current) -> bool {
-        let overtaken = self.refused.iter().any(|((kind, name), held)| {
-            current.resource(*kind, name).map_or(Held::Absent, |r| Held::Version(r.version))
-                != *held
-        });
+        let overtaken = self
+            .refused
+            .iter()
+            .any(|((kind, name), held)| version(current.resource(*kind, name).as_ref()) != *held);
         if overtaken {
             self.refused.clear();
             self.nack = None;
@@ -191,14 +202,16 @@ impl Session {
         }
         self.dirty = false;
         let difference = self.difference(current);
+        let before = self.known_backends();
         self.implied = self.implied_now(current);
         self.fresh.clear();
         let mut responses = self.responses(generation, difference);
         if let Some(last) = responses.last_mut() {
             last.generation_end = true;
-            let sent = responses.iter().map(|response| self.record(response)).collect();
+            let sent = responses.iter().map(|response| self.record(response, &before)).collect();
             self.groups.push_back(Group { generation, sent, refused: false });
         }
+        self.let_go();
         responses
     }
 
@@ -240,10 +253,77 @@ impl Session {
         self.names.values().map(|names| names.subscribed.len()).sum()
     }
 
+    /// Endpoints by the destination that needs them. A destination that was refused still needs
+    /// those of its version before, and not those that only the refused one names.
     fn implied_now(&self, current: &mut dyn Current) -> BTreeMap<String, Arc<[String]>> {
-        self.subscribed(Kind::Destination)
-            .map(|destination| (destination.clone(), current.backends(destination)))
-            .collect()
+        let mut implied = BTreeMap::new();
+        for destination in self.subscribed(Kind::Destination) {
+            let should = version(current.resource(Kind::Destination, destination).as_ref());
+            let backends = match self.is_refused(Kind::Destination, destination, should) {
+                true => self.implied.get(destination).cloned().unwrap_or_default(),
+                false => current.backends(destination),
+            };
+            implied.insert(destination.clone(), backends);
+        }
+        implied
+    }
+
+    /// Backends of the destinations the proxy holds. Of those it held before this stream they are
+    /// not known by name: all endpoints it claims may be theirs.
+    fn known_backends(&self) -> BTreeMap<String, Arc<[String]>> {
+        let mut known = self.implied.clone();
+        let Some(destinations) = self.names.get(&Kind::Destination) else { return known };
+        let endpoints = self.names.get(&Kind::Endpoints).into_iter().flat_map(|n| n.held.keys());
+        let mut claimed: Option<Arc<[String]>> = None;
+        for (name, held) in &destinations.held {
+            if matches!(held, Held::Version(_)) && !known.contains_key(name) {
+                let all = claimed.get_or_insert_with(|| endpoints.clone().cloned().collect());
+                known.insert(name.clone(), all.clone());
+            }
+        }
+        known
+    }
+
+    /// Forgets endpoints that nothing needs any more: the proxy drops them by itself, so a rule
+    /// that names them again must bring them. What a resumed proxy claims is kept until it has
+    /// said which destinations it is for.
+    fn let_go(&mut self) {
+        if self.subscribed(Kind::Destination).next().is_none() {
+            return;
+        }
+        let implied = all(self.implied.values());
+        let Some(names) = self.names.get_mut(&Kind::Endpoints) else { return };
+        let Names { subscribed, held } = names;
+        held.retain(|name, _| subscribed.contains(name) || implied.contains(name));
+    }
+
+    fn is_refused(&self, kind: Kind, name: &str, held: Held) -> bool {
+        !self.refused.is_empty() && self.refused.get(&(kind, name.to_owned())) == Some(&held)
+    }
+
+    /// Endpoints that come along whatever was sent before: those of a destination just asked for,
+    /// and those that a destination about to be sent names and its version before did not.
+    fn named_anew<'a>(
+        &self,
+        implied: &'a BTreeMap<String, Arc<[String]>>,
+        current: &mut dyn Current,
+    ) -> BTreeSet<&'a String> {
+        let held = self.names.get(&Kind::Destination).map(|names| &names.held);
+        let mut anew = BTreeSet::new();
+        for (destination, backends) in implied {
+            if self.fresh.contains(destination) {
+                anew.extend(backends.iter());
+                continue;
+            }
+            let should = version(current.resource(Kind::Destination, destination).as_ref());
+            let same = held.and_then(|held| held.get(destination)) == Some(&should);
+            if same || self.is_refused(Kind::Destination, destination, should) {
+                continue;
+            }
+            let before = self.implied.get(destination).map_or(&[][..], |before| before);
+            anew.extend(backends.iter().filter(|name| !before.contains(name)));
+        }
+        anew
     }
 
     /// A proxy lets go of endpoints itself when it gives their destination back. Those that another
@@ -260,8 +340,7 @@ impl Session {
     /// Everything the proxy should hold and does not, in sending order.
     fn difference(&self, current: &mut dyn Current) -> Vec<Difference> {
         let implied = self.implied_now(current);
-        let fresh = implied.iter().filter(|(destination, _)| self.fresh.contains(*destination));
-        let fresh = all(fresh.map(|(_, backends)| backends));
+        let anew = self.named_anew(&implied, current);
         let (implied, before) = (all(implied.values()), all(self.implied.values()));
         let none = Names::default();
         let mut difference = Vec::new();
@@ -269,10 +348,10 @@ impl Session {
             let names = self.names.get(&kind).unwrap_or(&none);
             let mut compare = |name: &String| {
                 let resource = current.resource(kind, name);
-                let should = resource.as_ref().map_or(Held::Absent, |r| Held::Version(r.version));
-                let refused = self.refused.get(&(kind, name.clone())) == Some(&should);
-                let lost = kind == Kind::Endpoints && fresh.contains(name);
-                if (lost || names.held.get(name) != Some(&should)) && !refused {
+                let should = version(resource.as_ref());
+                let refused = self.is_refused(kind, name, should);
+                let anew = kind == Kind::Endpoints && anew.contains(name);
+                if (anew || names.held.get(name) != Some(&should)) && !refused {
                     difference.push((kind, name.clone(), resource));
                 }
             };
@@ -326,7 +405,11 @@ impl Session {
     }
 
     /// Notes what the proxy will hold once it accepts `response`.
-    fn record(&mut self, response: &Response) -> Sent {
+    fn record(
+        &mut self,
+        response: &Response,
+        known_backends: &BTreeMap<String, Arc<[String]>>,
+    ) -> Sent {
         let kind = response.kind;
         let implied = all(self.implied.values());
         let names = self.names.entry(kind).or_default();
@@ -340,7 +423,11 @@ impl Session {
             } else {
                 names.held.remove(name)
             };
-            entries.push((kind, name.clone(), before, held));
+            let backends = match kind {
+                Kind::Destination => known_backends.get(name).cloned().unwrap_or_default(),
+                _ => Arc::default(),
+            };
+            entries.push(Entry { kind, name: name.clone(), before, held, backends });
         }
         Sent { nonce: response.nonce, entries }
     }
@@ -356,12 +443,10 @@ impl Session {
             text.truncate(cut.unwrap_or(0));
             self.nack = Some(text);
             group.refused = true;
-            for sent in group.sent.iter_mut().filter(|sent| sent.nonce == nonce) {
-                for (kind, name, before, held) in std::mem::take(&mut sent.entries) {
-                    restore(self.names.entry(kind).or_default(), &name, before, held);
-                    self.refused.insert((kind, name), held);
-                }
-            }
+            let refused = group.sent.iter_mut().filter(|sent| sent.nonce == nonce);
+            let refused: Vec<Entry> =
+                refused.flat_map(|sent| std::mem::take(&mut sent.entries)).collect();
+            refused.into_iter().for_each(|entry| self.take_back(position, entry));
         }
         let is_last = self.groups[position].sent.last().is_some_and(|sent| sent.nonce == nonce);
         if is_last {
@@ -370,10 +455,38 @@ impl Session {
         true
     }
 
+    /// A refused version was never held. If a newer one has been sent since, that one decides what
+    /// the proxy runs: the refusal of this one is no news then.
+    fn take_back(&mut self, position: usize, refused: Entry) {
+        let Entry { kind, name, before, held, backends } = refused;
+        let names = self.names.entry(kind).or_default();
+        if names.held.get(&name) == Some(&held) {
+            match before {
+                Some(before) => drop(names.held.insert(name.clone(), before)),
+                None => drop(names.held.remove(&name)),
+            }
+            if kind == Kind::Destination {
+                self.implied.insert(name.clone(), backends);
+            }
+            self.refused.insert((kind, name), held);
+            return;
+        }
+        let later = self.groups.iter_mut().skip(position + 1).flat_map(|group| &mut group.sent);
+        let mut later = later.flat_map(|sent| &mut sent.entries);
+        let newer = later.find(|one| one.kind == kind && one.name == name);
+        if let Some(newer) = newer.filter(|newer| newer.before == Some(held)) {
+            (newer.before, newer.backends) = (before, backends);
+        }
+    }
+
     /// The group at `position` and those before it are decided.
     fn settle(&mut self, position: usize) {
         for group in self.groups.drain(..=position) {
+            let entries = group.sent.into_iter().flat_map(|sent| sent.entries);
             if !group.refused {
+                for entry in entries {
+                    self.refused.remove(&(entry.kind, entry.name));
+                }
                 if self.refused.is_empty() {
                     self.acknowledged = self.acknowledged.max(group.generation);
                     self.nack = None;
@@ -381,31 +494,27 @@ impl Session {
                 continue;
             }
             // Whether the rest of a refused group is in force cannot be known: send it again.
-            for (kind, name, _, held) in group.sent.into_iter().flat_map(|sent| sent.entries) {
+            for Entry { kind, name, held, .. } in entries {
                 let names = self.names.entry(kind).or_default();
-                if names.held.get(&name) == Some(&held) {
+                let is_newest = names.held.get(&name) == Some(&held);
+                if is_newest {
                     names.held.remove(&name);
-                    self.dirty = true;
                 }
+                // Endpoints taken away with the refused version may be needed by the one before.
+                self.dirty |= is_newest || kind == Kind::Endpoints;
             }
         }
     }
 }
 
+/// What a proxy that holds this resource holds.
+fn version(resource: Option<&Encoded>) -> Held {
+    resource.map_or(Held::Absent, |resource| Held::Version(resource.version))
+}
+
 /// All names of several lists.
 fn all<'a>(lists: impl Iterator<Item = &'a Arc<[String]>>) -> BTreeSet<&'a String> {
     lists.flat_map(|names| names.iter()).collect()
-}
-
-/// A refused version was never held, unless a newer one has been sent since.
-fn restore(names: &mut Names, name: &str, before: Option<Held>, refused: Held) {
-    if names.held.get(name) != Some(&refused) {
-        return;
-    }
-    match before {
-        Some(before) => drop(names.held.insert(name.to_owned(), before)),
-        None => drop(names.held.remove(name)),
-    }
 }
 
 #[cfg(test)]

@@ -308,6 +308,116 @@ fn a_refused_version_is_not_sent_again_but_its_companions_are() {
 }
 
 #[test]
+fn endpoints_a_resumed_proxy_claims_without_need_come_again_when_a_rule_names_them() {
+    let mut state = state();
+    let mut session = Session::default();
+    let held = vec![("reviews".to_owned(), 1), ("ratings".to_owned(), 1)];
+    session.hear(Kind::Endpoints, Heard { held, ..Heard::default() });
+    resume(&mut session, Kind::Inbound, &[("me", 1)]);
+    resume(&mut session, Kind::Destination, &[("reviews", 1)]);
+    assert!(session.send(1, &mut state).is_empty());
+    state.set(Kind::Destination, "reviews", 2);
+    state.route("reviews", &["reviews", "ratings"]);
+    assert!(session.notice(&mut state));
+    assert_eq!(
+        text(&session.send(2, &mut state)),
+        ["Endpoints ratings=1", "Destination reviews=2!"]
+    );
+}
+
+#[test]
+fn endpoints_claimed_after_their_rule_has_changed_come_with_the_next_rule() {
+    let mut state = state();
+    state.set(Kind::Destination, "reviews", 2);
+    let mut session = Session::default();
+    resume(&mut session, Kind::Inbound, &[("me", 1)]);
+    resume(&mut session, Kind::Destination, &[("reviews", 1)]);
+    session.send(1, &mut state);
+    let held = vec![("ratings".to_owned(), 1)];
+    session.hear(Kind::Endpoints, Heard { held, ..Heard::default() });
+    state.set(Kind::Destination, "reviews", 3);
+    state.route("reviews", &["reviews", "ratings"]);
+    session.notice(&mut state);
+    assert_eq!(
+        text(&session.send(2, &mut state)),
+        ["Endpoints ratings=1", "Destination reviews=3!"]
+    );
+}
+
+#[test]
+fn endpoints_only_a_refused_rule_needs_come_again_with_the_corrected_one() {
+    let mut state = state();
+    let mut session = settled(&mut state);
+    state.set(Kind::Destination, "reviews", 2);
+    state.route("reviews", &["reviews", "ratings"]);
+    session.notice(&mut state);
+    let responses = session.send(2, &mut state);
+    ack(&mut session, &responses[0]);
+    refuse(&mut session, &responses[1], "bad regex");
+    assert!(session.send(2, &mut state).is_empty(), "the proxy would drop them at once");
+    state.set(Kind::Endpoints, "ratings", 2);
+    assert!(!session.notice(&mut state) && session.is_refusing());
+    state.set(Kind::Destination, "reviews", 3);
+    assert!(session.notice(&mut state));
+    let responses = session.send(3, &mut state);
+    assert_eq!(text(&responses), ["Endpoints ratings=2", "Destination reviews=3!"]);
+    ack(&mut session, &responses[1]);
+    assert_eq!((session.running(3), session.nack()), (3, None));
+}
+
+#[test]
+fn endpoints_of_the_rule_in_force_stay_up_to_date_while_its_successor_is_refused() {
+    let mut state = state();
+    state.route("reviews", &["reviews", "ratings"]);
+    let mut session = settled(&mut state);
+    state.set(Kind::Destination, "reviews", 2);
+    state.route("reviews", &["reviews"]);
+    session.notice(&mut state);
+    let responses = session.send(2, &mut state);
+    assert_eq!(text(&responses), ["Endpoints -ratings", "Destination reviews=2!"]);
+    ack(&mut session, &responses[0]);
+    refuse(&mut session, &responses[1], "no");
+    let responses = session.send(2, &mut state);
+    assert_eq!(text(&responses), ["Endpoints ratings=1!"], "the rule before still calls it");
+    ack(&mut session, &responses[0]);
+    state.set(Kind::Endpoints, "ratings", 2);
+    assert!(session.notice(&mut state));
+}
+
+#[test]
+fn a_refusal_overtaken_by_a_newer_accepted_version_leaves_nothing_behind() {
+    let mut state = state();
+    let mut session = settled(&mut state);
+    state.set(Kind::Destination, "reviews", 2);
+    session.notice(&mut state);
+    let second = session.send(2, &mut state);
+    state.set(Kind::Destination, "reviews", 3);
+    session.notice(&mut state);
+    let third = session.send(3, &mut state);
+    refuse(&mut session, &second[0], "no");
+    ack(&mut session, &third[0]);
+    assert_eq!((session.running(3), session.nack()), (3, None));
+    assert!(!session.is_refusing());
+}
+
+#[test]
+fn two_refusals_in_a_row_leave_what_was_in_force_before_both() {
+    let mut state = state();
+    let mut session = settled(&mut state);
+    state.set(Kind::Destination, "reviews", 2);
+    session.notice(&mut state);
+    let second = session.send(2, &mut state);
+    state.set(Kind::Destination, "reviews", 3);
+    session.notice(&mut state);
+    let third = session.send(3, &mut state);
+    refuse(&mut session, &second[0], "no");
+    refuse(&mut session, &third[0], "no");
+    state.set(Kind::Destination, "reviews", 2);
+    session.notice(&mut state);
+    assert_eq!(text(&session.send(4, &mut state)), ["Destination reviews=2!"], "it never had it");
+}
+
+#[test]
 fn going_back_to_what_it_holds_ends_a_refusal() {
     let mut state = state();
     let mut session = settled(&mut state);
