@@ -12,6 +12,8 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 const FILE_BYTES_MAX: usize = 4 << 20;
 /// Most nodes of a file, those that aliases repeat included.
 const NODES_MAX: usize = 200_000;
+/// Most bytes of text in a file's values and keys, those that anchors and aliases repeat included.
+const TEXT_BYTES_MAX: usize = 2 * FILE_BYTES_MAX;
 /// Deepest nesting; Istio's kinds need 12.
 const DEPTH_MAX: usize = 48;
 
@@ -168,7 +170,8 @@ struct Tree {
     documents: Vec<Found>,
     open: Vec<Open>,
     anchors: BTreeMap<usize, Node>,
-    nodes: usize,
+    /// What the tree and its anchors hold so far.
+    held: Weight,
     flaws: Vec<Flaw>,
     /// Line after the last document that ended with `...`.
     next_start: usize,
@@ -253,28 +256,31 @@ impl Tree {
     }
 
     fn repeat(&mut self, id: usize, line: usize) -> Result<(), Flaw> {
-        let Some(node) = self.anchors.get(&id).cloned() else {
+        let Some(node) = self.anchors.get(&id) else {
             let reason =
                 "the alias names an anchor that is not complete before it in this document";
             return Err(Flaw { line, reason: reason.to_owned() });
         };
-        if self.open.len() + depth(&node) > DEPTH_MAX {
+        if self.open.len() + depth(node) > DEPTH_MAX {
             return Err(too_deep(line));
         }
-        self.nodes += size(&node) - 1; // `add` counts one.
-        self.add(node, 0)
+        // Before it is copied: the copy may be what there is no room for.
+        self.held.add(Weight::of(node), line)?;
+        let node = node.clone();
+        self.place(node)
     }
 
     fn add(&mut self, node: Node, anchor: usize) -> Result<(), Flaw> {
-        self.nodes += 1;
-        if self.nodes > NODES_MAX {
-            let reason = format!("more than {NODES_MAX} values, aliases included: split the file");
-            return Err(Flaw { line: node.line, reason });
-        }
+        // What is inside a list or map was counted when it was added, keys as values of their own.
+        self.held.add(Weight { nodes: 1, bytes: node.text().len() }, node.line)?;
         if anchor > 0 {
-            self.nodes += size(&node);
+            self.held.add(Weight::of(&node), node.line)?;
             self.anchors.insert(anchor, node.clone());
         }
+        self.place(node)
+    }
+
+    fn place(&mut self, node: Node) -> Result<(), Flaw> {
         let Some(open) = self.open.last_mut() else {
             if let Some(document) = self.documents.last_mut() {
                 document.root = (node.value != Value::Null).then_some(node);
@@ -320,9 +326,42 @@ fn merge(
     Ok(())
 }
 
-fn size(node: &Node) -> usize {
-    1 + node.items().iter().map(size).sum::<usize>()
-        + node.entries().iter().map(|entry| size(&entry.value)).sum::<usize>()
+/// What a tree costs to hold.
+#[derive(Debug, Default, Clone, Copy)]
+struct Weight {
+    nodes: usize,
+    bytes: usize,
+}
+
+impl Weight {
+    fn of(node: &Node) -> Self {
+        let mut all = Self { nodes: 1, bytes: node.text().len() };
+        let keys = node.entries().iter().map(|entry| entry.key.len());
+        all.bytes += keys.sum::<usize>();
+        let values = node.entries().iter().map(|entry| &entry.value);
+        for below in node.items().iter().chain(values).map(Self::of) {
+            all.nodes += below.nodes;
+            all.bytes += below.bytes;
+        }
+        all
+    }
+
+    /// Adds what `line` brings, if there is room.
+    fn add(&mut self, more: Self, line: usize) -> Result<(), Flaw> {
+        self.nodes += more.nodes;
+        self.bytes += more.bytes;
+        if self.nodes > NODES_MAX {
+            let reason = format!("more than {NODES_MAX} values, aliases included: split the file");
+            return Err(Flaw { line, reason });
+        }
+        if self.bytes > TEXT_BYTES_MAX {
+            let reason = format!(
+                "more than {TEXT_BYTES_MAX} bytes of text, anchors and aliases included: split the file"
+            );
+            return Err(Flaw { line, reason });
+        }
+        Ok(())
+    }
 }
 
 /// Levels of lists and maps; aliases must not stack up to more than a file may nest.

@@ -7,6 +7,8 @@ use crate::resource::FieldNote;
 
 /// Most errors told of one file; a file with more has one cause.
 const ERRORS_MAX: usize = 100;
+/// Characters of a word that are shown and compared with known ones; these are much shorter.
+const WORD_CHARS_MAX: usize = 60;
 
 /// One thing wrong with a file. Displayed as `file:line: field: reason`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +95,7 @@ impl<'a> Report<'a> {
 
 /// Appends `; did you mean …?`, or the list of what is known.
 pub(super) fn suggest(what: &str, written: &str, known: &[&str]) -> String {
-    let written: String = written.chars().take(60).collect();
+    let written: String = written.chars().take(WORD_CHARS_MAX).collect();
     let known_list = || known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", ");
     match closest(&written, known) {
         Some(near) => format!("unknown {what} `{written}`; did you mean `{near}`?"),
@@ -104,6 +106,8 @@ pub(super) fn suggest(what: &str, written: &str, known: &[&str]) -> String {
 
 /// The known word nearest to what was written, if it is near enough to be meant.
 pub(super) fn closest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
+    // Comparing takes time in proportion to its length, and a file decides that.
+    let written: String = written.chars().take(WORD_CHARS_MAX).collect();
     let lower = written.to_lowercase();
     let best = known.iter().map(|word| (distance(&lower, &word.to_lowercase()), *word)).min()?;
     (best.0 <= 1 + written.chars().count() / 4).then_some(best.1)
@@ -142,6 +146,15 @@ mod tests {
             suggest("field", "colour", &known),
             "unknown field `colour`; use one of `weight`, `destination`, `headers`"
         );
+    }
+
+    #[test]
+    fn an_endless_word_is_compared_by_its_beginning() {
+        let began = std::time::Instant::now();
+        for _ in 0..1_000 {
+            assert_eq!(closest(&"wieght".repeat(100_000), &["weight"; 50]), None);
+        }
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
     }
 
     #[test]

@@ -239,8 +239,14 @@ fn text_needed(text: &str, kind: &Kind) -> String {
     }
 }
 
+/// Bytes of a key that a path shows: a whole label key with its prefix. A path is made for every
+/// field below the key, so an endless key would cost its length each time.
+const KEY_SHOWN_MAX: usize = 320;
+
 /// `a.b`, or `a["b.c"]` where the key itself has a dot.
 pub(super) fn join(path: &str, key: &str) -> String {
+    let end = (0..=key.len().min(KEY_SHOWN_MAX)).rev().find(|at| key.is_char_boundary(*at));
+    let key = &key[..end.unwrap_or(0)];
     if path.is_empty() {
         key.to_owned()
     } else if key.contains(['.', '/', ' ', '[']) {

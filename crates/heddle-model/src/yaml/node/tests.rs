@@ -114,6 +114,19 @@ fn repeated_aliases_cannot_fill_the_memory() {
     assert!(flaw(&" ".repeat(FILE_BYTES_MAX + 1)).reason.contains("split it"));
 }
 
+#[test]
+fn a_repeated_long_text_cannot_fill_the_memory() {
+    let long = "x".repeat(600 << 10);
+    let bomb = format!("x: &a {long}\ny:\n{}", "- *a\n".repeat(100_000));
+    let Flaw { line, reason } = flaw(&bomb);
+    // The text, its anchor, and as many aliases as fit.
+    assert_eq!(line, 2 + TEXT_BYTES_MAX / long.len() - 1, "the alias that is one too many");
+    assert!(reason.contains("8388608 bytes of text"), "{reason}");
+    let keys = format!("x: &a {{{long}: 1}}\ny:\n{}", "- *a\n".repeat(100));
+    assert!(flaw(&keys).reason.contains("bytes of text"), "keys count too");
+    assert_eq!(roots(&format!("x: &a {long}\ny: [*a, *a]\n")).len(), 1);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
