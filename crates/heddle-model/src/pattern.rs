@@ -5,6 +5,8 @@
 
 use regex::bytes::{Regex, RegexBuilder};
 
+mod class;
+
 /// Longest pattern in bytes, as in Istio.
 pub const PATTERN_BYTES_MAX: usize = 1024;
 /// Largest compiled program in bytes. RE2 bounds repetition in a similar way.
@@ -63,14 +65,11 @@ impl Pattern {
         if pattern.len() > PATTERN_BYTES_MAX {
             return Err(PatternError::TooLong(pattern.len()));
         }
+        let invalid = |reason| PatternError::Invalid { pattern: pattern.to_owned(), reason };
+        let read = class::rewrite(pattern).map_err(invalid)?;
         // Alone first: `a)|(b` must not become valid by the group around it.
-        compile(pattern, case)?;
-        compile(&format!(r"\A(?:{pattern})\z"), case).map(Self).map_err(|error| match error {
-            PatternError::Invalid { reason, .. } => {
-                PatternError::Invalid { pattern: pattern.to_owned(), reason }
-            }
-            other => other,
-        })
+        compile(&read, case).map_err(invalid)?;
+        compile(&format!(r"\A(?:{read})\z"), case).map(Self).map_err(invalid)
     }
 
     /// Does the whole value match?
@@ -80,7 +79,8 @@ impl Pattern {
     }
 }
 
-fn compile(pattern: &str, case: Case) -> Result<Regex, PatternError> {
+/// The error is the reason.
+fn compile(pattern: &str, case: Case) -> Result<Regex, String> {
     let build = |unicode: bool| {
         RegexBuilder::new(pattern)
             .unicode(unicode)
@@ -90,10 +90,7 @@ fn compile(pattern: &str, case: Case) -> Result<Regex, PatternError> {
             .nest_limit(NESTING_MAX)
             .build()
     };
-    build(false).or_else(|_| build(true)).map_err(|error| PatternError::Invalid {
-        pattern: pattern.to_owned(),
-        reason: one_line(&error),
-    })
+    build(false).or_else(|_| build(true)).map_err(|error| one_line(&error))
 }
 
 /// The last line of the compiler's message says what is wrong; the lines before it are a drawing.
@@ -136,6 +133,14 @@ mod tests {
     }
 
     #[test]
+    fn a_class_has_no_classes_and_no_set_operations_in_it() {
+        assert!(matches(r"a[^[]*", "abc") && !matches(r"a[^[]*", "a["));
+        assert!(matches("[a-z&&c]+", "a&z"), "both and the sign itself");
+        assert!(matches("[a-z--c]+", "zc") && matches("[a-z~~c]+", "~c"));
+        assert!(matches("[[:digit:]]+", "12") && matches(r"[\w-]+", "a-b"));
+    }
+
+    #[test]
     fn case_is_ignored_only_when_asked() {
         assert!(!matches("abc", "ABC"));
         assert!(Pattern::new("abc", Case::Ignored).unwrap().matches("aBc"));
@@ -143,7 +148,9 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused_with_a_reason_in_one_line() {
-        for pattern in ["(", "a)|(b", "*", "(?x)a #", "((a{1000}){1000}){1000}", r"(?=a)"] {
+        for pattern in
+            ["(", "a)|(b", "*", "(?x)a #", "((a{1000}){1000}){1000}", r"(?=a)", "[[:x:]]", "[a"]
+        {
             let error = Pattern::new(pattern, Case::Sensitive).unwrap_err();
             let PatternError::Invalid { pattern: named, reason } = error else {
                 panic!("{pattern}: {error}");
