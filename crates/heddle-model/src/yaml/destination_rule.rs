@@ -1,5 +1,7 @@
 //! Istio's `DestinationRule`: subsets are enforced; traffic policies are checked and noted.
 
+use std::collections::HashSet;
+
 use super::{
     labels_of,
     node::Node,
@@ -25,7 +27,7 @@ pub(super) static SPEC: Object = Object {
 
 static SUBSET: Object = Object {
     fields: &[
-        required("name", Kind::Text(value::dns_label)),
+        required("name", Kind::Text(value::subset_name)),
         optional("labels", LABELS),
         not_yet("trafficPolicy", Kind::Object(&policy::SUBSET_POLICY)),
     ],
@@ -35,10 +37,10 @@ static SUBSET: Object = Object {
 static SELECTOR: Object = Object { fields: &[optional("matchLabels", LABELS)], rules: &[] };
 
 fn subset_names_differ(spec: &Node, path: &str, report: &mut Report<'_>) {
-    let subsets = spec.items_of("subsets");
-    for (i, subset) in subsets.iter().enumerate() {
+    let mut seen = HashSet::new();
+    for (i, subset) in spec.items_of("subsets").iter().enumerate() {
         let name = subset.text_of("name");
-        if subsets[..i].iter().any(|other| other.text_of("name") == name) {
+        if !seen.insert(name) {
             let place = format!("{}[{i}].name", join(path, "subsets"));
             report.at(subset, &place, format!("the subset `{name}` is defined twice"));
         }

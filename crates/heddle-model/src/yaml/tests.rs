@@ -605,3 +605,53 @@ proptest! {
         let _ = parse("f", &format!("{HEAD}spec:\n  hosts: [a]\n  http:\n  - fault: {value}\n"), "default");
     }
 }
+
+#[test]
+fn a_subset_may_have_capitals_in_its_name() {
+    let rule = destination_rule(&format!(
+        "{RULE_HEAD}spec: {{host: reviews, subsets: [{{name: V2, labels: {{version: v2}}}}]}}"
+    ));
+    assert_eq!(rule.subsets[0].name, "V2");
+    accept(&format!(
+        "{HEAD}spec: {{hosts: [reviews], http: [{{route: [{{destination: {{host: reviews, subset: V2}}}}]}}]}}"
+    ));
+}
+
+#[test]
+fn a_regex_for_authority_must_fit_where_case_is_ignored() {
+    let spec = |part: &str, regex: &str| {
+        format!(
+            "  hosts: [reviews]\n  http:\n  - match: [{{{part}: {{regex: '{regex}'}}}}]\n{ROUTE}"
+        )
+    };
+    let sensitive =
+        |regex: &str| crate::pattern::Pattern::new(regex, crate::pattern::Case::Sensitive);
+    let ignored = |regex: &str| crate::pattern::Pattern::new(regex, crate::pattern::Case::Ignored);
+    let regexes = (1..100).map(|n| format!("(?:(?:abcdefgh){{{n}0}}){{100}}"));
+    let between = regexes.into_iter().find(|r| sensitive(r).is_ok() && ignored(r).is_err());
+    let between = between.expect("a regex that fits only where case counts");
+    accept(&format!("{HEAD}spec:\n{}", spec("uri", &between)));
+    let told = wrong(&spec("authority", &between));
+    assert!(told.starts_with("7: spec.http[0].match[0].authority.regex: "), "{told}");
+}
+
+#[test]
+fn more_hosts_than_allowed_are_refused_and_many_headers_and_subsets_are_compared_quickly() {
+    let hosts: Vec<String> = (0..100_000).map(|n| format!("h{n}")).collect();
+    let told = wrong(&format!("  hosts: [{}]\n  http:\n  -\n{ROUTE}", hosts.join(", ")));
+    assert!(told.starts_with("5: spec.hosts: 100000 hosts, more than the 1000 allowed"), "{told}");
+    accept(&format!(
+        "{HEAD}spec:\n  hosts: [{}]\n  http:\n  -\n{ROUTE}",
+        hosts[..1_000].join(", ")
+    ));
+
+    let began = std::time::Instant::now();
+    let headers: Vec<String> = (0..90_000).map(|n| format!("h{n}: {{}}")).collect();
+    accept(&format!(
+        "{HEAD}spec:\n  hosts: [a]\n  http:\n  - match: [{{headers: {{{}}}}}]\n{ROUTE}",
+        headers.join(", ")
+    ));
+    let subsets: Vec<String> = (0..60_000).map(|n| format!("{{name: s{n}}}")).collect();
+    accept(&format!("{RULE_HEAD}spec: {{host: a, subsets: [{}]}}", subsets.join(", ")));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}

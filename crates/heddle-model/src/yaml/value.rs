@@ -94,7 +94,16 @@ fn dns_name(name: &str, written: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A DNS label: names of subsets and namespaces.
+/// A subset's name: as a DNS label, and as in Istio it may have capitals.
+pub(super) fn subset_name(text: &str) -> Result<(), String> {
+    check_label(&text.to_ascii_lowercase()).map_err(|_| {
+        format!(
+            "`{text}` is no name of a subset: use 1 to 63 letters, digits and `-`, beginning and ending with a letter or digit"
+        )
+    })
+}
+
+/// A DNS label: names of namespaces.
 pub(super) fn dns_label(text: &str) -> Result<(), String> {
     check_label(text).map_err(|error| error.to_string())
 }
@@ -164,7 +173,16 @@ pub(super) fn header_value(value: &str) -> Result<(), String> {
 
 /// A regex that compiles.
 pub(super) fn regex(text: &str) -> Result<(), String> {
-    match pattern::Pattern::new(text, pattern::Case::Sensitive) {
+    compiles(text, pattern::Case::Sensitive)
+}
+
+/// A regex that compiles where case is ignored: that takes more room.
+pub(super) fn regex_in_any_case(text: &str) -> Result<(), String> {
+    compiles(text, pattern::Case::Ignored)
+}
+
+fn compiles(text: &str, case: pattern::Case) -> Result<(), String> {
+    match pattern::Pattern::new(text, case) {
         Ok(_) => Ok(()),
         Err(error) if text == "*" => Err(format!("{error}; for any value write `{{}}` or `.*`")),
         Err(error) => Err(error.to_string()),

@@ -2,6 +2,8 @@
 //!
 //! What Heddle does not carry out yet is checked all the same and noted; see [`actions`].
 
+use std::collections::HashSet;
+
 use super::{
     node::Node,
     report::Report,
@@ -13,7 +15,11 @@ use super::{
 };
 
 mod actions;
+mod overlap;
 mod read;
+
+/// Hosts of one VirtualService. Every host is a service that every client's rules are made for.
+const HOSTS_MAX: usize = 1_000;
 
 pub(super) use read::read;
 
@@ -60,7 +66,7 @@ static HTTP_MATCH: Object = Object {
         optional("uri", STRING_MATCH),
         optional("scheme", STRING_MATCH),
         optional("method", STRING_MATCH),
-        optional("authority", STRING_MATCH),
+        optional("authority", AUTHORITY_MATCH),
         optional("headers", HEADER_MATCHES),
         optional("port", PORT),
         optional("sourceLabels", LABELS),
@@ -87,6 +93,17 @@ static STRING_MATCH_OBJECT: Object = Object {
     rules: &[|node, path, report| at_most_one(node, &["exact", "prefix", "regex"], path, report)],
 };
 
+/// As [`STRING_MATCH`]; matched without regard to case.
+const AUTHORITY_MATCH: Kind = Kind::Object(&AUTHORITY_MATCH_OBJECT);
+static AUTHORITY_MATCH_OBJECT: Object = Object {
+    fields: &[
+        optional("exact", TEXT),
+        optional("prefix", TEXT),
+        optional("regex", Kind::Text(value::regex_in_any_case)),
+    ],
+    rules: &[|node, path, report| at_most_one(node, &["exact", "prefix", "regex"], path, report)],
+};
+
 static HTTP_DESTINATION: Object = Object {
     fields: &[
         required("destination", Kind::Object(&DESTINATION)),
@@ -99,7 +116,7 @@ static HTTP_DESTINATION: Object = Object {
 static DESTINATION: Object = Object {
     fields: &[
         required("host", Kind::Text(value::target_host)),
-        optional("subset", Kind::Text(value::dns_label)),
+        optional("subset", Kind::Text(value::subset_name)),
         optional("port", Kind::Object(&PORT_SELECTOR)),
     ],
     rules: &[],
@@ -196,14 +213,22 @@ fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
         }
         report.not_enforced(spec.line, &join(path, "hosts"));
     }
+    if let Some(first) = hosts.get(HOSTS_MAX) {
+        let reason = format!(
+            "{} hosts, more than the {HOSTS_MAX} allowed: use several VirtualServices, or a wildcard",
+            hosts.len()
+        );
+        return report.at(first, &join(path, "hosts"), reason);
+    }
+    let mut seen = overlap::Hosts::default();
     for (i, host) in hosts.iter().enumerate() {
         let place = format!("{}[{i}]", join(path, "hosts"));
         if mesh && host.text() == "*" {
             let reason = "`*` would take every call in the mesh: name the hosts";
             report.at(host, &place, reason);
         }
-        if let Some(other) = hosts[..i].iter().find(|other| overlap(other.text(), host.text())) {
-            let reason = format!("overlaps with `{}` of the same list: keep one", other.text());
+        if let Some(other) = seen.add(host.text()) {
+            let reason = format!("overlaps with `{other}` of the same list: keep one");
             report.at(host, &place, reason);
         }
     }
@@ -217,14 +242,6 @@ fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
             report.at(route, &place, "a delegate may not delegate further");
         }
     }
-}
-
-fn overlap(a: &str, b: &str) -> bool {
-    let covers = |wide: &str, narrow: &str| match wide.strip_prefix('*') {
-        Some(suffix) => narrow.trim_start_matches('*').ends_with(suffix),
-        None => wide == narrow,
-    };
-    covers(a, b) || covers(b, a)
 }
 
 /// Does it apply inside the mesh, at least partly?
@@ -243,14 +260,13 @@ fn gateways_are_noted(node: &Node, path: &str, report: &mut Report<'_>) {
 }
 
 fn sni_hosts_are_hosts(spec: &Node, path: &str, report: &mut Report<'_>) {
-    let hosts: Vec<_> = spec.items_of("hosts").iter().map(Node::text).collect();
+    let mut hosts = overlap::Hosts::default();
+    for host in spec.items_of("hosts") {
+        hosts.add(host.text());
+    }
     for (i, route) in spec.items_of("tls").iter().enumerate() {
         for sni in route.items_of("match").iter().flat_map(|one| one.items_of("sniHosts")) {
-            let suits = |host: &&&str| match host.strip_prefix('*') {
-                Some(suffix) => sni.text().trim_start_matches('*').ends_with(suffix),
-                None => sni.text() == **host,
-            };
-            if !hosts.iter().any(|host| suits(&host)) {
+            if hosts.covering(sni.text()).is_none() {
                 let place = format!("{}[{i}]", join(path, "tls"));
                 let reason = format!("the SNI host `{}` is none of `hosts`", sni.text());
                 report.at(sni, &place, reason);
@@ -325,9 +341,9 @@ fn weights_sum(destinations: &[Node], path: &str, report: &mut Report<'_>) {
 fn header_names_differ(one: &Node, path: &str, report: &mut Report<'_>) {
     for list in ["headers", "withoutHeaders"] {
         let entries = one.get(list).map_or(&[][..], Node::entries);
-        for (i, entry) in entries.iter().enumerate() {
-            let same = |other: &&super::node::Entry| other.key.eq_ignore_ascii_case(&entry.key);
-            if entries[..i].iter().any(|other| same(&other)) {
+        let mut seen = HashSet::new();
+        for entry in entries {
+            if !seen.insert(entry.key.to_ascii_lowercase()) {
                 let place = join(&join(path, list), &entry.key);
                 report.error(entry.line, &place, "the same header twice: names ignore case");
             }
