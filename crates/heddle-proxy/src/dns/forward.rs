@@ -3,22 +3,30 @@
 //! Bytes go both ways untouched but for the id: every query has a socket and a random id of its
 //! own, so nobody can answer for the resolver by guessing.
 
-use std::{io, time::Duration};
+use std::{cell::RefCell, io, pin::pin, time::Duration};
 
 use heddle_runtime::{clock, net};
+use hickory_proto::op::ResponseCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Semaphore,
 };
+
+#[cfg(test)]
+mod tests;
 
 use super::message::{HEADER_LEN, answers};
 use crate::broker::{Broker, BrokerError};
 
 /// Queries at the host's resolvers at one time; more are answered SERVFAIL, which clients retry.
 pub(super) const FORWARDS_MAX: usize = 256;
-/// Waits for the first, second, … resolver. Their sum stays below glibc's 5 s, so that its own
-/// retransmission is not needed.
-const TRY_WAITS: [Duration; 2] = [Duration::from_millis(2000), Duration::from_millis(2500)];
+/// Resolvers of the host that are asked at most, as many as libc asks. The holder counts modulo
+/// their number: an only one is asked again, since a datagram may be lost.
+const RESOLVERS_MAX: usize = 3;
+/// Time a resolver has before the next one is asked beside it; its own answer is still welcome.
+const HEAD_START: Duration = Duration::from_millis(1500);
+/// Longest wait for them all: below libc's 5 s, so that its own retransmission is not needed.
+const ASK_MAX: Duration = Duration::from_millis(4800);
 /// Datagrams that do not answer the query, ignored before a try is given up.
 const STRAY_DATAGRAMS_MAX: usize = 16;
 /// Largest DNS message.
@@ -40,10 +48,34 @@ enum TryError {
     Broker(#[from] BrokerError),
     #[error(transparent)]
     Io(#[from] io::Error),
-    #[error("no answer in time")]
-    Late,
     #[error("answers to other questions")]
     Stray,
+}
+
+/// One query on its way through the resolvers.
+struct Asking<'q> {
+    query: &'q [u8],
+    transport: Transport,
+    /// The first reply that only says that a resolver cannot tell, for want of a better one.
+    unhelpful: RefCell<Option<Vec<u8>>>,
+}
+
+impl Asking<'_> {
+    /// The reply, if it settles the question: another resolver may know what this one does not.
+    fn judge(&self, index: usize, answered: Result<Vec<u8>, TryError>) -> Option<Vec<u8>> {
+        match answered {
+            Ok(reply) if is_unhelpful(&reply) => {
+                tracing::debug!(resolver = index, "a resolver of the host cannot tell");
+                self.unhelpful.borrow_mut().get_or_insert(reply);
+                None
+            }
+            Ok(reply) => Some(reply),
+            Err(error) => {
+                tracing::debug!(resolver = index, %error, "a resolver of the host did not answer");
+                None
+            }
+        }
+    }
 }
 
 /// The way to the host's resolvers.
@@ -67,20 +99,39 @@ impl Forwarder {
         let id = query.get(..2)?;
         let mut outgoing = query.to_vec();
         outgoing[..2].copy_from_slice(&fastrand::u16(..).to_be_bytes());
-        for (index, wait) in TRY_WAITS.into_iter().enumerate() {
-            let answered = clock::within(wait, self.ask_one(&outgoing, transport, index)).await;
-            match answered.unwrap_or(Err(TryError::Late)) {
-                Ok(mut reply) => {
-                    reply[..2].copy_from_slice(id);
-                    return Some(reply);
-                }
-                Err(TryError::Broker(BrokerError::NoOutside)) => return None,
-                Err(error) => {
-                    tracing::debug!(resolver = index, %error, "a resolver of the host did not answer");
-                }
-            }
+        let asking = Asking { query: &outgoing, transport, unhelpful: RefCell::new(None) };
+        let found = clock::within(ASK_MAX, self.ask_from(0, &asking)).await.flatten();
+        let mut reply = found.or_else(|| asking.unhelpful.into_inner())?;
+        reply[..2].copy_from_slice(id);
+        Some(reply)
+    }
+
+    /// The answer of resolver `index` or, when that has none or is slow to give it, of those after
+    /// it, whichever comes first.
+    async fn ask_from(&self, index: usize, asking: &Asking<'_>) -> Option<Vec<u8>> {
+        if index == RESOLVERS_MAX {
+            return None;
         }
-        None
+        let mut own = pin!(self.ask_one(asking.query, asking.transport, index));
+        let next = || Box::pin(self.ask_from(index + 1, asking));
+        if let Some(answered) = clock::within(HEAD_START, own.as_mut()).await {
+            return match asking.judge(index, answered) {
+                Some(reply) => Some(reply),
+                None => next().await,
+            };
+        }
+        tracing::debug!(resolver = index, "a resolver of the host is slow");
+        let mut next = next();
+        tokio::select! {
+            answered = &mut own => match asking.judge(index, answered) {
+                Some(reply) => Some(reply),
+                None => next.await,
+            },
+            found = &mut next => match found {
+                Some(reply) => Some(reply),
+                None => asking.judge(index, own.await),
+            },
+        }
     }
 
     async fn ask_one(
@@ -128,4 +179,12 @@ pub(super) fn framed(message: &[u8]) -> Vec<u8> {
 
 fn is_answer(query: &[u8], reply: &[u8]) -> bool {
     reply.len() >= HEADER_LEN && query.get(..2) == reply.get(..2) && answers(query, reply)
+}
+
+/// Does the reply only say that this resolver fails, or will not or cannot answer?
+fn is_unhelpful(reply: &[u8]) -> bool {
+    let code = reply.get(3).map_or(0, |flags| flags & 0x0f);
+    [ResponseCode::ServFail, ResponseCode::NotImp, ResponseCode::Refused]
+        .iter()
+        .any(|unhelpful| unhelpful.low() == code)
 }
