@@ -8,6 +8,12 @@ use heddle_runtime::netlink::{Netlink, Network};
 
 use crate::failure::{Doing as _, Failure};
 
+/// Longest prefixes of routes that lead as good as everywhere. VPNs that take all traffic add
+/// `0.0.0.0/1` and `128.0.0.0/1` beside the default route instead of replacing it.
+const EVERYWHERE_V4: u8 = 3;
+/// As above, for IPv6.
+const EVERYWHERE_V6: u8 = 7;
+
 /// Compares the mesh's ranges with the host's routes.
 ///
 /// # Errors
@@ -33,9 +39,13 @@ fn first_overlap(routes: &[Network]) -> Option<(Network, Network)> {
         [v4(ranges.vip_v4), v4(ranges.workload_v4), v6(ranges.vip_v6), v6(ranges.workload_v6)];
     routes
         .iter()
-        // The default route leads everywhere; what is nearer wins over it.
-        .filter(|route| route.prefix != 0)
+        // What is nearer wins over a default route.
+        .filter(|route| !leads_everywhere(route))
         .find_map(|route| Some((*route, *ours.iter().find(|range| route.overlaps(range))?)))
+}
+
+fn leads_everywhere(route: &Network) -> bool {
+    route.prefix <= if route.address.is_ipv4() { EVERYWHERE_V4 } else { EVERYWHERE_V6 }
 }
 
 #[cfg(test)]
@@ -52,6 +62,14 @@ mod tests {
     fn ordinary_routes_are_not_in_the_way() {
         for route in
             ["0.0.0.0/0", "192.168.0.0/16", "240.242.0.0/16", "fe80::/64", "::/0", "fd00::/64"]
+        {
+            assert!(!overlaps(route), "{route}");
+        }
+    }
+
+    #[test]
+    fn the_halves_a_vpn_routes_are_a_default_route() {
+        for route in ["0.0.0.0/1", "128.0.0.0/1", "224.0.0.0/3", "8000::/1", "2000::/3", "fc00::/7"]
         {
             assert!(!overlaps(route), "{route}");
         }
