@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::mesh::ProcessRecord;
 
-/// First pause before a restart.
+/// Shortest pause before the restart of a process that ended soon.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// Longest pause before a restart.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -29,7 +29,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const STARTS_MAX: u64 = 3;
 /// Pause between two looks at the number of starts.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// A process that ran this long has earned a quick restart again.
+/// A process that ran this long is started again at once: connections to a sidecar are refused
+/// meanwhile.
 const RAN_WELL: Duration = Duration::from_secs(10);
 
 /// A command that runs this very binary, also when its file has been replaced since.
@@ -100,7 +101,7 @@ impl Part {
         mut start: impl FnMut() -> io::Result<Child>,
         mut started: impl AsyncFnMut(),
     ) {
-        let mut pause = PAUSE_MIN;
+        let mut pause = Duration::ZERO;
         while !is_ending(&ending) {
             if !self.restart.get() {
                 tokio::select! {
@@ -120,8 +121,7 @@ impl Part {
             if is_ending(&ending) {
                 return;
             }
-            pause =
-                if began.elapsed() >= RAN_WELL { PAUSE_MIN } else { (pause * 2).min(PAUSE_MAX) };
+            pause = next_pause(pause, clock::now().duration_since(began));
             if self.restart.get() {
                 tokio::select! {
                     () = clock::sleep(pause) => {}
@@ -166,6 +166,11 @@ impl Part {
     }
 }
 
+/// The pause before the next start of a process that `ran` so long, the one before being `last`.
+fn next_pause(last: Duration, ran: Duration) -> Duration {
+    if ran >= RAN_WELL { Duration::ZERO } else { (last * 2).clamp(PAUSE_MIN, PAUSE_MAX) }
+}
+
 async fn end(child: &mut Child, grace: Duration) {
     if let Some(pid) = child.id() {
         // It may have ended by itself just now.
@@ -178,4 +183,21 @@ async fn end(child: &mut Child, grace: Duration) {
 
 fn is_ending(ending: &watch::Receiver<bool>) -> bool {
     *ending.borrow() || ending.has_changed().is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ran_well_is_started_at_once_and_what_keeps_ending_later_and_later() {
+        let mut pause = next_pause(PAUSE_MAX, RAN_WELL);
+        assert_eq!(pause, Duration::ZERO);
+        let mut pauses = Vec::new();
+        for _ in 0..9 {
+            pause = next_pause(pause, Duration::from_millis(1));
+            pauses.push(pause.as_millis());
+        }
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    }
 }
