@@ -103,6 +103,10 @@ impl Tally {
                 version.requests += count;
                 version.failed += if is_failure(sample) { count } else { 0 };
             }
+            // Opened it was counted as a request; how it ended is known only now.
+            "istio_tcp_connections_closed_total" if !client && is_broken(sample) => {
+                self.versions.entry(key).or_default().failed += count;
+            }
             "istio_request_duration_milliseconds_bucket" => {
                 let version = self.versions.entry(key).or_default();
                 let into = if client { &mut version.client } else { &mut version.server };

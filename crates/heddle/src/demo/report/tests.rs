@@ -90,3 +90,20 @@ fn a_call_from_outside_the_mesh_is_seen_by_the_callee_alone() {
     let edge = report.edges.iter().find(|edge| edge.source == "unknown").unwrap();
     assert_eq!((edge.client_requests, edge.server_requests, edge.failed), (None, 3, 1));
 }
+
+#[test]
+fn a_broken_connection_is_a_failure_of_the_service() {
+    let mut all = complete();
+    let sample = |name: &str, flags: &str, count: u64| {
+        format!(
+            "istio_tcp_connections_{name}_total{{reporter=\"destination\",\
+             source_canonical_service=\"restaurants\",destination_service_name=\"store\",\
+             destination_version=\"v2\",response_flags=\"{flags}\"}} {count}\n"
+        )
+    };
+    let text = sample("opened", "-", 4) + &sample("closed", "-", 2) + &sample("closed", "UF", 1);
+    all.push(evidence("none", text, None));
+    let report = make("demo", 1.0, &all).unwrap();
+    let store = report.services.iter().find(|service| service.version == "v2").unwrap();
+    assert_eq!((store.requests, store.success_rate), (4, 0.75));
+}
