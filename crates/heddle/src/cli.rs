@@ -142,7 +142,7 @@ pub(crate) struct DemoArgs {
     #[arg(long, value_name = "DIR")]
     pub config: Option<PathBuf>,
     /// Calls per second of the load generator
-    #[arg(long, value_name = "N", default_value_t = 20.0)]
+    #[arg(long, value_name = "N", default_value = "20", value_parser = values::rate)]
     pub rate: f64,
 }
 
@@ -309,7 +309,7 @@ pub(crate) struct TopArgs {
     #[arg(long)]
     pub once: bool,
     /// Time between two tables
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval)]
     pub interval: Duration,
     /// How to print; `json` prints one document per interval, or one where the output is no terminal
     #[arg(long, short, value_enum, default_value_t)]

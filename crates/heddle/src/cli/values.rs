@@ -8,8 +8,12 @@ use std::{
 use heddle_model::{Protocol, name::check_label};
 use heddle_wire::local::{holder_api::Publish, proxy_config as ports};
 
+use crate::demo::apps::{RATE_MAX, RATE_MIN};
+
 /// Longest duration a flag takes.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Shortest interval a flag takes.
+const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 /// `--port [NAME:]NUMBER`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +150,22 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if duration > DURATION_MAX { Err(wrong()) } else { Ok(duration) }
 }
 
+/// Time between two looks: a duration that leaves others some time too.
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if interval < INTERVAL_MIN {
+        return Err(format!("`{text}` is too often: use {} ms or more", INTERVAL_MIN.as_millis()));
+    }
+    Ok(interval)
+}
+
+/// Calls per second that the demo's load generator can make.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    // Not a number is in no range.
+    let rate = text.parse().ok().filter(|rate| (RATE_MIN..=RATE_MAX).contains(rate));
+    rate.ok_or_else(|| format!("`{text}` is no rate: use a number from {RATE_MIN} to {RATE_MAX}"))
+}
+
 /// An address to listen on, `ADDR:PORT`.
 pub(crate) fn listen_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
@@ -198,6 +218,22 @@ mod tests {
         assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
         for wrong in ["", "s", "-1s", "5x", "1e99h", "9999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_the_load_generator_can_keep() {
+        assert_eq!([rate("0.1"), rate("20"), rate("2000")], [Ok(0.1), Ok(20.0), Ok(2000.0)]);
+        for wrong in ["nan", "NaN", "inf", "-inf", "0", "-1", "2001", "1e-300", "many", ""] {
+            assert!(rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_interval_of_nothing_is_refused() {
+        assert_eq!(interval("1s"), Ok(Duration::from_secs(1)));
+        for wrong in ["0", "0s", "0.001ms", "never"] {
+            assert!(interval(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -14,6 +14,7 @@ mod page;
 mod service;
 
 pub(crate) use args::AppArgs;
+pub(crate) use load::{RATE_MAX, RATE_MIN};
 
 /// `reviews` and `ratings` for Node.
 pub(crate) const NODE_APP: &str = include_str!("apps/app.js");
@@ -29,5 +30,40 @@ pub(crate) fn run(args: &AppArgs) -> std::io::Result<()> {
         "loadgen" => load::run(args),
         "store" => kv::run(args),
         _ => service::run(args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::PYTHON_APP;
+
+    /// A kernel without IPv6, and a server that says what it listens on instead of serving.
+    const WITHOUT_IPV6: &str = "
+import socket, socketserver
+class Socket(socket.socket):
+    def __init__(self, family=socket.AF_INET, *rest):
+        if family == socket.AF_INET6:
+            raise OSError(97, 'Address family not supported by protocol')
+        super().__init__(family, *rest)
+socket.socket = Socket
+socketserver.BaseServer.serve_forever = lambda self: print(self.address_family.name, flush=True)
+";
+
+    #[test]
+    fn the_python_services_run_on_a_kernel_without_ipv6() {
+        let counts = std::env::temp_dir().join(format!("hd-python-{}", std::process::id()));
+        let script = format!("{WITHOUT_IPV6}{PYTHON_APP}");
+        let mut command = Command::new("python3");
+        command.args(["-c", &script, "photos", "v1", "0"]).arg(&counts);
+        let Ok(ran) = command.output() else {
+            println!("SKIPPED: python3 is not installed");
+            return;
+        };
+        drop(std::fs::remove_file(&counts));
+        let (said, failed) =
+            (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(said.lines().any(|line| line == "AF_INET"), "{said}{failed}");
     }
 }

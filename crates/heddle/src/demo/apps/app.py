@@ -88,12 +88,22 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 
     def server_bind(self):
-        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         socketserver.TCPServer.server_bind(self)
+
+
+def server():
+    """On both address families; a machine without IPv6 gets the other."""
+    try:
+        return Server(("::", int(PORT)), Handler)
+    except OSError:
+        Server.address_family = socket.AF_INET
+        return Server(("0.0.0.0", int(PORT)), Handler)
 
 
 if os.path.exists(COUNTS):
     os.unlink(COUNTS)
 threading.Thread(target=socketserver.ThreadingUnixStreamServer(COUNTS, Counts).serve_forever, daemon=True).start()
-Server(("::", int(PORT)), Handler).serve_forever()
+server().serve_forever()

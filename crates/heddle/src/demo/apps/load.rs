@@ -13,8 +13,10 @@ use super::{args::AppArgs, counts::Counts, http::Client};
 
 /// Threads that call; a slow answer holds up one of them only.
 const CALLERS: u64 = 8;
+/// Lower bound of the rate, calls per second.
+pub(crate) const RATE_MIN: f64 = 0.1;
 /// Upper bound of the rate, calls per second.
-const RATE_MAX: f64 = 2_000.0;
+pub(crate) const RATE_MAX: f64 = 2_000.0;
 
 /// Stops all callers and tells when the last one has ended.
 #[derive(Debug, Default)]
@@ -61,8 +63,8 @@ pub(super) fn run(args: &AppArgs) -> std::io::Result<()> {
     let at_stop = Arc::clone(&gate);
     counts.serve(&args.counts, move || at_stop.stop())?;
 
-    let interval = Duration::from_secs_f64(1.0 / args.rate.clamp(0.1, RATE_MAX));
-    let total = (args.seconds as f64 * args.rate.clamp(0.1, RATE_MAX)) as u64;
+    let interval = Duration::from_secs_f64(1.0 / args.rate.clamp(RATE_MIN, RATE_MAX));
+    let total = (args.seconds as f64 * args.rate.clamp(RATE_MIN, RATE_MAX)) as u64;
     let ticket = Arc::new(AtomicU64::new(0));
     let start = Instant::now();
     let callers: Vec<_> = (0..CALLERS)
