@@ -12,6 +12,7 @@
 //! | what the host says | [`resolv`], [`sock_diag`], [`preflight`] |
 //! | time, tasks and memory | [`clock`], [`task`], [`memory`] |
 //! | the local JSON APIs | [`local_http`] |
+//! | the terminal | [`terminal`] |
 
 pub mod capability;
 pub mod clock;
@@ -32,5 +33,6 @@ pub mod sock_diag;
 pub mod spawn;
 pub mod splice;
 pub mod task;
+pub mod terminal;
 
 mod sys;

@@ -9,7 +9,7 @@ use std::{
     net::SocketAddr,
 };
 
-use heddle_runtime::{clock, local_http};
+use heddle_runtime::{clock, local_http, terminal};
 use heddle_wire::local::observe_api::{Rates, ServiceSummary};
 use serde::de::DeserializeOwned;
 
@@ -19,6 +19,7 @@ use crate::{
     holder_client::HolderClient,
     mesh::RunningMesh,
     output,
+    termination::Termination,
 };
 
 pub(crate) mod figures;
@@ -33,6 +34,10 @@ const REASON_MAX: usize = 200;
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
 /// Everything as it was.
 const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
+/// Rows of a table's head.
+const HEAD_ROWS: usize = 2;
+/// Rows of a picture below its table: a blank one, the trouble, and two that the cursor goes down.
+const ROWS_BELOW: usize = 4;
 /// Columns: title and width; the first is as wide as the longest service.
 const COLUMNS: [(&str, usize); 12] = [
     ("REQ/S", 8),
@@ -72,22 +77,26 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
             output::json(&services)?;
         }
     }
-    watch(&args, dashboard, &path, services).await;
+    // Taken over before anything is drawn: whichever ends this, the terminal is as it was.
+    let signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
+    watch(&args, dashboard, &path, services, signals).await;
     Ok(())
 }
 
-/// Redraws until Ctrl-C.
+/// Redraws until Ctrl-C, or another signal that asks for the end.
 async fn watch(
     args: &TopArgs,
     dashboard: SocketAddr,
     path: &str,
     mut services: Vec<ServiceSummary>,
+    mut signals: Termination,
 ) {
     let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut trouble = String::new();
     output::line(ENTER);
     loop {
-        output::line(frame(&table(&services, coloured), &trouble));
+        let rows = terminal::rows(&stdout()).unwrap_or(usize::MAX);
+        output::line(frame(&table(&services, coloured), &trouble, rows));
         let asked = async {
             clock::sleep(args.interval).await;
             ask::<Vec<ServiceSummary>>(dashboard, path).await
@@ -100,17 +109,26 @@ async fn watch(
                 }
                 Err(failure) => trouble = format!("these numbers are old: {failure}"),
             },
-            _ = tokio::signal::ctrl_c() => break,
+            () = signals.next() => break,
         }
     }
     output::line(LEAVE);
     output::line(table(&services, false));
 }
 
-/// One picture from the top left corner, clearing what an earlier one left.
-fn frame(table: &str, trouble: &str) -> String {
+/// One picture from the top left corner, clearing what an earlier one left, on a terminal of so
+/// many rows: one more would scroll the head away.
+fn frame(table: &str, trouble: &str, rows: usize) -> String {
+    let mut lines: Vec<&str> = table.lines().collect();
+    let room = rows.saturating_sub(ROWS_BELOW).max(HEAD_ROWS + 1);
+    let more;
+    if lines.len() > room {
+        more = format!("+{} more", lines.len() - (room - 1));
+        lines.truncate(room - 1);
+        lines.push(&more);
+    }
     let mut frame = String::from("\u{1b}[H");
-    for line in table.lines().chain(["", trouble]) {
+    for line in lines.into_iter().chain(["", trouble]) {
         frame.push_str(line);
         frame.push_str("\u{1b}[K\n");
     }
@@ -275,8 +293,18 @@ mod tests {
 
     #[test]
     fn a_frame_clears_what_an_earlier_one_left() {
-        let frame = frame("a\nb", "");
+        let frame = frame("a\nb", "", usize::MAX);
         assert!(frame.starts_with("\u{1b}[H") && frame.ends_with("\u{1b}[J"));
         assert_eq!(frame.matches("\u{1b}[K").count(), 4);
+    }
+
+    #[test]
+    fn more_services_than_rows_keep_the_head_and_are_counted() {
+        let table = (1..=20).map(|n| format!("line {n}\n")).collect::<String>();
+        let frame = frame(&table, "trouble", 10);
+        assert!(frame.contains("line 1\u{1b}") && frame.contains("line 5\u{1b}"), "{frame:?}");
+        assert!(!frame.contains("line 6") && frame.contains("+15 more"), "{frame:?}");
+        // One less for the line end that printing adds.
+        assert_eq!(frame.matches('\n').count(), 10 - 2);
     }
 }
