@@ -6,7 +6,7 @@ use std::{
     fs,
     net::{Ipv4Addr, SocketAddr},
     ops::RangeInclusive,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     mesh::{MeshLock, MeshPaths, RunRoot},
     output,
     termination::Termination,
-    up::{MeshOptions, StartedMesh},
+    up::{INTERRUPTED, MeshOptions, StartedMesh},
 };
 
 pub(crate) mod apps;
@@ -52,14 +52,22 @@ const NAMES_MAX: usize = 100;
 pub(crate) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     let began = clock::now();
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    let mut stage = tokio::select! {
-        stage = Stage::set(&args, began) => stage?,
-        // Dropping what was started ends it: the holder and the members notice.
-        () = signals.next() => return Err(Failure::silent(130)),
+    let mut stage = Stage::begin(&args, signals.next()).await?;
+    let set = tokio::select! {
+        set = stage.set(&args, began) => set,
+        () = signals.next() => Err(Failure::silent(INTERRUPTED)),
     };
+    if let Err(failure) = set {
+        // Whether or not the mesh is still there to be ended, this is why.
+        drop(stage.strike().await);
+        return Err(failure);
+    }
     output::notice(summary::welcome(&stage));
     let interrupted = tokio::select! {
-        () = stage.mesh.ended() => return Err(Failure::refused("the demo's mesh has ended")),
+        () = stage.mesh.ended() => {
+            member::all_ended(stage.members).await;
+            return Err(Failure::refused("the demo's mesh has ended"));
+        }
         () = signals.next() => true,
         () = clock::sleep(args.duration.unwrap_or(Duration::MAX)) => false,
     };
@@ -97,8 +105,8 @@ struct Stage {
 }
 
 impl Stage {
-    /// Starts mesh, members and load; returns when every edge has carried a successful call.
-    async fn set(args: &DemoArgs, began: Instant) -> Result<Self, Failure> {
+    /// Starts the mesh, unless `stop` says that nobody wants it any more.
+    async fn begin(args: &DemoArgs, stop: impl Future<Output = ()>) -> Result<Self, Failure> {
         let (paths, lock) = free_mesh(args).await?;
         let options = MeshOptions {
             paths,
@@ -107,12 +115,17 @@ impl Stage {
             state_dir: None,
             dashboard: args.dashboard.unwrap_or_else(any_port),
         };
-        let mesh = StartedMesh::start(options, &mut |text: &str| output::notice(text)).await?;
-        let dir = mesh.paths.run_dir().join("demo");
-        fs::create_dir_all(&dir).doing(|| format!("make the folder {}", dir.display()))?;
-        plan::write_scripts(&dir).doing(|| format!("write to {}", dir.display()))?;
-        let mut stage =
-            Self { mesh, members: Vec::new(), dir, front: any_port(), startup_seconds: 0.0 };
+        let mut progress = |text: &str| output::notice(text);
+        let mesh = StartedMesh::start(options, &mut progress, stop).await?;
+        let dir = mesh.paths.run_dir().join(plan::DIR);
+        Ok(Self { mesh, members: Vec::new(), dir, front: any_port(), startup_seconds: 0.0 })
+    }
+
+    /// Starts members and load; returns when every edge has carried a successful call.
+    async fn set(&mut self, args: &DemoArgs, began: Instant) -> Result<(), Failure> {
+        let dir = &self.dir;
+        fs::create_dir_all(dir).doing(|| format!("make the folder {}", dir.display()))?;
+        plan::write_scripts(dir).doing(|| format!("write to {}", dir.display()))?;
         let load = Load { rate: args.rate, seconds: load_seconds(args) };
         let publish = front_publish(args);
         let (last, services) = plan::members()
@@ -121,17 +134,17 @@ impl Stage {
         output::notice(format!("starting {} workloads", services.len() + 1));
         for member in services {
             let published = (member.service == plan::FRONT).then_some(&publish);
-            stage.start(member, &load, published)?;
+            self.start(member, &load, published)?;
         }
-        stage.wait_until_listening().await?;
-        stage.front = stage.published().await?;
+        self.wait_until_listening().await?;
+        self.front = self.published().await?;
         output::notice("all services listen; starting the load");
         if let Some(load_generator) = last {
-            stage.start(load_generator, &load, None)?;
+            self.start(load_generator, &load, None)?;
         }
-        stage.wait_until_every_edge_works().await?;
-        stage.startup_seconds = clock::now().duration_since(began).as_secs_f64();
-        Ok(stage)
+        self.wait_until_every_edge_works().await?;
+        self.startup_seconds = clock::now().duration_since(began).as_secs_f64();
+        Ok(())
     }
 
     fn start(
@@ -155,22 +168,26 @@ impl Stage {
 
     async fn wait_until_listening(&mut self) -> Result<(), Failure> {
         let control = ControlClient::new(&self.mesh.paths);
-        let wanted = self.members.len();
         let deadline = clock::now() + START_WAIT;
         loop {
             let views: Vec<WorkloadView> = control.get("/v1/workloads").await?;
-            let ready = views.iter().filter(|view| is_ready(view)).count();
-            if ready >= wanted {
+            let ready = |running: &RunningMember| {
+                views.iter().any(|view| is_member(view, &running.member) && is_ready(view))
+            };
+            let missing: Vec<&RunningMember> =
+                self.members.iter().filter(|running| !ready(running)).collect();
+            if missing.is_empty() {
                 return Ok(());
             }
-            self.check_members()?;
             if clock::now() > deadline {
-                let waiting = format!("{ready} of {wanted} workloads listen after {START_WAIT:?}");
+                let listening = self.members.len() - missing.len();
                 return Err(Failure::refused(format!(
-                    "{waiting}; logs are in {}",
-                    self.dir.display()
+                    "{listening} of {} workloads listen after {START_WAIT:?}{}",
+                    self.members.len(),
+                    member::log_tails(missing, &self.dir)
                 )));
             }
+            self.check_members()?;
             clock::sleep(LOOK_EVERY).await;
         }
     }
@@ -182,19 +199,24 @@ impl Stage {
             if missing.is_empty() {
                 return Ok(());
             }
-            self.check_members()?;
             if clock::now() > deadline {
-                let missing = missing.join(", ");
+                let edges: Vec<String> =
+                    missing.iter().map(|(from, to)| format!("{from} → {to}")).collect();
+                let callers = self.members.iter().filter(|running| {
+                    missing.iter().any(|(from, _)| *from == running.member.service)
+                });
                 return Err(Failure::refused(format!(
-                    "no successful call yet on: {missing}; logs are in {}",
-                    self.dir.display()
+                    "no successful call yet on: {}{}",
+                    edges.join(", "),
+                    member::log_tails(callers, &self.dir)
                 )));
             }
+            self.check_members()?;
             clock::sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn edges_without_success(&self) -> Vec<String> {
+    async fn edges_without_success(&self) -> Vec<(&'static str, &'static str)> {
         let mut missing = Vec::new();
         for (source, destination) in EDGES {
             let mut worked = 0;
@@ -206,7 +228,7 @@ impl Stage {
                 worked += count(&told.sent).saturating_sub(count(&told.failed));
             }
             if worked == 0 {
-                missing.push(format!("{source} → {destination}"));
+                missing.push((source, destination));
             }
         }
         missing
@@ -243,11 +265,10 @@ impl Stage {
         member: &plan::Member,
         views: &[WorkloadView],
     ) -> Result<String, Failure> {
-        let found = views.iter().map(|view| &view.workload).find(|workload| {
-            workload.service.name == member.service && workload.version == member.version
-        });
-        let workload = found
-            .ok_or_else(|| Failure::refused(format!("workload {} has gone", member.name())))?;
+        let found = views.iter().find(|view| is_member(view, member));
+        let workload = &found
+            .ok_or_else(|| Failure::refused(format!("workload {} has gone", member.name())))?
+            .workload;
         let address =
             self.mesh.info.dashboard.ok_or_else(|| Failure::refused("no dashboard runs"))?;
         let path = format!("/sidecars/{}/stats/prometheus", workload.id);
@@ -257,15 +278,18 @@ impl Stage {
         Ok(String::from_utf8_lossy(&body.body).into_owned())
     }
 
-    /// Ends the members and the mesh.
+    /// Ends the mesh and the members; without a mesh they end by themselves.
     async fn strike(self) -> Result<(), Failure> {
         let Self { mesh, members, .. } = self;
-        mesh.end().await?;
-        for member in members {
-            member.wait().await;
-        }
-        Ok(())
+        let ended = mesh.end().await;
+        member::all_ended(members).await;
+        ended
     }
+}
+
+fn is_member(view: &WorkloadView, member: &plan::Member) -> bool {
+    let workload = &view.workload;
+    workload.service.name == member.service && workload.version == member.version
 }
 
 fn is_ready(view: &WorkloadView) -> bool {
@@ -277,17 +301,23 @@ fn is_ready(view: &WorkloadView) -> bool {
 async fn free_mesh(args: &DemoArgs) -> Result<(MeshPaths, MeshLock), Failure> {
     let root = RunRoot::open()?;
     if let Some(name) = &args.mesh {
-        let paths = root.mesh(name)?;
+        let paths = usable(root.mesh(name)?)?;
         return Ok((paths.clone(), paths.take_lock().await?));
     }
     for number in 1..=NAMES_MAX {
         let name = if number == 1 { "demo".to_owned() } else { format!("demo-{number}") };
-        let paths = root.mesh(&name)?;
+        let paths = usable(root.mesh(&name)?)?;
         if let Some(lock) = paths.try_lock()? {
             return Ok((paths, lock));
         }
     }
     Err(Failure::refused(format!("{NAMES_MAX} demos are running already")))
+}
+
+/// The paths, unless they are too long for the demo's own sockets.
+fn usable(paths: MeshPaths) -> Result<MeshPaths, Failure> {
+    paths.check_socket(&Path::new(plan::DIR).join(plan::LONGEST_SOCKET))?;
+    Ok(paths)
 }
 
 fn any_port() -> SocketAddr {
@@ -311,4 +341,18 @@ fn front_publish(args: &DemoArgs) -> Publish {
 fn load_seconds(args: &DemoArgs) -> u64 {
     const DAY: u64 = 86_400;
     args.duration.map_or(DAY, |duration| duration.as_secs() + START_WAIT.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_too_long_for_the_demos_own_sockets_is_refused() {
+        let root = RunRoot::at(Path::new("/run/user/1000/heddle"));
+        let paths = |length| root.mesh(&"m".repeat(length)).unwrap();
+        assert!(usable(paths(59)).is_ok());
+        let refused = usable(paths(63)).unwrap_err();
+        assert!(refused.message.contains("shorter --mesh name"), "{refused}");
+    }
 }

@@ -119,7 +119,7 @@ pub(crate) fn run(args: HolderArgs) -> Result<(), Failure> {
     let done = task::run_local(async {
         let starter = Starter::new(starter)?;
         let result = hold(&args, &paths, &lock, &starter).await;
-        remove_files(&paths);
+        remove_files(&paths, &lock);
         if let Err(failure) = &result {
             starter.failed(&failure.message).await;
         }
@@ -159,8 +159,7 @@ async fn hold(
         accepting.abort();
     }
     parts.end().await;
-    // The lock is still ours: nobody else can have begun to use these paths.
-    remove_files(paths);
+    remove_files(paths, lock);
     holder.ended.send_replace(true);
     let _all_read = clock::within(GOODBYE_WAIT, holder.farewells()).await;
     began
@@ -212,7 +211,11 @@ async fn accept(holder: Rc<Holder>, listener: UnixListener) {
     }
 }
 
-fn remove_files(paths: &MeshPaths) {
+/// Removes the mesh's files, once: with the lock file gone, another mesh may have taken the name.
+fn remove_files(paths: &MeshPaths, lock: &fs::File) {
+    if !paths.is_lock(lock) {
+        return;
+    }
     let gone = |result: io::Result<()>, what: &std::path::Path| match result {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %what.display(), %error, "cannot be removed");
@@ -298,6 +301,12 @@ impl Holder {
         self.changed.notify_one();
     }
 
+    /// Workloads that nobody should be sent to any more, though they still run.
+    pub(crate) fn withdrawn(&self) -> Vec<WorkloadId> {
+        let workloads = self.workloads.borrow();
+        workloads.iter().filter(|(_, w)| w.is_withdrawn()).map(|(id, _)| id.clone()).collect()
+    }
+
     /// Returns once the mesh is ending.
     pub(crate) async fn until_ending(&self) {
         // The sender is ours, so waiting cannot fail.
@@ -344,6 +353,7 @@ impl Holder {
     /// Ends all workloads, also those that are joining right now.
     async fn end_workloads(self: &Rc<Self>) {
         self.ending.send_replace(true);
+        self.membership.close();
         loop {
             let left: Vec<Rc<Workload>> = self.workloads.borrow().values().cloned().collect();
             let mut all = JoinSet::new();
@@ -358,5 +368,26 @@ impl Holder {
             // The task that began a join undoes it.
             self.changed.notified().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_testkit::folder::Folder;
+
+    use super::*;
+
+    #[test]
+    fn a_later_mesh_of_the_name_keeps_its_files() {
+        let folder = Folder::new("holder");
+        let paths = RunRoot::at(folder.path()).mesh("m").unwrap();
+        let lock = paths.try_lock().unwrap().and_then(|lock| lock.hand_on()).unwrap();
+        fs::create_dir(paths.run_dir()).unwrap();
+        remove_files(&paths, &lock);
+        assert!(!paths.run_dir().exists() && !paths.lock().exists());
+        let later = paths.try_lock().unwrap().and_then(|lock| lock.hand_on()).unwrap();
+        fs::create_dir(paths.run_dir()).unwrap();
+        remove_files(&paths, &lock);
+        assert!(paths.run_dir().exists() && paths.is_lock(&later));
     }
 }

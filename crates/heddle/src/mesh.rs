@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use heddle_runtime::{clock, process};
+use heddle_runtime::{
+    clock,
+    process::{self, Pidfd},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Doing as _, Failure};
@@ -31,6 +34,8 @@ const LONGEST_SOCKET_NAME: &str = "discovery.sock";
 /// Largest lock file read, bytes.
 const LOCK_MAX: usize = 4096;
 
+/// Time the programs of a workload have between SIGTERM and SIGKILL, whoever ends them.
+pub(crate) const END_GRACE: Duration = Duration::from_secs(5);
 /// How long a lock that is held may be that of a mesh just killed or ending.
 const ENDING_WAIT: Duration = Duration::from_secs(1);
 /// Pause between two looks at it.
@@ -96,19 +101,19 @@ impl RunRoot {
         Ok(Self(root.to_owned()))
     }
 
+    /// A folder as it is, for tests.
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self(root.to_owned())
+    }
+
     /// The paths of a mesh.
     ///
     /// # Errors
     /// A refusal where its sockets' paths would be longer than the kernel takes.
     pub(crate) fn mesh(&self, name: &str) -> Result<MeshPaths, Failure> {
         let paths = MeshPaths { root: self.0.clone(), name: name.to_owned() };
-        let longest = paths.run_dir().join(LONGEST_SOCKET_NAME);
-        if longest.as_os_str().len() > SOCKET_PATH_MAX {
-            return Err(Failure::refused(format!(
-                "the path {} is longer than the {SOCKET_PATH_MAX} bytes a socket may have: use a shorter --mesh name, or a shorter folder in {RUNTIME_DIR_VARIABLE}",
-                longest.display()
-            )));
-        }
+        paths.check_socket(Path::new(LONGEST_SOCKET_NAME))?;
         Ok(paths)
     }
 
@@ -162,6 +167,21 @@ impl MeshPaths {
     /// The run-time folder: sockets, logs, one folder per workload.
     pub(crate) fn run_dir(&self) -> PathBuf {
         self.root.join(&self.name)
+    }
+
+    /// Can a socket be `below` the run-time folder?
+    ///
+    /// # Errors
+    /// A refusal where its path would be longer than the kernel takes.
+    pub(crate) fn check_socket(&self, below: &Path) -> Result<(), Failure> {
+        let socket = self.run_dir().join(below);
+        if socket.as_os_str().len() <= SOCKET_PATH_MAX {
+            return Ok(());
+        }
+        Err(Failure::refused(format!(
+            "the path {} is longer than the {SOCKET_PATH_MAX} bytes a socket may have: use a shorter --mesh name, or a shorter folder in {RUNTIME_DIR_VARIABLE}",
+            socket.display()
+        )))
     }
 
     /// Takes the mesh's lock, also that of a mesh which is ending this moment.
@@ -298,6 +318,18 @@ impl RunningMesh {
     fn find(paths: MeshPaths) -> Option<Self> {
         let holder = ProcessRecord::read(&paths.lock());
         holder.is_some_and(ProcessRecord::is_alive).then_some(Self { paths })
+    }
+
+    /// Returns once the holder's process has ended.
+    pub(crate) async fn holder_gone(&self) {
+        let Some(record) = ProcessRecord::read(&self.paths.lock()) else { return };
+        let Ok(process) = Pidfd::open(record.pid) else { return };
+        // Compared now that the number cannot go to another process unnoticed.
+        if record.is_alive()
+            && let Err(error) = process.ended().await
+        {
+            tracing::warn!(%error, "cannot watch the holder");
+        }
     }
 
     /// The mesh a command means: the named one, or the only one running.

@@ -23,9 +23,9 @@ use crate::{
     cli::RunArgs,
     failure::{Doing as _, Failure},
     holder_client::HolderClient,
-    mesh::RunningMesh,
+    mesh::{END_GRACE, RunningMesh},
     output,
-    termination::hangup_is_ignored,
+    termination::Ignored,
 };
 
 pub(crate) mod descendants;
@@ -44,8 +44,8 @@ const PASSED_ON: [Signal; 8] = [
     Signal::WINDOW,
     Signal::CONTINUE,
 ];
-/// Time the program has to end after its mesh has.
-const END_GRACE: Duration = Duration::from_secs(5);
+/// Longest wait for a holder that is ending the program: it withdraws it, and gives it its grace.
+const HOLDER_WAIT: Duration = END_GRACE.saturating_mul(2);
 /// Exit code of a process ended by a signal: this plus the signal's number, as in a shell.
 const SIGNAL_CODE: i32 = 128;
 
@@ -62,8 +62,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8, Failure> {
         .ok_or_else(|| Failure::usage("there is no program to run: name it after `--`"))?;
     let (program, found) = program::find(name)?;
     let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    let mut passed_on = PASSED_ON.to_vec();
-    passed_on.retain(|signal| *signal != Signal::HANGUP || !hangup_is_ignored());
+    let passed_on = Ignored::by_this_process().but_for(&PASSED_ON);
     let mut signals = Signals::redirect(&passed_on).doing(|| "watch for signals".to_owned())?;
     let mut holder = HolderClient::connect(&mesh.paths).await?;
     let mut progress = |text: &str| output::notice(text);
@@ -81,8 +80,8 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8, Failure> {
     command.args(arguments);
     let child = spawn(command, &joined, fds)?;
     announce(&joined, mesh.paths.name());
-    let status =
-        Run { holder, signals, child, withdrawn: false, mesh_ended: false }.watch().await?;
+    let run = Run { mesh, holder, signals, child, withdrawn: false, mesh_ended: false };
+    let status = run.watch().await?;
     Ok(exit_code(process::exit_code(status)))
 }
 
@@ -155,6 +154,7 @@ fn exit_code(code: i32) -> u8 {
 
 /// A program being run.
 struct Run {
+    mesh: RunningMesh,
     holder: HolderClient,
     signals: Signals,
     child: Child,
@@ -223,6 +223,12 @@ impl Run {
 
     async fn end_with_mesh(&mut self) -> std::io::Result<ExitStatus> {
         output::notice("the mesh has ended: ending the program");
+        // A holder that lives ends the program itself, when nobody is sent there any more. Told
+        // twice, many a program would take it for "now".
+        tokio::select! {
+            status = self.child.wait() => return status,
+            _ = clock::within(HOLDER_WAIT, self.mesh.holder_gone()) => {}
+        }
         self.signal(Signal::TERMINATE);
         match clock::within(END_GRACE, self.child.wait()).await {
             Some(status) => status,

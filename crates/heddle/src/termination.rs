@@ -4,15 +4,32 @@ use std::{fs, io};
 
 use heddle_runtime::signal::{Signal, Signals};
 
-/// Was this process started by `nohup` or the like? A signal that is taken over comes even if it was
-/// to be ignored, so that wish is looked up.
-pub(crate) fn hangup_is_ignored() -> bool {
-    let bit = 1 << (Signal::HANGUP.number() - 1);
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    ignored
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & bit != 0)
+/// Signals this process was started to ignore, by `nohup` or, as the background job of a script, by
+/// its shell. A signal that is taken over comes even if it was to be ignored, so that wish is
+/// looked up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ignored(u64);
+
+impl Ignored {
+    /// Those of this process.
+    pub(crate) fn by_this_process() -> Self {
+        Self::of_status(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+    }
+
+    fn of_status(text: &str) -> Self {
+        let mask = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        Self(mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0))
+    }
+
+    /// Is it among them?
+    pub(crate) fn has(self, signal: Signal) -> bool {
+        self.0 & (1 << (signal.number() - 1)) != 0
+    }
+
+    /// The rest of `signals`.
+    pub(crate) fn but_for(self, signals: &[Signal]) -> Vec<Signal> {
+        signals.iter().copied().filter(|signal| !self.has(*signal)).collect()
+    }
 }
 
 /// Signals that ask this process to end. They do nothing else any more once watched.
@@ -28,7 +45,9 @@ impl Termination {
     /// Where no more descriptors can be opened.
     pub(crate) fn watch() -> io::Result<Self> {
         let mut signals = vec![Signal::INTERRUPT, Signal::TERMINATE];
-        if !hangup_is_ignored() {
+        // An interrupt that is sent to one of these commands by name is meant, even in the
+        // background; a terminal that goes away is not.
+        if !Ignored::by_this_process().has(Signal::HANGUP) {
             signals.push(Signal::HANGUP);
         }
         Ok(Self { signals: Signals::redirect(&signals)? })
@@ -41,5 +60,19 @@ impl Termination {
             tracing::error!(%error, "signals cannot be read any more");
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_was_ignored_at_the_start_is_left_alone() {
+        // As a script's shell starts a job with `&`: SIGINT and SIGQUIT.
+        let job = Ignored::of_status("Name:\theddle\nSigIgn:\t0000000000000006\nSigCgt:\t0\n");
+        let all = [Signal::HANGUP, Signal::INTERRUPT, Signal::QUIT, Signal::TERMINATE];
+        assert_eq!(job.but_for(&all), [Signal::HANGUP, Signal::TERMINATE]);
+        assert_eq!(Ignored::of_status("").but_for(&all), all);
     }
 }

@@ -11,7 +11,7 @@ use std::{
         unix::{net::UnixStream as StdUnixStream, process::CommandExt as _},
     },
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use heddle_runtime::{preflight, process, spawn::SpawnOptions};
@@ -35,6 +35,8 @@ use crate::{
 
 pub(crate) mod overlap;
 
+/// Exit code of a command that Ctrl-C ended before it had begun, as in a shell.
+pub(crate) const INTERRUPTED: u8 = 130;
 /// Lines of the holder's log shown when it fails to start.
 const LOG_TAIL_LINES: usize = 10;
 
@@ -87,42 +89,31 @@ pub(crate) struct StartedMesh {
 }
 
 impl StartedMesh {
-    /// Checks the machine, clears what a killed mesh of this name left, starts the holder and
-    /// waits until control plane and dashboard run.
+    /// Checks the machine, clears what killed meshes left, starts the holder and waits until
+    /// control plane and dashboard run, or until `stop` says that nobody wants them any more.
     ///
     /// # Errors
-    /// A refusal saying what is missing and what to do; nothing is left behind then.
+    /// A refusal saying what is missing and what to do, or a silent one after `stop`; nothing is
+    /// left behind then.
     pub(crate) async fn start(
         options: MeshOptions,
         progress: &mut dyn FnMut(&str),
+        stop: impl Future<Output = ()>,
     ) -> Result<Self, Failure> {
         check_config_dir(options.config.as_deref())?;
         overlap::check()?;
-        leftovers::clear(&options.paths, progress)?;
+        leftovers::clear_all(&options.paths, progress)?;
         preflight::check().map_err(|missing| Failure::refused(missing.to_string()))?;
+        let mut command = holder_command(&options)?;
         let run_dir = options.paths.run_dir();
         fs::create_dir(&run_dir).doing(|| format!("make the folder {}", run_dir.display()))?;
         let (ours, theirs) = StdUnixStream::pair().doing(|| "make a socket pair".to_owned())?;
         let log_path = run_dir.join("holder.log");
         let log = fs::File::create(&log_path).doing(|| format!("make {}", log_path.display()))?;
-        let mut command = part::own_binary();
         command
-            .arg("holder")
-            .args(["--mesh", options.paths.name()])
-            .env(RUNTIME_DIR_VARIABLE, options.paths.root())
-            // Wherever it was started, that folder can be unmounted or removed.
-            .current_dir("/")
-            .args(["--dashboard", &options.dashboard.to_string()])
-            .arg("--state-dir")
-            .arg(options.state_dir.unwrap_or_else(|| run_dir.join("state")))
-            // Terminal signals are for this process; it ends the mesh in order.
-            .process_group(0)
             .stdin(options.lock.hand_on().map_or_else(Stdio::null, Stdio::from))
             .stdout(Stdio::from(OwnedFd::from(theirs)))
             .stderr(Stdio::from(log));
-        if let Some(config) = &options.config {
-            command.arg("--config").arg(config);
-        }
         // Spawned so, it does not inherit that this process blocks the signals it waits for.
         let holder = SpawnOptions::new()
             .spawn_tokio(command, false)
@@ -130,9 +121,14 @@ impl StartedMesh {
         ours.set_nonblocking(true).doing(|| "set up the socket pair".to_owned())?;
         let ours = UnixStream::from_std(ours).doing(|| "set up the socket pair".to_owned())?;
         let mut messages = BufReader::new(ours).lines();
-        match wait_until_ready(&mut messages, &log_path, progress).await {
+        let begun = tokio::select! {
+            begun = wait_until_ready(&mut messages, &log_path, progress) => begun,
+            () = stop => Err(Failure::silent(INTERRUPTED)),
+        };
+        match begun {
             Ok(info) => Ok(Self { info, paths: options.paths, holder, messages }),
             Err(failure) => {
+                // By this the holder knows: it undoes what it has done, and ends.
                 drop(messages);
                 leftovers::after_failed_start(holder, &options.paths).await;
                 Err(failure)
@@ -156,6 +152,30 @@ impl StartedMesh {
         self.ended().await;
         Ok(())
     }
+}
+
+/// The holder's command line. Paths in it are absolute: the holder runs elsewhere.
+fn holder_command(options: &MeshOptions) -> Result<Command, Failure> {
+    let state_dir = match &options.state_dir {
+        Some(dir) => absolute(dir)?,
+        None => options.paths.run_dir().join("state"),
+    };
+    let mut command = part::own_binary();
+    command
+        .arg("holder")
+        .args(["--mesh", options.paths.name()])
+        .env(RUNTIME_DIR_VARIABLE, options.paths.root())
+        // Wherever it was started, that folder can be unmounted or removed.
+        .current_dir("/")
+        .args(["--dashboard", &options.dashboard.to_string()])
+        .arg("--state-dir")
+        .arg(state_dir)
+        // Terminal signals are for this process; it ends the mesh in order.
+        .process_group(0);
+    if let Some(config) = &options.config {
+        command.arg("--config").arg(absolute(config)?);
+    }
+    Ok(command)
 }
 
 async fn wait_until_ready(
@@ -223,19 +243,15 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let options = MeshOptions {
         lock: paths.take_lock().await?,
         paths,
-        config: args.config.map(absolute).transpose()?,
+        config: args.config,
         state_dir: Some(match args.state_dir {
-            Some(dir) => absolute(dir)?,
+            Some(dir) => dir,
             None => default_state_dir(&args.mesh)?,
         }),
         dashboard: args.dashboard.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
     };
     let mut progress = |text: &str| output::notice(text);
-    let mut mesh = tokio::select! {
-        started = StartedMesh::start(options, &mut progress) => started?,
-        // Dropping the start closes the socket pair: the holder cleans up and ends.
-        () = signals.next() => return Err(Failure::silent(130)),
-    };
+    let mut mesh = StartedMesh::start(options, &mut progress, signals.next()).await?;
     match args.output {
         Output::Json => output::json(&mesh.info)?,
         Output::Text => {
@@ -252,8 +268,8 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     }
 }
 
-fn absolute(path: PathBuf) -> Result<PathBuf, Failure> {
-    std::path::absolute(&path).doing(|| format!("find {}", path.display()))
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).doing(|| format!("find {}", path.display()))
 }
 
 fn welcome(info: &Info, seconds: f64, alone: bool) -> String {
@@ -272,4 +288,30 @@ fn welcome(info: &Info, seconds: f64, alone: bool) -> String {
          Ctrl-C ends the mesh.",
         info.mesh
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_testkit::folder::Folder;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_holder_is_told_absolute_folders_only() {
+        let folder = Folder::new("up");
+        let paths = RunRoot::at(folder.path()).mesh("m").unwrap();
+        let options = MeshOptions {
+            lock: paths.take_lock().await.unwrap(),
+            paths,
+            config: Some("rules".into()),
+            state_dir: Some("state".into()),
+            dashboard: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        let command = holder_command(&options).unwrap();
+        let words: Vec<_> = command.get_args().collect();
+        for flag in ["--config", "--state-dir"] {
+            let at = words.iter().position(|word| *word == flag).unwrap();
+            assert!(Path::new(words[at + 1]).is_absolute(), "{flag} {:?}", words[at + 1]);
+        }
+    }
 }

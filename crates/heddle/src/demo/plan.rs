@@ -20,6 +20,11 @@ pub(super) const EDGES: [(&str, &str); 6] = [
     ("restaurants", "store"),
 ];
 
+/// The demo's folder in the mesh's run-time folder.
+pub(super) const DIR: &str = "demo";
+/// The socket with the longest name in it, that of a member that tells its counts.
+pub(super) const LONGEST_SOCKET: &str = "restaurants-v1.sock";
+
 /// The load generator's service.
 pub(super) const LOAD: &str = "loadgen";
 /// The service the host may call.
@@ -185,6 +190,12 @@ mod tests {
             assert!(members.iter().any(|member| member.service == *service), "{service}");
         }
         assert_eq!(members.last().map(|member| member.service), Some(LOAD));
+    }
+
+    #[test]
+    fn no_socket_has_a_longer_name_than_the_one_that_is_checked() {
+        let lengths = members().into_iter().map(|member| format!("{}.sock", member.name()).len());
+        assert_eq!(lengths.max(), Some(LONGEST_SOCKET.len()));
     }
 
     #[test]

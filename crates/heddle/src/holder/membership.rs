@@ -3,7 +3,7 @@
 //! The holder remembers what each workload asked for and was given, and hands all of that to a
 //! restarted control plane before anybody else may join, so that no address is given twice.
 
-use std::time::Duration;
+use std::{cell::Cell, time::Duration};
 
 use heddle_model::WorkloadId;
 use heddle_runtime::{
@@ -21,6 +21,9 @@ use crate::control_client::ControlClient;
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Longest wait for an answer of a control plane that is there.
 const CALL_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for an answer to a leave: what has gone must not hold up what ends, and a control
+/// plane that hangs is told by the next adoption.
+const LEAVE_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait for the proxies to know of a withdrawal; the control plane has its own of 1 s.
 const WITHDRAW_WAIT: Duration = Duration::from_millis(1200);
 /// HTTP status of a control plane that is still starting.
@@ -34,6 +37,8 @@ pub(crate) struct Membership {
     adopted: watch::Sender<bool>,
     /// Joins, leaves and adoptions one after the other: an adoption must not bring back who left.
     turn: Mutex<()>,
+    /// The mesh ends, and its control plane with it: nobody need be told who leaves.
+    closed: Cell<bool>,
 }
 
 /// Why a workload did not join.
@@ -48,12 +53,29 @@ pub(crate) enum NotJoined {
 impl Membership {
     /// A book that no control plane knows yet.
     pub(crate) fn new(control: ControlClient) -> Self {
-        Self { control, adopted: watch::Sender::new(false), turn: Mutex::new(()) }
+        Self {
+            control,
+            adopted: watch::Sender::new(false),
+            turn: Mutex::new(()),
+            closed: Cell::new(false),
+        }
     }
 
-    /// Hands all members to a control plane that has just started. `members` is asked once it is
-    /// our turn. Goes on until it succeeds: drop the future when that control plane ends.
-    pub(crate) async fn adopt(&self, members: impl Fn() -> Vec<Member>) {
+    /// Hands all members to a control plane that has just started, and tells it again who of them
+    /// is `withdrawn`: it may not have heard. Both are asked once it is our turn. Goes on until it
+    /// succeeds: drop the future when that control plane ends.
+    pub(crate) async fn adopt(
+        &self,
+        members: impl Fn() -> Vec<Member>,
+        withdrawn: impl Fn() -> Vec<WorkloadId>,
+    ) {
+        self.hand_over(members).await;
+        for id in withdrawn() {
+            self.withdraw(&id).await;
+        }
+    }
+
+    async fn hand_over(&self, members: impl Fn() -> Vec<Member>) {
         loop {
             let turn = self.turn.lock().await;
             let members = members();
@@ -133,13 +155,21 @@ impl Membership {
         }
     }
 
+    /// The mesh is ending: from now on nobody is told who leaves.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+    }
+
     /// Tells the control plane that a workload has gone; call it when `members` no longer lists it.
     /// A control plane that is not there learns it by what it adopts.
     pub(crate) async fn leave(&self, id: &WorkloadId) {
+        if self.closed.get() {
+            return;
+        }
         let turn = self.turn.lock().await;
         let path = format!("/v1/workloads/{id}");
         let call = self.control.raw::<IgnoredAny>(Method::DELETE, &path, None::<&()>);
-        match clock::within(CALL_WAIT, call).await {
+        match clock::within(LEAVE_WAIT, call).await {
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 tracing::info!(workload = %id, %error, "left without the control plane")
@@ -159,3 +189,6 @@ fn is_passing(error: &CallError) -> bool {
             | CallError::Refused { status: STARTING, .. }
     )
 }
+
+#[cfg(test)]
+mod tests;

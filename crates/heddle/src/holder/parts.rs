@@ -67,9 +67,9 @@ fn run_control(
         };
         let started = async || {
             let members = || holder.members.borrow().values().cloned().collect();
-            holder.membership.adopt(members).await;
             // Dropped when this control plane ends: nobody may join until the next one knows all.
             let _adopted = Adopted(&holder.membership);
+            holder.membership.adopt(members, || holder.withdrawn()).await;
             std::future::pending().await
         };
         part.run(ending, END_GRACE, &record, start, started).await;

@@ -31,13 +31,14 @@ use super::{
 };
 use crate::{
     failure::{Doing as _, Failure},
-    mesh::leftovers::{NAMESPACE_RECORD, NamespaceRecord},
+    mesh::{
+        END_GRACE,
+        leftovers::{NAMESPACE_RECORD, NamespaceRecord},
+    },
 };
 
 /// Most declared ports, and most host ports, of one workload.
 const PORTS_MAX: usize = 64;
-/// Time what is left of a workload has between SIGTERM and SIGKILL.
-const TERM_GRACE: Duration = Duration::from_secs(1);
 /// Pause between two looks at what is left.
 const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -167,6 +168,11 @@ impl Workload {
         &self.joined
     }
 
+    /// Was it asked to?
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.withdrawn.get()
+    }
+
     /// Takes its endpoints out of every proxy; returns when they know, at most after about a second.
     pub(crate) async fn withdraw(&self, holder: &Holder) {
         if !self.withdrawn.replace(true) {
@@ -216,7 +222,7 @@ impl Workload {
         let sidecar = [self.sidecar.pid()];
         let told = process::kill_netns(self.network, Signal::TERMINATE, &sidecar);
         if told.is_ok_and(|told| !told.is_empty()) {
-            let deadline = clock::now() + TERM_GRACE;
+            let deadline = clock::now() + END_GRACE;
             while !self.left_processes().is_empty() && clock::now() < deadline {
                 clock::sleep(LOOK_PAUSE).await;
             }

@@ -1,16 +1,18 @@
-//! What a killed mesh left behind, found and removed by the next start under the same name.
+//! What killed meshes left behind, found and removed by the next start, whatever its name.
 //!
-//! The caller holds the mesh's lock, so nothing of that name is alive on purpose. Namespaces went
+//! Whoever clears holds the mesh's lock, so nothing of that name is alive on purpose. Namespaces went
 //! with the last process and descriptor; what can be left are processes, recorded with their start
 //! times or by their network namespace, and files. A process is killed only if the record and
 //! what is seen of it now agree, so another mesh, or a later process of the same number, is safe.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use heddle_model::name::check_label;
 use heddle_runtime::{
     clock,
     ns::NsId,
@@ -52,12 +54,36 @@ impl NamespaceRecord {
     }
 }
 
+/// Clears the mesh of these paths, whose lock the caller holds, and every other one of the same
+/// folder whose lock nobody holds. `progress` is told of those that left something.
+///
+/// # Errors
+/// A refusal where a file of the caller's own mesh cannot be removed.
+pub(crate) fn clear_all(paths: &MeshPaths, progress: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+    for file in entries(&paths.root) {
+        let Some(name) = file.file_name().and_then(OsStr::to_str) else { continue };
+        // Not every name is a mesh's: `..lock` would mean the folder of all meshes itself.
+        let Some(name) = name.strip_suffix(".lock").filter(|name| check_label(name).is_ok()) else {
+            continue;
+        };
+        let other = MeshPaths { root: paths.root.clone(), name: name.to_owned() };
+        // A mesh that runs, starts or ends has its lock; the caller's own has too.
+        let Ok(Some(lock)) = other.try_lock() else { continue };
+        if let Err(failure) = clear(&other, progress) {
+            progress(&format!("mesh `{name}` is not cleared: {failure}"));
+            // The lock file stays, so that the next start tries again.
+            drop(lock.hand_on());
+        }
+    }
+    clear(paths, progress)
+}
+
 /// Ends the processes and removes the files of a mesh that was killed. `progress` is told if there
 /// were any.
 ///
 /// # Errors
 /// A refusal where a file cannot be removed.
-pub(crate) fn clear(paths: &MeshPaths, progress: &mut dyn FnMut(&str)) -> Result<(), Failure> {
+fn clear(paths: &MeshPaths, progress: &mut dyn FnMut(&str)) -> Result<(), Failure> {
     let run_dir = paths.run_dir();
     if run_dir.exists() {
         let killed = kill_recorded(&run_dir) + kill_in_namespaces(&run_dir);
@@ -145,4 +171,40 @@ fn is_still_the_workloads(record: NamespaceRecord, folder: &Path) -> bool {
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let listing = fs::read_dir(folder).ok();
     listing.into_iter().flatten().filter_map(Result::ok).map(|entry| entry.path()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_testkit::folder::Folder;
+
+    use super::*;
+    use crate::mesh::RunRoot;
+
+    fn leave_files(paths: &MeshPaths) {
+        fs::create_dir_all(paths.run_dir().join("workloads")).unwrap();
+        for file in [paths.socket(), paths.lock()] {
+            fs::write(file, "").unwrap();
+        }
+    }
+
+    #[test]
+    fn a_start_clears_dead_meshes_of_other_names_and_no_living_one() {
+        let folder = Folder::new("leftovers");
+        let root = RunRoot::at(folder.path());
+        let [own, dead, living] = ["own", "dead", "living"].map(|name| root.mesh(name).unwrap());
+        leave_files(&dead);
+        leave_files(&living);
+        fs::write(folder.join("..lock"), "").unwrap();
+        let _runs = living.try_lock().unwrap().unwrap();
+        let _starts = own.try_lock().unwrap().unwrap();
+        let mut said = Vec::new();
+        clear_all(&own, &mut |text: &str| said.push(text.to_owned())).unwrap();
+        for gone in [dead.run_dir(), dead.socket(), dead.lock()] {
+            assert!(!gone.exists(), "{}", gone.display());
+        }
+        for kept in [living.run_dir(), living.socket(), living.lock(), own.lock()] {
+            assert!(kept.exists(), "{}", kept.display());
+        }
+        assert_eq!(said, ["clearing what a killed mesh `dead` left"]);
+    }
 }

@@ -14,6 +14,8 @@ as_both_users!(
     an_injected_abort_is_told_apart_from_a_failure,
     a_killed_demo_is_cleaned_up_by_the_next,
     an_interrupted_demo_leaves_nothing,
+    a_start_that_is_interrupted_leaves_nothing,
+    no_program_of_a_demo_outlives_its_holder,
 );
 
 /// Where the examples are.
@@ -102,8 +104,41 @@ fn an_interrupted_demo_leaves_nothing(machine: &Machine) {
     wait_until("the demo runs", || demo.said().contains("the demo runs").then_some(()));
     let ended = demo.end(Signal::INTERRUPT);
     assert_eq!(ended.code, 0, "{}", ended.stderr);
+    nothing_is_left(machine);
+}
+
+/// No process and no file of any mesh, at this very moment.
+fn nothing_is_left(machine: &Machine) {
     let run = machine.dir.join("run");
     assert_eq!(processes_with(run.to_str().unwrap()), Vec::<u32>::new());
     let left: Vec<_> = std::fs::read_dir(&run).unwrap().flatten().map(|e| e.path()).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+fn a_start_that_is_interrupted_leaves_nothing(machine: &Machine) {
+    for (command, when) in [
+        ("up", "starting the control plane"),
+        ("demo", "starting the control plane"),
+        ("demo", "starting 9 workloads"),
+    ] {
+        let starting = machine.start(machine.heddle(&[command, "--mesh", "early"]));
+        wait_until("it has begun", || starting.said().contains(when).then_some(()));
+        let ended = starting.end(Signal::INTERRUPT);
+        assert_eq!(ended.code, 130, "{command} at `{when}`: {}", ended.stderr);
+        nothing_is_left(machine);
+    }
+}
+
+fn no_program_of_a_demo_outlives_its_holder(machine: &Machine) {
+    let demo = machine.start(machine.heddle(&["demo", "--mesh", "headless"]));
+    wait_until("the demo runs", || demo.said().contains("the demo runs").then_some(()));
+    let status = machine.run(&["status", "-o", "json"]);
+    let status: Value = serde_json::from_str(&status.stdout).unwrap();
+    let holder = u32::try_from(status["info"]["pids"]["holder"].as_u64().unwrap()).unwrap();
+    let run = machine.dir.join("run/headless").to_str().unwrap().to_owned();
+    assert!(processes_with(&run).len() > 9, "the test is about something");
+    Signal::KILL.send(holder).unwrap();
+    let ended = demo.finish();
+    assert!(ended.code == 1 && ended.stderr.contains("has ended"), "{}", ended.stderr);
+    assert_eq!(processes_with(&run), Vec::<u32>::new());
 }

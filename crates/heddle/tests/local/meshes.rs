@@ -12,6 +12,7 @@ use crate::{
 as_both_users!(
     two_meshes_do_not_touch_each_other,
     a_mesh_leaves_nothing_behind,
+    programs_have_seconds_to_end_with_their_mesh_and_are_told_once,
     workloads_that_come_and_go_leave_no_descriptor_and_no_process,
     descriptors_of_the_starter_end_with_the_starter,
     parts_can_be_told_to_end,
@@ -57,6 +58,22 @@ fn a_mesh_leaves_nothing_behind(machine: &Machine) {
         .map(|entry| entry.unwrap().file_name())
         .collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+fn programs_have_seconds_to_end_with_their_mesh_and_are_told_once(machine: &Machine) {
+    let mesh = machine.up("grace");
+    let script = "import signal,time\n\
+        signal.signal(signal.SIGTERM,lambda n,_:print('told',flush=True))\n\
+        print('ready',flush=True)\n\
+        signal.pause()\n\
+        end=time.monotonic()+2.5\n\
+        while time.monotonic()<end:time.sleep(0.05)\n\
+        exit(4)\n";
+    let program = mesh.start("slow", &["--", "python3", "-c", script]);
+    wait_until("the program runs", || program.printed().contains("ready").then_some(()));
+    assert_eq!(mesh.run("down", &[]).code, 0);
+    let ended = program.finish();
+    assert_eq!((ended.code, ended.stdout.as_str()), (4, "ready\ntold\n"), "{}", ended.stderr);
 }
 
 fn workloads_that_come_and_go_leave_no_descriptor_and_no_process(machine: &Machine) {
