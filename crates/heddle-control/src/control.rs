@@ -60,19 +60,22 @@ struct Troubles {
 }
 
 impl Control {
-    /// Takes over a mesh as it was put together at start, and what was wrong with the store then.
+    /// Takes over a mesh as it was put together at start, and what the store did not take then.
     pub(crate) fn new(
         mesh: Mesh,
         store: Store,
         journal: Journal,
-        trouble: Option<StoreError>,
+        unwritten: Option<(StoreError, Vec<Change>)>,
     ) -> Self {
-        let store_trouble = trouble.map(|error| error.to_string());
+        let (store_trouble, owed) = match unwritten {
+            Some((error, changes)) => (Some(error.to_string()), changes),
+            None => (None, Vec::new()),
+        };
         Self {
             mesh: Mutex::new(mesh),
             store: Arc::new(Mutex::new(store)),
             troubles: Mutex::new(Troubles { store: store_trouble, ..Troubles::default() }),
-            owed: Mutex::new(Vec::new()),
+            owed: Mutex::new(owed),
             turn: tokio::sync::Mutex::new(()),
             progress: watch::channel(()).0,
             journal,
@@ -264,9 +267,9 @@ impl Control {
     pub(crate) async fn keep_journal(self: Arc<Self>) {
         loop {
             self.journal_stale.notified().await;
-            let workloads = self.mesh().members.registry().workloads.values().cloned().collect();
+            let noted = self.mesh().members.noted();
             let journal = self.journal.clone();
-            let written = tokio::task::spawn_blocking(move || journal.write(workloads)).await;
+            let written = tokio::task::spawn_blocking(move || journal.write(noted)).await;
             let trouble = match written {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(format!(
@@ -284,8 +287,8 @@ impl Control {
 
     /// Writes the journal for the last time.
     pub(crate) fn end(&self) {
-        let workloads = self.mesh().members.registry().workloads.values().cloned().collect();
-        if let Err(error) = self.journal.write(workloads) {
+        let noted = self.mesh().members.noted();
+        if let Err(error) = self.journal.write(noted) {
             tracing::warn!(%error, "member journal not written");
         }
     }
@@ -408,3 +411,6 @@ fn is_local(ip: IpAddr) -> bool {
 fn unknown(id: &WorkloadId) -> Refused {
     Refused::new(StatusCode::NOT_FOUND, format!("no workload {id} is in the mesh"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use heddle_model::Workload;
+use heddle_model::{ServiceName, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::JOURNAL_BYTES_MAX;
@@ -26,11 +26,22 @@ pub(crate) struct Journal {
     life: String,
 }
 
+/// What is noted of the members.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Noted {
+    /// They themselves.
+    pub(crate) workloads: Vec<Workload>,
+    /// Address indices of their services: the store may have been unable to take them.
+    pub(crate) vips: Vec<(ServiceName, u32)>,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Page {
     format: u32,
     life: String,
     workloads: Vec<Workload>,
+    #[serde(default)]
+    vips: Vec<(ServiceName, u32)>,
 }
 
 impl Journal {
@@ -40,28 +51,29 @@ impl Journal {
     }
 
     /// The members noted last; empty if there are none, or another holder's.
-    pub(crate) fn read(&self) -> Vec<Workload> {
+    pub(crate) fn read(&self) -> Noted {
         let page = match self.page() {
             Ok(page) => page,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Noted::default(),
             Err(error) => {
                 tracing::warn!(path = %self.path.display(), %error, "member journal not readable; members must be adopted");
-                return Vec::new();
+                return Noted::default();
             }
         };
         if page.format != FORMAT || page.life != self.life {
             tracing::info!(path = %self.path.display(), "member journal of another life ignored");
-            return Vec::new();
+            return Noted::default();
         }
-        page.workloads
+        Noted { workloads: page.workloads, vips: page.vips }
     }
 
     /// Notes the members, replacing the file by rename.
     ///
     /// # Errors
     /// The system's error; the previous journal is still there.
-    pub(crate) fn write(&self, workloads: Vec<Workload>) -> io::Result<()> {
-        let page = Page { format: FORMAT, life: self.life.clone(), workloads };
+    pub(crate) fn write(&self, noted: Noted) -> io::Result<()> {
+        let Noted { workloads, vips } = noted;
+        let page = Page { format: FORMAT, life: self.life.clone(), workloads, vips };
         let text = serde_json::to_vec(&page)?;
         let fresh = self.path.with_extension("json.new");
         let mut file = fs::OpenOptions::new()
@@ -95,7 +107,7 @@ pub(crate) fn parent_life() -> String {
 mod tests {
     use std::collections::BTreeMap;
 
-    use heddle_model::{ServiceName, WorkloadId};
+    use heddle_model::{EndpointState, Protocol, ServiceName, WorkloadId, WorkloadPort};
     use heddle_testkit::folder::Folder;
 
     use super::*;
@@ -103,6 +115,12 @@ mod tests {
     #[test]
     fn the_journal_is_read_back_in_the_same_life_only() {
         let folder = Folder::new("journal");
+        let port = WorkloadPort {
+            number: 80,
+            name: String::new(),
+            protocol: Protocol::Http,
+            state: EndpointState::Ready,
+        };
         let workload = Workload {
             id: WorkloadId("a-1".to_owned()),
             name: "a".to_owned(),
@@ -112,15 +130,18 @@ mod tests {
             labels: BTreeMap::new(),
             ipv4: [240, 241, 0, 10].into(),
             ipv6: std::net::Ipv6Addr::LOCALHOST,
-            ports: BTreeMap::new(),
+            ports: BTreeMap::from([(80, port)]),
         };
         let journal = Journal::new(folder.path(), parent_life());
-        assert!(journal.read().is_empty());
-        journal.write(vec![workload.clone()]).unwrap();
-        assert_eq!(journal.read(), [workload]);
-        assert!(Journal::new(folder.path(), "1@2".to_owned()).read().is_empty());
+        assert_eq!(journal.read(), Noted::default());
+        let vips = vec![(workload.service.clone(), 10)];
+        let noted = Noted { workloads: vec![workload], vips };
+        journal.write(noted.clone()).unwrap();
+        assert_eq!(journal.read(), noted);
+        let other = Journal::new(folder.path(), "1@2".to_owned());
+        assert_eq!(other.read(), Noted::default());
         fs::write(folder.join(JOURNAL_FILE), b"{").unwrap();
-        assert!(journal.read().is_empty());
+        assert_eq!(journal.read(), Noted::default());
         assert!(!parent_life().ends_with("unknown"));
     }
 }

@@ -89,6 +89,11 @@ impl<K: Ord + Clone> IndexPool<K> {
         fits
     }
 
+    /// All names that hold an index.
+    pub(crate) fn held(&self) -> impl Iterator<Item = (&K, u32)> {
+        self.held.iter().map(|(name, index)| (name, *index))
+    }
+
     /// Frees the index of `key`; it stays remembered.
     pub(crate) fn free(&mut self, key: &K, now: u64) {
         if let Some(index) = self.held.remove(key) {

@@ -19,6 +19,7 @@ use heddle_wire::local::control_api::{JoinRequest, JoinedWorkload, Problem};
 
 use crate::{
     config::AddressRanges,
+    journal::Noted,
     limits::{ID_TRIES_MAX, WORKLOADS_MAX},
     pool::IndexPool,
 };
@@ -143,12 +144,24 @@ impl Members {
         })
     }
 
-    /// Takes back what the journal of this mesh's life told, ports in the state they had.
-    pub(crate) fn recall(&mut self, workloads: Vec<Workload>, now: u64) -> Adopted {
+    /// What the journal is to remember.
+    pub(crate) fn noted(&self) -> Noted {
+        let vips = self.vips.held().map(|(name, index)| (name.clone(), index)).collect();
+        Noted { workloads: self.registry.workloads.values().cloned().collect(), vips }
+    }
+
+    /// Takes back what the journal of this mesh's life told, ports in the state they had and
+    /// services at the addresses they had.
+    pub(crate) fn recall(&mut self, noted: Noted, now: u64) -> Adopted {
         let mut adopted = Adopted::default();
+        let vips: BTreeMap<ServiceName, u32> = noted.vips.into_iter().collect();
+        // Those whose address is known first: no other may take it before them.
+        let mut workloads = noted.workloads;
+        workloads.sort_by_key(|workload| !vips.contains_key(&workload.service));
         for workload in workloads {
             let (id, service) = (workload.id.clone(), workload.service.clone());
-            match self.restore(workload, None, now) {
+            let vip = vips.get(&service).copied();
+            match self.restore(workload, vip, now) {
                 Ok(vip) => {
                     adopted.vips.extend(vip);
                     adopted.touched.topology = true;
@@ -183,7 +196,9 @@ impl Members {
                     port.state = EndpointState::Ready;
                 }
             }
-            match self.restore(workload, member.service.as_ref(), now) {
+            let service = member.service.as_ref();
+            let vip = service.and_then(|service| self.ranges.vip_index(service.vip_v4));
+            match self.restore(workload, vip, now) {
                 Ok(vip) => {
                     adopted.vips.extend(vip);
                     adopted.touched.topology = true;
@@ -195,14 +210,14 @@ impl Members {
         adopted
     }
 
-    /// Takes one workload back exactly as it was.
+    /// Takes one workload back exactly as it was, its service at the index `vip` if that is known.
     ///
     /// # Errors
     /// The reason why it cannot be: its address or its service's belongs to another.
     fn restore(
         &mut self,
         workload: Workload,
-        service: Option<&Service>,
+        vip: Option<u32>,
         now: u64,
     ) -> Result<Option<(ServiceName, u32)>, Problem> {
         let refuse = |reason: String| Problem { reason, ..Problem::default() };
@@ -223,8 +238,7 @@ impl Members {
             self.insert(workload, None);
             return Ok(None);
         }
-        let given = service.and_then(|service| self.ranges.vip_index(service.vip_v4));
-        let index = match given.filter(|index| self.vips.assign(&name, *index)) {
+        let index = match vip.filter(|index| self.vips.assign(&name, *index)) {
             Some(index) => index,
             // The address it had is another service's now: a new one is better than none.
             None => match self.vips.take(&name, now) {

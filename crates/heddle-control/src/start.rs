@@ -119,16 +119,16 @@ fn assemble(config: &ControlConfig) -> Result<Control, ControlError> {
     let mut generations = Generations::after(store.content().generation);
     let vips = recalled.vips.into_iter().map(|(name, index)| Change::Vip(name, Some(index)));
     let bound = generations.to_reserve();
-    let changes = vips.chain(bound.map(Change::Generation)).collect();
+    let changes: Vec<Change> = vips.chain(bound.map(Change::Generation)).collect();
     // A full disk at start must not take the mesh's rules away: it is reported, and tried again.
-    let trouble = store.write(changes).err();
-    match &trouble {
+    let unwritten = store.write(changes.clone()).err().map(|error| (error, changes));
+    match &unwritten {
         None => bound.into_iter().for_each(|bound| generations.reserved(bound)),
-        Some(error) => tracing::error!(%error, "store not written at start"),
+        Some((error, _)) => tracing::error!(%error, "store not written at start"),
     }
     let mut mesh = Mesh::new(settings(config), members, rules, generations);
     mesh.commit(&Touched { topology: true, ..Touched::default() });
-    Ok(Control::new(mesh, store, journal, trouble))
+    Ok(Control::new(mesh, store, journal, unwritten))
 }
 
 /// The last good versions of the folder's files; those of files that are gone are dropped when the

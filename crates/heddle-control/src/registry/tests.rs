@@ -191,7 +191,12 @@ fn adopted_members_keep_their_addresses_and_stale_ones_are_dropped() {
     gone.id = WorkloadId("z-1".to_owned());
     gone.service = name("z");
     gone.ipv4 = "240.241.0.77".parse().unwrap();
-    assert!(after.recall(vec![gone.clone()], 0).problems.is_empty());
+    assert!(
+        after
+            .recall(Noted { workloads: vec![gone.clone()], vips: Vec::new() }, 0)
+            .problems
+            .is_empty()
+    );
     let late = after.join(&request("y", "", &[]), 0, counter()).unwrap().workload.workload;
     let adopted = after.adopt(std::slice::from_ref(&kept), 0);
     assert!(adopted.problems.is_empty() && adopted.touched.topology, "{adopted:?}");
@@ -217,4 +222,19 @@ fn a_member_with_anothers_address_is_refused_by_name() {
     let adopted = members().adopt(&[one, two, bad_id], 0);
     assert_eq!(adopted.problems.len(), 2, "{adopted:?}");
     assert!(adopted.problems[0].reason.contains("b-1 cannot keep its address"));
+}
+
+#[test]
+fn recalled_services_keep_their_addresses_without_the_store() {
+    let mut before = members();
+    // In this order, so that going by name would swap them.
+    for (service, suffix) in [("b", 1), ("a", 2)] {
+        before.join(&request(service, "", &[(80, Protocol::Http)]), 0, || suffix).unwrap();
+    }
+    let mut after = members();
+    let recalled = after.recall(before.noted(), 0);
+    assert!(recalled.problems.is_empty(), "{recalled:?}");
+    assert_eq!(after.registry().services, before.registry().services);
+    let stored: BTreeMap<_, _> = recalled.vips.into_iter().collect();
+    assert_eq!(stored, BTreeMap::from([(name("a"), 11), (name("b"), 10)]));
 }
