@@ -43,6 +43,31 @@ impl<'a> Client<'a> {
     }
 }
 
+/// How closely a rule is meant for a client that sees it; the first goes before the next, as in
+/// Istio.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Export {
+    /// To its own namespace, which is the client's.
+    Private,
+    /// To the client's namespace by name.
+    Named,
+    /// To all.
+    Public,
+}
+
+impl Export {
+    /// Of a resource of `namespace` with this `exportTo`, for a client that sees it.
+    pub(crate) fn to(client: Client<'_>, namespace: &str, export_to: &[String]) -> Self {
+        if export_to.is_empty() || export_to.iter().any(|to| to == "*") {
+            Self::Public
+        } else if namespace == client.namespace {
+            Self::Private
+        } else {
+            Self::Named
+        }
+    }
+}
+
 impl<'a> From<&'a Workload> for Client<'a> {
     fn from(workload: &'a Workload) -> Self {
         Self { namespace: &workload.namespace, labels: Some(&workload.labels) }

@@ -69,7 +69,7 @@ impl<'a> Findings<'a> {
         self.found.insert(Finding::new(routing.resource, place, kind, text));
     }
 
-    /// Hosts that are absent, or that an older rule holds.
+    /// Hosts that are absent, or that a rule before it holds.
     fn hosts(&mut self, routing: Routing<'a>) {
         for (i, written) in routing.rule.hosts.iter().enumerate() {
             let host = Host::read(written, &routing.resource.key.namespace);
@@ -86,7 +86,7 @@ impl<'a> Findings<'a> {
             if let Some(&winner) = winners.iter().find(|&&winner| winner != routing.position) {
                 let winner = &self.compiled.resources()[winner].key;
                 let text = format!(
-                    "{winner} also names `{written}` and wins (a rule for its own namespace first, then the older): this one has no effect there; put both into one"
+                    "{winner} also names `{written}` and wins (rules private to the caller's namespace first, then those exported to it by name; among equals applied ones by age, then files by path): this one has no effect there; put both into one"
                 );
                 self.say(routing, place, FindingKind::Conflict, text);
             }

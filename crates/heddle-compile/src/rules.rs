@@ -12,7 +12,7 @@ use heddle_model::{
 };
 
 use crate::{
-    client::{Client, View},
+    client::{Client, Export, View},
     host::Host,
 };
 
@@ -114,7 +114,7 @@ impl Compiled {
     }
 
     /// The VirtualService that governs calls of `client` to `service`: of those the client sees,
-    /// the one with the closest host; then one that only its own namespace sees; then the oldest.
+    /// the one with the closest host; then the one most closely exported; then the first in order.
     pub(crate) fn routing(&self, client: Client<'_>, service: &ServiceName) -> Option<Routing<'_>> {
         let named = hosts_of(&self.services, service);
         let closest = named.filter_map(|host| {
@@ -124,13 +124,24 @@ impl Compiled {
         closest.max_by_key(|(closeness, _)| *closeness).map(|(_, routing)| routing)
     }
 
+    /// The resource that governs calls of `client` to `service`: a VirtualService, or else the oldest
+    /// DestinationRule.
+    #[must_use]
+    pub fn governing(&self, client: Client<'_>, service: &ServiceName) -> Option<&ResourceKey> {
+        let routing = self.routing(client, service).map(|routing| &routing.resource.key);
+        routing.or_else(|| Some(&self.subsettings(client, service).first()?.resource.key))
+    }
+
     /// The VirtualService that wins a host for a client.
     pub(crate) fn winner(&self, client: Client<'_>, host: &Host) -> Option<Routing<'_>> {
         let visible = self.services.get(host)?.iter().filter_map(|&at| self.routing_at(at));
         let visible = visible.filter(|routing| {
             client.sees(&routing.resource.key.namespace, &routing.rule.export_to)
         });
-        visible.min_by_key(|routing| (routing.rule.export_to != ["."], routing.position))
+        visible.min_by_key(|routing| {
+            let Routing { resource, rule, position } = routing;
+            (Export::to(client, &resource.key.namespace, &rule.export_to), *position)
+        })
     }
 
     /// All VirtualServices that reach into the mesh.

@@ -71,6 +71,29 @@ fn export_to_decides_who_sees_a_rule() {
 }
 
 #[test]
+fn a_rule_private_to_the_callers_namespace_goes_before_one_exported_to_it_and_that_before_public() {
+    let exported = |named: &str, to: &str, target: &str| {
+        sends(named, "reviews.default", target)
+            .replace("{hosts:", &format!("{{exportTo: {to}, hosts:"))
+    };
+    let mesh = Mesh::demo().joins("batch.other", "v1", &[]);
+    let public = exported("public.third", "['*', other]", "ratings");
+    let named = exported("named.third", "[other]", "photos");
+    let private = exported("private.other", "[other]", "store");
+    let sent = |text: &str| sent(&mesh, &rules(text), "batch.other", "reviews");
+    assert_eq!(sent(&format!("{public}{named}")), "photos");
+    assert_eq!(
+        sent(&format!("{public}{named}{private}")),
+        "store",
+        "its own name is as good as `.`"
+    );
+    assert_eq!(
+        sent(&format!("{public}{}", exported("open.other", "['.', '*']", "store"))),
+        "ratings"
+    );
+}
+
+#[test]
 fn subsets_of_one_host_are_merged_and_the_older_definition_wins() {
     let text = destination_rule(
         "a",
