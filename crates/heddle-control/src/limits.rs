@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use heddle_wire::discovery::transport::MESSAGE_BYTES_MAX;
+
 /// Workloads in one mesh. A /16 of addresses holds more; memory and scrape time are the bound.
 pub(crate) const WORKLOADS_MAX: usize = 10_000;
 /// Ports one workload may declare.
@@ -70,6 +72,9 @@ pub(crate) const GROUPS_IN_FLIGHT_MAX: usize = 64;
 pub(crate) const RESOURCES_PER_RESPONSE_MAX: usize = 500;
 /// Bytes of resources in one response after which another one is begun.
 pub(crate) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
+/// Encoded bytes of one destination: with what may come beside it in a response, it stays below
+/// what a proxy takes in one message.
+pub(crate) const DESTINATION_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Bytes of a NACK's text that are kept.
 pub(crate) const NACK_BYTES_MAX: usize = 2_048;
 /// How long after a restart sidecars are expected back: twice their longest pause between attempts.

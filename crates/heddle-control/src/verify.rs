@@ -4,15 +4,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use heddle_compile::{Client, Compiled, View};
 use heddle_logic::RouteTable;
-use heddle_model::{Destination, Protocol, Registry, Service, ServicePort, discovery::Provenance};
+use heddle_model::{
+    Destination, Protocol, Registry, Service, ServicePort,
+    discovery::Provenance,
+    resource::{Origin, Resource as Rule},
+};
 use heddle_wire::{
     discovery::{Encode, Resource, decode},
     local::control_api::Problem,
 };
+
+use crate::limits::DESTINATION_BYTES_MAX;
 
 /// Port of a service that is named by a rule and not there yet, for verifying the rule all the same.
 const PORT_OF_ABSENT: u16 = 80;
@@ -22,7 +29,7 @@ const PORT_OF_ABSENT: u16 = 80;
 /// # Errors
 /// One problem per destination that would not load, at the rule's place where that is known.
 pub(crate) fn verify(compiled: &Compiled, registry: &Registry) -> Result<(), Vec<Problem>> {
-    let mut problems = Vec::new();
+    let mut faults = BTreeSet::new();
     let registry = with_absent(compiled, registry);
     let of_rules = compiled.resources().iter().map(|resource| resource.key.namespace.as_str());
     let of_workloads = registry.workloads.values().map(|workload| workload.namespace.as_str());
@@ -37,27 +44,42 @@ pub(crate) fn verify(compiled: &Compiled, registry: &Registry) -> Result<(), Vec
             let Some(destination) = compiled.destination(&registry, client, service) else {
                 continue;
             };
-            if let Err(fault) = load(&destination) {
-                let problem = fault.problem(compiled);
-                if !problems.contains(&problem) {
-                    problems.push(problem);
+            if let Err(mut fault) = load(&destination) {
+                if fault.resource.is_empty() {
+                    let governing = compiled.governing(client, service);
+                    fault.resource = governing.map(ToString::to_string).unwrap_or_default();
                 }
+                faults.insert(fault);
             }
         }
     }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
+    if faults.is_empty() {
+        return Ok(());
+    }
+    let by_key = |resource: &Arc<Rule>| (resource.key.to_string(), resource.origin.clone());
+    let places: BTreeMap<String, Origin> = compiled.resources().iter().map(by_key).collect();
+    Err(faults.into_iter().map(|fault| fault.problem(&places)).collect())
 }
 
-/// Why a proxy would not take a destination.
+/// Why a proxy would not take a destination. Clients that see the same rule have the same fault.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Fault {
-    rule: Option<Provenance>,
+    /// The resource it is in; empty if that is not known.
+    resource: String,
     reason: String,
 }
 
 /// What a proxy does with a destination it is sent.
 fn load(destination: &Destination) -> Result<(), Fault> {
-    let fault = |reason: String| Fault { rule: None, reason };
+    let fault = |reason: String| Fault { resource: String::new(), reason };
     let bytes = destination.encode();
+    if bytes.len() > DESTINATION_BYTES_MAX {
+        return Err(fault(format!(
+            "the rules of {} come to {} bytes, more than the {DESTINATION_BYTES_MAX} that are sent at once: use fewer or shorter ones",
+            destination.service,
+            bytes.len()
+        )));
+    }
     let decoded = decode(destination.kind().type_url(), &destination.name(), &bytes)
         .map_err(|error| fault(error.to_string()))?;
     let Resource::Destination(decoded) = decoded else {
@@ -68,7 +90,7 @@ fn load(destination: &Destination) -> Result<(), Fault> {
     }
     for port in &decoded.ports {
         RouteTable::build(port).map_err(|error| Fault {
-            rule: Some(error.provenance.clone()),
+            resource: resource_of(&error.provenance),
             reason: error.to_string(),
         })?;
     }
@@ -76,17 +98,20 @@ fn load(destination: &Destination) -> Result<(), Fault> {
 }
 
 impl Fault {
-    fn problem(self, compiled: &Compiled) -> Problem {
-        let rule = self.rule.map(|rule| rule.0).unwrap_or_default();
-        let key = rule.split('#').next().unwrap_or_default();
-        let resource = compiled.resources().iter().find(|r| r.key.to_string() == key);
+    fn problem(self, places: &BTreeMap<String, Origin>) -> Problem {
+        let origin = places.get(&self.resource);
         Problem {
-            file: resource.map(|resource| resource.origin.file.clone()),
-            line: resource.map(|resource| resource.origin.line),
+            file: origin.map(|origin| origin.file.clone()),
+            line: origin.map(|origin| origin.line),
             field: None,
             reason: format!("a proxy would refuse this: {}", self.reason),
         }
     }
+}
+
+/// The resource a rule is part of, as its key is displayed.
+fn resource_of(rule: &Provenance) -> String {
+    rule.0.split('#').next().unwrap_or_default().to_owned()
 }
 
 /// The registry with a stand-in for every service that rules are for and that is not there (yet).
@@ -107,4 +132,36 @@ fn with_absent(compiled: &Compiled, registry: &Registry) -> Registry {
         registry.services.entry(name).or_insert(absent);
     }
     registry
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_compile::compile;
+
+    use super::*;
+    use crate::rules::parse;
+
+    #[test]
+    fn rules_too_large_for_one_message_are_refused_at_their_place() {
+        let labels: String =
+            (0..300).map(|n| format!("{}{n}: {}, ", "k".repeat(50), "v".repeat(60))).collect();
+        let route = "  - route: [{destination: {host: reviews, subset: v1}}]\n    match: [{uri: {prefix: /a}}]\n";
+        let text = |routes: usize| {
+            let head = "apiVersion: networking.istio.io/v1\n";
+            format!(
+                "{head}kind: DestinationRule\nmetadata: {{name: r}}\nspec: {{host: reviews, subsets: [{{name: v1, labels: {{{labels}}}}}]}}\n---\n{head}kind: VirtualService\nmetadata: {{name: r}}\nspec:\n  hosts: [reviews]\n  http:\n{}",
+                route.repeat(routes)
+            )
+        };
+        let check = |routes: usize| {
+            let resources = parse("big.yaml", &text(routes), "default").unwrap();
+            let resources: Vec<_> = resources.into_iter().map(Arc::new).collect();
+            verify(&compile(&resources), &Registry::default())
+        };
+        assert_eq!(check(10), Ok(()));
+        let problems = check(300).unwrap_err();
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert_eq!((problems[0].file.as_deref(), problems[0].line), (Some("big.yaml"), Some(6)));
+        assert!(problems[0].reason.contains("more than the 8388608"), "{problems:?}");
+    }
 }
