@@ -196,7 +196,8 @@ impl Pending {
             }
             Hint::Everything | Hint::FolderGone => self.everything = true,
         }
-        self.first.get_or_insert(now);
+        // A file that is merely being written is no reason to be in a hurry with the next ones.
+        self.first = self.has_news().then(|| self.first.unwrap_or(now));
         self.last = Some(now);
     }
 

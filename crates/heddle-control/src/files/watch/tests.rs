@@ -69,6 +69,18 @@ fn a_half_written_file_is_not_looked_at() {
 }
 
 #[test]
+fn files_saved_together_are_one_batch_while_another_is_being_written() {
+    let mut pending = Pending::default();
+    pending.note(Hint::Writing(path("long.yaml")), at(0));
+    assert_eq!(pending.take(at(100)), None);
+    pending.note(Hint::Written(path("a.yaml")), at(195));
+    assert_eq!(pending.take(at(201)), None);
+    pending.note(Hint::Written(path("b.yaml")), at(210));
+    assert_eq!(pending.take(at(229)), None);
+    assert_eq!(pending.take(at(230)), files(&["a.yaml", "b.yaml"]));
+}
+
+#[test]
 fn a_file_replaced_by_an_editor_never_counts_as_removed() {
     let mut pending = Pending::default();
     // vim: the old file is renamed away, the new one is made and written.
