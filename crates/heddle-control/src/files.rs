@@ -115,22 +115,33 @@ impl RuleFiles {
         changed
     }
 
-    /// Goes back to the versions in force in `before` for the files `changed`, and notes why.
-    pub(crate) fn reject(
-        &mut self,
-        before: &Self,
-        changed: &BTreeSet<String>,
-        problems: &[Problem],
-    ) {
-        for path in changed {
-            let Some(newest) = self.files.get(path) else { continue };
-            let previous = before.files.get(path).map(|file| (**file).clone()).unwrap_or_default();
-            let own: Vec<Problem> =
-                problems.iter().filter(|p| p.file.as_ref() == Some(path)).cloned().collect();
-            let reasons = if own.is_empty() { problems.to_vec() } else { own };
-            let seen = newest.seen.clone();
-            self.files.insert(path.clone(), Arc::new(previous.invalid(seen, reasons)));
+    /// Takes files over as they are in `newest`, gone ones included.
+    pub(crate) fn take_over(&mut self, newest: &Self, paths: &[String]) {
+        for path in paths {
+            match newest.files.get(path) {
+                Some(file) => drop(self.files.insert(path.clone(), file.clone())),
+                None => drop(self.files.remove(path)),
+            }
         }
+    }
+
+    /// Keeps the version of a file that is in force, and notes why the newest one is not. That may
+    /// be due to another file or a member, so its text does not count as seen: the next batch tries
+    /// it again.
+    pub(crate) fn reject(&mut self, path: &str, problems: &[Problem]) {
+        let kept = self.files.get(path).map(|file| (**file).clone()).unwrap_or_default();
+        let own: Vec<Problem> =
+            problems.iter().filter(|p| p.file.as_deref() == Some(path)).cloned().collect();
+        let reasons = if own.is_empty() { problems.to_vec() } else { own };
+        self.files.insert(path.to_owned(), Arc::new(kept.invalid(None, reasons)));
+    }
+
+    /// Files to look at again whatever happens in the folder: those whose newest version was
+    /// rejected or could not be read.
+    pub(crate) fn unsettled(&self) -> impl Iterator<Item = &String> {
+        let unsettled =
+            self.files.iter().filter(|(_, f)| f.seen.is_none() && !f.problems.is_empty());
+        unsettled.map(|(path, _)| path)
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use axum::http::StatusCode;
 use heddle_compile::{Finding, compile};
-use heddle_model::{ResourceKey, resource::Resource};
+use heddle_model::{Registry, ResourceKey, resource::Resource};
 use heddle_wire::local::control_api::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, Problem,
 };
@@ -20,6 +20,7 @@ use super::{Control, uncancelled};
 use crate::{
     error::{Refused, shorten},
     files::{
+        RuleFiles,
         read::{self, FileText},
         watch::{Batch, FolderWatch},
     },
@@ -44,7 +45,7 @@ impl Control {
         self: &Arc<Self>,
         request: ApplyRequest,
     ) -> Result<ApplyResponse, Refused> {
-        let (control, wait) = (self.clone(), request.wait_ms);
+        let (control, wait, dry_run) = (self.clone(), request.wait_ms, request.dry_run);
         let answer = uncancelled(async move {
             let _turn = control.turn.lock().await;
             let resources = read_documents(&request)?;
@@ -52,6 +53,10 @@ impl Control {
             control.carry_out(plan, request.force, request.dry_run).await
         })
         .await?;
+        if dry_run {
+            // It has changed nothing that anybody could acknowledge.
+            return Ok(answer);
+        }
         Ok(self.with_acknowledgement(answer, wait).await)
     }
 
@@ -128,9 +133,14 @@ impl Control {
 
     /// Looks at what a batch names and puts it in force.
     pub(crate) async fn take_batch(&self, watch: &FolderWatch, batch: Batch) {
-        let known: BTreeSet<String> =
-            self.mesh().rules.files.iter().map(|(path, _)| path.clone()).collect();
+        let (known, unsettled) = {
+            let mesh = self.mesh();
+            let files = &mesh.rules.files;
+            let known: BTreeSet<String> = files.iter().map(|(path, _)| path.clone()).collect();
+            (known, files.unsettled().map(PathBuf::from).collect())
+        };
         let folder = watch.folder().to_owned();
+        let batch = with_unsettled(batch, unsettled);
         let looked = tokio::task::spawn_blocking(move || look_at(folder, batch, known)).await;
         let Ok(looked) = looked else { return };
         let watching = watch.problem().map(str::to_owned);
@@ -144,39 +154,24 @@ impl Control {
         let _turn = self.turn.lock().await;
         let stored = {
             let mut mesh = self.mesh();
-            let mut rules = mesh.rules.clone();
-            let changed = rules.files.update(looked);
+            let mut newest = mesh.rules.files.clone();
+            let changed = newest.update(looked);
             if changed.is_empty() {
                 return;
             }
-            let mut compiled = compile(&rules.in_force().resources);
-            let faults = match rules.len() > RESOURCES_MAX {
-                true => Err(vec![Problem { reason: too_many(), ..Problem::default() }]),
-                false => verify::verify(&compiled, mesh.members.registry()),
-            };
-            if let Err(problems) = faults {
-                let before = mesh.rules.files.clone();
-                rules.files.reject(&before, &changed, &problems);
-                compiled = compile(&rules.in_force().resources);
-            }
-            for problem in
-                changed.iter().filter_map(|path| rules.files.file(path)).flat_map(|f| &f.problems)
-            {
-                tracing::warn!(
-                    file = problem.file,
-                    line = problem.line,
-                    field = problem.field,
-                    reason = problem.reason,
-                    "rule file is invalid; its last good version stays in force"
-                );
-            }
-            let stored: Vec<store::Change> = changed
-                .iter()
-                .map(|path| {
-                    let good = rules.files.file(path).and_then(|file| file.good.clone());
-                    store::Change::File(path.clone(), good)
-                })
-                .collect();
+            let paths: Vec<String> = changed.iter().cloned().collect();
+            let mut rules = mesh.rules.clone();
+            admit(&mut rules, &newest, &paths, mesh.members.registry());
+            let compiled = compile(&rules.in_force().resources);
+            let before = &mesh.rules.files;
+            warn_of_invalid(before, &rules.files, &paths);
+            let good =
+                |files: &RuleFiles, path: &str| files.file(path).and_then(|file| file.good.clone());
+            let stored = paths.iter().filter_map(|path| {
+                let text = good(&rules.files, path);
+                (text != good(before, path)).then(|| store::Change::File(path.clone(), text))
+            });
+            let stored: Vec<store::Change> = stored.collect();
             if same_effect(&mesh.rules, &rules) {
                 mesh.replace_rules(rules, compiled);
             } else {
@@ -189,6 +184,57 @@ impl Control {
         // The files themselves are what counts; the store keeps the last good text beside them. So
         // this comes after the proxies, and its failure is a finding, not a refusal.
         self.note(stored.into_iter()).await;
+    }
+}
+
+/// Takes the files `paths` over from `newest` as far as a proxy would take the whole. If it would
+/// not, each half is tried, down to single files, so that one bad file does not hold up the others.
+fn admit(rules: &mut Rules, newest: &RuleFiles, paths: &[String], registry: &Registry) {
+    let mut trial = rules.clone();
+    trial.files.take_over(newest, paths);
+    let verified = match trial.len() > RESOURCES_MAX {
+        true => Err(vec![Problem { reason: too_many(), ..Problem::default() }]),
+        false => verify::verify(&compile(&trial.in_force().resources), registry),
+    };
+    match (verified, paths) {
+        (Ok(()), _) => *rules = trial,
+        (Err(_), []) => {}
+        (Err(problems), [path]) => rules.files.reject(path, &problems),
+        (Err(_), paths) => {
+            let (first, second) = paths.split_at(paths.len() / 2);
+            admit(rules, newest, first, registry);
+            admit(rules, newest, second, registry);
+        }
+    }
+}
+
+/// Tells of files that are invalid, once per reason.
+fn warn_of_invalid(before: &RuleFiles, now: &RuleFiles, paths: &[String]) {
+    for path in paths {
+        let problems = |files: &RuleFiles| {
+            files.file(path).map(|file| file.problems.clone()).unwrap_or_default()
+        };
+        let invalid = problems(now);
+        if invalid == problems(before) {
+            continue;
+        }
+        for Problem { file, line, field, reason } in invalid {
+            tracing::warn!(
+                file,
+                line,
+                field,
+                reason,
+                "rule file is invalid; its last good version stays in force"
+            );
+        }
+    }
+}
+
+/// A batch with the files that are to be looked at in each. A whole folder has them anyway.
+fn with_unsettled(batch: Batch, unsettled: BTreeSet<PathBuf>) -> Batch {
+    match batch {
+        Batch::Files(paths) => Batch::Files(paths.into_iter().chain(unsettled).collect()),
+        whole @ Batch::Folder { .. } => whole,
     }
 }
 

@@ -61,15 +61,19 @@ fn a_file_invalid_from_the_start_has_its_stored_version_in_force() {
 fn a_rejected_version_gives_way_to_the_one_before() {
     let mut files = RuleFiles::default();
     look(&mut files, "/r/a.yaml", text(GOOD));
-    let before = files.clone();
-    let changed = files.update(vec![
+    let mut newest = files.clone();
+    newest.update(vec![
         ("/r/a.yaml".to_owned(), text(&GOOD.replace("name: reviews", "name: other"))),
         ("/r/b.yaml".to_owned(), text(&GOOD.replace("name: reviews", "name: third"))),
     ]);
-    let problem = Problem { file: Some("/r/b.yaml".to_owned()), ..Problem::default() };
-    files.reject(&before, &changed, &[problem]);
+    let problem = Problem { file: Some("/r/c.yaml".to_owned()), ..Problem::default() };
+    files.reject("/r/a.yaml", &[problem]);
+    files.take_over(&newest, &["/r/b.yaml".to_owned(), "/r/none.yaml".to_owned()]);
     let file = files.file("/r/a.yaml").unwrap();
     assert_eq!(file.resources[0].key.name, "reviews");
     assert_eq!(file.problems.len(), 1);
-    assert!(files.file("/r/b.yaml").unwrap().resources.is_empty());
+    assert_eq!(files.file("/r/b.yaml").unwrap().resources[0].key.name, "third");
+    assert_eq!(files.unsettled().collect::<Vec<_>>(), ["/r/a.yaml"]);
+    let again = text(&GOOD.replace("name: reviews", "name: other"));
+    assert!(look(&mut files, "/r/a.yaml", again), "its text counts as new until it is accepted");
 }

@@ -198,3 +198,45 @@ async fn what_is_no_rule_file_is_left_alone() {
     let status = plane.until(|status| !status.problems.is_empty()).await;
     assert!(status.problems[0].reason.contains("UTF-8"), "{status:?}");
 }
+
+/// Subset `v1` of `reviews` with so many labels that rules naming it often are too large to send.
+fn long_subset() -> String {
+    let labels: Vec<String> =
+        (0..300).map(|n| format!("{}{n}: {}", "k".repeat(50), "v".repeat(60))).collect();
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: long}}\nspec: {{host: reviews, subsets: [{{name: v1, labels: {{{}}}}}]}}\n",
+        labels.join(", ")
+    )
+}
+
+/// Rules for `reviews` that name its subset `v1` this often.
+fn naming(times: usize) -> String {
+    let route = "  - match: [{uri: {prefix: /a}}]\n    route: [{destination: {host: reviews, subset: v1}}]\n";
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews}}\nspec:\n  hosts: [reviews]\n  http:\n{}",
+        route.repeat(times)
+    )
+}
+
+#[tokio::test]
+async fn a_file_that_would_not_load_keeps_no_other_out_and_is_tried_again_with_each_batch() {
+    let folder = Folder::new().with_rules();
+    fs::write(folder.rule_file("a.yaml"), subsets("ratings", &[("v1", 1)])).unwrap();
+    fs::write(folder.rule_file("b.yaml"), naming(300)).unwrap();
+    fs::write(folder.rule_file("long.yaml"), long_subset()).unwrap();
+    fs::write(folder.rule_file("z.yaml"), subsets("photos", &[("v1", 1)])).unwrap();
+    let plane = Plane::start(&folder).await;
+    let names = |views: Vec<ResourceView>| {
+        let mut names: Vec<String> = views.into_iter().map(|view| view.key.name).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(plane.get("/v1/resources").await), ["photos", "ratings", "reviews"]);
+    let problems = plane.status().await.problems;
+    let rejected: Vec<_> = problems.iter().filter(|p| p.reason.contains("would refuse")).collect();
+    assert_eq!(rejected.len(), 1, "{problems:?}");
+    assert!(rejected[0].reason.contains("more than the 8388608"), "{rejected:?}");
+    save(&folder.rule_file("b.yaml"), &naming(1));
+    plane.until(|status| status.problems.iter().all(|p| !p.reason.contains("would refuse"))).await;
+    assert_eq!(names(plane.get("/v1/resources").await), ["long", "photos", "ratings", "reviews"]);
+}

@@ -194,6 +194,26 @@ async fn apply_names_the_proxies_that_have_not_acknowledged() {
 }
 
 #[tokio::test]
+async fn a_dry_run_waits_for_nobody() {
+    let folder = Folder::new();
+    let (plane, client) = mesh(&folder).await;
+    let mut proxy = Proxy::connect(&plane, &client).await;
+    proxy.start(&client, &["reviews"]).await;
+    while !proxy.take().await.order.contains(&Kind::Destination) {}
+    let request = |weight| ApplyRequest {
+        wait_ms: 50,
+        ..documents(&split("reviews", &[("v1", weight), ("v2", 1)]))
+    };
+    // It never acknowledges this one.
+    let answer: ApplyResponse = plane.post("/v1/apply", &request(1)).await.unwrap();
+    assert_eq!(answer.acknowledgement.pending.len(), 1);
+    let dry = ApplyRequest { dry_run: true, ..request(2) };
+    let answer: ApplyResponse = plane.post("/v1/apply", &dry).await.unwrap();
+    assert_eq!(answer.acknowledgement.pending.len(), 0, "there is nothing to acknowledge");
+    assert_eq!(answer.changes.len(), 2);
+}
+
+#[tokio::test]
 async fn a_refusal_is_told_and_not_waited_for() {
     let folder = Folder::new();
     let (plane, client) = mesh(&folder).await;
