@@ -13,12 +13,13 @@ mod tests;
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::fd::{AsFd, BorrowedFd},
     rc::Rc,
     sync::Arc,
     time::Duration,
 };
 
-use heddle_runtime::{clock, net, task::spawn_contained};
+use heddle_runtime::{clock, kept::KeptSockets, task::spawn_contained};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UdpSocket},
@@ -49,17 +50,18 @@ pub struct DnsSockets {
 }
 
 impl DnsSockets {
-    /// Binds UDP and TCP on 127.0.0.1 and, where the kernel has IPv6, on `::1`. Port 0 takes free
-    /// ones.
+    /// Binds UDP and TCP on 127.0.0.1 and, where the kernel has IPv6, on `::1`, unless they are
+    /// `kept`. Port 0 takes free ones.
     ///
     /// # Errors
     /// The address that could not be bound.
-    pub fn bind(port: u16, mark: Option<u32>) -> io::Result<Self> {
+    pub fn bind(port: u16, mark: Option<u32>, kept: &mut KeptSockets) -> io::Result<Self> {
         let mut sockets = Self { udp: Vec::new(), tcp: Vec::new() };
         for ip in [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
             let address = SocketAddr::new(ip, port);
-            let bound = net::bind_udp(address, mark)
-                .and_then(|udp| Ok((udp, net::listen_tcp(address, mark, false)?)));
+            let bound = kept.bind_udp(address, mark).and_then(|udp| {
+                Ok((udp, TcpListener::from_std(kept.listen_tcp(address, mark, false)?)?))
+            });
             match bound {
                 Ok((udp, tcp)) => {
                     sockets.udp.push(udp);
@@ -74,6 +76,11 @@ impl DnsSockets {
             }
         }
         Ok(sockets)
+    }
+
+    /// Them all, for a keeper.
+    pub(crate) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.udp.iter().map(AsFd::as_fd).chain(self.tcp.iter().map(AsFd::as_fd))
     }
 
     /// Bound addresses: UDP, then TCP.

@@ -6,7 +6,7 @@
 //! | question | module |
 //! |---|---|
 //! | sockets of the data path | [`net`], [`splice`] |
-//! | descriptors between processes | [`fdpass`] |
+//! | descriptors between processes | [`fdpass`], [`kept`] |
 //! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`nft`], [`mount`] |
 //! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
 //! | what the host says | [`resolv`], [`sock_diag`], [`preflight`] |
@@ -17,6 +17,7 @@
 pub mod capability;
 pub mod clock;
 pub mod fdpass;
+pub mod kept;
 pub mod local_http;
 pub mod memory;
 pub mod mount;

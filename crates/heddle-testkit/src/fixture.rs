@@ -29,6 +29,8 @@ pub fn proxy_config(dir: &Path) -> ProxyConfig {
         state_dir: dir.join("state"),
         mark: 0,
         published: BTreeMap::new(),
+        kept: Vec::new(),
+        keeper_fd: None,
         host_ports: Vec::new(),
         ready_fd: None,
         vip_range_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),

@@ -87,7 +87,7 @@ async fn bench(host: Host, control: Control) -> Bench {
     let upstream = Rc::new(Upstream::bind().await);
     serve_ends(ends, set, Rc::clone(&upstream), host, control);
     upstream.serve(host);
-    let sockets = DnsSockets::bind(0, None).unwrap();
+    let sockets = DnsSockets::bind(0, None, &mut KeptSockets::default()).unwrap();
     let (udp, tcp) = sockets.addresses().unwrap();
     sockets.serve(&shared);
     Bench { _dir: dir, shared, udp: udp[0], tcp: tcp[0] }

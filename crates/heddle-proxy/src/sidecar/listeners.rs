@@ -3,10 +3,17 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::net::UnixStream,
+    },
     sync::Arc,
 };
 
-use heddle_runtime::net;
+use heddle_runtime::{
+    kept::{self, KeptSockets},
+    net,
+};
 use heddle_wire::local::proxy_config::{
     PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
     PORT_OUTBOUND,
@@ -37,28 +44,47 @@ impl Listeners {
     pub(super) fn bind(shared: &Arc<Shared>) -> Result<Self, ProxyError> {
         let config = &shared.config;
         let mark = shared.mark();
+        let inherited = |number| move |source| ProxyError::Inherited { number, source };
+        let mut kept = KeptSockets::default();
+        for number in &config.kept {
+            kept.inherit(*number).map_err(inherited(*number))?;
+        }
         let mut workers = Vec::with_capacity(config.workers);
         for _ in 0..config.workers {
             workers.push(worker::Listeners {
-                outbound: bind_both("outbound listener", LOOPBACK, PORT_OUTBOUND, mark)?,
-                inbound: bind_both("inbound listener", WILDCARD, PORT_INBOUND, mark)?,
+                outbound: bind_both("outbound listener", LOOPBACK, PORT_OUTBOUND, mark, &mut kept)?,
+                inbound: bind_both("inbound listener", WILDCARD, PORT_INBOUND, mark, &mut kept)?,
                 published: Vec::new(),
             });
         }
         for (number, port) in &config.published {
-            let inherited = |source| ProxyError::Inherited { number: *number, source };
-            let listener = TcpListener::from(net::inherited_fd(*number).map_err(inherited)?);
-            listener.set_nonblocking(true).map_err(inherited)?;
+            let listener = net::inherited_fd(*number).map_err(inherited(*number))?;
+            let listener = TcpListener::from(listener);
+            listener.set_nonblocking(true).map_err(inherited(*number))?;
             if let Some(first) = workers.first_mut() {
                 first.published.push((listener, *port));
             }
         }
-        let dns = DnsSockets::bind(PORT_DNS, mark)
+        let dns = DnsSockets::bind(PORT_DNS, mark, &mut kept)
             .map_err(|source| ProxyError::Bind { what: "DNS server", source })?;
         let host_ports = HostPorts::bind(&config.host_ports, mark)
             .map_err(|source| ProxyError::Bind { what: "host port", source })?;
         serve_admin(shared)?;
-        Ok(Self { workers, dns, host_ports })
+        let listeners = Self { workers, dns, host_ports };
+        if let Some(number) = config.keeper_fd {
+            let keeper = UnixStream::from(net::inherited_fd(number).map_err(inherited(number))?);
+            if let Err(error) = kept::hand_over(&keeper, &listeners.to_keep()) {
+                tracing::warn!(%error, "should this sidecar die, connections are refused meanwhile");
+            }
+        }
+        Ok(listeners)
+    }
+
+    /// What redirected traffic arrives on: it must not be refused while there is no process.
+    fn to_keep(&self) -> Vec<BorrowedFd<'_>> {
+        let workers = self.workers.iter();
+        let tcp = workers.flat_map(|worker| worker.outbound.iter().chain(&worker.inbound));
+        tcp.map(AsFd::as_fd).chain(self.dns.fds()).collect()
     }
 }
 
@@ -82,17 +108,18 @@ fn serve_admin(shared: &Arc<Shared>) -> Result<(), ProxyError> {
     Ok(())
 }
 
-/// IPv4 and, where the kernel has it, IPv6.
+/// IPv4 and, where the kernel has it, IPv6; those that are kept need no binding.
 fn bind_both(
     what: &'static str,
     addresses: [IpAddr; 2],
     port: u16,
     mark: Option<u32>,
+    kept: &mut KeptSockets,
 ) -> Result<Vec<TcpListener>, ProxyError> {
     let mut bound = Vec::with_capacity(addresses.len());
     for ip in addresses {
         let address = SocketAddr::new(ip, port);
-        match net::listen_tcp_detached(address, mark, true) {
+        match kept.listen_tcp(address, mark, true) {
             Ok(listener) => bound.push(listener),
             Err(error) if ip.is_ipv6() && lacks_ipv6(&error) => {}
             Err(error) => return Err(bind_error(what, address, &error)),

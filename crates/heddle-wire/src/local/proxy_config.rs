@@ -62,6 +62,12 @@ pub struct ProxyConfig {
     pub mark: u32,
     /// Inherited listening sockets of the host: descriptor number to workload port.
     pub published: BTreeMap<i32, u16>,
+    /// Inherited sockets on which an earlier process of this sidecar served; what is missing is bound.
+    #[serde(default)]
+    pub kept: Vec<i32>,
+    /// Inherited socket to whoever keeps the sockets for the next process: they are sent to it.
+    #[serde(default)]
+    pub keeper_fd: Option<i32>,
     /// Host loopback ports to serve on the workload's 127.0.0.1.
     pub host_ports: Vec<u16>,
     /// Inherited pipe: one byte is written to it once the sidecar is ready.

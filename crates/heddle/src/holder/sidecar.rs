@@ -1,5 +1,6 @@
 //! A workload's sidecar: started in its network namespace, and again whenever it dies. It starts
-//! from its last good set, so the application sees only its open connections cut.
+//! from its last good set and with the sockets of the one before, so the application sees only its
+//! open connections cut.
 
 use std::{
     cell::{Cell, RefCell},
@@ -8,7 +9,7 @@ use std::{
     net::TcpListener,
     os::{
         fd::{AsFd as _, OwnedFd},
-        unix::process::CommandExt as _,
+        unix::{net::UnixStream, process::CommandExt as _},
     },
     path::{Path, PathBuf},
     rc::Rc,
@@ -19,7 +20,7 @@ use heddle_control::AddressRanges;
 use heddle_model::Workload;
 use heddle_runtime::{
     capability::{Capability, CapabilitySet, Privileges},
-    clock,
+    clock, kept,
     ns::Namespaces,
     signal::Signal,
     spawn::SpawnOptions,
@@ -68,6 +69,15 @@ struct Launch {
     namespaces: Namespaces,
     /// Kept here so that a new sidecar inherits them.
     published: Vec<(TcpListener, u16)>,
+    /// What the first sidecar listened on, kept likewise; empty until it has said so.
+    kept: RefCell<Vec<OwnedFd>>,
+}
+
+/// The holder's ends of what a sidecar was started with.
+struct Begun {
+    ready: OwnedFd,
+    /// Where it hands over its sockets, unless it was given them.
+    sockets: Option<UnixStream>,
 }
 
 impl Sidecar {
@@ -87,6 +97,7 @@ impl Sidecar {
             log: log.clone(),
             namespaces,
             published,
+            kept: RefCell::default(),
         };
         let part = Rc::new(Part::new(format!("sidecar of {}", workload.id)));
         let (ending, end) = watch::channel(false);
@@ -94,16 +105,16 @@ impl Sidecar {
         let record = dir.join("proxy.pid");
         let supervised = Rc::clone(&part);
         let task = task::spawn_contained("sidecar", async move {
-            let pipe = Cell::new(None);
+            let last = Cell::new(None);
             let start = || {
-                let (child, ready) = launch.start()?;
-                pipe.set(Some(ready));
+                let (child, begun) = launch.start()?;
+                last.set(Some(begun));
                 Ok(child)
             };
             let started = async || {
-                if let Some(pipe) = pipe.take()
-                    && is_ready(pipe).await
-                {
+                let Some(begun) = last.take() else { return };
+                launch.keep(begun.sockets).await;
+                if is_ready(begun.ready).await {
                     ready.send_replace(State::Ready);
                 }
             };
@@ -146,13 +157,22 @@ impl Sidecar {
 }
 
 impl Launch {
-    fn start(&self) -> io::Result<(Child, OwnedFd)> {
+    fn start(&self) -> io::Result<(Child, Begun)> {
         let (reader, writer) = io::pipe()?;
         let mut options = SpawnOptions::new();
         let mut config = self.config.clone();
         config.ready_fd = Some(options.inherit(writer.into()));
         for (listener, port) in &self.published {
             config.published.insert(options.inherit_copy(listener.as_fd())?, *port);
+        }
+        for socket in &*self.kept.borrow() {
+            config.kept.push(options.inherit_copy(socket.as_fd())?);
+        }
+        let mut sockets = None;
+        if config.kept.is_empty() {
+            let (ours, theirs) = UnixStream::pair()?;
+            config.keeper_fd = Some(options.inherit(theirs.into()));
+            sockets = Some(ours);
         }
         fs::write(&self.config_file, serde_json::to_vec_pretty(&config)?)?;
         let mut command = part::own_binary();
@@ -167,7 +187,17 @@ impl Launch {
             options.privileges(Privileges::Only(mark));
         }
         let child = options.spawn_tokio(command, true).map_err(io::Error::other)?;
-        Ok((child, reader.into()))
+        Ok((child, Begun { ready: reader.into(), sockets }))
+    }
+
+    /// Takes over the sockets that redirected connections arrive on, so that they wait there while
+    /// the sidecar is started again.
+    async fn keep(&self, sockets: Option<UnixStream>) {
+        let Some(sockets) = sockets else { return };
+        match kept::take_over(sockets).await {
+            Ok(sockets) => drop(self.kept.replace(sockets)),
+            Err(error) => tracing::warn!(%error, "the sidecar's sockets are not kept"),
+        }
     }
 }
 
@@ -198,6 +228,8 @@ fn config(holder: &Holder, workload: &Workload, dir: &Path, host_ports: &[u16]) 
         state_dir: dir.join("state"),
         mark: ESCAPE_MARK,
         published: BTreeMap::new(),
+        kept: Vec::new(),
+        keeper_fd: None,
         host_ports: host_ports.to_vec(),
         ready_fd: None,
         vip_range_v4: ranges.vip_v4,

@@ -17,6 +17,7 @@ use crate::{
 
 as_both_users!(
     a_killed_sidecar_comes_back_and_the_program_does_not_notice,
+    no_connection_is_refused_while_a_killed_sidecar_comes_back,
     a_killed_control_plane_comes_back_with_its_members,
     a_killed_dashboard_comes_back_at_its_address,
     a_run_begun_without_a_control_plane_waits_for_it,
@@ -50,6 +51,48 @@ fn a_killed_sidecar_comes_back_and_the_program_does_not_notice(machine: &Machine
     });
     assert!(server.is_running());
     assert_eq!(server.end(Signal::TERMINATE).code, 143);
+}
+
+/// Connects again and again until a file is there, and tells how often it was refused.
+const CALLER: &str = r"
+import os, socket, sys
+address, refused = socket.gethostbyname('web'), 0
+while not os.path.exists(sys.argv[1]):
+    try:
+        with socket.create_connection((address, 80), timeout=20) as stream:
+            stream.sendall(b'GET / HTTP/1.0\r\n\r\n')
+            while stream.recv(4096): print('.', end='', flush=True)
+    except ConnectionRefusedError: refused += 1
+    except (ConnectionResetError, BrokenPipeError): pass
+print('\nrefused', refused)
+";
+
+fn no_connection_is_refused_while_a_killed_sidecar_comes_back(machine: &Machine) {
+    let mesh = machine.up("backlog");
+    let _server = mesh.serve("web", &[]);
+    let stop = machine.dir.join("stop");
+    let words = ["--", "python3", "-c", CALLER, stop.to_str().unwrap()];
+    let mut caller = mesh.start("caller", &words);
+    let mut calls_succeed = || {
+        let before = caller.printed().len();
+        wait_until("calls succeed", || {
+            assert!(caller.is_running(), "{}", caller.said());
+            (caller.printed().len() > before + 5).then_some(())
+        });
+    };
+    // Twice: what the first one listened on outlives the second too.
+    for _ in 0..2 {
+        calls_succeed();
+        let killed = sidecar(&mesh, "caller").unwrap();
+        Signal::KILL.send(killed).unwrap();
+        wait_until("another sidecar runs", || {
+            (sidecar(&mesh, "caller") != Some(killed)).then_some(())
+        });
+    }
+    calls_succeed();
+    std::fs::write(stop, "").unwrap();
+    let ended = caller.finish();
+    assert!(ended.stdout.ends_with("\nrefused 0\n"), "{}{}", ended.stdout, ended.stderr);
 }
 
 fn a_killed_control_plane_comes_back_with_its_members(machine: &Machine) {
