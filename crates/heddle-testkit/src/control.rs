@@ -2,6 +2,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use heddle_runtime::clock;
 use heddle_wire::discovery::{
     Encode, ResourceType,
     proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, ReportRequest, ReportResponse},
@@ -10,6 +11,8 @@ use heddle_wire::discovery::{
 };
 use tokio::{net::UnixListener, sync::mpsc, task::JoinHandle};
 use tonic::{Request, Status, Streaming};
+
+use crate::wait::PATIENCE;
 
 /// Messages waiting for a test to look at them.
 const QUEUE: usize = 256;
@@ -90,7 +93,7 @@ impl FakeControl {
 
     /// The next stream a proxy opens.
     pub async fn session(&mut self) -> Session {
-        self.sessions.recv().await.expect("a stream")
+        clock::within(PATIENCE, self.sessions.recv()).await.flatten().expect("a stream")
     }
 
     /// The next stream, with its proxy's first subscriptions answered: it knows who it is.
@@ -114,7 +117,7 @@ impl Drop for FakeControl {
 impl Session {
     /// The next message of the proxy.
     pub async fn request(&mut self) -> DeltaDiscoveryRequest {
-        self.requests.recv().await.expect("a request")
+        clock::within(PATIENCE, self.requests.recv()).await.flatten().expect("a request")
     }
 
     /// The next message that subscribes to `kind` or tells held versions of it; others are passed

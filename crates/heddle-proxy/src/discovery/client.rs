@@ -99,6 +99,8 @@ impl Discovery {
             asks_closed: false,
         };
         client.load(|set| set.resources.retain(|one| one.active));
+        // Not known to be down before the first attempt: a program that asks at once can wait for it.
+        client.shared.lookup.set_down(false);
         client
     }
 

@@ -38,6 +38,15 @@ pub(super) enum ProtocolError {
     TornGeneration { staged: u64, next: u64 },
 }
 
+/// The stream to the control plane, as far as known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stream {
+    /// No attempt to connect has ended yet: who asks may wait for it.
+    Untried,
+    Up,
+    Down,
+}
+
 /// Everything the client knows.
 #[derive(Debug)]
 pub(super) struct State {
@@ -51,7 +60,7 @@ pub(super) struct State {
     replies: VecDeque<DeltaDiscoveryRequest>,
     /// Accepted generations whose rules still wait for endpoints: acknowledged when in force.
     unacknowledged: Vec<(ResourceType, String)>,
-    connected: bool,
+    stream: Stream,
     node_sent: bool,
     dirty: bool,
     accepted: u64,
@@ -73,7 +82,7 @@ impl State {
             waiters: Waiters::default(),
             replies: VecDeque::new(),
             unacknowledged: Vec::new(),
-            connected: false,
+            stream: Stream::Untried,
             node_sent: false,
             dirty: false,
             accepted: 0,
@@ -83,7 +92,7 @@ impl State {
     /// The stream is up: everything is subscribed anew, with the versions held, so that only what
     /// differs is sent.
     pub(super) fn connected(&mut self) {
-        self.connected = true;
+        self.stream = Stream::Up;
         self.node_sent = false;
         self.subscriptions.resume();
     }
@@ -91,7 +100,7 @@ impl State {
     /// The stream is down: what was staged is void, and who asked about something that can pass
     /// without an answer is let go.
     pub(super) fn disconnected(&mut self) {
-        self.connected = false;
+        self.stream = Stream::Down;
         self.staged = None;
         self.replies.clear();
         self.unacknowledged.clear();
@@ -118,7 +127,7 @@ impl State {
             let _asker_may_be_gone = answer.send(result);
             return;
         }
-        if !self.connected && !self.needs_answer(&question) {
+        if self.stream == Stream::Down && !self.needs_answer(&question) {
             let _asker_may_be_gone = answer.send(Err(LookupError::Unreachable));
             return;
         }
@@ -157,7 +166,7 @@ impl State {
             return true;
         }
         if self.subscriptions.is_full(kind) {
-            if !self.connected {
+            if self.stream != Stream::Up {
                 return false;
             }
             self.collect_use(now);
@@ -176,7 +185,7 @@ impl State {
 
     /// Is there a message for the control plane?
     pub(super) fn has_request(&self) -> bool {
-        self.connected && (!self.replies.is_empty() || self.subscriptions.has_request())
+        self.stream == Stream::Up && (!self.replies.is_empty() || self.subscriptions.has_request())
     }
 
     /// Generations accepted so far.
@@ -186,7 +195,7 @@ impl State {
 
     /// The next message for the control plane, if there is one and the stream is up.
     pub(super) fn next_request(&mut self) -> Option<DeltaDiscoveryRequest> {
-        if !self.connected {
+        if self.stream != Stream::Up {
             return None;
         }
         let mut request = match self.replies.pop_front() {
@@ -388,7 +397,7 @@ impl State {
     pub(super) fn sweep(&mut self, now: Instant) {
         self.waiters.prune();
         self.collect_use(now);
-        if !self.connected || self.staged.is_some() {
+        if self.stream != Stream::Up || self.staged.is_some() {
             return;
         }
         let idle = self.subscriptions.evict_idle(now);

@@ -121,6 +121,23 @@ fn bench(name: &str) -> Bench {
 }
 
 #[test]
+fn a_name_asked_before_the_first_connection_waits_for_it() {
+    run_local(async {
+        let dir = Folder::new("early");
+        let mut control = FakeControl::start(&dir.join("discovery.sock"));
+        let bench = Bench::start(dir);
+        let lookup = bench.shared.lookup.clone();
+        let asked =
+            tokio::task::spawn_local(async move { lookup.name("default", "reviews").await });
+        let mut session = control.session().await;
+        session.subscription(ResourceType::Name).await;
+        session.send(2, &[&name_answer("reviews", Some("reviews"))], true).await;
+        assert!(asked.await.unwrap().is_ok());
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_first_use_subscribes_once_for_all_who_ask() {
     run_local(async {
         let bench = bench("demand");
