@@ -8,7 +8,7 @@ use std::{
 /// Longest wait for anything; a machine that needs longer is not one to test on.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Pause between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Waits until `look` finds something.
 ///

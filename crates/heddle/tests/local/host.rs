@@ -1,5 +1,4 @@
-//! A machine for tests: meshes in folders of their own, commands as root or as an ordinary user, and
-//! the one place where conditions are waited for.
+//! A machine for tests: meshes in folders of their own, commands as root or as an ordinary user.
 
 use std::{
     fs::{self, File},
@@ -11,12 +10,10 @@ use std::{
 };
 
 use heddle_runtime::{process, signal::Signal};
+// What is looked for is returned.
+pub(crate) use heddle_testkit::wait::wait_for as wait_until;
 use serde_json::Value;
 
-/// Longest wait for any condition; a machine that needs longer is not one to test on.
-const WAIT_MAX: Duration = Duration::from_secs(60);
-/// Pause between two looks at a condition.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// `nobody`: an ordinary user on every machine.
 const ORDINARY: u32 = 65534;
 
@@ -59,19 +56,6 @@ fn ordinary_command(program: &str) -> Command {
     let id = ORDINARY.to_string();
     command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--", program]);
     command
-}
-
-/// Waits for a condition, within bounds; the only place where tests wait.
-#[expect(clippy::disallowed_methods, reason = "the one bounded poll of these tests")]
-pub(crate) fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + WAIT_MAX;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
-        std::thread::sleep(LOOK_EVERY);
-    }
 }
 
 /// A folder with everything one user's meshes need.
