@@ -193,6 +193,11 @@ impl Attempt {
         self.completion = Some((now, Completion::Success(self.latency(now))));
     }
 
+    /// The connection was opened early and carries no call: it says nothing about the endpoint's speed.
+    pub(crate) fn unused(mut self) {
+        self.completion = Some((clock::now(), Completion::Cancelled(Duration::ZERO)));
+    }
+
     /// No connection, or no response.
     pub(crate) fn failed(&mut self, now: Instant) {
         self.completion = Some((now, Completion::Failure(self.latency(now))));
@@ -440,6 +445,23 @@ mod tests {
         assert!(Upstreams::exhausted(&candidates, &tried));
         assert!(upstreams.pick(&candidates, &tried, now, 7).is_some());
         assert!(upstreams.pick(&cluster(0), &[], now, 7).is_none());
+    }
+
+    #[test]
+    fn a_connection_opened_early_and_not_used_says_nothing_about_speed() {
+        let upstreams = Upstreams::default();
+        let upstream = upstreams.of_way(Via::Application(80), None);
+        let begun = clock::now();
+        for _ in 0..COLD_ANSWERS {
+            upstream.begin(begun).answered(begun + 50 * MS, 200);
+        }
+        let later = begun + 5000 * MS;
+        let before = upstream.cost(later);
+        assert!(before.is_some(), "warm");
+        let mut early = upstream.begin(later - MS);
+        early.connected(later);
+        early.unused();
+        assert_eq!(upstream.cost(later), before);
     }
 
     #[test]

@@ -63,6 +63,7 @@ async fn serve(
             served.port.state.verdicts.count(Verdict::Http, reason);
             if let Some(Early { attempt, stream }) = early {
                 served.worker.keep_unused(attempt.upstream(), stream);
+                attempt.unused();
             }
             let _by_request = served.worker.shared.connections.by_request();
             serve_requests(&served, Client::new(client, held, INBOUND_IDLE_TIMEOUT)).await;
