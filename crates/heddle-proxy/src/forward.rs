@@ -71,6 +71,15 @@ impl From<Refused> for Failure {
 }
 
 impl Failure {
+    /// Did the client fail, and not the endpoint?
+    fn is_the_clients(&self) -> bool {
+        match self {
+            Self::ClientGone => true,
+            Self::Refused(refused) => matches!(refused.refusal, Refusal::BadRequest(_)),
+            Self::Cut(_) => false,
+        }
+    }
+
     /// Names the rule that a refusal follows from.
     pub(crate) fn by(self, rule: &Option<Provenance>) -> Self {
         match self {
@@ -143,7 +152,7 @@ pub(crate) async fn forward(
         match exchange(worker, client, sending, &mut attempt, connected, outcome).await {
             Ok(after) => return Ok(after),
             Err(Broke::Failed(failure)) => {
-                if !matches!(failure, Failure::ClientGone) {
+                if !failure.is_the_clients() {
                     attempt.failed(clock::now());
                 }
                 return Err(failure);
@@ -153,7 +162,7 @@ pub(crate) async fn forward(
         let broken = Broken {
             reused,
             response_bytes: 0,
-            request_bytes_written: sending.sent,
+            request_bytes_written: sending.bytes_sent(),
             replayable: if sending.is_kept() { sending.replayable } else { Replayable::No },
             attempt: number,
         };

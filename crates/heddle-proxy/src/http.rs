@@ -324,7 +324,13 @@ impl Sending {
 
     /// Is everything that was sent still in `out`?
     pub(crate) fn is_kept(&self) -> bool {
-        self.replayable == Replayable::Yes || self.sent == 0
+        self.replayable == Replayable::Yes || self.bytes_sent() == 0
+    }
+
+    /// Bytes of the request that the kernel took on this attempt, those of a write that was given up
+    /// half-way among them.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.sent.max(self.written as u64)
     }
 
     /// Starts over for another attempt.

@@ -117,16 +117,14 @@ async fn carry_out(
     outcome: &mut RequestOutcome,
 ) -> Result<After, Failure> {
     let route = chosen?;
-    let mut begun = outcome.begun();
     if let Some(fault) = &route.fault {
         inject_fault(client, fault, outcome).await.map_err(|failure| failure.by(&route.rule()))?;
-        begun = clock::now();
     }
     let forwarded = match &route.candidates {
         Err(refusal) => Err(refusal.clone().into()),
         Ok(candidates) => {
             let way = Way {
-                begun,
+                begun: clock::now(),
                 candidates,
                 none: &|| Refusal::NoEndpoints(destination.service(candidates)),
                 counted: &|upstream| destination.counted(worker, candidates, upstream),

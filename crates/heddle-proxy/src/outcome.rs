@@ -114,11 +114,6 @@ impl RequestOutcome {
         self.direction
     }
 
-    /// When the request began.
-    pub(crate) fn begun(&self) -> Instant {
-        self.begun
-    }
-
     /// The mesh answers itself. Gives the row to answer with.
     pub(crate) fn refuse(&self, refusal: &Refusal) -> RefusalRow {
         let row = refusal.row();

@@ -225,7 +225,8 @@ impl Open {
         if let Some(ip) = source {
             let mut sources = worker.sources.borrow_mut();
             let open = sources.entry(ip).or_insert(0);
-            if *open >= CONNECTIONS_PER_SOURCE {
+            // Each worker admits its share: a source's connections spread over all of them.
+            if *open >= CONNECTIONS_PER_SOURCE / worker.shared.config.workers.max(1) {
                 return Err(Refusal::ConnectionLimit("those of one source address"));
             }
             *open += 1;

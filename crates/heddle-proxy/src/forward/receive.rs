@@ -247,7 +247,9 @@ async fn relay_body(
                 }
             };
         if ended && body.eof() == BodyEnd::Truncated {
-            return Err(Failed::Cut(Cut::Closed));
+            // Where the end of the connection is the end of the body, only a reset says that it is not.
+            let whole_looking = rewrite == BodyRewrite::UntilClose;
+            return Err(Failed::Cut(if whole_looking { Cut::Reset } else { Cut::Closed }));
         }
         if body.is_done() && input.is_none() {
             break;

@@ -1,6 +1,6 @@
 //! The way of a request to its upstream: what was prepared, then the rest of its body as it comes.
 
-use std::{cell::Cell, future};
+use std::cell::Cell;
 
 use heddle_logic::Replayable;
 use heddle_runtime::{
@@ -8,7 +8,10 @@ use heddle_runtime::{
     splice::{Side, splice_all},
 };
 use heddle_wire::http1::BodyEnd;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
+use tokio::{
+    io::Interest,
+    net::tcp::{ReadHalf, WriteHalf},
+};
 
 use crate::{
     http::Sending,
@@ -46,7 +49,7 @@ pub(super) async fn send(
     }
     if sending.truncated {
         half_closed.set(true);
-        return future::pending().await;
+        return reset(client).await;
     }
     done.set(true);
     // Pipelined bytes wait their turn, in the buffer or in the kernel.
@@ -60,7 +63,15 @@ pub(super) async fn send(
             Err(_) => return Stopped::ClientGone,
         }
     }
-    future::pending().await
+    reset(client).await
+}
+
+/// Waits until the client's connection is reset: nobody is there any more for the answer. A client
+/// that only closed is found out by keepalive.
+async fn reset(client: &ReadHalf<'_>) -> Stopped {
+    // An error of the wait itself says the same.
+    let _reset = client.ready(Interest::ERROR).await;
+    Stopped::ClientGone
 }
 
 async fn send_all(

@@ -8,7 +8,7 @@ use tracing::Level;
 use super::{After, Client, RequestId, Sending};
 use crate::{
     outcome::RequestOutcome,
-    refusal::{RefusalRow, Refused},
+    refusal::{Refusal, RefusalRow, Refused},
     tcp::write_all,
     worker::{
         Worker,
@@ -36,8 +36,13 @@ impl Client {
         let rule = rule.filter(|rule| !rule.chars().any(char::is_control)).unwrap_or("-");
         let hop = format!("{}@{}", outcome.direction().as_str(), worker.shared.config.workload);
         log(worker, &row, &hop, rule, &id);
+        // Where a connection goes is found out once: what was not known must not stay so for its life.
+        let of_connection =
+            matches!(refused.refusal, Refusal::UnknownAddress(_) | Refusal::DiscoveryTimeout(_));
         let after = match sending {
-            Some(sending) if sending.is_complete() && sending.persistent => After::Next,
+            Some(sending) if sending.is_complete() && sending.persistent && !of_connection => {
+                After::Next
+            }
             _ => After::Linger,
         };
         let mut out = Lent::<Output>::take();

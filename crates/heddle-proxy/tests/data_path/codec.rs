@@ -348,6 +348,38 @@ fn a_truncated_response_is_passed_on_as_truncated() {
 }
 
 #[test]
+fn a_truncated_chunked_response_is_no_whole_one_for_an_http_1_0_client() {
+    let backend = Backend::start(|mut peer| {
+        peer.request();
+        peer.write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    });
+    let sidecar = Sidecar::start();
+    let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
+    client.write("GET / HTTP/1.0\r\nHost: reviews\r\n\r\n");
+    client.until("hello");
+    assert!(client.rest().is_err(), "an orderly end would say that the body is complete");
+}
+
+#[test]
+fn a_client_that_resets_with_a_pipelined_request_frees_the_server() {
+    let (told, gone) = mpsc::channel();
+    let (asked, waits) = mpsc::channel();
+    let backend = Backend::start(move |mut peer| {
+        peer.request();
+        asked.send(()).unwrap();
+        // Ends only when the sidecar gives up.
+        while peer.exactly(1).is_some() {}
+        told.send(()).unwrap();
+    });
+    let sidecar = Sidecar::start();
+    let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
+    client.write(&format!("{}{}", get("/"), get("/next")));
+    waits.recv_timeout(crate::support::PATIENCE).unwrap();
+    client.reset();
+    gone.recv_timeout(crate::support::PATIENCE).unwrap();
+}
+
+#[test]
 fn a_truncated_request_is_passed_on_as_truncated() {
     let (seen, result) = mpsc::channel();
     let seen = Mutex::new(seen);

@@ -346,3 +346,14 @@ fn a_service_is_fetched_again_if_it_was_given_back_meanwhile() {
     ask.answer.send(Ok(sidecar.shared.snapshot.load_full())).unwrap();
     assert_eq!(client.response().unwrap().1, "ok");
 }
+
+#[test]
+fn a_connection_to_an_address_not_known_yet_does_not_stay_refused() {
+    let backend = Backend::http(|_, _| "ok".into());
+    let sidecar = Sidecar::start();
+    let service = TestService::http(backend.address);
+    let mut client = Peer::connect(sidecar.outbound(service.vip()));
+    let (head, _) = client.ask(&get("/"));
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+    assert_eq!(field(&head, "connection"), Some("close"), "the next one is looked up anew: {head}");
+}
