@@ -12,7 +12,6 @@ use std::{
     pin::{Pin, pin},
     rc::Rc,
     task::Poll,
-    time::Instant,
 };
 
 use heddle_logic::{
@@ -91,8 +90,6 @@ impl Failure {
 
 /// Where a request goes and under whose name it is counted.
 pub(crate) struct Way<'a> {
-    /// When the first attempt begins.
-    pub(crate) begun: Instant,
     pub(crate) candidates: &'a Candidates,
     /// What it means if there is no candidate.
     pub(crate) none: &'a dyn Fn() -> Refusal,
@@ -116,7 +113,7 @@ pub(crate) async fn forward(
     let mut number = 0;
     loop {
         number += 1;
-        let now = if number == 1 { way.begun } else { clock::now() };
+        let now = clock::now();
         let again = fresh.take();
         let new_connection = again.is_some();
         let upstream = again

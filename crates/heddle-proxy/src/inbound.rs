@@ -141,7 +141,6 @@ async fn carry_out(
 ) -> Result<After, Failure> {
     let Served { worker, port, .. } = served;
     let way = Way {
-        begun: clock::now(),
         candidates: &Candidates::One(Rc::clone(&port.application)),
         none: &|| Refusal::ApplicationUnreachable(port.number, String::new()),
         counted: &|_| None,

@@ -124,7 +124,6 @@ async fn carry_out(
         Err(refusal) => Err(refusal.clone().into()),
         Ok(candidates) => {
             let way = Way {
-                begun: clock::now(),
                 candidates,
                 none: &|| Refusal::NoEndpoints(destination.service(candidates)),
                 counted: &|upstream| destination.counted(worker, candidates, upstream),
