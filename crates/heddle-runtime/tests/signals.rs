@@ -4,8 +4,9 @@
 
 use std::{
     env,
-    io::{self, BufRead, BufReader, Write},
-    process::{Child, Command, ExitCode, Stdio},
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+    process::{Command, ExitCode, Stdio},
 };
 
 use heddle_runtime::{
@@ -14,6 +15,7 @@ use heddle_runtime::{
     spawn::SpawnOptions,
     task,
 };
+use rustix::pty::{self, OpenptFlags};
 
 /// A name and a function that says whether the test could run.
 type Test = (&'static str, fn() -> bool);
@@ -70,15 +72,15 @@ fn receive() {
 }
 
 /// Lines of a child's output, up to one that is as said; then the two after it.
-fn two_lines_after_ready(child: &mut Child, then: impl FnOnce(&mut Child)) -> [String; 2] {
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+fn two_lines_after_ready(output: impl Read, then: impl FnOnce()) -> [String; 2] {
+    let mut lines = BufReader::new(output).lines();
     let mut next = || {
         let line = lines.next().expect("more output").expect("reads");
         // A terminal echoes what is typed and ends its lines with a carriage return.
         line.trim().trim_start_matches("^C").to_owned()
     };
     while next() != "ready" {}
-    then(child);
+    then();
     [next(), next()]
 }
 
@@ -88,7 +90,7 @@ fn from_a_process() -> bool {
         .stdout(Stdio::piped())
         .spawn()
         .expect("starts");
-    let told = two_lines_after_ready(&mut child, |child| {
+    let told = two_lines_after_ready(child.stdout.take().expect("piped"), || {
         Signal::TERMINATE.send(child.id()).expect("sends");
     });
     let term = libc::SIGTERM;
@@ -98,27 +100,39 @@ fn from_a_process() -> bool {
     true
 }
 
-/// Through script(1), which gives its child a terminal.
+/// With setsid(1), which makes its standard input the terminal that signals come from.
 fn from_a_terminal() -> bool {
-    let own = env::current_exe().expect("a path");
-    let script = Command::new("script")
-        .args(["-qec", own.to_str().expect("text"), "/dev/null"])
+    let (mut keyboard, screen) = terminal().expect("a terminal");
+    let child = Command::new("setsid")
+        .arg("--ctty")
+        .arg(env::current_exe().expect("a path"))
         .env(ROLE, "receive")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+        .stdin(screen.try_clone().expect("a second handle"))
+        .stdout(screen)
         .spawn();
-    let Ok(mut child) = script else {
-        let line = b"SKIPPED ctrl_c_on_a_terminal_is_told_as_such: script(1) is not there\n";
+    let Ok(mut child) = child else {
+        let line = b"SKIPPED ctrl_c_on_a_terminal_is_told_as_such: setsid(1) is not there\n";
         io::stderr().write_all(line).expect("stderr takes a line");
         return false;
     };
-    let told = two_lines_after_ready(&mut child, |child| {
-        let terminal = child.stdin.as_mut().expect("piped");
-        terminal.write_all(b"\x03").expect("types");
+    let told = two_lines_after_ready(keyboard.try_clone().expect("a second handle"), || {
+        keyboard.write_all(b"\x03").expect("types");
     });
     let term = libc::SIGTERM;
     assert_eq!(told, [format!("{} true 0", libc::SIGINT), (128 + term).to_string()]);
-    drop(child.stdin.take());
-    assert!(child.wait().expect("waits").success());
+    // The keyboard is still there: a terminal that goes hangs up on whoever runs in it.
+    let ended = child.wait().expect("waits");
+    assert!(ended.success(), "{ended}");
+    drop(keyboard);
     true
+}
+
+/// A terminal's two ends: what a person types and reads, and what a program sees.
+fn terminal() -> io::Result<(File, File)> {
+    let keyboard = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    pty::grantpt(&keyboard)?;
+    pty::unlockpt(&keyboard)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let screen = pty::ioctl_tiocgptpeer(&keyboard, flags)?;
+    Ok((keyboard.into(), screen.into()))
 }
