@@ -29,6 +29,7 @@ use self::{
 use crate::{
     balancers::{Attempt, Candidates, Upstream},
     http::{After, Client, Sending},
+    memory::Pressure,
     metrics::RetryReason,
     outcome::{Counted, RequestOutcome},
     pool::Connected,
@@ -108,6 +109,9 @@ pub(crate) async fn forward(
     way: Way<'_>,
     outcome: &mut RequestOutcome,
 ) -> Result<After, Failure> {
+    if worker.shared.memory.pressure() >= Pressure::RefuseRequests {
+        return Err(Refusal::MemoryLimit.into());
+    }
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut fresh = None;
     let mut number = 0;

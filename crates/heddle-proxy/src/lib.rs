@@ -15,6 +15,7 @@ pub mod inbound;
 pub mod limits;
 pub mod listening;
 pub mod lookup;
+pub mod memory;
 pub mod metrics;
 pub mod outbound;
 mod outcome;

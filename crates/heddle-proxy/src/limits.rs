@@ -69,6 +69,19 @@ pub const LINGER_BYTES: usize = 1024 * 1024;
 /// The longest time that reading goes on.
 pub const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// How often a sidecar with a memory limit looks at its memory: what an attack can take in this time
+/// is what it may exceed a step by.
+pub const MEMORY_LOOK: Duration = Duration::from_millis(50);
+
+/// Percent of the memory limit from which idle connections and free buffers are given up.
+pub const MEMORY_SHRINK: u128 = 85;
+
+/// Percent of the memory limit from which new requests are refused.
+pub const MEMORY_REFUSE_REQUESTS: u128 = 92;
+
+/// Percent of the memory limit from which new connections are refused.
+pub const MEMORY_REFUSE_CONNECTIONS: u128 = 97;
+
 /// TCP keepalive idle time on accepted and dialled connections: a vanished peer is noticed.
 pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 

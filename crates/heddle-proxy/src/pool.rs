@@ -100,6 +100,11 @@ impl Pool {
         !idle.is_empty()
     }
 
+    /// Closes them all.
+    pub(crate) fn clear(&self) {
+        self.idle.take();
+    }
+
     /// How many are idle.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

@@ -47,6 +47,8 @@ pub enum Refusal {
     ApplicationUnreachable(u16, String),
     /// Too many connections; the text names the limit.
     ConnectionLimit(&'static str),
+    /// The sidecar is close to its memory limit.
+    MemoryLimit,
     /// Somebody connected to the sidecar's own listener instead of through it.
     OwnListener,
 }
@@ -69,7 +71,7 @@ pub struct RefusalRow {
 }
 
 /// Every code of the table, in the order of the variants: the values of the metric label `code`.
-pub const REFUSAL_CODES: [&str; 18] = [
+pub const REFUSAL_CODES: [&str; 19] = [
     "bad-request",
     "bad-version",
     "head-too-large",
@@ -87,6 +89,7 @@ pub const REFUSAL_CODES: [&str; 18] = [
     "outside-unreachable",
     "application-unreachable",
     "connection-limit",
+    "memory-limit",
     "own-listener",
 ];
 
@@ -131,6 +134,8 @@ impl Refusal {
                 format!("the application does not accept connections on port {port}: {error}")),
             Self::ConnectionLimit(which) => row("connection-limit", 503, 8, Flag::OM, L::WARN,
                 format!("too many open connections: {which}")),
+            Self::MemoryLimit => row("memory-limit", 503, 8, Flag::OM, L::WARN,
+                "the sidecar is close to its memory limit (--memory-limit)"),
             Self::OwnListener => row("own-listener", 404, 12, Flag::NR, L::WARN,
                 "this is a port of the sidecar itself, not of a service"),
         }
@@ -304,6 +309,7 @@ mod tests {
             Refusal::OutsideUnreachable(String::new()),
             Refusal::ApplicationUnreachable(1, String::new()),
             Refusal::ConnectionLimit("x"),
+            Refusal::MemoryLimit,
             Refusal::OwnListener,
         ];
         assert_eq!(all.map(|refusal| refusal.row().code), REFUSAL_CODES);

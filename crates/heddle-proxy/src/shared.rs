@@ -19,6 +19,7 @@ use crate::{
     broker::{Broker, BrokerRequest},
     listening::Listening,
     lookup::{Ask, Lookup},
+    memory::Memory,
     metrics::Metrics,
     probe::CaptureProbe,
     snapshot::Snapshot,
@@ -43,6 +44,8 @@ pub struct Shared {
     pub ranges: Ranges,
     /// Connections being served, so that the end can wait for them.
     pub connections: OpenConnections,
+    /// How close this process is to its memory limit.
+    pub memory: Memory,
     /// What the workers tell the prober of the redirection.
     pub probe: CaptureProbe,
     /// Has the sidecar shown that it captures and escapes, and does it know its workload?
@@ -79,6 +82,7 @@ impl Shared {
             listening: ArcSwap::from_pointee(listening),
             ranges,
             connections: OpenConnections::default(),
+            memory: Memory::default(),
             probe: CaptureProbe::default(),
             ready: AtomicBool::new(false),
             last_refusal: ArcSwapOption::empty(),

@@ -24,7 +24,7 @@ use self::listeners::Listeners;
 use crate::{
     Shared, broker,
     discovery::{Discovery, Reporter},
-    listening,
+    listening, memory,
     metrics::Metrics,
     shared::Ends,
     worker,
@@ -140,6 +140,7 @@ fn start_tasks(shared: &Arc<Shared>, ends: Ends) -> Tasks {
     let reporter =
         Reporter { workload: shared.config.workload.to_string(), listening, channel: connections };
     spawn_contained("report", reporter.run());
+    drop(spawn_contained("memory", memory::watch(Arc::clone(shared))));
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
     let broker = match shared.config.holder_socket.clone() {
         Some(socket) => spawn_contained("broker", broker::holder::serve(socket, ends.broker)),

@@ -40,6 +40,7 @@ use crate::{
         ACCEPT_PAUSE, CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL, POOL_SWEEP, TCP_KEEPALIVE,
         WARNINGS_APART,
     },
+    memory::{Pressure, SHRINK_PAUSE},
     metrics::Direction,
     outbound::serve_outbound,
     outcome::Callers,
@@ -143,6 +144,7 @@ impl Worker {
             warned: Cell::default(),
         });
         drop(task::spawn_contained("pool sweep", sweep(Rc::clone(&worker))));
+        drop(task::spawn_contained("shrink", shrink(Rc::clone(&worker))));
         worker
     }
 
@@ -202,6 +204,19 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
+/// Gives up what is only kept at hand, as long as memory is short.
+async fn shrink(worker: Rc<Worker>) {
+    loop {
+        worker.shared.memory.pressed().await;
+        for upstream in worker.with_idle.take() {
+            upstream.pool.clear();
+            upstream.listed.set(false);
+        }
+        buffers::free_all();
+        clock::sleep(SHRINK_PAUSE).await;
+    }
+}
+
 /// Counts one open connection as long as it lives.
 #[derive(Debug)]
 pub(crate) struct Open {
@@ -218,6 +233,9 @@ impl Open {
         direction: Direction,
         source: Option<IpAddr>,
     ) -> Result<Self, Refusal> {
+        if worker.shared.memory.pressure() >= Pressure::RefuseConnections {
+            return Err(Refusal::MemoryLimit);
+        }
         let metrics = &worker.shared.metrics;
         if metrics.connections_open(direction) >= CONNECTIONS_TOTAL as u64 {
             return Err(Refusal::ConnectionLimit("all of this sidecar's"));

@@ -31,6 +31,7 @@ pub fn proxy_config(dir: &Path) -> ProxyConfig {
         published: BTreeMap::new(),
         kept: Vec::new(),
         keeper_fd: None,
+        memory_limit: None,
         host_ports: Vec::new(),
         ready_fd: None,
         vip_range_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),

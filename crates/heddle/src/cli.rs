@@ -193,6 +193,9 @@ pub(crate) struct RunArgs {
     /// Show the program this port of the host's 127.0.0.1 on its own 127.0.0.1; may be repeated
     #[arg(long, value_name = "PORT", value_parser = values::port)]
     pub host_port: Vec<u16>,
+    /// Memory the sidecar stays within, e.g. 64Mi: near it, it refuses calls rather than exceed it [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = values::memory)]
+    pub memory_limit: Option<u64>,
     /// Which mesh.
     #[command(flatten)]
     pub mesh: MeshFlag,

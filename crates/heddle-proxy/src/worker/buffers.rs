@@ -80,6 +80,17 @@ impl<T: Reuse> Drop for Lent<T> {
     }
 }
 
+/// Frees what this thread has free, of every kind.
+pub(crate) fn free_all() {
+    fn free<T: Reuse>() {
+        T::pool().with(|pool| pool.0.take());
+    }
+    free::<Buffer>();
+    free::<Output>();
+    free::<RequestHead>();
+    free::<ResponseHead>();
+}
+
 impl<T: Reuse> fmt::Debug for Lent<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Lent")

@@ -8,9 +8,12 @@ use std::{
 };
 
 use heddle_model::Protocol;
-use heddle_proxy::worker::{Listeners, run_worker};
+use heddle_proxy::{
+    memory::Pressure,
+    worker::{Listeners, run_worker},
+};
 
-use crate::support::{Backend, Peer, Sidecar, TestService, field, get};
+use crate::support::{Backend, Peer, Sidecar, TestService, field, get, wait_until};
 
 fn refused(request: &str) -> String {
     let backend = Backend::http(|_, _| "reached".into());
@@ -208,6 +211,35 @@ fn a_head_that_does_not_end_is_408_or_relayed_where_nothing_is_declared() {
 }
 
 #[test]
+fn near_the_memory_limit_requests_are_refused_and_their_connections_stay_open() {
+    let backend = Backend::http(|_, _| "ok".into());
+    let sidecar = Sidecar::start();
+    let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
+    assert_eq!(client.ask(&get("/")).1, "ok");
+    sidecar.shared.memory.set(Pressure::RefuseRequests);
+    let (head, _) = client.ask(&get("/"));
+    assert!(head.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{head}");
+    assert!(field(&head, "x-heddle-refusal").unwrap().starts_with("memory-limit;"), "{head}");
+    sidecar.shared.memory.set(Pressure::None);
+    assert_eq!(client.ask(&get("/")).1, "ok");
+    sidecar.settled();
+    let refused = ["response_code=\"503\"", "response_flags=\"OM\""];
+    assert_eq!(sidecar.sum("istio_requests_total", &refused), 1.0);
+}
+
+#[test]
+fn short_of_memory_idle_connections_are_given_up_and_requests_go_on() {
+    let backend = Backend::http(|_, _| "ok".into());
+    let sidecar = Sidecar::start();
+    let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
+    sidecar.shared.memory.set(Pressure::Shrink);
+    wait_until("a connection was given up and another one opened", || {
+        assert_eq!(client.ask(&get("/")).1, "ok");
+        backend.connections() > 1
+    });
+}
+
+#[test]
 fn a_connection_to_the_sidecars_own_listener_is_closed_and_counted() {
     let sidecar = Sidecar::start();
     let listener = || {
@@ -228,7 +260,5 @@ fn a_connection_to_the_sidecars_own_listener_is_closed_and_counted() {
         let _reset = TcpStream::connect(address).map(|mut stream| stream.read(&mut [0]));
     }
     let own = ["code=\"own-listener\""];
-    crate::support::wait_until("both are counted", || {
-        sidecar.sum("heddle_refusals_total", &own) == 2.0
-    });
+    wait_until("both are counted", || sidecar.sum("heddle_refusals_total", &own) == 2.0);
 }

@@ -41,6 +41,17 @@ pub(crate) fn forget(mapping: &CodeMapping) -> io::Result<()> {
     check(unsafe { libc::madvise(start, mapping.len(), libc::MADV_DONTNEED) }).map(drop)
 }
 
+/// Has the allocator give free memory back to the kernel.
+#[cfg(target_env = "gnu")]
+pub(crate) fn trim() {
+    // SAFETY: touches only memory that is free.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Other C libraries' allocators give it back by themselves.
+#[cfg(not(target_env = "gnu"))]
+pub(crate) fn trim() {}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -97,6 +97,9 @@ pub struct JoinSpec {
     pub publish: Vec<Publish>,
     /// Ports of the host's loopback that appear on the workload's 127.0.0.1.
     pub host_ports: Vec<u16>,
+    /// Bytes of memory the sidecar stays within.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
 }
 
 /// `--publish [ADDR:]HOSTPORT[-HOSTPORT]:PORT`; printed in that form.

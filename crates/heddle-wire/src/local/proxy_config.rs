@@ -68,6 +68,9 @@ pub struct ProxyConfig {
     /// Inherited socket to whoever keeps the sockets for the next process: they are sent to it.
     #[serde(default)]
     pub keeper_fd: Option<i32>,
+    /// Bytes of anonymous memory the sidecar stays within; `None`: whatever there is.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
     /// Host loopback ports to serve on the workload's 127.0.0.1.
     pub host_ports: Vec<u16>,
     /// Inherited pipe: one byte is written to it once the sidecar is ready.

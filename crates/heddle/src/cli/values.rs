@@ -12,6 +12,8 @@ use crate::demo::apps::{RATE_MAX, RATE_MIN};
 
 /// Longest duration a flag takes.
 const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Least memory a flag takes: an idle sidecar has about 1.5 MB of its own.
+const MEMORY_MIN: u64 = 4 << 20;
 /// Shortest interval a flag takes.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
 
@@ -150,6 +152,32 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if duration > DURATION_MAX { Err(wrong()) } else { Ok(duration) }
 }
 
+/// Bytes of memory for a sidecar, as Kubernetes writes them: `64Mi`, `128M`, `1Gi`.
+pub(crate) fn memory(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size of memory: use e.g. 64Mi, 128M or 1Gi");
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit {
+        "" => 1,
+        "k" => 1_000,
+        "Ki" => 1 << 10,
+        "M" => 1_000_000,
+        "Mi" => 1 << 20,
+        "G" => 1_000_000_000,
+        "Gi" => 1_u64 << 30,
+        _ => return Err(wrong()),
+    };
+    let number = number.parse::<u64>().map_err(|_| wrong())?;
+    let bytes = number.checked_mul(factor).ok_or_else(wrong)?;
+    if bytes < MEMORY_MIN {
+        return Err(format!(
+            "`{text}` is too little for a sidecar: use {}Mi or more",
+            MEMORY_MIN >> 20
+        ));
+    }
+    Ok(bytes)
+}
+
 /// Time between two looks: a duration that leaves others some time too.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
@@ -186,6 +214,17 @@ mod tests {
         );
         for wrong in ["", "0", "65536", ":80", "Web:80", "80:web", "15001", "x:15090"] {
             assert!(port_flag(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn memory_is_written_as_in_kubernetes() {
+        assert_eq!(memory("64Mi"), Ok(64 << 20));
+        assert_eq!(memory("128M"), Ok(128_000_000));
+        assert_eq!(memory("1Gi"), Ok(1 << 30));
+        assert_eq!(memory("8388608"), Ok(8 << 20));
+        for wrong in ["", "Mi", "64MB", "-1Gi", "1.5Gi", "99999999999Gi", "64 Mi", "100k", "0"] {
+            assert!(memory(wrong).is_err(), "{wrong}");
         }
     }
 

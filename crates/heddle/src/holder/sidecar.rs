@@ -26,7 +26,10 @@ use heddle_runtime::{
     spawn::SpawnOptions,
     task,
 };
-use heddle_wire::local::proxy_config::{ESCAPE_MARK, ProxyConfig};
+use heddle_wire::local::{
+    holder_api::JoinSpec,
+    proxy_config::{ESCAPE_MARK, ProxyConfig},
+};
 use tokio::{
     io::AsyncReadExt as _, net::unix::pipe, process::Child, sync::watch, task::JoinHandle,
 };
@@ -88,11 +91,11 @@ impl Sidecar {
         dir: &Path,
         namespaces: Namespaces,
         published: Vec<(TcpListener, u16)>,
-        host_ports: &[u16],
+        spec: &JoinSpec,
     ) -> Self {
         let log = dir.join("proxy.log");
         let launch = Launch {
-            config: config(holder, workload, dir, host_ports),
+            config: config(holder, workload, dir, spec),
             config_file: dir.join("proxy.json"),
             log: log.clone(),
             namespaces,
@@ -208,7 +211,7 @@ async fn is_ready(pipe: OwnedFd) -> bool {
     matches!(pipe.read(&mut byte).await, Ok(1))
 }
 
-fn config(holder: &Holder, workload: &Workload, dir: &Path, host_ports: &[u16]) -> ProxyConfig {
+fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
     let ranges = AddressRanges::default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ProxyConfig {
@@ -230,7 +233,8 @@ fn config(holder: &Holder, workload: &Workload, dir: &Path, host_ports: &[u16]) 
         published: BTreeMap::new(),
         kept: Vec::new(),
         keeper_fd: None,
-        host_ports: host_ports.to_vec(),
+        memory_limit: spec.memory_limit,
+        host_ports: spec.host_ports.clone(),
         ready_fd: None,
         vip_range_v4: ranges.vip_v4,
         vip_range_v6: ranges.vip_v6,

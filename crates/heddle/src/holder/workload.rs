@@ -139,7 +139,7 @@ impl Workload {
         let targets = spec.publish.iter().map(|publish| publish.port);
         let open = listeners.into_iter().zip(targets).collect();
         let own = namespaces.try_clone().doing(|| "keep the namespace".to_owned())?;
-        let sidecar = Sidecar::start(holder, workload, dir, own, open, &spec.host_ports);
+        let sidecar = Sidecar::start(holder, workload, dir, own, open, spec);
         let joined = Joined {
             joined,
             published,

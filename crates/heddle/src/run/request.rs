@@ -51,7 +51,12 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<JoinSpec, Failure> {
         labels,
         ports,
     };
-    Ok(JoinSpec { request, publish: args.publish.clone(), host_ports: args.host_port.clone() })
+    Ok(JoinSpec {
+        request,
+        publish: args.publish.clone(),
+        host_ports: args.host_port.clone(),
+        memory_limit: args.memory_limit,
+    })
 }
 
 /// `--protocol` holds for every port; a name that says otherwise is a contradiction.

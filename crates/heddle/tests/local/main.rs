@@ -10,6 +10,7 @@ mod codec;
 mod deaths;
 mod demo;
 mod host;
+mod memory;
 mod meshes;
 mod outside;
 mod programs;
