@@ -1,6 +1,9 @@
 //! `cargo xtask bench http1`: one proxy on one core, HTTP/1.1 keep-alive, 1 KB, 64 connections,
 //! outbound and inbound, Heddle and its peers in turn within each round.
 //!
+//! Two loads: as much as the proxy carries, and a fixed 10,000 requests a second, where it wakes up
+//! for single requests as most sidecars do most of the time.
+//!
 //! The load (wrk) and the application share the other core. The figure to trust is CPU time per
 //! request: user and system time of all the proxy's threads over the counted window. A relay that
 //! looks at nothing runs beside them: what the kernel takes for a hop, whoever makes it.
@@ -24,6 +27,7 @@ use super::{
     statistics::spread,
 };
 use peers::Proxy;
+use wrk::Offered;
 
 /// Rounds unless told otherwise.
 const ROUNDS: u64 = 5;
@@ -43,6 +47,15 @@ struct Sample {
     p99_ms: f64,
     rss_mb: f64,
     rss_loaded_mb: f64,
+    steady_cpu_us_per_request: f64,
+    steady_p99_ms: f64,
+}
+
+/// What one load gave and what it took of the proxy.
+struct Counted {
+    load: wrk::Load,
+    user_us_per_request: f64,
+    system_us_per_request: f64,
 }
 
 impl Sample {
@@ -100,22 +113,36 @@ fn measure(
     let scraper = Scraper::start(outbound);
     pause(Duration::from_millis(500));
     let rss_mb = proxy.rss_mb()?;
-    wrk::run(NEAR, &url, WARM_UP_SECONDS)?;
-    let before = proxy.cpu_time()?;
-    let load = wrk::run(NEAR, &url, seconds)?;
-    let after = proxy.cpu_time()?;
+    wrk::run(NEAR, &url, WARM_UP_SECONDS, Offered::AllItCarries)?;
+    let all = count(&proxy, &url, seconds, Offered::AllItCarries)?;
+    let rss_loaded_mb = proxy.rss_mb()?;
+    let steady = count(&proxy, &url, seconds, Offered::Steady)?;
     drop(scraper);
+    Ok(Sample {
+        user_us_per_request: all.user_us_per_request,
+        system_us_per_request: all.system_us_per_request,
+        requests_per_second: all.load.requests_per_second,
+        p99_ms: all.load.p99_ms,
+        rss_mb,
+        rss_loaded_mb,
+        steady_cpu_us_per_request: steady.user_us_per_request + steady.system_us_per_request,
+        steady_p99_ms: steady.load.p99_ms,
+    })
+}
+
+/// Loads and counts.
+fn count(proxy: &Guarded, url: &str, seconds: u64, offered: Offered) -> Result<Counted, String> {
+    let before = proxy.cpu_time()?;
+    let load = wrk::run(NEAR, url, seconds, offered)?;
+    let after = proxy.cpu_time()?;
     if load.errors > 0 {
         return Err(format!("{} of {} requests failed", load.errors, load.requests));
     }
     let per_request = |seconds: f64| seconds * 1e6 / load.requests.max(1) as f64;
-    Ok(Sample {
+    Ok(Counted {
         user_us_per_request: per_request(after.user - before.user),
         system_us_per_request: per_request(after.system - before.system),
-        requests_per_second: load.requests_per_second,
-        p99_ms: load.p99_ms,
-        rss_mb,
-        rss_loaded_mb: proxy.rss_mb()?,
+        load,
     })
 }
 
@@ -176,7 +203,8 @@ fn print(results: &[(Proxy, bool, Vec<Sample>)], as_json: bool) {
             format!("{median:>8.1} ({least:.1}–{most:.1})")
         };
         println!(
-            "{:8} {:8} CPU µs/request {} (user {}) | requests/s {} | p99 ms {} | RSS MB idle {} loaded {}",
+            "{:8} {:8} CPU µs/request {} (user {}) | requests/s {} | p99 ms {} | RSS MB idle {} loaded {} | \
+             at 10,000/s: CPU µs/request {} p99 ms {}",
             proxy.name(),
             path(*outbound),
             column(Sample::cpu_us_per_request),
@@ -184,7 +212,9 @@ fn print(results: &[(Proxy, bool, Vec<Sample>)], as_json: bool) {
             column(|s| s.requests_per_second),
             column(|s| s.p99_ms),
             column(|s| s.rss_mb),
-            column(|s| s.rss_loaded_mb)
+            column(|s| s.rss_loaded_mb),
+            column(|s| s.steady_cpu_us_per_request),
+            column(|s| s.steady_p99_ms)
         );
     }
 }
@@ -194,6 +224,7 @@ fn row((proxy, outbound, samples): &(Proxy, bool, Vec<Sample>)) -> Value {
     let (cpu, cpu_min, cpu_max) = of(Sample::cpu_us_per_request);
     let (rate, rate_min, rate_max) = of(|s| s.requests_per_second);
     let (p99, p99_min, p99_max) = of(|s| s.p99_ms);
+    let (steady, steady_min, steady_max) = of(|s| s.steady_cpu_us_per_request);
     json!({
         "proxy": proxy.name(), "path": path(*outbound), "rounds": samples.len(), "errors": 0,
         "cpu_us_per_request": cpu, "cpu_us_per_request_range": [cpu_min, cpu_max],
@@ -202,5 +233,7 @@ fn row((proxy, outbound, samples): &(Proxy, bool, Vec<Sample>)) -> Value {
         "requests_per_second": rate, "requests_per_second_range": [rate_min, rate_max],
         "p99_ms": p99, "p99_ms_range": [p99_min, p99_max],
         "rss_mb": of(|s| s.rss_mb).0, "rss_loaded_mb": of(|s| s.rss_loaded_mb).0,
+        "steady_cpu_us_per_request": steady, "steady_cpu_us_per_request_range": [steady_min, steady_max],
+        "steady_p99_ms": of(|s| s.steady_p99_ms).0,
     })
 }

@@ -2,12 +2,24 @@
 
 use std::process::Stdio;
 
-use crate::{bench::namespaces::inside, command::output};
+use crate::{
+    bench::namespaces::inside,
+    command::{output, root},
+};
 
 /// Connections, all kept alive.
 const CONNECTIONS: &str = "-c64";
 /// The header the one rule matches.
 const HEADER: &str = "x-bench: yes";
+
+/// How much is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
+    /// As much as the proxy carries.
+    AllItCarries,
+    /// About 10,000 requests a second (`bench/steady.lua`).
+    Steady,
+}
 
 /// What a run of wrk gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,11 +42,19 @@ pub(super) fn answers(namespace: &str, url: &str) -> bool {
 }
 
 /// Loads the URL for `seconds`.
-pub(super) fn run(namespace: &str, url: &str, seconds: u64) -> Result<Load, String> {
+pub(super) fn run(
+    namespace: &str,
+    url: &str,
+    seconds: u64,
+    offered: Offered,
+) -> Result<Load, String> {
     let duration = format!("-d{seconds}s");
-    let arguments =
-        ["-c", "1", "wrk", "-t1", CONNECTIONS, &duration, "--latency", "-H", HEADER, url];
-    parse(&output(&mut inside(namespace, "taskset", &arguments))?)
+    let arguments = ["-c", "1", "wrk", "-t1", CONNECTIONS, &duration, "--latency", "-H", HEADER];
+    let mut command = inside(namespace, "taskset", &arguments);
+    if offered == Offered::Steady {
+        command.arg("-s").arg(root().join("bench/steady.lua"));
+    }
+    parse(&output(command.arg(url))?)
 }
 
 fn parse(text: &str) -> Result<Load, String> {
