@@ -88,7 +88,8 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Label sets per proxy; further ones are folded into overflow series and counted.
 pub const LABEL_SETS: usize = 2_000;
 
-/// Overflow label sets per proxy: one for each service and status class, then one for all.
+/// Overflow label sets per proxy: one for each service and status class (another for injected aborts),
+/// then one for all services.
 pub const OVERFLOW_LABEL_SETS: usize = 256;
 
 /// `(destination, port)` pairs with protocol verdicts per proxy; further ones share one.

@@ -196,7 +196,7 @@ impl Metrics {
         self.lock().http(
             worker,
             || edge.http_labels(self, status, flags),
-            || edge.http_overflow_labels(self, status),
+            || edge.http_overflow_labels(self, status, flags),
         )
     }
 

@@ -180,6 +180,20 @@ fn an_overflow_series_is_counted_by_its_status_class() {
 }
 
 #[test]
+fn injected_aborts_of_an_overflow_series_are_no_failures() {
+    let labels = "reporter=\"source\",response_code=\"5xx\",response_flags=\"FI\"";
+    let text = format!(
+        "istio_requests_total{{{labels}}} 3\n\
+         istio_request_duration_milliseconds_bucket{{{labels},le=\"+Inf\"}} 3\n"
+    );
+    let mut fixture = Fixture::new(false);
+    let increases = fixture.scrape(&text);
+    assert_eq!(increases[0].1.counts.len(), 1, "counted, and without a latency");
+    let answer = fixture.answers.get(ANSWER).unwrap();
+    assert!(answer.injected() && !answer.failed());
+}
+
+#[test]
 fn saturation_is_the_inbound_gauge_alone() {
     let mut fixture = Fixture::new(true);
     let increases = fixture.scrape(

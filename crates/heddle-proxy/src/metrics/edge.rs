@@ -9,7 +9,7 @@ use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 use super::Metrics;
-use crate::refusal::Flags;
+use crate::refusal::{Flag, Flags};
 
 const UNKNOWN: &str = "unknown";
 /// Value of every label that an overflow series gives up.
@@ -89,14 +89,21 @@ impl Edge {
         text
     }
 
-    /// Keeps service and status class.
-    pub(super) fn http_overflow_labels(&self, metrics: &Metrics, status: u16) -> [String; 2] {
+    /// Keeps service and status class, and whether the answer was injected: a failure on purpose must
+    /// not look like one of the service's.
+    pub(super) fn http_overflow_labels(
+        &self,
+        metrics: &Metrics,
+        status: u16,
+        flags: Flags,
+    ) -> [String; 2] {
         let class = status / 100;
+        let flags = if flags.has(Flag::FI) { Flag::FI.name() } else { "-" };
         self.overflow_labels(metrics).map(|mut text| {
             let _ = write!(
                 text,
                 ",request_protocol=\"http\",response_code=\"{class}xx\",grpc_response_status=\"\",\
-                 response_flags=\"-\""
+                 response_flags=\"{flags}\""
             );
             text
         })

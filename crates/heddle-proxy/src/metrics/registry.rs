@@ -178,7 +178,8 @@ fn resolve<S: Default>(
     if room.overflow {
         return (family.insert(with_service, workers, worker), Spilled::NewSet);
     }
-    // At most one per reporter and status class: bounded without a further limit.
+    // At most two per reporter and status class, the second for injected aborts: bounded without a
+    // further limit.
     match family.find(&nameless, worker) {
         Some(series) => (series, Spilled::KnownSet),
         None => (family.insert(nameless, workers, worker), Spilled::NewSet),

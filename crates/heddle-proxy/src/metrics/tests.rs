@@ -18,8 +18,12 @@ fn edge(name: &str) -> Edge {
 }
 
 fn record(metrics: &Metrics, worker: usize, name: &str, status: u16) {
+    record_flagged(metrics, worker, name, (status, Flags::default()));
+}
+
+fn record_flagged(metrics: &Metrics, worker: usize, name: &str, answer: (u16, Flags)) {
     let set = SeriesSet::new(edge(name), worker);
-    set.http(metrics, (status, Flags::default()), |series| {
+    set.http(metrics, answer, |series| {
         series.record(Duration::from_micros(700), 80, 1_200);
     });
 }
@@ -98,6 +102,32 @@ fn label_sets_beyond_the_limit_keep_service_and_status_class_and_are_counted() {
         .unwrap();
     assert!(line.contains(r#"response_code="5xx""#) && line.ends_with(" 2"), "{line}");
     assert!(line.contains(r#"destination_workload="overflow""#), "{line}");
+}
+
+#[test]
+fn injected_aborts_stay_apart_beyond_the_limit() {
+    let metrics = metrics(1);
+    for status in 0..u16::try_from(LABEL_SETS).unwrap() {
+        record(&metrics, 0, "reviews", status);
+    }
+    let mut injected = Flags::default();
+    injected.set(Flag::DI);
+    injected.set(Flag::FI);
+    record_flagged(&metrics, 0, "ratings", (500, injected));
+    record_flagged(&metrics, 0, "ratings", (503, injected));
+    record(&metrics, 0, "ratings", 500);
+    let text = metrics.render();
+    let of = |flags: &str| {
+        let flags = format!("response_flags=\"{flags}\"");
+        let line = text.lines().find(|line| {
+            line.starts_with("istio_requests_total{")
+                && line.contains("ratings")
+                && line.contains(r#"response_code="5xx""#)
+                && line.contains(&flags)
+        });
+        line.and_then(|line| line.rsplit_once(' ')).map(|(_, count)| count)
+    };
+    assert_eq!((of("FI"), of("-")), (Some("2"), Some("1")), "{text}");
 }
 
 #[test]
