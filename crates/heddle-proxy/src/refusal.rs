@@ -1,8 +1,8 @@
 //! Every reply the mesh makes itself: one enum, one table.
 //!
 //! A [`Refusal`] says why; [`Refusal::row`] gives everything that follows from it: HTTP status, gRPC
-//! code, Envoy's response flag, metric label, log level and text. It writes no bytes: `http` turns
-//! it into a reply, `tcp` into a reset.
+//! code, Envoy's response flag, metric label, log level, whether the connection ends, and text. It
+//! writes no bytes: `http` turns it into a reply, `tcp` into a reset.
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
@@ -66,8 +66,21 @@ pub struct RefusalRow {
     pub flag: Flag,
     /// Level of the log line: `warn` where an operator should look, else `debug`.
     pub level: Level,
+    /// What becomes of the client's connection.
+    pub connection: AfterRefusal,
     /// What happened and what to do, for people.
     pub text: Cow<'static, str>,
+}
+
+/// What becomes of a client's connection after a refusal, if the request itself was read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AfterRefusal {
+    /// It waits for the next request, which may fare better.
+    Stays,
+    /// It ends, because what was refused is the connection: what comes on it cannot be read, or
+    /// where it goes was found out once, at accept, and what was not known then must not stay so
+    /// for its life.
+    Ends,
 }
 
 /// Every code of the table, in the order of the variants: the values of the metric label `code`.
@@ -98,45 +111,46 @@ impl Refusal {
     #[must_use]
     #[rustfmt::skip] // one row, one look
     pub fn row(&self) -> RefusalRow {
+        use AfterRefusal::{Ends, Stays};
         use Level as L;
         match self {
-            Self::BadRequest(what) => row("bad-request", 400, 3, Flag::DPE, L::DEBUG,
+            Self::BadRequest(what) => row("bad-request", 400, 3, Flag::DPE, L::DEBUG, Ends,
                 format!("not a request this mesh can pass on: {what}")),
-            Self::BadVersion => row("bad-version", 505, 12, Flag::DPE, L::DEBUG,
+            Self::BadVersion => row("bad-version", 505, 12, Flag::DPE, L::DEBUG, Ends,
                 "the version is neither HTTP/1.0 nor HTTP/1.1"),
-            Self::HeadTooLarge(what) => row("head-too-large", 431, 8, Flag::DPE, L::DEBUG,
+            Self::HeadTooLarge(what) => row("head-too-large", 431, 8, Flag::DPE, L::DEBUG, Ends,
                 format!("the request head is too large: {what}")),
-            Self::HeadTimeout => row("head-timeout", 408, 4, Flag::SI, L::DEBUG,
+            Self::HeadTimeout => row("head-timeout", 408, 4, Flag::SI, L::DEBUG, Ends,
                 "the request head did not end within 10 s"),
-            Self::NoRoute(service) => row("no-route", 404, 12, Flag::NR, L::DEBUG,
+            Self::NoRoute(service) => row("no-route", 404, 12, Flag::NR, L::DEBUG, Stays,
                 format!("no HTTP rule of {service} matches this request")),
-            Self::DanglingTarget(what) => row("dangling-target", 503, 14, Flag::NC, L::WARN,
+            Self::DanglingTarget(what) => row("dangling-target", 503, 14, Flag::NC, L::WARN, Stays,
                 format!("the rule's target does not exist: {what}")),
-            Self::NoEndpoints(service) => row("no-endpoints", 503, 14, Flag::UH, L::WARN,
+            Self::NoEndpoints(service) => row("no-endpoints", 503, 14, Flag::UH, L::WARN, Stays,
                 format!("no workload behind {service} is ready")),
-            Self::PortNotDeclared(service, port) => row("port-not-declared", 503, 14, Flag::NR, L::WARN,
+            Self::PortNotDeclared(service, port) => row("port-not-declared", 503, 14, Flag::NR, L::WARN, Stays,
                 format!("{service} has no port {port}; `heddle run --port {port}` would declare it")),
-            Self::UnknownAddress(ip) => row("unknown-address", 503, 14, Flag::NR, L::WARN,
+            Self::UnknownAddress(ip) => row("unknown-address", 503, 14, Flag::NR, L::WARN, Ends,
                 format!("no service of this mesh has the address {ip}")),
-            Self::ConnectFailed(error) => row("connect-failed", 503, 14, Flag::UF, L::WARN,
+            Self::ConnectFailed(error) => row("connect-failed", 503, 14, Flag::UF, L::WARN, Stays,
                 format!("no endpoint accepted a connection: {error}")),
-            Self::UpstreamReset => row("upstream-reset", 503, 14, Flag::UC, L::WARN,
+            Self::UpstreamReset => row("upstream-reset", 503, 14, Flag::UC, L::WARN, Stays,
                 "the endpoint closed the connection before it answered, and this request may not be sent twice"),
-            Self::BadResponse(what) => row("bad-response", 502, 14, Flag::UPE, L::WARN,
+            Self::BadResponse(what) => row("bad-response", 502, 14, Flag::UPE, L::WARN, Stays,
                 format!("the endpoint's answer cannot be passed on: {what}")),
-            Self::FaultAbort(status) => row("fault-abort", *status, grpc_of_http(*status), Flag::FI, L::DEBUG,
+            Self::FaultAbort(status) => row("fault-abort", *status, grpc_of_http(*status), Flag::FI, L::DEBUG, Stays,
                 "a fault rule ended this request"),
-            Self::DiscoveryTimeout(what) => row("discovery-timeout", 503, 14, Flag::NC, L::WARN,
+            Self::DiscoveryTimeout(what) => row("discovery-timeout", 503, 14, Flag::NC, L::WARN, Ends,
                 format!("the control plane did not answer for {what}; is `heddle control` running?")),
-            Self::OutsideUnreachable(error) => row("outside-unreachable", 503, 14, Flag::UF, L::DEBUG,
+            Self::OutsideUnreachable(error) => row("outside-unreachable", 503, 14, Flag::UF, L::DEBUG, Stays,
                 format!("the destination outside the mesh was not reached: {error}")),
-            Self::ApplicationUnreachable(port, error) => row("application-unreachable", 503, 14, Flag::UF, L::WARN,
+            Self::ApplicationUnreachable(port, error) => row("application-unreachable", 503, 14, Flag::UF, L::WARN, Stays,
                 format!("the application does not accept connections on port {port}: {error}")),
-            Self::ConnectionLimit(which) => row("connection-limit", 503, 8, Flag::OM, L::WARN,
+            Self::ConnectionLimit(which) => row("connection-limit", 503, 8, Flag::OM, L::WARN, Ends,
                 format!("too many open connections: {which}")),
-            Self::MemoryLimit => row("memory-limit", 503, 8, Flag::OM, L::WARN,
+            Self::MemoryLimit => row("memory-limit", 503, 8, Flag::OM, L::WARN, Stays,
                 "the sidecar is close to its memory limit (--memory-limit)"),
-            Self::OwnListener => row("own-listener", 404, 12, Flag::NR, L::WARN,
+            Self::OwnListener => row("own-listener", 404, 12, Flag::NR, L::WARN, Ends,
                 "this is a port of the sidecar itself, not of a service"),
         }
     }
@@ -178,9 +192,10 @@ fn row(
     grpc: u8,
     flag: Flag,
     level: Level,
+    connection: AfterRefusal,
     text: impl Into<Cow<'static, str>>,
 ) -> RefusalRow {
-    RefusalRow { code, status, grpc, flag, level, text: text.into() }
+    RefusalRow { code, status, grpc, flag, level, connection, text: text.into() }
 }
 
 /// gRPC's own mapping of HTTP statuses (grpc/doc/http-grpc-status-mapping.md).
@@ -288,10 +303,9 @@ impl fmt::Display for Flags {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_refusal_has_its_code_in_the_list_of_codes() {
+    fn all() -> [Refusal; REFUSAL_CODES.len()] {
         let service = ServiceName::new("reviews", "default").unwrap();
-        let all = [
+        [
             Refusal::BadRequest("x".into()),
             Refusal::BadVersion,
             Refusal::HeadTooLarge("x".into()),
@@ -311,8 +325,29 @@ mod tests {
             Refusal::ConnectionLimit("x"),
             Refusal::MemoryLimit,
             Refusal::OwnListener,
+        ]
+    }
+
+    #[test]
+    fn every_refusal_has_its_code_in_the_list_of_codes() {
+        assert_eq!(all().map(|refusal| refusal.row().code), REFUSAL_CODES);
+    }
+
+    #[test]
+    fn a_refusal_ends_the_connection_only_where_the_connection_is_what_is_refused() {
+        let ends = all().map(|refusal| refusal.row());
+        let ends = ends.iter().filter(|row| row.connection == AfterRefusal::Ends);
+        let expected = [
+            "bad-request",
+            "bad-version",
+            "head-too-large",
+            "head-timeout",
+            "unknown-address",
+            "discovery-timeout",
+            "connection-limit",
+            "own-listener",
         ];
-        assert_eq!(all.map(|refusal| refusal.row().code), REFUSAL_CODES);
+        assert_eq!(ends.map(|row| row.code).collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use tracing::Level;
 use super::{After, Client, RequestId, Sending};
 use crate::{
     outcome::RequestOutcome,
-    refusal::{Refusal, RefusalRow, Refused},
+    refusal::{AfterRefusal, RefusalRow, Refused},
     tcp::write_all,
     worker::{
         Worker,
@@ -36,15 +36,9 @@ impl Client {
         let rule = rule.filter(|rule| !rule.chars().any(char::is_control)).unwrap_or("-");
         let hop = format!("{}@{}", outcome.direction().as_str(), worker.shared.config.workload);
         log(worker, &row, &hop, rule, &id);
-        // Where a connection goes is found out once: what was not known must not stay so for its life.
-        let of_connection =
-            matches!(refused.refusal, Refusal::UnknownAddress(_) | Refusal::DiscoveryTimeout(_));
-        let after = match sending {
-            Some(sending) if sending.is_complete() && sending.persistent && !of_connection => {
-                After::Next
-            }
-            _ => After::Linger,
-        };
+        let goes_on = row.connection == AfterRefusal::Stays
+            && sending.is_some_and(|sending| sending.is_complete() && sending.persistent);
+        let after = if goes_on { After::Next } else { After::Linger };
         let mut out = Lent::<Output>::take();
         write_refusal(&mut out.0, &row, &Context { hop: &hop, rule, id: &id, sending, after });
         let (_, mut to) = self.stream.split();

@@ -271,6 +271,7 @@ fn a_virtual_address_nobody_has_is_refused_and_one_nobody_explains_too() {
     let address = sidecar.outbound(SocketAddr::new(ip, 80));
     let (head, _) = Peer::connect(address).ask(&get("/"));
     assert!(field(&head, "x-heddle-refusal").unwrap().starts_with("unknown-address;"), "{head}");
+    assert_eq!(field(&head, "connection"), Some("close"), "it may be somebody's by then: {head}");
 
     let sidecar = Sidecar::start().without_control();
     let address = sidecar.outbound("240.240.8.8:80".parse().unwrap());
