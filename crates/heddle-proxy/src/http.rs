@@ -216,8 +216,11 @@ impl Idle {
 /// go on.
 #[derive(Debug)]
 pub(crate) struct Sending {
-    /// Head and body so far; all of it if `kept`.
+    /// The head, and behind it the body so far: all of it while [`Self::is_kept`], else what is not
+    /// yet sent. The head stays, so that a refusal can name the id that went out with it.
     pub(crate) out: Lent<Output>,
+    /// Bytes of the head in `out`.
+    head_bytes: usize,
     /// Bytes of `out` that the kernel took.
     pub(crate) written: usize,
     /// Bytes of the request that the kernel took on this attempt.
@@ -235,17 +238,14 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Takes the head, and what is there of the body, from the client's input.
-    ///
-    /// # Errors
-    /// A body that breaks the chunked coding.
+    /// Takes the head from the client's input; the body is still to be taken.
     pub(crate) fn prepare(
         worker: &Worker,
         client: &mut Client,
         request: &Request,
         default_host: impl FnOnce() -> String,
         outcome: &RequestOutcome,
-    ) -> Result<Self, Refusal> {
+    ) -> Self {
         let view = request.view(client);
         let mut sending = Self::of_head(view, &request.head);
         let id = match view.fields().known(Known::XRequestId) {
@@ -263,14 +263,29 @@ impl Sending {
             default_host: &default_host,
         };
         write_request(view, &rewrite, &mut sending.out.0);
+        sending.head_bytes = sending.out.0.len();
         let head_bytes = request.head.len();
         if let Some(input) = &mut client.input {
             input.consume(head_bytes);
             outcome.received(head_bytes as u64);
-            sending.absorb(input, outcome)?;
+        }
+        sending
+    }
+
+    /// Takes what is there of the body; the client's buffer is free again if that was all of it.
+    ///
+    /// # Errors
+    /// A body that breaks the chunked coding.
+    pub(crate) fn take_body(
+        &mut self,
+        client: &mut Client,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Refusal> {
+        if let Some(input) = &mut client.input {
+            self.absorb(input, outcome)?;
         }
         client.input.take_if(|input| input.is_empty());
-        Ok(sending)
+        Ok(())
     }
 
     fn of_head(view: RequestView<'_>, head: &RequestHead) -> Self {
@@ -282,6 +297,7 @@ impl Sending {
         let kept = retry::Body::of_length(length);
         Self {
             out: Lent::take(),
+            head_bytes: 0,
             written: 0,
             sent: 0,
             body: Body::new(head.framing()),
@@ -297,7 +313,7 @@ impl Sending {
     /// Moves what `input` holds of the body behind `out`.
     ///
     /// # Errors
-    /// As [`Self::prepare`].
+    /// As [`Self::take_body`].
     pub(crate) fn absorb(
         &mut self,
         input: &mut Buffer,
@@ -331,6 +347,17 @@ impl Sending {
     /// half-way among them.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.sent.max(self.written as u64)
+    }
+
+    /// The head as it goes, or went, to the upstream.
+    fn head(&self) -> &[u8] {
+        &self.out.0[..self.head_bytes]
+    }
+
+    /// Everything in `out` was sent and will not be sent again: makes room for more of the body.
+    pub(crate) fn forget_sent_body(&mut self) {
+        self.out.0.truncate(self.head_bytes);
+        self.written = self.head_bytes;
     }
 
     /// Starts over for another attempt.

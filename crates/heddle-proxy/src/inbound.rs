@@ -118,15 +118,9 @@ async fn serve_request(served: &Served, client: &mut Client, request: Request) -
     // 1. From here on it is counted, whatever happens.
     let counted = served.counted(request.view(client).authority());
     let mut outcome = RequestOutcome::begin(worker, Direction::Inbound, counted, request.begun);
-    // 2. Made ready to be sent; the client's buffer is free again.
-    let prepared = Sending::prepare(worker, client, &request, || port.default_host(), &outcome);
+    // 2. Made ready to be sent.
+    let mut sending = Sending::prepare(worker, client, &request, || port.default_host(), &outcome);
     drop(request);
-    let mut sending = match prepared {
-        Ok(sending) => sending,
-        Err(refusal) => {
-            return client.conclude(worker, Err(refusal.into()), None, outcome).await;
-        }
-    };
     // 3. The application's connection and the exchange.
     let result = carry_out(served, client, &mut sending, &mut outcome).await;
     // 4. One exit: the refusal's reply if it is one, and the record.
@@ -140,6 +134,7 @@ async fn carry_out(
     outcome: &mut RequestOutcome,
 ) -> Result<After, Failure> {
     let Served { worker, port, .. } = served;
+    sending.take_body(client, outcome)?;
     let way = Way {
         candidates: &Candidates::One(Rc::clone(&port.application)),
         none: &|| Refusal::ApplicationUnreachable(port.number, String::new()),

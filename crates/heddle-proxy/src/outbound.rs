@@ -92,16 +92,10 @@ async fn serve_request(
     // 2. The rules are taken once, from one snapshot, and kept to the request's end.
     let chosen = choose(worker, destination, request.view(client)).await;
     destination.count_by_host(worker, request.view(client), &mut outcome);
-    // 3. Made ready to be sent, perhaps more than once; the client's buffer is free again.
-    let prepared =
+    // 3. Made ready to be sent, perhaps more than once.
+    let mut sending =
         Sending::prepare(worker, client, &request, || destination.default_host(), &outcome);
     drop(request);
-    let mut sending = match prepared {
-        Ok(sending) => sending,
-        Err(refusal) => {
-            return client.conclude(worker, Err(refusal.into()), None, outcome).await;
-        }
-    };
     // 4. Faults, the endpoint, the connection, the exchange.
     let result = carry_out(worker, destination, client, chosen, &mut sending, &mut outcome).await;
     // 5. One exit: the refusal's reply if it is one, and the record.
@@ -116,6 +110,7 @@ async fn carry_out(
     sending: &mut Sending,
     outcome: &mut RequestOutcome,
 ) -> Result<After, Failure> {
+    sending.take_body(client, outcome)?;
     let route = chosen?;
     if let Some(fault) = &route.fault {
         inject_fault(client, fault, outcome).await.map_err(|failure| failure.by(&route.rule()))?;

@@ -106,8 +106,7 @@ async fn flush(upstream: &mut WriteHalf<'_>, sending: &mut Sending) -> Result<()
     sending.sent += (sending.written - before) as u64;
     result.map_err(|_| Stopped::UpstreamGone)?;
     if sending.replayable == Replayable::No && !sending.body.is_done() {
-        sending.out.0.clear();
-        sending.written = 0;
+        sending.forget_sent_body();
     }
     Ok(())
 }

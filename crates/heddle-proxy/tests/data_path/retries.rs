@@ -3,7 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -106,6 +106,53 @@ fn a_post_is_never_sent_twice() {
     assert_eq!(requests.load(Ordering::SeqCst), 2, "sent once each");
     sidecar.settled();
     assert_eq!(sidecar.sum("istio_requests_total", &["response_flags=\"UC\""]), 1.0);
+}
+
+#[test]
+fn a_refusal_names_the_id_under_which_the_request_went_on() {
+    let many: String = (0..198).map(|n| format!("X-{n}: 1\r\n")).collect();
+    for own_fields in ["", "X-Request-Id: mine\r\n", &many] {
+        for (framing, begun, rest, refusal) in [
+            ("Content-Length: 10", "abc", "", "upstream-reset;"),
+            ("Transfer-Encoding: chunked", "2\r\nhi\r\n", "no chunk\r\n", "bad-request;"),
+        ] {
+            let (saw, seen) = mpsc::channel();
+            let saw = Mutex::new(saw);
+            let backend = Backend::start(move |mut peer| {
+                let head = peer.head().unwrap();
+                peer.exactly(begun.len()).unwrap();
+                let id = field(&head, "x-request-id").unwrap().to_owned();
+                saw.lock().unwrap().send(id).unwrap();
+                if rest.is_empty() {
+                    peer.reset();
+                } else {
+                    let _end = peer.rest();
+                }
+            });
+            let sidecar = Sidecar::start();
+            let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
+            let head = format!("POST / HTTP/1.1\r\nHost: r\r\n{framing}\r\n{own_fields}\r\n");
+            client.write(&format!("{head}{begun}"));
+            let id = seen.recv_timeout(crate::support::PATIENCE).unwrap();
+            client.write(rest);
+            let (head, _) = client.response().unwrap();
+            assert_eq!(field(&head, "x-request-id"), Some(&*id), "{head}");
+            let said = field(&head, "x-heddle-refusal").unwrap();
+            assert!(said.starts_with(refusal) && said.ends_with(&format!("; id={id}")), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_refusal_names_the_clients_id_even_if_nothing_went_on() {
+    let sidecar = Sidecar::start();
+    let mut client = Peer::connect(sidecar.service(&TestService::http(nobody())));
+    let head =
+        "POST / HTTP/1.1\r\nHost: r\r\nX-Request-Id: mine\r\nTransfer-Encoding: chunked\r\n\r\n";
+    client.write(&format!("{head}no chunk\r\n"));
+    let (head, _) = client.response().unwrap();
+    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    assert_eq!(field(&head, "x-request-id"), Some("mine"), "{head}");
 }
 
 #[test]
