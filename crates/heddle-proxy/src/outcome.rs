@@ -191,7 +191,8 @@ impl TcpOutcome {
         self.flush();
     }
 
-    /// Bytes went to the client. Written to the series at once, so never later than every 5 s.
+    /// Bytes went to the client. Written to the series at once, or as soon as it is known whose they
+    /// are, so never later than every 5 s.
     fn sent(&mut self, bytes: u64) {
         self.open.sent += bytes;
         self.moved();
@@ -227,16 +228,18 @@ impl TcpOutcome {
         self.finished = true;
     }
 
-    /// Writes what is known if the series is; else keeps it for later.
+    /// Writes what is known if the series is; else leaves it with the caller, who writes it when it
+    /// has a name: this connection may not move another byte for hours.
     fn flush(&mut self) {
+        let open = std::mem::take(&mut self.open);
         let set = match &self.counted {
             Counted::Edge(set) => Rc::clone(set),
             Counted::From(caller, service) => match caller.set(&self.worker, service) {
                 Some(set) => set,
-                None => return,
+                None => return caller.tcp(&self.worker, service, open),
             },
         };
-        std::mem::take(&mut self.open).count(&self.worker, &set);
+        open.count(&self.worker, &set);
         self.counted = Counted::Edge(set);
     }
 }

@@ -1,7 +1,8 @@
 //! Who calls this workload: found by address beside the request, never in its way.
 //!
-//! The look-up starts at accept. Requests that end before it does leave their records here; they
-//! are counted when the answer comes, or as from an unknown caller when it does not.
+//! The look-up starts at accept. Requests that end before it does, and what connections moved until
+//! then, leave their records here; they are counted when the answer comes, or as from an unknown
+//! caller when it does not.
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
 
@@ -59,6 +60,18 @@ impl TcpRecord {
             set.tcp(&worker.shared.metrics, self.flags).closed.add(self.closed);
         }
     }
+
+    /// Adds what happened on the same edge; false if the two closed in different ways.
+    fn add(&mut self, other: Self) -> bool {
+        if self.flags != other.flags {
+            return false;
+        }
+        self.opened += other.opened;
+        self.closed += other.closed;
+        self.sent += other.sent;
+        self.received += other.received;
+        true
+    }
 }
 
 /// Somebody who calls this workload.
@@ -66,7 +79,10 @@ impl TcpRecord {
 pub(crate) struct Caller {
     identity: RefCell<Identity>,
     sets: RefCell<Vec<(Rc<ServiceLabels>, Rc<SeriesSet>)>>,
-    waiting: RefCell<Vec<(Rc<ServiceLabels>, Waiting)>>,
+    requests: RefCell<Vec<(Rc<ServiceLabels>, HttpRecord)>>,
+    /// Added up, so that a busy connection waits in one place: no more of them than services and
+    /// ways to close.
+    connections: RefCell<Vec<(Rc<ServiceLabels>, TcpRecord)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -75,18 +91,13 @@ enum Identity {
     Known(Option<Arc<WorkloadInfo>>),
 }
 
-#[derive(Debug)]
-enum Waiting {
-    Http(HttpRecord),
-    Tcp(TcpRecord),
-}
-
 impl Caller {
     fn new(identity: Identity) -> Rc<Self> {
         Rc::new(Self {
             identity: RefCell::new(identity),
             sets: RefCell::default(),
-            waiting: RefCell::default(),
+            requests: RefCell::default(),
+            connections: RefCell::default(),
         })
     }
 
@@ -103,30 +114,36 @@ impl Caller {
     }
 
     pub(super) fn http(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: HttpRecord) {
-        self.count_or_keep(worker, service, Waiting::Http(record));
+        if let Some(set) = self.set(worker, service) {
+            return record.count(worker, &set);
+        }
+        let mut requests = self.requests.borrow_mut();
+        if requests.len() < RECORDS_WAITING {
+            requests.push((Rc::clone(service), record));
+        } else {
+            record.count(worker, &unknown(worker, service));
+        }
     }
 
     pub(super) fn tcp(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: TcpRecord) {
-        self.count_or_keep(worker, service, Waiting::Tcp(record));
-    }
-
-    fn count_or_keep(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: Waiting) {
         if let Some(set) = self.set(worker, service) {
-            return count(worker, &set, &record);
+            return record.count(worker, &set);
         }
-        let mut waiting = self.waiting.borrow_mut();
-        if waiting.len() < RECORDS_WAITING {
-            waiting.push((Rc::clone(service), record));
-        } else {
-            count(worker, &unknown(worker, service), &record);
+        let mut connections = self.connections.borrow_mut();
+        let mut same = connections.iter_mut().filter(|(one, _)| one == service);
+        if !same.any(|(_, waiting)| waiting.add(record)) {
+            connections.push((Rc::clone(service), record));
         }
     }
 
     /// The answer came, or will not come.
     fn resolve(&self, worker: &Worker, peer: Option<Arc<WorkloadInfo>>) {
         *self.identity.borrow_mut() = Identity::Known(peer.clone());
-        for (service, record) in self.waiting.take() {
-            count(worker, &self.set_of(worker, &service, peer.as_ref()), &record);
+        for (service, record) in self.requests.take() {
+            record.count(worker, &self.set_of(worker, &service, peer.as_ref()));
+        }
+        for (service, record) in self.connections.take() {
+            record.count(worker, &self.set_of(worker, &service, peer.as_ref()));
         }
     }
 
@@ -149,13 +166,6 @@ impl Caller {
         let set = Rc::new(SeriesSet::new(edge, worker.index));
         sets.push((Rc::clone(service), Rc::clone(&set)));
         set
-    }
-}
-
-fn count(worker: &Worker, set: &SeriesSet, record: &Waiting) {
-    match record {
-        Waiting::Http(record) => record.count(worker, set),
-        Waiting::Tcp(record) => record.count(worker, set),
     }
 }
 

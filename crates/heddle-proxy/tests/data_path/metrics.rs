@@ -95,6 +95,47 @@ fn a_request_waits_for_its_callers_name_only_after_it_has_ended() {
 }
 
 #[test]
+fn bytes_of_a_silent_connection_are_written_as_soon_as_its_caller_has_a_name() {
+    let backend = Backend::start(|mut peer| {
+        while let Some(bytes) = peer.exactly(4) {
+            peer.write_bytes(&bytes).unwrap();
+        }
+    });
+    let port = backend.address.port();
+    for (told, name) in [(true, "frontend"), (false, "unknown")] {
+        let mut sidecar = Sidecar::that_asks_about_callers();
+        sidecar.own_port(port, Protocol::Tcp, &["store"]);
+        let mut ends = sidecar.ends.take().unwrap();
+        let mut client = Peer::connect(sidecar.inbound(port));
+        for _ in 0..3 {
+            client.write("ping");
+            assert_eq!(client.exactly(4).unwrap(), b"ping", "not delayed");
+        }
+        let ask = ends.asks.blocking_recv().unwrap();
+        assert_eq!(sidecar.sum("istio_tcp_received_bytes_total", &[]), 0.0);
+        if told {
+            caller_is_known(&sidecar);
+            ask.answer.send(Ok(sidecar.shared.snapshot.load_full())).unwrap();
+        } else {
+            drop(ask);
+        }
+        let label = format!("source_workload=\"{name}\"");
+        let sum = |counter: &str| sidecar.sum(&format!("istio_tcp_{counter}_total"), &[&label]);
+        // Not another byte, nor a close.
+        wait_until("the bytes are written", || {
+            (sum("received_bytes"), sum("sent_bytes")) == (12.0, 12.0)
+        });
+        assert_eq!(sum("connections_opened"), 1.0);
+        client.write("ping");
+        client.exactly(4).unwrap();
+        drop(client);
+        wait_until("the close is written", || sum("connections_closed") == 1.0);
+        assert_eq!((sum("received_bytes"), sum("sent_bytes")), (16.0, 16.0));
+        assert_eq!(sidecar.sum("istio_tcp_connections_opened_total", &[]), 1.0);
+    }
+}
+
+#[test]
 fn a_caller_nobody_knows_is_unknown_and_counted_all_the_same() {
     let backend = Backend::http(|_, _| "ok".into());
     let port = backend.address.port();
