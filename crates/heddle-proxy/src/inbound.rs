@@ -6,6 +6,7 @@
 mod port;
 
 use std::{
+    cell::RefCell,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
     rc::Rc,
@@ -57,7 +58,7 @@ async fn serve(
     let none = Refusal::ApplicationUnreachable(port.number, String::new());
     let decided = decide(&mut client, known, pin!(dial_any(&worker, &candidates, none))).await;
     // 4. Requests one after the other, or bytes both ways.
-    let served = Served { worker, port, caller };
+    let served = Served { worker, port, caller: RefCell::new(caller) };
     match decided {
         Decided::Http { reason, held, early } => {
             served.port.state.verdicts.count(Verdict::Http, reason);
@@ -84,17 +85,26 @@ async fn serve(
     }
 }
 
-/// One inbound connection's constants.
+/// What all requests of one inbound connection have in common.
 struct Served {
     worker: Rc<Worker>,
     port: Port,
-    caller: Rc<Caller>,
+    caller: RefCell<Rc<Caller>>,
 }
 
 impl Served {
     /// Labels of a call that names `host`.
     fn counted(&self, host: &str) -> Counted {
-        Counted::From(Rc::clone(&self.caller), Rc::clone(self.port.service(host)))
+        Counted::From(self.caller(), Rc::clone(self.port.service(host)))
+    }
+
+    /// Who calls: found out at accept, and anew only while it is nobody known.
+    fn caller(&self) -> Rc<Caller> {
+        let mut caller = self.caller.borrow_mut();
+        if caller.is_unknown() {
+            *caller = Callers::again(&self.worker, &caller);
+        }
+        Rc::clone(&caller)
     }
 }
 

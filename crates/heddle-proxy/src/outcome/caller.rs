@@ -4,7 +4,13 @@
 //! then, leave their records here; they are counted when the answer comes, or as from an unknown
 //! caller when it does not.
 
-use std::{cell::RefCell, net::IpAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::IpAddr,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use hashbrown::HashMap;
 use heddle_model::discovery::WorkloadInfo;
@@ -74,9 +80,13 @@ impl TcpRecord {
     }
 }
 
-/// Somebody who calls this workload.
+/// Somebody who calls this workload. Told once who it is: what a connection opened and closed is
+/// counted on one edge.
 #[derive(Debug)]
 pub(crate) struct Caller {
+    ip: IpAddr,
+    /// When the snapshot, and if need be the control plane, was asked who it is.
+    asked: Instant,
     identity: RefCell<Identity>,
     sets: RefCell<Vec<(Rc<ServiceLabels>, Rc<SeriesSet>)>>,
     requests: RefCell<Vec<(Rc<ServiceLabels>, HttpRecord)>>,
@@ -92,13 +102,20 @@ enum Identity {
 }
 
 impl Caller {
-    fn new(identity: Identity) -> Rc<Self> {
+    fn new(ip: IpAddr, identity: Identity) -> Rc<Self> {
         Rc::new(Self {
+            ip,
+            asked: clock::now(),
             identity: RefCell::new(identity),
             sets: RefCell::default(),
             requests: RefCell::default(),
             connections: RefCell::default(),
         })
+    }
+
+    /// Is it nobody known, as far as it was told?
+    pub(crate) fn is_unknown(&self) -> bool {
+        matches!(&*self.identity.borrow(), Identity::Known(None))
     }
 
     /// The series of calls to `service`; `None` while the identity is on its way.
@@ -186,18 +203,14 @@ impl Callers {
     /// Who calls from `ip`. Starts a look-up if the snapshot does not know; never waits for it.
     pub(crate) fn at(worker: &Rc<Worker>, ip: IpAddr) -> Rc<Caller> {
         let known = worker.callers.0.borrow().get(&ip).cloned();
-        let snapshot = worker.shared.snapshot.load();
-        let told = snapshot.address(ip.to_canonical()).map(|owner| match owner {
-            AddressOwner::Workload(workload) => Some(Arc::clone(workload)),
-            AddressOwner::Service(_) | AddressOwner::NotKnown => None,
-        });
+        let told = told(worker, ip);
         if let Some(caller) = known.filter(|caller| caller.still(told.as_ref())) {
             return caller;
         }
         let caller = match told {
-            Some(peer) => Caller::new(Identity::Known(peer)),
+            Some(peer) => Caller::new(ip, Identity::Known(peer)),
             None => {
-                let caller = Caller::new(Identity::Pending);
+                let caller = Caller::new(ip, Identity::Pending);
                 task::spawn_contained("caller", look_up(Rc::clone(worker), Rc::clone(&caller), ip));
                 caller
             }
@@ -206,9 +219,21 @@ impl Callers {
         caller
     }
 
+    /// Who `caller`, whom nobody knew, is by now: for later requests on a connection that may live
+    /// for hours. It costs a look into the snapshot; one that has no answer is asked for again, but
+    /// not by every request.
+    pub(crate) fn again(worker: &Rc<Worker>, caller: &Rc<Caller>) -> Rc<Caller> {
+        let still_unknown = match told(worker, caller.ip) {
+            Some(peer) => peer.is_none(),
+            None => clock::now() < caller.asked + PEER_WAIT,
+        };
+        if still_unknown { Rc::clone(caller) } else { Self::at(worker, caller.ip) }
+    }
+
     /// The workload itself, calling itself.
     pub(crate) fn own(worker: &Worker) -> Rc<Caller> {
-        Caller::new(Identity::Known(Some(Arc::clone(&worker.own))))
+        let ip = IpAddr::V4(worker.shared.config.ipv4);
+        Caller::new(ip, Identity::Known(Some(Arc::clone(&worker.own))))
     }
 
     fn keep(&self, ip: IpAddr, caller: &Rc<Caller>) {
@@ -231,6 +256,15 @@ impl Caller {
             _ => false,
         }
     }
+}
+
+/// What the snapshot says about an address; `None`: nothing.
+fn told(worker: &Worker, ip: IpAddr) -> Option<Option<Arc<WorkloadInfo>>> {
+    let snapshot = worker.shared.snapshot.load();
+    snapshot.address(ip.to_canonical()).map(|owner| match owner {
+        AddressOwner::Workload(workload) => Some(Arc::clone(workload)),
+        AddressOwner::Service(_) | AddressOwner::NotKnown => None,
+    })
 }
 
 async fn look_up(worker: Rc<Worker>, caller: Rc<Caller>, ip: IpAddr) {

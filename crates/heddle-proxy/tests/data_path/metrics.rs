@@ -136,6 +136,57 @@ fn bytes_of_a_silent_connection_are_written_as_soon_as_its_caller_has_a_name() {
 }
 
 #[test]
+fn a_caller_that_becomes_known_is_named_on_the_connection_it_has() {
+    let backend = Backend::http(|_, _| "ok".into());
+    let port = backend.address.port();
+    let sidecar = Sidecar::start();
+    sidecar.own_port(port, Protocol::Http, &["reviews"]);
+    sidecar.told(|set| set.insert_address(Address { ip: LOCAL, owner: Owner::NotKnown }));
+    let mut client = Peer::connect(sidecar.inbound(port));
+    let named = |name: &str| {
+        let label = format!("source_workload=\"{name}\"");
+        sidecar.sum("istio_requests_total", &[&label])
+    };
+    for _ in 0..2 {
+        client.ask(&get("/"));
+        sidecar.settled();
+    }
+    assert_eq!((named("unknown"), named("frontend")), (2.0, 0.0));
+    caller_is_known(&sidecar);
+    for _ in 0..2 {
+        client.ask(&get("/"));
+        sidecar.settled();
+    }
+    assert_eq!((named("unknown"), named("frontend")), (2.0, 2.0));
+}
+
+#[test]
+fn an_unanswered_question_about_a_caller_is_asked_again_on_the_connection_it_has() {
+    let backend = Backend::http(|_, _| "ok".into());
+    let port = backend.address.port();
+    let mut sidecar = Sidecar::that_asks_about_callers();
+    sidecar.own_port(port, Protocol::Http, &["reviews"]);
+    let mut ends = sidecar.ends.take().unwrap();
+    let mut client = Peer::connect(sidecar.inbound(port));
+    drop(ends.asks.blocking_recv().unwrap());
+    let mut asked = None;
+    wait_until("it is asked again", || {
+        client.ask(&get("/"));
+        asked = ends.asks.try_recv().ok();
+        asked.is_some()
+    });
+    caller_is_known(&sidecar);
+    let _answered = asked.unwrap().answer.send(Ok(sidecar.shared.snapshot.load_full()));
+    sidecar.settled();
+    let named = || sidecar.sum("istio_requests_total", &["source_workload=\"frontend\""]);
+    let before = named();
+    client.ask(&get("/"));
+    sidecar.settled();
+    assert_eq!(named(), before + 1.0);
+    assert!(ends.asks.try_recv().is_err(), "and not asked any more");
+}
+
+#[test]
 fn a_caller_nobody_knows_is_unknown_and_counted_all_the_same() {
     let backend = Backend::http(|_, _| "ok".into());
     let port = backend.address.port();
