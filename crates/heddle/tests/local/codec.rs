@@ -1,68 +1,140 @@
-//! What HTTP/1 can do, from a raw client through two sidecars to the servers that Node and Python
-//! bring: the codec's rules hold with programs nobody here wrote.
+//! What HTTP/1 can do, from a raw client through two sidecars to the servers that Node, Python and
+//! nginx bring: the codec's rules hold with programs nobody here wrote. The client's cases are in
+//! `codec/client.js`, what the servers do in the files beside it.
+
+mod bodies;
+mod connections;
+mod heads;
+
+use std::fs;
 
 use serde_json::Value;
 
 use crate::{
-    as_both_users,
-    host::{Machine, wait_until},
+    host::{Finished, Machine, Mesh, Running, wait_until},
     tools::installed,
 };
 
-as_both_users!(what_http_can_do_works_with_servers_as_they_come);
+/// A server that is its own service.
+#[derive(Debug, Clone, Copy)]
+enum Server {
+    Node,
+    Python,
+    /// Python in its oldest manner.
+    ByClose,
+    Nginx,
+}
 
-/// The programs, each named for what it is.
-const SCRIPTS: [(&str, &str); 3] = [
-    ("server.js", include_str!("codec/server.js")),
-    ("client.js", include_str!("codec/client.js")),
-    ("byclose.py", include_str!("codec/byclose.py")),
-];
+impl Server {
+    fn service(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Python => "python",
+            Self::ByClose => "byclose",
+            Self::Nginx => "nginx",
+        }
+    }
 
-fn what_http_can_do_works_with_servers_as_they_come(machine: &Machine) {
-    if !installed("node") || !installed("python3") {
-        return;
+    fn program(self) -> &'static str {
+        match self {
+            Self::Node => "node",
+            Self::Python | Self::ByClose => "python3",
+            Self::Nginx => "nginx",
+        }
     }
-    for (name, text) in SCRIPTS {
-        std::fs::write(machine.dir.join(name), text).unwrap();
+
+    /// Its file's name and text.
+    fn file(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Node => ("node.js", include_str!("codec/node.js")),
+            Self::Python => ("python.py", include_str!("codec/python.py")),
+            Self::ByClose => ("byclose.py", include_str!("codec/byclose.py")),
+            Self::Nginx => ("nginx.conf", include_str!("codec/nginx.conf")),
+        }
     }
-    let at = |name: &str| machine.dir.join(name).to_str().unwrap().to_owned();
-    let mesh = machine.up("codec");
-    let _node = mesh.start("codec", &["--port", "http:80", "--", "node", &at("server.js")]);
-    let _python = mesh.start("byclose", &["--port", "http:80", "--", "python3", &at("byclose.py")]);
-    for service in ["codec", "byclose"] {
+
+    /// Starts it in the mesh and waits until it is ready.
+    fn start(self, machine: &Machine, mesh: &Mesh<'_>) -> Running {
+        let (name, text) = self.file();
+        let path = machine.dir.join(name);
+        fs::write(&path, text.replace("DIR", machine.dir.to_str().unwrap())).unwrap();
+        let path = path.to_str().unwrap();
+        let command = match self {
+            Self::Nginx => vec!["/usr/sbin/nginx", "-c", path],
+            _ => vec![self.program(), path],
+        };
+        let words = [&["--port", "http:80", "--"], &command[..]].concat();
+        let mut running = mesh.start(self.service(), &words);
         wait_until("the server is ready", || {
-            let views = mesh.workloads(service);
+            assert!(running.is_running(), "{}", running.said());
+            let views = mesh.workloads(self.service());
             views.iter().any(|view| view.to_string().contains("\"ready\"")).then_some(())
         });
+        running
     }
-    let client = mesh.client(&["node", &at("client.js")]);
-    assert_eq!(client.code, 0, "{}", client.stderr);
-    let results: Value = serde_json::from_str(&client.stdout).unwrap();
-    let came = |name: &str| results[name]["came"].as_str().unwrap().to_owned();
-    let how = |name: &str| results[name]["how"].as_str().unwrap().to_owned();
-    let in_order = |name: &str, parts: &[&str]| {
-        let (text, mut from) = (came(name), 0);
+}
+
+/// A mesh with these servers; `None`, and said so, where a program is missing.
+fn mesh_with<'m>(
+    machine: &'m Machine,
+    name: &str,
+    servers: &[Server],
+) -> Option<(Mesh<'m>, Vec<Running>)> {
+    // The client is Node's.
+    let mut programs = servers.iter().map(|server| server.program()).chain(["node"]);
+    if !programs.all(installed) {
+        return None;
+    }
+    let www = machine.dir.join("www");
+    fs::create_dir_all(&www).unwrap();
+    fs::write(www.join("page.txt"), "the page").unwrap();
+    fs::write(www.join("too-large.txt"), "too large for nginx").unwrap();
+    let mesh = machine.up(name);
+    let running = servers.iter().map(|server| server.start(machine, &mesh)).collect();
+    Some((mesh, running))
+}
+
+/// What became of the client's cases.
+#[derive(Debug)]
+struct Told(Value);
+
+impl Told {
+    /// Runs the client with these cases.
+    fn by(machine: &Machine, mesh: &Mesh<'_>, cases: &[&str]) -> Self {
+        let path = machine.dir.join("client.js");
+        fs::write(&path, include_str!("codec/client.js")).unwrap();
+        let Finished { code, stdout, stderr } =
+            mesh.client(&[&["node", path.to_str().unwrap()], cases].concat());
+        assert_eq!(code, 0, "{stderr}");
+        Self(serde_json::from_str(&stdout).unwrap())
+    }
+
+    /// All that a case received.
+    fn came(&self, case: &str) -> &str {
+        self.text(case, "came")
+    }
+
+    /// How its connection ended: `open`, `closed`, or the error's name.
+    fn how(&self, case: &str) -> &str {
+        self.text(case, "how")
+    }
+
+    fn text(&self, case: &str, field: &str) -> &str {
+        self.0[case][field].as_str().unwrap()
+    }
+
+    /// Asserts that a case received these, in this order.
+    fn in_order(&self, case: &str, parts: &[&str]) {
+        let (text, mut from) = (self.came(case), 0);
         for part in parts {
             let found = text[from..].find(part);
-            from += found.unwrap_or_else(|| panic!("{name}: no `{part}` in {text:?}")) + part.len();
+            from += found.unwrap_or_else(|| panic!("{case}: no `{part}` in {text:?}")) + part.len();
         }
-    };
-    in_order("interim", &["HTTP/1.1 103 ", "/a.css", "HTTP/1.1 103 ", "/b.css", "HTTP/1.1 200 OK"]);
-    in_order("expect", &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK", "/post 5"]);
-    let statuses = ["HTTP/1.1 200 OK", "HTTP/1.1 204 ", "HTTP/1.1 304 ", "HTTP/1.1 200 OK"];
-    in_order("bodiless", &statuses);
-    assert!(!came("bodiless").contains("/page"), "an answer to HEAD has no body");
-    in_order("old", &[" 200 OK", "/old 0"]);
-    assert_eq!(how("old"), "closed");
-    in_order("oldKept", &["keep-alive", "/one 0", "/two 0"]);
-    assert_eq!(how("oldKept"), "closed");
-    in_order("pipelined", &["/a 0", "/b 2", "/c 0"]);
-    in_order("trailers", &["abc here", "0\r\n", "x-sum: 42\r\n\r\n"]);
-    in_order("halfClosed", &["/half 0"]);
-    in_order("early", &["HTTP/1.1 413 ", "too much"]);
-    in_order("upgrade", &["HTTP/1.1 101 ", "over and out"]);
-    in_order("cut", &["HTTP/1.1 200 OK", "half"]);
-    assert_ne!(how("cut"), "open", "a truncated answer ends with its connection");
-    in_order("byClose", &[" 200 OK", "until the close"]);
-    assert_eq!(how("byClose"), "closed");
+    }
+}
+
+/// What stands between `before` and the next `after`, wherever that occurs.
+fn between<'t>(text: &'t str, before: &str, after: &str) -> Vec<&'t str> {
+    let parts = text.split(before).skip(1);
+    parts.filter_map(|part| part.split_once(after).map(|(found, _)| found)).collect()
 }

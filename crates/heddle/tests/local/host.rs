@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::Write as _,
     os::unix::fs::{PermissionsExt as _, chown},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -39,10 +40,17 @@ impl User {
             }
         };
         if !possible {
-            eprintln!("SKIPPED: this machine or user cannot run it as {self:?}");
+            skip(&format!("this machine or user cannot run it as {self:?}"));
         }
         possible
     }
+}
+
+/// Says that the test of this thread is skipped, where the harness does not swallow it.
+pub(crate) fn skip(why: &str) {
+    let test = std::thread::current();
+    let line = format!("SKIPPED {}: {why}\n", test.name().unwrap_or("a test"));
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 fn as_ordinary(program: &str, words: &[&str]) -> Option<()> {

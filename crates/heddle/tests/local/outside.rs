@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     as_both_users,
-    host::{Machine, wait_until},
+    host::{Machine, skip, wait_until},
 };
 
 as_both_users!(
@@ -98,7 +98,7 @@ fn addresses_outside_are_reached_as_before(machine: &Machine) {
     // The host's own address on its network: for a workload as far outside as any other.
     let probe = UdpSocket::bind("0.0.0.0:0").unwrap();
     let Ok(address) = probe.connect("192.0.2.1:9").and_then(|()| probe.local_addr()) else {
-        eprintln!("SKIPPED: this host has no address but its loopback");
+        skip("this host has no address but its loopback");
         return;
     };
     let mesh = machine.up("outside");

@@ -6,7 +6,7 @@ use heddle_runtime::{process, signal::Signal};
 
 use crate::{
     as_both_users,
-    host::{Machine, User, wait_until},
+    host::{Machine, User, skip, wait_until},
 };
 
 as_both_users!(
@@ -121,7 +121,7 @@ fn the_program_has_the_users_id_and_no_right_to_change_rules(machine: &Machine) 
 
 fn a_setuid_program_is_warned_about_where_it_cannot_work(machine: &Machine) {
     if !std::path::Path::new("/usr/bin/su").exists() {
-        eprintln!("SKIPPED: this machine has no /usr/bin/su");
+        skip("this machine has no /usr/bin/su");
         return;
     }
     let mesh = machine.up("setuid");

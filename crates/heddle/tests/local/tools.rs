@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     as_both_users,
-    host::{Machine, wait_until},
+    host::{Machine, skip, wait_until},
 };
 
 as_both_users!(
@@ -23,7 +23,7 @@ pub(crate) fn installed(program: &str) -> bool {
     let found = std::env::split_paths(&path).chain([Path::new("/usr/sbin").to_owned()]);
     let found = found.into_iter().any(|folder| folder.join(program).is_file());
     if !found {
-        eprintln!("SKIPPED: {program} is not installed");
+        skip(&format!("{program} is not installed"));
     }
     found
 }
