@@ -6,10 +6,11 @@
 
 pub mod balance;
 pub mod fault;
+pub mod path;
 pub mod retry;
 pub mod route;
 
 pub use balance::{Completion, LoadEstimate};
 pub use fault::FaultPlan;
 pub use retry::{Decision, Replayable};
-pub use route::{RequestView, RouteError, RouteTable, Rule, Selected};
+pub use route::{RequestView, RouteError, RouteTable, Rule, Selected, Selection};

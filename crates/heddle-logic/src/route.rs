@@ -2,9 +2,10 @@
 //!
 //! A [`RouteTable`] is built once per destination port and generation; selecting allocates nothing.
 //! Semantics are Istio's: alternatives are ORed, conditions within one are ANDed, the first rule
-//! that matches decides. `uri` sees the path without query and fragment; header values sent several
-//! times are joined by commas; query parameters are compared as sent, the first of a name.
-//! Two differences, both wider: `authority` ignores case and, where it names no port, a port.
+//! that matches decides. `uri` and the pseudo-header `:path` see the canonical path ([`crate::path`]),
+//! `uri` without the query; header values sent several times are joined by commas; query parameters are compared as sent, the first of a name.
+//! Differences, all wider: `authority` ignores case and, where it names no port, a port; escapes in a
+//! `uri` match whatever the case of their digits.
 
 use std::borrow::Cow;
 
@@ -16,7 +17,9 @@ use heddle_model::{
 
 mod condition;
 
-use condition::Alternative;
+use condition::{Alternative, Seen};
+
+use crate::path;
 
 /// Why a table could not be built. Accepted rules never fail here: `apply` compiles the same
 /// patterns.
@@ -35,6 +38,8 @@ pub trait RequestView {
     fn method(&self) -> &str;
     /// Path and query as sent, in origin form.
     fn target(&self) -> &str;
+    /// The target's path as sent, without query and fragment.
+    fn path(&self) -> &[u8];
     /// Host, or `:authority`, or the authority of an absolute target; port included if sent.
     fn authority(&self) -> &str;
     /// `http` or `https`.
@@ -47,6 +52,8 @@ pub trait RequestView {
 #[derive(Debug, Clone, Default)]
 pub struct RouteTable {
     rules: Vec<Rule>,
+    /// Does a rule look at the path?
+    reads_path: bool,
 }
 
 /// One rule.
@@ -60,6 +67,16 @@ pub struct Rule {
 }
 
 /// What the table says about a request.
+#[derive(Debug, Clone)]
+pub struct Selection<'a> {
+    /// Which rule decides.
+    pub selected: Selected<'a>,
+    /// The path to send on in place of the one that came, and without its fragment: the one that
+    /// the rules looked at. `None` where that is the same for any upstream, or no rule looked.
+    pub path: Option<Box<str>>,
+}
+
+/// Which rule decides.
 #[derive(Debug, Clone, Copy)]
 pub enum Selected<'a> {
     /// This rule decides.
@@ -77,20 +94,26 @@ impl RouteTable {
     /// [`RouteError`] naming the rule whose pattern does not compile.
     pub fn build(port: &DestinationPort) -> Result<Self, RouteError> {
         let rules = port.http.iter().enumerate().map(|(index, rule)| Rule::build(index, rule));
-        Ok(Self { rules: rules.collect::<Result<_, _>>()? })
+        let rules = rules.collect::<Result<Vec<_>, _>>()?;
+        let reads_path =
+            rules.iter().any(|rule| rule.alternatives.iter().any(Alternative::reads_path));
+        Ok(Self { rules, reads_path })
     }
 
     /// The first rule that matches.
     #[inline]
     #[must_use]
-    pub fn select(&self, request: &dyn RequestView) -> Selected<'_> {
+    pub fn select(&self, request: &dyn RequestView) -> Selection<'_> {
         if self.rules.is_empty() {
-            return Selected::Default;
+            return Selection { selected: Selected::Default, path: None };
         }
-        self.rules
-            .iter()
-            .find(|rule| rule.matches(request))
-            .map_or(Selected::NoRoute, Selected::Rule)
+        let path = if self.reads_path { path::canonical(request.path()) } else { "".into() };
+        let seen = Seen { request, path: &path };
+        let found = self.rules.iter().find(|rule| rule.matches(&seen));
+        Selection {
+            selected: found.map_or(Selected::NoRoute, Selected::Rule),
+            path: if self.reads_path { to_forward(request, path) } else { None },
+        }
     }
 
     /// All rules in order.
@@ -113,8 +136,8 @@ impl Rule {
         })
     }
 
-    fn matches(&self, request: &dyn RequestView) -> bool {
-        self.alternatives.is_empty() || self.alternatives.iter().any(|one| one.matches(request))
+    fn matches(&self, seen: &Seen<'_>) -> bool {
+        self.alternatives.is_empty() || self.alternatives.iter().any(|one| one.matches(seen))
     }
 
     /// Position in `DestinationPort::http`.
@@ -140,6 +163,14 @@ impl Rule {
     pub fn targets(&self) -> &[WeightedTarget] {
         &self.targets
     }
+}
+
+/// The canonical path if an upstream could take what was sent for another one. Capitals of escapes
+/// alone are no reason to touch it: every server takes them as equal, and some clients sign a path
+/// as they spell it.
+fn to_forward(request: &dyn RequestView, canonical: Cow<'_, str>) -> Option<Box<str>> {
+    let same = canonical.as_bytes().eq_ignore_ascii_case(request.path());
+    (!same || request.target().contains('#')).then(|| canonical.into())
 }
 
 /// Picks a target by weight; a target of weight 0 never gets traffic while another has weight.

@@ -238,12 +238,14 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// Takes the head from the client's input; the body is still to be taken.
+    /// Takes the head from the client's input; the body is still to be taken. `path` goes on in place
+    /// of the one that came.
     pub(crate) fn prepare(
         worker: &Worker,
         client: &mut Client,
         request: &Request,
         default_host: impl FnOnce() -> String,
+        path: Option<&str>,
         outcome: &RequestOutcome,
     ) -> Self {
         let view = request.view(client);
@@ -261,6 +263,7 @@ impl Sending {
             edits: edit.as_ref().map_or(&[], |edit| edit.as_slice()),
             connection: Connection::KeepAlive,
             default_host: &default_host,
+            path,
         };
         write_request(view, &rewrite, &mut sending.out.0);
         sending.head_bytes = sending.out.0.len();

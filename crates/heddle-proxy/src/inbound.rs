@@ -129,7 +129,8 @@ async fn serve_request(served: &Served, client: &mut Client, request: Request) -
     let counted = served.counted(request.view(client).authority());
     let mut outcome = RequestOutcome::begin(worker, Direction::Inbound, counted, request.begun);
     // 2. Made ready to be sent.
-    let mut sending = Sending::prepare(worker, client, &request, || port.default_host(), &outcome);
+    let mut sending =
+        Sending::prepare(worker, client, &request, || port.default_host(), None, &outcome);
     drop(request);
     // 3. The application's connection and the exchange.
     let result = carry_out(served, client, &mut sending, &mut outcome).await;

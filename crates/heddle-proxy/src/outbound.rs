@@ -93,8 +93,9 @@ async fn serve_request(
     let chosen = choose(worker, destination, request.view(client)).await;
     destination.count_by_host(worker, request.view(client), &mut outcome);
     // 3. Made ready to be sent, perhaps more than once.
-    let mut sending =
-        Sending::prepare(worker, client, &request, || destination.default_host(), &outcome);
+    let path = chosen.as_ref().map_or(None, Route::path);
+    let host = || destination.default_host();
+    let mut sending = Sending::prepare(worker, client, &request, host, path, &outcome);
     drop(request);
     // 4. Faults, the endpoint, the connection, the exchange.
     let result = carry_out(worker, destination, client, chosen, &mut sending, &mut outcome).await;

@@ -8,6 +8,14 @@ use heddle_model::{
 };
 
 use super::RequestView;
+use crate::path;
+
+/// A request as conditions see it.
+pub(super) struct Seen<'a> {
+    pub(super) request: &'a dyn RequestView,
+    /// The canonical path; empty where no condition reads it.
+    pub(super) path: &'a str,
+}
 
 /// Conditions of one alternative; an empty list matches everything. Cheap ones come first.
 #[derive(Debug, Clone)]
@@ -52,7 +60,7 @@ impl Alternative {
             // As in Istio: without case only for exact and prefix.
             let ignored = rule.ignore_uri_case && !matches!(uri, StringMatch::Regex(_));
             let case = if ignored { Case::Ignored } else { Case::Sensitive };
-            all.push(Condition::Path(Text::build(uri, case)?));
+            all.push(Condition::Path(Text::build(&canonical(uri), case)?));
         }
         all.extend(plain(&rule.scheme).transpose()?.map(Condition::Scheme));
         if let Some(authority) = &rule.authority {
@@ -70,24 +78,36 @@ impl Alternative {
         Ok(Self(all))
     }
 
-    pub(super) fn matches(&self, request: &dyn RequestView) -> bool {
-        self.0.iter().all(|condition| condition.holds(request))
+    pub(super) fn matches(&self, seen: &Seen<'_>) -> bool {
+        self.0.iter().all(|condition| condition.holds(seen))
+    }
+
+    /// Does a condition look at the path?
+    pub(super) fn reads_path(&self) -> bool {
+        self.0.iter().any(|condition| match condition {
+            Condition::Path(_) => true,
+            Condition::Header(source, _) | Condition::NotHeader(source, _) => {
+                matches!(source, Source::Target)
+            }
+            _ => false,
+        })
     }
 }
 
 impl Condition {
-    fn holds(&self, request: &dyn RequestView) -> bool {
+    fn holds(&self, seen: &Seen<'_>) -> bool {
+        let request = seen.request;
         match self {
             Self::Method(text) => text.matches(request.method()),
-            Self::Path(text) => text.matches(path(request.target())),
+            Self::Path(text) => path_matches(text, seen.path),
             Self::Scheme(text) => text.matches(request.scheme()),
             Self::Authority(text) => authority_matches(text, request.authority()),
-            Self::Header(source, text) => match (source.read(request), text) {
+            Self::Header(source, text) => match (source.read(seen), text) {
                 (None, _) => false,
                 (Some(_), None) => true,
                 (Some(value), Some(text)) => text.matches(&value),
             },
-            Self::NotHeader(source, text) => match (source.read(request), text) {
+            Self::NotHeader(source, text) => match (source.read(seen), text) {
                 (present, None) => present.is_none(),
                 (value, Some(text)) => !text.matches(value.as_deref().unwrap_or("")),
             },
@@ -109,10 +129,11 @@ impl Source {
         }
     }
 
-    fn read<'a>(&self, request: &'a dyn RequestView) -> Option<Cow<'a, str>> {
+    fn read<'a>(&self, seen: &'a Seen<'_>) -> Option<Cow<'a, str>> {
+        let request = seen.request;
         match self {
             Self::Method => Some(request.method().into()),
-            Self::Target => Some(request.target().into()),
+            Self::Target => Some(canonical_target(seen)),
             Self::Scheme => Some(request.scheme().into()),
             Self::Authority => Some(request.authority().into()),
             Self::Header(name) => request.header(name),
@@ -150,6 +171,33 @@ fn value(condition: &HeaderMatch) -> Result<Option<Text>, PatternError> {
     }
 }
 
+/// A path condition with its text in the spelling of canonical paths.
+fn canonical(uri: &StringMatch) -> StringMatch {
+    match uri {
+        StringMatch::Exact(text) => StringMatch::Exact(path::literal(text)),
+        StringMatch::Prefix(text) => StringMatch::Prefix(path::literal(text)),
+        StringMatch::Regex(_) => uri.clone(),
+    }
+}
+
+/// A regular expression may spell escapes in small letters, which are the same.
+fn path_matches(text: &Text, path: &str) -> bool {
+    text.matches(path)
+        || matches!(text, Text::Pattern(_))
+            && path::in_small_escapes(path).is_some_and(|path| text.matches(&path))
+}
+
+/// The canonical path and the query as sent.
+fn canonical_target<'a>(seen: &'a Seen<'_>) -> Cow<'a, str> {
+    let target = seen.request.target();
+    let target = target.split('#').next().unwrap_or_default();
+    let query = target.find('?').unwrap_or(target.len());
+    if &target[..query] == seen.path {
+        return target.into();
+    }
+    Cow::Owned(format!("{}{}", seen.path, &target[query..]))
+}
+
 /// As sent, and, if that does not match, without its port.
 fn authority_matches(text: &Text, authority: &str) -> bool {
     text.matches(authority) || without_port(authority).is_some_and(|host| text.matches(host))
@@ -161,12 +209,6 @@ fn without_port(authority: &str) -> Option<&str> {
     let numeric = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
     let whole = !host.contains(':') || host.ends_with(']');
     (numeric && whole).then_some(host)
-}
-
-/// The target without query and fragment.
-fn path(target: &str) -> &str {
-    let end = target.bytes().position(|b| b == b'?' || b == b'#').unwrap_or(target.len());
-    &target[..end]
 }
 
 /// The first query parameter of that name, as sent; empty for `?name`.

@@ -25,6 +25,9 @@ impl RequestView for Request {
     fn target(&self) -> &str {
         &self.target
     }
+    fn path(&self) -> &[u8] {
+        self.target.split(['?', '#']).next().unwrap_or_default().as_bytes()
+    }
     fn authority(&self) -> &str {
         &self.authority
     }
@@ -82,7 +85,7 @@ fn table(rules: Vec<Vec<HttpMatch>>) -> RouteTable {
 }
 
 fn matches(one: HttpMatch, request: &Request) -> bool {
-    matches!(table(vec![vec![one]]).select(request), Selected::Rule(_))
+    matches!(table(vec![vec![one]]).select(request).selected, Selected::Rule(_))
 }
 
 fn exact(text: &str) -> StringMatch {
@@ -117,6 +120,43 @@ fn uri_sees_the_path_without_query_and_fragment() {
     assert!(matches(uri(prefix("/v2")), &get("/v2example")));
     assert!(matches(uri(regex("/reviews/[0-9]+")), &get("/reviews/42?full=1")));
     assert!(!matches(uri(regex("/reviews")), &get("/reviews/42")));
+}
+
+#[test]
+fn uri_and_path_see_the_canonical_path() {
+    let admin = uri(exact("/admin"));
+    for target in ["/a/../admin", "/%61dmin?x", "/.\\admin", "/admin#/../x"] {
+        assert!(matches(admin.clone(), &get(target)), "{target}");
+    }
+    assert!(!matches(admin.clone(), &get("/admin/..")));
+    assert!(!matches(admin, &get("/a%2F..%2Fadmin")), "an escaped slash is none");
+    let path = |text| header(":path", HeaderMatch::Value(exact(text)));
+    assert!(matches(path("/admin?x=%61"), &get("/a/../%61dmin?x=%61#f")));
+}
+
+#[test]
+fn escapes_are_compared_whatever_their_case() {
+    for rule in [exact("/a%2fb"), exact("/%61%2Fb"), prefix("/a%2f"), regex("/a%2fb")] {
+        for target in ["/a%2Fb", "/a%2fb"] {
+            assert!(matches(uri(rule.clone()), &get(target)), "{rule:?} {target}");
+        }
+    }
+    assert!(matches(uri(exact("/café")), &get("/caf%C3%a9")));
+}
+
+#[test]
+fn what_goes_on_is_what_the_rules_looked_at() {
+    let reading = table(vec![vec![uri(prefix("/admin"))], vec![]]);
+    let by_header = table(vec![vec![header(":path", HeaderMatch::Present)]]);
+    let other = table(vec![vec![header("x", HeaderMatch::Present)], vec![]]);
+    let path = |table: &RouteTable, target: &str| table.select(&get(target)).path;
+    for table in [&reading, &by_header] {
+        assert_eq!(path(table, "/a/../b?c=/../d").as_deref(), Some("/b"));
+        assert_eq!(path(table, "/b#c").as_deref(), Some("/b"), "a fragment does not go on");
+        assert_eq!(path(table, "/b%2fc?%61"), None, "capitals alone are nothing");
+        assert_eq!(path(table, "/a/../b%2fc").as_deref(), Some("/b%2Fc"));
+    }
+    assert_eq!(path(&other, "/a/../b#c"), None, "no rule looked");
 }
 
 #[test]
@@ -188,7 +228,7 @@ fn alternatives_are_ored_conditions_anded_and_the_first_rule_wins() {
     let jason = header("end-user", HeaderMatch::Value(exact("jason")));
     let both = HttpMatch { uri: Some(prefix("/reviews")), ..jason.clone() };
     let table = table(vec![vec![both, uri(exact("/test"))], vec![jason], vec![]]);
-    let chosen = |request: &Request| match table.select(request) {
+    let chosen = |request: &Request| match table.select(request).selected {
         Selected::Rule(rule) => rule.index(),
         other => panic!("{other:?}"),
     };
@@ -201,9 +241,9 @@ fn alternatives_are_ored_conditions_anded_and_the_first_rule_wins() {
 
 #[test]
 fn no_rules_mean_the_service_itself_and_no_match_means_no_route() {
-    assert!(matches!(table(vec![]).select(&get("/")), Selected::Default));
+    assert!(matches!(table(vec![]).select(&get("/")).selected, Selected::Default));
     let narrow = table(vec![vec![uri(exact("/only"))]]);
-    assert!(matches!(narrow.select(&get("/")), Selected::NoRoute));
+    assert!(matches!(narrow.select(&get("/")).selected, Selected::NoRoute));
 }
 
 #[test]
@@ -318,7 +358,7 @@ proptest! {
             .position(|alternatives| {
                 alternatives.is_empty() || alternatives.iter().any(|one| naive(one, &request))
             });
-        match (table(rules.clone()).select(&request), expected) {
+        match (table(rules.clone()).select(&request).selected, expected) {
             (Selected::Default, _) => prop_assert!(rules.is_empty()),
             (Selected::NoRoute, found) => prop_assert!(found.is_none()),
             (Selected::Rule(rule), found) => prop_assert_eq!(Some(rule.index()), found),

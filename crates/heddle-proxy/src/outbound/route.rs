@@ -4,7 +4,7 @@
 use std::{borrow::Cow, sync::Arc};
 
 use heddle_logic::{
-    FaultPlan, Selected, fault,
+    FaultPlan, Selected, Selection, fault,
     route::{RequestView, pick_target},
 };
 use heddle_model::discovery::Provenance;
@@ -32,11 +32,19 @@ pub(super) struct Route {
     pub(super) fault: Option<FaultPlan>,
     /// The rule that decided, in its plan.
     rule: Option<(Arc<PortPlan>, usize)>,
+    /// The path to send on in place of the one that came.
+    path: Option<Box<str>>,
 }
 
 impl Route {
     fn to(candidates: Candidates) -> Self {
-        Self { candidates: Ok(candidates), fault: None, rule: None }
+        Self { candidates: Ok(candidates), fault: None, rule: None, path: None }
+    }
+
+    /// The path by which the rules decided, where an upstream could take the one that came for
+    /// another.
+    pub(super) fn path(&self) -> Option<&str> {
+        self.path.as_deref()
     }
 
     /// The rule that decided, for a refusal's text.
@@ -71,7 +79,9 @@ pub(super) async fn choose(
 
 /// What the first rule that matches says; `None` if none does.
 fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Option<Route> {
-    let rule = match plan.routes.select(&Matched { request, target: request.target() }) {
+    let Selection { selected, path } =
+        plan.routes.select(&Matched { request, target: request.target() });
+    let rule = match selected {
         Selected::Rule(rule) => rule,
         Selected::Default => {
             return Some(Route::to(Candidates::Cluster(Arc::clone(&plan.default))));
@@ -90,7 +100,7 @@ fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Optio
             Err(Refusal::DanglingTarget(what.unwrap_or_default()))
         }
     };
-    Some(Route { candidates, fault, rule: Some((Arc::clone(plan), rule.index())) })
+    Some(Route { candidates, fault, rule: Some((Arc::clone(plan), rule.index())), path })
 }
 
 /// Delays for real, then aborts; what of it was decided with the route.
@@ -129,6 +139,10 @@ impl RequestView for Matched<'_> {
 
     fn target(&self) -> &str {
         &self.target
+    }
+
+    fn path(&self) -> &[u8] {
+        self.request.path()
     }
 
     fn authority(&self) -> &str {

@@ -104,6 +104,36 @@ fn a_request_that_no_rule_matches_is_refused_with_nr() {
 }
 
 #[test]
+fn rules_see_the_canonical_path_and_the_server_sees_what_they_saw() {
+    let backend = Backend::http(|head, _| head.lines().next().unwrap().to_owned());
+    let sidecar = Sidecar::start();
+    let mut service = TestService::http(backend.address);
+    let mut to_admin = service.rule(vec![service.target(None, 1)]);
+    to_admin.matches =
+        vec![HttpMatch { uri: Some(StringMatch::Exact("/admin".into())), ..HttpMatch::default() }];
+    service.http = vec![to_admin];
+    let mut client = Peer::connect(sidecar.service(&service));
+    for target in ["/admin", "/a/../admin", "/%61dmin", "/.\\admin", "/admin#/../x"] {
+        assert_eq!(client.ask(&get(target)).1, "GET /admin HTTP/1.1", "{target}");
+    }
+    assert_eq!(client.ask(&get("/x/%2e./admin?q=/../%61")).1, "GET /admin?q=/../%61 HTTP/1.1");
+    for target in ["/admin/..", "/a%2F..%2Fadmin", "//admin"] {
+        assert!(client.ask(&get(target)).0.starts_with("HTTP/1.1 404 "), "{target}");
+    }
+}
+
+#[test]
+fn without_a_rule_about_the_path_it_goes_on_as_it_came() {
+    let backend = Backend::http(|head, _| head.lines().next().unwrap().to_owned());
+    let sidecar = Sidecar::start();
+    let mut service = TestService::http(backend.address);
+    service.http = vec![service.rule(vec![service.target(None, 1)])];
+    let mut client = Peer::connect(sidecar.service(&service));
+    let line = "GET /a/../%61?b#c HTTP/1.1";
+    assert_eq!(client.ask(&get("/a/../%61?b#c")).1, line);
+}
+
+#[test]
 fn a_dangling_share_is_refused_with_nc_and_the_missing_reference() {
     let backend = Backend::http(|_, _| "ok".into());
     let sidecar = Sidecar::start();

@@ -359,16 +359,31 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// [`Self::target`] up to `?` or `#`.
+    /// The path as sent: [`Self::target`] up to `?` or `#`, but with bytes that are not UTF-8.
     #[must_use]
-    pub fn path(&self) -> Cow<'a, str> {
-        let is_end = |c| c == '?' || c == '#';
-        match self.target() {
-            Cow::Borrowed(text) => Cow::Borrowed(text.split(is_end).next().unwrap_or_default()),
-            Cow::Owned(text) => {
-                Cow::Owned(text.split(is_end).next().unwrap_or_default().to_owned())
-            }
+    pub fn path(&self) -> &'a [u8] {
+        let (start, end) = self.path_range();
+        match slice(self.raw, start, end) {
+            [] if self.head.line.form == TargetForm::Absolute => b"/",
+            path => path,
         }
+    }
+
+    /// Where the path stands. An absolute target may have none.
+    pub(super) fn path_range(&self) -> (u32, u32) {
+        let line = &self.head.line;
+        let start =
+            if line.form == TargetForm::Absolute { line.authority_end } else { line.target };
+        let rest = slice(self.raw, start, line.target_end);
+        let len = rest.iter().position(|&byte| byte == b'?' || byte == b'#').unwrap_or(rest.len());
+        (start, start + len as u32)
+    }
+
+    /// Where a fragment begins, and where the target ends.
+    pub(super) fn fragment_range(&self) -> Option<(u32, u32)> {
+        let line = &self.head.line;
+        let at = memchr::memchr(b'#', self.target_as_sent())?;
+        Some((line.target + at as u32, line.target_end))
     }
 
     /// Host and port the client means: the target's authority where it has one, else Host; empty

@@ -2,8 +2,8 @@
 //!
 //! What goes: the fields that belong to one hop (Connection and what it nominates, Keep-Alive,
 //! Proxy-Connection, Upgrade unless it is being forwarded, TE but for `trailers`). What changes: the
-//! version, which is our own (HTTP/1.1) on both sides. What the caller adds: [`Edit`]s and its
-//! decision about the connection. Everything else is copied in runs as long as possible, with its
+//! version, which is our own (HTTP/1.1) on both sides. What the caller adds: [`Edit`]s, a path, and
+//! its decision about the connection. Everything else is copied in runs as long as possible, with its
 //! order, its case and its blanks.
 
 use super::{
@@ -72,6 +72,9 @@ pub struct RequestRewrite<'a> {
     /// Host for a request of HTTP/1.0 without one, which as HTTP/1.1 must have it: the name and
     /// port the client dialled. Empty: none is added.
     pub default_host: &'a str,
+    /// Path to send in place of the target's; the query stays, a fragment goes. Only for a target
+    /// that has a path.
+    pub path: Option<&'a str>,
 }
 
 /// How a response is forwarded.
@@ -88,7 +91,7 @@ pub struct ResponseRewrite<'a> {
 }
 
 /// Appends the request head to `out` as it goes to the server: HTTP/1.1, Upgrade only where
-/// [`Request::upgrade`] names it, the target as sent (a proxy behind us needs an absolute one). Where
+/// [`Request::upgrade`] names it, the target's form as sent (a proxy behind us needs an absolute one). Where
 /// an absolute target and Host disagree, Host is made to agree, as RFC 9112 §3.2.2 asks.
 pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &mut Vec<u8>) {
     let head = request.head();
@@ -121,7 +124,11 @@ pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &m
         drop_lengths: false,
     };
     let digit = (head.version() == Version::Http10).then(|| head.head.fields_start - 3);
-    Writer::new(&head.head, request.fields(), out).write(rules, digit);
+    let mut writer = Writer::new(&head.head, request.fields(), out);
+    if let Some(path) = rewrite.path {
+        writer.replace_path(request, path);
+    }
+    writer.write(rules, digit);
 }
 
 /// Appends the response head to `out` as it goes to the client: HTTP/1.1, with Upgrade only on 101
@@ -225,6 +232,21 @@ impl<'a, 'o> Writer<'a, 'o> {
             met: 0,
             wrote_connection: false,
             wrote_length: false,
+        }
+    }
+
+    fn replace_path(&mut self, request: Request<'_>, path: &str) {
+        let has_path =
+            matches!(request.head().target_form(), TargetForm::Origin | TargetForm::Absolute);
+        if self.head.len == 0 || !has_path {
+            return;
+        }
+        let (start, end) = request.path_range();
+        // A blank or a line's end would make another head of this one.
+        debug_assert!(path.bytes().all(|byte| byte.is_ascii_graphic()), "no path: {path:?}");
+        self.replace(start, end, path.as_bytes());
+        if let Some((start, end)) = request.fragment_range() {
+            self.replace(start, end, b"");
         }
     }
 

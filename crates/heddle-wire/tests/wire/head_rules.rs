@@ -19,7 +19,7 @@ fn a_request_head_gives_its_parts() {
     assert_eq!(head.version(), Version::Http11);
     assert_eq!(head.target_form(), TargetForm::Origin);
     assert_eq!(view.target(), "/a/b?c=d");
-    assert_eq!(view.path(), "/a/b");
+    assert_eq!(view.path(), b"/a/b");
     assert_eq!(view.authority(), "reviews:9080");
     assert_eq!(view.scheme(), "http");
     assert_eq!(head.framing(), Framing::Length(5));
@@ -81,7 +81,7 @@ fn targets_are_seen_in_origin_form() {
         let view = head.view(&raw);
         assert_eq!(head.target_form(), form, "{line}");
         assert_eq!(view.target(), target, "{line}");
-        assert_eq!(view.path(), path, "{line}");
+        assert_eq!(view.path(), path.as_bytes(), "{line}");
         assert_eq!(view.authority(), authority, "{line}");
     }
 }

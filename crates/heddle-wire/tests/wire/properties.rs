@@ -205,7 +205,7 @@ proptest! {
         }
         let connection = if close { Connection::Close } else { Connection::KeepAlive };
         let edits = [Edit::Default("x-request-id", "2"), Edit::Set("x-new", "v"), Edit::Remove("x-a")];
-        let rewrite = RequestRewrite { edits: &edits, connection, default_host: "dialled:80" };
+        let rewrite = RequestRewrite { edits: &edits, connection, default_host: "dialled:80", path: None };
         let mut once = Vec::new();
         write_request(head.view(&raw), &rewrite, &mut once);
         let second = request(&once).expect("what we send is valid");
@@ -294,8 +294,11 @@ proptest! {
                     let _ = (request.scan(part), response.scan(part));
                     let _ = (chunks.relay(part), chunks.data(part));
                     let _ = (request.view(part).target(), request.view(part).authority());
+                    let _ = request.view(part).path();
                     let mut out = Vec::new();
                     write_request(request.view(part), &RequestRewrite::default(), &mut out);
+                    let path = RequestRewrite { path: Some("/p"), ..RequestRewrite::default() };
+                    write_request(request.view(part), &path, &mut out);
                     write_response(response.view(part), &ResponseRewrite::default(), &mut out);
                 }
             }

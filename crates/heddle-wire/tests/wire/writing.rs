@@ -46,6 +46,26 @@ fn without_a_reason_nothing_changes() {
 }
 
 #[test]
+fn a_path_is_replaced_in_its_place() {
+    let cases = [
+        ("GET /a/../b HTTP/1.1", "GET /new HTTP/1.1"),
+        ("GET /a?/../b?c HTTP/1.1", "GET /new?/../b?c HTTP/1.1"),
+        ("GET /a?b#c?d HTTP/1.0", "GET /new?b HTTP/1.1"),
+        ("GET /#?b#c HTTP/1.1", "GET /new HTTP/1.1"),
+        ("GET http://h:1/a?b#c HTTP/1.1", "GET http://h:1/new?b HTTP/1.1"),
+        ("GET http://h?b HTTP/1.1", "GET http://h/new?b HTTP/1.1"),
+        ("OPTIONS * HTTP/1.1", "OPTIONS * HTTP/1.1"),
+        ("CONNECT h:1 HTTP/1.1", "CONNECT h:1 HTTP/1.1"),
+    ];
+    for (line, expected) in cases {
+        let rewrite = RequestRewrite { path: Some("/new"), ..RequestRewrite::default() };
+        let out = request_as(&format!("{line}\r\nHost: h\r\nA:  b\r\n\r\n"), rewrite);
+        let fields = out.strip_prefix(expected).unwrap_or_else(|| panic!("{line}: {out}"));
+        assert!(fields.ends_with("\r\nA:  b\r\n\r\n"), "{out}");
+    }
+}
+
+#[test]
 fn fields_of_one_hop_do_not_pass() {
     let cases = [
         ("Connection: close\r\nA: b\r\n", "A: b\r\n"),

@@ -10,6 +10,7 @@ as_both_users!(
     a_server_is_reached_wherever_it_listens,
     a_request_is_counted_on_both_sides,
     a_rule_is_in_force_when_apply_returns,
+    no_spelling_of_a_path_gets_around_a_rule,
     an_unknown_name_does_not_exist,
 );
 
@@ -91,6 +92,23 @@ fn a_rule_is_in_force_when_apply_returns(machine: &Machine) {
     assert_eq!(deleted.code, 0, "{}", deleted.stderr);
     assert_eq!(mesh.client(&status).stdout, "200");
     assert_eq!(mesh.run("delete", &["vs", "reviews"]).code, 1, "it is gone");
+}
+
+fn no_spelling_of_a_path_gets_around_a_rule(machine: &Machine) {
+    let mesh = machine.up("spelling");
+    let _server = mesh.serve("reviews", &[]);
+    let rule = machine.dir.join("rule.yaml");
+    let text = "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec:\n  hosts: [reviews]\n  http:\n  - match: [{uri: {exact: /admin}}]\n    fault: {abort: {httpStatus: 418, percentage: {value: 100}}}\n    route: [{destination: {host: reviews}}]\n  - route: [{destination: {host: reviews}}]\n";
+    std::fs::write(&rule, text).unwrap();
+    let applied = mesh.run("apply", &["-f", rule.to_str().unwrap()]);
+    assert_eq!(applied.code, 0, "{}", applied.stderr);
+    let curl = ["curl", "-s", "--path-as-is", "-o", "/dev/null", "-w", "%{http_code}"];
+    let status =
+        |path: &str| mesh.client(&[&curl[..], &[&format!("http://reviews{path}")]].concat()).stdout;
+    for path in ["/admin", "/a/../admin", "/%61dmin?q", "/./%2e/admin"] {
+        assert_eq!(status(path), "418", "{path}");
+    }
+    assert_eq!(status("/admin/../index.html"), "200", "the server gets what the rule saw");
 }
 
 fn an_unknown_name_does_not_exist(machine: &Machine) {
