@@ -1,0 +1,143 @@
+//! What must hold for any bytes, a function per decoder. They take what a coverage-guided fuzzer
+//! would give them.
+
+use heddle_wire::{
+    detect::{Detector, Verdict},
+    discovery::{Encode as _, ResourceType, decode},
+    http1::{
+        Body, ChunkError, Framing, HeadError, Method, Progress, RequestHead, RequestRewrite,
+        ResponseHead, ResponseRewrite, Scan, write_request, write_response,
+    },
+};
+
+/// Read at once and byte by byte it is the same; written, it is whole, means the same and is final.
+pub(crate) fn request_head(input: &[u8]) {
+    let (mut whole, mut split) = (RequestHead::new(), RequestHead::new());
+    let at_once = whole.scan(input);
+    assert_eq!(at_once, bytewise(input, |bytes| split.scan(bytes)));
+    if at_once != Ok(Scan::Complete) {
+        return;
+    }
+    assert_eq!((whole.len(), whole.framing()), (split.len(), split.framing()));
+    for path in [None, Some("/p")] {
+        let rewrite = RequestRewrite { path, ..RequestRewrite::default() };
+        let mut once = Vec::new();
+        write_request(whole.view(input), &rewrite, &mut once);
+        let mut read = RequestHead::new();
+        assert_eq!(read.scan(&once), Ok(Scan::Complete), "{}", String::from_utf8_lossy(&once));
+        assert_eq!(read.len(), once.len(), "nothing is behind the head");
+        assert_eq!((read.framing(), read.method()), (whole.framing(), whole.method()));
+        if path.is_none() {
+            assert_eq!(read.view(&once).path(), whole.view(input).path());
+        }
+        let mut twice = Vec::new();
+        write_request(read.view(&once), &rewrite, &mut twice);
+        assert_eq!(once, twice);
+    }
+}
+
+/// As [`request_head`].
+pub(crate) fn response_head(input: &[u8]) {
+    let (mut whole, mut split) = (ResponseHead::new(), ResponseHead::new());
+    let at_once = whole.scan(input);
+    assert_eq!(at_once, bytewise(input, |bytes| split.scan(bytes)));
+    if at_once != Ok(Scan::Complete) {
+        return;
+    }
+    let mut once = Vec::new();
+    write_response(whole.view(input), &ResponseRewrite::default(), &mut once);
+    let mut read = ResponseHead::new();
+    assert_eq!(read.scan(&once), Ok(Scan::Complete), "{}", String::from_utf8_lossy(&once));
+    assert_eq!((read.len(), read.status()), (once.len(), whole.status()));
+    for method in [Method::Get, Method::Head, Method::Connect] {
+        assert_eq!(read.framing(method), whole.framing(method), "{method:?}");
+        assert_eq!(split.framing(method), whole.framing(method), "{method:?}");
+    }
+    let mut twice = Vec::new();
+    write_response(read.view(&once), &ResponseRewrite::default(), &mut twice);
+    assert_eq!(once, twice);
+}
+
+fn bytewise(
+    input: &[u8],
+    mut scan: impl FnMut(&[u8]) -> Result<Scan, HeadError>,
+) -> Result<Scan, HeadError> {
+    let scans = (0..=input.len()).map(|len| scan(&input[..len]));
+    scans.into_iter().find(|scan| *scan != Ok(Scan::Partial)).unwrap_or(Ok(Scan::Partial))
+}
+
+/// Pieces change nothing; what is passed on is canonical and carries the same payload.
+pub(crate) fn chunked(input: &[u8]) {
+    let relayed = feed(Body::relay, &[input]);
+    let bytes: Vec<&[u8]> = input.chunks(1).collect();
+    assert_eq!(relayed, feed(Body::relay, &bytes));
+    let payload = feed(Body::payload, &[input]);
+    assert_eq!(payload, feed(Body::payload, &bytes));
+    let (Ok(relayed), Ok(payload)) = (relayed, payload) else { return };
+    assert_eq!((relayed.done, &relayed.rest), (payload.done, &payload.rest));
+    if relayed.done {
+        let again = feed(Body::relay, &[&relayed.passed]).unwrap();
+        assert_eq!((&again.passed, again.done, &again.rest[..]), (&relayed.passed, true, &[][..]));
+        assert_eq!(feed(Body::payload, &[&relayed.passed]).unwrap().passed, payload.passed);
+    }
+}
+
+/// What became of a body.
+#[derive(Debug, PartialEq, Eq)]
+struct Fed {
+    passed: Vec<u8>,
+    rest: Vec<u8>,
+    done: bool,
+}
+
+fn feed(
+    take: fn(&mut Body, &[u8]) -> Result<heddle_wire::http1::Run, ChunkError>,
+    pieces: &[&[u8]],
+) -> Result<Fed, ChunkError> {
+    let mut body = Body::new(Framing::Chunked);
+    let (mut passed, mut buffer) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        buffer.extend_from_slice(piece);
+        loop {
+            let run = take(&mut body, &buffer)?;
+            passed.extend_from_slice(&buffer[run.forward.clone()]);
+            buffer.drain(..run.consumed);
+            if run.progress != Progress::More {
+                break;
+            }
+        }
+    }
+    Ok(Fed { passed, rest: buffer, done: body.is_done() })
+}
+
+/// A verdict never changes, and is the same however the bytes come. HTTP/1 is what scans as HTTP/1.
+pub(crate) fn detect(input: &[u8]) {
+    let mut detector = Detector::new();
+    let mut last = Verdict::NeedMore;
+    for len in 0..=input.len() {
+        let verdict = detector.look(&input[..len]);
+        assert!(last == Verdict::NeedMore || last == verdict, "{last:?} became {verdict:?}");
+        last = verdict;
+    }
+    assert_eq!(heddle_wire::detect::detect(input), last);
+    if last == Verdict::Http1 {
+        let line = input.split_inclusive(|byte| *byte == b'\n').next().unwrap();
+        assert_ne!(RequestHead::new().scan(line), Ok(Scan::Complete), "a line is no head");
+        assert!(RequestHead::new().scan(&[line, b"\r\n"].concat()).is_ok());
+    }
+}
+
+/// `NAME\nBYTES`: whatever type the bytes are taken for, they are refused, or mean what they mean
+/// after another encoding too.
+pub(crate) fn discovery(input: &[u8]) {
+    let at = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let (name, bytes) = (String::from_utf8_lossy(&input[..at]), input.get(at + 1..));
+    for kind in ResourceType::ALL {
+        let Ok(resource) = decode(kind.type_url(), &name, bytes.unwrap_or_default()) else {
+            continue;
+        };
+        assert_eq!(resource.kind(), kind);
+        let again = decode(kind.type_url(), &resource.name(), &resource.encode());
+        assert_eq!(again, Ok(resource));
+    }
+}
