@@ -9,9 +9,10 @@ use crate::{
 };
 
 /// Programs the tests use, with the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 8] = [
+const PROGRAMS: [(&str, &str); 9] = [
     ("curl", "curl"),
     ("nginx", "nginx"),
+    ("node", "nodejs"),
     ("redis-server", "redis-server"),
     ("redis-cli", "redis-tools"),
     ("prometheus", "prometheus"),
