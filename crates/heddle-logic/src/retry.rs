@@ -76,7 +76,7 @@ pub fn after_connect_failure(attempt: u32) -> Decision {
 /// How far an attempt came before its connection broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Broken {
-    /// Had the connection carried a request before?
+    /// Had the connection carried a request before, or waited for one?
     pub reused: bool,
     /// Response bytes received for this request.
     pub response_bytes: u64,

@@ -193,9 +193,12 @@ impl Attempt {
         self.completion = Some((now, Completion::Success(self.latency(now))));
     }
 
-    /// The connection was opened early and carries no call: it says nothing about the endpoint's speed.
-    pub(crate) fn unused(mut self) {
-        self.completion = Some((clock::now(), Completion::Cancelled(Duration::ZERO)));
+    /// The connection was opened early and carries no call: it says nothing about the endpoint's
+    /// speed. Tells since when it stood.
+    pub(crate) fn unused(mut self) -> Instant {
+        let unused = Completion::Cancelled(Duration::ZERO);
+        let connected = self.completion.replace((clock::now(), unused));
+        connected.map_or(self.begun, |(at, _)| at)
     }
 
     /// No connection, or no response.

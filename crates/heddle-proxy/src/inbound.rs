@@ -62,9 +62,8 @@ async fn serve(
     match decided {
         Decided::Http { reason, held, early } => {
             served.port.state.verdicts.count(Verdict::Http, reason);
-            if let Some(Early { attempt, stream }) = early {
-                served.worker.keep_unused(attempt.upstream(), stream);
-                attempt.unused();
+            if let Some(early) = early {
+                served.worker.keep_unused(early);
             }
             let _by_request = served.worker.shared.connections.by_request();
             serve_requests(&served, Client::new(client, held, INBOUND_IDLE_TIMEOUT)).await;

@@ -40,9 +40,8 @@ pub async fn serve_outbound(worker: Rc<Worker>, mut client: TcpStream, original_
     match decided {
         Decided::Http { reason, held, early } => {
             destination.port.verdicts.count(Verdict::Http, reason);
-            if let Some(Early { attempt, stream }) = early {
-                worker.keep_unused(attempt.upstream(), stream);
-                attempt.unused();
+            if let Some(early) = early {
+                worker.keep_unused(early);
             }
             let _by_request = worker.shared.connections.by_request();
             let client = Client::new(client, held, OUTBOUND_IDLE_TIMEOUT);

@@ -25,7 +25,7 @@ const OBSERVED_IDLE_MIN: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) stream: TcpStream,
-    /// Did it carry a request before? Only then may a reset be the keep-alive race.
+    /// Did it carry a request before, or wait for one? Only then may a reset be the keep-alive race.
     pub(crate) reused: bool,
 }
 
@@ -58,7 +58,9 @@ impl Pool {
             let Idle { stream, reused, .. } = idle.pop()?;
             let trusted = replayable == Replayable::Yes && age < POOL_TRUST;
             if is_quiet(&stream) && (trusted || probe(&stream) == Liveness::Idle) {
-                return Some(Connected { stream, reused });
+                // Waiting unused, it meets a server that tires of it like any other. One that is
+                // taken as it comes has not waited: there a reset is the server's answer.
+                return Some(Connected { stream, reused: reused || age >= POOL_TRUST });
             }
             self.observe_close(age);
         }
@@ -70,9 +72,9 @@ impl Pool {
         self.keep(Idle { stream, since: now, reused: true });
     }
 
-    /// Keeps a connection that was opened early and not needed.
-    pub(crate) fn put_unused(&self, stream: TcpStream, now: Instant) {
-        self.keep(Idle { stream, since: now, reused: false });
+    /// Keeps a connection that was opened early and not needed: idle since it was `opened`.
+    pub(crate) fn put_unused(&self, stream: TcpStream, opened: Instant) {
+        self.keep(Idle { stream, since: opened, reused: false });
     }
 
     /// The server said `keep-alive: timeout=SECONDS`, or nothing.
@@ -114,7 +116,9 @@ impl Pool {
     fn keep(&self, one: Idle) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < POOL_PER_ENDPOINT {
-            idle.push(one);
+            // One opened early may have idled for longer than those used since.
+            let older = idle.iter().rposition(|other| other.since <= one.since);
+            idle.insert(older.map_or(0, |at| at + 1), one);
         }
     }
 
@@ -177,6 +181,32 @@ mod tests {
         let later = now + Duration::from_secs(1);
         assert!(pool.take(later, Replayable::No).is_none());
         assert!(pool.take(later, Replayable::Yes).is_some_and(|connected| connected.reused));
+    }
+
+    #[tokio::test]
+    async fn a_connection_opened_early_is_new_only_until_it_has_waited() {
+        let pool = Pool::default();
+        let now = clock::now();
+        let (client, _server) = pair().await;
+        pool.put_unused(client, now);
+        let taken = pool.take(now, Replayable::Yes).expect("it is there");
+        assert!(!taken.reused, "taken as it came");
+        pool.put_unused(taken.stream, now);
+        let later = now + Duration::from_secs(2);
+        assert!(pool.take(later, Replayable::Yes).is_some_and(|connected| connected.reused));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waited_for_long_hides_no_fresh_one() {
+        let pool = Pool::default();
+        let (used, _server) = pair().await;
+        let (unused, _server) = pair().await;
+        let now = clock::now();
+        let later = now + Duration::from_secs(3);
+        pool.put(used, later);
+        pool.put_unused(unused, now);
+        assert!(pool.take(later, Replayable::No).is_some());
+        assert!(pool.take(later, Replayable::No).is_none(), "the other has idled for 3 s");
     }
 
     #[tokio::test]

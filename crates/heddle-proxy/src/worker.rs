@@ -44,6 +44,7 @@ use crate::{
     metrics::Direction,
     outbound::serve_outbound,
     outcome::Callers,
+    protocol::Early,
     refusal::Refusal,
     shared::ConnectionGuard,
     tcp,
@@ -175,9 +176,10 @@ impl Worker {
     }
 
     /// The same for one that was opened early and not needed.
-    pub(crate) fn keep_unused(&self, upstream: &Rc<Upstream>, stream: TcpStream) {
-        upstream.pool.put_unused(stream, clock::now());
-        self.list(upstream);
+    pub(crate) fn keep_unused(&self, Early { attempt, stream }: Early) {
+        let upstream = Rc::clone(attempt.upstream());
+        upstream.pool.put_unused(stream, attempt.unused());
+        self.list(&upstream);
     }
 
     fn list(&self, upstream: &Rc<Upstream>) {

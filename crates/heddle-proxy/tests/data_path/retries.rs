@@ -10,6 +10,7 @@ use std::{
 };
 
 use heddle_model::Protocol;
+use heddle_proxy::limits::POOL_TRUST;
 
 use crate::support::{
     Backend, Peer, Sidecar, TestService, field, get, http_server, nobody, wait_until,
@@ -91,6 +92,27 @@ fn a_replayable_request_survives_the_keep_alive_race() {
         assert_eq!(sidecar.sum("heddle_retries_total", &["reuse-race"]), 1.0);
         assert_eq!(sidecar.sum("istio_requests_total", &[]), 2.0, "counted once each");
     }
+}
+
+#[test]
+fn a_connection_that_waited_for_its_first_request_may_lose_the_race_too() {
+    let backend = Backend::start(|mut peer| {
+        let Some(_) = peer.request() else { return };
+        if peer.number == 0 {
+            // As one whose idle limit ends this very moment.
+            return peer.reset();
+        }
+        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    let sidecar = Sidecar::start();
+    let service = TestService::speaking(Protocol::Undeclared, &[backend.address]);
+    let mut client = Peer::connect(sidecar.service(&service));
+    wait_until("it was dialled early", || backend.connections() == 1);
+    // Longer than a connection counts as new, however late the worker saw it connected.
+    std::thread::sleep(10 * POOL_TRUST);
+    assert_eq!(client.ask(&get("/")).1, "ok");
+    assert_eq!(backend.connections(), 2);
+    assert_eq!(sidecar.sum("heddle_retries_total", &["reuse-race"]), 1.0);
 }
 
 #[test]
