@@ -59,9 +59,6 @@ pub const SPLICE_BODY_BYTES: u64 = 64 * 1024;
 /// A TCP direction is bulky, and moved by splice, after this many full buffers in a row.
 pub const SPLICE_AFTER_FULL_READS: u32 = 8;
 
-/// Interim (1xx) responses passed on per request.
-pub const INTERIM_RESPONSES: u32 = 64;
-
 /// After a reply that ends a connection: bytes of the client's that are still read and dropped, so
 /// that a reset does not destroy the reply on its way.
 pub const LINGER_BYTES: usize = 1024 * 1024;

@@ -17,7 +17,7 @@ use super::{Cut, Failed};
 use crate::{
     balancers::Attempt,
     http::Sending,
-    limits::{COPY_BYTES, INTERIM_RESPONSES, SPLICE_BODY_BYTES},
+    limits::{COPY_BYTES, SPLICE_BODY_BYTES},
     outcome::RequestOutcome,
     refusal::Refusal,
     tcp::{write_all, write_both},
@@ -81,11 +81,11 @@ pub(super) async fn receive(
     let mut head = Lent::<ResponseHead>::take();
     let mut input = None;
     let mut out = Lent::<Output>::take();
-    let mut interim = 0;
+    let mut interim = false;
     loop {
         match read_head(upstream, &mut head, &mut input).await {
             // The upstream has seen the request: it may not be sent again.
-            Err(Failed::Unanswered) if interim > 0 => {
+            Err(Failed::Unanswered) if interim => {
                 return Err(Failed::BadResponse(Refusal::UpstreamReset));
             }
             result => result?,
@@ -94,10 +94,7 @@ pub(super) async fn receive(
         if !head.is_interim() {
             break;
         }
-        interim += 1;
-        if interim > INTERIM_RESPONSES {
-            return Err(Failed::BadResponse(Refusal::BadResponse("too many 1xx responses".into())));
-        }
+        interim = true;
         if asked.client_version == Version::Http11 {
             let rewrite = ResponseRewrite { client: asked.client_version, ..Default::default() };
             write_response(head.view(buffer.filled()), &rewrite, &mut out.0);
@@ -107,6 +104,9 @@ pub(super) async fn receive(
         }
         buffer.consume(head.len());
         head.clear();
+        // A server may send them without end: it gets no more of this worker than others do, and
+        // the client is watched all the while.
+        tokio::task::yield_now().await;
     }
     let status = head.status();
     outcome.status(status);

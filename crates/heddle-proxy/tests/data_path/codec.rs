@@ -7,7 +7,7 @@ use std::{
 
 use heddle_model::Protocol;
 
-use crate::support::{Backend, Peer, Sidecar, TestService, field, get, wait_until};
+use crate::support::{Backend, PATIENCE, Peer, Sidecar, TestService, field, get, wait_until};
 
 /// A sidecar before one backend; a client connected through it.
 fn through(serve: impl Fn(Peer) + Send + Sync + 'static) -> (Sidecar, Backend, Peer) {
@@ -104,6 +104,49 @@ fn any_number_of_interim_responses_is_passed_on_and_expect_is_the_servers_to_ans
     client.write("12345");
     assert!(client.head().unwrap().starts_with("HTTP/1.1 102 "));
     assert_eq!(client.response().unwrap().1, "12345");
+}
+
+#[test]
+fn a_thousand_interim_responses_are_passed_on_and_the_answer_behind_them() {
+    let (_sidecar, _backend, mut client) = through(|mut peer| {
+        peer.request();
+        peer.write(&"HTTP/1.1 102 Processing\r\n\r\n".repeat(1_000));
+        peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    });
+    client.write(&get("/"));
+    for _ in 0..1_000 {
+        assert!(client.head().unwrap().starts_with("HTTP/1.1 102 "));
+    }
+    assert_eq!(client.response().unwrap().1, "ok");
+}
+
+#[test]
+fn interim_responses_without_end_take_nothing_from_others_and_end_with_their_client() {
+    // A client of HTTP/1.0 gets none of them, so no write to it says that it is gone.
+    for version in ["HTTP/1.0", "HTTP/1.1"] {
+        let (ended, told) = mpsc::channel();
+        let (sidecar, _backend, mut client) = through(move |mut peer| {
+            loop {
+                let Some((head, _)) = peer.request() else { return };
+                if !head.starts_with("GET /other ") {
+                    break;
+                }
+                peer.write("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+            }
+            let many = "HTTP/1.1 102 Processing\r\n\r\n".repeat(1_000);
+            while peer.write_bytes(many.as_bytes()).is_ok() {}
+            ended.send(()).unwrap();
+        });
+        let mut other = Peer::connect(client.stream.peer_addr().unwrap());
+        client.write(&format!("GET / {version}\r\nHost: r\r\n\r\n"));
+        for _ in 0..10 {
+            assert_eq!(other.ask(&get("/other")).1, "ok", "{version}");
+        }
+        client.reset();
+        told.recv_timeout(PATIENCE).expect("the server is told by the end of its connection");
+        sidecar.settled();
+        assert_eq!(sidecar.sum("istio_requests_total", &["response_flags=\"DC\""]), 1.0);
+    }
 }
 
 #[test]
@@ -374,9 +417,9 @@ fn a_client_that_resets_with_a_pipelined_request_frees_the_server() {
     let sidecar = Sidecar::start();
     let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
     client.write(&format!("{}{}", get("/"), get("/next")));
-    waits.recv_timeout(crate::support::PATIENCE).unwrap();
+    waits.recv_timeout(PATIENCE).unwrap();
     client.reset();
-    gone.recv_timeout(crate::support::PATIENCE).unwrap();
+    gone.recv_timeout(PATIENCE).unwrap();
 }
 
 #[test]
@@ -480,7 +523,7 @@ fn a_client_that_resets_frees_the_server() {
     client.write(&get("/never"));
     wait_until("the request is in flight", || sidecar.shared.metrics.requests_in_flight() == 1);
     client.reset();
-    told.recv_timeout(crate::support::PATIENCE).unwrap();
+    told.recv_timeout(PATIENCE).unwrap();
     sidecar.settled();
     let labels = ["response_code=\"0\"", "response_flags=\"DC\""];
     assert_eq!(sidecar.sum("istio_requests_total", &labels), 1.0);
