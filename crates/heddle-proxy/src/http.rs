@@ -22,6 +22,7 @@ use crate::{
     forward::{Cut, Failure},
     limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_TIME},
     outcome::RequestOutcome,
+    protocol::Beginning,
     refusal::{Flag, Refusal},
     worker::{
         Worker,
@@ -35,6 +36,8 @@ pub(crate) struct Client {
     pub(crate) stream: TcpStream,
     /// Bytes read and not consumed: of this request, or already of the next.
     pub(crate) input: Option<Lent<Buffer>>,
+    /// When the first byte of `input` came, if that was before it was known to be HTTP.
+    begun: Option<Instant>,
     idle: Idle,
 }
 
@@ -69,8 +72,9 @@ impl Request {
 
 impl Client {
     /// A connection of which `held` was read already; closed after `idle` without a request.
-    pub(crate) fn new(stream: TcpStream, held: Option<Lent<Buffer>>, idle: Duration) -> Self {
-        Self { stream, input: held, idle: Idle::new(idle) }
+    pub(crate) fn new(stream: TcpStream, held: Option<Beginning>, idle: Duration) -> Self {
+        let (input, begun) = held.map(|held| (held.bytes, held.since)).unzip();
+        Self { stream, input, begun, idle: Idle::new(idle) }
     }
 
     /// The next request's head; `None` when the client is done.
@@ -82,7 +86,7 @@ impl Client {
             if self.input.is_none() && !self.first_bytes().await {
                 return Ok(None);
             }
-            let begun = clock::now();
+            let begun = self.begun.take().unwrap_or_else(clock::now);
             let mut head = Lent::<RequestHead>::take();
             match self.read_head(&mut head, begun).await? {
                 Read::Head => return Ok(Some(Request { head, begun })),
@@ -114,7 +118,7 @@ impl Client {
     /// Waits without a buffer, then reads once; false when the client closed or was idle too long.
     async fn first_bytes(&mut self) -> bool {
         self.idle.restart();
-        let Self { stream, input, idle } = self;
+        let Self { stream, input, idle, .. } = self;
         poll_fn(|context| match poll_input(context, stream, input) {
             Poll::Ready(read) => Poll::Ready(matches!(read, Ok(1..))),
             Poll::Pending => idle.poll(context).map(|()| false),
@@ -408,7 +412,45 @@ fn hex(bits: u64) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::hex;
+    use std::{future::pending, pin::pin};
+
+    use heddle_model::Protocol;
+    use heddle_runtime::net::{connect_tcp, listen_tcp};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::protocol::{Decided, Dial, Known, decide};
+
+    /// A client that sends each piece after its time.
+    async fn sends(mut stream: TcpStream, pieces: &[(u64, &str)]) -> TcpStream {
+        for (seconds, piece) in pieces {
+            clock::sleep(Duration::from_secs(*seconds)).await;
+            stream.write_all(piece.as_bytes()).await.unwrap();
+        }
+        stream
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_a_head_runs_from_the_first_byte_that_was_ever_read() {
+        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), None, false).unwrap();
+        let address = listener.local_addr().unwrap();
+        for declared in [Protocol::Http, Protocol::Undeclared] {
+            let (near, far) = tokio::join!(connect_tcp(address, None), listener.accept());
+            let (near, mut far) = (near.unwrap(), far.unwrap().0);
+            let served = async {
+                let known = Known { declared, dial: Dial::Never, http_rules: false };
+                let decided = decide(&mut far, known, pin!(pending())).await;
+                let Decided::Http { held, .. } = decided else { panic!("{decided:?}") };
+                let mut client = Client::new(far, held, Duration::from_secs(3600));
+                (client.read_request().await.map(drop), clock::now())
+            };
+            let begun = clock::now();
+            let slow = [(0, "GET / HT"), (9, "TP/1.1\r\n"), (2, "Host: r\r\n\r\n")];
+            let (_near, (read, ended)) = tokio::join!(sends(near, &slow), served);
+            assert!(matches!(read, Err(Refusal::HeadTimeout)), "{read:?}");
+            assert_eq!((ended - begun).as_secs(), HEAD_READ_TIMEOUT.as_secs());
+        }
+    }
 
     #[test]
     fn hexadecimal_digits_are_those_of_the_number() {

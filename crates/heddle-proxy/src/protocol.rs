@@ -107,11 +107,19 @@ pub(crate) struct Known {
     pub(crate) http_rules: bool,
 }
 
+/// The beginning of a first request, read before it was known to be one.
+#[derive(Debug)]
+pub(crate) struct Beginning {
+    pub(crate) bytes: Lent<Buffer>,
+    /// When its first byte came: from then on the time for the head runs.
+    pub(crate) since: Instant,
+}
+
 /// What a connection turned out to be.
 #[derive(Debug)]
 pub(crate) enum Decided {
     /// HTTP/1; `early` may be of use to the first request.
-    Http { reason: Reason, held: Option<Lent<Buffer>>, early: Option<Early> },
+    Http { reason: Reason, held: Option<Beginning>, early: Option<Early> },
     /// To be relayed; a connection to relay to, or why there is none.
     Relay {
         verdict: Verdict,
@@ -161,6 +169,8 @@ pub(crate) async fn decide(
         (Event::Gone, _) => Decided::Gone,
         (Event::HeadTimeout, _) => Decided::HeadTimeout,
         (Event::Http(reason), early) => {
+            let begin = |(bytes, since)| Beginning { bytes, since };
+            let held = held.zip(wait.first_byte).map(begin);
             Decided::Http { reason, held, early: early.and_then(Result::ok) }
         }
         (Event::Unserved, Some(Err(refused))) => Decided::Unserved(refused),
