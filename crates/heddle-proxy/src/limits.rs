@@ -107,6 +107,9 @@ pub const RECORDS_WAITING: usize = 4_096;
 /// Ports of services (and of this workload) whose state a worker keeps.
 pub const PORTS_KEPT: usize = 1_024;
 
+/// Addresses outside the mesh of which a worker remembers that they speak HTTP.
+pub const HTTP_SEEN_KEPT: usize = 1_024;
+
 /// Endpoints tried for one TCP connection; with more behind a service, that many in a row that do
 /// not accept connections mean that trying on helps nobody.
 pub const TCP_ATTEMPTS: usize = 16;

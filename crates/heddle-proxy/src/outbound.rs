@@ -126,7 +126,9 @@ async fn carry_out(
             forward(worker, client, sending, way, outcome).await
         }
     };
-    destination.port.speaks_http.set(destination.port.speaks_http.get() || forwarded.is_ok());
+    if forwarded.is_ok() {
+        destination.spoke_http(worker);
+    }
     forwarded.map_err(|failure| failure.by(&route.rule()))
 }
 

@@ -6,6 +6,7 @@
 
 pub(crate) mod buffers;
 pub(crate) mod dial;
+pub(crate) mod http_seen;
 pub(crate) mod ports;
 
 use std::{
@@ -31,7 +32,7 @@ use tokio::{
     sync::Notify,
 };
 
-use self::ports::Ports;
+use self::{http_seen::HttpSeen, ports::Ports};
 use crate::{
     Shared,
     balancers::{Upstream, Upstreams},
@@ -107,6 +108,7 @@ pub struct Worker {
     pub(crate) upstreams: Upstreams,
     pub(crate) callers: Callers,
     pub(crate) ports: Ports,
+    pub(crate) http_seen: HttpSeen,
     random: RefCell<Rng>,
     with_idle: RefCell<Vec<Rc<Upstream>>>,
     idle_added: Notify,
@@ -138,6 +140,7 @@ impl Worker {
             upstreams: Upstreams::default(),
             callers: Callers::default(),
             ports: Ports::default(),
+            http_seen: HttpSeen::default(),
             random: RefCell::new(random),
             with_idle: RefCell::default(),
             idle_added: Notify::new(),

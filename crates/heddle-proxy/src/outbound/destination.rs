@@ -32,6 +32,8 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) kind: Kind,
+    /// What was dialled.
+    address: SocketAddr,
     /// What is kept about the port it goes to.
     pub(super) port: Rc<PortState>,
     /// Outside: series of the host named last on this connection.
@@ -61,7 +63,7 @@ impl Destination {
             Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
         let port = Ports::of(worker, Direction::Outbound, service.as_ref(), to.port());
-        Self { kind, port, by_host: RefCell::default() }
+        Self { kind, address: to, port, by_host: RefCell::default() }
     }
 
     /// What is known about its protocol before the first byte.
@@ -75,11 +77,32 @@ impl Destination {
             Kind::Outside(_) | Kind::Nowhere(_) => (Protocol::Undeclared, false),
         };
         let dial = match declared {
-            Protocol::Undeclared if self.port.speaks_http.get() => Dial::AfterSilence,
+            Protocol::Undeclared if self.speaks_http(worker) => Dial::AfterSilence,
             Protocol::Undeclared => Dial::Now,
             _ => Dial::Never,
         };
         Known { declared, dial, http_rules }
+    }
+
+    /// Has an HTTP response come from here? A service's port is one thing; outside, a port number
+    /// says nothing about another address.
+    fn speaks_http(&self, worker: &Worker) -> bool {
+        match &self.kind {
+            Kind::Outside(_) => worker.http_seen.at(self.address),
+            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
+                self.port.speaks_http.get()
+            }
+        }
+    }
+
+    /// An HTTP response has.
+    pub(super) fn spoke_http(&self, worker: &Worker) {
+        match &self.kind {
+            Kind::Outside(_) => worker.http_seen.note(self.address),
+            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
+                self.port.speaks_http.set(true);
+            }
+        }
     }
 
     /// Connects where TCP rules say.

@@ -24,7 +24,8 @@ pub(crate) struct PortState {
     /// Series without an endpoint: refused, aborted, or not picked yet.
     pub(crate) unpicked: Rc<SeriesSet>,
     pub(crate) verdicts: Arc<VerdictCounters>,
-    /// Has it completed an HTTP response? Then dialling before the client speaks is waste.
+    /// Has it completed an HTTP response? Then dialling before the client speaks is waste. Outside
+    /// the mesh, [`super::http_seen`] says so.
     pub(crate) speaks_http: Cell<bool>,
 }
 

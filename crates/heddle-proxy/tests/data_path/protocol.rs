@@ -1,6 +1,9 @@
 //! What a connection speaks is told by bytes, from whichever side they come first.
 
-use std::sync::{Mutex, mpsc};
+use std::{
+    net::SocketAddr,
+    sync::{Mutex, mpsc},
+};
 
 use heddle_model::{EndpointState, Protocol};
 
@@ -114,6 +117,22 @@ fn a_port_that_has_answered_http_is_not_dialled_before_the_client_speaks() {
     let _silent = Peer::connect(address);
     crate::support::wait_until("silence made it dial", || backend.connections() == before + 2);
     assert_eq!(verdicts(&sidecar, "http", "client-bytes"), 2.0);
+}
+
+#[test]
+fn what_one_address_outside_speaks_says_nothing_about_another_on_the_same_port() {
+    let http = Backend::http(|_, _| "ok".into());
+    let mail = Backend::at(SocketAddr::from(([127, 0, 0, 2], http.address.port())), |mut peer| {
+        peer.write("220 ready\r\n");
+        peer.until("\r\n");
+    });
+    let sidecar = Sidecar::start().without_control();
+    assert_eq!(Peer::connect(sidecar.outbound(http.address)).ask(&get("/")).1, "ok");
+    let mut client = Peer::connect(sidecar.outbound(mail.address));
+    // Not silent and not decided: only a server that was dialled at once can end this.
+    client.write("G");
+    assert_eq!(client.until("\r\n").unwrap(), "220 ready\r\n");
+    assert_eq!(verdicts(&sidecar, "tcp", "server-first"), 1.0);
 }
 
 #[test]
