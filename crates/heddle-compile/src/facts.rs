@@ -30,15 +30,20 @@ pub fn address(registry: &Registry, ip: IpAddr) -> Address {
 pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints> {
     registry.services.get(service)?;
     let behind = |workload: &&Workload| workload.service == *service && !workload.ports.is_empty();
-    let endpoint = |workload: &Workload| Endpoint {
+    let endpoints = registry.workloads.values().filter(behind).map(endpoint).collect();
+    Some(Endpoints { service: service.clone(), endpoints })
+}
+
+/// A workload as an endpoint of its service.
+#[must_use]
+pub fn endpoint(workload: &Workload) -> Endpoint {
+    Endpoint {
         workload: workload.into(),
         ipv4: workload.ipv4,
         ipv6: workload.ipv6,
         ports: workload.ports.values().map(|port| (port.number, port.state)).collect(),
         weight: 1,
-    };
-    let endpoints = registry.workloads.values().filter(behind).map(endpoint).collect();
-    Some(Endpoints { service: service.clone(), endpoints })
+    }
 }
 
 /// A workload's own ports.

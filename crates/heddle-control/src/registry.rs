@@ -117,13 +117,14 @@ impl Members {
         else {
             return Err(refusal("no free workload id was found; try again".to_owned()));
         };
+        workload.id = id.clone();
+        admission::check_fits(&workload, &self.registry)?;
         let Some(address) = self.addresses.take(&id, now) else {
             return Err(refusal(
                 "every workload address is in use or was until minutes ago".to_owned(),
             ));
         };
         (workload.ipv4, workload.ipv6) = self.ranges.workload(address.index);
-        workload.id = id.clone();
         let name = workload.service.clone();
         let needs_vip = !workload.ports.is_empty() && !self.registry.services.contains_key(&name);
         let given = match needs_vip.then(|| self.vips.take(&name, now)) {

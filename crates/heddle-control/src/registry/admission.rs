@@ -5,19 +5,26 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
+use heddle_compile::{endpoint, endpoints};
 use heddle_model::{
-    EndpointState, Protocol, Registry, ServiceName, Workload, WorkloadId, WorkloadPort,
+    EndpointState, Endpoints, Protocol, Registry, ServiceName, Workload, WorkloadId, WorkloadPort,
     name::check_label,
 };
-use heddle_wire::local::{
-    control_api::{JoinPort, JoinRequest, Problem},
-    proxy_config::{
-        PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
-        PORT_OUTBOUND,
+use heddle_wire::{
+    discovery::Encode,
+    local::{
+        control_api::{JoinPort, JoinRequest, Problem},
+        proxy_config::{
+            PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
+            PORT_OUTBOUND,
+        },
     },
 };
 
-use crate::limits::{LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, LABELS_MAX, PORTS_PER_WORKLOAD_MAX};
+use crate::limits::{
+    ENDPOINTS_BYTES_MAX, LABEL_BYTES_MAX, LABEL_PREFIX_BYTES_MAX, LABELS_MAX,
+    PORTS_PER_WORKLOAD_MAX,
+};
 
 /// Checks a request and makes the workload of it, still without id and addresses.
 pub(super) fn admit(request: &JoinRequest, registry: &Registry) -> Result<Workload, Vec<Problem>> {
@@ -51,6 +58,29 @@ pub(super) fn admit(request: &JoinRequest, registry: &Registry) -> Result<Worklo
         ipv6: Ipv6Addr::UNSPECIFIED,
         ports,
     })
+}
+
+/// Would the endpoints of its service still go into one message with it? A proxy that cannot be told
+/// of them would never hear of any change of its mesh again.
+pub(super) fn check_fits(workload: &Workload, registry: &Registry) -> Result<(), Vec<Problem>> {
+    if workload.ports.is_empty() {
+        return Ok(());
+    }
+    let service = &workload.service;
+    let none = || Endpoints { service: service.clone(), endpoints: Vec::new() };
+    let mut all = endpoints(registry, service).unwrap_or_else(none);
+    all.endpoints.push(endpoint(workload));
+    let bytes = all.encode().len();
+    if bytes <= ENDPOINTS_BYTES_MAX {
+        return Ok(());
+    }
+    let count = all.endpoints.len();
+    Err(vec![problem(
+        "labels",
+        format!(
+            "the {count} workloads of service {service} would come to {bytes} bytes, more than the {ENDPOINTS_BYTES_MAX} that a sidecar is told at once: use fewer or shorter labels, or fewer workloads"
+        ),
+    )])
 }
 
 /// Checks what a running member says of itself: it names files and resources elsewhere.

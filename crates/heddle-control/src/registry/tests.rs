@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use heddle_compile::endpoints;
 use heddle_model::{EndpointState, Protocol, ServiceName};
-use heddle_wire::local::control_api::{JoinPort, JoinRequest};
+use heddle_wire::{
+    discovery::Encode,
+    local::control_api::{JoinPort, JoinRequest},
+};
 
 use super::*;
+use crate::limits::ENDPOINTS_BYTES_MAX;
 
 fn members() -> Members {
     Members::new(AddressRanges::default(), &BTreeMap::new(), 0)
@@ -237,4 +242,38 @@ fn recalled_services_keep_their_addresses_without_the_store() {
     assert_eq!(after.registry().services, before.registry().services);
     let stored: BTreeMap<_, _> = recalled.vips.into_iter().collect();
     assert_eq!(stored, BTreeMap::from([(name("a"), 11), (name("b"), 10)]));
+}
+
+#[test]
+fn a_workload_whose_service_could_not_be_told_in_one_message_is_refused() {
+    let mut members = members();
+    let long = |n: usize| {
+        (format!("{}/{n}", [&"p".repeat(62); 4].map(|p| &**p).join(".")), "v".repeat(63))
+    };
+    let labels: BTreeMap<_, _> = (0..60).map(long).collect();
+    let large = |service| JoinRequest {
+        labels: labels.clone(),
+        ..request(service, "", &[(9080, Protocol::Http)])
+    };
+    let first = members.join(&large("reviews"), 0, counter()).unwrap().workload.workload;
+    let fits = ENDPOINTS_BYTES_MAX / endpoints_bytes(&members);
+    for n in 1..fits {
+        let index = members.ranges.workload_index(first.ipv4).unwrap() + u32::try_from(n).unwrap();
+        let (ipv4, ipv6) = members.ranges.workload(index);
+        let id = WorkloadId(format!("copy-{n}"));
+        members.restore(Workload { id, ipv4, ipv6, ..first.clone() }, None, 0).unwrap();
+    }
+    assert!(endpoints_bytes(&members) <= ENDPOINTS_BYTES_MAX);
+    let mut next = counter();
+    let problems = (0..fits).find_map(|_| members.join(&large("reviews"), 0, &mut next).err());
+    let reason = &problems.expect("some time it is too much")[0].reason;
+    assert!(reason.contains("service reviews") && reason.contains("8388608"), "{reason}");
+    assert!(endpoints_bytes(&members) <= ENDPOINTS_BYTES_MAX);
+    // Others are not concerned, nor is one that only calls.
+    members.join(&large("ratings"), 0, counter()).unwrap();
+    members.join(&JoinRequest { ports: Vec::new(), ..large("reviews") }, 0, &mut next).unwrap();
+}
+
+fn endpoints_bytes(members: &Members) -> usize {
+    endpoints(members.registry(), &name("reviews")).unwrap().encode().len()
 }
