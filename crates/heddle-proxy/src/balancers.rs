@@ -119,7 +119,7 @@ impl Upstream {
     }
 
     /// What one more request costs here; `None` while the endpoint is cold.
-    fn cost(&self, now: Instant) -> Option<f64> {
+    pub(crate) fn cost(&self, now: Instant) -> Option<f64> {
         match self.warmth.get() {
             Warmth::Warm => Some(self.load.borrow().cost(now)),
             Warmth::Cold { .. } => None,

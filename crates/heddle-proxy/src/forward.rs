@@ -311,3 +311,6 @@ async fn tunnel(
     }
     After::Close
 }
+
+#[cfg(test)]
+mod tests;

@@ -348,3 +348,6 @@ pub(crate) fn prepare(stream: &TcpStream) {
     let _closing = set_nodelay(stream);
     let _closing = set_keepalive(stream, keepalive);
 }
+
+#[cfg(test)]
+mod tests;

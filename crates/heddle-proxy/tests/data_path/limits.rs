@@ -107,6 +107,38 @@ fn an_answer_that_could_be_read_in_two_ways_is_502_and_its_connection_discarded(
 }
 
 #[test]
+fn an_answer_whose_head_is_beyond_the_limits_is_502_and_one_just_within_passes() {
+    let head = |fields: &str| format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nok");
+    let long = |bytes: usize| head(&format!("X: {}\r\n", "x".repeat(bytes)));
+    let many = |fields: usize| head(&"X: 1\r\n".repeat(fields));
+    for (answer, beyond) in [
+        (long(64_000), None),
+        (long(1024 * 1024), Some("65536 bytes")),
+        (many(199), None),
+        (many(200), Some("200 fields")),
+    ] {
+        let backend = Backend::start(move |mut peer| {
+            while peer.request().is_some() {
+                peer.write(&answer);
+            }
+        });
+        let sidecar = Sidecar::start();
+        let mut client = Peer::connect(sidecar.service(&TestService::http(backend.address)));
+        for number in 1..=2 {
+            let (head, body) = client.ask(&get("/"));
+            let Some(limit) = beyond else {
+                assert!(head.starts_with("HTTP/1.1 200 ") && body == "ok", "{head}");
+                continue;
+            };
+            assert!(head.starts_with("HTTP/1.1 502 "), "{head}");
+            assert!(field(&head, "x-heddle-refusal").unwrap().starts_with("bad-response;"));
+            assert!(body.contains(limit), "{body}");
+            assert_eq!(backend.connections(), number, "its connection is not used again");
+        }
+    }
+}
+
+#[test]
 fn bytes_behind_a_response_make_its_connection_unfit() {
     let backend = Backend::start(|mut peer| {
         while peer.request().is_some() {

@@ -7,8 +7,10 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
+    time::Instant,
 };
 
+use heddle_logic::retry::FRESH_ENOUGH;
 use heddle_model::Protocol;
 use heddle_proxy::limits::POOL_TRUST;
 
@@ -109,7 +111,8 @@ fn a_connection_that_waited_for_its_first_request_may_lose_the_race_too() {
     let mut client = Peer::connect(sidecar.service(&service));
     wait_until("it was dialled early", || backend.connections() == 1);
     // Longer than a connection counts as new, however late the worker saw it connected.
-    std::thread::sleep(10 * POOL_TRUST);
+    let dialled = Instant::now();
+    wait_until("it has waited", || dialled.elapsed() > 10 * POOL_TRUST);
     assert_eq!(client.ask(&get("/")).1, "ok");
     assert_eq!(backend.connections(), 2);
     assert_eq!(sidecar.sum("heddle_retries_total", &["reuse-race"]), 1.0);
@@ -206,6 +209,23 @@ fn a_connection_the_server_has_closed_meanwhile_is_not_used() {
         assert_eq!(backend.connections(), n);
     }
     assert_eq!(sidecar.sum("heddle_retries_total", &[]), 0.0, "seen before, not after");
+}
+
+#[test]
+fn a_slow_head_does_not_make_a_pooled_connection_look_fresh() {
+    let backend = Backend::http(|_, _| "ok".into());
+    let sidecar = Sidecar::start();
+    let address = sidecar.service(&TestService::http(backend.address));
+    let (beginning, rest) = POST.split_at(10);
+    let mut slow = Peer::connect(address);
+    slow.write(beginning);
+    // While its head is on its way, a connection comes into the pool and idles there.
+    assert_eq!(Peer::connect(address).ask(POST).1, "ok");
+    sidecar.settled();
+    let pooled = Instant::now();
+    wait_until("it has idled", || pooled.elapsed() > FRESH_ENOUGH);
+    assert_eq!(slow.ask(rest).1, "ok");
+    assert_eq!(backend.connections(), 2, "too old for a request that may not be replayed");
 }
 
 #[test]
