@@ -144,13 +144,21 @@ export function Canvas({ graph, address, go }: Props) {
 /** Where the picture is in its frame; it is centred, and it may be scrolled. */
 function useOffset(drawing: { current: HTMLElement | null }, canvas: { current: HTMLElement | null }) {
   const [offset, setOffset] = useState({ x: 0, y: 0 });
-  useLayoutEffect(() => {
+  const measure = () => {
     const [inner, outer] = [drawing.current, canvas.current];
     if (!inner || !outer) return;
     const x = inner.offsetLeft - outer.scrollLeft;
     const y = inner.offsetTop;
-    if (x !== offset.x || y !== offset.y) setOffset({ x, y });
-  });
+    setOffset((known) => (x === known.x && y === known.y ? known : { x, y }));
+  };
+  useLayoutEffect(measure);
+  // A lower window or a banner above moves the picture although nothing is drawn anew.
+  useLayoutEffect(() => {
+    if (!canvas.current) return;
+    const observer = new ResizeObserver(measure);
+    observer.observe(canvas.current);
+    return () => observer.disconnect();
+  }, []);
   return offset;
 }
 
