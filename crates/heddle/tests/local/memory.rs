@@ -9,15 +9,18 @@ as_both_users!(a_sidecar_near_its_memory_limit_refuses_calls_and_serves_again_af
 /// Holds ever more unfinished heads open until a connection is refused, then lets go and calls until
 /// a call succeeds. All of it is bounded.
 const ATTACKER: &str = r"
-import http.client, socket, sys, time
+import http.client, select, socket, sys, time
 head = b'GET / HTTP/1.1\r\nHost: web\r\nX: ' + b'x' * 60000
-held, refused = [], False
+held, refused, ends = [], False, select.poll()
 while len(held) < 2000 and not refused:
     try:
         stream = socket.create_connection(('web', 80), timeout=5)
-        stream.sendall(head)
         held.append(stream)
+        ends.register(stream, 0)
+        stream.sendall(head)
     except ConnectionError: refused = True
+    # A reset may come only after all was sent.
+    refused = refused or any(what & select.POLLERR for _, what in ends.poll(0))
 print('refused', refused)
 for stream in held: stream.close()
 end = time.monotonic() + 60
