@@ -44,6 +44,9 @@ pub(crate) enum Command {
     /// Wait until every connected proxy runs a generation of the rules
     Wait(WaitArgs),
     /// Show live traffic per service: rates, errors, latency
+    ///
+    /// REQ/S and 4XX/S are what the service itself counts, or its callers where nothing reached it. INJ/S are
+    /// requests a fault rule aborted or delayed; SUCCESS and 5XX/S leave aborts out. TCP is bytes both ways.
     Top(TopArgs),
     /// Show who calls whom
     Graph(GraphArgs),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use heddle_wire::local::observe_api::{Edge, Graph, Node};
+use heddle_wire::local::observe_api::{Edge, Graph, Node, Rates};
 
 use crate::{
     cli::{GraphArgs, GraphOutput},
@@ -75,27 +75,45 @@ fn node_words(node: &Node) -> String {
 fn edge_words(edge: &Edge) -> String {
     let tcp = edge.protocol == "tcp";
     let unit = if tcp { "conn/s" } else { "req/s" };
-    let mut words = vec![format!(
-        "{} {} {unit} ({} at the server)",
-        edge.protocol,
-        rate(edge.client.per_second),
-        rate(edge.server.per_second)
-    )];
+    let sides = Sides::of(edge);
+    let calls = |rates: &Rates| rate(rates.per_second);
+    let mut words = vec![format!("{} {}", edge.protocol, sides.words(calls, &format!(" {unit}")))];
     words.push(percent(edge.client.success.min(edge.server.success)));
-    if edge.client.injected_per_second > 0.0 {
-        words.push(format!("{} aborts/s injected", rate(edge.client.injected_per_second)));
+    for (injected, what) in
+        [(edge.client.injected_per_second, "aborts"), (edge.client.delayed_per_second, "delays")]
+    {
+        if injected > 0.0 {
+            words.push(format!("{} {what}/s injected", rate(injected)));
+        }
     }
     if tcp {
         let total = edge.sent_bytes_per_second + edge.received_bytes_per_second;
         words.push(bytes(total));
     } else {
-        words.push(format!(
-            "p99 {} ({} at the server)",
-            milliseconds(edge.client.p99_ms),
-            milliseconds(edge.server.p99_ms)
-        ));
+        words.push(format!("p99 {}", sides.words(|rates| milliseconds(rates.p99_ms), "")));
     }
     words.join(", ")
+}
+
+/// A call as both sides measured it. A caller outside the mesh measures nothing: no zeros are told of it.
+struct Sides<'a> {
+    client: Option<&'a Rates>,
+    server: &'a Rates,
+}
+
+impl<'a> Sides<'a> {
+    fn of(edge: &'a Edge) -> Self {
+        let seen_by_server_only = edge.client.per_second <= 0.0 && edge.server.per_second > 0.0;
+        Self { client: (!seen_by_server_only).then_some(&edge.client), server: &edge.server }
+    }
+
+    fn words(&self, figure: impl Fn(&Rates) -> String, unit: &str) -> String {
+        let server = figure(self.server);
+        match self.client {
+            Some(client) => format!("{}{unit} ({server} at the server)", figure(client)),
+            None => format!("{server}{unit} at the server"),
+        }
+    }
 }
 
 /// For `dot -Tsvg`.
@@ -152,7 +170,6 @@ fn push(text: &mut String, line: &str) {
 #[cfg(test)]
 mod tests {
     use heddle_model::ServiceName;
-    use heddle_wire::local::observe_api::Rates;
 
     use super::*;
 
@@ -190,6 +207,24 @@ mod tests {
     fn calls_stand_below_their_caller_with_both_sides() {
         let text = text(&sample());
         assert!(text.contains("web  client, 4.0 req/s, 90 %\n  -> api  http 4.0 req/s (3.6 at the server), 90 %, p99 40 ms (30 ms at the server)"), "{text}");
+    }
+
+    #[test]
+    fn injected_faults_are_named_by_kind() {
+        let mut graph = sample();
+        graph.edges[0].client.injected_per_second = 2.0;
+        assert!(text(&graph).contains("90 %, 2.0 aborts/s injected, p99"), "{}", text(&graph));
+        graph.edges[0].client.delayed_per_second = 3.2;
+        let both = "2.0 aborts/s injected, 3.2 delays/s injected, p99";
+        assert!(text(&graph).contains(both), "{}", text(&graph));
+    }
+
+    #[test]
+    fn a_caller_that_measures_nothing_is_not_told_to_call_nothing() {
+        let mut graph = sample();
+        graph.edges[0].client = Rates { success: 1.0, ..Rates::default() };
+        let wanted = "-> api  http 3.6 req/s at the server, 100 %, p99 30 ms at the server";
+        assert!(text(&graph).contains(wanted), "{}", text(&graph));
     }
 
     #[test]

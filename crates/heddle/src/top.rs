@@ -201,7 +201,9 @@ fn push_line(text: &mut String, line: &str) {
 fn cells(row: &ServiceSummary) -> [String; 12] {
     let own = own(row);
     let failures = row.client.server_errors_per_second.max(row.server.server_errors_per_second);
-    let injected = row.client.injected_per_second.max(row.server.injected_per_second);
+    // Delays too: they explain the callers' latency as aborts explain missing calls.
+    let faults = |rates: &Rates| rates.injected_per_second + rates.delayed_per_second;
+    let injected = faults(&row.client).max(faults(&row.server));
     let asked = own.per_second > 0.0 || row.client.per_second > 0.0;
     let tcp = row.sent_bytes_per_second + row.received_bytes_per_second;
     let latency = |rates: &Rates| [rates.p50_ms, rates.p90_ms, rates.p99_ms].map(milliseconds);
@@ -277,6 +279,14 @@ mod tests {
         assert_eq!(column(lines[1], "REQ/S"), column(lines[2], "12.3"));
         assert_eq!(column(lines[2], "12.3"), column(lines[3], "12.3"));
         assert!(lines[3].contains("50 %"), "the callers' failures count: {}", lines[3]);
+    }
+
+    #[test]
+    fn injected_delays_count_as_faults() {
+        let mut delayed = row("a", 0.0);
+        delayed.client.delayed_per_second = 7.7;
+        delayed.client.injected_per_second = 1.0;
+        assert_eq!(cells(&delayed)[4], "8.7");
     }
 
     #[test]
