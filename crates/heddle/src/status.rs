@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
+use heddle_model::EndpointState;
 use heddle_wire::local::{
-    control_api::{ProxyStatus, Status},
+    control_api::{ProxyStatus, Status, WorkloadView},
     holder_api::Info,
 };
 use serde::Serialize;
@@ -34,9 +35,13 @@ struct MeshStatus {
 /// A refusal where no such mesh runs.
 pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
     let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    let info = HolderClient::connect(&mesh.paths).await?.info().await?;
-    let (control, control_problem) = match ControlClient::new(&mesh.paths).get("/v1/status").await {
-        Ok(status) => (Some(status), None),
+    let mut info = HolderClient::connect(&mesh.paths).await?.info().await?;
+    let control = ControlClient::new(&mesh.paths);
+    let (control, control_problem) = match ask(&control).await {
+        Ok((status, workloads)) => {
+            take_ports(&mut info, &workloads);
+            (Some(status), None)
+        }
         Err(failure) => (None, Some(failure.message)),
     };
     let status = MeshStatus { info, control, control_problem };
@@ -47,6 +52,34 @@ pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+async fn ask(control: &ControlClient) -> Result<(Status, Vec<WorkloadView>), Failure> {
+    Ok((control.get("/v1/status").await?, control.get("/v1/workloads").await?))
+}
+
+/// The holder knows workloads as they joined; which ports listen by now, the control plane knows.
+fn take_ports(info: &mut Info, workloads: &[WorkloadView]) {
+    for joined in &mut info.workloads {
+        let workload = &mut joined.joined.workload;
+        if let Some(view) = workloads.iter().find(|view| view.workload.id == workload.id) {
+            workload.ports.clone_from(&view.workload.ports);
+        }
+    }
+}
+
+/// Ports that were declared and that nothing listens on: a wrong number, or a program that is still starting.
+fn silent_ports(info: &Info) -> impl Iterator<Item = String> {
+    info.workloads.iter().flat_map(|joined| {
+        let workload = &joined.joined.workload;
+        let silent = workload.ports.values().filter(|port| port.state == EndpointState::Pending);
+        silent.map(|port| {
+            format!(
+                "nothing listens on port {} of {} yet: no calls go there",
+                port.number, workload.id.0
+            )
+        })
+    })
 }
 
 fn status_text(status: &MeshStatus) -> String {
@@ -87,8 +120,10 @@ fn status_text(status: &MeshStatus) -> String {
     if !rows.is_empty() {
         add(output::table(&["WORKLOAD", "SERVICE", "ADDRESS", "PUBLISHED"], &rows));
     }
-    for problem in status.control.iter().flat_map(|control| &control.problems) {
-        add(format!("problem: {}", problem_line(problem)));
+    if let Some(control) = &status.control {
+        for problem in silent_ports(info).chain(control.problems.iter().map(problem_line)) {
+            add(format!("problem: {problem}"));
+        }
     }
     if let Some(problem) = &status.control_problem {
         add(format!("problem: {problem}"));

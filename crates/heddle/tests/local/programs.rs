@@ -10,6 +10,7 @@ use crate::{
 };
 
 as_both_users!(
+    status_tells_which_declared_ports_nothing_listens_on,
     exit_codes_pass_through,
     signals_pass_through_after_the_endpoint_is_withdrawn,
     streams_pass_untouched,
@@ -225,4 +226,25 @@ fn the_control_plane_refuses_what_contradicts(machine: &Machine) {
     assert_eq!(refused.code, 1, "{}", refused.stderr);
     assert!(refused.stderr.contains("80") && refused.stderr.contains("http"), "{}", refused.stderr);
     assert_eq!(mesh.workloads("web").len(), 1);
+}
+
+fn status_tells_which_declared_ports_nothing_listens_on(machine: &Machine) {
+    let mesh = machine.up("silent");
+    let _web = mesh.serve("web", &[]);
+    let _wrong = mesh.start("wrong", &["--port", "8081", "--", "sleep", "600"]);
+    wait_until("it has joined", || (mesh.workloads("wrong").len() == 1).then_some(()));
+    let status = wait_until("only the port without a listener is named", || {
+        let status = mesh.run("status", &[]).stdout;
+        (status.matches("nothing listens on port").count() == 1).then_some(status)
+    });
+    assert!(status.contains("problem: nothing listens on port 8081 of wrong-"), "{status}");
+    let json = mesh.run("status", &["-o", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let state = |service: &str, port: &str| {
+        let workloads = json["info"]["workloads"].as_array().unwrap();
+        let workloads = workloads.iter().map(|workload| &workload["joined"]["workload"]);
+        let mut of_it = workloads.filter(|workload| workload["service"]["name"] == service);
+        of_it.next().unwrap()["ports"][port]["state"].clone()
+    };
+    assert_eq!((state("web", "80"), state("wrong", "8081")), ("ready".into(), "pending".into()));
 }
