@@ -46,7 +46,7 @@ fn text(path: &Path) -> io::Result<String> {
     let mut bytes = Vec::new();
     File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(invalid(format!("it is larger than {FILE_BYTES_MAX} bytes")));
+        return Err(invalid(format!("it is larger than {} MiB: split it", FILE_BYTES_MAX >> 20)));
     }
     String::from_utf8(bytes)
         .map_err(|error| invalid(format!("byte {} is no UTF-8", error.utf8_error().valid_up_to())))
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(look(&folder.join("none.yaml")), FileText::Gone);
         for (name, why) in [
             ("folder.yaml", "no regular file"),
-            ("big.yaml", "larger than 1048576 bytes"),
+            ("big.yaml", "larger than 1 MiB"),
             ("latin.yaml", "byte 3 is no UTF-8"),
         ] {
             let FileText::Unreadable(reason) = look(&folder.join(name)) else { panic!("{name}") };

@@ -71,7 +71,11 @@ fn source(path: &Path, from: &mut impl Read) -> Result<SourceFile, Failure> {
     let mut bytes = Vec::new();
     from.take(FILE_MAX + 1).read_to_end(&mut bytes).doing(|| format!("read {}", shown()))?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(Failure::refused(format!("{} is larger than {FILE_MAX} bytes", shown())));
+        return Err(Failure::refused(format!(
+            "{} is larger than {} MiB: split it",
+            shown(),
+            FILE_MAX >> 20
+        )));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
