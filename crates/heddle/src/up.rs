@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     cli::{Output, UpArgs},
+    control_client::ControlClient,
     failure::{Doing as _, Failure},
     holder::part,
     holder_client::HolderClient,
@@ -33,6 +34,7 @@ use crate::{
     termination::Termination,
 };
 
+mod folder;
 pub(crate) mod overlap;
 
 /// Exit code of a command that Ctrl-C ended before it had begun, as in a shell.
@@ -240,6 +242,8 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
     let began = heddle_runtime::clock::now();
     let paths = RunRoot::open()?.mesh(&args.mesh)?;
+    let control = ControlClient::new(&paths);
+    let folder_is_watched = args.config.is_some();
     let options = MeshOptions {
         lock: paths.take_lock().await?,
         paths,
@@ -265,6 +269,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
             output::notice(format!("ending mesh `{}`", args.mesh));
             mesh.end().await
         }
+        never = folder::tell(&control), if folder_is_watched => match never {},
     }
 }
 
@@ -278,13 +283,13 @@ fn welcome(info: &Info, seconds: f64, alone: bool) -> String {
         None => String::new(),
     };
     // Beside another mesh each command has to say which one it means.
-    let which = if alone { String::new() } else { format!("--mesh {} ", info.mesh) };
+    let which = if alone { String::new() } else { format!(" --mesh {}", info.mesh) };
     format!(
         "mesh `{}` is up ({seconds:.1} s){dashboard}\n\n\
          Next, in another terminal:\n  \
-         heddle run {which}--service hello --port 8000 -- python3 -m http.server 8000\n  \
-         heddle run {which}--service client -- curl -s http://hello:8000/\n  \
-         heddle top {which}\n\n\
+         heddle run{which} --service hello --port 8000 -- python3 -m http.server 8000\n  \
+         heddle run{which} --service client -- curl -s http://hello:8000/\n  \
+         heddle top{which}\n\n\
          Ctrl-C ends the mesh.",
         info.mesh
     )

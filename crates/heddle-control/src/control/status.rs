@@ -76,21 +76,25 @@ impl Control {
         let proxies: Vec<ProxyStatus> =
             registry.workloads.keys().map(|id| mesh.proxy_status(id)).collect();
         let mut problems: Vec<Problem> = Vec::new();
+        let mut out_of_force: Vec<Problem> = Vec::new();
         {
             let troubles = self.troubles();
+            out_of_force.extend(troubles.folder.iter().cloned());
             let texts = troubles.store.iter().chain(&troubles.journal);
             problems
                 .extend(texts.map(|text| Problem { reason: text.clone(), ..Problem::default() }));
-            problems.extend(troubles.folder.iter().chain(&troubles.members).cloned());
+            problems.extend(troubles.members.iter().cloned());
         }
-        problems.extend(mesh.rules.problems().cloned());
         let in_force = mesh.rules.in_force();
-        problems.extend(in_force.lost.into_iter().map(|(_, problem)| problem));
+        out_of_force.extend(mesh.rules.problems().cloned());
+        out_of_force.extend(in_force.lost.into_iter().map(|(_, problem)| problem));
+        problems.extend(out_of_force.iter().cloned());
         problems.extend(mesh.compiled.findings(registry).iter().map(problem));
         problems.extend(in_force.resources.iter().flat_map(|resource| not_enforced(resource)));
         shorten(&mut problems);
+        shorten(&mut out_of_force);
         let generation = mesh.generations.newest();
-        Status { mesh: mesh.settings.mesh.clone(), generation, proxies, problems }
+        Status { mesh: mesh.settings.mesh.clone(), generation, proxies, problems, out_of_force }
     }
 }
 

@@ -65,6 +65,7 @@ async fn an_invalid_file_is_reported_and_its_last_good_version_stays() {
     let problem = &status.problems[0];
     assert_eq!(problem.file.as_deref(), file.to_str());
     assert!(problem.line.is_some(), "{problem:?}");
+    assert_eq!(&status.out_of_force[0], problem);
     assert_eq!(problem.field.as_deref(), Some("spec.http[0].route[0].weight"));
     assert_eq!(plane.states().await, ["reviews Invalid", "reviews Invalid"]);
     assert_eq!(proxy.held().weights("reviews"), [1]);

@@ -214,6 +214,10 @@ pub struct Status {
     pub proxies: Vec<ProxyStatus>,
     /// Findings of the compiler and problems of sources (invalid files, a full disk under the store).
     pub problems: Vec<Problem>,
+    /// Those of them that keep something written out of force: invalid files, a folder that cannot
+    /// be read, an object that another file holds.
+    #[serde(default)]
+    pub out_of_force: Vec<Problem>,
 }
 
 /// One proxy's state.

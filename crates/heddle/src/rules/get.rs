@@ -6,7 +6,7 @@ use heddle_model::{
     EndpointState, Protocol,
     name::{DEFAULT_NAMESPACE, check_label},
 };
-use heddle_wire::local::control_api::{ResourceView, ServiceView, WorkloadView};
+use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status, WorkloadView};
 
 use crate::{
     cli::{GetArgs, GetOutput},
@@ -61,7 +61,14 @@ async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> R
     match args.output {
         GetOutput::Json => output::json(&found)?,
         GetOutput::Yaml => output::line(yaml(&found)),
-        GetOutput::Text => output::line(rule_table(&found)),
+        GetOutput::Text => {
+            // Where one object is asked for, files that hold others do not matter.
+            let out_of_force = match &args.name {
+                None => control.get::<Status>("/v1/status").await?.out_of_force,
+                Some(_) => Vec::new(),
+            };
+            output::line(rule_table(&found, &out_of_force));
+        }
     }
     Ok(())
 }
@@ -71,10 +78,8 @@ fn yaml(found: &[ResourceView]) -> String {
     documents.join("\n---\n")
 }
 
-fn rule_table(found: &[ResourceView]) -> String {
-    if found.is_empty() {
-        return "no rules".to_owned();
-    }
+/// The rules with their notes, then what is written and yet no rule: a file that was never valid has none.
+fn rule_table(found: &[ResourceView], out_of_force: &[Problem]) -> String {
     let row = |view: &ResourceView| {
         let key = &view.key;
         vec![
@@ -86,12 +91,20 @@ fn rule_table(found: &[ResourceView]) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-    let mut text = output::table(&["KIND", "NAMESPACE", "NAME", "STATE", "SOURCE"], &rows);
+    let mut text = match found {
+        [] => "no rules".to_owned(),
+        _ => output::table(&["KIND", "NAMESPACE", "NAME", "STATE", "SOURCE"], &rows),
+    };
     for view in found {
         for note in &view.notes {
             write!(text, "\nnote: {}: {}", view.key, problem_line(note))
                 .expect("invariant: writing to a String never fails");
         }
+    }
+    let untold = |problem: &&Problem| !found.iter().any(|view| view.notes.contains(problem));
+    for problem in out_of_force.iter().filter(untold) {
+        write!(text, "\nproblem: {}", problem_line(problem))
+            .expect("invariant: writing to a String never fails");
     }
     text
 }
@@ -117,7 +130,7 @@ async fn services(control: &ControlClient, args: &GetArgs) -> Result<(), Failure
         ]
     };
     let head = ["NAMESPACE", "NAME", "ADDRESS", "PORTS", "WORKLOADS"];
-    print(args.output, &found, &head, found.iter().map(row).collect())
+    print(args.output, "service", &found, &head, found.iter().map(row).collect())
 }
 
 async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failure> {
@@ -152,7 +165,7 @@ async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failur
         ]
     };
     let head = ["NAMESPACE", "NAME", "SERVICE", "VERSION", "ADDRESS", "PORTS", "PROXY"];
-    print(args.output, &found, &head, found.iter().map(row).collect())
+    print(args.output, "workload", &found, &head, found.iter().map(row).collect())
 }
 
 fn absent(args: &GetArgs, nothing_found: bool, what: &str) -> Result<(), Failure> {
@@ -164,11 +177,13 @@ fn absent(args: &GetArgs, nothing_found: bool, what: &str) -> Result<(), Failure
 
 fn print(
     format: GetOutput,
+    what: &str,
     found: &impl serde::Serialize,
     head: &[&str],
     rows: Vec<Vec<String>>,
 ) -> Result<(), Failure> {
     match format {
+        GetOutput::Text if rows.is_empty() => output::line(format!("no {what}s")),
         GetOutput::Text => output::line(output::table(head, &rows)),
         // Services and workloads are no documents; JSON is YAML too.
         GetOutput::Yaml | GetOutput::Json => output::json(found)?,

@@ -20,6 +20,7 @@ as_both_users!(
     rules_and_addresses_outlive_a_restart,
     a_store_that_cannot_be_opened_is_refused,
     an_unwatched_folder_is_refused,
+    a_file_that_is_not_in_force_is_told_of_where_people_look,
 );
 
 fn two_meshes_do_not_touch_each_other(machine: &Machine) {
@@ -178,4 +179,28 @@ fn an_unwatched_folder_is_refused(machine: &Machine) {
     let refused = machine.run(&["up", "--config", "/no/such/folder"]);
     assert_eq!(refused.code, 1);
     assert!(refused.stderr.contains("--config"), "{}", refused.stderr);
+}
+
+fn a_file_that_is_not_in_force_is_told_of_where_people_look(machine: &Machine) {
+    let folder = machine.dir.join("rules");
+    std::fs::create_dir(&folder).unwrap();
+    let file = folder.join("web.yaml");
+    std::fs::write(&file, "kind: Nonsense\n").unwrap();
+    let mesh = machine.up_by("folder", |mut command| {
+        command.args(["--config", "rules"]);
+        command
+    });
+    let told = wait_until("`up` names the file", || {
+        let said = mesh.up.said();
+        said.contains("not in force").then_some(said)
+    });
+    assert!(told.contains("rules/web.yaml:1: kind: unknown kind `Nonsense`"), "{told}");
+    let rules = mesh.run("get", &[]).stdout;
+    assert!(rules.starts_with("no rules\nproblem: ") && rules.contains("web.yaml:1:"), "{rules}");
+    let text = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web}\nspec: {host: web}\n";
+    std::fs::write(&file, text).unwrap();
+    wait_until("`up` says that it is well again", || {
+        mesh.up.said().contains("all rules of the folder are in force").then_some(())
+    });
+    assert!(!mesh.run("get", &[]).stdout.contains("problem"));
 }
