@@ -3,7 +3,8 @@
 //! A [`RouteTable`] is built once per destination port and generation; selecting allocates nothing.
 //! Semantics are Istio's: alternatives are ORed, conditions within one are ANDed, the first rule
 //! that matches decides. `uri` and the pseudo-header `:path` see the canonical path ([`crate::path`]),
-//! `uri` without the query; header values sent several times are joined by commas; query parameters are compared as sent, the first of a name.
+//! `uri` without the query; header values sent several times are joined by commas; query parameters
+//! are compared as sent, the first of a name.
 //! Differences, all wider: `authority` ignores case and, where it names no port, a port; escapes in a
 //! `uri` match whatever the case of their digits.
 

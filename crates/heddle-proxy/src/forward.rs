@@ -135,14 +135,7 @@ pub(crate) async fn forward(
                 Ok(stream) => Connected { stream, reused: false },
                 Err(refusal) => {
                     attempt.failed(clock::now());
-                    // Where there is no other to go to, the failure is the answer.
-                    if matches!(way.candidates, Candidates::One(_)) {
-                        return Err(refusal.into());
-                    }
-                    if after_connect_failure(number) == Decision::GiveUp {
-                        outcome.flag(Flag::URX);
-                        return Err(refusal.into());
-                    }
+                    may_try_another(way.candidates, number, refusal, outcome)?;
                     worker.shared.metrics.retried(RetryReason::ConnectFailure);
                     tried.push(upstream);
                     continue;
@@ -174,6 +167,24 @@ pub(crate) async fn forward(
         sending.rewind();
         fresh = Some(upstream);
     }
+}
+
+/// After a connection that failed with `refusal`: the next endpoint's turn, or the refusal.
+fn may_try_another(
+    candidates: &Candidates,
+    attempt: u32,
+    refusal: Refusal,
+    outcome: &RequestOutcome,
+) -> Result<(), Refusal> {
+    // Where there is no other to go to, the failure is the answer.
+    if matches!(candidates, Candidates::One(_)) {
+        return Err(refusal);
+    }
+    if after_connect_failure(attempt) == Decision::GiveUp {
+        outcome.flag(Flag::URX);
+        return Err(refusal);
+    }
+    Ok(())
 }
 
 /// Why an exchange ended without a complete response.

@@ -4,16 +4,13 @@
 //! Without a limit there is none of this. A machine's or a shared cgroup's limit is not this
 //! process's: its neighbours' use of it would refuse calls here.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU8, Ordering},
 };
 
 use heddle_runtime::{clock, memory};
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{
     Shared,
@@ -60,7 +57,7 @@ impl Pressure {
 #[derive(Debug, Default)]
 pub struct Memory {
     now: AtomicU8,
-    changed: watch::Sender<Pressure>,
+    changed: Notify,
 }
 
 impl Memory {
@@ -72,15 +69,21 @@ impl Memory {
 
     /// Says what it is from now on.
     pub fn set(&self, pressure: Pressure) {
-        self.now.store(pressure as u8, Ordering::Relaxed);
-        self.changed.send_if_modified(|before| std::mem::replace(before, pressure) != pressure);
+        if self.now.swap(pressure as u8, Ordering::Relaxed) != pressure as u8 {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Waits until something must be given up.
     pub(crate) async fn pressed(&self) {
-        let mut changes = self.changed.subscribe();
-        // The sender is `self`, so it is there; the value may not be held on to.
-        drop(changes.wait_for(|now| *now > Pressure::None).await);
+        loop {
+            // Asked for before the look, so that no change between the two is missed.
+            let changed = self.changed.notified();
+            if self.pressure() > Pressure::None {
+                return;
+            }
+            changed.await;
+        }
     }
 }
 
@@ -107,9 +110,6 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         }
     }
 }
-
-/// The least time between two rounds of giving up what is kept at hand.
-pub(crate) const SHRINK_PAUSE: Duration = MEMORY_LOOK;
 
 #[cfg(test)]
 mod tests {

@@ -140,7 +140,7 @@ fn start_tasks(shared: &Arc<Shared>, ends: Ends) -> Tasks {
     let reporter =
         Reporter { workload: shared.config.workload.to_string(), listening, channel: connections };
     spawn_contained("report", reporter.run());
-    drop(spawn_contained("memory", memory::watch(Arc::clone(shared))));
+    spawn_contained("memory", memory::watch(Arc::clone(shared)));
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
     let broker = match shared.config.holder_socket.clone() {
         Some(socket) => spawn_contained("broker", broker::holder::serve(socket, ends.broker)),

@@ -38,10 +38,10 @@ use crate::{
     balancers::{Upstream, Upstreams},
     inbound::serve_inbound,
     limits::{
-        ACCEPT_PAUSE, CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL, POOL_SWEEP, TCP_KEEPALIVE,
-        WARNINGS_APART,
+        ACCEPT_PAUSE, CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL, MEMORY_LOOK, POOL_SWEEP,
+        TCP_KEEPALIVE, WARNINGS_APART,
     },
-    memory::{Pressure, SHRINK_PAUSE},
+    memory::Pressure,
     metrics::Direction,
     outbound::serve_outbound,
     outcome::Callers,
@@ -218,7 +218,8 @@ async fn shrink(worker: Rc<Worker>) {
             upstream.listed.set(false);
         }
         buffers::free_all();
-        clock::sleep(SHRINK_PAUSE).await;
+        // No sooner than the next look can tell another story.
+        clock::sleep(MEMORY_LOOK).await;
     }
 }
 

@@ -189,8 +189,7 @@ fn path_matches(text: &Text, path: &str) -> bool {
 
 /// The canonical path and the query as sent.
 fn canonical_target<'a>(seen: &'a Seen<'_>) -> Cow<'a, str> {
-    let target = seen.request.target();
-    let target = target.split('#').next().unwrap_or_default();
+    let target = without_fragment(seen.request.target());
     let query = target.find('?').unwrap_or(target.len());
     if &target[..query] == seen.path {
         return target.into();
@@ -211,10 +210,13 @@ fn without_port(authority: &str) -> Option<&str> {
     (numeric && whole).then_some(host)
 }
 
+fn without_fragment(target: &str) -> &str {
+    target.split('#').next().unwrap_or_default()
+}
+
 /// The first query parameter of that name, as sent; empty for `?name`.
 fn query_value<'a>(target: &'a str, name: &str) -> Option<&'a str> {
-    let before_fragment = target.split('#').next().unwrap_or_default();
-    let (_, query) = before_fragment.split_once('?')?;
+    let (_, query) = without_fragment(target).split_once('?')?;
     query
         .split('&')
         .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
