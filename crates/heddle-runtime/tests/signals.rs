@@ -129,10 +129,10 @@ fn from_a_terminal() -> bool {
 
 /// A terminal's two ends: what a person types and reads, and what a program sees.
 fn terminal() -> io::Result<(File, File)> {
-    let keyboard = pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let keyboard = pty::openpt(flags)?;
     pty::grantpt(&keyboard)?;
     pty::unlockpt(&keyboard)?;
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
     let screen = pty::ioctl_tiocgptpeer(&keyboard, flags)?;
     Ok((keyboard.into(), screen.into()))
 }

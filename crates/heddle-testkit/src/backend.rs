@@ -57,6 +57,11 @@ impl Backend {
         Self::start(http_server(answer))
     }
 
+    /// Sends every piece of `size` bytes back.
+    pub fn echo(size: usize) -> Self {
+        Self::start(echo_server(size))
+    }
+
     /// How many connections it has accepted.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -68,6 +73,15 @@ impl Drop for Backend {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         let _woken = TcpStream::connect(self.address);
+    }
+}
+
+/// A server for [`Backend::start`] that sends every piece of `size` bytes back.
+pub fn echo_server(size: usize) -> impl Fn(Peer) + Send + Sync + 'static {
+    move |mut peer| {
+        while let Some(bytes) = peer.exactly(size) {
+            peer.write_bytes(&bytes).unwrap();
+        }
     }
 }
 

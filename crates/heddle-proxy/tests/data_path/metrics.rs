@@ -96,11 +96,7 @@ fn a_request_waits_for_its_callers_name_only_after_it_has_ended() {
 
 #[test]
 fn bytes_of_a_silent_connection_are_written_as_soon_as_its_caller_has_a_name() {
-    let backend = Backend::start(|mut peer| {
-        while let Some(bytes) = peer.exactly(4) {
-            peer.write_bytes(&bytes).unwrap();
-        }
-    });
+    let backend = Backend::echo(4);
     let port = backend.address.port();
     for (told, name) in [(true, "frontend"), (false, "unknown")] {
         let mut sidecar = Sidecar::that_asks_about_callers();
@@ -257,11 +253,7 @@ fn outside_destinations_are_measured_by_host() {
 
 #[test]
 fn a_tcp_connection_is_opened_once_and_closed_once_on_both_sides() {
-    let backend = Backend::start(|mut peer| {
-        while let Some(bytes) = peer.exactly(4) {
-            peer.write_bytes(&bytes).unwrap();
-        }
-    });
+    let backend = Backend::echo(4);
     let port = backend.address.port();
     let server = Sidecar::start();
     server.own_port(port, Protocol::Tcp, &["store"]);

@@ -25,7 +25,7 @@ use heddle_proxy::{
 use heddle_runtime::task;
 use heddle_testkit::fixture::proxy_config;
 pub(crate) use heddle_testkit::{
-    backend::{Backend, Peer, field, http_server, nobody},
+    backend::{Backend, Peer, echo_server, field, http_server, nobody},
     wait::{PATIENCE, wait_until},
 };
 use heddle_wire::local::proxy_config::ProxyConfig;

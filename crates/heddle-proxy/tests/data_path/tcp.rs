@@ -8,7 +8,7 @@ use std::{
 
 use heddle_model::Protocol;
 
-use crate::support::{Backend, Peer, Sidecar, TestService, wait_until};
+use crate::support::{Backend, Peer, Sidecar, TestService, echo_server, wait_until};
 
 fn tcp(serve: impl Fn(Peer) + Send + Sync + 'static) -> (Sidecar, Backend, Peer) {
     let backend = Backend::start(serve);
@@ -91,11 +91,7 @@ fn bulk_goes_through_whole_both_ways_at_once() {
 
 #[test]
 fn bytes_are_counted_while_the_connection_is_open() {
-    let (sidecar, _backend, mut client) = tcp(|mut peer| {
-        while let Some(bytes) = peer.exactly(4) {
-            peer.write_bytes(&bytes).unwrap();
-        }
-    });
+    let (sidecar, _backend, mut client) = tcp(echo_server(4));
     client.write("ping");
     client.exactly(4).unwrap();
     wait_until("open bytes are counted", || {
@@ -125,11 +121,7 @@ fn tcp_rules_choose_the_target() {
 
 #[test]
 fn a_connection_outlives_every_change_of_rules_and_endpoints() {
-    let (sidecar, _backend, mut client) = tcp(|mut peer| {
-        while let Some(bytes) = peer.exactly(1) {
-            peer.write_bytes(&bytes).unwrap();
-        }
-    });
+    let (sidecar, _backend, mut client) = tcp(echo_server(1));
     client.write("a");
     assert_eq!(client.exactly(1).unwrap(), b"a");
     sidecar.told(|set| {

@@ -11,7 +11,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::{
-    host::{Finished, Machine, Mesh, Running, wait_until},
+    host::{Finished, Machine, Mesh, Running},
     tools::installed,
 };
 
@@ -64,13 +64,7 @@ impl Server {
             _ => vec![self.program(), path],
         };
         let words = [&["--port", "http:80", "--"], &command[..]].concat();
-        let mut running = mesh.start(self.service(), &words);
-        wait_until("the server is ready", || {
-            assert!(running.is_running(), "{}", running.said());
-            let views = mesh.workloads(self.service());
-            views.iter().any(|view| view.to_string().contains("\"ready\"")).then_some(())
-        });
-        running
+        mesh.start_ready(self.service(), &words)
     }
 }
 

@@ -207,7 +207,12 @@ impl Mesh<'_> {
         fs::write(page.join("index.html"), service).unwrap();
         let page = page.to_str().unwrap();
         let server = ["--", "python3", "-m", "http.server", "80", "--bind", address, "-d", page];
-        let mut running = self.start(service, &[&["--port", "80"], flags, &server[..]].concat());
+        self.start_ready(service, &[&["--port", "80"], flags, &server[..]].concat())
+    }
+
+    /// As [`Self::start`], and waits until all its ports are ready.
+    pub(crate) fn start_ready(&self, service: &str, words: &[&str]) -> Running {
+        let mut running = self.start(service, words);
         wait_until("the server is ready", || {
             assert!(running.is_running(), "{}", running.said());
             self.workloads(service).iter().any(is_ready).then_some(())
