@@ -5,7 +5,7 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | sockets of the data path | [`net`], [`splice`] |
+//! | connections of the data path | [`transport`], [`net`], [`splice`] |
 //! | descriptors between processes | [`fdpass`], [`kept`] |
 //! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`nft`], [`mount`] |
 //! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
@@ -35,5 +35,6 @@ pub mod spawn;
 pub mod splice;
 pub mod task;
 pub mod terminal;
+pub mod transport;
 
 mod sys;

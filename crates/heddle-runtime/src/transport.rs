@@ -1,0 +1,379 @@
+//! The bytes of one connection, whatever carries them: plain TCP, or a pair of ends in this process.
+//!
+//! A [`Transport`] is read and written through its halves, at the same time if need be. It knows what
+//! a connection knows that is no byte: an end, a reset, whether anything happened since it was last
+//! looked at. Large bodies move past this process where both ends are plain TCP
+//! ([`move_bytes`]); nothing else may ask what carries them. It knows no protocol.
+
+mod memory;
+
+use std::{
+    future::poll_fn,
+    io::{self, IoSlice},
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
+    net::{TcpStream, tcp},
+};
+
+use crate::{
+    net::{self, Keepalive, Liveness},
+    splice::{self, Side, SpliceError},
+};
+
+/// Bytes read at once where they cannot be spliced.
+const COPY_BYTES: usize = 16 * 1024;
+
+/// One connection.
+#[derive(Debug)]
+pub struct Transport(Carrier);
+
+#[derive(Debug)]
+enum Carrier {
+    Tcp(TcpStream),
+    Memory(memory::End),
+}
+
+impl From<TcpStream> for Transport {
+    fn from(stream: TcpStream) -> Self {
+        Self(Carrier::Tcp(stream))
+    }
+}
+
+impl Transport {
+    /// Two ends of one connection within this thread: no socket, no port, and, since nothing but
+    /// tasks wake each other, the same course in every run. Each direction holds 64 KiB.
+    #[must_use]
+    pub fn pair() -> (Self, Self) {
+        let (one, other) = memory::pair();
+        (Self(Carrier::Memory(one)), Self(Carrier::Memory(other)))
+    }
+
+    /// Both halves, each usable while the other waits.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        match &mut self.0 {
+            Carrier::Tcp(stream) => {
+                let (read, write) = stream.split();
+                (ReadHalf(Half::Tcp(read)), WriteHalf(Half::Tcp(write)))
+            }
+            Carrier::Memory(end) => (ReadHalf(Half::Memory(end)), WriteHalf(Half::Memory(end))),
+        }
+    }
+
+    /// Options every connection of the data path has. A socket that refuses them is closing already.
+    pub fn tune(&self, keepalive: Keepalive) {
+        if let Carrier::Tcp(stream) = &self.0 {
+            let _closing = net::set_nodelay(stream);
+            let _closing = net::set_keepalive(stream, keepalive);
+        }
+    }
+
+    /// Did nothing happen on an idle connection, as far as the runtime was told? No system call unless
+    /// something did. Takes a byte that nobody asked for: the connection is unfit then.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        match &self.0 {
+            Carrier::Tcp(stream) => matches!(
+                stream.try_read(&mut [0]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock
+            ),
+            Carrier::Memory(end) => end.liveness() == Liveness::Idle,
+        }
+    }
+
+    /// Looks at the connection without taking a byte and without waiting; one system call.
+    #[must_use]
+    pub fn liveness(&self) -> Liveness {
+        match &self.0 {
+            Carrier::Tcp(stream) => net::probe(stream),
+            Carrier::Memory(end) => end.liveness(),
+        }
+    }
+
+    /// Waits until the peer has sent something (1) or ended (0), and takes nothing.
+    ///
+    /// # Errors
+    /// The connection was reset.
+    pub async fn peek(&self) -> io::Result<usize> {
+        match &self.0 {
+            Carrier::Tcp(stream) => stream.peek(&mut [0]).await,
+            Carrier::Memory(end) => poll_fn(|context| end.poll_peek(context)).await,
+        }
+    }
+
+    /// Waits until the peer has reset the connection. One that merely vanished is found out by
+    /// keepalive.
+    pub async fn reset_by_peer(&self) {
+        match &self.0 {
+            Carrier::Tcp(stream) => tcp_reset(stream).await,
+            Carrier::Memory(end) => poll_fn(|context| end.poll_reset(context)).await,
+        }
+    }
+
+    /// Sends an end and goes on reading. On one that is gone already reading says so.
+    pub fn shutdown_write(&self) {
+        match &self.0 {
+            Carrier::Tcp(stream) => {
+                let _gone = net::shutdown_write(stream);
+            }
+            Carrier::Memory(end) => end.shutdown_write(),
+        }
+    }
+
+    /// Makes closing this connection a reset, so that the peer sees a failure and not an end.
+    pub fn reset_on_close(&self) {
+        match &self.0 {
+            Carrier::Tcp(stream) => {
+                let _gone = net::reset_on_close(stream);
+            }
+            Carrier::Memory(end) => end.reset_on_close(),
+        }
+    }
+
+    /// Closes it so that the peer sees a failure and not an end.
+    pub fn reset(self) {
+        self.reset_on_close();
+    }
+}
+
+async fn tcp_reset(stream: &TcpStream) {
+    // An error of the wait itself says the same.
+    let _reset = stream.ready(Interest::ERROR).await;
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
+            Carrier::Memory(end) => end.poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
+            Carrier::Memory(end) => end.poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.shutdown_write();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A stream that knows whether reading would find something.
+pub trait Source: AsyncRead + Unpin {
+    /// Ready when there are bytes, an end or an error, as far as the runtime was told.
+    ///
+    /// # Errors
+    /// As the runtime's own look at its readiness.
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Source for Transport {
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Carrier::Tcp(stream) => stream.poll_read_ready(context),
+            Carrier::Memory(end) => end.poll_peek(context).map(|_| Ok(())),
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Half<'a, T> {
+    Tcp(T),
+    Memory(&'a memory::End),
+}
+
+/// What comes from the peer.
+#[derive(Debug)]
+pub struct ReadHalf<'a>(Half<'a, tcp::ReadHalf<'a>>);
+
+impl ReadHalf<'_> {
+    /// As [`Transport::peek`].
+    ///
+    /// # Errors
+    /// The connection was reset.
+    pub async fn peek(&mut self) -> io::Result<usize> {
+        match &mut self.0 {
+            Half::Tcp(read) => read.peek(&mut [0]).await,
+            Half::Memory(end) => poll_fn(|context| end.poll_peek(context)).await,
+        }
+    }
+
+    /// As [`Transport::reset_by_peer`].
+    pub async fn reset_by_peer(&self) {
+        match &self.0 {
+            Half::Tcp(read) => tcp_reset(read.as_ref()).await,
+            Half::Memory(end) => poll_fn(|context| end.poll_reset(context)).await,
+        }
+    }
+}
+
+impl AsyncRead for ReadHalf<'_> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Half::Tcp(read) => Pin::new(read).poll_read(context, buffer),
+            Half::Memory(end) => end.poll_read(context, buffer),
+        }
+    }
+}
+
+impl Source for ReadHalf<'_> {
+    fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &self.0 {
+            Half::Tcp(read) => read.as_ref().poll_read_ready(context),
+            Half::Memory(end) => end.poll_peek(context).map(|_| Ok(())),
+        }
+    }
+}
+
+/// What goes to the peer.
+#[derive(Debug)]
+pub struct WriteHalf<'a>(Half<'a, tcp::WriteHalf<'a>>);
+
+impl WriteHalf<'_> {
+    /// As [`Transport::shutdown_write`].
+    pub fn shutdown(&self) {
+        match &self.0 {
+            Half::Tcp(write) => {
+                let _gone = net::shutdown_write(write.as_ref());
+            }
+            Half::Memory(end) => end.shutdown_write(),
+        }
+    }
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        self.write_from(bytes, &mut written).await
+    }
+
+    /// Writes `bytes` from `written` on, telling there how far it came, also when it fails.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub async fn write_from(&mut self, bytes: &[u8], written: &mut usize) -> io::Result<()> {
+        poll_fn(|context| {
+            while *written < bytes.len() {
+                *written += ready!(self.poll_piece(context, &bytes[*written..], &[]))?;
+            }
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Writes a head and what follows it, in one system call if the socket takes it.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub async fn write_both(&mut self, head: &[u8], rest: &[u8]) -> io::Result<()> {
+        let mut written = 0;
+        poll_fn(|context| {
+            while written < head.len() {
+                written += ready!(self.poll_piece(context, &head[written..], rest))?;
+            }
+            Poll::Ready(io::Result::Ok(()))
+        })
+        .await?;
+        self.write_all(&rest[written - head.len()..]).await
+    }
+
+    /// Writes once, of `first` and then of `second`: at least a byte.
+    fn poll_piece(
+        &mut self,
+        context: &mut Context<'_>,
+        first: &[u8],
+        second: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = match &mut self.0 {
+            Half::Tcp(write) if second.is_empty() => {
+                ready!(Pin::new(write).poll_write(context, first))?
+            }
+            Half::Tcp(write) => {
+                let pieces = [IoSlice::new(first), IoSlice::new(second)];
+                ready!(Pin::new(write).poll_write_vectored(context, &pieces))?
+            }
+            Half::Memory(end) => ready!(end.poll_write(context, first))?,
+        };
+        match written {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            written => Poll::Ready(Ok(written)),
+        }
+    }
+}
+
+/// Moves bytes until the source ends or `limit` of them have moved, and returns their number (less
+/// than `limit` only if the source ended): past this process where both ends are plain TCP, else
+/// through a buffer. `progress` is told of each delivered piece. Does not pass on the end of the
+/// source. A dropped future may lose what was on its way; close both then.
+///
+/// # Errors
+/// [`SpliceError`] says on which side, and how much had been delivered.
+pub async fn move_bytes(
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    limit: Option<u64>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, SpliceError> {
+    match (&from.0, &to.0) {
+        (Half::Tcp(from), Half::Tcp(to)) => {
+            splice::splice_all(from.as_ref(), to.as_ref(), limit, progress).await
+        }
+        _ => copy(from, to, limit, progress).await,
+    }
+}
+
+async fn copy(
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+    limit: Option<u64>,
+    progress: &mut dyn FnMut(u64),
+) -> Result<u64, SpliceError> {
+    let mut moved = 0;
+    let mut buffer = vec![0; COPY_BYTES];
+    loop {
+        let left = limit.map_or(u64::MAX, |limit| limit - moved);
+        let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        let mut space = ReadBuf::new(&mut buffer[..room]);
+        let failed = |side| move |source| SpliceError { side, moved, source };
+        poll_fn(|context| Pin::new(&mut *from).poll_read(context, &mut space))
+            .await
+            .map_err(failed(Side::Read))?;
+        let piece = space.filled();
+        if piece.is_empty() {
+            return Ok(moved);
+        }
+        to.write_all(piece).await.map_err(failed(Side::Write))?;
+        moved += piece.len() as u64;
+        progress(piece.len() as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests;
