@@ -20,7 +20,7 @@ use tokio::{
     sync::{mpsc, oneshot},
 };
 
-use crate::shared::{Ranges, Reach};
+use crate::ranges::{AddressKind, Ranges};
 
 /// Longest wait for the holder: its own connect limit comes first, this is for a holder that hangs.
 pub const BROKER_WAIT: Duration = Duration::from_secs(30);
@@ -101,7 +101,7 @@ impl Broker {
     /// [`BrokerError`]; the stream belongs to the calling thread's runtime.
     pub async fn connect(&self, to: SocketAddr) -> Result<TcpStream, BrokerError> {
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
-        if self.ranges.reach(to.ip()) != Reach::HostGateway {
+        if self.ranges.kind(to.ip()) != AddressKind::HostGateway {
             return self.open(to).await;
         }
         let mut loopbacks = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];

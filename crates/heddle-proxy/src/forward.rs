@@ -1,141 +1,66 @@
-//! One request to an upstream and its response back: pick, connect, exchange; again if that is safe.
+//! One request to an upstream: pick, connect, exchange; again if that is safe.
 //!
-//! What may be sent twice, `heddle_logic::retry` decides. An exchange runs both directions at once
-//! (`forward/send.rs`, `forward/receive.rs`), because a server may answer before it has read all.
+//! What may be sent twice, `heddle_logic::retry` decides; [`again`] is the one place that says so.
 
-mod receive;
-mod send;
-
-use std::{
-    cell::Cell,
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    rc::Rc,
-    task::Poll,
-};
+use std::rc::Rc;
 
 use heddle_logic::{
     Decision, Replayable,
     retry::{Broken, after_connect_failure, after_reset},
 };
-use heddle_model::discovery::Provenance;
 use heddle_runtime::clock;
-use tokio::net::TcpStream;
 
-use self::{
-    receive::{Answer, Asked, Received},
-    send::Stopped,
-};
 use crate::{
-    balancers::{Attempt, Candidates, Upstream},
-    http::{After, Client, Sending},
+    exchange::{Broke, exchange},
+    http1::{Client, Persistence},
     memory::Pressure,
     metrics::RetryReason,
-    outcome::{Counted, RequestOutcome},
+    outgoing::OutgoingRequest,
     pool::Connected,
-    refusal::{Flag, Refusal, Refused},
-    tcp::{End, Held, relay},
-    worker::{Worker, dial::dial},
+    record::{MetricSeries, RequestOutcome},
+    refusal::{Failure, Flag, Refusal},
+    upstream::{Backend, Upstream},
+    worker::Worker,
 };
 
-/// Why a request was not answered in full by an upstream.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// The mesh answers.
-    Refused(Refused),
-    /// The response had begun and cannot be completed: the client's connection is cut.
-    Cut(Cut),
-    /// Nobody waits for an answer any more.
-    ClientGone,
-}
-
-/// How a response ended too early.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// The upstream closed.
-    Closed,
-    /// The upstream reset.
-    Reset,
-}
-
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal.into())
-    }
-}
-
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-impl Failure {
-    /// Did the client fail, and not the endpoint?
-    fn is_the_clients(&self) -> bool {
-        match self {
-            Self::ClientGone => true,
-            Self::Refused(refused) => matches!(refused.refusal, Refusal::BadRequest(_)),
-            Self::Cut(_) => false,
-        }
-    }
-
-    /// Names the rule that a refusal follows from.
-    pub(crate) fn by(self, rule: &Option<Provenance>) -> Self {
-        match self {
-            Self::Refused(refused) => Self::Refused(Refused { rule: rule.clone(), ..refused }),
-            other => other,
-        }
-    }
-}
-
-/// Where a request goes and under whose name it is counted.
-pub(crate) struct Way<'a> {
-    pub(crate) candidates: &'a Candidates,
-    /// What it means if there is no candidate.
-    pub(crate) none: &'a dyn Fn() -> Refusal,
-    /// Labels of a call to the upstream that was picked; `None` leaves them.
-    pub(crate) counted: &'a dyn Fn(&Rc<Upstream>) -> Option<Counted>,
-}
-
-/// Sends the request to one of the candidates and its response to the client.
+/// Sends the request to one of the backend's endpoints and its response to the client.
 ///
 /// # Errors
-/// [`Failure`]; nothing of a response has gone to the client unless it is a [`Cut`].
+/// [`Failure`]; nothing of a response has gone to the client unless it is a [`Failure::Cut`].
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
     client: &mut Client,
-    sending: &mut Sending,
-    way: Way<'_>,
+    outgoing: &mut OutgoingRequest,
+    backend: &Backend,
     outcome: &mut RequestOutcome,
-) -> Result<After, Failure> {
+) -> Result<Persistence, Failure> {
     if worker.shared.memory.pressure() >= Pressure::RefuseRequests {
         return Err(Refusal::MemoryLimit.into());
     }
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
-    let mut fresh = None;
+    let mut same = None;
     let mut number = 0;
     loop {
         number += 1;
         let now = clock::now();
-        let again = fresh.take();
-        let new_connection = again.is_some();
-        let upstream = again
-            .or_else(|| worker.upstreams.pick(way.candidates, &tried, now, worker.random()))
-            .ok_or_else(way.none)?;
-        if let Some(counted) = (way.counted)(&upstream) {
-            outcome.count_as(counted);
+        let repeated = same.take();
+        let new_connection = repeated.is_some();
+        let upstream = repeated
+            .or_else(|| worker.upstreams.pick(backend, &tried, now, worker.random()))
+            .ok_or_else(|| backend.nobody())?;
+        if let Some(series) = upstream.series(backend, worker.index) {
+            outcome.count_as(MetricSeries::Edge(series));
         }
         let mut attempt = upstream.begin(now);
         let pooled =
-            if new_connection { None } else { upstream.pool.take(now, sending.replayable) };
+            if new_connection { None } else { upstream.pool.take(now, outgoing.replayable) };
         let connected = match pooled {
             Some(connected) => connected,
-            None => match Box::pin(dial(worker, &upstream)).await {
-                Ok(stream) => Connected { stream, reused: false },
+            None => match Box::pin(worker.dialer.dial(&upstream)).await {
+                Ok(transport) => Connected { transport, reused: false },
                 Err(refusal) => {
                     attempt.failed(clock::now());
-                    may_try_another(way.candidates, number, refusal, outcome)?;
+                    may_try_another(backend, number, refusal, outcome)?;
                     worker.shared.metrics.retried(RetryReason::ConnectFailure);
                     tried.push(upstream);
                     continue;
@@ -143,184 +68,76 @@ pub(crate) async fn forward(
             },
         };
         let reused = connected.reused;
-        match exchange(worker, client, sending, &mut attempt, connected, outcome).await {
-            Ok(after) => return Ok(after),
+        let by_status = |_status| again(Ended::Answered) != Decision::GiveUp;
+        match exchange(worker, client, outgoing, &mut attempt, connected, by_status, outcome).await
+        {
+            Ok(persistence) => return Ok(persistence),
             Err(Broke::Failed(failure)) => {
                 if !failure.is_the_clients() {
                     attempt.failed(clock::now());
                 }
                 return Err(failure);
             }
-            Err(Broke::Unanswered) => attempt.failed(clock::now()),
+            Err(Broke::Again) => {}
+            Err(Broke::Unanswered) => {
+                attempt.failed(clock::now());
+                if again(Ended::Unanswered(broken(outgoing, reused, number))) == Decision::GiveUp {
+                    return Err(Refusal::UpstreamReset.into());
+                }
+                worker.shared.metrics.retried(RetryReason::ReuseRace);
+            }
         }
-        let broken = Broken {
-            reused,
-            response_bytes: 0,
-            request_bytes_written: sending.bytes_sent(),
-            replayable: if sending.is_kept() { sending.replayable } else { Replayable::No },
-            attempt: number,
-        };
-        if after_reset(broken) == Decision::GiveUp {
-            return Err(Refusal::UpstreamReset.into());
-        }
-        worker.shared.metrics.retried(RetryReason::ReuseRace);
-        sending.rewind();
-        fresh = Some(upstream);
+        outgoing.rewind();
+        same = Some(upstream);
+    }
+}
+
+/// How an attempt ended, before anything of a response went to the client.
+enum Ended {
+    /// Attempt so and so never reached a server.
+    Unconnected(u32),
+    /// Its connection broke.
+    Unanswered(Broken),
+    /// A response head came.
+    Answered,
+}
+
+/// Is the request sent once more? Nobody else says so.
+fn again(ended: Ended) -> Decision {
+    match ended {
+        Ended::Unconnected(attempt) => after_connect_failure(attempt),
+        Ended::Unanswered(broken) => after_reset(broken),
+        // No rule asks for another try by status yet: every answer is the answer.
+        Ended::Answered => Decision::GiveUp,
+    }
+}
+
+fn broken(outgoing: &OutgoingRequest, reused: bool, attempt: u32) -> Broken {
+    Broken {
+        reused,
+        response_bytes: 0,
+        request_bytes_written: outgoing.bytes_sent(),
+        replayable: if outgoing.is_kept() { outgoing.replayable } else { Replayable::No },
+        attempt,
     }
 }
 
 /// After a connection that failed with `refusal`: the next endpoint's turn, or the refusal.
 fn may_try_another(
-    candidates: &Candidates,
+    backend: &Backend,
     attempt: u32,
     refusal: Refusal,
     outcome: &RequestOutcome,
 ) -> Result<(), Refusal> {
     // Where there is no other to go to, the failure is the answer.
-    if matches!(candidates, Candidates::One(_)) {
+    if matches!(backend, Backend::Upstream(_)) {
         return Err(refusal);
     }
-    if after_connect_failure(attempt) == Decision::GiveUp {
+    if again(Ended::Unconnected(attempt)) == Decision::GiveUp {
         outcome.flag(Flag::URX);
         return Err(refusal);
     }
     Ok(())
-}
-
-/// Why an exchange ended without a complete response.
-enum Broke {
-    /// No byte of a response came.
-    Unanswered,
-    Failed(Failure),
-}
-
-/// Sends and receives on one connection; keeps the connection if it can be used again.
-async fn exchange(
-    worker: &Rc<Worker>,
-    client: &mut Client,
-    sending: &mut Sending,
-    attempt: &mut Attempt,
-    connected: Connected,
-    outcome: &RequestOutcome,
-) -> Result<After, Broke> {
-    let mut stream = connected.stream;
-    let asked = Asked::of(sending);
-    let request_done = Cell::new(false);
-    let half_closed = Cell::new(false);
-    let result = {
-        let (mut client_read, mut client_write) = client.stream.split();
-        let (mut up_read, mut up_write) = stream.split();
-        let mut send = pin!(send::send(
-            &mut client_read,
-            &mut up_write,
-            &mut client.input,
-            sending,
-            outcome,
-            (&request_done, &half_closed),
-        ));
-        let mut receive = pin!(receive::receive(
-            &mut up_read,
-            &mut client_write,
-            (asked, &request_done),
-            attempt,
-            outcome,
-        ));
-        both(send.as_mut(), receive.as_mut()).await
-    };
-    let received = result.map_err(|stopped| broke(stopped, outcome))?;
-    let whole = request_done.get() && !half_closed.get() && !sending.truncated;
-    match received.answer {
-        Answer::Tunnel(held) => {
-            let held = Held { from_client: client.input.take(), from_upstream: held };
-            // Rare and large: not worth room in every request.
-            Ok(Box::pin(tunnel(client, &mut stream, held, outcome)).await)
-        }
-        Answer::Complete { upstream_persists } => {
-            let now = outcome.ended();
-            attempt.upstream().pool.announced(received.announced_idle);
-            if whole && upstream_persists {
-                worker.keep(attempt.upstream(), stream, now);
-            }
-            Ok(match (whole, received.client_persists) {
-                (true, true) => After::Next,
-                (true, false) => After::Close,
-                // The client may still be sending; half-closed, it waits for nothing but the end.
-                (false, _) if half_closed.get() => After::Close,
-                (false, _) => After::Linger,
-            })
-        }
-    }
-}
-
-/// Runs both directions until the response is complete, or nothing more can come of it. Takes them
-/// pinned: moved in, each would have room twice in every connection's task.
-async fn both(
-    mut send: Pin<&mut impl Future<Output = Stopped>>,
-    mut receive: Pin<&mut impl Future<Output = Result<Received, Failed>>>,
-) -> Result<Received, Failed> {
-    let (mut begun, mut sending) = (false, true);
-    poll_fn(|context| {
-        // First the request must go out; from then on nearly every wake-up is the response's.
-        if begun && let Poll::Ready(result) = receive.as_mut().poll(context) {
-            return Poll::Ready(result);
-        }
-        if sending && let Poll::Ready(why) = send.as_mut().poll(context) {
-            match why {
-                // What was sent so far may yet be answered.
-                Stopped::UpstreamGone => sending = false,
-                Stopped::ClientGone => return Poll::Ready(Err(Failed::ClientGone)),
-                Stopped::BadBody(refusal) => return Poll::Ready(Err(Failed::BadBody(refusal))),
-            }
-        }
-        if begun {
-            return Poll::Pending;
-        }
-        begun = true;
-        receive.as_mut().poll(context)
-    })
-    .await
-}
-
-/// What ended an exchange.
-enum Failed {
-    /// The upstream ended without a byte of a response.
-    Unanswered,
-    /// The upstream's response is unusable; nothing of it was passed on.
-    BadResponse(Refusal),
-    /// The upstream ended within the response.
-    Cut(Cut),
-    ClientGone,
-    /// The client's body is malformed.
-    BadBody(Refusal),
-}
-
-fn broke(failed: Failed, outcome: &RequestOutcome) -> Broke {
-    Broke::Failed(match failed {
-        Failed::Unanswered => return Broke::Unanswered,
-        Failed::BadResponse(refusal) => refusal.into(),
-        Failed::Cut(cut) => Failure::Cut(cut),
-        Failed::ClientGone => Failure::ClientGone,
-        // Once a response has begun, nothing can be said any more.
-        Failed::BadBody(_) if outcome.has_sent() => Failure::Cut(Cut::Reset),
-        Failed::BadBody(refusal) => refusal.into(),
-    })
-}
-
-/// What follows a 101, or a 2xx to CONNECT: bytes, until both sides are done.
-async fn tunnel(
-    client: &mut Client,
-    upstream: &mut TcpStream,
-    held: Held,
-    outcome: &RequestOutcome,
-) -> After {
-    outcome.ended();
-    let (received, sent) = (|n| outcome.received(n), |n| outcome.sent(n));
-    match relay(&mut client.stream, upstream, held, &received, &sent).await {
-        End::Closed => {}
-        End::ClientReset => outcome.flag(Flag::DC),
-        End::UpstreamReset => outcome.flag(Flag::UC),
-    }
-    After::Close
 }
 
 #[cfg(test)]

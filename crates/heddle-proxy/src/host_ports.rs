@@ -10,13 +10,17 @@ use std::{
     time::Duration,
 };
 
-use heddle_runtime::{clock, net, splice, task::spawn_contained};
+use heddle_runtime::{clock, net, task::spawn_contained, transport::Transport};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
 };
 
-use crate::{Shared, broker::Broker};
+use crate::{
+    Shared,
+    broker::Broker,
+    relay::{Preread, relay},
+};
 
 /// Connections per host port at one time; further ones wait in the backlog.
 const CONNECTIONS_MAX: usize = 256;
@@ -59,7 +63,7 @@ async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener) {
                 let shared = Arc::clone(&shared);
                 spawn_contained("host port connection", async move {
                     let _slot = slot;
-                    let _open = shared.connections.enter();
+                    let _open = shared.state.connections.enter();
                     join(&shared.broker, stream, port).await;
                 });
             }
@@ -73,29 +77,17 @@ async fn accept(shared: Arc<Shared>, port: u16, listener: TcpListener) {
 
 async fn join(broker: &Broker, client: TcpStream, port: u16) {
     let to = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
-    let host = match broker.connect(to).await {
-        Ok(host) => host,
+    let mut client = Transport::from(client);
+    let mut host = match broker.connect(to).await {
+        Ok(host) => Transport::from(host),
         Err(error) => {
             // The program sees what it would see on the host, as near as an accepted connection can.
             tracing::info!(port, %error, "the host's port cannot be reached");
-            let _closed_anyway = net::reset_on_close(&client);
-            return;
+            return client.reset();
         }
     };
-    let (up, down) = tokio::join!(one_way(&client, &host), one_way(&host, &client));
-    if let Err(error) = up.and(down) {
-        tracing::debug!(port, %error, "a host port's connection broke");
-        for stream in [&client, &host] {
-            let _closed_anyway = net::reset_on_close(stream);
-        }
-    }
-}
-
-/// Moves bytes until the source ends, then passes the end on.
-async fn one_way(from: &TcpStream, to: &TcpStream) -> Result<(), splice::SpliceError> {
-    let moved = splice::splice_all(from, to, None, &mut |_| ()).await;
-    let _gone_anyway = net::shutdown_write(to);
-    moved.map(|_| ())
+    let ended = relay(&mut client, &mut host, Preread::default(), &|_| (), &|_| ()).await;
+    tracing::debug!(port, ?ended, "a host port's connection ended");
 }
 
 #[cfg(test)]

@@ -1,186 +1,140 @@
-//! The way of a connection to the workload, and of each request on it.
-//!
-//! [`serve_inbound`] is the connection's way, [`serve_request`] the request's; both read from top
-//! to bottom. Authentication and authorization will stand between steps 2 and 3 of each.
+//! The side of connections to the workload: a port of it as callers see it, with its protocol, the
+//! services that own it, and who calls. Authentication and authorization will stand in
+//! [`Side::route`].
 
-mod port;
+use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use std::{
-    cell::RefCell,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    pin::pin,
-    rc::Rc,
-};
+use heddle_model::{Protocol, ServiceName};
+use heddle_wire::http1::Request;
 
-use heddle_runtime::clock;
-use tokio::net::TcpStream;
-
-use self::port::Port;
 use crate::{
-    balancers::Candidates,
-    forward::{Failure, Way, forward},
-    http::{After, Client, Request, Sending},
+    caller::Caller,
+    dial::Early,
     limits::INBOUND_IDLE_TIMEOUT,
-    metrics::Direction,
-    outcome::{Caller, Callers, Counted, RequestOutcome, TcpOutcome},
-    protocol::{Decided, Early, Reason, Verdict, decide},
-    refusal::{Refusal, Refused},
-    tcp::{self, Held},
-    worker::{Worker, dial::dial_any},
+    metrics::{Direction, ServiceLabels, VerdictCounters},
+    ports::PortState,
+    protocol::PortHints,
+    record::MetricSeries,
+    refusal::Refused,
+    side::{Route, Side},
+    upstream::{Backend, DialTarget, Upstream},
+    worker::Worker,
 };
 
-/// Serves one connection to this workload, meant for the port of `original_dst`, to its end.
-pub async fn serve_inbound(worker: Rc<Worker>, client: TcpStream, original_dst: SocketAddr) {
-    // Starts a look-up at most; requests never wait for it.
-    let ip = client.peer_addr().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
-    let caller = Callers::at(&worker, ip);
-    serve(worker, client, original_dst, caller).await;
-}
-
-/// The same for a call of the workload to itself, which never left this process.
-pub(crate) async fn serve_own_call(worker: Rc<Worker>, client: TcpStream, to: SocketAddr) {
-    let caller = Callers::own(&worker);
-    serve(worker, client, to, caller).await;
-}
-
-async fn serve(
+/// One port of this workload, under the rules at accept, and one caller.
+#[derive(Debug)]
+pub(crate) struct Inbound {
     worker: Rc<Worker>,
-    mut client: TcpStream,
-    original_dst: SocketAddr,
-    caller: Rc<Caller>,
-) {
-    // 1. The port the client meant, and the services that own it.
-    let port = Port::of(&worker, original_dst.port());
-    // 2. What is declared about it.
-    let known = port.known();
-    // 3. Declared, or by the first bytes of either side.
-    let candidates = Candidates::One(Rc::clone(&port.application));
-    let none = Refusal::ApplicationUnreachable(port.number, String::new());
-    let decided = decide(&mut client, known, pin!(dial_any(&worker, &candidates, none))).await;
-    // 4. Requests one after the other, or bytes both ways.
-    let served = Served { worker, port, caller: RefCell::new(caller) };
-    match decided {
-        Decided::Http { reason, held, early } => {
-            served.port.state.verdicts.count(Verdict::Http, reason);
-            if let Some(early) = early {
-                served.worker.keep_unused(early);
-            }
-            let _by_request = served.worker.shared.connections.by_request();
-            serve_requests(&served, Client::new(client, held, INBOUND_IDLE_TIMEOUT)).await;
-        }
-        Decided::Relay { verdict, reason, held, to } => {
-            served.port.state.verdicts.count(verdict, reason);
-            let held = Held { from_client: held, from_upstream: None };
-            relay(&served, client, held, to, reason).await;
-        }
-        Decided::HeadTimeout => {
-            let client = Client::new(client, None, INBOUND_IDLE_TIMEOUT);
-            refuse_head(&served, client, Refusal::HeadTimeout).await;
-        }
-        Decided::Unserved(refused) => {
-            relay(&served, client, Held::default(), Err(refused), Reason::Declared).await
-        }
-        Decided::Gone => {}
-    }
-}
-
-/// What all requests of one inbound connection have in common.
-struct Served {
-    worker: Rc<Worker>,
-    port: Port,
+    number: u16,
+    application: Rc<Upstream>,
+    /// State under the name of the first owner.
+    state: Rc<PortState>,
+    declared: Protocol,
+    /// Owners by name; empty for a port that nothing declared.
+    owners: Vec<(ServiceName, Rc<ServiceLabels>)>,
     caller: RefCell<Rc<Caller>>,
 }
 
-impl Served {
-    /// Labels of a call that names `host`.
-    fn counted(&self, host: &str) -> Counted {
-        Counted::From(self.caller(), Rc::clone(self.port.service(host)))
+impl Inbound {
+    /// The port the client meant, and the services that own it.
+    pub(crate) fn of(worker: &Rc<Worker>, number: u16, caller: Rc<Caller>) -> Self {
+        let (declared, services) = declared(worker, number);
+        let state =
+            |service: Option<&ServiceName>| worker.ports.of(Direction::Inbound, service, number);
+        let labels = |service: &ServiceName| Rc::clone(&state(Some(service)).service);
+        Self {
+            worker: Rc::clone(worker),
+            number,
+            application: worker.upstreams.of_target(DialTarget::Application(number), None),
+            state: state(services.first()),
+            declared,
+            owners: services.iter().map(|service| (service.clone(), labels(service))).collect(),
+            caller: RefCell::new(caller),
+        }
+    }
+
+    fn application(&self) -> Backend {
+        Backend::Upstream(Rc::clone(&self.application))
+    }
+
+    /// `destination_service`: of several owners the one that `host` names, else the first by name.
+    fn service(&self, host: &str) -> &Rc<ServiceLabels> {
+        let named = || {
+            let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+            let namespace = &self.worker.shared.config.namespace;
+            let service = ServiceName::resolve(host, namespace).ok()?;
+            self.owners.iter().find(|(owner, _)| *owner == service)
+        };
+        let several = self.owners.len() > 1;
+        let owner = several.then(named).flatten().or_else(|| self.owners.first());
+        owner.map_or(&self.state.service, |(_, labels)| labels)
     }
 
     /// Who calls: found out at accept, and anew only while it is nobody known.
     fn caller(&self) -> Rc<Caller> {
         let mut caller = self.caller.borrow_mut();
         if caller.is_unknown() {
-            *caller = Callers::again(&self.worker, &caller);
+            *caller = self.worker.callers.again(&caller);
         }
         Rc::clone(&caller)
     }
 }
 
-async fn serve_requests(served: &Served, mut client: Client) {
-    loop {
-        let request = match client.read_request().await {
-            Ok(Some(request)) => request,
-            Ok(None) => return,
-            Err(refusal) => return refuse_head(served, client, refusal).await,
+impl Side for Inbound {
+    const DIRECTION: Direction = Direction::Inbound;
+    const IDLE_TIMEOUT: Duration = INBOUND_IDLE_TIMEOUT;
+
+    fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    fn verdicts(&self) -> &VerdictCounters {
+        &self.state.verdicts
+    }
+
+    async fn hints(&self) -> PortHints {
+        PortHints::of(self.declared, self.state.speaks_http.get(), false)
+    }
+
+    async fn dial(&self) -> Result<Early, Refused> {
+        self.worker.dial_any(&self.application()).await
+    }
+
+    async fn route(&self, _: Request<'_>) -> Result<Route, Refused> {
+        Ok(Route::to(self.application()))
+    }
+
+    fn request_series(&self, request: Option<Request<'_>>) -> MetricSeries {
+        let host = request.map_or("", |request| request.authority());
+        MetricSeries::Caller(self.caller(), Rc::clone(self.service(host)))
+    }
+
+    fn connection_series(&self, _: Option<&Rc<Upstream>>) -> MetricSeries {
+        self.request_series(None)
+    }
+
+    fn default_host(&self) -> String {
+        match self.owners.first() {
+            Some((service, _)) => format!("{service}:{}", self.number),
+            None => self.application.target.to_string(),
+        }
+    }
+
+    fn spoke_http(&self) {
+        self.state.speaks_http.set(true);
+    }
+}
+
+/// A port's protocol and owners: as the control plane says, else as this sidecar was started.
+fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServiceName>) {
+    if let Some(plan) = &worker.shared.snapshot.load().inbound {
+        return match plan.port(number) {
+            Some(port) => (port.protocol, port.services.clone()),
+            None => (Protocol::Undeclared, Vec::new()),
         };
-        match serve_request(served, &mut client, request).await {
-            After::Next => {}
-            after => return client.end(after).await,
-        }
     }
-}
-
-/// The way of one request, from decoded head to recorded outcome.
-async fn serve_request(served: &Served, client: &mut Client, request: Request) -> After {
-    let Served { worker, port, .. } = served;
-    // 1. From here on it is counted, whatever happens.
-    let counted = served.counted(request.view(client).authority());
-    let mut outcome = RequestOutcome::begin(worker, Direction::Inbound, counted, request.begun);
-    // 2. Made ready to be sent.
-    let mut sending =
-        Sending::prepare(worker, client, &request, || port.default_host(), None, &outcome);
-    drop(request);
-    // 3. The application's connection and the exchange.
-    let result = carry_out(served, client, &mut sending, &mut outcome).await;
-    // 4. One exit: the refusal's reply if it is one, and the record.
-    client.conclude(worker, result, Some(&sending), outcome).await
-}
-
-async fn carry_out(
-    served: &Served,
-    client: &mut Client,
-    sending: &mut Sending,
-    outcome: &mut RequestOutcome,
-) -> Result<After, Failure> {
-    let Served { worker, port, .. } = served;
-    sending.take_body(client, outcome)?;
-    let way = Way {
-        candidates: &Candidates::One(Rc::clone(&port.application)),
-        none: &|| Refusal::ApplicationUnreachable(port.number, String::new()),
-        counted: &|_| None,
-    };
-    let forwarded = forward(worker, client, sending, way, outcome).await;
-    port.state.speaks_http.set(port.state.speaks_http.get() || forwarded.is_ok());
-    forwarded
-}
-
-/// Bytes both ways; `to` is the application, or why it cannot be reached.
-async fn relay(
-    served: &Served,
-    mut client: TcpStream,
-    held: Held,
-    to: Result<Early, Refused>,
-    reason: Reason,
-) {
-    let begin = if held.is_silent(reason) { TcpOutcome::silent } else { TcpOutcome::begin };
-    let outcome = begin(&served.worker, served.counted(""));
-    match to {
-        Ok(Early { attempt: _attempt, mut stream }) => {
-            outcome.relay(&mut client, &mut stream, held).await;
-        }
-        Err(refused) => {
-            outcome.refuse(Direction::Inbound, &refused.refusal);
-            tcp::reset(client);
-        }
+    match worker.shared.config.ports.get(&number) {
+        Some(protocol) => (*protocol, vec![worker.own.service.clone()]),
+        None => (Protocol::Undeclared, Vec::new()),
     }
-}
-
-/// A request without a readable head: answered, counted, and the end of its connection.
-async fn refuse_head(served: &Served, mut client: Client, refusal: Refusal) {
-    let outcome =
-        RequestOutcome::begin(&served.worker, Direction::Inbound, served.counted(""), clock::now());
-    let result = Err(refusal.into());
-    let after = client.conclude(&served.worker, result, None, outcome).await;
-    client.end(after).await;
 }

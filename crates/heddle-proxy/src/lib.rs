@@ -3,33 +3,50 @@
 //! Thread 0 talks to the control plane and answers DNS, metrics and health; the workers share
 //! nothing but what is in [`Shared`].
 
+pub mod accept;
 pub mod admin;
-mod balancers;
 pub mod broker;
+mod buffers;
+mod caller;
+mod capture;
+mod connection;
+pub mod dial;
 pub mod discovery;
 pub mod dns;
+mod exchange;
 mod forward;
+mod frames;
 pub mod host_ports;
-mod http;
-pub mod inbound;
+mod http1;
+mod http_seen;
+mod inbound;
 pub mod limits;
 pub mod listening;
 pub mod lookup;
 pub mod memory;
 pub mod metrics;
-pub mod outbound;
-mod outcome;
+mod outbound;
+mod outgoing;
 mod pool;
+mod ports;
 pub mod probe;
 pub mod protocol;
+pub mod ranges;
+mod record;
 pub mod refusal;
+mod relay;
+mod reply;
+mod request_id;
 pub mod saved;
 pub mod shared;
+mod side;
 pub mod sidecar;
 pub mod snapshot;
-mod tcp;
+pub mod state;
 #[cfg(test)]
 mod testing;
+mod upstream;
+pub mod verdict;
 pub mod worker;
 
 pub use self::{

@@ -19,7 +19,7 @@ use heddle_runtime::clock;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    shared::{Ranges, Reach},
+    ranges::{AddressKind, Ranges},
     snapshot::{AddressOwner, DestinationPlan, Snapshot},
 };
 
@@ -92,14 +92,16 @@ impl Lookup {
         if let Some(owner) = self.snapshot.load().address(ip) {
             return Ok(owner.clone());
         }
-        match self.ranges.reach(ip) {
-            Reach::Vip => {
+        match self.ranges.kind(ip) {
+            AddressKind::Vip => {
                 let snapshot = self.ask(Question::Address(ip)).await?;
                 snapshot.address(ip).cloned().ok_or(LookupError::NotKnown)
             }
-            Reach::HostGateway => Ok(AddressOwner::NotKnown),
-            Reach::Workload | Reach::Outside if self.is_down() => Ok(AddressOwner::NotKnown),
-            Reach::Workload | Reach::Outside => {
+            AddressKind::HostGateway => Ok(AddressOwner::NotKnown),
+            AddressKind::Workload | AddressKind::Outside if self.is_down() => {
+                Ok(AddressOwner::NotKnown)
+            }
+            AddressKind::Workload | AddressKind::Outside => {
                 let answer = self.ask(Question::Address(ip)).await;
                 let owner = answer.ok().and_then(|snapshot| snapshot.address(ip).cloned());
                 Ok(owner.unwrap_or(AddressOwner::NotKnown))

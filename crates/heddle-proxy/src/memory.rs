@@ -12,9 +12,8 @@ use std::sync::{
 use heddle_runtime::{clock, memory};
 use tokio::sync::Notify;
 
-use crate::{
-    Shared,
-    limits::{MEMORY_LOOK, MEMORY_REFUSE_CONNECTIONS, MEMORY_REFUSE_REQUESTS, MEMORY_SHRINK},
+use crate::limits::{
+    MEMORY_LOOK, MEMORY_REFUSE_CONNECTIONS, MEMORY_REFUSE_REQUESTS, MEMORY_SHRINK,
 };
 
 /// How close the sidecar is to its limit, and so what it gives up.
@@ -88,8 +87,8 @@ impl Memory {
 }
 
 /// Looks again and again; thread 0's.
-pub(crate) async fn watch(shared: Arc<Shared>) {
-    let Some(limit) = shared.config.memory_limit else { return };
+pub(crate) async fn watch(pressure: Arc<Memory>, limit: Option<u64>) {
+    let Some(limit) = limit else { return };
     loop {
         clock::sleep(MEMORY_LOOK).await;
         let used = match memory::anonymous_bytes() {
@@ -99,8 +98,8 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
                 return;
             }
         };
-        let (before, now) = (shared.memory.pressure(), Pressure::of(used, limit));
-        shared.memory.set(now);
+        let (before, now) = (pressure.pressure(), Pressure::of(used, limit));
+        pressure.set(now);
         if now > Pressure::None {
             // What the workers freed is still this process's until it is given back.
             memory::give_back_freed();

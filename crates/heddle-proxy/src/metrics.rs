@@ -30,8 +30,8 @@ pub(crate) use self::{
 };
 use self::{histogram::Counter, registry::Registry};
 use crate::{
-    protocol::{Reason, Verdict},
     refusal::{Flags, REFUSAL_CODES, RefusalRow},
+    verdict::{Reason, Verdict},
 };
 
 /// Which way a connection goes, seen from the workload.

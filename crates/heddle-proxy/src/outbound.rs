@@ -1,169 +1,341 @@
-//! The way of a connection from the workload, and of each request on it.
-//!
-//! [`serve_outbound`] is the connection's way, [`serve_request`] the request's; both read from top
-//! to bottom. Where a connection goes, `outbound/destination.rs` finds out; which rule takes a
-//! request, `outbound/route.rs`.
+//! The side of connections from the workload: whose address was dialled, which rules hold there, and
+//! under whose name it is counted. The original destination decides, once, at accept.
 
-mod destination;
-mod route;
-
-use std::{net::SocketAddr, pin::pin, rc::Rc};
-
-use heddle_runtime::clock;
-use tokio::net::TcpStream;
-
-use self::{
-    destination::Destination,
-    route::{Route, choose, inject_fault},
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
 };
+
+use heddle_logic::{
+    FaultPlan, Selected, Selection, fault,
+    route::{RequestView, pick_target},
+};
+use heddle_model::{Protocol, ServiceName};
+use heddle_wire::http1::Request;
+
 use crate::{
-    forward::{Failure, Way, forward},
-    http::{After, Client, Request, Sending},
-    limits::OUTBOUND_IDLE_TIMEOUT,
-    metrics::Direction,
-    outcome::{RequestOutcome, TcpOutcome},
-    protocol::{Decided, Early, Reason, Verdict, decide},
+    dial::Early,
+    limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
+    lookup::LookupError,
+    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels, VerdictCounters},
+    ports::PortState,
+    protocol::PortHints,
+    ranges::AddressKind,
+    record::MetricSeries,
     refusal::{Refusal, Refused},
-    tcp::{self, Held},
+    side::{Route, Side},
+    snapshot::{AddressOwner, PortPlan},
+    upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
 };
 
-/// Serves one connection of the workload to `original_dst`, to its end.
-pub async fn serve_outbound(worker: Rc<Worker>, mut client: TcpStream, original_dst: SocketAddr) {
-    // 1. The original destination decides the service; nothing the client says later does.
-    let destination = Destination::of(&worker, original_dst).await;
-    // 2. What is declared about its port, under the rules of now.
-    let known = destination.known(&worker).await;
-    // 3. Declared, or by the first bytes of either side.
-    let decided = decide(&mut client, known, pin!(destination.dial(&worker))).await;
-    // 4. Requests one after the other, or bytes both ways.
-    match decided {
-        Decided::Http { reason, held, early } => {
-            destination.port.verdicts.count(Verdict::Http, reason);
-            if let Some(early) = early {
-                worker.keep_unused(early);
-            }
-            let _by_request = worker.shared.connections.by_request();
-            let client = Client::new(client, held, OUTBOUND_IDLE_TIMEOUT);
-            serve_requests(&worker, &destination, client).await;
-        }
-        Decided::Relay { verdict, reason, held, to } => {
-            destination.port.verdicts.count(verdict, reason);
-            let held = Held { from_client: held, from_upstream: None };
-            relay(&worker, &destination, client, held, to, reason).await;
-        }
-        Decided::HeadTimeout => {
-            let client = Client::new(client, None, OUTBOUND_IDLE_TIMEOUT);
-            refuse_head(&worker, &destination, client, Refusal::HeadTimeout).await;
-        }
-        Decided::Unserved(refused) => {
-            relay(&worker, &destination, client, Held::default(), Err(refused), Reason::Declared)
-                .await;
-        }
-        Decided::Gone => {}
-    }
+/// Where a connection of the workload goes.
+#[derive(Debug)]
+pub(crate) struct Outbound {
+    worker: Rc<Worker>,
+    kind: Kind,
+    /// What was dialled.
+    address: SocketAddr,
+    /// What is kept about the port it goes to.
+    port: Rc<PortState>,
+    /// Outside: series of the host named last on this connection.
+    by_host: RefCell<Option<(String, Rc<SeriesSet>)>>,
 }
 
-async fn serve_requests(worker: &Rc<Worker>, destination: &Destination, mut client: Client) {
-    loop {
-        let request = match client.read_request().await {
-            Ok(Some(request)) => request,
-            Ok(None) => return,
-            Err(refusal) => return refuse_head(worker, destination, client, refusal).await,
+#[derive(Debug)]
+enum Kind {
+    /// A service's virtual address: its rules hold, whatever Host says.
+    Service(Arc<ServiceName>, u16),
+    /// A workload's own address: the call goes to that workload, under its service's name.
+    Workload(Rc<Upstream>, Protocol),
+    /// Outside the mesh: passed on as it is, and measured.
+    Outside(Rc<Upstream>),
+    /// A virtual address that leads nowhere.
+    Nowhere(Refusal),
+}
+
+impl Outbound {
+    /// Finds out whose address `to` is.
+    pub(crate) async fn of(worker: &Rc<Worker>, to: SocketAddr) -> Self {
+        let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+        let kind = kind_of(worker, to).await;
+        let service = match &kind {
+            Kind::Service(service, _) => Some(ServiceName::clone(service)),
+            Kind::Workload(upstream, _) => upstream.workload().map(|one| one.service.clone()),
+            Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
-        match serve_request(worker, destination, &mut client, request).await {
-            After::Next => {}
-            after => return client.end(after).await,
+        let port = worker.ports.of(Direction::Outbound, service.as_ref(), to.port());
+        Self { worker: Rc::clone(worker), kind, address: to, port, by_host: RefCell::default() }
+    }
+
+    /// Has an HTTP response come from here? A service's port is one thing; outside, a port number
+    /// says nothing about another address.
+    fn speaks_http(&self) -> bool {
+        match &self.kind {
+            Kind::Outside(_) => self.worker.http_seen.at(self.address),
+            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
+                self.port.speaks_http.get()
+            }
+        }
+    }
+
+    /// Outside, `destination_service` is the host that was named.
+    fn by_host(&self, authority: &str) -> MetricSeries {
+        let host = host_label(authority);
+        let mut by_host = self.by_host.borrow_mut();
+        let known = by_host.as_ref().filter(|(one, _)| *one == host);
+        let set = known.map_or_else(
+            || {
+                let service = ServiceLabels::passthrough(Some(&host));
+                let edge = Edge { reporter: Reporter::Source, peer: None, service };
+                Rc::new(SeriesSet::new(edge, self.worker.index))
+            },
+            |(_, set)| Rc::clone(set),
+        );
+        *by_host = Some((host, Rc::clone(&set)));
+        MetricSeries::Edge(set)
+    }
+}
+
+impl Side for Outbound {
+    const DIRECTION: Direction = Direction::Outbound;
+    const IDLE_TIMEOUT: Duration = OUTBOUND_IDLE_TIMEOUT;
+
+    fn worker(&self) -> &Rc<Worker> {
+        &self.worker
+    }
+
+    fn verdicts(&self) -> &VerdictCounters {
+        &self.port.verdicts
+    }
+
+    async fn hints(&self) -> PortHints {
+        let (declared, http_rules) = match &self.kind {
+            Kind::Service(service, port) => match port_plan(&self.worker, service, *port).await {
+                Ok(plan) => (plan.protocol, !plan.routes.rules().is_empty()),
+                Err(_) => (Protocol::Undeclared, false),
+            },
+            Kind::Workload(_, declared) => (*declared, false),
+            Kind::Outside(_) | Kind::Nowhere(_) => (Protocol::Undeclared, false),
+        };
+        PortHints::of(declared, self.speaks_http(), http_rules)
+    }
+
+    async fn dial(&self) -> Result<Early, Refused> {
+        let worker = &self.worker;
+        let backend = match &self.kind {
+            Kind::Service(service, port) => {
+                tcp_backend(worker, &*port_plan(worker, service, *port).await?)?
+            }
+            Kind::Workload(upstream, _) | Kind::Outside(upstream) => {
+                Backend::Upstream(Rc::clone(upstream))
+            }
+            Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
+        };
+        worker.dial_any(&backend).await
+    }
+
+    async fn route(&self, request: Request<'_>) -> Result<Route, Refused> {
+        let (service, port) = match &self.kind {
+            Kind::Service(service, port) => (service, *port),
+            Kind::Workload(upstream, _) | Kind::Outside(upstream) => {
+                return Ok(Route::to(Backend::Upstream(Rc::clone(upstream))));
+            }
+            Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
+        };
+        let plan = port_plan(&self.worker, service, port).await?;
+        if plan.routes.rules().is_empty() {
+            return Ok(Route::to(Backend::Cluster(Arc::clone(&plan.default))));
+        }
+        by_rule(&self.worker, &plan, request)
+            .ok_or_else(|| Refusal::NoRoute((**service).clone()).into())
+    }
+
+    fn request_series(&self, request: Option<Request<'_>>) -> MetricSeries {
+        match (&self.kind, request) {
+            (Kind::Outside(_), Some(request)) => self.by_host(request.authority()),
+            _ => MetricSeries::Edge(Rc::clone(&self.port.unpicked)),
+        }
+    }
+
+    fn connection_series(&self, upstream: Option<&Rc<Upstream>>) -> MetricSeries {
+        let own = upstream.and_then(|upstream| upstream.own_series(self.worker.index));
+        MetricSeries::Edge(own.unwrap_or_else(|| Rc::clone(&self.port.unpicked)))
+    }
+
+    /// What the client dialled.
+    fn default_host(&self) -> String {
+        match &self.kind {
+            Kind::Service(service, port) => format!("{service}:{port}"),
+            Kind::Workload(upstream, _) | Kind::Outside(upstream) => upstream.target.to_string(),
+            Kind::Nowhere(_) => String::new(),
+        }
+    }
+
+    fn spoke_http(&self) {
+        match &self.kind {
+            Kind::Outside(_) => self.worker.http_seen.note(self.address),
+            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
+                self.port.speaks_http.set(true);
+            }
         }
     }
 }
 
-/// The way of one request, from decoded head to recorded outcome.
-async fn serve_request(
-    worker: &Rc<Worker>,
-    destination: &Destination,
-    client: &mut Client,
-    request: Request,
-) -> After {
-    // 1. From here on it is counted, whatever happens.
-    let mut outcome =
-        RequestOutcome::begin(worker, Direction::Outbound, destination.unpicked(), request.begun);
-    // 2. The rules are taken once, from one snapshot, and kept to the request's end.
-    let chosen = choose(worker, destination, request.view(client)).await;
-    destination.count_by_host(worker, request.view(client), &mut outcome);
-    // 3. Made ready to be sent, perhaps more than once.
-    let path = chosen.as_ref().map_or(None, Route::path);
-    let host = || destination.default_host();
-    let mut sending = Sending::prepare(worker, client, &request, host, path, &outcome);
-    drop(request);
-    // 4. Faults, the endpoint, the connection, the exchange.
-    let result = carry_out(worker, destination, client, chosen, &mut sending, &mut outcome).await;
-    // 5. One exit: the refusal's reply if it is one, and the record.
-    client.conclude(worker, result, Some(&sending), outcome).await
+async fn kind_of(worker: &Rc<Worker>, to: SocketAddr) -> Kind {
+    let ip = to.ip();
+    match Box::pin(worker.shared.lookup.address(ip)).await {
+        Ok(AddressOwner::Service(service)) => Kind::Service(service, to.port()),
+        Ok(AddressOwner::Workload(workload)) => {
+            let declared = workload.ports.get(&to.port()).copied().unwrap_or_default();
+            let own = workload.id == worker.shared.config.workload;
+            let target = if own { DialTarget::Own(to) } else { DialTarget::Workload(to) };
+            Kind::Workload(worker.upstreams.of_target(target, Some(workload)), declared)
+        }
+        Ok(AddressOwner::NotKnown) => match worker.shared.ranges.kind(ip) {
+            AddressKind::Vip => Kind::Nowhere(Refusal::UnknownAddress(ip)),
+            AddressKind::Workload => direct(worker, to),
+            AddressKind::HostGateway | AddressKind::Outside => {
+                Kind::Outside(worker.upstreams.of_target(DialTarget::Outside(to), None))
+            }
+        },
+        Err(LookupError::NotKnown) => Kind::Nowhere(Refusal::UnknownAddress(ip)),
+        Err(error @ (LookupError::Timeout | LookupError::Unreachable)) => {
+            Kind::Nowhere(Refusal::DiscoveryTimeout(format!("{ip} ({error})")))
+        }
+    }
 }
 
-async fn carry_out(
-    worker: &Rc<Worker>,
-    destination: &Destination,
-    client: &mut Client,
-    chosen: Result<Route, Refused>,
-    sending: &mut Sending,
-    outcome: &mut RequestOutcome,
-) -> Result<After, Failure> {
-    sending.take_body(client, outcome)?;
-    let route = chosen?;
-    if let Some(fault) = &route.fault {
-        inject_fault(client, fault, outcome).await.map_err(|failure| failure.by(&route.rule()))?;
+/// A workload's address that nobody explained: connected to as without a mesh, measured as outside.
+fn direct(worker: &Worker, to: SocketAddr) -> Kind {
+    let own = &worker.shared.config;
+    let here = to.ip() == IpAddr::V4(own.ipv4) || to.ip() == IpAddr::V6(own.ipv6);
+    let target = if here { DialTarget::Own(to) } else { DialTarget::Workload(to) };
+    Kind::Outside(worker.upstreams.of_target(target, None))
+}
+
+/// One port of a service under the rules of now.
+async fn port_plan(
+    worker: &Worker,
+    service: &ServiceName,
+    port: u16,
+) -> Result<Arc<PortPlan>, Refusal> {
+    let undeclared = || Refusal::PortNotDeclared(service.clone(), port);
+    if let Some(plan) = worker.shared.snapshot.load().destination(service) {
+        return plan.port(port).cloned().ok_or_else(undeclared);
     }
-    let forwarded = match &route.candidates {
-        Err(refusal) => Err(refusal.clone().into()),
-        Ok(candidates) => {
-            let way = Way {
-                candidates,
-                none: &|| Refusal::NoEndpoints(destination.service(candidates)),
-                counted: &|upstream| destination.counted(worker, candidates, upstream),
-            };
-            forward(worker, client, sending, way, outcome).await
+    // Only the first request to a service waits here.
+    match Box::pin(worker.shared.lookup.destination(service)).await {
+        Ok(plan) => plan.port(port).cloned().ok_or_else(undeclared),
+        Err(LookupError::NotKnown) => Err(Refusal::NoEndpoints(service.clone())),
+        Err(error) => Err(Refusal::DiscoveryTimeout(format!("{service} ({error})"))),
+    }
+}
+
+fn tcp_backend(worker: &Worker, plan: &PortPlan) -> Result<Backend, Refused> {
+    if plan.tcp.is_empty() {
+        return Ok(Backend::Cluster(Arc::clone(&plan.default)));
+    }
+    let index = pick_target(&plan.tcp, worker.random());
+    match plan.tcp_cluster(index) {
+        Some(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
+        None => {
+            let what = plan.tcp.get(index).and_then(|target| target.dangling.clone());
+            Err(Refusal::DanglingTarget(what.unwrap_or_default()).into())
+        }
+    }
+}
+
+/// What the first rule that matches says; `None` if none does.
+fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Option<Route> {
+    let Selection { selected, path } =
+        plan.routes.select(&Matched { request, target: request.target() });
+    let rule = match selected {
+        Selected::Rule(rule) => rule,
+        Selected::Default => {
+            return Some(Route::to(Backend::Cluster(Arc::clone(&plan.default))));
+        }
+        Selected::NoRoute => return None,
+    };
+    let fault = rule
+        .fault()
+        .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
+        .filter(|plan| *plan != FaultPlan::default());
+    let target = pick_target(rule.targets(), worker.random());
+    let backend = match plan.http_cluster(rule.index(), target) {
+        Some(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
+        None => {
+            let what = rule.targets().get(target).and_then(|target| target.dangling.clone());
+            Err(Refusal::DanglingTarget(what.unwrap_or_default()))
         }
     };
-    if forwarded.is_ok() {
-        destination.spoke_http(worker);
+    Some(Route { backend, fault, rule: Some((Arc::clone(plan), rule.index())), path })
+}
+
+/// A request as matchers see it.
+struct Matched<'a> {
+    request: Request<'a>,
+    target: Cow<'a, str>,
+}
+
+impl RequestView for Matched<'_> {
+    fn method(&self) -> &str {
+        self.request.method()
     }
-    forwarded.map_err(|failure| failure.by(&route.rule()))
+
+    fn target(&self) -> &str {
+        &self.target
+    }
+
+    fn path(&self) -> &[u8] {
+        self.request.path()
+    }
+
+    fn authority(&self) -> &str {
+        self.request.authority()
+    }
+
+    fn scheme(&self) -> &str {
+        self.request.scheme()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.request.fields().joined(name)
+    }
 }
 
-/// Bytes both ways; `to` says to whom, or why to nobody.
-async fn relay(
-    worker: &Rc<Worker>,
-    destination: &Destination,
-    mut client: TcpStream,
-    held: Held,
-    to: Result<Early, Refused>,
-    reason: Reason,
-) {
-    let Early { attempt, mut stream } = match to {
-        Ok(early) => early,
-        Err(refused) => {
-            let outcome = TcpOutcome::begin(worker, destination.unpicked());
-            outcome.refuse(Direction::Outbound, &refused.refusal);
-            return tcp::reset(client);
-        }
+/// A host as a label's value: without port, in lower case, and nothing that is no host.
+fn host_label(authority: &str) -> String {
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+        _ => authority,
     };
-    let counted = destination.counted_connection(worker, attempt.upstream());
-    let begin = if held.is_silent(reason) { TcpOutcome::silent } else { TcpOutcome::begin };
-    let outcome = begin(worker, counted);
-    outcome.relay(&mut client, &mut stream, held).await;
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
+    if host.is_empty() || host.len() > HOST_LABEL_BYTES || !host.bytes().all(valid) {
+        return "unknown".to_owned();
+    }
+    host.to_ascii_lowercase()
 }
 
-/// A request without a readable head: answered, counted, and the end of its connection.
-async fn refuse_head(
-    worker: &Rc<Worker>,
-    destination: &Destination,
-    mut client: Client,
-    refusal: Refusal,
-) {
-    let outcome =
-        RequestOutcome::begin(worker, Direction::Outbound, destination.unpicked(), clock::now());
-    let after = client.conclude(worker, Err(refusal.into()), None, outcome).await;
-    client.end(after).await;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_label_has_no_port_and_no_case() {
+        for (authority, label) in [
+            ("Example.com:8080", "example.com"),
+            ("[2001:DB8::1]:80", "[2001:db8::1]"),
+            ("", "unknown"),
+            ("a b", "unknown"),
+            ("10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(host_label(authority), label);
+        }
+        assert_eq!(host_label(&"x".repeat(300)), "unknown");
+    }
 }

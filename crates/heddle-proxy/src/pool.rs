@@ -5,7 +5,6 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io,
     time::{Duration, Instant},
 };
 
@@ -13,8 +12,7 @@ use heddle_logic::{
     Replayable,
     retry::{may_take_pooled, pool_idle_limit},
 };
-use heddle_runtime::net::{Liveness, probe};
-use tokio::net::TcpStream;
+use heddle_runtime::{net::Liveness, transport::Transport};
 
 use crate::limits::{POOL_PER_ENDPOINT, POOL_TRUST};
 
@@ -24,7 +22,7 @@ const OBSERVED_IDLE_MIN: Duration = Duration::from_secs(1);
 /// A connection for one request.
 #[derive(Debug)]
 pub(crate) struct Connected {
-    pub(crate) stream: TcpStream,
+    pub(crate) transport: Transport,
     /// Did it carry a request before, or wait for one? Only then may a reset be the keep-alive race.
     pub(crate) reused: bool,
 }
@@ -39,7 +37,7 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    transport: Transport,
     since: Instant,
     reused: bool,
 }
@@ -55,12 +53,12 @@ impl Pool {
                 // The others are older still.
                 return None;
             }
-            let Idle { stream, reused, .. } = idle.pop()?;
+            let Idle { transport, reused, .. } = idle.pop()?;
             let trusted = replayable == Replayable::Yes && age < POOL_TRUST;
-            if is_quiet(&stream) && (trusted || probe(&stream) == Liveness::Idle) {
+            if transport.is_quiet() && (trusted || transport.liveness() == Liveness::Idle) {
                 // Waiting unused, it meets a server that tires of it like any other. One that is
                 // taken as it comes has not waited: there a reset is the server's answer.
-                return Some(Connected { stream, reused: reused || age >= POOL_TRUST });
+                return Some(Connected { transport, reused: reused || age >= POOL_TRUST });
             }
             self.observe_close(age);
         }
@@ -68,13 +66,13 @@ impl Pool {
     }
 
     /// Keeps a connection whose last response is complete.
-    pub(crate) fn put(&self, stream: TcpStream, now: Instant) {
-        self.keep(Idle { stream, since: now, reused: true });
+    pub(crate) fn put(&self, transport: Transport, now: Instant) {
+        self.keep(Idle { transport, since: now, reused: true });
     }
 
     /// Keeps a connection that was opened early and not needed: idle since it was `opened`.
-    pub(crate) fn put_unused(&self, stream: TcpStream, opened: Instant) {
-        self.keep(Idle { stream, since: opened, reused: false });
+    pub(crate) fn put_unused(&self, transport: Transport, opened: Instant) {
+        self.keep(Idle { transport, since: opened, reused: false });
     }
 
     /// The server said `keep-alive: timeout=SECONDS`, or nothing.
@@ -90,7 +88,7 @@ impl Pool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|one| {
             let age = now.saturating_duration_since(one.since);
-            let open = is_quiet(&one.stream);
+            let open = one.transport.is_quiet();
             if !open {
                 self.observe_close(age);
             }
@@ -130,30 +128,17 @@ impl Pool {
     }
 }
 
-/// Nothing happened on an idle connection, as far as the runtime was told: no system call unless
-/// something did. Bytes that nobody asked for make a connection unfit, too.
-fn is_quiet(stream: &TcpStream) -> bool {
-    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
 #[cfg(test)]
 mod tests {
-    use heddle_runtime::{clock, net::connect_tcp, net::listen_tcp};
+    use heddle_runtime::clock;
     use tokio::io::AsyncWriteExt;
 
     use super::*;
 
-    async fn pair() -> (TcpStream, TcpStream) {
-        let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), None, false).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (client, server) = tokio::join!(connect_tcp(address, None), listener.accept());
-        (client.unwrap(), server.unwrap().0)
-    }
-
     #[tokio::test]
     async fn a_connection_that_the_server_closed_is_never_handed_out() {
         let pool = Pool::default();
-        let (client, server) = pair().await;
+        let (client, server) = Transport::pair();
         pool.put(client, clock::now());
         drop(server);
         // Older than what readiness alone is trusted for, so the kernel is asked.
@@ -165,9 +150,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_with_bytes_nobody_asked_for_is_never_handed_out() {
         let pool = Pool::default();
-        let (client, mut server) = pair().await;
+        let (client, mut server) = Transport::pair();
         server.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
-        client.readable().await.unwrap();
         pool.put(client, clock::now());
         assert!(pool.take(clock::now(), Replayable::Yes).is_none());
     }
@@ -175,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_may_not_be_replayed_takes_only_a_fresh_connection() {
         let pool = Pool::default();
-        let (client, _server) = pair().await;
+        let (client, _server) = Transport::pair();
         let now = clock::now();
         pool.put(client, now);
         let later = now + Duration::from_secs(1);
@@ -187,11 +171,11 @@ mod tests {
     async fn a_connection_opened_early_is_new_only_until_it_has_waited() {
         let pool = Pool::default();
         let now = clock::now();
-        let (client, _server) = pair().await;
+        let (client, _server) = Transport::pair();
         pool.put_unused(client, now);
         let taken = pool.take(now, Replayable::Yes).expect("it is there");
         assert!(!taken.reused, "taken as it came");
-        pool.put_unused(taken.stream, now);
+        pool.put_unused(taken.transport, now);
         let later = now + Duration::from_secs(2);
         assert!(pool.take(later, Replayable::Yes).is_some_and(|connected| connected.reused));
     }
@@ -199,8 +183,8 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_waited_for_long_hides_no_fresh_one() {
         let pool = Pool::default();
-        let (used, _server) = pair().await;
-        let (unused, _server) = pair().await;
+        let (used, _server) = Transport::pair();
+        let (unused, _server) = Transport::pair();
         let now = clock::now();
         let later = now + Duration::from_secs(3);
         pool.put(used, later);
@@ -212,7 +196,7 @@ mod tests {
     #[tokio::test]
     async fn the_announced_idle_time_is_kept_with_a_margin() {
         let pool = Pool::default();
-        let (client, _server) = pair().await;
+        let (client, _server) = Transport::pair();
         let now = clock::now();
         pool.announced(Some(2));
         pool.put(client, now);
@@ -224,8 +208,8 @@ mod tests {
     #[tokio::test]
     async fn an_idle_time_the_server_was_seen_to_close_after_is_learned() {
         let pool = Pool::default();
-        let (client, server) = pair().await;
-        let (other, _server) = pair().await;
+        let (client, server) = Transport::pair();
+        let (other, _server) = Transport::pair();
         let now = clock::now();
         pool.put(client, now);
         drop(server);

@@ -5,10 +5,8 @@
 //! send it in circles; both must be known before the application starts.
 
 use std::{
-    collections::BTreeSet,
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,21 +15,12 @@ use heddle_wire::local::proxy_config::PORT_HEALTH;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpSocket, TcpStream},
-    sync::Notify,
 };
 
 use crate::Shared;
 
 /// Limit of one attempt.
 const ATTEMPT_WAIT: Duration = Duration::from_secs(1);
-
-/// What the workers tell the prober: which of its connections they accepted.
-#[derive(Debug, Default)]
-pub struct CaptureProbe {
-    /// Source ports of probing connections under way.
-    expected: Mutex<BTreeSet<u16>>,
-    seen: Notify,
-}
 
 /// What is wrong with the redirection.
 #[derive(Debug, thiserror::Error)]
@@ -59,22 +48,6 @@ pub enum ProbeError {
     },
 }
 
-impl CaptureProbe {
-    /// Is this accepted outbound connection the prober's? Then it is to be closed, not counted.
-    #[must_use]
-    pub fn take(&self, original: SocketAddr, peer: SocketAddr) -> bool {
-        if original.port() != PORT_HEALTH {
-            return false;
-        }
-        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        let ours = expected.remove(&peer.port());
-        if ours {
-            self.seen.notify_one();
-        }
-        ours
-    }
-}
-
 /// Probes the workload's IPv4 address, and its IPv6 address where that is in use.
 ///
 /// # Errors
@@ -100,17 +73,17 @@ async fn capture(shared: &Shared, ip: IpAddr) -> Result<(), ProbeError> {
     // Bound first: the worker may see the connection before `connect` has returned here.
     let (socket, port) = bound_socket(ip).map_err(failed)?;
     let probe = &shared.probe;
-    probe.expected.lock().unwrap_or_else(PoisonError::into_inner).insert(port);
+    probe.expect(port);
     let connected = clock::within(ATTEMPT_WAIT, socket.connect(target)).await;
     let result = match connected {
-        Some(Ok(_stream)) => match clock::within(ATTEMPT_WAIT, probe.seen.notified()).await {
+        Some(Ok(_stream)) => match clock::within(ATTEMPT_WAIT, probe.taken()).await {
             Some(()) => Ok(()),
             None => Err(ProbeError::NotCaptured(target)),
         },
         Some(Err(source)) => Err(failed(source)),
         None => Err(ProbeError::NotCaptured(target)),
     };
-    probe.expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&port);
+    probe.forget(port);
     result
 }
 
@@ -146,22 +119,4 @@ async fn ask_health(mut stream: TcpStream) -> io::Result<bool> {
     let mut answer = [0; 12];
     stream.read_exact(&mut answer).await?;
     Ok(&answer == b"HTTP/1.1 200" || &answer == b"HTTP/1.1 503")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_probers_own_connection_is_taken_and_only_once() {
-        let probe = CaptureProbe::default();
-        probe.expected.lock().unwrap().insert(40_000);
-        let health: SocketAddr = "240.241.0.10:15021".parse().unwrap();
-        let web: SocketAddr = "240.241.0.10:80".parse().unwrap();
-        let peer = |port| SocketAddr::from(([240, 241, 0, 10], port));
-        assert!(!probe.take(web, peer(40_000)));
-        assert!(!probe.take(health, peer(40_001)));
-        assert!(probe.take(health, peer(40_000)));
-        assert!(!probe.take(health, peer(40_000)));
-    }
 }

@@ -3,93 +3,20 @@
 
 use std::{future::Future, io, pin::Pin, time::Instant};
 
-use heddle_model::Protocol;
-use heddle_runtime::clock;
-use heddle_wire::detect::{Detector, Verdict as Content};
-use tokio::net::TcpStream;
-
 use crate::{
-    balancers::Attempt,
+    buffers::{Buffer, Lent, read_input},
+    dial::Early,
     limits::{EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT, REFUSAL_GRACE},
     refusal::Refused,
-    worker::buffers::{Buffer, Lent, read_input},
+    verdict::{Reason, Verdict},
 };
-
-/// What a connection is taken for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// HTTP/1.
-    Http,
-    /// HTTP/2, relayed as TCP.
-    Http2,
-    /// TLS, relayed as TCP.
-    Tls,
-    /// Anything else, relayed as TCP.
-    Tcp,
-    /// A beginning that never became a request line in time; relayed as TCP.
-    Undecided,
-}
-
-impl Verdict {
-    /// All, in the order of their indexes.
-    pub const ALL: [Self; 5] = [Self::Http, Self::Http2, Self::Tls, Self::Tcp, Self::Undecided];
-
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Http2 => "http2",
-            Self::Tls => "tls",
-            Self::Tcp => "tcp",
-            Self::Undecided => "undecided",
-        }
-    }
-}
-
-/// Why it is taken for that.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The port's protocol was declared.
-    Declared,
-    /// The client's first bytes.
-    ClientBytes,
-    /// The server spoke (or closed) first.
-    ServerFirst,
-    /// The client closed before it had said what it speaks.
-    ClientClosed,
-    /// The head limit ended the waiting.
-    HeadLimit,
-}
-
-impl Reason {
-    /// All, in the order of their indexes.
-    pub const ALL: [Self; 5] =
-        [Self::Declared, Self::ClientBytes, Self::ServerFirst, Self::ClientClosed, Self::HeadLimit];
-
-    /// The label's value.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Declared => "declared",
-            Self::ClientBytes => "client-bytes",
-            Self::ServerFirst => "server-first",
-            Self::ClientClosed => "client-closed",
-            Self::HeadLimit => "head-limit",
-        }
-    }
-}
-
-/// A connection opened before the protocol was known.
-#[derive(Debug)]
-pub(crate) struct Early {
-    pub(crate) attempt: Attempt,
-    pub(crate) stream: TcpStream,
-}
+use heddle_model::Protocol;
+use heddle_runtime::{clock, transport::Transport};
+use heddle_wire::detect::{Detector, Verdict as Content};
 
 /// When to dial on an undeclared port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dial {
+pub(crate) enum EarlyDial {
     /// At once: the server may speak first.
     Now,
     /// When the client has been silent for a while: this port has answered HTTP before.
@@ -100,11 +27,23 @@ pub(crate) enum Dial {
 
 /// What is known before the first byte.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Known {
+pub(crate) struct PortHints {
     pub(crate) declared: Protocol,
-    pub(crate) dial: Dial,
+    pub(crate) dial: EarlyDial,
     /// Do HTTP rules apply here? Then an undecided client gets 408 instead of a relay.
     pub(crate) http_rules: bool,
+}
+
+impl PortHints {
+    /// `speaks_http`: this port has completed an HTTP response before.
+    pub(crate) fn of(declared: Protocol, speaks_http: bool, http_rules: bool) -> Self {
+        let dial = match declared {
+            Protocol::Undeclared if speaks_http => EarlyDial::AfterSilence,
+            Protocol::Undeclared => EarlyDial::Now,
+            _ => EarlyDial::Never,
+        };
+        Self { declared, dial, http_rules }
+    }
 }
 
 /// The beginning of a first request, read before it was known to be one.
@@ -137,15 +76,15 @@ pub(crate) enum Decided {
 
 /// Waits for the first bytes of either side and decides. `dial` connects where TCP rules say.
 pub(crate) async fn decide(
-    client: &mut TcpStream,
-    known: Known,
+    client: &mut Transport,
+    hints: PortHints,
     mut dial: Pin<&mut impl Future<Output = Result<Early, Refused>>>,
 ) -> Decided {
-    if !matches!(known.declared, Protocol::Undeclared | Protocol::Http) {
-        let verdict = declared_verdict(known.declared);
+    if !matches!(hints.declared, Protocol::Undeclared | Protocol::Http) {
+        let verdict = declared_verdict(hints.declared);
         return Decided::Relay { verdict, reason: Reason::Declared, held: None, to: dial.await };
     }
-    let mut wait = Wait::new(known);
+    let mut wait = Wait::new(hints);
     let (mut held, mut early) = (None, None);
     let event = loop {
         let step = tokio::select! {
@@ -202,7 +141,7 @@ enum Event {
 
 /// State of the waiting.
 struct Wait {
-    known: Known,
+    hints: PortHints,
     begun: Instant,
     first_byte: Option<Instant>,
     detector: Detector,
@@ -211,13 +150,13 @@ struct Wait {
 }
 
 impl Wait {
-    fn new(known: Known) -> Self {
+    fn new(hints: PortHints) -> Self {
         Self {
-            known,
+            hints,
             begun: clock::now(),
             first_byte: None,
             detector: Detector::new(),
-            dialling: known.dial == Dial::Now,
+            dialling: hints.dial == EarlyDial::Now,
             dial_failed: None,
         }
     }
@@ -228,7 +167,7 @@ impl Wait {
         read: io::Result<usize>,
         held: Option<&Lent<Buffer>>,
     ) -> Option<Event> {
-        let declared = self.known.declared == Protocol::Http;
+        let declared = self.hints.declared == Protocol::Http;
         match read {
             // Nothing to answer, and nothing to relay on a port that speaks HTTP.
             Ok(0) if declared => Some(Event::Gone),
@@ -242,7 +181,7 @@ impl Wait {
     }
 
     fn look(&mut self, bytes: &[u8]) -> Option<Event> {
-        let declared = self.known.declared == Protocol::Http;
+        let declared = self.hints.declared == Protocol::Http;
         match self.detector.look(bytes) {
             Content::NeedMore => None,
             Content::Http1 if declared => Some(Event::Http(Reason::Declared)),
@@ -266,7 +205,7 @@ impl Wait {
         match (self.first_byte, self.dial_failed) {
             (Some(first_byte), _) => first_byte + HEAD_READ_TIMEOUT,
             (None, Some(failed)) => failed + REFUSAL_GRACE,
-            (None, None) if self.known.dial == Dial::AfterSilence && !self.dialling => {
+            (None, None) if self.hints.dial == EarlyDial::AfterSilence && !self.dialling => {
                 self.begun + EARLY_DIAL_SILENCE
             }
             (None, None) => self.begun + OUTBOUND_IDLE_TIMEOUT,
@@ -274,17 +213,17 @@ impl Wait {
     }
 
     fn deadline_passed(&mut self) -> Option<Event> {
-        let http = self.known.http_rules || self.known.declared == Protocol::Http;
+        let http = self.hints.http_rules || self.hints.declared == Protocol::Http;
         match (self.first_byte, self.dial_failed) {
             (Some(_), _) if http => Some(Event::HeadTimeout),
             (Some(_), _) => Some(Event::Relay(Verdict::Undecided, Reason::HeadLimit)),
             (None, Some(_)) => Some(Event::Unserved),
-            (None, None) if self.known.dial == Dial::AfterSilence && !self.dialling => {
+            (None, None) if self.hints.dial == EarlyDial::AfterSilence && !self.dialling => {
                 self.dialling = true;
                 None
             }
             // A server that speaks first may take its time; a client of HTTP may not for ever.
-            (None, None) if self.known.declared == Protocol::Undeclared && self.dialling => {
+            (None, None) if self.hints.declared == Protocol::Undeclared && self.dialling => {
                 self.begun = clock::now();
                 None
             }
@@ -297,7 +236,7 @@ impl Wait {
 async fn server_speaks(early: Option<&Result<Early, Refused>>) {
     match early {
         Some(Ok(early)) => {
-            let _spoke_or_gone = early.stream.peek(&mut [0]).await;
+            let _spoke_or_gone = early.transport.peek().await;
         }
         _ => std::future::pending().await,
     }

@@ -179,6 +179,57 @@ impl From<Refusal> for Refused {
     }
 }
 
+/// Why a request was not answered in full by an upstream.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The mesh answers.
+    Refused(Refused),
+    /// The response had begun and cannot be completed: the client's connection is cut.
+    Cut(Cut),
+    /// Nobody waits for an answer any more.
+    ClientGone,
+}
+
+/// How a response ended too early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The upstream closed.
+    Closed,
+    /// The upstream reset.
+    Reset,
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal.into())
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl Failure {
+    /// Did the client fail, and not the endpoint?
+    pub(crate) fn is_the_clients(&self) -> bool {
+        match self {
+            Self::ClientGone => true,
+            Self::Refused(refused) => matches!(refused.refusal, Refusal::BadRequest(_)),
+            Self::Cut(_) => false,
+        }
+    }
+
+    /// Names the rule that a refusal follows from.
+    pub(crate) fn by(self, rule: Option<Provenance>) -> Self {
+        match self {
+            Self::Refused(refused) => Self::Refused(Refused { rule, ..refused }),
+            other => other,
+        }
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let row = self.row();

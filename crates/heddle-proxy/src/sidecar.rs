@@ -22,12 +22,11 @@ use tokio::{
 
 use self::listeners::Listeners;
 use crate::{
-    Shared, broker,
+    Shared, accept, broker,
     discovery::{Discovery, Reporter},
     listening, memory,
     metrics::Metrics,
-    shared::Ends,
-    worker,
+    shared::Receivers,
 };
 
 /// Worker threads at most: more than any machine's cores is a mistake in the configuration.
@@ -93,11 +92,11 @@ async fn thread_zero(config: ProxyConfig) -> Result<(), ProxyError> {
     // Before any thread exists: a thread started earlier would take the signals the old way.
     let mut signals = Signals::redirect(&[Signal::TERMINATE, Signal::INTERRUPT])?;
     let metrics = Arc::new(Metrics::new(&config));
-    let (shared, ends) = Shared::new(config, metrics);
+    let (shared, receivers) = Shared::new(config, metrics);
     let shared = Arc::new(shared);
     let Listeners { workers, dns, host_ports } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
-    let Tasks { save, mut discovery, mut broker } = start_tasks(&shared, ends);
+    let Tasks { save, mut discovery, mut broker } = start_tasks(&shared, receivers);
     dns.serve(&shared);
     host_ports.serve(&shared);
     let mut ended = start_workers(&shared, workers)?;
@@ -131,19 +130,22 @@ struct Tasks {
     broker: JoinHandle<()>,
 }
 
-fn start_tasks(shared: &Arc<Shared>, ends: Ends) -> Tasks {
+fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
     let (save, saves) = mpsc::channel(1);
     let (channel, connections) = watch::channel(None);
     let (report, listening) = watch::channel(Vec::<SocketAddr>::new());
     // Loads the saved set.
-    let discovery = Discovery::new(Arc::clone(shared), ends.asks, channel, saves);
+    let discovery = Discovery::new(Arc::clone(shared), receivers.asks, channel, saves);
     let reporter =
         Reporter { workload: shared.config.workload.to_string(), listening, channel: connections };
     spawn_contained("report", reporter.run());
-    spawn_contained("memory", memory::watch(Arc::clone(shared)));
+    spawn_contained(
+        "memory",
+        memory::watch(Arc::clone(&shared.memory), shared.config.memory_limit),
+    );
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
     let broker = match shared.config.holder_socket.clone() {
-        Some(socket) => spawn_contained("broker", broker::holder::serve(socket, ends.broker)),
+        Some(socket) => spawn_contained("broker", broker::holder::serve(socket, receivers.broker)),
         None => spawn_contained("broker", std::future::pending()),
     };
     Tasks { save, discovery: spawn_contained("discovery", discovery.run()), broker }
@@ -152,7 +154,7 @@ fn start_tasks(shared: &Arc<Shared>, ends: Ends) -> Tasks {
 /// One thread each. The receiver is told the index of a worker that ended.
 fn start_workers(
     shared: &Arc<Shared>,
-    workers: Vec<worker::Listeners>,
+    workers: Vec<accept::Listeners>,
 ) -> io::Result<mpsc::Receiver<usize>> {
     let (ended, receiver) = mpsc::channel(workers.len().max(1));
     for (index, listeners) in workers.into_iter().enumerate() {
@@ -163,7 +165,7 @@ fn start_workers(
             .stack_size(WORKER_STACK_BYTES)
             .spawn(move || {
                 let _told = Told { index, ended };
-                if let Err(error) = worker::run_worker(shared, index, listeners) {
+                if let Err(error) = accept::run_worker(shared, index, listeners) {
                     tracing::error!(worker = index, %error, "a worker could not start");
                 }
             })?;
@@ -187,7 +189,7 @@ impl Drop for Told {
 /// that idle between requests, as in other sidecars' pools, are not waited for.
 async fn drained(shared: &Shared) {
     let end = clock::now() + DRAIN_MAX;
-    let busy = || shared.metrics.requests_in_flight() > 0 || shared.connections.relayed() > 0;
+    let busy = || shared.metrics.requests_in_flight() > 0 || shared.state.connections.relayed() > 0;
     while busy() && clock::now() < end {
         clock::sleep(DRAIN_INTERVAL).await;
     }

@@ -1,103 +1,30 @@
-//! One worker: a thread with its own runtime, listeners, pools, balancers and counters. Workers
-//! share nothing but [`Shared`].
-//!
-//! This file accepts: it checks the limits, asks for the original destination and hands the
-//! connection to `outbound` or `inbound`. How connections are opened is in `worker/dial.rs`.
-
-pub(crate) mod buffers;
-pub(crate) mod dial;
-pub(crate) mod http_seen;
-pub(crate) mod ports;
+//! The state of one worker: a thread with its own runtime, pools, balancers and counters. Workers
+//! share nothing but [`Shared`]. What arrives on its listeners is `accept`'s business.
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
-    net::{IpAddr, SocketAddr},
+    fmt,
     rc::Rc,
     sync::Arc,
     time::Instant,
 };
 
 use fastrand::Rng;
-use hashbrown::HashMap;
 use heddle_model::discovery::WorkloadInfo;
-use heddle_runtime::{
-    clock,
-    net::{Keepalive, original_dst, set_keepalive, set_nodelay},
-    task,
-};
-use heddle_wire::local::proxy_config::{PORT_INBOUND, PORT_OUTBOUND};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Notify,
-};
+use heddle_runtime::{clock, task, transport::Transport};
+use tokio::sync::{Notify, mpsc};
 
-use self::{http_seen::HttpSeen, ports::Ports};
 use crate::{
-    Shared,
-    balancers::{Upstream, Upstreams},
-    inbound::serve_inbound,
-    limits::{
-        ACCEPT_PAUSE, CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL, MEMORY_LOOK, POOL_SWEEP,
-        TCP_KEEPALIVE, WARNINGS_APART,
-    },
-    memory::Pressure,
-    metrics::Direction,
-    outbound::serve_outbound,
-    outcome::Callers,
-    protocol::Early,
-    refusal::Refusal,
-    shared::ConnectionGuard,
-    tcp,
+    Shared, buffers,
+    caller::Callers,
+    dial::{Dialer, Early, Network, OwnCall},
+    http_seen::HttpSeen,
+    limits::{MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
+    ports::Ports,
+    refusal::Refused,
+    request_id::RequestId,
+    upstream::{Backend, Upstream, Upstreams},
 };
-
-/// The listening sockets of one worker, non-blocking, not yet registered with a runtime.
-#[derive(Debug, Default)]
-pub struct Listeners {
-    /// Where redirected outbound connections arrive (15001, v4 and v6).
-    pub outbound: Vec<std::net::TcpListener>,
-    /// Where redirected inbound connections arrive (15006, v4 and v6).
-    pub inbound: Vec<std::net::TcpListener>,
-    /// Published host sockets with the workload port each stands for.
-    pub published: Vec<(std::net::TcpListener, u16)>,
-}
-
-/// Runs worker `index` on this thread. Returns only if it could not start.
-///
-/// # Errors
-/// The runtime could not be made, or a listener not registered with it.
-pub fn run_worker(shared: Arc<Shared>, index: usize, listeners: Listeners) -> io::Result<()> {
-    task::run_local(async move {
-        let worker = Worker::new(shared, index);
-        let outbound = listeners.outbound.into_iter().map(|one| (one, Arrival::Outbound));
-        let inbound = listeners.inbound.into_iter().map(|one| (one, Arrival::Inbound));
-        let published =
-            listeners.published.into_iter().map(|(one, port)| (one, Arrival::Published(port)));
-        for (listener, arrival) in outbound.chain(inbound).chain(published) {
-            let listener = TcpListener::from_std(listener)?;
-            let accepting = accept(Rc::clone(&worker), listener, arrival);
-            drop(task::spawn_contained("accept", accepting));
-        }
-        std::future::pending().await
-    })?
-}
-
-/// How a connection came to this sidecar.
-#[derive(Debug, Clone, Copy)]
-enum Arrival {
-    Outbound,
-    Inbound,
-    Published(u16),
-}
-
-impl Arrival {
-    fn direction(self) -> Direction {
-        match self {
-            Self::Outbound => Direction::Outbound,
-            Self::Inbound | Self::Published(_) => Direction::Inbound,
-        }
-    }
-}
 
 /// State of one worker.
 pub struct Worker {
@@ -106,13 +33,13 @@ pub struct Worker {
     /// This workload, as its peers see it.
     pub(crate) own: Arc<WorkloadInfo>,
     pub(crate) upstreams: Upstreams,
-    pub(crate) callers: Callers,
+    pub(crate) dialer: Dialer,
+    pub(crate) callers: Rc<Callers>,
     pub(crate) ports: Ports,
     pub(crate) http_seen: HttpSeen,
     random: RefCell<Rng>,
     with_idle: RefCell<Vec<Rc<Upstream>>>,
     idle_added: Notify,
-    sources: RefCell<HashMap<IpAddr, usize>>,
     warned: Cell<Option<Instant>>,
 }
 
@@ -122,34 +49,47 @@ impl fmt::Debug for Worker {
     }
 }
 
-impl Worker {
-    /// A worker on the current runtime (see `heddle_runtime::task::run_local`).
-    #[must_use]
-    pub fn new(shared: Arc<Shared>, index: usize) -> Rc<Self> {
-        Self::with_random(shared, index, Rng::new())
-    }
+/// What a worker is made with, apart from what all of them share.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    /// What its connections run over.
+    pub network: Network,
+    /// Its randomness; seeded, a run can be repeated.
+    pub random: Rng,
+}
 
-    /// As [`Self::new`], with randomness that can be repeated.
-    #[must_use]
-    pub fn with_random(shared: Arc<Shared>, index: usize, random: Rng) -> Rc<Self> {
-        let own = Arc::new(shared.metrics.own().clone());
+impl Default for WorkerOptions {
+    fn default() -> Self {
+        Self { network: Network::Kernel, random: Rng::new() }
+    }
+}
+
+impl Worker {
+    /// A worker on the current runtime (see `heddle_runtime::task::run_local`), and its calls to
+    /// itself, which must be served.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        options: WorkerOptions,
+    ) -> (Rc<Self>, mpsc::UnboundedReceiver<OwnCall>) {
+        let (dialer, own_calls) = Dialer::new(Arc::clone(&shared), options.network);
         let worker = Rc::new(Self {
-            shared,
-            index,
-            own,
+            own: Arc::new(shared.metrics.own().clone()),
             upstreams: Upstreams::default(),
-            callers: Callers::default(),
-            ports: Ports::default(),
+            dialer,
+            callers: Callers::new(Arc::clone(&shared), index),
+            ports: Ports::new(Arc::clone(&shared.metrics), index),
             http_seen: HttpSeen::default(),
-            random: RefCell::new(random),
+            random: RefCell::new(options.random),
             with_idle: RefCell::default(),
             idle_added: Notify::new(),
-            sources: RefCell::default(),
             warned: Cell::default(),
+            shared,
+            index,
         });
         drop(task::spawn_contained("pool sweep", sweep(Rc::clone(&worker))));
         drop(task::spawn_contained("shrink", shrink(Rc::clone(&worker))));
-        worker
+        (worker, own_calls)
     }
 
     /// 64 random bits.
@@ -162,6 +102,11 @@ impl Worker {
         self.random.borrow_mut().f64()
     }
 
+    /// An id for a request that came without one.
+    pub(crate) fn request_id(&self) -> RequestId {
+        RequestId::of([self.random(), self.random()])
+    }
+
     /// May a warning about one request be logged? Not more often than [`WARNINGS_APART`].
     pub(crate) fn may_warn(&self) -> bool {
         let now = clock::now();
@@ -172,16 +117,43 @@ impl Worker {
         due
     }
 
+    /// Connects to one of a backend's endpoints, another after each failure. Nobody behind it means a
+    /// reset, as without a mesh, so all of them are tried, [`TCP_ATTEMPTS`] at most.
+    ///
+    /// # Errors
+    /// The last failure.
+    pub(crate) async fn dial_any(&self, backend: &Backend) -> Result<Early, Refused> {
+        let mut tried = Vec::new();
+        loop {
+            let now = clock::now();
+            let picked = self.upstreams.pick(backend, &tried, now, self.random());
+            let upstream = picked.ok_or_else(|| backend.nobody())?;
+            let mut attempt = upstream.begin(now);
+            let refusal = match Box::pin(self.dialer.dial(&upstream)).await {
+                Ok(transport) => {
+                    attempt.connected(clock::now());
+                    return Ok(Early { attempt, transport });
+                }
+                Err(refusal) => refusal,
+            };
+            attempt.failed(clock::now());
+            tried.push(upstream);
+            if Upstreams::exhausted(backend, &tried) || tried.len() >= TCP_ATTEMPTS {
+                return Err(refusal.into());
+            }
+        }
+    }
+
     /// Keeps a connection for the next request to the same upstream.
-    pub(crate) fn keep(&self, upstream: &Rc<Upstream>, stream: TcpStream, now: Instant) {
-        upstream.pool.put(stream, now);
+    pub(crate) fn keep(&self, upstream: &Rc<Upstream>, transport: Transport, now: Instant) {
+        upstream.pool.put(transport, now);
         self.list(upstream);
     }
 
     /// The same for one that was opened early and not needed.
-    pub(crate) fn keep_unused(&self, Early { attempt, stream }: Early) {
+    pub(crate) fn keep_unused(&self, Early { attempt, transport }: Early) {
         let upstream = Rc::clone(attempt.upstream());
-        upstream.pool.put_unused(stream, attempt.unused());
+        upstream.pool.put_unused(transport, attempt.unused());
         self.list(&upstream);
     }
 
@@ -222,133 +194,3 @@ async fn shrink(worker: Rc<Worker>) {
         clock::sleep(MEMORY_LOOK).await;
     }
 }
-
-/// Counts one open connection as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Open {
-    worker: Rc<Worker>,
-    direction: Direction,
-    source: Option<IpAddr>,
-    _all: ConnectionGuard,
-}
-
-impl Open {
-    /// Admits a connection, or says which limit forbids it.
-    fn admit(
-        worker: &Rc<Worker>,
-        direction: Direction,
-        source: Option<IpAddr>,
-    ) -> Result<Self, Refusal> {
-        if worker.shared.memory.pressure() >= Pressure::RefuseConnections {
-            return Err(Refusal::MemoryLimit);
-        }
-        let metrics = &worker.shared.metrics;
-        if metrics.connections_open(direction) >= CONNECTIONS_TOTAL as u64 {
-            return Err(Refusal::ConnectionLimit("all of this sidecar's"));
-        }
-        if let Some(ip) = source {
-            let mut sources = worker.sources.borrow_mut();
-            let open = sources.entry(ip).or_insert(0);
-            // Each worker admits its share: a source's connections spread over all of them.
-            if *open >= CONNECTIONS_PER_SOURCE / worker.shared.config.workers.max(1) {
-                return Err(Refusal::ConnectionLimit("those of one source address"));
-            }
-            *open += 1;
-        }
-        metrics.connection_opened(direction);
-        let all = worker.shared.connections.enter();
-        Ok(Self { worker: Rc::clone(worker), direction, source, _all: all })
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.worker.shared.metrics.connection_closed(self.direction);
-        let Some(ip) = self.source else { return };
-        let mut sources = self.worker.sources.borrow_mut();
-        match sources.get_mut(&ip) {
-            Some(open) if *open > 1 => *open -= 1,
-            _ => drop(sources.remove(&ip)),
-        }
-    }
-}
-
-async fn accept(worker: Rc<Worker>, listener: TcpListener, arrival: Arrival) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => arrived(&worker, stream, peer, arrival),
-            Err(error) => {
-                // Out of descriptors or memory: those open may still end. Anything else concerns
-                // one connection only.
-                tracing::warn!(%error, "a connection could not be accepted");
-                clock::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-/// Hands an accepted connection to its task.
-fn arrived(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, arrival: Arrival) {
-    let direction = arrival.direction();
-    let source = (direction == Direction::Inbound).then(|| peer.ip());
-    let admitted = destination(worker, &stream, arrival).and_then(|to| {
-        let probing = direction == Direction::Outbound && worker.shared.probe.take(to, peer);
-        if probing { Ok(None) } else { Ok(Some((Open::admit(worker, direction, source)?, to))) }
-    });
-    let (open, to) = match admitted {
-        Ok(Some(admitted)) => admitted,
-        Ok(None) => return,
-        Err(refusal) => {
-            let row = refusal.row();
-            worker.shared.metrics.refused(&row, direction);
-            tracing::debug!(code = row.code, %peer, "a connection was reset at accept");
-            return tcp::reset(stream);
-        }
-    };
-    prepare(&stream);
-    let worker = Rc::clone(worker);
-    drop(match direction {
-        Direction::Outbound => task::spawn_contained("outbound", async move {
-            let _open = open;
-            serve_outbound(worker, stream, to).await;
-        }),
-        Direction::Inbound => task::spawn_contained("inbound", async move {
-            let _open = open;
-            serve_inbound(worker, stream, to).await;
-        }),
-    });
-}
-
-/// Where the client meant to go.
-fn destination(
-    worker: &Worker,
-    stream: &TcpStream,
-    arrival: Arrival,
-) -> Result<SocketAddr, Refusal> {
-    let own = &worker.shared.config;
-    let to = match arrival {
-        Arrival::Published(port) => return Ok(SocketAddr::from((own.ipv4, port))),
-        // Not tracked by the kernel means not redirected: somebody called the listener itself.
-        _ => original_dst(stream).map_err(|_| Refusal::OwnListener)?,
-    };
-    // Nor is a destination that is this very socket; serving it would call itself for ever.
-    if stream.local_addr().is_ok_and(|local| local == to) {
-        return Err(Refusal::OwnListener);
-    }
-    let ip = to.ip().to_canonical();
-    let here = ip.is_loopback() || ip == IpAddr::V4(own.ipv4) || ip == IpAddr::V6(own.ipv6);
-    if here && matches!(to.port(), PORT_OUTBOUND | PORT_INBOUND) {
-        return Err(Refusal::OwnListener);
-    }
-    Ok(to)
-}
-
-/// Options every connection of the data path has. A socket that refuses them is closing already.
-pub(crate) fn prepare(stream: &TcpStream) {
-    let keepalive = Keepalive { idle: TCP_KEEPALIVE, interval: TCP_KEEPALIVE / 4, probes: 4 };
-    let _closing = set_nodelay(stream);
-    let _closing = set_keepalive(stream, keepalive);
-}
-
-#[cfg(test)]
-mod tests;

@@ -26,8 +26,8 @@ use super::{
 use crate::{
     Shared,
     lookup::{LookupError, Question},
+    ranges::AddressKind,
     saved::SavedResource,
-    shared::Reach,
     snapshot::{AddressOwner, ResourceSet, Snapshot, SnapshotBuilder},
 };
 
@@ -113,7 +113,7 @@ impl State {
     /// time; all others have a way to go on without an answer.
     fn needs_answer(&self, question: &Question) -> bool {
         match question {
-            Question::Address(ip) => self.shared.ranges.reach(*ip) == Reach::Vip,
+            Question::Address(ip) => self.shared.ranges.kind(*ip) == AddressKind::Vip,
             Question::Destination(_) => true,
             Question::Name(_) => false,
         }

@@ -23,7 +23,7 @@ use crate::{
     Shared,
     lookup::{LookupError, Question},
     metrics::Metrics,
-    shared::Ends,
+    shared::Receivers,
     snapshot::{AddressOwner, Snapshot},
     testing::{
         Folder,
@@ -44,7 +44,7 @@ struct Bench {
     client: JoinHandle<()>,
 }
 
-fn new_shared(dir: &Folder) -> (Arc<Shared>, Ends) {
+fn new_shared(dir: &Folder) -> (Arc<Shared>, Receivers) {
     let config = proxy_config(dir.path());
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, ends) = Shared::new(config, metrics);
@@ -66,7 +66,7 @@ impl Bench {
         FakeControl::start(&self.shared.config.discovery_socket)
     }
 
-    /// Ends the client as SIGTERM would; its files stay.
+    /// Receivers the client as SIGTERM would; its files stay.
     async fn stop(self) -> Folder {
         let (done, saved) = oneshot::channel();
         self.save.send(done).await.unwrap();
@@ -461,7 +461,7 @@ struct Machine {
     state: State,
     now: Instant,
     _dir: Folder,
-    _ends: Ends,
+    _ends: Receivers,
 }
 
 impl Machine {

@@ -14,7 +14,7 @@ use super::message::Asked;
 use crate::{
     Shared,
     lookup::LookupError,
-    shared::Reach,
+    ranges::AddressKind,
     snapshot::{AddressOwner, Snapshot},
 };
 
@@ -106,13 +106,15 @@ fn fixed(shared: &Shared, asked: &Asked, host: &str) -> Option<Vec<u8>> {
 /// Reverse queries about mesh addresses stay in the mesh; the host's resolvers cannot know them.
 fn reverse(shared: &Shared, asked: &Asked, ip: IpAddr) -> Verdict {
     let ip = ip.to_canonical();
-    match shared.ranges.reach(ip) {
-        Reach::Outside => Verdict::Forward,
-        Reach::HostGateway => Verdict::Answer(asked.pointer(HOST_NAME)),
-        Reach::Vip | Reach::Workload => Verdict::Answer(match shared.snapshot.load().address(ip) {
-            Some(AddressOwner::Service(service)) => asked.pointer(&service.fqdn()),
-            _ => asked.no_such_name(),
-        }),
+    match shared.ranges.kind(ip) {
+        AddressKind::Outside => Verdict::Forward,
+        AddressKind::HostGateway => Verdict::Answer(asked.pointer(HOST_NAME)),
+        AddressKind::Vip | AddressKind::Workload => {
+            Verdict::Answer(match shared.snapshot.load().address(ip) {
+                Some(AddressOwner::Service(service)) => asked.pointer(&service.fqdn()),
+                _ => asked.no_such_name(),
+            })
+        }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     broker::{BrokerError, HostSocket},
     lookup::{LookupError, Question},
     metrics::Metrics,
-    shared::Ends,
+    shared::Receivers,
     snapshot::{ResourceSet, SnapshotBuilder},
     testing::{
         Folder, proxy_config,
@@ -159,7 +159,7 @@ fn answer(query: &[u8], udp: bool) -> Vec<u8> {
 
 /// Plays thread 0: the holder's side and the control plane's.
 fn serve_ends(
-    mut ends: Ends,
+    mut ends: Receivers,
     set: ResourceSet,
     upstream: Rc<Upstream>,
     host: Host,

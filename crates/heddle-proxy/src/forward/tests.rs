@@ -1,30 +1,28 @@
 //! What cannot be brought about from outside: a request that is written in part, a clock that stands.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    time::Duration,
+};
 
 use heddle_runtime::task;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
 };
 
 use super::*;
 use crate::{
-    Shared,
-    balancers::Via,
     limits::INBOUND_IDLE_TIMEOUT,
-    metrics::{Direction, Edge, Metrics, Reporter, SeriesSet, ServiceLabels},
-    testing::proxy_config,
+    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels},
+    outgoing::RequestEdits,
+    testing::worker,
+    upstream::DialTarget,
 };
 
 /// Far less than the request, so that one write cannot take it.
 const SOCKET_BYTES: u32 = 4 * 1024;
-
-fn worker() -> Rc<Worker> {
-    let config = proxy_config(Path::new("/nowhere"));
-    let metrics = Arc::new(Metrics::new(&config));
-    Worker::new(Arc::new(Shared::new(config, metrics).0), 0)
-}
 
 /// A server's listener and a connection to it, between small buffers.
 async fn narrow() -> (TcpListener, TcpStream, TcpStream) {
@@ -46,26 +44,27 @@ async fn asked(request: &str) -> (Client, TcpStream) {
     let (near, far) = tokio::join!(near, listener.accept());
     let mut near = near.unwrap();
     near.write_all(request.as_bytes()).await.unwrap();
-    (Client::new(far.unwrap().0, None, INBOUND_IDLE_TIMEOUT), near)
+    (Client::new(far.unwrap().0.into(), None, INBOUND_IDLE_TIMEOUT), near)
 }
 
 fn outcome(worker: &Rc<Worker>) -> RequestOutcome {
     let service = ServiceLabels::passthrough(None);
     let edge = Edge { reporter: Reporter::Source, peer: None, service };
-    let counted = Counted::Edge(Rc::new(SeriesSet::new(edge, 0)));
-    RequestOutcome::begin(worker, Direction::Outbound, counted, clock::now())
+    let series = MetricSeries::Edge(Rc::new(SeriesSet::new(edge, 0)));
+    RequestOutcome::begin(worker, Direction::Outbound, series, clock::now())
 }
 
 /// The client's request, ready to be sent.
-async fn prepared(worker: &Worker, client: &mut Client, outcome: &RequestOutcome) -> Sending {
+async fn prepared(
+    worker: &Worker,
+    client: &mut Client,
+    outcome: &RequestOutcome,
+) -> OutgoingRequest {
     let request = client.read_request().await.unwrap().expect("a request");
-    let mut sending = Sending::prepare(worker, client, &request, String::new, None, outcome);
-    sending.take_body(client, outcome).unwrap();
-    sending
-}
-
-fn only_to(candidates: &Candidates) -> Way<'_> {
-    Way { candidates, none: &|| Refusal::UpstreamReset, counted: &|_| None }
+    let edits = RequestEdits { path: None, default_host: &String::new };
+    let mut outgoing = client.prepare(worker, &request, &edits, outcome);
+    client.take_body(&mut outgoing, outcome).unwrap();
+    outgoing
 }
 
 async fn a_post_that_is_cut_off() {
@@ -74,13 +73,14 @@ async fn a_post_that_is_cut_off() {
     let head = "POST / HTTP/1.1\r\nHost: r\r\nContent-Length: 20480\r\n\r\n";
     let (mut client, _application) = asked(&format!("{head}{body}")).await;
     let (listener, near, mut far) = narrow().await;
-    let upstream = worker.upstreams.of_way(Via::Direct(listener.local_addr().unwrap()), None);
-    upstream.pool.put(near, clock::now());
+    let upstream =
+        worker.upstreams.of_target(DialTarget::Workload(listener.local_addr().unwrap()), None);
+    upstream.pool.put(near.into(), clock::now());
 
     let mut outcome = outcome(&worker);
-    let mut sending = prepared(&worker, &mut client, &outcome).await;
-    let prepared = sending.out.0.len();
-    let candidates = Candidates::One(upstream);
+    let mut outgoing = prepared(&worker, &mut client, &outcome).await;
+    let prepared = outgoing.out.0.len();
+    let backend = Backend::Upstream(upstream);
     let dies = async {
         // Some of it has come; the rest waits for room that there never will be.
         assert!(far.read(&mut [0; 16]).await.unwrap() > 0);
@@ -88,14 +88,14 @@ async fn a_post_that_is_cut_off() {
         listener.accept().await.expect("a second connection")
     };
     let result = tokio::select! {
-        result = forward(&worker, &mut client, &mut sending, only_to(&candidates), &mut outcome) => result,
+        result = forward(&worker, &mut client, &mut outgoing, &backend, &mut outcome) => result,
         _ = dies => panic!("it was sent again"),
     };
     assert!(
         matches!(&result, Err(Failure::Refused(refused)) if matches!(refused.refusal, Refusal::UpstreamReset)),
         "{result:?}"
     );
-    let written = usize::try_from(sending.bytes_sent()).unwrap();
+    let written = usize::try_from(outgoing.bytes_sent()).unwrap();
     assert!((1..prepared).contains(&written), "a part of it, not {written} of {prepared}");
 }
 
@@ -107,7 +107,8 @@ fn a_post_of_which_a_part_was_written_is_not_sent_again() {
 /// What an endpoint costs after a few requests that took their client `reading` to send.
 async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
     let (listener, _near, _far) = narrow().await;
-    let upstream = worker.upstreams.of_way(Via::Direct(listener.local_addr().unwrap()), None);
+    let upstream =
+        worker.upstreams.of_target(DialTarget::Workload(listener.local_addr().unwrap()), None);
     for _ in 0..5 {
         let (mut client, _application) = asked("GET / HTTP/1.1\r\nHost: r\r\n\r\n").await;
         let near = TcpStream::connect(listener.local_addr().unwrap());
@@ -115,16 +116,15 @@ async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
         let mut far = far.unwrap().0;
         let mut outcome = outcome(worker);
         clock::sleep(reading).await;
-        upstream.pool.put(near.unwrap(), clock::now());
-        let mut sending = prepared(worker, &mut client, &outcome).await;
-        let candidates = Candidates::One(Rc::clone(&upstream));
+        upstream.pool.put(near.unwrap().into(), clock::now());
+        let mut outgoing = prepared(worker, &mut client, &outcome).await;
+        let backend = Backend::Upstream(Rc::clone(&upstream));
         let answers = async {
             assert!(far.read(&mut [0; 1024]).await.unwrap() > 0);
             let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             far.write_all(answer.as_bytes()).await.unwrap();
         };
-        let forwarded =
-            forward(worker, &mut client, &mut sending, only_to(&candidates), &mut outcome);
+        let forwarded = forward(worker, &mut client, &mut outgoing, &backend, &mut outcome);
         let (result, ()) = tokio::join!(forwarded, answers);
         result.expect("an answer");
     }
@@ -152,19 +152,19 @@ async fn turns_during(heads: usize) -> usize {
     let near = TcpStream::connect(listener.local_addr().unwrap());
     let (near, far) = tokio::join!(near, listener.accept());
     let mut far = far.unwrap().0;
-    let upstream = worker.upstreams.of_way(Via::Direct(listener.local_addr().unwrap()), None);
-    upstream.pool.put(near.unwrap(), clock::now());
+    let upstream =
+        worker.upstreams.of_target(DialTarget::Workload(listener.local_addr().unwrap()), None);
+    upstream.pool.put(near.unwrap().into(), clock::now());
     let mut outcome = outcome(&worker);
-    let mut sending = prepared(&worker, &mut client, &outcome).await;
-    let candidates = Candidates::One(upstream);
+    let mut outgoing = prepared(&worker, &mut client, &outcome).await;
+    let backend = Backend::Upstream(upstream);
     let answers = async {
         assert!(far.read(&mut [0; 1024]).await.unwrap() > 0);
         let interim = "HTTP/1.1 102 Processing\r\n\r\n".repeat(heads);
         let answer = format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         far.write_all(answer.as_bytes()).await.unwrap();
     };
-    let mut forwarded =
-        pin!(forward(&worker, &mut client, &mut sending, only_to(&candidates), &mut outcome));
+    let mut forwarded = pin!(forward(&worker, &mut client, &mut outgoing, &backend, &mut outcome));
     let mut turns = 0;
     let forwarded = poll_fn(|context| {
         turns += 1;

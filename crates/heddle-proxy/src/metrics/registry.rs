@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use super::series::{HttpSeries, TcpSeries};
 use crate::{
     limits::{LABEL_SETS, OVERFLOW_LABEL_SETS, VERDICT_PORTS},
-    protocol::{Reason, Verdict},
+    verdict::{Reason, Verdict},
 };
 
 /// One label set with its shards by worker.

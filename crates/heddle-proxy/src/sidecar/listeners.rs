@@ -21,11 +21,11 @@ use heddle_wire::local::proxy_config::{
 
 use super::ProxyError;
 use crate::{
-    Shared,
+    Shared, accept,
     admin::{self, Face},
     dns::DnsSockets,
     host_ports::HostPorts,
-    lacks_ipv6, worker,
+    lacks_ipv6,
 };
 
 const WILDCARD: [IpAddr; 2] =
@@ -35,7 +35,7 @@ const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6A
 /// Bound, not yet served; the admin ports are served already, so that probes see "not ready".
 #[derive(Debug)]
 pub(super) struct Listeners {
-    pub(super) workers: Vec<worker::Listeners>,
+    pub(super) workers: Vec<accept::Listeners>,
     pub(super) dns: DnsSockets,
     pub(super) host_ports: HostPorts,
 }
@@ -51,7 +51,7 @@ impl Listeners {
         }
         let mut workers = Vec::with_capacity(config.workers);
         for _ in 0..config.workers {
-            workers.push(worker::Listeners {
+            workers.push(accept::Listeners {
                 outbound: bind_both("outbound listener", LOOPBACK, PORT_OUTBOUND, mark, &mut kept)?,
                 inbound: bind_both("inbound listener", WILDCARD, PORT_INBOUND, mark, &mut kept)?,
                 published: Vec::new(),

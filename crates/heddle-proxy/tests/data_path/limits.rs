@@ -9,8 +9,8 @@ use std::{
 
 use heddle_model::Protocol;
 use heddle_proxy::{
+    accept::{Listeners, run_worker},
     memory::Pressure,
-    worker::{Listeners, run_worker},
 };
 
 use crate::support::{Backend, Peer, Sidecar, TestService, field, get, wait_until};

@@ -15,12 +15,11 @@ use heddle_model::{
 };
 use heddle_proxy::{
     Shared,
-    inbound::serve_inbound,
+    accept::{serve_inbound, serve_outbound, start_worker},
     metrics::Metrics,
-    outbound::serve_outbound,
-    shared::Ends,
+    shared::Receivers,
     snapshot::{ResourceSet, SnapshotBuilder},
-    worker::Worker,
+    worker::WorkerOptions,
 };
 use heddle_runtime::task;
 use heddle_testkit::fixture::proxy_config;
@@ -37,7 +36,7 @@ const VIP: Ipv4Addr = Ipv4Addr::new(240, 240, 0, 10);
 /// A sidecar of workload `client-1` on 127.0.0.1, and the rules it is told.
 pub(crate) struct Sidecar {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) ends: Option<Ends>,
+    pub(crate) ends: Option<Receivers>,
     rules: Mutex<Rules>,
     serve: mpsc::Sender<Serve>,
 }
@@ -145,7 +144,8 @@ impl Sidecar {
 }
 
 async fn run(shared: Arc<Shared>, mut served: mpsc::Receiver<Serve>, seed: u64) {
-    let worker = Worker::with_random(shared, 0, fastrand::Rng::with_seed(seed));
+    let random = fastrand::Rng::with_seed(seed);
+    let worker = start_worker(shared, 0, WorkerOptions { random, ..WorkerOptions::default() });
     while let Some(serve) = served.recv().await {
         let worker = worker.clone();
         let accepting = async move {
@@ -156,13 +156,16 @@ async fn run(shared: Arc<Shared>, mut served: mpsc::Receiver<Serve>, seed: u64) 
             listener.set_nonblocking(true).unwrap();
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
-                let (stream, _) = listener.accept().await.unwrap();
+                let (stream, peer) = listener.accept().await.unwrap();
                 stream.set_nodelay(true).unwrap();
-                let worker = worker.clone();
+                let (client, worker) = (stream.into(), worker.clone());
                 if outbound {
-                    drop(task::spawn_contained("test", serve_outbound(worker, stream, to)));
+                    drop(task::spawn_contained("test", serve_outbound(worker, client, to)));
                 } else {
-                    drop(task::spawn_contained("test", serve_inbound(worker, stream, to)));
+                    drop(task::spawn_contained(
+                        "test",
+                        serve_inbound(worker, client, peer.ip(), to),
+                    ));
                 }
             }
         };

@@ -11,7 +11,7 @@ use hickory_proto::{
 use tokio::net::UdpSocket;
 
 use super::*;
-use crate::{broker::HostSocket, shared::Ranges};
+use crate::{broker::HostSocket, ranges::Ranges};
 
 /// How a resolver behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

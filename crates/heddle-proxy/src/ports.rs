@@ -10,10 +10,9 @@ use std::{
 use hashbrown::HashMap;
 use heddle_model::ServiceName;
 
-use super::Worker;
 use crate::{
     limits::PORTS_KEPT,
-    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels, VerdictCounters},
+    metrics::{Direction, Edge, Metrics, Reporter, SeriesSet, ServiceLabels, VerdictCounters},
 };
 
 /// One port of a destination, or of this workload.
@@ -25,26 +24,35 @@ pub(crate) struct PortState {
     pub(crate) unpicked: Rc<SeriesSet>,
     pub(crate) verdicts: Arc<VerdictCounters>,
     /// Has it completed an HTTP response? Then dialling before the client speaks is waste. Outside
-    /// the mesh, [`super::http_seen`] says so.
+    /// the mesh, [`crate::http_seen`] says so.
     pub(crate) speaks_http: Cell<bool>,
 }
 
 /// Ports by direction, service and number.
-#[derive(Debug, Default)]
-pub(crate) struct Ports(RefCell<HashMap<Key, Rc<PortState>>>);
+#[derive(Debug)]
+pub(crate) struct Ports {
+    metrics: Arc<Metrics>,
+    worker: usize,
+    known: RefCell<HashMap<Key, Rc<PortState>>>,
+}
 
 type Key = (Direction, Option<ServiceName>, u16);
 
 impl Ports {
+    /// None known yet; counted in `worker`'s shards.
+    pub(crate) fn new(metrics: Arc<Metrics>, worker: usize) -> Self {
+        Self { metrics, worker, known: RefCell::default() }
+    }
+
     /// The state of a port. `service` is `None` for what belongs to no service.
     pub(crate) fn of(
-        worker: &Worker,
+        &self,
         direction: Direction,
         service: Option<&ServiceName>,
         port: u16,
     ) -> Rc<PortState> {
         let key = (direction, service.cloned(), port);
-        let mut ports = worker.ports.0.borrow_mut();
+        let mut ports = self.known.borrow_mut();
         if let Some(state) = ports.get(&key) {
             return Rc::clone(state);
         }
@@ -55,7 +63,7 @@ impl Ports {
         let labels = match (service, direction) {
             (Some(service), _) => ServiceLabels::of(service),
             (None, Direction::Outbound) => ServiceLabels::passthrough(None),
-            (None, Direction::Inbound) => ServiceLabels::inbound_passthrough(&worker.own),
+            (None, Direction::Inbound) => ServiceLabels::inbound_passthrough(self.metrics.own()),
         };
         let reporter = match direction {
             Direction::Outbound => Reporter::Source,
@@ -63,9 +71,9 @@ impl Ports {
         };
         let edge = Edge { reporter, peer: None, service: labels.clone() };
         let state = Rc::new(PortState {
-            verdicts: worker.shared.metrics.verdicts(&labels, port),
+            verdicts: self.metrics.verdicts(&labels, port),
             service: Rc::new(labels),
-            unpicked: Rc::new(SeriesSet::new(edge, worker.index)),
+            unpicked: Rc::new(SeriesSet::new(edge, self.worker)),
             speaks_http: Cell::new(false),
         });
         ports.insert(key, Rc::clone(&state));

@@ -5,27 +5,19 @@
 
 use std::{
     future::{Future, poll_fn},
-    io::{self, IoSlice},
     pin::{Pin, pin},
     task::Poll,
 };
 
 use heddle_runtime::{
-    net::{reset_on_close, shutdown_write},
-    splice::{Side, splice_all},
-};
-use tokio::{
-    io::AsyncWrite,
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
+    splice::Side,
+    transport::{ReadHalf, Transport, WriteHalf, move_bytes},
 };
 
 use crate::{
+    buffers::{Buffer, Lent, read_input},
     limits::SPLICE_AFTER_FULL_READS,
-    protocol::Reason,
-    worker::buffers::{Buffer, Lent, read_input},
+    verdict::Reason,
 };
 
 /// Told of every piece that was delivered, in bytes.
@@ -33,12 +25,12 @@ pub(crate) type Count<'a> = &'a dyn Fn(u64);
 
 /// What was read from one side before the relay began.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct Preread {
     pub(crate) from_client: Option<Lent<Buffer>>,
     pub(crate) from_upstream: Option<Lent<Buffer>>,
 }
 
-impl Held {
+impl Preread {
     /// Did the client close without a byte of its own?
     pub(crate) fn is_silent(&self, reason: Reason) -> bool {
         let said = |held: &Lent<Buffer>| !held.filled().is_empty();
@@ -59,31 +51,26 @@ pub(crate) enum End {
 
 /// Relays until both directions have ended. `received` counts bytes from the client, `sent` to it.
 pub(crate) async fn relay(
-    client: &mut TcpStream,
-    upstream: &mut TcpStream,
-    held: Held,
+    client: &mut Transport,
+    upstream: &mut Transport,
+    preread: Preread,
     received: Count<'_>,
     sent: Count<'_>,
 ) -> End {
     let end = {
         let (mut client_read, mut client_write) = client.split();
         let (mut upstream_read, mut upstream_write) = upstream.split();
-        let mut up = pin!(pump(&mut client_read, &mut upstream_write, held.from_client, received));
-        let mut down = pin!(pump(&mut upstream_read, &mut client_write, held.from_upstream, sent));
+        let mut up =
+            pin!(pump(&mut client_read, &mut upstream_write, preread.from_client, received));
+        let mut down =
+            pin!(pump(&mut upstream_read, &mut client_write, preread.from_upstream, sent));
         both(up.as_mut(), down.as_mut()).await
     };
     if end != End::Closed {
-        // A socket that is gone already cannot be told; closing it is all the same.
-        let _gone = reset_on_close(client);
-        let _gone = reset_on_close(upstream);
+        client.reset_on_close();
+        upstream.reset_on_close();
     }
     end
-}
-
-/// Closes a connection so that its peer sees a failure and not an end.
-pub(crate) fn reset(client: TcpStream) {
-    let _gone = reset_on_close(&client);
-    drop(client);
 }
 
 /// Runs both directions. A side that cannot be read any more is gone, and with it both directions;
@@ -124,71 +111,22 @@ async fn pump(
     count: Count<'_>,
 ) -> Result<(), Side> {
     if let Some(held) = held {
-        write_all(to, held.filled()).await.map_err(|_| Side::Write)?;
+        to.write_all(held.filled()).await.map_err(|_| Side::Write)?;
         count(held.filled().len() as u64);
     }
     let (mut full_reads, mut input) = (0, None);
     while full_reads < SPLICE_AFTER_FULL_READS {
         let n = read_input(from, &mut input).await.map_err(|_| Side::Read)?;
         let Some(buffer) = input.take() else {
-            // If that fails, the target is gone, and reading from it says so.
-            let _gone = shutdown_write(to.as_ref());
+            to.shutdown();
             return Ok(());
         };
         full_reads = if buffer.is_full() { full_reads + 1 } else { 0 };
-        write_all(to, buffer.filled()).await.map_err(|_| Side::Write)?;
+        to.write_all(buffer.filled()).await.map_err(|_| Side::Write)?;
         count(n as u64);
     }
     let mut progress = count;
-    splice_all(from.as_ref(), to.as_ref(), None, &mut progress)
-        .await
-        .map_err(|error| error.side)?;
-    let _gone = shutdown_write(to.as_ref());
+    move_bytes(from, to, None, &mut progress).await.map_err(|error| error.side)?;
+    to.shutdown();
     Ok(())
-}
-
-/// Writes all of `bytes`.
-pub(crate) async fn write_all(to: &mut WriteHalf<'_>, bytes: &[u8]) -> io::Result<()> {
-    let mut written = 0;
-    write_from(to, bytes, &mut written).await
-}
-
-/// Writes `bytes` from `written` on, telling there how far it came, also when it fails.
-pub(crate) async fn write_from(
-    to: &mut WriteHalf<'_>,
-    bytes: &[u8],
-    written: &mut usize,
-) -> io::Result<()> {
-    poll_fn(|context| {
-        while *written < bytes.len() {
-            match Pin::new(&mut *to).poll_write(context, &bytes[*written..]) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => *written += n,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await
-}
-
-/// Writes a head and what follows it, in one system call if the socket takes it.
-pub(crate) async fn write_both(to: &mut WriteHalf<'_>, head: &[u8], rest: &[u8]) -> io::Result<()> {
-    let mut written = 0;
-    let total = head.len() + rest.len();
-    poll_fn(|context| {
-        while written < head.len() {
-            let slices = [IoSlice::new(&head[written..]), IoSlice::new(rest)];
-            match Pin::new(&mut *to).poll_write_vectored(context, &slices) {
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(n)) => written += n,
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(Ok(()))
-    })
-    .await?;
-    if written < total { write_all(to, &rest[written - head.len()..]).await } else { Ok(()) }
 }

@@ -4,7 +4,7 @@
 //! An [`Upstream`] holds one endpoint's pool, load estimate and metric series. Endpoints of a
 //! snapshot are found by their dense slot; addresses outside of any cluster (a pod called by its
 //! IP, the own application, the outside) by address, as long as somebody uses them. The choice
-//! itself is `heddle_logic::balance`'s; connecting is `pool`'s and `worker`'s.
+//! itself is `heddle_logic::balance`'s; connecting is `pool`'s and `dial`'s.
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,8 +21,9 @@ use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
 
 use crate::{
-    metrics::SeriesSet,
+    metrics::{Edge, Reporter, SeriesSet, ServiceLabels},
     pool::Pool,
+    refusal::Refusal,
     snapshot::{Cluster, Endpoint, EndpointSlot},
 };
 
@@ -31,9 +32,9 @@ const COLD_ANSWERS: u8 = 3;
 
 /// How an upstream is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Via {
+pub(crate) enum DialTarget {
     /// Marked, directly: a workload of the mesh.
-    Direct(SocketAddr),
+    Workload(SocketAddr),
     /// Through this process's own inbound path: the workload itself.
     Own(SocketAddr),
     /// This workload's application, wherever it listens on the port.
@@ -42,10 +43,10 @@ pub(crate) enum Via {
     Outside(SocketAddr),
 }
 
-impl fmt::Display for Via {
+impl fmt::Display for DialTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Direct(address) | Self::Own(address) | Self::Outside(address) => {
+            Self::Workload(address) | Self::Own(address) | Self::Outside(address) => {
                 write!(f, "{address}")
             }
             Self::Application(port) => write!(f, "localhost:{port}"),
@@ -67,7 +68,7 @@ enum Warmth {
 /// One endpoint as this worker knows it.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    pub(crate) via: Via,
+    pub(crate) target: DialTarget,
     pub(crate) pool: Pool,
     /// Is it in the worker's list of upstreams with idle connections?
     pub(crate) listed: Cell<bool>,
@@ -79,9 +80,14 @@ pub(crate) struct Upstream {
 }
 
 impl Upstream {
-    fn new(via: Via, workload: Option<Arc<WorkloadInfo>>, load: LoadEstimate, stamp: u64) -> Self {
+    fn new(
+        target: DialTarget,
+        workload: Option<Arc<WorkloadInfo>>,
+        load: LoadEstimate,
+        stamp: u64,
+    ) -> Self {
         Self {
-            via,
+            target,
             pool: Pool::default(),
             listed: Cell::new(false),
             workload: RefCell::new(workload),
@@ -97,17 +103,32 @@ impl Upstream {
         self.workload.borrow().clone()
     }
 
-    /// The series of calls to it as a member of `service`, made by `make` the first time.
-    pub(crate) fn series(
-        &self,
-        service: &ServiceName,
-        make: impl FnOnce() -> SeriesSet,
-    ) -> Rc<SeriesSet> {
+    /// The series of requests that were given to it as one of `backend`, on this `worker`. `None`
+    /// where it belongs to no service: those requests stay under the labels they have.
+    pub(crate) fn series(&self, backend: &Backend, worker: usize) -> Option<Rc<SeriesSet>> {
+        match backend {
+            Backend::Cluster(cluster) => Some(self.series_as(&cluster.key.service, worker)),
+            Backend::Upstream(_) => self.own_series(worker),
+        }
+    }
+
+    /// The same for connections, which are counted under the workload's own service.
+    pub(crate) fn own_series(&self, worker: usize) -> Option<Rc<SeriesSet>> {
+        let workload = self.workload()?;
+        Some(self.series_as(&workload.service, worker))
+    }
+
+    fn series_as(&self, service: &ServiceName, worker: usize) -> Rc<SeriesSet> {
         let mut series = self.series.borrow_mut();
         if let Some((_, set)) = series.iter().find(|(one, _)| one == service) {
             return Rc::clone(set);
         }
-        let set = Rc::new(make());
+        let edge = Edge {
+            reporter: Reporter::Source,
+            peer: self.workload(),
+            service: ServiceLabels::of(service),
+        };
+        let set = Rc::new(SeriesSet::new(edge, worker));
         series.push((service.clone(), Rc::clone(&set)));
         set
     }
@@ -223,32 +244,49 @@ impl Drop for Attempt {
 
 /// Where a request may go.
 #[derive(Debug, Clone)]
-pub(crate) enum Candidates {
+pub(crate) enum Backend {
     /// Any ready endpoint of a cluster.
     Cluster(Arc<Cluster>),
     /// This one.
-    One(Rc<Upstream>),
+    Upstream(Rc<Upstream>),
+}
+
+impl Backend {
+    /// What it means that there is nothing to try.
+    pub(crate) fn nobody(&self) -> Refusal {
+        let upstream = match self {
+            Self::Cluster(cluster) => return Refusal::NoEndpoints(cluster.key.service.clone()),
+            Self::Upstream(upstream) => upstream,
+        };
+        match upstream.target {
+            DialTarget::Application(port) => Refusal::ApplicationUnreachable(port, String::new()),
+            DialTarget::Outside(to) => Refusal::OutsideUnreachable(to.to_string()),
+            DialTarget::Workload(to) | DialTarget::Own(to) => {
+                Refusal::ConnectFailed(to.to_string())
+            }
+        }
+    }
 }
 
 /// All upstreams of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
     by_slot: RefCell<Vec<Option<Rc<Upstream>>>>,
-    by_way: RefCell<HashMap<Via, Weak<Upstream>>>,
+    by_target: RefCell<HashMap<DialTarget, Weak<Upstream>>>,
 }
 
 impl Upstreams {
     /// Picks the upstream for a request's next attempt: another than those `tried` if there is one.
     pub(crate) fn pick(
         &self,
-        candidates: &Candidates,
+        backend: &Backend,
         tried: &[Rc<Upstream>],
         now: Instant,
         random: u64,
     ) -> Option<Rc<Upstream>> {
-        let cluster = match candidates {
-            Candidates::One(upstream) => return Some(Rc::clone(upstream)),
-            Candidates::Cluster(cluster) => cluster,
+        let cluster = match backend {
+            Backend::Upstream(upstream) => return Some(Rc::clone(upstream)),
+            Backend::Cluster(cluster) => cluster,
         };
         if tried.is_empty() {
             let picked = balance::pick(cluster.endpoints.len(), random, |index| {
@@ -262,7 +300,7 @@ impl Upstreams {
             .filter(|endpoint| tried.iter().all(|one| one.stamp != endpoint.slot.stamp))
             .collect();
         if untried.is_empty() {
-            return self.pick(candidates, &[], now, random);
+            return self.pick(backend, &[], now, random);
         }
         let picked =
             balance::pick(untried.len(), random, |index| self.cost(cluster, untried[index], now))?;
@@ -270,10 +308,10 @@ impl Upstreams {
     }
 
     /// Has every candidate been tried?
-    pub(crate) fn exhausted(candidates: &Candidates, tried: &[Rc<Upstream>]) -> bool {
-        match candidates {
-            Candidates::One(_) => !tried.is_empty(),
-            Candidates::Cluster(cluster) => cluster
+    pub(crate) fn exhausted(backend: &Backend, tried: &[Rc<Upstream>]) -> bool {
+        match backend {
+            Backend::Upstream(_) => !tried.is_empty(),
+            Backend::Cluster(cluster) => cluster
                 .endpoints
                 .iter()
                 .all(|endpoint| tried.iter().any(|one| one.stamp == endpoint.slot.stamp)),
@@ -281,17 +319,21 @@ impl Upstreams {
     }
 
     /// The upstream that is reached this way, shared while somebody uses it.
-    pub(crate) fn of_way(&self, via: Via, workload: Option<Arc<WorkloadInfo>>) -> Rc<Upstream> {
-        let mut known = self.by_way.borrow_mut();
-        if let Some(upstream) = known.get(&via).and_then(Weak::upgrade)
+    pub(crate) fn of_target(
+        &self,
+        target: DialTarget,
+        workload: Option<Arc<WorkloadInfo>>,
+    ) -> Rc<Upstream> {
+        let mut known = self.by_target.borrow_mut();
+        if let Some(upstream) = known.get(&target).and_then(Weak::upgrade)
             && same_workload(upstream.workload.borrow().as_ref(), workload.as_ref())
         {
             return upstream;
         }
         known.retain(|_, upstream| upstream.strong_count() > 0);
         let load = LoadEstimate::neutral(clock::now(), []);
-        let upstream = Rc::new(Upstream::new(via, workload, load, 0));
-        known.insert(via, Rc::downgrade(&upstream));
+        let upstream = Rc::new(Upstream::new(target, workload, load, 0));
+        known.insert(target, Rc::downgrade(&upstream));
         upstream
     }
 
@@ -320,12 +362,12 @@ impl Upstreams {
             return upstream;
         }
         let load = self.median(cluster, now);
-        let via = match endpoint.is_self {
-            true => Via::Own(endpoint.address()),
-            false => Via::Direct(endpoint.address()),
+        let target = match endpoint.is_self {
+            true => DialTarget::Own(endpoint.address()),
+            false => DialTarget::Workload(endpoint.address()),
         };
         let workload = Some(Arc::clone(&endpoint.workload));
-        let upstream = Rc::new(Upstream::new(via, workload, load, endpoint.slot.stamp));
+        let upstream = Rc::new(Upstream::new(target, workload, load, endpoint.slot.stamp));
         let index = endpoint.slot.index as usize;
         let mut by_slot = self.by_slot.borrow_mut();
         if by_slot.len() <= index {
@@ -359,121 +401,4 @@ fn same_workload(a: Option<&Arc<WorkloadInfo>>, b: Option<&Arc<WorkloadInfo>>) -
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::BTreeMap, net::Ipv4Addr};
-
-    use heddle_model::WorkloadId;
-
-    use super::*;
-    use crate::snapshot::ClusterKey;
-
-    const MS: Duration = Duration::from_millis(1);
-
-    fn cluster(count: u8) -> Candidates {
-        let service = ServiceName::new("reviews", "default").unwrap();
-        let endpoint = |n: u8| Endpoint {
-            workload: Arc::new(WorkloadInfo {
-                id: WorkloadId(format!("reviews-{n}")),
-                name: format!("reviews-{n}"),
-                namespace: "default".into(),
-                service: service.clone(),
-                version: String::new(),
-                labels: BTreeMap::new(),
-                ports: BTreeMap::new(),
-            }),
-            ipv4: Ipv4Addr::new(127, 0, 0, n),
-            ipv6: std::net::Ipv6Addr::LOCALHOST,
-            port: 80,
-            weight: 1,
-            is_self: false,
-            slot: EndpointSlot { index: u32::from(n), stamp: u64::from(n) + 1 },
-        };
-        Candidates::Cluster(Arc::new(Cluster {
-            key: ClusterKey { service: service.clone(), subset: None, port: 80 },
-            endpoints: (0..count).map(|n| Arc::new(endpoint(n))).collect(),
-        }))
-    }
-
-    /// Sends `count` requests one after the other; `answer` gives latency and status by endpoint
-    /// and number of its requests so far. Returns how many each got.
-    fn simulate(count: u32, answer: impl Fn(usize, u32) -> (Duration, u16)) -> Vec<u32> {
-        let (upstreams, candidates) = (Upstreams::default(), cluster(3));
-        let mut random = fastrand::Rng::with_seed(5);
-        let mut now = clock::now();
-        let mut served = vec![0; 3];
-        for _ in 0..count {
-            let picked = upstreams.pick(&candidates, &[], now, random.u64(..)).unwrap();
-            let index = usize::try_from(picked.stamp).unwrap() - 1;
-            let (latency, status) = answer(index, served[index]);
-            let mut attempt = picked.begin(now);
-            now += latency;
-            attempt.answered(now, status);
-            served[index] += 1;
-        }
-        served
-    }
-
-    #[test]
-    fn a_cold_first_answer_costs_an_endpoint_nothing() {
-        let served = simulate(300, |index, nth| {
-            let cold = index == 2 && nth == 0;
-            (if cold { 98 * MS } else { MS / 2 }, 200)
-        });
-        assert!(served.iter().all(|count| *count > 70), "{served:?}");
-    }
-
-    #[test]
-    fn an_endpoint_that_stays_slow_gets_little() {
-        let served = simulate(300, |index, _| (if index == 2 { 50 * MS } else { MS }, 200));
-        assert!(served[2] < 20, "{served:?}");
-    }
-
-    #[test]
-    fn an_endpoint_that_fails_fast_attracts_nothing() {
-        let served = simulate(300, |index, _| (MS, if index == 2 { 503 } else { 200 }));
-        assert!(served[2] < 30, "{served:?}");
-    }
-
-    #[test]
-    fn what_was_tried_is_tried_again_only_when_nothing_else_is_left() {
-        let (upstreams, candidates) = (Upstreams::default(), cluster(3));
-        let now = clock::now();
-        let mut tried = Vec::new();
-        for _ in 0..3 {
-            assert!(!Upstreams::exhausted(&candidates, &tried));
-            let next = upstreams.pick(&candidates, &tried, now, 7).unwrap();
-            assert!(tried.iter().all(|one| !Rc::ptr_eq(one, &next)));
-            tried.push(next);
-        }
-        assert!(Upstreams::exhausted(&candidates, &tried));
-        assert!(upstreams.pick(&candidates, &tried, now, 7).is_some());
-        assert!(upstreams.pick(&cluster(0), &[], now, 7).is_none());
-    }
-
-    #[test]
-    fn a_connection_opened_early_and_not_used_says_nothing_about_speed() {
-        let upstreams = Upstreams::default();
-        let upstream = upstreams.of_way(Via::Application(80), None);
-        let begun = clock::now();
-        for _ in 0..COLD_ANSWERS {
-            upstream.begin(begun).answered(begun + 50 * MS, 200);
-        }
-        let later = begun + 5000 * MS;
-        let before = upstream.cost(later);
-        assert!(before.is_some(), "warm");
-        let mut early = upstream.begin(later - MS);
-        early.connected(later);
-        early.unused();
-        assert_eq!(upstream.cost(later), before);
-    }
-
-    #[test]
-    fn every_attempt_ends_once_also_when_it_is_dropped() {
-        let upstreams = Upstreams::default();
-        let upstream = upstreams.of_way(Via::Application(80), None);
-        let attempt = upstream.begin(clock::now());
-        assert_eq!(upstream.load.borrow().in_flight(), 1);
-        drop(attempt);
-        assert_eq!(upstream.load.borrow().in_flight(), 0);
-    }
-}
+mod tests;

@@ -4,32 +4,29 @@
 //! is dropped unfinished, because the client went away. Metrics are its first reader; access log
 //! and spans join here. It decides nothing.
 
-mod caller;
-
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
     time::Instant,
 };
 
-use heddle_runtime::clock;
-use tokio::net::TcpStream;
+use heddle_runtime::{clock, transport::Transport};
 
-pub(crate) use self::caller::{Caller, Callers, HttpRecord, TcpRecord};
 use crate::{
+    caller::{Caller, HttpRecord, TcpRecord},
     metrics::{Direction, SeriesSet, ServiceLabels},
     refusal::{Flag, Flags, Refusal, RefusalRow},
-    tcp::{End, Held, relay},
+    relay::{End, Preread, relay},
     worker::Worker,
 };
 
 /// Under which labels something is counted.
 #[derive(Debug, Clone)]
-pub(crate) enum Counted {
+pub(crate) enum MetricSeries {
     /// An edge known in full.
     Edge(Rc<SeriesSet>),
     /// A call by somebody whose identity may still be on its way, to this service.
-    From(Rc<Caller>, Rc<ServiceLabels>),
+    Caller(Rc<Caller>, Rc<ServiceLabels>),
 }
 
 /// One HTTP request, from its first byte to its response's last.
@@ -37,7 +34,7 @@ pub(crate) enum Counted {
 pub(crate) struct RequestOutcome {
     worker: Rc<Worker>,
     direction: Direction,
-    counted: Counted,
+    series: MetricSeries,
     begun: Instant,
     /// When latency ended, if that was not just now: a tunnel's ends with its response head.
     ended: Cell<Option<Instant>>,
@@ -53,14 +50,14 @@ impl RequestOutcome {
     pub(crate) fn begin(
         worker: &Rc<Worker>,
         direction: Direction,
-        counted: Counted,
+        series: MetricSeries,
         begun: Instant,
     ) -> Self {
         worker.shared.metrics.request_begun(worker.index, direction);
         Self {
             worker: Rc::clone(worker),
             direction,
-            counted,
+            series,
             begun,
             ended: Cell::default(),
             status: Cell::default(),
@@ -72,8 +69,8 @@ impl RequestOutcome {
     }
 
     /// Who is called is known now (better).
-    pub(crate) fn count_as(&mut self, counted: Counted) {
-        self.counted = counted;
+    pub(crate) fn count_as(&mut self, series: MetricSeries) {
+        self.series = series;
     }
 
     pub(crate) fn flag(&self, flag: Flag) {
@@ -143,9 +140,13 @@ impl Drop for RequestOutcome {
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
         };
-        match &self.counted {
-            Counted::Edge(set) => record.count(&self.worker, set),
-            Counted::From(caller, service) => caller.http(&self.worker, service, record),
+        match &self.series {
+            MetricSeries::Edge(set) => {
+                record.count(&self.worker.shared.metrics, self.worker.index, set)
+            }
+            MetricSeries::Caller(caller, service) => {
+                caller.http(&self.worker.callers, service, record);
+            }
         }
     }
 }
@@ -154,7 +155,7 @@ impl Drop for RequestOutcome {
 #[derive(Debug)]
 pub(crate) struct TcpOutcome {
     worker: Rc<Worker>,
-    counted: Counted,
+    series: MetricSeries,
     flags: Flags,
     /// Not yet written to a series.
     open: TcpRecord,
@@ -165,8 +166,8 @@ pub(crate) struct TcpOutcome {
 
 impl TcpOutcome {
     /// A connection that is being relayed, or was refused.
-    pub(crate) fn begin(worker: &Rc<Worker>, counted: Counted) -> Self {
-        let mut outcome = Self::silent(worker, counted);
+    pub(crate) fn begin(worker: &Rc<Worker>, series: MetricSeries) -> Self {
+        let mut outcome = Self::silent(worker, series);
         outcome.moved();
         outcome
     }
@@ -174,10 +175,10 @@ impl TcpOutcome {
     /// A connection whose client closed before it said anything: counted only if bytes move after
     /// all. Most are connections that a caller's sidecar opened early and did not need, which no
     /// application made; they may not appear as calls on one side only.
-    pub(crate) fn silent(worker: &Rc<Worker>, counted: Counted) -> Self {
+    pub(crate) fn silent(worker: &Rc<Worker>, series: MetricSeries) -> Self {
         Self {
             worker: Rc::clone(worker),
-            counted,
+            series,
             flags: Flags::default(),
             open: TcpRecord { opened: 1, ..TcpRecord::default() },
             silent: true,
@@ -205,11 +206,16 @@ impl TcpOutcome {
     }
 
     /// Relays until both sides are done, counting as it goes, and records.
-    pub(crate) async fn relay(self, client: &mut TcpStream, upstream: &mut TcpStream, held: Held) {
+    pub(crate) async fn relay(
+        self,
+        client: &mut Transport,
+        upstream: &mut Transport,
+        preread: Preread,
+    ) {
         let outcome = RefCell::new(self);
         let received = |bytes| outcome.borrow_mut().received(bytes);
         let sent = |bytes| outcome.borrow_mut().sent(bytes);
-        let end = relay(client, upstream, held, &received, &sent).await;
+        let end = relay(client, upstream, preread, &received, &sent).await;
         let mut outcome = outcome.into_inner();
         match end {
             End::Closed => {}
@@ -232,15 +238,17 @@ impl TcpOutcome {
     /// has a name: this connection may not move another byte for hours.
     fn flush(&mut self) {
         let open = std::mem::take(&mut self.open);
-        let set = match &self.counted {
-            Counted::Edge(set) => Rc::clone(set),
-            Counted::From(caller, service) => match caller.set(&self.worker, service) {
-                Some(set) => set,
-                None => return caller.tcp(&self.worker, service, open),
-            },
+        let set = match &self.series {
+            MetricSeries::Edge(set) => Rc::clone(set),
+            MetricSeries::Caller(caller, service) => {
+                match caller.series(&self.worker.callers, service) {
+                    Some(set) => set,
+                    None => return caller.tcp(&self.worker.callers, service, open),
+                }
+            }
         };
-        open.count(&self.worker, &set);
-        self.counted = Counted::Edge(set);
+        open.count(&self.worker.shared.metrics, &set);
+        self.series = MetricSeries::Edge(set);
     }
 }
 
@@ -254,9 +262,11 @@ impl Drop for TcpOutcome {
         }
         // Bytes and opening are counted without flags, since those are known only now.
         let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };
-        match &self.counted {
-            Counted::Edge(set) => record.count(&self.worker, set),
-            Counted::From(caller, service) => caller.tcp(&self.worker, service, record),
+        match &self.series {
+            MetricSeries::Edge(set) => record.count(&self.worker.shared.metrics, set),
+            MetricSeries::Caller(caller, service) => {
+                caller.tcp(&self.worker.callers, service, record);
+            }
         }
     }
 }

@@ -17,11 +17,11 @@ use heddle_model::discovery::WorkloadInfo;
 use heddle_runtime::{clock, task};
 
 use crate::{
+    Shared,
     limits::{PEER_WAIT, PEERS_CACHED, RECORDS_WAITING},
-    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels},
+    metrics::{Direction, Edge, Metrics, Reporter, SeriesSet, ServiceLabels},
     refusal::Flags,
     snapshot::AddressOwner,
-    worker::Worker,
 };
 
 /// What is recorded about a finished request.
@@ -37,11 +37,11 @@ pub(crate) struct HttpRecord {
 
 impl HttpRecord {
     /// Counts it; the request has ended then.
-    pub(super) fn count(&self, worker: &Worker, set: &SeriesSet) {
-        set.http(&worker.shared.metrics, (self.status, self.flags), |series| {
+    pub(crate) fn count(&self, metrics: &Metrics, worker: usize, set: &SeriesSet) {
+        set.http(metrics, (self.status, self.flags), |series| {
             series.record(self.duration, self.request_bytes, self.response_bytes);
         });
-        worker.shared.metrics.request_ended(worker.index, self.direction);
+        metrics.request_ended(worker, self.direction);
     }
 }
 
@@ -57,13 +57,13 @@ pub(crate) struct TcpRecord {
 }
 
 impl TcpRecord {
-    pub(super) fn count(&self, worker: &Worker, set: &SeriesSet) {
-        let series = set.tcp(&worker.shared.metrics, Flags::default());
+    pub(crate) fn count(&self, metrics: &Metrics, set: &SeriesSet) {
+        let series = set.tcp(metrics, Flags::default());
         series.opened.add(self.opened);
         series.sent.add(self.sent);
         series.received.add(self.received);
         if self.closed > 0 {
-            set.tcp(&worker.shared.metrics, self.flags).closed.add(self.closed);
+            set.tcp(metrics, self.flags).closed.add(self.closed);
         }
     }
 
@@ -119,32 +119,32 @@ impl Caller {
     }
 
     /// The series of calls to `service`; `None` while the identity is on its way.
-    pub(super) fn set(
+    pub(crate) fn series(
         &self,
-        worker: &Worker,
+        callers: &Callers,
         service: &Rc<ServiceLabels>,
     ) -> Option<Rc<SeriesSet>> {
         match &*self.identity.borrow() {
             Identity::Pending => None,
-            Identity::Known(peer) => Some(self.set_of(worker, service, peer.as_ref())),
+            Identity::Known(peer) => Some(self.series_of(callers.worker, service, peer.as_ref())),
         }
     }
 
-    pub(super) fn http(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: HttpRecord) {
-        if let Some(set) = self.set(worker, service) {
-            return record.count(worker, &set);
+    pub(crate) fn http(&self, callers: &Callers, service: &Rc<ServiceLabels>, record: HttpRecord) {
+        if let Some(set) = self.series(callers, service) {
+            return callers.count(record, &set);
         }
         let mut requests = self.requests.borrow_mut();
         if requests.len() < RECORDS_WAITING {
             requests.push((Rc::clone(service), record));
         } else {
-            record.count(worker, &unknown(worker, service));
+            callers.count(record, &unknown(callers.worker, service));
         }
     }
 
-    pub(super) fn tcp(&self, worker: &Worker, service: &Rc<ServiceLabels>, record: TcpRecord) {
-        if let Some(set) = self.set(worker, service) {
-            return record.count(worker, &set);
+    pub(crate) fn tcp(&self, callers: &Callers, service: &Rc<ServiceLabels>, record: TcpRecord) {
+        if let Some(set) = self.series(callers, service) {
+            return record.count(&callers.shared.metrics, &set);
         }
         let mut connections = self.connections.borrow_mut();
         let mut same = connections.iter_mut().filter(|(one, _)| one == service);
@@ -154,19 +154,21 @@ impl Caller {
     }
 
     /// The answer came, or will not come.
-    fn resolve(&self, worker: &Worker, peer: Option<Arc<WorkloadInfo>>) {
+    fn resolve(&self, callers: &Callers, peer: Option<Arc<WorkloadInfo>>) {
         *self.identity.borrow_mut() = Identity::Known(peer.clone());
+        let set =
+            |service: &Rc<ServiceLabels>| self.series_of(callers.worker, service, peer.as_ref());
         for (service, record) in self.requests.take() {
-            record.count(worker, &self.set_of(worker, &service, peer.as_ref()));
+            callers.count(record, &set(&service));
         }
         for (service, record) in self.connections.take() {
-            record.count(worker, &self.set_of(worker, &service, peer.as_ref()));
+            record.count(&callers.shared.metrics, &set(&service));
         }
     }
 
-    fn set_of(
+    fn series_of(
         &self,
-        worker: &Worker,
+        worker: usize,
         service: &Rc<ServiceLabels>,
         peer: Option<&Arc<WorkloadInfo>>,
     ) -> Rc<SeriesSet> {
@@ -180,30 +182,40 @@ impl Caller {
             peer: peer.cloned(),
             service: ServiceLabels::clone(service),
         };
-        let set = Rc::new(SeriesSet::new(edge, worker.index));
+        let set = Rc::new(SeriesSet::new(edge, worker));
         sets.push((Rc::clone(service), Rc::clone(&set)));
         set
     }
 }
 
-fn unknown(worker: &Worker, service: &Rc<ServiceLabels>) -> SeriesSet {
+fn unknown(worker: usize, service: &Rc<ServiceLabels>) -> SeriesSet {
     let edge = Edge {
         reporter: Reporter::Destination,
         peer: None,
         service: ServiceLabels::clone(service),
     };
-    SeriesSet::new(edge, worker.index)
+    SeriesSet::new(edge, worker)
 }
 
 /// Callers by address, so that a new connection of a known caller finds its series.
-#[derive(Debug, Default)]
-pub(crate) struct Callers(RefCell<HashMap<IpAddr, Rc<Caller>>>);
+#[derive(Debug)]
+pub(crate) struct Callers {
+    shared: Arc<Shared>,
+    /// Whose shards are written.
+    worker: usize,
+    known: RefCell<HashMap<IpAddr, Rc<Caller>>>,
+}
 
 impl Callers {
+    /// None known yet.
+    pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Rc<Self> {
+        Rc::new(Self { shared, worker, known: RefCell::default() })
+    }
+
     /// Who calls from `ip`. Starts a look-up if the snapshot does not know; never waits for it.
-    pub(crate) fn at(worker: &Rc<Worker>, ip: IpAddr) -> Rc<Caller> {
-        let known = worker.callers.0.borrow().get(&ip).cloned();
-        let told = told(worker, ip);
+    pub(crate) fn at(self: &Rc<Self>, ip: IpAddr) -> Rc<Caller> {
+        let known = self.known.borrow().get(&ip).cloned();
+        let told = self.owner(ip);
         if let Some(caller) = known.filter(|caller| caller.still(told.as_ref())) {
             return caller;
         }
@@ -211,38 +223,62 @@ impl Callers {
             Some(peer) => Caller::new(ip, Identity::Known(peer)),
             None => {
                 let caller = Caller::new(ip, Identity::Pending);
-                task::spawn_contained("caller", look_up(Rc::clone(worker), Rc::clone(&caller), ip));
+                let looked_up = Rc::clone(self).look_up(Rc::clone(&caller));
+                task::spawn_contained("caller", looked_up);
                 caller
             }
         };
-        worker.callers.keep(ip, &caller);
+        self.keep(ip, &caller);
         caller
     }
 
     /// Who `caller`, whom nobody knew, is by now: for later requests on a connection that may live
     /// for hours. It costs a look into the snapshot; one that has no answer is asked for again, but
     /// not by every request.
-    pub(crate) fn again(worker: &Rc<Worker>, caller: &Rc<Caller>) -> Rc<Caller> {
-        let still_unknown = match told(worker, caller.ip) {
+    pub(crate) fn again(self: &Rc<Self>, caller: &Rc<Caller>) -> Rc<Caller> {
+        let still_unknown = match self.owner(caller.ip) {
             Some(peer) => peer.is_none(),
             None => clock::now() < caller.asked + PEER_WAIT,
         };
-        if still_unknown { Rc::clone(caller) } else { Self::at(worker, caller.ip) }
+        if still_unknown { Rc::clone(caller) } else { self.at(caller.ip) }
     }
 
     /// The workload itself, calling itself.
-    pub(crate) fn own(worker: &Worker) -> Rc<Caller> {
-        let ip = IpAddr::V4(worker.shared.config.ipv4);
-        Caller::new(ip, Identity::Known(Some(Arc::clone(&worker.own))))
+    pub(crate) fn own(&self) -> Rc<Caller> {
+        let ip = IpAddr::V4(self.shared.config.ipv4);
+        let own = Arc::new(self.shared.metrics.own().clone());
+        Caller::new(ip, Identity::Known(Some(own)))
     }
 
     fn keep(&self, ip: IpAddr, caller: &Rc<Caller>) {
-        let mut callers = self.0.borrow_mut();
+        let mut callers = self.known.borrow_mut();
         if callers.len() >= PEERS_CACHED {
             // Connections keep what they hold; the rest is found again at their next accept.
             callers.clear();
         }
         callers.insert(ip, Rc::clone(caller));
+    }
+
+    fn count(&self, record: HttpRecord, set: &SeriesSet) {
+        record.count(&self.shared.metrics, self.worker, set);
+    }
+
+    /// What the snapshot says about an address; `None`: nothing.
+    fn owner(&self, ip: IpAddr) -> Option<Option<Arc<WorkloadInfo>>> {
+        let snapshot = self.shared.snapshot.load();
+        snapshot.address(ip.to_canonical()).map(|owner| match owner {
+            AddressOwner::Workload(workload) => Some(Arc::clone(workload)),
+            AddressOwner::Service(_) | AddressOwner::NotKnown => None,
+        })
+    }
+
+    async fn look_up(self: Rc<Self>, caller: Rc<Caller>) {
+        let answer = clock::within(PEER_WAIT, self.shared.lookup.address(caller.ip)).await;
+        let peer = match answer {
+            Some(Ok(AddressOwner::Workload(workload))) => Some(workload),
+            _ => None,
+        };
+        caller.resolve(&self, peer);
     }
 }
 
@@ -256,22 +292,4 @@ impl Caller {
             _ => false,
         }
     }
-}
-
-/// What the snapshot says about an address; `None`: nothing.
-fn told(worker: &Worker, ip: IpAddr) -> Option<Option<Arc<WorkloadInfo>>> {
-    let snapshot = worker.shared.snapshot.load();
-    snapshot.address(ip.to_canonical()).map(|owner| match owner {
-        AddressOwner::Workload(workload) => Some(Arc::clone(workload)),
-        AddressOwner::Service(_) | AddressOwner::NotKnown => None,
-    })
-}
-
-async fn look_up(worker: Rc<Worker>, caller: Rc<Caller>, ip: IpAddr) {
-    let answer = clock::within(PEER_WAIT, worker.shared.lookup.address(ip)).await;
-    let peer = match answer {
-        Some(Ok(AddressOwner::Workload(workload))) => Some(workload),
-        _ => None,
-    };
-    caller.resolve(&worker, peer);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 use super::*;
-use crate::{metrics::Metrics, testing::proxy_config};
+use crate::{limits::CONNECTIONS_PER_SOURCE, metrics::Metrics, testing::proxy_config};
 
 /// So many workers of one sidecar, each asked in turn on this thread.
 fn with_workers(count: usize, test: impl FnOnce(&[Rc<Worker>])) {
@@ -13,7 +13,7 @@ fn with_workers(count: usize, test: impl FnOnce(&[Rc<Worker>])) {
     let metrics = Arc::new(Metrics::new(&config));
     let shared = Arc::new(Shared::new(config, metrics).0);
     let workers = async {
-        let worker = |index| Worker::new(Arc::clone(&shared), index);
+        let worker = |index| start_worker(Arc::clone(&shared), index, WorkerOptions::default());
         test(&(0..count).map(worker).collect::<Vec<_>>());
     };
     task::run_local(workers).unwrap();
@@ -72,7 +72,7 @@ fn the_cap_in_total_holds_for_all_workers_and_for_each_direction_by_itself() {
         open.pop();
         admit(&workers[1], Direction::Outbound, 0).unwrap();
         drop((open, inbound));
-        assert_eq!(workers[0].shared.connections.count(), 0);
-        assert!(workers.iter().all(|worker| worker.sources.borrow().is_empty()));
+        assert_eq!(workers[0].shared.state.connections.count(), 0);
+        assert!(workers.iter().all(|worker| worker.shared.state.sources.len() == 0));
     });
 }

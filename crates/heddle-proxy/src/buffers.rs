@@ -12,11 +12,9 @@ use std::{
     thread::LocalKey,
 };
 
+use heddle_runtime::transport::Source;
 use heddle_wire::http1::{HEAD_BYTES_MAX, RequestHead, ResponseHead};
-use tokio::{
-    io::{AsyncRead, ReadBuf},
-    net::{TcpStream, tcp::ReadHalf},
-};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COPY_BYTES};
 
@@ -188,24 +186,6 @@ impl Buffer {
     }
 }
 
-/// A stream that knows whether reading would find something.
-pub(crate) trait Source: AsyncRead + Unpin {
-    /// Ready when there are bytes, an end or an error, as far as the runtime was told.
-    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>>;
-}
-
-impl Source for TcpStream {
-    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_read_ready(context)
-    }
-}
-
-impl Source for ReadHalf<'_> {
-    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.as_ref().poll_read_ready(context)
-    }
-}
-
 /// Reads once into `input`, which has a buffer only while there are bytes in it: who waits holds no
 /// memory. `Ok(0)` is the end of the stream.
 ///
@@ -217,7 +197,7 @@ pub(crate) fn poll_input(
     input: &mut Option<Lent<Buffer>>,
 ) -> Poll<io::Result<usize>> {
     if input.is_none() {
-        ready!(from.poll_ready(context))?;
+        ready!(from.poll_read_ready(context))?;
     }
     let buffer = input.get_or_insert_with(Lent::take);
     let read = buffer.poll_read(context, from);

@@ -1,0 +1,146 @@
+//! Opening connections: to peers, to the own application, to the outside, and to oneself.
+
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
+
+use heddle_runtime::{
+    clock,
+    net::{Keepalive, connect_tcp},
+    transport::Transport,
+};
+use tokio::sync::mpsc;
+
+use crate::{
+    Shared,
+    limits::{CONNECT_TIMEOUT, TCP_KEEPALIVE},
+    refusal::Refusal,
+    upstream::{Attempt, DialTarget, Upstream},
+};
+
+/// A connection opened before the protocol was known.
+#[derive(Debug)]
+pub(crate) struct Early {
+    pub(crate) attempt: Attempt,
+    pub(crate) transport: Transport,
+}
+
+/// What connections run over.
+pub enum Network {
+    /// The kernel's TCP: marked, so that they escape the redirection, or opened by the holder.
+    Kernel,
+    /// Whatever the function connects to within this process.
+    InProcess(Rc<dyn Fn(SocketAddr) -> Connecting>),
+}
+
+/// A connection that is being opened.
+pub type Connecting = Pin<Box<dyn Future<Output = io::Result<Transport>>>>;
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "Kernel",
+            Self::InProcess(_) => "InProcess",
+        })
+    }
+}
+
+/// A call of the workload to itself, which never leaves this process: the end to be served, and where
+/// it was meant to go.
+pub(crate) type OwnCall = (Transport, SocketAddr);
+
+/// Opens one worker's connections.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    shared: Arc<Shared>,
+    network: Network,
+    own_calls: mpsc::UnboundedSender<OwnCall>,
+}
+
+impl Dialer {
+    /// A dialer, and the calls to oneself that somebody must serve as if they had been accepted: no
+    /// more are ever waiting than this worker has requests under way.
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        network: Network,
+    ) -> (Self, mpsc::UnboundedReceiver<OwnCall>) {
+        let (own_calls, served) = mpsc::unbounded_channel();
+        (Self { shared, network, own_calls }, served)
+    }
+
+    /// Opens a connection to an upstream.
+    ///
+    /// # Errors
+    /// The refusal to answer with, if no other upstream is left to try.
+    pub(crate) async fn dial(&self, upstream: &Upstream) -> Result<Transport, Refusal> {
+        let failed = |address| move |error| Refusal::ConnectFailed(format!("{address}: {error}"));
+        let transport = match upstream.target {
+            DialTarget::Workload(address) => {
+                self.connect(address).await.map_err(failed(address))?
+            }
+            DialTarget::Own(address) => self.call_oneself(address).map_err(failed(address))?,
+            DialTarget::Application(port) => self.application(port).await?,
+            DialTarget::Outside(address) => self.outside(address).await?,
+        };
+        tune(&transport);
+        Ok(transport)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<Transport> {
+        let connecting = async {
+            match &self.network {
+                Network::Kernel => {
+                    connect_tcp(address, self.shared.mark()).await.map(Transport::from)
+                }
+                Network::InProcess(connect) => connect(address).await,
+            }
+        };
+        match clock::within(CONNECT_TIMEOUT, connecting).await {
+            Some(result) => result,
+            None => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Wherever the application listens: it may have bound the workload's address, or loopback only.
+    async fn application(&self, port: u16) -> Result<Transport, Refusal> {
+        let addresses = self.shared.listening.load().candidates(port);
+        let mut first_error = None;
+        for address in addresses {
+            match self.connect(address).await {
+                Ok(transport) => return Ok(transport),
+                Err(error) => {
+                    first_error.get_or_insert(error);
+                }
+            }
+        }
+        let error = first_error.map_or_else(String::new, |error| error.to_string());
+        Err(Refusal::ApplicationUnreachable(port, error))
+    }
+
+    async fn outside(&self, address: SocketAddr) -> Result<Transport, Refusal> {
+        let unreachable =
+            |error: &dyn fmt::Display| Refusal::OutsideUnreachable(format!("{address}: {error}"));
+        match &self.network {
+            Network::Kernel => {
+                let connected = self.shared.broker.connect(address).await;
+                connected.map(Transport::from).map_err(|error| unreachable(&error))
+            }
+            Network::InProcess(_) => {
+                self.connect(address).await.map_err(|error| unreachable(&error))
+            }
+        }
+    }
+
+    /// A connection whose other end is this process's own inbound path, so that what holds for calls
+    /// from others holds for a call to oneself.
+    fn call_oneself(&self, to: SocketAddr) -> io::Result<Transport> {
+        let (near, far) = Transport::pair();
+        // A worker that does not serve is ending.
+        let sent = self.own_calls.send((far, to));
+        sent.map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        Ok(near)
+    }
+}
+
+/// Options every connection of the data path has.
+pub(crate) fn tune(transport: &Transport) {
+    transport.tune(Keepalive { idle: TCP_KEEPALIVE, interval: TCP_KEEPALIVE / 4, probes: 4 });
+}

@@ -1,0 +1,226 @@
+//! A response by its parts, for every pair of sides that do not both speak HTTP/1: a head, pieces of
+//! the body, trailers, or a reset in the middle of it. Whoever has one of these (a reply of the mesh's
+//! own, later a stream of HTTP/2) is [`Frames`]; [`send_response`] writes it to a client of HTTP/1.
+//! HTTP/1 to HTTP/1 does not come here: `exchange` passes its bytes on as they are.
+
+use std::{
+    borrow::Cow,
+    future::poll_fn,
+    io::Write as _,
+    task::{Context, Poll},
+};
+
+use heddle_runtime::transport::WriteHalf;
+use heddle_wire::http1::{CHUNK_END, Method, Version, chunk_head, reason};
+
+use crate::{
+    buffers::{Lent, Output},
+    limits::COPY_BYTES,
+    record::RequestOutcome,
+    refusal::{Cut, Failure},
+};
+
+/// A field of a head or of trailers.
+pub(crate) type Field = (Cow<'static, str>, String);
+
+/// A response's head, whatever its version on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ResponseHead {
+    pub(crate) status: u16,
+    /// In the order in which they are sent; none of those that delimit the body or name a hop.
+    pub(crate) fields: Vec<Field>,
+    /// Bytes of the body, where they are known.
+    pub(crate) length: Option<u64>,
+}
+
+/// What follows a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// A piece of the body.
+    Data(Vec<u8>),
+    /// Fields behind the body; nothing follows them.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no reply of the mesh's own has trailers"))]
+    Trailers(Vec<Field>),
+}
+
+/// The sender gave up: what came so far is not the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reset;
+
+/// A body that comes in frames.
+pub(crate) trait Frames {
+    /// The next frame; `None` behind the last.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>>;
+}
+
+/// What a client of HTTP/1 can be sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Recipient {
+    /// Of its request; `None` if that could not be read.
+    pub(crate) method: Option<Method>,
+    pub(crate) version: Version,
+    /// Does its connection stay open behind the response?
+    pub(crate) persists: bool,
+}
+
+/// How the body is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Delimited {
+    /// There is none.
+    Bodiless,
+    /// By a length; so many bytes are left.
+    Length(u64),
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+/// Sends a response to a client of HTTP/1: head and what is at hand of the body in one write. The
+/// caller ends the connection where `recipient.persists` is false, or where this fails.
+///
+/// # Errors
+/// [`Failure::ClientGone`], or [`Failure::Cut`] if the body broke off: the client must notice.
+pub(crate) async fn send_response(
+    to: &mut WriteHalf<'_>,
+    head: &ResponseHead,
+    frames: &mut impl Frames,
+    recipient: Recipient,
+    outcome: &RequestOutcome,
+) -> Result<(), Failure> {
+    let mut out = Lent::<Output>::take();
+    let mut body = delimited(head, recipient);
+    write_head(&mut out.0, head, recipient, body);
+    let silent = recipient.method == Some(Method::Head) || body == Delimited::Bodiless;
+    loop {
+        let frame = match next(frames).await {
+            Next::Frame(frame) => frame,
+            Next::Waiting => {
+                flush(to, &mut out.0, outcome).await?;
+                poll_fn(|context| frames.poll_frame(context)).await
+            }
+        };
+        match frame {
+            _ if silent => break,
+            None => break write_end(&mut out.0, body, &[])?,
+            Some(Ok(Frame::Data(data))) => write_data(&mut out.0, &mut body, &data)?,
+            Some(Ok(Frame::Trailers(fields))) => break write_end(&mut out.0, body, &fields)?,
+            Some(Err(Reset)) => {
+                flush(to, &mut out.0, outcome).await?;
+                return Err(broken_off(body));
+            }
+        }
+        if out.0.len() > COPY_BYTES {
+            flush(to, &mut out.0, outcome).await?;
+        }
+    }
+    flush(to, &mut out.0, outcome).await
+}
+
+/// What is there of a body right now.
+enum Next {
+    Frame(Option<Result<Frame, Reset>>),
+    Waiting,
+}
+
+async fn next(frames: &mut impl Frames) -> Next {
+    poll_fn(|context| {
+        Poll::Ready(match frames.poll_frame(context) {
+            Poll::Ready(frame) => Next::Frame(frame),
+            Poll::Pending => Next::Waiting,
+        })
+    })
+    .await
+}
+
+fn delimited(head: &ResponseHead, recipient: Recipient) -> Delimited {
+    match (head.status, head.length, recipient.version) {
+        (100..=199 | 204 | 304, ..) => Delimited::Bodiless,
+        (_, Some(length), _) => Delimited::Length(length),
+        (_, None, Version::Http11) => Delimited::Chunked,
+        (_, None, Version::Http10) => Delimited::Close,
+    }
+}
+
+fn write_head(out: &mut Vec<u8>, head: &ResponseHead, recipient: Recipient, body: Delimited) {
+    let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, reason(head.status));
+    write_fields(out, &head.fields);
+    let _ = match body {
+        Delimited::Bodiless | Delimited::Close => Ok(()),
+        Delimited::Length(length) => write!(out, "content-length: {length}\r\n"),
+        Delimited::Chunked => write!(out, "transfer-encoding: chunked\r\n"),
+    };
+    let stays = recipient.persists && body != Delimited::Close;
+    out.extend_from_slice(match (stays, recipient.version) {
+        (true, Version::Http10) => b"connection: keep-alive\r\n\r\n",
+        (true, Version::Http11) => b"\r\n",
+        (false, _) => b"connection: close\r\n\r\n",
+    });
+}
+
+fn write_fields(out: &mut Vec<u8>, fields: &[Field]) {
+    for (name, value) in fields {
+        let start = out.len();
+        let _ = write!(out, "{name}: {value}");
+        // No name or value from elsewhere ever ends a line.
+        out[start..].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|b| *b = b' ');
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn write_data(out: &mut Vec<u8>, body: &mut Delimited, data: &[u8]) -> Result<(), Failure> {
+    match body {
+        Delimited::Bodiless => {}
+        Delimited::Length(left) => match left.checked_sub(data.len() as u64) {
+            Some(rest) => {
+                *left = rest;
+                out.extend_from_slice(data);
+            }
+            // More than its head announced: none of it could be told from the next response.
+            None => return Err(Failure::Cut(Cut::Closed)),
+        },
+        Delimited::Chunked if data.is_empty() => {}
+        Delimited::Chunked => {
+            out.extend_from_slice(chunk_head(data.len(), &mut [0; 18]));
+            out.extend_from_slice(data);
+            out.extend_from_slice(CHUNK_END);
+        }
+        Delimited::Close => out.extend_from_slice(data),
+    }
+    Ok(())
+}
+
+/// The end of a whole body. Trailers go only where HTTP/1 has a place for them.
+fn write_end(out: &mut Vec<u8>, body: Delimited, trailers: &[Field]) -> Result<(), Failure> {
+    match body {
+        Delimited::Bodiless | Delimited::Close | Delimited::Length(0) => Ok(()),
+        Delimited::Length(_) => Err(Failure::Cut(Cut::Closed)),
+        Delimited::Chunked => {
+            out.extend_from_slice(b"0\r\n");
+            write_fields(out, trailers);
+            out.extend_from_slice(b"\r\n");
+            Ok(())
+        }
+    }
+}
+
+/// Where the end of the connection is the end of the body, only a reset says that it is not.
+fn broken_off(body: Delimited) -> Failure {
+    Failure::Cut(if body == Delimited::Close { Cut::Reset } else { Cut::Closed })
+}
+
+async fn flush(
+    to: &mut WriteHalf<'_>,
+    out: &mut Vec<u8>,
+    outcome: &RequestOutcome,
+) -> Result<(), Failure> {
+    if out.is_empty() {
+        return Ok(());
+    }
+    to.write_all(out).await.map_err(|_| Failure::ClientGone)?;
+    outcome.sent(out.len() as u64);
+    out.clear();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The client's side of an HTTP/1 connection: reading requests in order, writing replies of the mesh's
+//! own, and ending the connection as its last response demands. What happens between is `forward`'s.
+
+use std::{
+    future::poll_fn,
+    pin::Pin,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use heddle_runtime::{clock, transport::Transport};
+use heddle_wire::http1::{Request as RequestView, RequestHead, Scan};
+use tokio::time::Sleep;
+
+use crate::{
+    buffers::{Buffer, Lent, poll_input},
+    frames::{Recipient, send_response},
+    limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_TIME},
+    outgoing::{OutgoingRequest, RequestEdits},
+    protocol::Beginning,
+    record::RequestOutcome,
+    refusal::{AfterRefusal, Cut, Failure, Flag, Refusal},
+    reply::Reply,
+    worker::Worker,
+};
+
+/// A connection on which a client sends requests.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) transport: Transport,
+    /// Bytes read and not consumed: of this request, or already of the next.
+    pub(crate) input: Option<Lent<Buffer>>,
+    /// When the first byte of `input` came, if that was before it was known to be HTTP.
+    begun: Option<Instant>,
+    idle: Idle,
+}
+
+/// What becomes of a client's connection after a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Persistence {
+    /// It waits for the next request.
+    KeepAlive,
+    /// It is closed.
+    Close,
+    /// It is closed, but what the client still sends is read for a while: a reset would destroy the
+    /// response on its way.
+    LingeringClose,
+    /// It is reset: the response was cut, and nothing else says so.
+    Reset,
+}
+
+/// A request whose head is complete.
+#[derive(Debug)]
+pub(crate) struct IncomingRequest {
+    head: Lent<RequestHead>,
+    /// When its first byte came.
+    pub(crate) begun: Instant,
+}
+
+impl IncomingRequest {
+    /// The head as rules see it.
+    pub(crate) fn view<'a>(&'a self, client: &'a Client) -> RequestView<'a> {
+        self.head.view(client.input.as_ref().map_or(&[], |input| input.filled()))
+    }
+}
+
+impl Client {
+    /// A connection of which `held` was read already; closed after `idle` without a request.
+    pub(crate) fn new(transport: Transport, held: Option<Beginning>, idle: Duration) -> Self {
+        let (input, begun) = held.map(|held| (held.bytes, held.since)).unzip();
+        Self { transport, input, begun, idle: Idle::new(idle) }
+    }
+
+    /// The next request's head; `None` when the client is done.
+    ///
+    /// # Errors
+    /// The refusal to answer with; the connection cannot be used after it.
+    pub(crate) async fn read_request(&mut self) -> Result<Option<IncomingRequest>, Refusal> {
+        loop {
+            if self.input.is_none() && !self.first_bytes().await {
+                return Ok(None);
+            }
+            let begun = self.begun.take().unwrap_or_else(clock::now);
+            let mut head = Lent::<RequestHead>::take();
+            match self.read_head(&mut head, begun).await? {
+                Read::Head => return Ok(Some(IncomingRequest { head, begun })),
+                Read::Closed => return Ok(None),
+                // Empty lines behind the request before are no beginning of the next.
+                Read::Nothing => self.input = None,
+            }
+        }
+    }
+
+    async fn read_head(&mut self, head: &mut RequestHead, begun: Instant) -> Result<Read, Refusal> {
+        let input = self.input.get_or_insert_with(Lent::take);
+        loop {
+            if head.scan(input.filled())? == Scan::Complete {
+                return Ok(Read::Head);
+            }
+            if !head.has_begun(input.filled()) {
+                return Ok(Read::Nothing);
+            }
+            let left = (begun + HEAD_READ_TIMEOUT).saturating_duration_since(clock::now());
+            match clock::within(left, input.read(&mut self.transport)).await {
+                Some(Ok(0) | Err(_)) => return Ok(Read::Closed),
+                Some(Ok(_)) => {}
+                None => return Err(Refusal::HeadTimeout),
+            }
+        }
+    }
+
+    /// Waits without a buffer, then reads once; false when the client closed or was idle too long.
+    async fn first_bytes(&mut self) -> bool {
+        self.idle.restart();
+        let Self { transport, input, idle, .. } = self;
+        poll_fn(|context| match poll_input(context, transport, input) {
+            Poll::Ready(read) => Poll::Ready(matches!(read, Ok(1..))),
+            Poll::Pending => idle.poll(context).map(|()| false),
+        })
+        .await
+    }
+
+    /// Makes a request ready to be sent, and takes its head from the input; the body is still to be
+    /// taken.
+    pub(crate) fn prepare(
+        &mut self,
+        worker: &Worker,
+        request: &IncomingRequest,
+        edits: &RequestEdits<'_>,
+        outcome: &RequestOutcome,
+    ) -> OutgoingRequest {
+        let view = request.view(self);
+        let new_id = || worker.request_id();
+        let outgoing = OutgoingRequest::prepare(&request.head, view, edits, new_id);
+        let head_bytes = request.head.len();
+        if let Some(input) = &mut self.input {
+            input.consume(head_bytes);
+            outcome.received(head_bytes as u64);
+        }
+        outgoing
+    }
+
+    /// Takes what is there of the body; the buffer is free again if that was all of it.
+    ///
+    /// # Errors
+    /// A body that breaks the chunked coding.
+    pub(crate) fn take_body(
+        &mut self,
+        outgoing: &mut OutgoingRequest,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Refusal> {
+        if let Some(input) = &mut self.input {
+            outgoing.absorb(input, outcome)?;
+        }
+        self.input.take_if(|input| input.is_empty());
+        Ok(())
+    }
+
+    /// The one exit of a request: replies if the mesh is to answer, says what becomes of the
+    /// connection, and lets the outcome record. `outgoing` is `None` if there was no readable head.
+    pub(crate) async fn conclude(
+        &mut self,
+        worker: &Worker,
+        result: Result<Persistence, Failure>,
+        outgoing: Option<&OutgoingRequest>,
+        outcome: RequestOutcome,
+    ) -> Persistence {
+        let persistence = match result {
+            Ok(persistence) => persistence,
+            Err(Failure::Refused(refused)) => {
+                let reply = Reply::refusing(worker, &refused, outgoing, &outcome);
+                self.respond(reply, outgoing, &outcome).await
+            }
+            Err(Failure::Cut(cut)) => {
+                outcome.flag(Flag::UC);
+                if cut == Cut::Reset { Persistence::Reset } else { Persistence::Close }
+            }
+            // Dropped unfinished, the outcome says so itself.
+            Err(Failure::ClientGone) => return Persistence::Close,
+        };
+        outcome.finish();
+        persistence
+    }
+
+    /// Writes a reply of the mesh's own.
+    async fn respond(
+        &mut self,
+        mut reply: Reply,
+        outgoing: Option<&OutgoingRequest>,
+        outcome: &RequestOutcome,
+    ) -> Persistence {
+        let goes_on = reply.connection == AfterRefusal::Stays
+            && outgoing.is_some_and(|request| request.is_complete() && request.persistent);
+        let recipient = Recipient {
+            method: outgoing.map(|request| request.method),
+            version: outgoing.map(|request| request.client_version).unwrap_or_default(),
+            persists: goes_on,
+        };
+        let (_, mut to) = self.transport.split();
+        let head = reply.head();
+        match send_response(&mut to, &head, &mut reply, recipient, outcome).await {
+            Ok(()) if goes_on => Persistence::KeepAlive,
+            Ok(()) => Persistence::LingeringClose,
+            Err(_) => Persistence::Close,
+        }
+    }
+
+    /// Ends the connection as `persistence` says.
+    pub(crate) async fn end(mut self, persistence: Persistence) {
+        match persistence {
+            Persistence::KeepAlive | Persistence::Close => {}
+            Persistence::LingeringClose => {
+                self.transport.shutdown_write();
+                let _too_long = clock::within(LINGER_TIME, self.drain()).await;
+            }
+            Persistence::Reset => self.transport.reset_on_close(),
+        }
+    }
+
+    async fn drain(&mut self) {
+        let mut drained = 0;
+        let mut buffer = Lent::<Buffer>::take();
+        while let Ok(n @ 1..) = buffer.read(&mut self.transport).await {
+            buffer.consume(n);
+            drained += n;
+            if drained > LINGER_BYTES {
+                return;
+            }
+        }
+    }
+}
+
+enum Read {
+    Head,
+    Closed,
+    Nothing,
+}
+
+/// A limit on idleness that costs one timer per connection and nothing per request: the limit ends
+/// a connection that was idle all through it, so after one to two times its length.
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    used: bool,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, used: true, timer: None }
+    }
+
+    fn restart(&mut self) {
+        self.used = true;
+    }
+
+    /// Ready when the limit has passed without a restart.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        while timer.as_mut().poll(context).is_ready() {
+            if !std::mem::take(&mut self.used) {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset((clock::now() + limit).into());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, pin::pin};
+
+    use heddle_model::Protocol;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::protocol::{Decided, EarlyDial, PortHints, decide};
+
+    /// A client that sends each piece after its time.
+    async fn sends(mut transport: Transport, pieces: &[(u64, &str)]) -> Transport {
+        for (seconds, piece) in pieces {
+            clock::sleep(Duration::from_secs(*seconds)).await;
+            transport.write_all(piece.as_bytes()).await.unwrap();
+        }
+        transport
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_a_head_runs_from_the_first_byte_that_was_ever_read() {
+        for declared in [Protocol::Http, Protocol::Undeclared] {
+            let (near, mut far) = Transport::pair();
+            let served = async {
+                let hints = PortHints { declared, dial: EarlyDial::Never, http_rules: false };
+                let decided = decide(&mut far, hints, pin!(pending())).await;
+                let Decided::Http { held, .. } = decided else { panic!("{decided:?}") };
+                let mut client = Client::new(far, held, Duration::from_secs(3600));
+                (client.read_request().await.map(drop), clock::now())
+            };
+            let begun = clock::now();
+            let slow = [(0, "GET / HT"), (9, "TP/1.1\r\n"), (2, "Host: r\r\n\r\n")];
+            let (_near, (read, ended)) = tokio::join!(sends(near, &slow), served);
+            assert!(matches!(read, Err(Refusal::HeadTimeout)), "{read:?}");
+            assert_eq!((ended - begun).as_secs(), HEAD_READ_TIMEOUT.as_secs());
+        }
+    }
+}

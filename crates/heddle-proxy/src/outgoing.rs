@@ -1,0 +1,156 @@
+//! A request on its way to an upstream of HTTP/1: its edited head with what is there of its body, how
+//! much of it was sent, and whether it may be sent again. It knows no connection.
+
+use heddle_logic::{Replayable, retry};
+use heddle_wire::http1::{
+    Body, Connection, Edit, Framing, Known, Method, Progress, Request as RequestView, RequestHead,
+    RequestRewrite, Version, write_request,
+};
+
+use crate::{
+    buffers::{Buffer, Lent, Output},
+    record::RequestOutcome,
+    refusal::Refusal,
+    request_id::RequestId,
+};
+
+/// What changes about a request on its way, whatever its version.
+pub(crate) struct RequestEdits<'a> {
+    /// Goes on in place of the path that came.
+    pub(crate) path: Option<&'a str>,
+    /// Names the host of a request that came without one.
+    pub(crate) default_host: &'a dyn Fn() -> String,
+}
+
+/// A request as it goes to an upstream: its edited head with what is there of its body, and how to
+/// go on.
+#[derive(Debug)]
+pub(crate) struct OutgoingRequest {
+    /// The head, and behind it the body so far: all of it while [`Self::is_kept`], else what is not
+    /// yet sent. The head stays, so that a refusal can name the id that went out with it.
+    pub(crate) out: Lent<Output>,
+    /// Bytes of the head in `out`.
+    head_bytes: usize,
+    /// Bytes of `out` that the kernel took.
+    pub(crate) written: usize,
+    /// Bytes of the request that the kernel took on this attempt.
+    pub(crate) sent: u64,
+    pub(crate) body: Body,
+    pub(crate) replayable: Replayable,
+    pub(crate) method: Method,
+    pub(crate) client_version: Version,
+    /// Does the client want its connection to stay open?
+    pub(crate) persistent: bool,
+    /// Is an Upgrade passed on, so that 101 is an answer?
+    pub(crate) upgrade: bool,
+    /// Did the client end in the middle of the body?
+    pub(crate) truncated: bool,
+}
+
+impl OutgoingRequest {
+    /// The head with its edits; the body is still to be taken.
+    pub(crate) fn prepare(
+        head: &RequestHead,
+        view: RequestView<'_>,
+        edits: &RequestEdits<'_>,
+        new_id: impl FnOnce() -> RequestId,
+    ) -> Self {
+        let mut outgoing = Self::of_head(view, head);
+        let id = match view.fields().known(Known::XRequestId) {
+            Some(_) => None,
+            None => Some(new_id()),
+        };
+        // HTTP/1.0 goes on as HTTP/1.1, which must name a host.
+        let nameless = outgoing.client_version == Version::Http10
+            && view.fields().known(Known::Host).is_none();
+        let default_host = if nameless { (edits.default_host)() } else { String::new() };
+        let edit = id.as_ref().map(|id| [Edit::Default("x-request-id", id.as_str())]);
+        let rewrite = RequestRewrite {
+            edits: edit.as_ref().map_or(&[], |edit| edit.as_slice()),
+            connection: Connection::KeepAlive,
+            default_host: &default_host,
+            path: edits.path,
+        };
+        write_request(view, &rewrite, &mut outgoing.out.0);
+        outgoing.head_bytes = outgoing.out.0.len();
+        outgoing
+    }
+
+    fn of_head(view: RequestView<'_>, head: &RequestHead) -> Self {
+        let length = match head.framing() {
+            Framing::None => Some(0),
+            Framing::Length(length) => Some(length),
+            Framing::Chunked | Framing::UntilClose => None,
+        };
+        let kept = retry::Body::of_length(length);
+        Self {
+            out: Lent::take(),
+            head_bytes: 0,
+            written: 0,
+            sent: 0,
+            body: Body::new(head.framing()),
+            replayable: Replayable::of(view.method(), view.has_idempotency_key(), kept),
+            method: head.method(),
+            client_version: head.version(),
+            persistent: head.persistent(),
+            upgrade: view.upgrade().is_some(),
+            truncated: false,
+        }
+    }
+
+    /// Moves what `input` holds of the body behind `out`.
+    ///
+    /// # Errors
+    /// A body that breaks the chunked coding.
+    pub(crate) fn absorb(
+        &mut self,
+        input: &mut Buffer,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Refusal> {
+        loop {
+            let run = self
+                .body
+                .relay(input.filled())
+                .map_err(|error| Refusal::BadRequest(error.to_string().into()))?;
+            self.out.0.extend_from_slice(&input.filled()[run.forward]);
+            input.consume(run.consumed);
+            outcome.received(run.consumed as u64);
+            if run.progress != Progress::More {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Has all of the request been taken from the client?
+    pub(crate) fn is_complete(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// Is everything that was sent still in `out`?
+    pub(crate) fn is_kept(&self) -> bool {
+        self.replayable == Replayable::Yes || self.bytes_sent() == 0
+    }
+
+    /// Bytes of the request that the kernel took on this attempt, those of a write that was given up
+    /// half-way among them.
+    pub(crate) fn bytes_sent(&self) -> u64 {
+        self.sent.max(self.written as u64)
+    }
+
+    /// The head as it goes, or went, to the upstream.
+    pub(crate) fn head(&self) -> &[u8] {
+        &self.out.0[..self.head_bytes]
+    }
+
+    /// Everything in `out` was sent and will not be sent again: makes room for more of the body.
+    pub(crate) fn forget_sent_body(&mut self) {
+        self.out.0.truncate(self.head_bytes);
+        self.written = self.head_bytes;
+    }
+
+    /// Starts over for another attempt.
+    pub(crate) fn rewind(&mut self) {
+        self.written = 0;
+        self.sent = 0;
+    }
+}
