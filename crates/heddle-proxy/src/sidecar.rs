@@ -14,7 +14,7 @@ use heddle_runtime::{
     signal::{Signal, Signals},
     task::{self, spawn_contained},
 };
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_wire::local::proxy_config::{Outside, ProxyConfig};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -142,9 +142,11 @@ fn start_tasks(shared: &Arc<Shared>, ends: Ends) -> Tasks {
     spawn_contained("report", reporter.run());
     spawn_contained("memory", memory::watch(Arc::clone(shared)));
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
-    let broker = match shared.config.holder_socket.clone() {
-        Some(socket) => spawn_contained("broker", broker::holder::serve(socket, ends.broker)),
-        None => spawn_contained("broker", std::future::pending()),
+    let broker = match shared.config.outside() {
+        Outside::ThroughHolder(socket) => {
+            spawn_contained("broker", broker::holder::serve(socket.to_owned(), ends.broker))
+        }
+        Outside::None => spawn_contained("broker", std::future::pending()),
     };
     Tasks { save, discovery: spawn_contained("discovery", discovery.run()), broker }
 }

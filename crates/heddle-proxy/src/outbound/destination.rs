@@ -1,11 +1,6 @@
 //! Where an outbound connection goes: told by its original destination, once, at accept.
 
-use std::{
-    cell::RefCell,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc};
 
 use heddle_logic::route::pick_target;
 use heddle_model::{Protocol, ServiceName};
@@ -223,8 +218,7 @@ async fn kind_of(worker: &Rc<Worker>, to: SocketAddr) -> Kind {
 
 /// A workload's address that nobody explained: connected to as without a mesh, measured as outside.
 fn direct(worker: &Worker, to: SocketAddr) -> Kind {
-    let own = &worker.shared.config;
-    let here = to.ip() == IpAddr::V4(own.ipv4) || to.ip() == IpAddr::V6(own.ipv6);
+    let here = worker.shared.config.addresses.contains(to.ip());
     let via = if here { Via::Own(to) } else { Via::Direct(to) };
     Kind::Outside(worker.upstreams.of_way(via, None))
 }

@@ -232,7 +232,7 @@ impl Callers {
 
     /// The workload itself, calling itself.
     pub(crate) fn own(worker: &Worker) -> Rc<Caller> {
-        let ip = IpAddr::V4(worker.shared.config.ipv4);
+        let ip = worker.shared.config.addresses.first();
         Caller::new(ip, Identity::Known(Some(Arc::clone(&worker.own))))
     }
 
