@@ -3,6 +3,7 @@
 //! This crate does no I/O, reads no clock and knows neither tokio nor Kubernetes. Parsing of YAML
 //! into these nouns lives here too, so that "accepted" means one thing everywhere.
 
+pub mod addresses;
 pub mod discovery;
 pub mod name;
 pub mod pattern;
@@ -10,6 +11,7 @@ pub mod registry;
 pub mod resource;
 pub mod yaml;
 
+pub use addresses::Addresses;
 pub use discovery::{
     Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Inbound,
     InboundPort, MeshSettings, NameAnswer, Owner,

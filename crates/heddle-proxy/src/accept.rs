@@ -171,9 +171,9 @@ fn destination(
     stream: &TcpStream,
     arrival: Arrival,
 ) -> Result<SocketAddr, Refusal> {
-    let own = &worker.shared.config;
+    let own = worker.shared.config.addresses;
     let to = match arrival {
-        Arrival::Published(port) => return Ok(SocketAddr::from((own.ipv4, port))),
+        Arrival::Published(port) => return Ok(SocketAddr::new(own.first(), port)),
         // Not tracked by the kernel means not redirected: somebody called the listener itself.
         _ => original_dst(stream).map_err(|_| Refusal::OwnListener)?,
     };
@@ -182,7 +182,7 @@ fn destination(
         return Err(Refusal::OwnListener);
     }
     let ip = to.ip().to_canonical();
-    let here = ip.is_loopback() || ip == IpAddr::V4(own.ipv4) || ip == IpAddr::V6(own.ipv6);
+    let here = ip.is_loopback() || own.contains(ip);
     if here && matches!(to.port(), PORT_OUTBOUND | PORT_INBOUND) {
         return Err(Refusal::OwnListener);
     }

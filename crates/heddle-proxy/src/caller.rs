@@ -245,7 +245,7 @@ impl Callers {
 
     /// The workload itself, calling itself.
     pub(crate) fn own(&self) -> Rc<Caller> {
-        let ip = IpAddr::V4(self.shared.config.ipv4);
+        let ip = self.shared.config.addresses.first();
         let own = Arc::new(self.shared.metrics.own().clone());
         Caller::new(ip, Identity::Known(Some(own)))
     }

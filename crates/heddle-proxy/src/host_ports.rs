@@ -99,15 +99,16 @@ mod tests {
     use crate::{
         broker::{BrokerError, HostSocket},
         metrics::Metrics,
-        testing::{Folder, proxy_config},
+        testing::{Folder, fixture},
     };
 
     #[test]
     fn bytes_and_ends_pass_both_ways_and_a_refusal_is_a_reset() {
         run_local(async {
             let dir = Folder::new("host-ports");
-            let mut config = proxy_config(dir.path());
-            config.holder_socket = Some(dir.path().join("mesh.sock"));
+            let mut local = fixture::local(dir.path());
+            local.holder_socket = Some(dir.path().join("mesh.sock"));
+            let config = fixture::proxy_config_in(dir.path(), local);
             let metrics = Arc::new(Metrics::new(&config));
             let (shared, mut ends) = Shared::new(config, metrics);
             let shared = Arc::new(shared);

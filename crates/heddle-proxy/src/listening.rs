@@ -8,26 +8,29 @@ pub(crate) mod scan;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hashbrown::HashMap;
+use heddle_model::Addresses;
+
+const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 /// Ports in LISTEN in this network namespace with the address to dial for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listening {
-    own: (Ipv4Addr, Ipv6Addr),
+    own: Addresses,
     ports: HashMap<u16, IpAddr>,
 }
 
 impl Listening {
     /// Nothing known yet.
     #[must_use]
-    pub fn unknown(ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Self {
-        Self { own: (ipv4, ipv6), ports: HashMap::new() }
+    pub fn unknown(own: Addresses) -> Self {
+        Self { own, ports: HashMap::new() }
     }
 
     /// The best address of each port among `sockets`: the workload's own IPv4, its IPv6, then
     /// 127.0.0.1, then `::1`. A wildcard listener counts as listening on the workload's address.
     #[must_use]
-    pub fn of(sockets: &[SocketAddr], ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> Self {
-        let mut found = Self::unknown(ipv4, ipv6);
+    pub fn of(sockets: &[SocketAddr], own: Addresses) -> Self {
+        let mut found = Self::unknown(own);
         for socket in sockets {
             let Some(address) = found.dial_address(socket.ip()) else { continue };
             let rank = found.rank(address);
@@ -47,37 +50,27 @@ impl Listening {
 
     /// Addresses to dial for `port`, best first: where it was last seen listening, then the rest,
     /// since an application may have moved since the last scan. Loopback refusals cost microseconds.
-    #[must_use]
-    pub fn candidates(&self, port: u16) -> [SocketAddr; 4] {
-        let mut order = self.order();
-        if let Some(seen) = self.ports.get(&port) {
-            order.sort_by_key(|address| address != seen);
-        }
-        order.map(|address| SocketAddr::new(address, port))
+    pub fn candidates(&self, port: u16) -> impl Iterator<Item = SocketAddr> + use<> {
+        let seen = self.ports.get(&port).copied();
+        let rest = self.order().filter(move |address| Some(*address) != seen);
+        seen.into_iter().chain(rest).map(move |address| SocketAddr::new(address, port))
     }
 
-    fn order(&self) -> [IpAddr; 4] {
-        [
-            IpAddr::V4(self.own.0),
-            IpAddr::V6(self.own.1),
-            IpAddr::V4(Ipv4Addr::LOCALHOST),
-            IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ]
+    fn order(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.own.iter().chain(LOOPBACK)
     }
 
     fn rank(&self, address: IpAddr) -> usize {
-        let order = self.order();
-        order.iter().position(|one| *one == address).unwrap_or(order.len())
+        self.order().position(|one| one == address).unwrap_or(usize::MAX)
     }
 
     /// The address that reaches a listener bound to `bound`; `None` if inbound traffic may not.
     fn dial_address(&self, bound: IpAddr) -> Option<IpAddr> {
         let address = match bound.to_canonical() {
-            IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(self.own.0),
-            IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(self.own.1),
-            other => other,
+            ip if ip.is_unspecified() => self.own.of_family(ip)?,
+            ip => ip,
         };
-        self.order().contains(&address).then_some(address)
+        self.order().any(|one| one == address).then_some(address)
     }
 }
 
@@ -87,10 +80,11 @@ mod tests {
 
     const V4: Ipv4Addr = Ipv4Addr::new(240, 241, 0, 10);
     const V6: Ipv6Addr = Ipv6Addr::new(0xfd68, 0, 0, 1, 0, 0, 0, 10);
+    const OWN: Addresses = Addresses::Both(V4, V6);
 
     fn first(sockets: &[&str], port: u16) -> IpAddr {
         let sockets: Vec<SocketAddr> = sockets.iter().map(|text| text.parse().unwrap()).collect();
-        Listening::of(&sockets, V4, V6).candidates(port)[0].ip()
+        Listening::of(&sockets, OWN).candidates(port).next().unwrap().ip()
     }
 
     #[test]
@@ -105,15 +99,25 @@ mod tests {
     #[test]
     fn a_listener_on_a_foreign_address_does_not_count() {
         let sockets = ["10.0.0.1:80".parse().unwrap(), "127.0.0.2:81".parse().unwrap()];
-        let listening = Listening::of(&sockets, V4, V6);
+        let listening = Listening::of(&sockets, OWN);
         assert!(!listening.has(80));
         assert!(!listening.has(81));
     }
 
     #[test]
     fn every_address_is_a_candidate_for_an_unseen_port() {
-        let candidates = Listening::unknown(V4, V6).candidates(9000);
+        let candidates: Vec<_> = Listening::unknown(OWN).candidates(9000).collect();
         assert_eq!(candidates[0], SocketAddr::new(IpAddr::V4(V4), 9000));
         assert_eq!(candidates.len(), 4);
+    }
+
+    #[test]
+    fn a_workload_of_one_family_is_dialled_in_that_family_or_on_loopback() {
+        let own = Addresses::V6(V6);
+        let sockets = ["0.0.0.0:80".parse().unwrap(), "[::]:81".parse().unwrap()];
+        let listening = Listening::of(&sockets, own);
+        assert!(!listening.has(80), "no address of that family");
+        let candidates: Vec<_> = listening.candidates(81).map(|address| address.ip()).collect();
+        assert_eq!(candidates, [V6.into(), LOOPBACK[0], LOOPBACK[1]]);
     }
 }

@@ -1,14 +1,7 @@
 //! The side of connections from the workload: whose address was dialled, which rules hold there, and
 //! under whose name it is counted. The original destination decides, once, at accept.
 
-use std::{
-    borrow::Cow,
-    cell::RefCell,
-    net::{IpAddr, SocketAddr},
-    rc::Rc,
-    sync::Arc,
-    time::Duration,
-};
+use std::{borrow::Cow, cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use heddle_logic::{
     FaultPlan, Selected, Selection, fault,
@@ -212,8 +205,7 @@ async fn kind_of(worker: &Rc<Worker>, to: SocketAddr) -> Kind {
 
 /// A workload's address that nobody explained: connected to as without a mesh, measured as outside.
 fn direct(worker: &Worker, to: SocketAddr) -> Kind {
-    let own = &worker.shared.config;
-    let here = to.ip() == IpAddr::V4(own.ipv4) || to.ip() == IpAddr::V6(own.ipv6);
+    let here = worker.shared.config.addresses.contains(to.ip());
     let target = if here { DialTarget::Own(to) } else { DialTarget::Workload(to) };
     Kind::Outside(worker.upstreams.of_target(target, None))
 }

@@ -48,22 +48,27 @@ pub enum ProbeError {
     },
 }
 
-/// Probes the workload's IPv4 address, and its IPv6 address where that is in use.
+/// Probes the workload's addresses; the second, IPv6, only where that is in use.
 ///
 /// # Errors
 /// [`ProbeError`]: not ready yet, or never.
 pub(crate) async fn probe(shared: &Shared) -> Result<(), ProbeError> {
-    let Some(mark) = shared.mark() else { return Ok(()) };
-    capture(shared, IpAddr::V4(shared.config.ipv4)).await?;
-    escape(IpAddr::V4(shared.config.ipv4), mark).await?;
-    match capture(shared, IpAddr::V6(shared.config.ipv6)).await {
-        Err(ProbeError::Io { target, source }) => {
-            tracing::debug!(%target, %source, "no IPv6 here: its redirection is not probed");
-            Ok(())
-        }
-        Err(error) => Err(error),
-        Ok(()) => escape(IpAddr::V6(shared.config.ipv6), mark).await,
+    let config = &shared.config;
+    if !config.is_redirected() {
+        return Ok(());
     }
+    let mut proven = false;
+    for ip in config.addresses.iter() {
+        match capture(shared, ip).await {
+            Err(ProbeError::Io { target, source }) if proven => {
+                tracing::debug!(%target, %source, "no IPv6 here: its redirection is not probed");
+            }
+            Err(error) => return Err(error),
+            Ok(()) => escape(ip, config.escape_mark()).await?,
+        }
+        proven = true;
+    }
+    Ok(())
 }
 
 /// An unmarked connection must arrive at a worker.
@@ -96,11 +101,11 @@ fn bound_socket(ip: IpAddr) -> io::Result<(TcpSocket, u16)> {
 }
 
 /// A marked connection must arrive at our health port.
-async fn escape(ip: IpAddr, mark: u32) -> Result<(), ProbeError> {
+async fn escape(ip: IpAddr, mark: Option<u32>) -> Result<(), ProbeError> {
     let target = SocketAddr::new(ip, PORT_HEALTH);
     let failed = |reason: String| ProbeError::NotEscaped { target, reason };
     let asked = async {
-        let stream = net::connect_tcp(target, Some(mark)).await?;
+        let stream = net::connect_tcp(target, mark).await?;
         ask_health(stream).await
     };
     match clock::within(ATTEMPT_WAIT, asked).await {

@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_model::Addresses;
+use heddle_wire::local::proxy_config::{ProxyConfig, VirtualRanges};
 
 /// What an address is by its range alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub struct Ranges {
     vip_v6: (Ipv6Addr, u8),
     /// `host.heddle.internal`.
     pub host_gateway: (Ipv4Addr, Ipv6Addr),
-    own: (Ipv4Addr, Ipv6Addr),
+    own: Addresses,
 }
 
 impl Ranges {
@@ -32,12 +33,8 @@ impl Ranges {
     /// prefix lengths of the virtual ones: the two are given out side by side.
     #[must_use]
     pub fn of(config: &ProxyConfig) -> Self {
-        Self {
-            vip_v4: config.vip_range_v4,
-            vip_v6: config.vip_range_v6,
-            host_gateway: config.host_gateway,
-            own: (config.ipv4, config.ipv6),
-        }
+        let VirtualRanges { v4, v6, host_gateway } = config.virtual_ranges();
+        Self { vip_v4: v4, vip_v6: v6, host_gateway, own: config.addresses }
     }
 
     /// What `ip` is. An IPv4 address in IPv6 form counts as IPv4.
@@ -47,12 +44,12 @@ impl Ranges {
             IpAddr::V4(ip) => (
                 ip == self.host_gateway.0,
                 same_v4(ip, self.vip_v4.0, self.vip_v4.1),
-                same_v4(ip, self.own.0, self.vip_v4.1),
+                self.own.v4().is_some_and(|own| same_v4(ip, own, self.vip_v4.1)),
             ),
             IpAddr::V6(ip) => (
                 ip == self.host_gateway.1,
                 same_v6(ip, self.vip_v6.0, self.vip_v6.1),
-                same_v6(ip, self.own.1, self.vip_v6.1),
+                self.own.v6().is_some_and(|own| same_v6(ip, own, self.vip_v6.1)),
             ),
         };
         match (gateway, vip, workload) {
@@ -85,7 +82,10 @@ mod tests {
             vip_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
             vip_v6: ("fd68:6564:646c::".parse().unwrap(), 64),
             host_gateway: (Ipv4Addr::new(240, 240, 0, 1), "fd68:6564:646c::1".parse().unwrap()),
-            own: (Ipv4Addr::new(240, 241, 0, 10), "fd68:6564:646c:1::a".parse().unwrap()),
+            own: Addresses::Both(
+                Ipv4Addr::new(240, 241, 0, 10),
+                "fd68:6564:646c:1::a".parse().unwrap(),
+            ),
         }
     }
 

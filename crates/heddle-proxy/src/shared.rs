@@ -6,7 +6,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_wire::local::proxy_config::{Outside, ProxyConfig};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -67,8 +67,8 @@ impl Shared {
         let ranges = Ranges::of(&config);
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (lookup, asks) = Lookup::new(Arc::clone(&snapshot), ranges);
-        let (broker, broker_requests) = Broker::new(ranges, config.holder_socket.is_some());
-        let listening = Listening::unknown(config.ipv4, config.ipv6);
+        let (broker, broker_requests) = Broker::new(ranges, config.outside() != Outside::None);
+        let listening = Listening::unknown(config.addresses);
         let shared = Self {
             config,
             snapshot,
@@ -86,10 +86,9 @@ impl Shared {
         (shared, Receivers { asks, broker: broker_requests })
     }
 
-    /// The mark every socket of the sidecar gets; `None` (configured as 0) where nothing is
-    /// redirected.
+    /// The mark every socket of the sidecar gets, where it needs one.
     #[must_use]
     pub fn mark(&self) -> Option<u32> {
-        (self.config.mark != 0).then_some(self.config.mark)
+        self.config.escape_mark()
     }
 }

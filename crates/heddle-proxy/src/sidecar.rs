@@ -14,7 +14,7 @@ use heddle_runtime::{
     signal::{Signal, Signals},
     task::{self, spawn_contained},
 };
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_wire::local::proxy_config::{Outside, ProxyConfig};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -144,9 +144,11 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
         memory::watch(Arc::clone(&shared.memory), shared.config.memory_limit),
     );
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
-    let broker = match shared.config.holder_socket.clone() {
-        Some(socket) => spawn_contained("broker", broker::holder::serve(socket, receivers.broker)),
-        None => spawn_contained("broker", std::future::pending()),
+    let broker = match shared.config.outside() {
+        Outside::ThroughHolder(socket) => {
+            spawn_contained("broker", broker::holder::serve(socket.to_owned(), receivers.broker))
+        }
+        Outside::None => spawn_contained("broker", std::future::pending()),
     };
     Tasks { save, discovery: spawn_contained("discovery", discovery.run()), broker }
 }

@@ -2,7 +2,12 @@
 
 use std::{path::Path, rc::Rc, sync::Arc};
 
-pub(crate) use heddle_testkit::{control, fixture::proxy_config, folder::Folder, resources};
+pub(crate) use heddle_testkit::{
+    control,
+    fixture::{self, proxy_config},
+    folder::Folder,
+    resources,
+};
 
 use crate::{
     Shared,

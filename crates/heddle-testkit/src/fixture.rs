@@ -1,17 +1,24 @@
 //! Configurations as a mesh would write them.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::Path,
+};
 
-use heddle_model::{Protocol, WorkloadId};
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_model::{Addresses, Protocol, WorkloadId};
+use heddle_wire::local::proxy_config::{Local, ProxyConfig, Surroundings, VirtualRanges};
 
 /// The configuration of workload `client-1`'s sidecar with its files in `dir`, without marks: nothing
 /// is redirected here.
-///
-/// # Panics
-/// Never: the addresses are fixed.
 #[must_use]
 pub fn proxy_config(dir: &Path) -> ProxyConfig {
+    proxy_config_in(dir, local(dir))
+}
+
+/// The same in the given surroundings.
+#[must_use]
+pub fn proxy_config_in(dir: &Path, local: Local) -> ProxyConfig {
     ProxyConfig {
         mesh: "test".into(),
         workload: WorkloadId("client-1".into()),
@@ -20,25 +27,37 @@ pub fn proxy_config(dir: &Path) -> ProxyConfig {
         service: "client".into(),
         version: String::new(),
         labels: BTreeMap::new(),
-        ipv4: Ipv4Addr::new(240, 241, 0, 10),
-        ipv6: "fd68:6564:646c:1::a".parse().expect("an address"),
+        addresses: Addresses::Both(
+            Ipv4Addr::new(240, 241, 0, 10),
+            Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, 10),
+        ),
         ports: BTreeMap::from([(8080, Protocol::Http)]),
         workers: 1,
+        state_dir: dir.join("state"),
+        memory_limit: None,
+        ready_fd: None,
+        surroundings: Surroundings::Local(local),
+    }
+}
+
+/// A mesh's network namespace in which nothing is redirected and nothing leads outside.
+#[must_use]
+pub fn local(dir: &Path) -> Local {
+    Local {
         discovery_socket: dir.join("discovery.sock"),
         holder_socket: None,
-        state_dir: dir.join("state"),
-        mark: 0,
+        mark: None,
         published: BTreeMap::new(),
         kept: Vec::new(),
         keeper_fd: None,
-        memory_limit: None,
         host_ports: Vec::new(),
-        ready_fd: None,
-        vip_range_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
-        vip_range_v6: ("fd68:6564:646c::".parse().expect("an address"), 64),
-        host_gateway: (
-            Ipv4Addr::new(240, 240, 0, 1),
-            "fd68:6564:646c::1".parse().expect("an address"),
-        ),
+        ranges: VirtualRanges {
+            v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
+            v6: (Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, 0), 64),
+            host_gateway: (
+                Ipv4Addr::new(240, 240, 0, 1),
+                Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, 1),
+            ),
+        },
     }
 }

@@ -85,22 +85,50 @@ impl Control {
         let state = self.dir.join(if outbound { "client" } else { "server" });
         fs::create_dir_all(&state).map_err(|e| e.to_string())?;
         let ports = if outbound { json!({}) } else { json!({ "80": "http" }) };
-        let config = json!({
+        let mut config = json!({
             "mesh": "bench", "workload": workload["id"], "name": workload["name"],
             "namespace": "default", "service": workload["service"]["name"], "version": "v1",
-            "labels": workload["labels"], "ipv4": workload["ipv4"], "ipv6": workload["ipv6"],
-            "ports": ports, "workers": 1,
-            "discovery_socket": self.dir.join("discovery.sock"), "holder_socket": null,
-            "state_dir": state, "mark": 0x539, "published": {}, "host_ports": [], "ready_fd": null,
-            "vip_range_v4": ["240.240.0.0", 16], "vip_range_v6": ["fd68:6564:646c::", 64],
-            "host_gateway": ["240.240.0.1", "fd68:6564:646c::1"],
+            "labels": workload["labels"], "ports": ports, "workers": 1, "state_dir": state,
+            "ready_fd": null,
         });
+        let mut local = json!({
+            "discovery_socket": self.dir.join("discovery.sock"), "holder_socket": null,
+            "mark": 0x539, "published": {}, "host_ports": [],
+        });
+        let (v4, v6) = (json!(["240.240.0.0", 16]), json!(["fd68:6564:646c::", 64]));
+        let gateway = json!(["240.240.0.1", "fd68:6564:646c::1"]);
+        if knows(binary, "surroundings")? {
+            local["ranges"] = json!({ "v4": v4, "v6": v6, "host_gateway": gateway });
+            config["addresses"] = json!({ "v4": workload["ipv4"], "v6": workload["ipv6"] });
+            config["surroundings"] = json!({ "local": local });
+        } else {
+            local["ipv4"] = workload["ipv4"].clone();
+            local["ipv6"] = workload["ipv6"].clone();
+            local["vip_range_v4"] = v4;
+            local["vip_range_v6"] = v6;
+            local["host_gateway"] = gateway;
+            merge(&mut config, local);
+        }
         let path = self.dir.join("proxy.json");
         fs::write(&path, config.to_string()).map_err(|e| e.to_string())?;
         let arguments =
             ["-c", "0", &binary.to_string_lossy(), "proxy", "--config", &path.to_string_lossy()];
         let mut command = inside(if outbound { NEAR } else { FAR }, "taskset", &arguments);
         Guarded::start(command.env("HEDDLE_LOG", "error"))
+    }
+}
+
+/// Does this binary know a field of that name? An older one is measured beside a newer one, and each
+/// is to get the configuration it reads.
+fn knows(binary: &Path, field: &str) -> Result<bool, String> {
+    let bytes = fs::read(binary).map_err(|e| format!("{}: {e}", binary.display()))?;
+    Ok(bytes.windows(field.len()).any(|window| window == field.as_bytes()))
+}
+
+/// Adds the fields of `more` to `object`.
+fn merge(object: &mut Value, more: Value) {
+    if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
+        object.extend(more);
     }
 }
 

@@ -9,9 +9,12 @@ use std::{
 };
 
 use heddle_runtime::clock;
-use heddle_wire::discovery::{
-    proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-    transport::{self, DiscoveryClient, tokio_stream::wrappers::ReceiverStream},
+use heddle_wire::{
+    discovery::{
+        proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+        transport::{self, DiscoveryClient, tokio_stream::wrappers::ReceiverStream},
+    },
+    local::proxy_config::ControlPlane,
 };
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -148,7 +151,8 @@ impl Discovery {
 
     /// One stream, from connecting to its end.
     async fn stream(&mut self) -> StreamError {
-        let socket = self.shared.config.discovery_socket.clone();
+        let ControlPlane::PathSocket(socket) = self.shared.config.control_plane();
+        let socket = socket.to_owned();
         let (requests, outgoing) = mpsc::channel(REQUESTS_QUEUED_MAX);
         let opening = clock::within(CONNECT_WAIT, open(socket, outgoing));
         let (channel, mut responses) = match self.serve_until(opening).await {

@@ -11,7 +11,10 @@ use heddle_runtime::{
     clock,
     task::{run_local, spawn_contained},
 };
-use heddle_wire::discovery::{ResourceType, proto::DeltaDiscoveryResponse};
+use heddle_wire::{
+    discovery::{ResourceType, proto::DeltaDiscoveryResponse},
+    local::proxy_config::ControlPlane,
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
@@ -63,7 +66,8 @@ impl Bench {
     }
 
     fn control(&self) -> FakeControl {
-        FakeControl::start(&self.shared.config.discovery_socket)
+        let ControlPlane::PathSocket(socket) = self.shared.config.control_plane();
+        FakeControl::start(socket)
     }
 
     /// Receivers the client as SIGTERM would; its files stay.

@@ -26,7 +26,7 @@ use crate::{
     shared::Receivers,
     snapshot::{ResourceSet, SnapshotBuilder},
     testing::{
-        Folder, proxy_config,
+        Folder, fixture,
         resources::{address, destination, name_answer, service, vip, vip_v6},
     },
 };
@@ -67,8 +67,9 @@ enum Control {
 
 async fn bench(host: Host, control: Control) -> Bench {
     let dir = Folder::new("dns");
-    let mut config = proxy_config(dir.path());
-    config.holder_socket = Some(dir.path().join("mesh.sock"));
+    let mut local = fixture::local(dir.path());
+    local.holder_socket = Some(dir.path().join("mesh.sock"));
+    let config = fixture::proxy_config_in(dir.path(), local);
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, ends) = Shared::new(config, metrics);
     let shared = Arc::new(shared);

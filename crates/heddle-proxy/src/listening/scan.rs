@@ -50,12 +50,12 @@ fn publish(shared: &Shared, report: &watch::Sender<Vec<SocketAddr>>, mut sockets
     let config = &shared.config;
     sockets.retain(|socket| {
         let own = (PORT_ADMIN..=PORT_METRICS).contains(&socket.port())
-            || (socket.ip().is_loopback() && config.host_ports.contains(&socket.port()));
+            || (socket.ip().is_loopback() && config.host_ports().contains(&socket.port()));
         !own
     });
     sockets.sort();
     sockets.dedup();
-    let listening = Listening::of(&sockets, config.ipv4, config.ipv6);
+    let listening = Listening::of(&sockets, config.addresses);
     if **shared.listening.load() != listening {
         shared.listening.store(Arc::new(listening));
     }

@@ -15,8 +15,8 @@ use heddle_runtime::{
     net,
 };
 use heddle_wire::local::proxy_config::{
-    PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
-    PORT_OUTBOUND,
+    InheritedSockets, PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS,
+    PORT_METRICS, PORT_OUTBOUND,
 };
 
 use super::ProxyError;
@@ -44,9 +44,10 @@ impl Listeners {
     pub(super) fn bind(shared: &Arc<Shared>) -> Result<Self, ProxyError> {
         let config = &shared.config;
         let mark = shared.mark();
+        let InheritedSockets { published, kept: kept_numbers, keeper } = config.inherited();
         let inherited = |number| move |source| ProxyError::Inherited { number, source };
         let mut kept = KeptSockets::default();
-        for number in &config.kept {
+        for number in kept_numbers {
             kept.inherit(*number).map_err(inherited(*number))?;
         }
         let mut workers = Vec::with_capacity(config.workers);
@@ -57,7 +58,7 @@ impl Listeners {
                 published: Vec::new(),
             });
         }
-        for (number, port) in &config.published {
+        for (number, port) in published {
             let listener = net::inherited_fd(*number).map_err(inherited(*number))?;
             let listener = TcpListener::from(listener);
             listener.set_nonblocking(true).map_err(inherited(*number))?;
@@ -67,11 +68,11 @@ impl Listeners {
         }
         let dns = DnsSockets::bind(PORT_DNS, mark, &mut kept)
             .map_err(|source| ProxyError::Bind { what: "DNS server", source })?;
-        let host_ports = HostPorts::bind(&config.host_ports, mark)
+        let host_ports = HostPorts::bind(config.host_ports(), mark)
             .map_err(|source| ProxyError::Bind { what: "host port", source })?;
         serve_admin(shared)?;
         let listeners = Self { workers, dns, host_ports };
-        if let Some(number) = config.keeper_fd {
+        if let Some(number) = keeper {
             let keeper = UnixStream::from(net::inherited_fd(number).map_err(inherited(number))?);
             if let Err(error) = kept::hand_over(&keeper, &listeners.to_keep()) {
                 tracing::warn!(%error, "should this sidecar die, connections are refused meanwhile");

@@ -9,8 +9,8 @@ use std::{
 };
 
 use heddle_model::{
-    Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Owner, Protocol,
-    ServiceName, WorkloadId,
+    Address, Addresses, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Owner,
+    Protocol, ServiceName, WorkloadId,
     discovery::{HttpRule, Inbound, InboundPort, Provenance, Subset, WeightedTarget, WorkloadInfo},
 };
 use heddle_proxy::{
@@ -22,12 +22,12 @@ use heddle_proxy::{
     worker::WorkerOptions,
 };
 use heddle_runtime::task;
-use heddle_testkit::fixture::proxy_config;
+use heddle_testkit::fixture::{local, proxy_config};
 pub(crate) use heddle_testkit::{
     backend::{Backend, Peer, echo_server, field, http_server, nobody},
     wait::{PATIENCE, wait_until},
 };
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_wire::local::proxy_config::{ProxyConfig, Surroundings};
 use tokio::sync::mpsc;
 
 /// The virtual address of service number 0; others follow.
@@ -64,8 +64,9 @@ impl Sidecar {
 
     /// One that asks the control plane even about loopback addresses.
     pub(crate) fn that_asks_about_callers() -> Self {
-        let vip_range_v4 = (Ipv4Addr::new(127, 0, 0, 0), 8);
-        Self::configured(7, ProxyConfig { vip_range_v4, ..config() })
+        let mut local = local(Path::new("/nowhere"));
+        local.ranges.v4 = (Ipv4Addr::new(127, 0, 0, 0), 8);
+        Self::configured(7, ProxyConfig { surroundings: Surroundings::Local(local), ..config() })
     }
 
     fn configured(seed: u64, config: ProxyConfig) -> Self {
@@ -184,8 +185,7 @@ pub(crate) fn sum_in(text: &str, metric: &str, labels: &[&str]) -> f64 {
 /// A sidecar of 127.0.0.1 that keeps no files.
 fn config() -> ProxyConfig {
     ProxyConfig {
-        ipv4: Ipv4Addr::LOCALHOST,
-        ipv6: Ipv6Addr::LOCALHOST,
+        addresses: Addresses::Both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
         ports: BTreeMap::new(),
         ..proxy_config(Path::new("/nowhere"))
     }

@@ -10,7 +10,7 @@ use std::{
     process::{Child, Command},
 };
 
-use heddle_model::{Owner, Protocol, WorkloadId};
+use heddle_model::{Addresses, Owner, Protocol, WorkloadId};
 use heddle_runtime::{
     capability::Privileges,
     net,
@@ -22,7 +22,7 @@ use heddle_runtime::{
 };
 use heddle_testkit::{
     control::{FakeControl, Session},
-    fixture::proxy_config,
+    fixture::{local, proxy_config_in},
     resources::{
         PORT, address, destination, endpoints, inbound_of, name_answer, service, vip, vip_v6,
     },
@@ -30,7 +30,8 @@ use heddle_testkit::{
 use heddle_wire::{
     discovery::ResourceType,
     local::proxy_config::{
-        ESCAPE_MARK, PORT_DNS, PORT_INBOUND, PORT_METRICS, PORT_OUTBOUND, ProxyConfig,
+        ControlPlane, ESCAPE_MARK, Local, PORT_DNS, PORT_INBOUND, PORT_METRICS, PORT_OUTBOUND,
+        ProxyConfig,
     },
 };
 use tokio::{
@@ -74,7 +75,8 @@ fn network() {
 
 async fn scenario(folder: &Path) {
     let config = config(folder);
-    let mut control = FakeControl::start(&config.discovery_socket);
+    let ControlPlane::PathSocket(socket) = config.control_plane();
+    let mut control = FakeControl::start(socket);
     let application = TcpListener::bind(("127.0.0.1", PORT)).await.unwrap();
     spawn_contained("application", serve(application));
     let mut sidecar = Sidecar::start(folder, &config);
@@ -121,12 +123,10 @@ fn config(folder: &Path) -> ProxyConfig {
         name: "reviews-v1".into(),
         service: "reviews".into(),
         version: "v1".into(),
-        ipv4: OWN,
-        ipv6: OWN_V6,
+        addresses: Addresses::Both(OWN, OWN_V6),
         ports: BTreeMap::from([(PORT, Protocol::Http)]),
         workers: 2,
-        mark: ESCAPE_MARK,
-        ..proxy_config(folder)
+        ..proxy_config_in(folder, Local { mark: Some(ESCAPE_MARK), ..local(folder) })
     }
 }
 

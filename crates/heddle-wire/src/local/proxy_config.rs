@@ -3,10 +3,10 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use heddle_model::{Protocol, WorkloadId};
+use heddle_model::{Addresses, Protocol, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 /// Outbound listener (Istio's).
@@ -26,7 +26,7 @@ pub const PORT_ADMIN: u16 = 15000;
 /// SO_MARK on every socket the sidecar opens: what the redirection rules let through.
 pub const ESCAPE_MARK: u32 = 0x539;
 
-/// A sidecar's start-up configuration.
+/// A sidecar's start-up configuration: what every sidecar has, and what its surroundings are.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProxyConfig {
@@ -44,22 +44,42 @@ pub struct ProxyConfig {
     pub version: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Own IPv4 address.
-    pub ipv4: Ipv4Addr,
-    /// Own IPv6 address.
-    pub ipv6: Ipv6Addr,
+    /// Own addresses.
+    pub addresses: Addresses,
     /// Declared ports.
     pub ports: BTreeMap<u16, Protocol>,
     /// Worker threads, at least 1.
     pub workers: usize,
+    /// Folder of the last good set.
+    pub state_dir: PathBuf,
+    /// Bytes of anonymous memory the sidecar stays within; `None`: whatever there is.
+    #[serde(default)]
+    pub memory_limit: Option<u64>,
+    /// Inherited pipe: one byte is written to it once the sidecar is ready.
+    pub ready_fd: Option<i32>,
+    /// What is around it.
+    pub surroundings: Surroundings,
+}
+
+/// Where a sidecar runs. Nothing asks which of them it is: [`ProxyConfig`]'s methods answer what
+/// differs, so that another one is another variant and its answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Surroundings {
+    /// A network namespace of one machine, which has no way out of its own.
+    Local(Local),
+}
+
+/// What a sidecar of one machine's mesh is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Local {
     /// Path socket of the discovery server.
     pub discovery_socket: PathBuf,
     /// Path socket of the holder, for sockets on the host's side; `None`: no outside.
     pub holder_socket: Option<PathBuf>,
-    /// Folder of the last good set.
-    pub state_dir: PathBuf,
-    /// Mark on every socket the sidecar opens.
-    pub mark: u32,
+    /// Mark on every socket the sidecar opens; `None`: nothing is redirected.
+    pub mark: Option<u32>,
     /// Inherited listening sockets of the host: descriptor number to workload port.
     pub published: BTreeMap<i32, u16>,
     /// Inherited sockets on which an earlier process of this sidecar served; what is missing is bound.
@@ -68,17 +88,99 @@ pub struct ProxyConfig {
     /// Inherited socket to whoever keeps the sockets for the next process: they are sent to it.
     #[serde(default)]
     pub keeper_fd: Option<i32>,
-    /// Bytes of anonymous memory the sidecar stays within; `None`: whatever there is.
-    #[serde(default)]
-    pub memory_limit: Option<u64>,
     /// Host loopback ports to serve on the workload's 127.0.0.1.
     pub host_ports: Vec<u16>,
-    /// Inherited pipe: one byte is written to it once the sidecar is ready.
-    pub ready_fd: Option<i32>,
-    /// The virtual addresses' ranges, known before the control plane answers: IPv4 with prefix length.
-    pub vip_range_v4: (Ipv4Addr, u8),
+    /// The ranges of the mesh's addresses, known before the control plane answers.
+    pub ranges: VirtualRanges,
+}
+
+/// The ranges services' virtual addresses come from, and the address that stands for the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtualRanges {
+    /// IPv4 network with prefix length.
+    pub v4: (Ipv4Addr, u8),
     /// The same, IPv6.
-    pub vip_range_v6: (Ipv6Addr, u8),
+    pub v6: (Ipv6Addr, u8),
     /// `host.heddle.internal`, IPv4 and IPv6.
     pub host_gateway: (Ipv4Addr, Ipv6Addr),
+}
+
+/// Where the control plane is, and how it knows who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlPlane<'a> {
+    /// At a path socket: the kernel tells it the peer.
+    PathSocket(&'a Path),
+}
+
+/// How a connection to an address outside of the mesh is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outside<'a> {
+    /// The holder at this path socket makes it on the host's side.
+    ThroughHolder(&'a Path),
+    /// Not at all.
+    None,
+}
+
+/// Sockets that the sidecar finds open when it starts, by descriptor number.
+#[derive(Debug, Clone, Copy)]
+pub struct InheritedSockets<'a> {
+    /// Listening on the host's side for a port of the workload.
+    pub published: &'a BTreeMap<i32, u16>,
+    /// On which an earlier process of this sidecar served.
+    pub kept: &'a [i32],
+    /// To whoever keeps this process's sockets for the next one.
+    pub keeper: Option<i32>,
+}
+
+impl ProxyConfig {
+    /// The mark that lets the sidecar's own sockets past the redirection; `None` where no mark is
+    /// needed.
+    #[must_use]
+    pub fn escape_mark(&self) -> Option<u32> {
+        let Surroundings::Local(local) = &self.surroundings;
+        local.mark
+    }
+
+    /// Is the workload's traffic redirected to this sidecar?
+    #[must_use]
+    pub fn is_redirected(&self) -> bool {
+        let Surroundings::Local(local) = &self.surroundings;
+        local.mark.is_some()
+    }
+
+    /// Where the rules come from.
+    #[must_use]
+    pub fn control_plane(&self) -> ControlPlane<'_> {
+        let Surroundings::Local(local) = &self.surroundings;
+        ControlPlane::PathSocket(&local.discovery_socket)
+    }
+
+    /// How the outside is reached.
+    #[must_use]
+    pub fn outside(&self) -> Outside<'_> {
+        let Surroundings::Local(local) = &self.surroundings;
+        local.holder_socket.as_deref().map_or(Outside::None, Outside::ThroughHolder)
+    }
+
+    /// What was handed down to this process.
+    #[must_use]
+    pub fn inherited(&self) -> InheritedSockets<'_> {
+        let Surroundings::Local(Local { published, kept, keeper_fd, .. }) = &self.surroundings;
+        InheritedSockets { published, kept, keeper: *keeper_fd }
+    }
+
+    /// The host's loopback ports that are served on the workload's 127.0.0.1.
+    #[must_use]
+    pub fn host_ports(&self) -> &[u16] {
+        let Surroundings::Local(local) = &self.surroundings;
+        &local.host_ports
+    }
+
+    /// The mesh's address ranges.
+    #[must_use]
+    pub fn virtual_ranges(&self) -> VirtualRanges {
+        let Surroundings::Local(local) = &self.surroundings;
+        local.ranges
+    }
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use heddle_control::AddressRanges;
-use heddle_model::Workload;
+use heddle_model::{Addresses, Workload};
 use heddle_runtime::{
     capability::{Capability, CapabilitySet, Privileges},
     clock, kept,
@@ -28,7 +28,7 @@ use heddle_runtime::{
 };
 use heddle_wire::local::{
     holder_api::JoinSpec,
-    proxy_config::{ESCAPE_MARK, ProxyConfig},
+    proxy_config::{ESCAPE_MARK, Local, ProxyConfig, Surroundings, VirtualRanges},
 };
 use tokio::{
     io::AsyncReadExt as _, net::unix::pipe, process::Child, sync::watch, task::JoinHandle,
@@ -165,16 +165,17 @@ impl Launch {
         let mut options = SpawnOptions::new();
         let mut config = self.config.clone();
         config.ready_fd = Some(options.inherit(writer.into()));
+        let Surroundings::Local(local) = &mut config.surroundings;
         for (listener, port) in &self.published {
-            config.published.insert(options.inherit_copy(listener.as_fd())?, *port);
+            local.published.insert(options.inherit_copy(listener.as_fd())?, *port);
         }
         for socket in &*self.kept.borrow() {
-            config.kept.push(options.inherit_copy(socket.as_fd())?);
+            local.kept.push(options.inherit_copy(socket.as_fd())?);
         }
         let mut sockets = None;
-        if config.kept.is_empty() {
+        if local.kept.is_empty() {
             let (ours, theirs) = UnixStream::pair()?;
-            config.keeper_fd = Some(options.inherit(theirs.into()));
+            local.keeper_fd = Some(options.inherit(theirs.into()));
             sockets = Some(ours);
         }
         fs::write(&self.config_file, serde_json::to_vec_pretty(&config)?)?;
@@ -212,7 +213,6 @@ async fn is_ready(pipe: OwnedFd) -> bool {
 }
 
 fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
-    let ranges = AddressRanges::default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ProxyConfig {
         mesh: holder.paths.name().to_owned(),
@@ -222,22 +222,30 @@ fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> 
         service: workload.service.name.clone(),
         version: workload.version.clone(),
         labels: workload.labels.clone(),
-        ipv4: workload.ipv4,
-        ipv6: workload.ipv6,
+        addresses: Addresses::Both(workload.ipv4, workload.ipv6),
         ports: workload.ports.values().map(|port| (port.number, port.protocol)).collect(),
         workers: (cores / 2).clamp(1, WORKERS_MAX),
+        state_dir: dir.join("state"),
+        memory_limit: spec.memory_limit,
+        ready_fd: None,
+        surroundings: Surroundings::Local(surroundings(holder, spec)),
+    }
+}
+
+fn surroundings(holder: &Holder, spec: &JoinSpec) -> Local {
+    let ranges = AddressRanges::default();
+    Local {
         discovery_socket: holder.paths.run_dir().join("discovery.sock"),
         holder_socket: Some(holder.paths.socket()),
-        state_dir: dir.join("state"),
-        mark: ESCAPE_MARK,
+        mark: Some(ESCAPE_MARK),
         published: BTreeMap::new(),
         kept: Vec::new(),
         keeper_fd: None,
-        memory_limit: spec.memory_limit,
         host_ports: spec.host_ports.clone(),
-        ready_fd: None,
-        vip_range_v4: ranges.vip_v4,
-        vip_range_v6: ranges.vip_v6,
-        host_gateway: ranges.host_gateway(),
+        ranges: VirtualRanges {
+            v4: ranges.vip_v4,
+            v6: ranges.vip_v6,
+            host_gateway: ranges.host_gateway(),
+        },
     }
 }
