@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use super::{
-    Holder,
+    book::Book,
     part::{self, Part},
 };
 use crate::up::log_tail;
@@ -86,7 +86,7 @@ struct Begun {
 impl Sidecar {
     /// Starts a sidecar in `namespaces` and keeps it running.
     pub(crate) fn start(
-        holder: &Holder,
+        book: &Book,
         workload: &Workload,
         dir: &Path,
         namespaces: Namespaces,
@@ -95,7 +95,7 @@ impl Sidecar {
     ) -> Self {
         let log = dir.join("proxy.log");
         let launch = Launch {
-            config: config(holder, workload, dir, spec),
+            config: config(book, workload, dir, spec),
             config_file: dir.join("proxy.json"),
             log: log.clone(),
             namespaces,
@@ -211,11 +211,11 @@ async fn is_ready(pipe: OwnedFd) -> bool {
     matches!(pipe.read(&mut byte).await, Ok(1))
 }
 
-fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
+fn config(book: &Book, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
     let ranges = AddressRanges::default();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ProxyConfig {
-        mesh: holder.paths.name().to_owned(),
+        mesh: book.paths.name().to_owned(),
         workload: workload.id.clone(),
         name: workload.name.clone(),
         namespace: workload.namespace.clone(),
@@ -226,8 +226,8 @@ fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> 
         ipv6: workload.ipv6,
         ports: workload.ports.values().map(|port| (port.number, port.protocol)).collect(),
         workers: (cores / 2).clamp(1, WORKERS_MAX),
-        discovery_socket: holder.paths.run_dir().join("discovery.sock"),
-        holder_socket: Some(holder.paths.socket()),
+        discovery_socket: book.paths.run_dir().join("discovery.sock"),
+        holder_socket: Some(book.paths.socket()),
         state_dir: dir.join("state"),
         mark: ESCAPE_MARK,
         published: BTreeMap::new(),
