@@ -2,20 +2,30 @@
 
 mod arrows;
 mod files;
+mod floors;
+mod imports;
+mod page;
+mod sources;
+mod tokens;
 
 use std::path::{Path, PathBuf};
 
 use crate::command::root;
+use sources::rust_files;
 
 /// Checks everything and reports all findings at once.
 pub(crate) fn run() -> Result<(), String> {
     let mut findings = arrows::check()?;
-    for file in rust_files(&root())? {
+    let mut sources = rust_files(&root().join("crates"))?;
+    sources.extend(rust_files(&root().join("xtask"))?);
+    for file in sources {
         let text =
             std::fs::read_to_string(&file).map_err(|e| format!("{}: {e}", file.display()))?;
         let shown = file.strip_prefix(root()).unwrap_or(&file).to_owned();
         findings.extend(files::check(&shown, &text));
     }
+    findings.extend(floors::check(&root())?);
+    findings.extend(page::check(&root())?);
     findings.extend(reasons(&root().join("Cargo.toml"))?);
     findings.extend(unfilled(&root())?);
     if findings.is_empty() {
@@ -61,23 +71,4 @@ fn unfilled(root: &Path) -> Result<Vec<String>, String> {
         );
     }
     Ok(findings)
-}
-
-/// All Rust sources of the workspace, in order of path.
-fn rust_files(root: &Path) -> Result<Vec<PathBuf>, String> {
-    let mut found = Vec::new();
-    let mut folders = vec![root.join("crates"), root.join("xtask")];
-    while let Some(folder) = folders.pop() {
-        let entries =
-            std::fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.is_dir() && !path.ends_with("target") && !path.ends_with("node_modules") {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    Ok(found)
 }

@@ -19,7 +19,12 @@ use heddle_wire::local::control_api::{
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
 
-use crate::{control::Control, error::Refused, limits::BODY_BYTES_MAX, sockets::Peers};
+use crate::{
+    control::{Control, ResourceQuery},
+    error::Refused,
+    limits::BODY_BYTES_MAX,
+    sockets::Peers,
+};
 
 type Answer<T> = Result<Json<T>, Refused>;
 type Body<T> = Result<Json<T>, JsonRejection>;
@@ -27,17 +32,6 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 /// `{}`.
 #[derive(Debug, Serialize)]
 struct Nothing {}
-
-/// Filters of `GET /v1/resources`; an absent one matches everything.
-#[derive(Debug, Default, Deserialize)]
-pub(crate) struct ResourceQuery {
-    /// Kind in any case, singular, plural or short.
-    pub(crate) kind: Option<String>,
-    /// Namespace.
-    pub(crate) namespace: Option<String>,
-    /// Name.
-    pub(crate) name: Option<String>,
-}
 
 #[derive(Debug, Deserialize)]
 struct WaitQuery {

@@ -5,6 +5,8 @@
 mod rule_changes;
 mod status;
 
+pub(crate) use status::ResourceQuery;
+
 use std::{
     collections::BTreeSet,
     future::Future,

@@ -15,7 +15,7 @@ use heddle_model::{name::DEFAULT_NAMESPACE, resource::Resource};
 use heddle_wire::local::control_api::Problem;
 
 use self::read::FileText;
-use crate::rules::parse;
+use crate::documents::parse;
 
 /// One file.
 #[derive(Debug, Clone, Default)]

@@ -16,6 +16,7 @@
 mod api;
 mod config;
 mod control;
+mod documents;
 mod error;
 mod files;
 mod generations;

@@ -6,32 +6,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use heddle_model::{ResourceKey, resource::Resource, yaml};
+use heddle_model::{ResourceKey, resource::Resource};
 use heddle_wire::local::control_api::Problem;
 
-use crate::{files::RuleFiles, store::AppliedDocument};
-
-/// Reads the documents of a named text.
-///
-/// # Errors
-/// Every error of the text, with its place.
-pub(crate) fn parse(
-    file: &str,
-    text: &str,
-    namespace: &str,
-) -> Result<Vec<Resource>, Vec<Problem>> {
-    yaml::parse(file, text, namespace).map_err(|errors| {
-        errors
-            .into_iter()
-            .map(|error| Problem {
-                file: Some(error.file),
-                line: Some(error.line),
-                field: Some(error.field).filter(|field| !field.is_empty()),
-                reason: error.reason,
-            })
-            .collect()
-    })
-}
+use crate::{documents::parse, files::RuleFiles, store::AppliedDocument};
 
 /// An applied object.
 #[derive(Debug, Clone)]

@@ -139,7 +139,7 @@ mod tests {
     use heddle_compile::compile;
 
     use super::*;
-    use crate::rules::parse;
+    use crate::documents::parse;
 
     #[test]
     fn rules_too_large_for_one_message_are_refused_at_their_place() {

@@ -8,7 +8,7 @@
 //! Not here: whether what a rule names exists. That changes without the rule and is said by
 //! `heddle-compile`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::{
     ResourceKey,
@@ -166,7 +166,7 @@ impl One<'_> {
                 "VirtualService" => Spec::VirtualService(virtual_service::read(spec)),
                 _ => Spec::DestinationRule(destination_rule::read(spec)),
             },
-            annotations: labels_of(metadata, "annotations"),
+            annotations: metadata.labels_of("annotations"),
             origin: Origin { file: file.to_owned(), line: self.root.line },
             not_enforced,
             text: self.text,
@@ -232,18 +232,6 @@ fn own_annotations(metadata: &Node, path: &str, report: &mut Report<'_>) {
             report.error(entry.line, &join(&place, &entry.key), reason);
         }
     }
-}
-
-/// A map of texts below `key`.
-fn labels_of(node: &Node, key: &str) -> BTreeMap<String, String> {
-    let entries = node.get(key).map_or(&[][..], Node::entries);
-    entries.iter().map(|entry| (entry.key.clone(), entry.value.text().to_owned())).collect()
-}
-
-/// A list of texts below `key`, each once.
-fn texts_of(node: &Node, key: &str) -> Vec<String> {
-    let texts: BTreeSet<_> = node.items_of(key).iter().map(|text| text.text().to_owned()).collect();
-    texts.into_iter().collect()
 }
 
 #[cfg(test)]

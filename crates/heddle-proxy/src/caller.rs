@@ -18,9 +18,11 @@ use heddle_runtime::{clock, task};
 
 use crate::{
     Shared,
+    direction::Direction,
     limits::{PEER_WAIT, PEERS_CACHED, RECORDS_WAITING},
-    metrics::{Direction, Edge, Metrics, Reporter, SeriesSet, ServiceLabels},
+    metrics::{Edge, Metrics, Reporter, ServiceLabels},
     refusal::Flags,
+    series::SeriesSet,
     snapshot::AddressOwner,
 };
 

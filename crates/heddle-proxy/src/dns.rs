@@ -67,7 +67,7 @@ impl DnsSockets {
                     sockets.udp.push(udp);
                     sockets.tcp.push(tcp);
                 }
-                Err(error) if ip.is_ipv6() && crate::lacks_ipv6(&error) => {
+                Err(error) if ip.is_ipv6() && heddle_runtime::net::lacks_ipv6(&error) => {
                     tracing::info!("no IPv6 here: DNS is served on 127.0.0.1 only");
                 }
                 Err(error) => {

@@ -10,8 +10,9 @@ use heddle_wire::http1::Request;
 use crate::{
     caller::Caller,
     dial::Early,
+    direction::Direction,
     limits::INBOUND_IDLE_TIMEOUT,
-    metrics::{Direction, ServiceLabels, VerdictCounters},
+    metrics::{ServiceLabels, VerdictCounters},
     ports::PortState,
     protocol::PortHints,
     record::MetricSeries,

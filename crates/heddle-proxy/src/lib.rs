@@ -11,6 +11,7 @@ mod caller;
 mod capture;
 mod connection;
 pub mod dial;
+pub mod direction;
 pub mod discovery;
 pub mod dns;
 mod exchange;
@@ -38,6 +39,7 @@ mod relay;
 mod reply;
 mod request_id;
 pub mod saved;
+mod series;
 pub mod shared;
 mod side;
 pub mod sidecar;
@@ -53,11 +55,3 @@ pub use self::{
     shared::Shared,
     sidecar::{ProxyError, run},
 };
-
-/// Says an error on binding an IPv6 address that this machine has no IPv6?
-pub(crate) fn lacks_ipv6(error: &std::io::Error) -> bool {
-    /// Linux: no such address family; no such address.
-    const EAFNOSUPPORT: i32 = 97;
-    const EADDRNOTAVAIL: i32 = 99;
-    matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
-}

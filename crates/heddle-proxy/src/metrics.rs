@@ -23,39 +23,17 @@ use heddle_model::discovery::WorkloadInfo;
 use heddle_runtime::clock;
 use heddle_wire::local::proxy_config::ProxyConfig;
 
+use self::{edge::Own, histogram::Counter, registry::Registry};
 pub(crate) use self::{
     edge::{Edge, Reporter, ServiceLabels},
     registry::VerdictCounters,
-    series::{HttpSeries, SeriesSet, TcpSeries},
+    series::{HttpSeries, TcpSeries},
 };
-use self::{histogram::Counter, registry::Registry};
 use crate::{
+    direction::Direction,
     refusal::{Flags, REFUSAL_CODES, RefusalRow},
     verdict::{Reason, Verdict},
 };
-
-/// Which way a connection goes, seen from the workload.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the workload to others.
-    Outbound,
-    /// From others to the workload.
-    Inbound,
-}
-
-impl Direction {
-    /// Both, in the order of their indexes.
-    pub const ALL: [Self; 2] = [Self::Outbound, Self::Inbound];
-
-    /// The word used in labels and headers.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Outbound => "outbound",
-            Self::Inbound => "inbound",
-        }
-    }
-}
 
 /// Why a request was sent a second time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,8 +58,7 @@ impl RetryReason {
 /// All counters of one sidecar.
 #[derive(Debug)]
 pub struct Metrics {
-    mesh: String,
-    own: WorkloadInfo,
+    own: Own,
     registry: Mutex<Registry>,
     /// By worker, then by direction.
     in_flight: Box<[[InFlight; 2]]>,
@@ -105,8 +82,7 @@ impl Metrics {
     #[must_use]
     pub fn new(config: &ProxyConfig) -> Self {
         Self {
-            mesh: config.mesh.clone(),
-            own: edge::own_workload(config),
+            own: Own::of(config),
             registry: Mutex::new(Registry::new(config.workers.max(1))),
             in_flight: (0..config.workers.max(1)).map(|_| Default::default()).collect(),
             started: clock::unix_now().as_secs(),
@@ -195,14 +171,18 @@ impl Metrics {
     ) -> Arc<HttpSeries> {
         self.lock().http(
             worker,
-            || edge.http_labels(self, status, flags),
-            || edge.http_overflow_labels(self, status, flags),
+            || edge.http_labels(&self.own, status, flags),
+            || edge.http_overflow_labels(&self.own, status, flags),
         )
     }
 
     /// The same for a TCP connection.
     pub(crate) fn tcp_series(&self, worker: usize, edge: &Edge, flags: Flags) -> Arc<TcpSeries> {
-        self.lock().tcp(worker, || edge.tcp_labels(self, flags), || edge.tcp_overflow_labels(self))
+        self.lock().tcp(
+            worker,
+            || edge.tcp_labels(&self.own, flags),
+            || edge.tcp_overflow_labels(&self.own),
+        )
     }
 
     /// Counters of protocol verdicts of one destination port. Ports of destinations that belong to
@@ -213,7 +193,7 @@ impl Metrics {
 
     /// This workload, as its peers see it.
     pub(crate) fn own(&self) -> &WorkloadInfo {
-        &self.own
+        &self.own.workload
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {

@@ -12,14 +12,16 @@ use heddle_wire::http1::Request;
 
 use crate::{
     dial::Early,
+    direction::Direction,
     limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
     lookup::LookupError,
-    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels, VerdictCounters},
+    metrics::{Edge, Reporter, ServiceLabels, VerdictCounters},
     ports::PortState,
     protocol::PortHints,
     ranges::AddressKind,
     record::MetricSeries,
     refusal::{Refusal, Refused},
+    series::SeriesSet,
     side::{Route, Side},
     snapshot::{AddressOwner, PortPlan},
     upstream::{Backend, DialTarget, Upstream},

@@ -11,8 +11,10 @@ use hashbrown::HashMap;
 use heddle_model::ServiceName;
 
 use crate::{
+    direction::Direction,
     limits::PORTS_KEPT,
-    metrics::{Direction, Edge, Metrics, Reporter, SeriesSet, ServiceLabels, VerdictCounters},
+    metrics::{Edge, Metrics, Reporter, ServiceLabels, VerdictCounters},
+    series::SeriesSet,
 };
 
 /// One port of a destination, or of this workload.

@@ -14,9 +14,11 @@ use heddle_runtime::{clock, transport::Transport};
 
 use crate::{
     caller::{Caller, HttpRecord, TcpRecord},
-    metrics::{Direction, SeriesSet, ServiceLabels},
+    direction::Direction,
+    metrics::ServiceLabels,
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, relay},
+    series::SeriesSet,
     worker::Worker,
 };
 

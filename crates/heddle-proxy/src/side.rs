@@ -10,7 +10,8 @@ use heddle_wire::http1::Request;
 
 use crate::{
     dial::Early,
-    metrics::{Direction, VerdictCounters},
+    direction::Direction,
+    metrics::VerdictCounters,
     protocol::PortHints,
     record::MetricSeries,
     refusal::{Refusal, Refused},

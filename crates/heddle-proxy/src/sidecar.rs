@@ -4,6 +4,7 @@
 //! error with its name and not half a sidecar; and the saved set is in force before the first
 //! connection is accepted, so that a restarted sidecar serves at once.
 
+mod error;
 mod listeners;
 mod ready;
 
@@ -20,6 +21,7 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use self::error::ProxyError;
 use self::listeners::Listeners;
 use crate::{
     Shared, accept, broker,
@@ -37,39 +39,6 @@ pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Stack of a worker; its deepest use is a request's future, which lives on the heap.
 const WORKER_STACK_BYTES: usize = 512 * 1024;
-
-/// Why a sidecar did not start, or ended.
-#[derive(Debug, thiserror::Error)]
-pub enum ProxyError {
-    /// The configuration contradicts itself.
-    #[error("the sidecar's configuration is wrong: {0}")]
-    Config(String),
-    /// A listener could not be bound.
-    #[error("the sidecar's {what} cannot listen on {source}; is the port used by another program?")]
-    Bind {
-        /// What for.
-        what: &'static str,
-        /// Address and reason.
-        source: io::Error,
-    },
-    /// A descriptor named in the configuration is not there.
-    #[error("the inherited descriptor {number} cannot be used: {source}")]
-    Inherited {
-        /// Which.
-        number: i32,
-        /// Why.
-        source: io::Error,
-    },
-    /// No runtime, thread or signal handler.
-    #[error("the sidecar cannot start: {0}")]
-    Start(#[from] io::Error),
-    /// A worker ended; the holder starts the sidecar again.
-    #[error("worker {0} ended unexpectedly")]
-    WorkerEnded(usize),
-    /// A task of thread 0 that must not end has ended, by a panic; likewise.
-    #[error("the {0} ended unexpectedly")]
-    TaskEnded(&'static str),
-}
 
 /// Runs a sidecar until SIGTERM or SIGINT. Call it while the process has one thread.
 ///

@@ -8,20 +8,16 @@
 mod build;
 mod plan;
 mod resources;
+mod used;
 
-use std::{
-    net::IpAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{net::IpAddr, sync::Arc};
 
 use hashbrown::HashMap;
 use heddle_model::{
     InboundPort, MeshSettings, NameAnswer, ServiceName, discovery::Inbound, discovery::WorkloadInfo,
 };
 
+use self::used::Used;
 pub use self::{
     build::{Built, SnapshotBuilder},
     plan::{
@@ -29,6 +25,7 @@ pub use self::{
         PlanError, PortPlan,
     },
     resources::ResourceSet,
+    used::UseMark,
 };
 
 /// One consistent set of everything this proxy was told.
@@ -115,43 +112,6 @@ impl InboundPlan {
     #[must_use]
     pub fn port(&self, number: u16) -> Option<&InboundPort> {
         self.ports.get(&number)
-    }
-}
-
-/// "Was used since the last sweep": set by readers without a clock, taken by thread 0's sweep.
-///
-/// It survives rebuilds, so an entry's idleness does not depend on how often its rules change.
-#[derive(Debug, Clone, Default)]
-pub struct UseMark(Arc<AtomicBool>);
-
-impl UseMark {
-    /// Notes a use. Writes only if needed, so that workers do not share a dirty cache line.
-    #[inline]
-    pub fn touch(&self) {
-        if !self.0.load(Ordering::Relaxed) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
-
-    /// Was it used since the last call?
-    #[must_use]
-    pub fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
-
-/// A value with its use mark.
-#[derive(Debug)]
-struct Used<T> {
-    value: T,
-    mark: UseMark,
-}
-
-impl<T> Used<T> {
-    #[inline]
-    fn get(&self) -> &T {
-        self.mark.touch();
-        &self.value
     }
 }
 

@@ -21,9 +21,10 @@ use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
 
 use crate::{
-    metrics::{Edge, Reporter, SeriesSet, ServiceLabels},
+    metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
     refusal::Refusal,
+    series::SeriesSet,
     snapshot::{Cluster, Endpoint, EndpointSlot},
 };
 

@@ -15,11 +15,10 @@ use std::{
 use tokio::{io::Interest, net::UnixStream};
 
 use crate::sys;
+pub use crate::sys::message::FDS_MAX;
 
 /// Largest frame, bytes; a peer that announces more is cut off.
 pub const FRAME_MAX: usize = 256 * 1024;
-/// Most descriptors in one frame.
-pub const FDS_MAX: usize = 16;
 
 const LENGTH_BYTES: usize = 4;
 

@@ -160,6 +160,12 @@ pub fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).shutdown(Shutdown::Write)
 }
 
+/// Says an error on binding or connecting an IPv6 address that this machine has no IPv6?
+#[must_use]
+pub fn lacks_ipv6(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL))
+}
+
 /// Has the kernel probe an idle connection.
 ///
 /// # Errors

@@ -22,16 +22,14 @@ mod request;
 mod response;
 mod write;
 
-pub use body::{Body, BodyEnd};
+pub use body::{Body, BodyEnd, BodyRewrite};
 pub use chunked::{CHUNK_END, ChunkedDecoder, LAST_CHUNK, Progress, Run, chunk_head};
 pub use error::{ChunkError, HeadError};
 pub use fields::{Fields, Known};
 pub(crate) use request::is_request_line;
 pub use request::{Method, Request, RequestHead, TargetForm};
 pub use response::{Response, ResponseHead, reason};
-pub use write::{
-    BodyRewrite, Connection, Edit, RequestRewrite, ResponseRewrite, write_request, write_response,
-};
+pub use write::{Connection, Edit, RequestRewrite, ResponseRewrite, write_request, write_response};
 
 /// Largest head, bytes: start line, fields, blank line and empty lines before it. Both directions;
 /// also the bound of a trailer section.

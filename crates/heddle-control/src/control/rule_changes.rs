@@ -18,6 +18,7 @@ use heddle_wire::local::control_api::{
 
 use super::{Control, uncancelled};
 use crate::{
+    documents::parse,
     error::{Refused, shorten},
     files::{
         RuleFiles,
@@ -25,7 +26,7 @@ use crate::{
         watch::{Batch, FolderWatch},
     },
     limits::RESOURCES_MAX,
-    rules::{Holder, Rules, parse},
+    rules::{Holder, Rules},
     store::{self, AppliedDocument},
     verify,
 };

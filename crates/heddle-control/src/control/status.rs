@@ -7,12 +7,24 @@ use heddle_model::{ResourceKey, ServiceName, resource::Resource};
 use heddle_wire::local::control_api::{
     Problem, ProxyStatus, ResourceView, ServiceView, Status, WorkloadView,
 };
+use serde::Deserialize;
 
 use super::{
     Control,
     rule_changes::{not_enforced, problem},
 };
-use crate::{api::ResourceQuery, error::shorten};
+use crate::error::shorten;
+
+/// Filters of `GET /v1/resources`; an absent one matches everything.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ResourceQuery {
+    /// Kind in any case, singular, plural or short.
+    pub(crate) kind: Option<String>,
+    /// Namespace.
+    pub(crate) namespace: Option<String>,
+    /// Name.
+    pub(crate) name: Option<String>,
+}
 
 impl Control {
     /// Workloads with the state of their sidecars.

@@ -7,7 +7,7 @@ use heddle_model::{
     pattern::{Case, Pattern, PatternError},
 };
 
-use super::RequestView;
+use super::view::RequestView;
 use crate::path;
 
 /// A request as conditions see it.

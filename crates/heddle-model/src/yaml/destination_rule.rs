@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 
 use super::{
-    labels_of,
     node::Node,
     report::Report,
     schema::{Kind, LABELS, Object, join, not_yet, optional, required},
-    texts_of, value,
+    value,
 };
 use crate::resource::{DestinationRule, SubsetRule};
 
@@ -59,7 +58,7 @@ fn selectors_stay_at_home(spec: &Node, path: &str, report: &mut Report<'_>) {
 pub(super) fn read(spec: &Node) -> DestinationRule {
     let subset = |subset: &Node| SubsetRule {
         name: subset.text_of("name").to_owned(),
-        labels: labels_of(subset, "labels"),
+        labels: subset.labels_of("labels"),
         line: subset.line,
     };
     let selector = spec.get("workloadSelector");
@@ -67,7 +66,7 @@ pub(super) fn read(spec: &Node) -> DestinationRule {
         host: spec.text_of("host").to_owned(),
         host_line: spec.get("host").map_or(spec.line, |host| host.line),
         subsets: spec.items_of("subsets").iter().map(subset).collect(),
-        export_to: texts_of(spec, "exportTo"),
-        workload_selector: selector.map(|selector| labels_of(selector, "matchLabels")),
+        export_to: spec.texts_of("exportTo"),
+        workload_selector: selector.map(|selector| selector.labels_of("matchLabels")),
     }
 }

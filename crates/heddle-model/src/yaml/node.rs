@@ -105,6 +105,19 @@ impl Node {
         self.get(key).map_or(&[], Self::items)
     }
 
+    /// A map of texts below `key`.
+    pub(super) fn labels_of(&self, key: &str) -> BTreeMap<String, String> {
+        let entries = self.get(key).map_or(&[][..], Self::entries);
+        entries.iter().map(|entry| (entry.key.clone(), entry.value.text().to_owned())).collect()
+    }
+
+    /// A list of texts below `key`, each once.
+    pub(super) fn texts_of(&self, key: &str) -> Vec<String> {
+        let texts: BTreeSet<_> =
+            self.items_of(key).iter().map(|text| text.text().to_owned()).collect();
+        texts.into_iter().collect()
+    }
+
     /// What this is, for messages.
     pub(super) fn describe(&self) -> Cow<'static, str> {
         match &self.value {

@@ -16,7 +16,10 @@ use super::{
 
 mod actions;
 mod overlap;
+mod parts;
 mod read;
+
+use parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, reaches_mesh, weights_sum};
 
 /// Hosts of one VirtualService. Every host is a service that every client's rules are made for.
 const HOSTS_MAX: usize = 1_000;
@@ -82,17 +85,6 @@ static HTTP_MATCH: Object = Object {
 
 const HEADER_MATCHES: Kind = Kind::Map { key: value::match_header, of: &STRING_MATCH };
 
-/// A condition on a text; empty means presence.
-const STRING_MATCH: Kind = Kind::Object(&STRING_MATCH_OBJECT);
-static STRING_MATCH_OBJECT: Object = Object {
-    fields: &[
-        optional("exact", TEXT),
-        optional("prefix", TEXT),
-        optional("regex", Kind::Text(value::regex)),
-    ],
-    rules: &[|node, path, report| at_most_one(node, &["exact", "prefix", "regex"], path, report)],
-};
-
 /// As [`STRING_MATCH`]; matched without regard to case.
 const AUTHORITY_MATCH: Kind = Kind::Object(&AUTHORITY_MATCH_OBJECT);
 static AUTHORITY_MATCH_OBJECT: Object = Object {
@@ -112,17 +104,6 @@ static HTTP_DESTINATION: Object = Object {
     ],
     rules: &[],
 };
-
-static DESTINATION: Object = Object {
-    fields: &[
-        required("host", Kind::Text(value::target_host)),
-        optional("subset", Kind::Text(value::subset_name)),
-        optional("port", Kind::Object(&PORT_SELECTOR)),
-    ],
-    rules: &[],
-};
-
-static PORT_SELECTOR: Object = Object { fields: &[required("number", PORT)], rules: &[] };
 
 static FAULT: Object = Object {
     fields: &[optional("delay", Kind::Object(&DELAY)), optional("abort", Kind::Object(&ABORT))],
@@ -164,18 +145,6 @@ static ABORT: Object = Object {
     }],
 };
 
-/// A share: 0, or 0.0001 to 100.
-static PERCENT: Object = Object {
-    fields: &[optional("value", Kind::Number { min: 0.0, max: 100.0 })],
-    rules: &[|node, path, report| {
-        let Some(share) = node.get("value") else { return };
-        if share.text().parse::<f64>().is_ok_and(|value| value > 0.0 && value < 0.0001) {
-            let reason = "too small a share: use 0, or 0.0001 to 100";
-            report.at(share, &join(path, "value"), reason);
-        }
-    }],
-};
-
 static TCP_ROUTE: Object = Object {
     fields: &[
         optional("match", Kind::List { of: &Kind::Object(&TCP_MATCH), least: 0 }),
@@ -194,11 +163,6 @@ static TCP_MATCH: Object = Object {
         optional("sourceNamespace", Kind::Text(value::dns_label)),
     ],
     rules: &[gateways_are_noted],
-};
-
-static TCP_DESTINATION: Object = Object {
-    fields: &[required("destination", Kind::Object(&DESTINATION)), optional("weight", SMALL_COUNT)],
-    rules: &[],
 };
 
 /// Istio's rules for `hosts` and the three lists of routes.
@@ -242,12 +206,6 @@ fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
             report.at(route, &place, "a delegate may not delegate further");
         }
     }
-}
-
-/// Does it apply inside the mesh, at least partly?
-fn reaches_mesh(node: &Node) -> bool {
-    let gateways = node.items_of("gateways");
-    gateways.is_empty() || gateways.iter().any(|gateway| gateway.text() == "mesh")
 }
 
 /// Gateways other than `mesh` have no effect yet.
@@ -318,24 +276,6 @@ fn no_action_beside_another(route: &Node, path: &str, report: &mut Report<'_>) {
 
 fn weights(route: &Node, path: &str, report: &mut Report<'_>) {
     weights_sum(route.items_of("route"), &join(path, "route"), report);
-}
-
-/// Weights are relative; their sum must not be 0. A single destination needs none.
-fn weights_sum(destinations: &[Node], path: &str, report: &mut Report<'_>) {
-    let Some(first) = destinations.first() else { return };
-    let weight = |one: &Node| one.text_of("weight").parse::<u64>().unwrap_or(0);
-    let sum: u64 = destinations.iter().map(weight).sum();
-    if destinations.len() > 1 && sum == 0 {
-        let reason = "the weights sum to 0: give at least one destination a `weight`";
-        report.at(first, path, reason);
-    }
-    if sum > u64::from(u32::MAX) {
-        report.at(
-            first,
-            path,
-            format!("the weights sum to {sum}: at most {} is possible", u32::MAX),
-        );
-    }
 }
 
 fn header_names_differ(one: &Node, path: &str, report: &mut Report<'_>) {

@@ -14,9 +14,11 @@ use tokio::{
 
 use super::*;
 use crate::{
+    direction::Direction,
     limits::INBOUND_IDLE_TIMEOUT,
-    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels},
+    metrics::{Edge, Reporter, ServiceLabels},
     outgoing::RequestEdits,
+    series::SeriesSet,
     testing::worker,
     upstream::DialTarget,
 };

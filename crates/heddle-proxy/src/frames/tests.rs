@@ -7,8 +7,10 @@ use tokio::io::AsyncReadExt;
 
 use super::*;
 use crate::{
-    metrics::{Direction, Edge, Reporter, SeriesSet, ServiceLabels},
+    direction::Direction,
+    metrics::{Edge, Reporter, ServiceLabels},
     record::MetricSeries,
+    series::SeriesSet,
     testing,
 };
 

@@ -8,7 +8,6 @@ use std::{
 use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
-use super::Metrics;
 use crate::refusal::{Flag, Flags};
 
 const UNKNOWN: &str = "unknown";
@@ -18,6 +17,29 @@ const OVERFLOW: &str = "overflow";
 const PASSTHROUGH: &str = "PassthroughCluster";
 /// The same for undeclared ports of this workload.
 const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
+
+/// Who reports: this workload, as its peers see it.
+#[derive(Debug)]
+pub(super) struct Own {
+    mesh: String,
+    pub(super) workload: WorkloadInfo,
+}
+
+impl Own {
+    pub(super) fn of(config: &ProxyConfig) -> Self {
+        let ProxyConfig { namespace, service, .. } = config;
+        let workload = WorkloadInfo {
+            id: config.workload.clone(),
+            name: config.name.clone(),
+            namespace: namespace.clone(),
+            service: ServiceName { namespace: namespace.clone(), name: service.clone() },
+            version: config.version.clone(),
+            labels: config.labels.clone(),
+            ports: config.ports.clone(),
+        };
+        Self { mesh: config.mesh.clone(), workload }
+    }
+}
 
 /// Which side reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,8 +101,8 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn http_labels(&self, metrics: &Metrics, status: u16, flags: Flags) -> String {
-        let mut text = self.labels(metrics);
+    pub(super) fn http_labels(&self, own: &Own, status: u16, flags: Flags) -> String {
+        let mut text = self.labels(own);
         let _ = write!(
             text,
             ",request_protocol=\"http\",response_code=\"{status}\",grpc_response_status=\"\",\
@@ -91,15 +113,10 @@ impl Edge {
 
     /// Keeps service and status class, and whether the answer was injected: a failure on purpose must
     /// not look like one of the service's.
-    pub(super) fn http_overflow_labels(
-        &self,
-        metrics: &Metrics,
-        status: u16,
-        flags: Flags,
-    ) -> [String; 2] {
+    pub(super) fn http_overflow_labels(&self, own: &Own, status: u16, flags: Flags) -> [String; 2] {
         let class = status / 100;
         let flags = if flags.has(Flag::FI) { Flag::FI.name() } else { "-" };
-        self.overflow_labels(metrics).map(|mut text| {
+        self.overflow_labels(own).map(|mut text| {
             let _ = write!(
                 text,
                 ",request_protocol=\"http\",response_code=\"{class}xx\",grpc_response_status=\"\",\
@@ -109,26 +126,25 @@ impl Edge {
         })
     }
 
-    pub(super) fn tcp_labels(&self, metrics: &Metrics, flags: Flags) -> String {
-        let mut text = self.labels(metrics);
+    pub(super) fn tcp_labels(&self, own: &Own, flags: Flags) -> String {
+        let mut text = self.labels(own);
         let _ = write!(text, ",request_protocol=\"tcp\",response_flags=\"{flags}\"");
         text
     }
 
-    pub(super) fn tcp_overflow_labels(&self, metrics: &Metrics) -> [String; 2] {
-        self.overflow_labels(metrics)
+    pub(super) fn tcp_overflow_labels(&self, own: &Own) -> [String; 2] {
+        self.overflow_labels(own)
             .map(|text| text + ",request_protocol=\"tcp\",response_flags=\"-\"")
     }
 
-    fn labels(&self, metrics: &Metrics) -> String {
-        let other =
-            self.peer.as_deref().map_or(Party::UNKNOWN, |peer| Party::of(peer, &metrics.mesh));
-        self.text(Party::of(&metrics.own, &metrics.mesh), other, &self.service)
+    fn labels(&self, own: &Own) -> String {
+        let other = self.peer.as_deref().map_or(Party::UNKNOWN, |peer| Party::of(peer, &own.mesh));
+        self.text(Party::of(&own.workload, &own.mesh), other, &self.service)
     }
 
     /// Without the other workload; then without the service too.
-    fn overflow_labels(&self, metrics: &Metrics) -> [String; 2] {
-        let own = Party::of(&metrics.own, &metrics.mesh);
+    fn overflow_labels(&self, own: &Own) -> [String; 2] {
+        let own = Party::of(&own.workload, &own.mesh);
         let nameless = ServiceLabels {
             service: OVERFLOW.to_owned(),
             name: OVERFLOW.to_owned(),
@@ -242,18 +258,5 @@ impl fmt::Display for Escaped<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// This workload, as its peers see it.
-pub(super) fn own_workload(config: &ProxyConfig) -> WorkloadInfo {
-    WorkloadInfo {
-        id: config.workload.clone(),
-        name: config.name.clone(),
-        namespace: config.namespace.clone(),
-        service: ServiceName { namespace: config.namespace.clone(), name: config.service.clone() },
-        version: config.version.clone(),
-        labels: config.labels.clone(),
-        ports: config.ports.clone(),
     }
 }

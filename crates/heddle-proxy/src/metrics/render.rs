@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use super::{
-    Direction,
     histogram::{BOUNDS_THOUSANDTHS, Histogram, HistogramTotal},
     registry::{LabelSet, Sets},
     series::{HttpSeries, TcpSeries},
 };
+use crate::direction::Direction;
 
 /// Picks one counter of a shard.
 type Pick<S> = fn(&S) -> u64;

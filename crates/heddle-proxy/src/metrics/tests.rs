@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use heddle_model::ServiceName;
 
 use super::*;
-use crate::{limits::LABEL_SETS, refusal::Flag, testing};
+use crate::{limits::LABEL_SETS, refusal::Flag, series::SeriesSet, testing};
 
 fn metrics(workers: usize) -> Metrics {
     let config = ProxyConfig { workers, ..testing::proxy_config(Path::new("/nowhere")) };

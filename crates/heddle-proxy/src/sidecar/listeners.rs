@@ -19,13 +19,12 @@ use heddle_wire::local::proxy_config::{
     PORT_METRICS, PORT_OUTBOUND,
 };
 
-use super::ProxyError;
+use super::error::ProxyError;
 use crate::{
     Shared, accept,
     admin::{self, Face},
     dns::DnsSockets,
     host_ports::HostPorts,
-    lacks_ipv6,
 };
 
 const WILDCARD: [IpAddr; 2] =
@@ -100,7 +99,7 @@ fn serve_admin(shared: &Arc<Shared>) -> Result<(), ProxyError> {
         for ip in addresses {
             let address = SocketAddr::new(ip, port);
             match admin::serve(shared, address, face) {
-                Err(error) if ip.is_ipv6() && lacks_ipv6(&error) => {}
+                Err(error) if ip.is_ipv6() && net::lacks_ipv6(&error) => {}
                 Err(error) => return Err(bind_error(what, address, &error)),
                 Ok(_) => {}
             }
@@ -122,7 +121,7 @@ fn bind_both(
         let address = SocketAddr::new(ip, port);
         match kept.listen_tcp(address, mark, true) {
             Ok(listener) => bound.push(listener),
-            Err(error) if ip.is_ipv6() && lacks_ipv6(&error) => {}
+            Err(error) if ip.is_ipv6() && net::lacks_ipv6(&error) => {}
             Err(error) => return Err(bind_error(what, address, &error)),
         }
     }

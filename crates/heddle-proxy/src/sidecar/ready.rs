@@ -9,7 +9,7 @@ use std::{
 
 use heddle_runtime::{clock, memory, net};
 
-use super::ProxyError;
+use super::error::ProxyError;
 use crate::{Shared, probe};
 
 /// Between attempts.

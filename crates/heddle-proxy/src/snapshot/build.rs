@@ -14,7 +14,8 @@ use heddle_model::{
 
 use super::{
     Cluster, ClusterKey, CompiledDestination, DestinationPlan, Endpoint, EndpointSlot, InboundPlan,
-    PortPlan, ResourceSet, Snapshot, UseMark, Used,
+    PortPlan, ResourceSet, Snapshot,
+    used::{UseMark, Used},
 };
 
 /// Makes each snapshot from the resources and the snapshot before.

@@ -13,7 +13,7 @@ use heddle_model::{
     discovery::{Subset, WeightedTarget, WorkloadInfo},
 };
 
-use super::UseMark;
+use super::used::UseMark;
 
 /// A destination's rules do not build.
 #[derive(Debug, thiserror::Error)]

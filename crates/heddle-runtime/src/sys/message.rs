@@ -8,7 +8,9 @@ use std::{
 };
 
 use super::check_len;
-use crate::fdpass::FDS_MAX;
+
+/// Most descriptors in one message.
+pub const FDS_MAX: usize = 16;
 
 /// Room for the control message of [`FDS_MAX`] descriptors, aligned for its header.
 type Control = [u64; 16];

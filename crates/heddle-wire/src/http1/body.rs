@@ -3,6 +3,20 @@
 
 use super::{ChunkError, ChunkedDecoder, Framing, Progress, Run};
 
+/// What becomes of a response's body framing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum BodyRewrite {
+    /// As it was.
+    #[default]
+    AsIs,
+    /// It was delimited by close and is sent chunked ([`super::chunk_head`]), so that the client's
+    /// connection need not close with the server's. HTTP/1.1 clients only.
+    Chunked,
+    /// It was chunked and is sent delimited by close ([`Body::payload`]), for an HTTP/1.0
+    /// client; the caller says [`super::Connection::Close`].
+    UntilClose,
+}
+
 /// A body being relayed.
 #[derive(Debug, Clone)]
 pub struct Body {

@@ -7,7 +7,7 @@
 //! order, its case and its blanks.
 
 use super::{
-    Fields, Known, Request, Response, TargetForm, Version,
+    BodyRewrite, Fields, Known, Request, Response, TargetForm, Version,
     fields::{Field, elements, slice},
     head::{Head, Options},
 };
@@ -46,20 +46,6 @@ pub enum Connection {
     KeepAlive,
     /// It is closed: `connection: close`.
     Close,
-}
-
-/// What becomes of a response's body framing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum BodyRewrite {
-    /// As it was.
-    #[default]
-    AsIs,
-    /// It was delimited by close and is sent chunked ([`super::chunk_head`]), so that the client's
-    /// connection need not close with the server's. HTTP/1.1 clients only.
-    Chunked,
-    /// It was chunked and is sent delimited by close ([`super::Body::payload`]), for an HTTP/1.0
-    /// client; the caller says [`Connection::Close`].
-    UntilClose,
 }
 
 /// How a request is forwarded.

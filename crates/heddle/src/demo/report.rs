@@ -2,6 +2,7 @@
 //!
 //! All figures but `app_sent` and `app_received` come from the sidecars' own metrics.
 
+mod rows;
 mod tally;
 
 use serde::Serialize;
@@ -10,6 +11,7 @@ use super::{
     plan::{EDGES, Member},
     tell::Told,
 };
+use rows::{EdgeRow, ServiceRow};
 use tally::Tally;
 
 /// One member with what was scraped from its sidecar and what it told.
@@ -38,75 +40,6 @@ pub(super) struct Report {
     pub(super) failed: u64,
     /// Does every edge agree on both sides, and with the applications?
     pub(super) captured_both_sides: bool,
-}
-
-/// One version of a service.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct ServiceRow {
-    /// Service.
-    pub(super) name: String,
-    /// Version.
-    pub(super) version: String,
-    /// Requests (connections on TCP) its own sidecars counted.
-    pub(super) requests: u64,
-    /// Share of them without 5xx and with an answer, 0 to 1.
-    pub(super) success_rate: f64,
-    /// Latency as its callers' sidecars saw it.
-    pub(super) client: Latency,
-    /// Latency as its own sidecars saw it.
-    pub(super) server: Latency,
-}
-
-/// Latency quantiles, milliseconds; null on TCP.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
-pub(super) struct Latency {
-    /// Median.
-    pub(super) p50_ms: Option<f64>,
-    /// 90th percentile.
-    pub(super) p90_ms: Option<f64>,
-    /// 99th percentile.
-    pub(super) p99_ms: Option<f64>,
-}
-
-/// Calls from one service to another; connections on TCP.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct EdgeRow {
-    /// Caller.
-    pub(super) source: String,
-    /// Callee.
-    pub(super) destination: String,
-    /// `http` or `tcp`.
-    pub(super) protocol: String,
-    /// Counted by the callers' sidecars; null for callers outside the mesh, which have none.
-    pub(super) client_requests: Option<u64>,
-    /// Counted by the callees' sidecars.
-    pub(super) server_requests: u64,
-    /// Counted by the callers; null where a program cannot tell.
-    pub(super) app_sent: Option<u64>,
-    /// Counted by the callees; null where a program cannot tell.
-    pub(super) app_received: Option<u64>,
-    /// 5xx or no response as the callers' sidecars saw it, injected aborts apart.
-    pub(super) failed: u64,
-    /// Aborts injected by a rule.
-    pub(super) injected_aborts: u64,
-    /// Delays injected by a rule.
-    pub(super) injected_delays: u64,
-    /// Bytes from caller to callee.
-    pub(super) sent_bytes: u64,
-    /// Bytes back.
-    pub(super) received_bytes: u64,
-}
-
-impl EdgeRow {
-    /// Was every call seen by both sidecars, and by both applications where they can tell?
-    fn captured(&self) -> bool {
-        let captured_at_client = self.client_requests.is_none_or(|requests| {
-            self.app_sent.is_none_or(|sent| sent == requests)
-                && requests.saturating_sub(self.injected_aborts) == self.server_requests
-        });
-        captured_at_client
-            && self.app_received.is_none_or(|received| received == self.server_requests)
-    }
 }
 
 /// Puts the evidence together.

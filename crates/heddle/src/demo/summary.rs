@@ -1,6 +1,6 @@
 //! What the demo tells people: what runs where, what to try, and how it went.
 
-use super::{Stage, report::Report};
+use super::{report::Report, stage::Stage};
 use crate::output;
 
 /// What runs where, the addresses, and three commands to try.

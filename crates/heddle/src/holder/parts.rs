@@ -5,7 +5,7 @@ use std::{io, net::TcpListener, process::Command, rc::Rc, time::Duration};
 use heddle_runtime::{signal::Signal, spawn::SpawnOptions, task};
 use tokio::{process::Child, sync::watch, task::JoinHandle};
 
-use super::{Holder, membership::Membership, part};
+use super::{membership::Membership, part, state::Holder};
 use crate::cli::HolderArgs;
 
 /// Time each has to end by itself.
@@ -49,7 +49,7 @@ fn run_control(
     args: &HolderArgs,
     ending: watch::Receiver<bool>,
 ) -> impl Future<Output = ()> + use<> {
-    let run_dir = holder.paths.run_dir();
+    let run_dir = holder.book.paths.run_dir();
     let state_dir = args.state_dir.clone();
     let config = args.config.clone();
     async move {
@@ -57,7 +57,7 @@ fn run_control(
         let record = run_dir.join("control.pid");
         let start = || {
             let mut command = part::own_binary();
-            command.args(["control", "--mesh", holder.paths.name()]);
+            command.args(["control", "--mesh", holder.book.paths.name()]);
             command.arg("--run-dir").arg(&run_dir).arg("--state-dir").arg(&state_dir);
             if let Some(config) = &config {
                 command.arg("--config").arg(config);
@@ -66,10 +66,10 @@ fn run_control(
             spawn(SpawnOptions::new(), command)
         };
         let started = async || {
-            let members = || holder.members.borrow().values().cloned().collect();
+            let members = || holder.book.members.borrow().values().cloned().collect();
             // Dropped when this control plane ends: nobody may join until the next one knows all.
-            let _adopted = Adopted(&holder.membership);
-            holder.membership.adopt(members, || holder.withdrawn()).await;
+            let _adopted = Adopted(&holder.book.membership);
+            holder.book.membership.adopt(members, || holder.workloads.withdrawn()).await;
             std::future::pending().await
         };
         part.run(ending, END_GRACE, &record, start, started).await;
@@ -86,15 +86,15 @@ impl Drop for Adopted<'_> {
 
 async fn run_observe(holder: Rc<Holder>, dashboard: TcpListener, ending: watch::Receiver<bool>) {
     let part = Rc::clone(&holder.observe);
-    let run_dir = holder.paths.run_dir();
+    let run_dir = holder.book.paths.run_dir();
     let record = run_dir.join("observe.pid");
     let start = || {
         let mut options = SpawnOptions::new();
         // In the hub, from where it reaches every sidecar's metrics port.
-        options.namespaces(holder.hub.namespaces())?;
+        options.namespaces(holder.book.hub.namespaces())?;
         let listener = options.inherit(dashboard.try_clone()?.into());
         let mut command = part::own_binary();
-        command.args(["observe", "--mesh", holder.paths.name()]);
+        command.args(["observe", "--mesh", holder.book.paths.name()]);
         command.arg("--run-dir").arg(&run_dir).args(["--dashboard-fd", &listener.to_string()]);
         part::log_to(&mut command, &run_dir.join("observe.log"))?;
         spawn(options, command)

@@ -13,9 +13,9 @@ use tokio::{
 };
 
 use super::{
-    Holder,
     broker::{self, HostSocket},
     outbox::Outbox,
+    state::Holder,
     workload::Workload,
 };
 
@@ -93,7 +93,7 @@ impl Session {
             Request::Join(spec) => self.join(*spec).await,
             Request::Withdraw => match &self.stands {
                 Stands::Workload(workload) => {
-                    workload.withdraw(&self.holder).await;
+                    workload.withdraw(&self.holder.book).await;
                     self.outbox.send(&Reply::Done, &[]).await;
                 }
                 _ => self.outbox.refuse("this connection has not joined").await,
@@ -131,10 +131,10 @@ impl Session {
         let (holder, outbox) = (Rc::clone(&self.holder), Rc::clone(&self.outbox));
         // A task of its own: a join that is given up half-way must still undo what it has made.
         task::spawn_contained("join", async move {
-            let join = Workload::join(&holder, spec, cancelled, &outbox);
+            let join = Workload::join(&holder.book, &holder.workloads, spec, cancelled, &outbox);
             let workload = holder.during_join(join).await;
             if let Err(Some(orphan)) = outcome.send(workload) {
-                orphan.end(&holder).await;
+                orphan.end(&holder.book, &holder.workloads).await;
             }
         });
         self.stands = Stands::Joining { cancel, joined };
@@ -143,7 +143,7 @@ impl Session {
     async fn leave(&mut self) {
         match std::mem::replace(&mut self.stands, Stands::Nothing) {
             Stands::Workload(workload) => {
-                workload.end(&self.holder).await;
+                workload.end(&self.holder.book, &self.holder.workloads).await;
                 self.outbox.send(&Reply::Done, &[]).await;
             }
             other => {
@@ -174,10 +174,10 @@ impl Session {
             Stands::Joining { cancel, joined } => {
                 cancel.send_replace(true);
                 if let Ok(Some(workload)) = joined.await {
-                    workload.end(&holder).await;
+                    workload.end(&holder.book, &holder.workloads).await;
                 }
             }
-            Stands::Workload(workload) => workload.end(&holder).await,
+            Stands::Workload(workload) => workload.end(&holder.book, &holder.workloads).await,
         }
     }
 }

@@ -35,7 +35,7 @@ use tokio::{
 };
 
 use super::{
-    Holder,
+    book::Book,
     part::{self, Part},
 };
 use crate::up::log_tail;
@@ -86,7 +86,7 @@ struct Begun {
 impl Sidecar {
     /// Starts a sidecar in `namespaces` and keeps it running.
     pub(crate) fn start(
-        holder: &Holder,
+        book: &Book,
         workload: &Workload,
         dir: &Path,
         namespaces: Namespaces,
@@ -95,7 +95,7 @@ impl Sidecar {
     ) -> Self {
         let log = dir.join("proxy.log");
         let launch = Launch {
-            config: config(holder, workload, dir, spec),
+            config: config(book, workload, dir, spec),
             config_file: dir.join("proxy.json"),
             log: log.clone(),
             namespaces,
@@ -212,10 +212,10 @@ async fn is_ready(pipe: OwnedFd) -> bool {
     matches!(pipe.read(&mut byte).await, Ok(1))
 }
 
-fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
+fn config(book: &Book, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ProxyConfig {
-        mesh: holder.paths.name().to_owned(),
+        mesh: book.paths.name().to_owned(),
         workload: workload.id.clone(),
         name: workload.name.clone(),
         namespace: workload.namespace.clone(),
@@ -228,15 +228,15 @@ fn config(holder: &Holder, workload: &Workload, dir: &Path, spec: &JoinSpec) -> 
         state_dir: dir.join("state"),
         memory_limit: spec.memory_limit,
         ready_fd: None,
-        surroundings: Surroundings::Local(surroundings(holder, spec)),
+        surroundings: Surroundings::Local(surroundings(book, spec)),
     }
 }
 
-fn surroundings(holder: &Holder, spec: &JoinSpec) -> Local {
+fn surroundings(book: &Book, spec: &JoinSpec) -> Local {
     let ranges = AddressRanges::default();
     Local {
-        discovery_socket: holder.paths.run_dir().join("discovery.sock"),
-        holder_socket: Some(holder.paths.socket()),
+        discovery_socket: book.paths.run_dir().join("discovery.sock"),
+        holder_socket: Some(book.paths.socket()),
         mark: Some(ESCAPE_MARK),
         published: BTreeMap::new(),
         kept: Vec::new(),

@@ -5,6 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     fs, io,
     net::{IpAddr, SocketAddr, TcpListener},
     os::unix::fs::DirBuilderExt as _,
@@ -27,7 +28,7 @@ use heddle_wire::local::{
 use tokio::sync::watch;
 
 use super::{
-    Holder, membership::NotJoined, names, network, outbox::Outbox, publish, sidecar::Sidecar,
+    book::Book, membership::NotJoined, names, network, outbox::Outbox, publish, sidecar::Sidecar,
 };
 use crate::{
     failure::{Doing as _, Failure},
@@ -56,15 +57,33 @@ pub(crate) struct Workload {
     ended: RefCell<Option<watch::Receiver<bool>>>,
 }
 
+/// The workloads that have a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Workloads(RefCell<BTreeMap<WorkloadId, Rc<Workload>>>);
+
+impl Workloads {
+    /// All of them, in order of id.
+    pub(crate) fn all(&self) -> Vec<Rc<Workload>> {
+        self.0.borrow().values().cloned().collect()
+    }
+
+    /// Workloads that nobody should be sent to any more, though they still run.
+    pub(crate) fn withdrawn(&self) -> Vec<WorkloadId> {
+        let workloads = self.0.borrow();
+        workloads.iter().filter(|(_, w)| w.is_withdrawn()).map(|(id, _)| id.clone()).collect()
+    }
+}
+
 impl Workload {
     /// Lets a workload in and answers on `outbox`; `None` if it was refused or given up.
     pub(crate) async fn join(
-        holder: &Rc<Holder>,
+        book: &Book,
+        workloads: &Workloads,
         spec: JoinSpec,
         cancelled: watch::Receiver<bool>,
         outbox: &Outbox,
     ) -> Option<Rc<Self>> {
-        match Self::enter(holder, spec, cancelled, outbox).await {
+        match Self::enter(book, workloads, spec, cancelled, outbox).await {
             Ok(workload) => {
                 workload.tell_joined(outbox).await;
                 Some(workload)
@@ -78,43 +97,44 @@ impl Workload {
     }
 
     async fn enter(
-        holder: &Rc<Holder>,
+        book: &Book,
+        workloads: &Workloads,
         spec: JoinSpec,
         cancelled: watch::Receiver<bool>,
         outbox: &Outbox,
     ) -> Result<Rc<Self>, NotJoined> {
         check(&spec).map_err(NotJoined::Refused)?;
         let listeners = publish::bind(&spec.publish).map_err(NotJoined::Refused)?;
-        let joined = holder.membership.join(&spec.request, cancelled.clone(), outbox).await?;
+        let joined = book.membership.join(&spec.request, cancelled.clone(), outbox).await?;
         let id = joined.workload.id.clone();
         // From here on a restarted control plane must hear of it.
         let member = Member { request: spec.request.clone(), joined: joined.clone() };
-        holder.members.borrow_mut().insert(id.clone(), member);
-        let dir = holder.paths.run_dir().join("workloads").join(&id.0);
-        let made = Self::make(holder, &spec, joined, listeners, &dir).await;
+        book.members.borrow_mut().insert(id.clone(), member);
+        let dir = book.paths.run_dir().join("workloads").join(&id.0);
+        let made = Self::make(book, &spec, joined, listeners, &dir).await;
         let workload = match made {
             Ok(workload) => Rc::new(workload),
             Err(failure) => {
-                holder.forget(&id).await;
+                book.forget(&id).await;
                 remove_dir(&dir);
                 return Err(NotJoined::Refused(failure.message));
             }
         };
-        holder.workloads.borrow_mut().insert(id, Rc::clone(&workload));
+        workloads.0.borrow_mut().insert(id, Rc::clone(&workload));
         let mut cancelled = cancelled;
         let ready = tokio::select! {
             ready = workload.sidecar.ready() => ready.map_err(NotJoined::Refused),
             _ = cancelled.wait_for(|cancelled| *cancelled) => Err(NotJoined::Cancelled),
         };
         if let Err(not_joined) = ready {
-            workload.end(holder).await;
+            workload.end(book, workloads).await;
             return Err(not_joined);
         }
         Ok(workload)
     }
 
     async fn make(
-        holder: &Rc<Holder>,
+        book: &Book,
         spec: &JoinSpec,
         joined: JoinedWorkload,
         listeners: Vec<TcpListener>,
@@ -126,7 +146,7 @@ impl Workload {
         let etc = dir.join("etc");
         names::write(&etc, workload, IpAddr::V4(network::hub_addresses().0))
             .doing(|| format!("write {}", etc.display()))?;
-        let namespaces = network::make_workload(&holder.hub, workload)
+        let namespaces = network::make_workload(&book.hub, workload)
             .await
             .doing(|| format!("make a network namespace for {id}"))?;
         let network = namespaces.net_id().doing(|| "look at the namespace".to_owned())?;
@@ -139,7 +159,7 @@ impl Workload {
         let targets = spec.publish.iter().map(|publish| publish.port);
         let open = listeners.into_iter().zip(targets).collect();
         let own = namespaces.try_clone().doing(|| "keep the namespace".to_owned())?;
-        let sidecar = Sidecar::start(holder, workload, dir, own, open, spec);
+        let sidecar = Sidecar::start(book, workload, dir, own, open, spec);
         let joined = Joined {
             joined,
             published,
@@ -174,14 +194,14 @@ impl Workload {
     }
 
     /// Takes its endpoints out of every proxy; returns when they know, at most after about a second.
-    pub(crate) async fn withdraw(&self, holder: &Holder) {
+    pub(crate) async fn withdraw(&self, book: &Book) {
         if !self.withdrawn.replace(true) {
-            holder.membership.withdraw(&self.id).await;
+            book.membership.withdraw(&self.id).await;
         }
     }
 
     /// Ends what is left of its processes, its sidecar and its namespace. Returns when all is gone.
-    pub(crate) async fn end(&self, holder: &Holder) {
+    pub(crate) async fn end(&self, book: &Book, workloads: &Workloads) {
         let running = self.ended.borrow().clone();
         if let Some(mut done) = running {
             // The sender is with whoever ends it, and lives until that is done.
@@ -193,20 +213,19 @@ impl Workload {
         // Nobody should be sent here any more while the processes end; if they have ended by
         // themselves, the control plane's answer to `forget` is as quick.
         if !self.left_processes().is_empty() {
-            self.withdraw(holder).await;
+            self.withdraw(book).await;
         }
         self.end_processes().await;
-        holder.workloads.borrow_mut().remove(&self.id);
-        holder.forget(&self.id).await;
+        workloads.0.borrow_mut().remove(&self.id);
+        book.forget(&self.id).await;
         self.sidecar.end().await;
-        if let Err(error) =
-            network::remove_workload(&holder.hub, &self.joined.joined.workload).await
+        if let Err(error) = network::remove_workload(&book.hub, &self.joined.joined.workload).await
         {
             tracing::warn!(workload = %self.id, %error, "its link goes later");
         }
         remove_dir(&self.dir);
         done.send_replace(true);
-        holder.changed.notify_one();
+        book.changed.notify_one();
         tracing::info!(workload = %self.id, "ended");
     }
 

@@ -1,6 +1,6 @@
 //! Parts of a VirtualService that are checked and noted, but not carried out yet.
 
-use super::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, weights_sum};
+use super::parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, weights_sum};
 use crate::yaml::{
     node::Node,
     report::{Report, suggest},

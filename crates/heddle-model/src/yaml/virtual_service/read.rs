@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, reaches_mesh};
+use super::parts::reaches_mesh;
 use crate::{
     discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
     resource::{
         HttpRoute, NotEnforcedAction, RouteDestination, RouteMatch, TcpMatch, TcpRoute,
         VirtualService,
     },
-    yaml::{labels_of, texts_of, value},
+    yaml::{node::Node, value},
 };
 
 /// What the rule says.
@@ -20,7 +20,7 @@ pub(in crate::yaml) fn read(spec: &Node) -> VirtualService {
         hosts: hosts.iter().map(|host| host.text().to_owned()).collect(),
         host_lines: hosts.iter().map(|host| host.line).collect(),
         gateways_only: !reaches_mesh(spec),
-        export_to: texts_of(spec, "exportTo"),
+        export_to: spec.texts_of("exportTo"),
         http: spec.items_of("http").iter().map(http_route).collect(),
         tcp: spec.items_of("tcp").iter().map(tcp_route).collect(),
     }
@@ -55,7 +55,7 @@ fn http_match(one: &Node) -> RouteMatch {
             query_params: query_params(one),
         },
         port: port(one),
-        source_labels: labels_of(one, "sourceLabels"),
+        source_labels: one.labels_of("sourceLabels"),
         source_namespace: one.get("sourceNamespace").map(|text| text.text().to_owned()),
         gateways_only: !reaches_mesh(one),
     }
@@ -118,7 +118,7 @@ fn tcp_match(one: &Node) -> TcpMatch {
     TcpMatch {
         port: port(one),
         destination_subnets: subnets.filter_map(|text| value::subnet(text.text()).ok()).collect(),
-        source_labels: labels_of(one, "sourceLabels"),
+        source_labels: one.labels_of("sourceLabels"),
         source_namespace: one.get("sourceNamespace").map(|text| text.text().to_owned()),
         gateways_only: !reaches_mesh(one),
     }

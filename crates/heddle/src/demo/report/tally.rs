@@ -7,7 +7,7 @@ use heddle_observe::{
     quantile::{BUCKETS, bucket_of, quantile},
 };
 
-use super::{EdgeRow, Latency, ServiceRow};
+use super::rows::{EdgeRow, Latency, ServiceRow};
 
 /// The source of calls from outside the mesh, as the callee's sidecar names it.
 const OUTSIDE: &str = "unknown";
