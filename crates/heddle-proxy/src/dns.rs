@@ -29,7 +29,7 @@ use tokio::{
 use self::{
     forward::{Forwarder, MESSAGE_MAX, Transport, framed},
     message::Read,
-    resolve::Verdict,
+    resolve::Resolution,
 };
 use crate::Shared;
 
@@ -122,13 +122,13 @@ impl Server {
     /// The reply to one query; `None` for bytes that deserve none.
     async fn reply(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
         let asked = match message::read(query) {
-            Read::Asked(asked) => asked,
+            Read::MeshQuery(asked) => asked,
             Read::Reject(reply) => return Some(reply),
             Read::Drop => return None,
         };
         match resolve::resolve(&self.shared, &asked).await {
-            Verdict::Answer(reply) => Some(reply),
-            Verdict::Forward => match self.forwarder.ask(query, transport).await {
+            Resolution::Answer(reply) => Some(reply),
+            Resolution::Forward => match self.forwarder.ask(query, transport).await {
                 Some(reply) => Some(reply),
                 None => Some(asked.server_failure()),
             },

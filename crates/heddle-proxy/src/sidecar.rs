@@ -135,7 +135,7 @@ fn start_workers(
             .name(format!("worker-{index}"))
             .stack_size(WORKER_STACK_BYTES)
             .spawn(move || {
-                let _told = Told { index, ended };
+                let _end = WorkerEnd { index, ended };
                 if let Err(error) = accept::run_worker(shared, index, listeners) {
                     tracing::error!(worker = index, %error, "a worker could not start");
                 }
@@ -145,12 +145,12 @@ fn start_workers(
 }
 
 /// Tells thread 0 that a worker ended, also by a panic.
-struct Told {
+struct WorkerEnd {
     index: usize,
     ended: mpsc::Sender<usize>,
 }
 
-impl Drop for Told {
+impl Drop for WorkerEnd {
     fn drop(&mut self) {
         let _thread_zero_may_be_gone = self.ended.try_send(self.index);
     }
@@ -158,7 +158,7 @@ impl Drop for Told {
 
 /// Waits until no request is in flight and nothing is relayed, at most [`DRAIN_MAX`]. Connections
 /// that idle between requests, as in other sidecars' pools, are not waited for.
-async fn drained(shared: &Shared) {
+pub async fn drained(shared: &Shared) {
     let end = clock::now() + DRAIN_MAX;
     let busy = || shared.metrics.requests_in_flight() > 0 || shared.state.connections.relayed() > 0;
     while busy() && clock::now() < end {

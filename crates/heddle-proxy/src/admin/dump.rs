@@ -18,7 +18,7 @@ struct Dump {
     control_plane: &'static str,
     last_refusal: Option<String>,
     inbound: Vec<InboundPort>,
-    destinations: BTreeMap<String, Destination>,
+    destinations: BTreeMap<String, DestinationDump>,
     addresses: BTreeMap<String, String>,
     names: BTreeMap<String, Option<String>>,
 }
@@ -32,7 +32,7 @@ struct InboundPort {
 }
 
 #[derive(Serialize)]
-struct Destination {
+struct DestinationDump {
     vips: Vec<String>,
     ports: BTreeMap<u16, Port>,
 }
@@ -41,7 +41,7 @@ struct Destination {
 struct Port {
     name: String,
     protocol: String,
-    endpoints: Vec<Endpoint>,
+    endpoints: Vec<EndpointDump>,
     rules: Vec<Rule>,
     tcp: Vec<Target>,
 }
@@ -64,7 +64,7 @@ struct Target {
 }
 
 #[derive(Serialize)]
-struct Endpoint {
+struct EndpointDump {
     workload: String,
     version: String,
     address: String,
@@ -121,8 +121,8 @@ fn owner_text(owner: &AddressOwner) -> String {
     }
 }
 
-fn destination(plan: &DestinationPlan) -> Destination {
-    Destination {
+fn destination(plan: &DestinationPlan) -> DestinationDump {
+    DestinationDump {
         vips: plan.destination.vips.iter().map(ToString::to_string).collect(),
         ports: plan.ports().map(|port| (port.number, port_dump(port))).collect(),
     }
@@ -147,7 +147,7 @@ fn port_dump(port: &PortPlan) -> Port {
             .default
             .endpoints
             .iter()
-            .map(|one| Endpoint {
+            .map(|one| EndpointDump {
                 workload: one.id().to_string(),
                 version: one.workload.version.clone(),
                 address: one.address().to_string(),

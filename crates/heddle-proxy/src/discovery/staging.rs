@@ -7,7 +7,7 @@ use heddle_wire::discovery::{
 
 use super::{
     decode::{Decoded, decode},
-    subscriptions::{Held, Subscriptions},
+    subscriptions::{StoredResource, Subscriptions},
 };
 use crate::snapshot::ResourceSet;
 
@@ -21,7 +21,7 @@ pub(super) struct Staged {
     /// Everything held, with what came so far.
     pub(super) set: ResourceSet,
     /// What came: held anew, or (`None`) gone.
-    pub(super) changes: Vec<(ResourceType, String, Option<Held>)>,
+    pub(super) changes: Vec<(ResourceType, String, Option<StoredResource>)>,
     /// One of its resources was refused: nothing of it takes force.
     pub(super) refused: bool,
 }
@@ -48,8 +48,8 @@ impl Staged {
             }
             let body = resource.resource.map(|any| any.value).unwrap_or_default();
             decode(kind, &name, &body)?.insert_into(&mut self.set);
-            let held = Held { version: resource.version, body: body.into() };
-            self.changes.push((kind, name, Some(held)));
+            let stored = StoredResource { version: resource.version, body: body.into() };
+            self.changes.push((kind, name, Some(stored)));
         }
         for name in response.removed_resources {
             if kind == ResourceType::Inbound || kind == ResourceType::Mesh {

@@ -20,7 +20,7 @@ use heddle_wire::discovery::{
 use super::{
     decode::{Decoded, decode},
     staging::{Staged, ack, nack},
-    subscriptions::{Held, Subscriptions},
+    subscriptions::{StoredResource, Subscriptions},
     waiters::{Answer, Told, Waiters},
 };
 use crate::{
@@ -366,8 +366,8 @@ impl State {
                 self.subscriptions.add(kind, saved.name.clone(), now);
             }
             decoded.insert_into(&mut self.set);
-            let held = Held { version: saved.version, body: saved.body.into() };
-            self.subscriptions.answered(kind, saved.name, Some(held));
+            let stored = StoredResource { version: saved.version, body: saved.body.into() };
+            self.subscriptions.answered(kind, saved.name, Some(stored));
         }
         // Endpoints of a service that did not exist were not saved, and nobody can send them now.
         for service in self.builder.backends(&self.set) {

@@ -35,7 +35,7 @@ const ORDER: [ResourceType; 6] = [
 
 /// A resource as it came.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct StoredResource {
     pub(super) version: String,
     pub(super) body: Arc<[u8]>,
 }
@@ -50,7 +50,7 @@ struct Subscription {
 #[derive(Debug, Default)]
 struct OfKind {
     subscribed: BTreeMap<String, Subscription>,
-    held: BTreeMap<String, Held>,
+    held: BTreeMap<String, StoredResource>,
     to_subscribe: BTreeSet<String>,
     to_unsubscribe: BTreeSet<String>,
     /// The first request of this stream is still to be sent, with the versions held.
@@ -105,7 +105,12 @@ impl Subscriptions {
     }
 
     /// Notes what the control plane said: a resource, or that there is none.
-    pub(super) fn answered(&mut self, kind: ResourceType, name: String, held: Option<Held>) {
+    pub(super) fn answered(
+        &mut self,
+        kind: ResourceType,
+        name: String,
+        held: Option<StoredResource>,
+    ) {
         let of_kind = self.kinds.entry(kind).or_default();
         match of_kind.subscribed.get_mut(&name) {
             Some(subscription) => subscription.answered = true,

@@ -22,7 +22,7 @@ const EDNS_PAYLOAD: u16 = 1232;
 
 /// A query, understood.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(super) struct MeshQuery {
     metadata: Metadata,
     query: Query,
     edns: bool,
@@ -32,7 +32,7 @@ pub(super) struct Asked {
 #[derive(Debug)]
 pub(super) enum Read {
     /// One question.
-    Asked(Box<Asked>),
+    MeshQuery(Box<MeshQuery>),
     /// Not answerable, but its sender is told why.
     Reject(Vec<u8>),
     /// No query at all: a response, or too short. Answering could start a loop.
@@ -56,14 +56,14 @@ pub(super) fn read(bytes: &[u8]) -> Read {
     let Ok(query) = Query::read(&mut decoder) else { return reject(ResponseCode::FormErr) };
     // Whatever follows the question is the upstream's to judge; we only want to know of EDNS.
     let edns = Message::from_vec(bytes).is_ok_and(|message| message.edns.is_some());
-    Read::Asked(Box::new(Asked { metadata: header.metadata, query, edns }))
+    Read::MeshQuery(Box::new(MeshQuery { metadata: header.metadata, query, edns }))
 }
 
 fn rejection(id: u16, code: ResponseCode) -> Vec<u8> {
     Message::error_msg(id, OpCode::Query, code).to_vec().unwrap_or_default()
 }
 
-impl Asked {
+impl MeshQuery {
     /// The name in lower case without a trailing dot.
     pub(super) fn host(&self) -> String {
         let mut host = self.query.name().to_ascii();

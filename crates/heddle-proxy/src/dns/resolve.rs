@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heddle_model::{NameAnswer, ServiceName, name::SERVICE_SUFFIX};
 
-use super::message::Asked;
+use super::message::MeshQuery;
 use crate::{
     Shared,
     lookup::LookupError,
@@ -25,7 +25,7 @@ const INTERNAL_SUFFIX: &str = "heddle.internal";
 
 /// What becomes of a query.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Resolution {
     /// The answer.
     Answer(Vec<u8>),
     /// To the host's resolvers.
@@ -54,44 +54,44 @@ fn form(host: &str, namespace: &str) -> Form {
 }
 
 /// Answers from what is known, or asks the control plane (at most `FETCH_WAIT`).
-pub(super) async fn resolve(shared: &Shared, asked: &Asked) -> Verdict {
+pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     let host = asked.host();
     if !asked.is_internet() {
-        return Verdict::Forward;
+        return Resolution::Forward;
     }
     if let Some(ip) = asked.reverse() {
         return reverse(shared, asked, ip);
     }
     if let Some(answer) = fixed(shared, asked, &host) {
-        return Verdict::Answer(answer);
+        return Resolution::Answer(answer);
     }
     let namespace = &shared.config.namespace;
     let in_mesh = match form(&host, namespace) {
-        Form::Foreign => return Verdict::Forward,
-        Form::Mesh { service: false } => return Verdict::Answer(asked.no_such_name()),
+        Form::Foreign => return Resolution::Forward,
+        Form::Mesh { service: false } => return Resolution::Answer(asked.no_such_name()),
         Form::Mesh { service: true } => true,
         Form::Perhaps => false,
     };
     match shared.lookup.name(namespace, &host).await {
         Ok(answer) => match &answer.service {
-            Some((_, v4, v6)) => Verdict::Answer(asked.addresses(Some(*v4), Some(*v6))),
-            None if in_mesh => Verdict::Answer(asked.no_such_name()),
-            None => Verdict::Forward,
+            Some((_, v4, v6)) => Resolution::Answer(asked.addresses(Some(*v4), Some(*v6))),
+            None if in_mesh => Resolution::Answer(asked.no_such_name()),
+            None => Resolution::Forward,
         },
-        Err(LookupError::NotKnown) if in_mesh => Verdict::Answer(asked.no_such_name()),
-        Err(LookupError::NotKnown) => Verdict::Forward,
+        Err(LookupError::NotKnown) if in_mesh => Resolution::Answer(asked.no_such_name()),
+        Err(LookupError::NotKnown) => Resolution::Forward,
         Err(LookupError::Timeout | LookupError::Unreachable) => {
             match in_another_spelling(&shared.snapshot.load(), &host, namespace) {
-                Some((v4, v6)) => Verdict::Answer(asked.addresses(v4, v6)),
-                None if in_mesh => Verdict::Answer(asked.server_failure()),
-                None => Verdict::Forward,
+                Some((v4, v6)) => Resolution::Answer(asked.addresses(v4, v6)),
+                None if in_mesh => Resolution::Answer(asked.server_failure()),
+                None => Resolution::Forward,
             }
         }
     }
 }
 
 /// Names that need nobody: the host, and `localhost` (RFC 6761).
-fn fixed(shared: &Shared, asked: &Asked, host: &str) -> Option<Vec<u8>> {
+fn fixed(shared: &Shared, asked: &MeshQuery, host: &str) -> Option<Vec<u8>> {
     if host == HOST_NAME {
         let (v4, v6) = shared.ranges.host_gateway;
         return Some(asked.addresses(Some(v4), Some(v6)));
@@ -104,13 +104,13 @@ fn fixed(shared: &Shared, asked: &Asked, host: &str) -> Option<Vec<u8>> {
 }
 
 /// Reverse queries about mesh addresses stay in the mesh; the host's resolvers cannot know them.
-fn reverse(shared: &Shared, asked: &Asked, ip: IpAddr) -> Verdict {
+fn reverse(shared: &Shared, asked: &MeshQuery, ip: IpAddr) -> Resolution {
     let ip = ip.to_canonical();
     match shared.ranges.kind(ip) {
-        AddressKind::Outside => Verdict::Forward,
-        AddressKind::HostGateway => Verdict::Answer(asked.pointer(HOST_NAME)),
+        AddressKind::Outside => Resolution::Forward,
+        AddressKind::HostGateway => Resolution::Answer(asked.pointer(HOST_NAME)),
         AddressKind::Vip | AddressKind::Workload => {
-            Verdict::Answer(match shared.snapshot.load().address(ip) {
+            Resolution::Answer(match shared.snapshot.load().address(ip) {
                 Some(AddressOwner::Service(service)) => asked.pointer(&service.fqdn()),
                 _ => asked.no_such_name(),
             })

@@ -450,7 +450,7 @@ fn every_prefix_and_every_flipped_byte_of_a_query_is_survived() {
         for bit in 0..8 {
             let mut bad = good.clone();
             bad[index] ^= 1 << bit;
-            if let Read::Asked(asked) = message::read(&bad) {
+            if let Read::MeshQuery(asked) = message::read(&bad) {
                 let _any = (asked.host(), asked.reverse(), asked.is_internet());
                 assert!(!asked.addresses(Some(OUTSIDE), Some(Ipv6Addr::LOCALHOST)).is_empty());
             }

@@ -1,0 +1,11 @@
+//! Two sidecars in one process, on one thread, without a socket, under a clock that stands: what
+//! depends on time is tried here, in no time, and takes the same course in every run.
+#![expect(clippy::unwrap_used, reason = "a test says best what it expected by failing there")]
+
+mod drain;
+mod heads;
+mod idle;
+mod lost;
+mod mesh;
+mod own_calls;
+mod races;

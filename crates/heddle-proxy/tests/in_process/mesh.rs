@@ -1,0 +1,288 @@
+//! The mesh that the tests here look at: `client-1` calls `reviews`, each with its sidecar, all
+//! connections pairs of ends.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeSet,
+    future::Future,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use heddle_model::{Owner, WorkloadId};
+use heddle_proxy::{
+    Shared,
+    accept::{serve_inbound, serve_outbound, start_worker},
+    dial::Network,
+    metrics::Metrics,
+    snapshot::{ResourceSet, SnapshotBuilder},
+    worker::{Worker, WorkerOptions},
+};
+use heddle_runtime::{
+    clock,
+    task::{self, spawn_contained},
+    transport::Transport,
+};
+use heddle_testkit::{
+    fixture::proxy_config,
+    resources::{self, PORT},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// Runs a test with the clock standing: it moves on only when every task waits for it.
+pub(crate) fn with_standing_clock<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
+    task::run_local(async {
+        tokio::time::pause();
+        test().await;
+    })
+    .unwrap();
+}
+
+/// The workload that calls.
+pub(crate) const CLIENT: u8 = 10;
+/// The virtual address of `reviews`.
+pub(crate) const REVIEWS: u8 = 10;
+
+/// What an application does with each of its connections.
+type Application = Rc<dyn Fn(End) -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// A mesh within this thread.
+pub(crate) struct Mesh {
+    pub(crate) client: Sidecar,
+    pub(crate) servers: Vec<Sidecar>,
+    network: Rc<Wires>,
+}
+
+/// One sidecar with its application.
+pub(crate) struct Sidecar {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) worker: Rc<Worker>,
+}
+
+/// Who is reached at which address.
+#[derive(Default)]
+struct Wires {
+    sidecars: RefCell<Vec<(IpAddr, Rc<Worker>)>>,
+    /// Addresses from which nothing ever comes back.
+    silent: RefCell<BTreeSet<IpAddr>>,
+    connects: Cell<usize>,
+}
+
+impl Mesh {
+    /// `reviews` is one workload whose application is `application`.
+    pub(crate) fn new<F: Future<Output = ()> + 'static>(
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
+        Self::with_servers(&[20], application)
+    }
+
+    /// `reviews` has a workload for each last byte of an address.
+    pub(crate) fn with_servers<F: Future<Output = ()> + 'static>(
+        lasts: &[u8],
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
+        let application: Application = Rc::new(move |end| Box::pin(application(end)));
+        let network = Rc::new(Wires::default());
+        let mut set = ResourceSet::default();
+        set.insert_address(resources::address(
+            resources::vip(REVIEWS),
+            Owner::Service(resources::service("reviews")),
+        ));
+        set.insert_endpoints(resources::endpoints("reviews", lasts));
+        set.insert_destination(resources::destination("reviews", Vec::new())).unwrap();
+        let owner = |id: &str, name| Owner::Workload(Box::new(resources::workload(id, name, "v1")));
+        set.insert_address(resources::address(address(CLIENT), owner("client-1", "client")));
+        let client = Sidecar::start(CLIENT, "client-1", "client", &set, &network, &application);
+        let server = |last: &u8| {
+            let id = format!("reviews-{last}");
+            Sidecar::start(*last, &id, "reviews", &set, &network, &application)
+        };
+        let servers = lasts.iter().map(server).collect();
+        Self { client, servers, network }
+    }
+
+    /// A connection of the client's application to `reviews`.
+    pub(crate) fn call(&self) -> End {
+        self.client.call(SocketAddr::new(resources::vip(REVIEWS), PORT))
+    }
+
+    /// From now on nothing comes back from this address: it is neither reached nor refused.
+    pub(crate) fn silence(&self, last: u8) {
+        self.network.silent.borrow_mut().insert(address(last));
+    }
+
+    /// Connections that sidecars have opened to each other so far.
+    pub(crate) fn connects(&self) -> usize {
+        self.network.connects.get()
+    }
+}
+
+impl Sidecar {
+    fn start(
+        last: u8,
+        id: &str,
+        service: &str,
+        set: &ResourceSet,
+        network: &Rc<Wires>,
+        application: &Application,
+    ) -> Self {
+        let mut config = proxy_config(Path::new("/nowhere"));
+        config.workload = WorkloadId(id.into());
+        config.name = format!("{service}-v1");
+        config.service = service.into();
+        config.addresses = address(last).into();
+        let metrics = Arc::new(Metrics::new(&config));
+        // Nobody answers look-ups: what is not in the snapshot is not known.
+        let (shared, _) = Shared::new(config, metrics);
+        let shared = Arc::new(shared);
+        let mut set = set.clone();
+        set.inbound = Some(Arc::new(resources::inbound_of(id, service, PORT)));
+        let built = SnapshotBuilder::new(WorkloadId(id.into())).build(&set, 1);
+        shared.snapshot.store(Arc::new(built.snapshot));
+        let (wires, own, application) = (Rc::clone(network), address(last), Rc::clone(application));
+        let connect = move |to: SocketAddr| -> heddle_proxy::dial::Connecting {
+            Box::pin(Rc::clone(&wires).connect(own, to, Rc::clone(&application)))
+        };
+        let options = WorkerOptions {
+            network: Network::InProcess(Rc::new(connect)),
+            random: fastrand::Rng::with_seed(7),
+        };
+        let worker = start_worker(Arc::clone(&shared), 0, options);
+        network.sidecars.borrow_mut().push((own, Rc::clone(&worker)));
+        Self { shared, worker }
+    }
+
+    /// A connection of this workload's application to `to`.
+    pub(crate) fn call(&self, to: SocketAddr) -> End {
+        let (near, far) = Transport::pair();
+        let (worker, open) = (Rc::clone(&self.worker), self.shared.state.connections.enter());
+        drop(spawn_contained("outbound", async move {
+            let _open = open;
+            serve_outbound(worker, far, to).await;
+        }));
+        End::new(near)
+    }
+
+    /// The sum of a metric's samples whose labels contain every one of `labels`.
+    pub(crate) fn sum(&self, metric: &str, labels: &[&str]) -> f64 {
+        let text = self.shared.metrics.render();
+        text.lines()
+            .filter(|line| line.starts_with(&format!("{metric}{{")))
+            .filter(|line| labels.iter().all(|label| line.contains(label)))
+            .map(|line| line.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap())
+            .sum()
+    }
+
+    /// Requests counted with these labels.
+    pub(crate) fn requests(&self, labels: &[&str]) -> f64 {
+        self.sum("istio_requests_total", labels)
+    }
+}
+
+impl Wires {
+    async fn connect(
+        self: Rc<Self>,
+        from: IpAddr,
+        to: SocketAddr,
+        application: Application,
+    ) -> io::Result<Transport> {
+        if self.silent.borrow().contains(&to.ip()) {
+            std::future::pending::<()>().await;
+        }
+        let (near, far) = Transport::pair();
+        if to.ip() == from {
+            drop(spawn_contained("application", application(End::new(far))));
+            return Ok(near);
+        }
+        let sidecars = self.sidecars.borrow();
+        let found = sidecars.iter().find(|(ip, _)| *ip == to.ip());
+        let (_, worker) = found.ok_or(io::ErrorKind::ConnectionRefused)?;
+        self.connects.set(self.connects.get() + 1);
+        let serving = serve_inbound(Rc::clone(worker), far, from, to);
+        drop(spawn_contained("inbound", serving));
+        Ok(near)
+    }
+}
+
+/// The address of a workload by its last byte.
+pub(crate) fn address(last: u8) -> IpAddr {
+    Ipv4Addr::new(240, 241, 0, last).into()
+}
+
+/// An application's end of a connection.
+pub(crate) struct End {
+    pub(crate) transport: Transport,
+    read: Vec<u8>,
+}
+
+impl End {
+    fn new(transport: Transport) -> Self {
+        Self { transport, read: Vec::new() }
+    }
+
+    pub(crate) async fn send(&mut self, text: &str) {
+        let _gone = self.transport.write_all(text.as_bytes()).await;
+    }
+
+    /// Up to the end of a head; `None` if the connection ends before.
+    pub(crate) async fn head(&mut self) -> Option<String> {
+        loop {
+            if let Some(at) = self.read.windows(4).position(|four| four == b"\r\n\r\n") {
+                let rest = self.read.split_off(at + 4);
+                let head = std::mem::replace(&mut self.read, rest);
+                return Some(String::from_utf8(head).unwrap());
+            }
+            if self.transport.read_buf(&mut self.read).await.ok()? == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// A response, or a request, with the body that `content-length` announces.
+    pub(crate) async fn message(&mut self) -> Option<(String, String)> {
+        let head = self.head().await?;
+        let lower = head.to_ascii_lowercase();
+        let length = lower.lines().find_map(|line| line.strip_prefix("content-length: "));
+        let length: usize = length.map_or(0, |text| text.trim().parse().unwrap());
+        while self.read.len() < length {
+            if self.transport.read_buf(&mut self.read).await.ok()? == 0 {
+                return None;
+            }
+        }
+        let rest = self.read.split_off(length);
+        let body = std::mem::replace(&mut self.read, rest);
+        Some((head, String::from_utf8(body).unwrap()))
+    }
+
+    pub(crate) async fn ask(&mut self, request: &str) -> (String, String) {
+        self.send(request).await;
+        self.message().await.expect("an answer")
+    }
+
+    /// Waits for the end of the connection and says how long that took and whether it was orderly.
+    pub(crate) async fn ended(&mut self) -> (Duration, io::Result<()>) {
+        let begun = clock::now();
+        let result = self.transport.read_to_end(&mut self.read).await.map(drop);
+        (since(begun), result)
+    }
+}
+
+pub(crate) fn since(begun: Instant) -> Duration {
+    clock::now().saturating_duration_since(begun)
+}
+
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: reviews\r\n\r\n";
+pub(crate) const POST: &str = "POST / HTTP/1.1\r\nHost: reviews\r\nContent-Length: 2\r\n\r\nhi";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// An application that answers every request.
+pub(crate) async fn answers(mut end: End) {
+    while end.message().await.is_some() {
+        end.send(OK).await;
+    }
+}
