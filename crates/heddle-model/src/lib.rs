@@ -8,6 +8,7 @@ pub mod name;
 pub mod pattern;
 pub mod registry;
 pub mod resource;
+pub mod wire;
 pub mod yaml;
 
 pub use discovery::{
