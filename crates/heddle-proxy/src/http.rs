@@ -5,7 +5,6 @@ mod reply;
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -16,7 +15,7 @@ use heddle_wire::http1::{
     Body, Connection, Edit, Framing, Known, Method, Progress, Request as RequestView, RequestHead,
     RequestRewrite, Scan, Version, write_request,
 };
-use tokio::{net::TcpStream, time::Sleep};
+use tokio::net::TcpStream;
 
 use crate::{
     forward::{Cut, Failure},
@@ -190,7 +189,7 @@ enum Read {
 struct Idle {
     limit: Duration,
     used: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<clock::Timer>,
 }
 
 impl Idle {
@@ -205,12 +204,12 @@ impl Idle {
     /// Ready when the limit has passed without a restart.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        while timer.as_mut().poll(context).is_ready() {
+        let timer = self.timer.get_or_insert_with(|| clock::Timer::after(limit));
+        while timer.poll_ended(context).is_ready() {
             if !std::mem::take(&mut self.used) {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset((clock::now() + limit).into());
+            timer.restart(limit);
         }
         Poll::Pending
     }
