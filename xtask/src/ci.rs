@@ -1,11 +1,10 @@
 //! The one entry of continuous integration, the same on a laptop: each step in turn, the first that
 //! fails ends the run.
 
-use std::time::Instant;
-
 use crate::{
     command::{exists, program, run},
     deny, tidy,
+    time::now,
 };
 
 /// Programs the tests use, with the Debian package that brings each.
@@ -41,9 +40,9 @@ pub(crate) fn check_all() -> Result<(), String> {
     let mut times = Vec::new();
     for (name, step) in STEPS {
         println!("\n==> {name}");
-        let start = Instant::now();
+        let start = now();
         step().map_err(|error| format!("step `{name}` failed: {error}"))?;
-        times.push(format!("{name} {} s", start.elapsed().as_secs()));
+        times.push(format!("{name} {} s", (now() - start).as_secs()));
     }
     println!("\nci: all steps passed ({})", times.join(", "));
     Ok(())

@@ -8,6 +8,7 @@ mod ci;
 mod command;
 mod deny;
 mod tidy;
+mod time;
 
 use std::process::ExitCode;
 
@@ -15,7 +16,7 @@ const USAGE: &str = "\
 cargo xtask TASK
 
   ci                         everything a change must pass; installs Debian packages it needs when root
-  tidy                       crate arrows, file and function lengths, module docs, no mesh crate in the demo's apps
+  tidy                       crate arrows, floors inside crates, lengths, module docs, ARCHITECTURE.md
   deny                       licences, origin and number of the dependencies
   bench http1 [--output json] [--rounds N] [--seconds N]     CPU per request against Envoy, HAProxy, nginx
   bench churn [--output json] [--seconds N]                  load while rules change and control dies

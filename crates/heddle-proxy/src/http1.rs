@@ -3,14 +3,12 @@
 
 use std::{
     future::poll_fn,
-    pin::Pin,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use heddle_runtime::{clock, transport::Transport};
 use heddle_wire::http1::{Request as RequestView, RequestHead, Scan};
-use tokio::time::Sleep;
 
 use crate::{
     buffers::{Buffer, Lent, poll_input},
@@ -242,7 +240,7 @@ enum Read {
 struct Idle {
     limit: Duration,
     used: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<clock::Timer>,
 }
 
 impl Idle {
@@ -257,12 +255,12 @@ impl Idle {
     /// Ready when the limit has passed without a restart.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        while timer.as_mut().poll(context).is_ready() {
+        let timer = self.timer.get_or_insert_with(|| clock::Timer::after(limit));
+        while timer.poll_ended(context).is_ready() {
             if !std::mem::take(&mut self.used) {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset((clock::now() + limit).into());
+            timer.restart(limit);
         }
         Poll::Pending
     }

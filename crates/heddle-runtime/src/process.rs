@@ -9,7 +9,7 @@ use std::{
     },
     path::PathBuf,
     process::ExitStatus,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use crate::{clock, ns::NsId, signal::Signal, sys};
@@ -173,9 +173,9 @@ pub fn end_netns_blocking(net: NsId, except: &[u32]) -> io::Result<usize> {
         if signalled.is_empty() {
             return Ok(ended);
         }
-        let deadline = Instant::now() + KILL_TIME_MAX;
+        let deadline = clock::now() + KILL_TIME_MAX;
         for process in &signalled {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(clock::now());
             ended += usize::from(process.wait_ended(left)?);
         }
     }

@@ -1,9 +1,8 @@
 //! The one place where tests wait: for a condition, within bounds, never for a time.
 
-use std::{
-    thread,
-    time::{Duration, Instant},
-};
+use std::{thread, time::Duration};
+
+use heddle_runtime::clock;
 
 /// Longest wait for anything; a machine that needs longer is not one to test on.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -15,12 +14,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// # Panics
 /// After [`PATIENCE`], naming what was waited for.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = clock::now() + PATIENCE;
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        assert!(clock::now() < deadline, "gave up waiting until {what}");
         thread::park_timeout(LOOK_EVERY);
     }
 }

@@ -14,7 +14,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use heddle_runtime::{preflight, process, spawn::SpawnOptions};
+use heddle_runtime::{clock, preflight, process, spawn::SpawnOptions};
 use heddle_wire::local::holder_api::Info;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -240,7 +240,7 @@ fn check_config_dir(config: Option<&Path>) -> Result<(), Failure> {
 /// A refusal where the mesh cannot start, or ended by itself.
 pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    let began = heddle_runtime::clock::now();
+    let began = clock::now();
     let paths = RunRoot::open()?.mesh(&args.mesh)?;
     let control = ControlClient::new(&paths);
     let folder_is_watched = args.config.is_some();
@@ -260,7 +260,11 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
         Output::Json => output::json(&mesh.info)?,
         Output::Text => {
             let alone = RunRoot::open()?.running()?.len() == 1;
-            output::line(welcome(&mesh.info, began.elapsed().as_secs_f64(), alone));
+            output::line(welcome(
+                &mesh.info,
+                clock::now().duration_since(began).as_secs_f64(),
+                alone,
+            ));
         }
     }
     tokio::select! {

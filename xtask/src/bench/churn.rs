@@ -5,7 +5,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -14,8 +14,9 @@ use super::{
     demo::{Demo, Held, find_number},
     heddle,
     options::Options,
-    process::{pause, wait_for},
+    process::wait_for,
 };
+use crate::time::{now, pause};
 
 /// Seconds of churn unless told otherwise.
 const SECONDS: u64 = 60;
@@ -47,10 +48,10 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
     let demo = Demo::start(&binary, "bench-churn", seconds + TAIL_SECONDS, RATE, None)?;
     let held = Held::open(&demo)?;
     let mut churn = Churn { demo: &demo, held, dir: dir.clone(), record: Record::default() };
-    let start = Instant::now();
+    let start = now();
     for second in 0..seconds {
         let at = start + Duration::from_secs(second);
-        pause(at.saturating_duration_since(Instant::now()));
+        pause(at.saturating_duration_since(now()));
         churn.second(second);
     }
     let mut record = churn.record;

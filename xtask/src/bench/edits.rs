@@ -1,7 +1,7 @@
 //! `cargo xtask bench edits`: from the start of `heddle apply`, or the closing of a file in
 //! `--config`, to the acknowledgement of the last affected proxy, in the running demo.
 
-use std::{fs, path::Path, time::Instant};
+use std::{fs, path::Path};
 
 use serde_json::json;
 
@@ -11,6 +11,7 @@ use super::{
     options::Options,
     statistics::quantile,
 };
+use crate::time::now;
 
 /// Edits of each kind unless told otherwise.
 const EDITS: u64 = 200;
@@ -59,9 +60,9 @@ fn apply(demo: &Demo, dir: &Path, number: u64) -> Result<f64, String> {
     let file = dir.join("edit.yaml");
     fs::write(&file, weights("edit", "reviews", number)).map_err(|e| e.to_string())?;
     let file = file.to_string_lossy();
-    let start = Instant::now();
+    let start = now();
     demo.call(&["apply", "-f", &file])?;
-    Ok(start.elapsed().as_secs_f64() * 1e3)
+    Ok((now() - start).as_secs_f64() * 1e3)
 }
 
 /// The waiter is started before the file is written: it returns when the next generation is in force.
@@ -77,10 +78,10 @@ fn save(demo: &Demo, config: &Path, number: u64) -> Result<f64, String> {
         demo.heddle(&["wait", "--generation", &next]).spawn().map_err(|e| e.to_string())?;
     let file = config.join("edit.yaml");
     fs::write(&file, weights("saved", "ratings", number)).map_err(|e| e.to_string())?;
-    let start = Instant::now();
+    let start = now();
     let output = waiter.wait_with_output().map_err(|e| e.to_string())?;
     if !output.status.success() {
         return Err(format!("wait: {}", String::from_utf8_lossy(&output.stderr)));
     }
-    Ok(start.elapsed().as_secs_f64() * 1e3)
+    Ok((now() - start).as_secs_f64() * 1e3)
 }

@@ -23,11 +23,13 @@ use super::{
     heddle::{self, Control},
     namespaces::{FAR, FAR_ADDRESSES, NEAR, Pair, VIP, inside},
     options::Options,
-    process::{Guarded, pause, wait_for},
+    process::{Guarded, wait_for},
     statistics::spread,
 };
 use peers::Proxy;
 use wrk::Offered;
+
+use crate::time::pause;
 
 /// Rounds unless told otherwise.
 const ROUNDS: u64 = 5;

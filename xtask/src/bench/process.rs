@@ -3,9 +3,10 @@
 use std::{
     fs,
     process::{Child, Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
+
+use crate::time::{now, pause};
 
 /// Clock ticks per second of `/proc/PID/stat`: 100 on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -71,18 +72,12 @@ pub(super) fn wait_for(
     limit: Duration,
     mut condition: impl FnMut() -> bool,
 ) -> Result<(), String> {
-    let deadline = Instant::now() + limit;
+    let deadline = now() + limit;
     while !condition() {
-        if Instant::now() > deadline {
+        if now() > deadline {
             return Err(format!("{what}: not within {} s", limit.as_secs()));
         }
         pause(Duration::from_millis(20));
     }
     Ok(())
-}
-
-/// A pause that is the point of a bench: load has to last.
-#[expect(clippy::disallowed_methods, reason = "a bench measures over time")]
-pub(super) fn pause(duration: Duration) {
-    thread::sleep(duration);
 }

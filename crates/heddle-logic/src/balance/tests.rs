@@ -4,6 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The tests begin at some time, and add to it.
+#[expect(clippy::disallowed_methods, reason = "an `Instant` has no other source")]
+fn any_time() -> Instant {
+    Instant::now()
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 /// A small fixed generator (SplitMix64), so that a failing run can be repeated.
@@ -27,7 +33,7 @@ fn simulate(
     gap: Duration,
     serve: impl Fn(usize, u64) -> Completion,
 ) -> Vec<u32> {
-    let start = Instant::now();
+    let start = any_time();
     let mut random = Random(42);
     let mut loads: Vec<LoadEstimate> =
         (0..endpoints).map(|_| LoadEstimate::neutral(start, [])).collect();
@@ -104,7 +110,7 @@ fn evenly_spread_failures_do_not_herd_traffic() {
 
 #[test]
 fn a_new_endpoint_starts_at_the_median_of_the_others() {
-    let now = Instant::now();
+    let now = any_time();
     let load = |latency| {
         let mut load = LoadEstimate::neutral(now, []);
         load.begin();
@@ -120,7 +126,7 @@ fn a_new_endpoint_starts_at_the_median_of_the_others() {
 
 #[test]
 fn a_measurement_replaces_what_was_believed_and_keeps_what_is_in_flight() {
-    let now = Instant::now();
+    let now = any_time();
     let mut load = LoadEstimate::neutral(now, []);
     load.begin();
     load.measured(now, 2 * MS);
@@ -130,7 +136,7 @@ fn a_measurement_replaces_what_was_believed_and_keeps_what_is_in_flight() {
 
 #[test]
 fn a_slow_endpoint_is_tried_again_after_a_while() {
-    let now = Instant::now();
+    let now = any_time();
     let mut slow = LoadEstimate::neutral(now, []);
     slow.begin();
     slow.finish(now, Completion::Success(Duration::from_secs(1)));
@@ -140,7 +146,7 @@ fn a_slow_endpoint_is_tried_again_after_a_while() {
 
 #[test]
 fn a_vanished_client_says_only_that_it_took_at_least_so_long() {
-    let now = Instant::now();
+    let now = any_time();
     let mut load = LoadEstimate::neutral(now, []);
     let before = load.cost(now);
     load.begin();
@@ -192,7 +198,7 @@ proptest! {
         history in prop::collection::vec((completion(), 0u64..20_000), 0..20),
         wait in 0u64..60_000, latency in 0u64..10_000,
     ) {
-        let mut now = Instant::now();
+        let mut now = any_time();
         let mut load = LoadEstimate::neutral(now, []);
         for (completion, gap) in history {
             now += Duration::from_millis(gap);
@@ -211,7 +217,7 @@ proptest! {
         history in prop::collection::vec((completion(), 0u64..20_000), 1..30),
     ) {
         // The model keeps what was last written and applies the definition in full each time.
-        let start = Instant::now();
+        let start = any_time();
         let (mut value, mut failing, mut written, mut at) = (0.03f64, 0.0f64, 0.0f64, 0.0f64);
         let mut load = LoadEstimate::neutral(start, []);
         for (completion, gap) in history {

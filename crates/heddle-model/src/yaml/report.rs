@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn an_endless_word_is_compared_by_its_beginning() {
-        let began = std::time::Instant::now();
+        let began = crate::yaml::tests::now();
         for _ in 0..1_000 {
             assert_eq!(closest(&"wieght".repeat(100_000), &["weight"; 50]), None);
         }
-        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{:?}", began.elapsed());
+        assert!(crate::yaml::tests::now() - began < std::time::Duration::from_secs(20));
     }
 
     #[test]

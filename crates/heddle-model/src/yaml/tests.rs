@@ -1,6 +1,6 @@
 //! Whole files: what is read, what is refused and how it is told, what is noted.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -14,6 +14,12 @@ const HEAD: &str =
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\n";
 const RULE_HEAD: &str =
     "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: r}\n";
+
+/// For bounds that only an algorithm of the wrong order breaks.
+#[expect(clippy::disallowed_methods, reason = "the crate has no clock")]
+pub(super) fn now() -> Instant {
+    Instant::now()
+}
 
 fn accept(text: &str) -> Vec<Resource> {
     match parse("f.yaml", text, "default") {
@@ -645,7 +651,7 @@ fn more_hosts_than_allowed_are_refused_and_many_headers_and_subsets_are_compared
         hosts[..1_000].join(", ")
     ));
 
-    let began = std::time::Instant::now();
+    let began = now();
     let headers: Vec<String> = (0..90_000).map(|n| format!("h{n}: {{}}")).collect();
     accept(&format!(
         "{HEAD}spec:\n  hosts: [a]\n  http:\n  - match: [{{headers: {{{}}}}}]\n{ROUTE}",
@@ -653,5 +659,5 @@ fn more_hosts_than_allowed_are_refused_and_many_headers_and_subsets_are_compared
     ));
     let subsets: Vec<String> = (0..60_000).map(|n| format!("{{name: s{n}}}")).collect();
     accept(&format!("{RULE_HEAD}spec: {{host: a, subsets: [{}]}}", subsets.join(", ")));
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(now() - began < Duration::from_secs(10), "{:?}", now() - began);
 }

@@ -7,12 +7,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
-    time::Instant,
 };
 
 use heddle_logic::retry::FRESH_ENOUGH;
 use heddle_model::Protocol;
 use heddle_proxy::limits::POOL_TRUST;
+
+use heddle_runtime::clock;
 
 use crate::support::{
     Backend, Peer, Sidecar, TestService, field, get, http_server, nobody, wait_until,
@@ -111,8 +112,8 @@ fn a_connection_that_waited_for_its_first_request_may_lose_the_race_too() {
     let mut client = Peer::connect(sidecar.service(&service));
     wait_until("it was dialled early", || backend.connections() == 1);
     // Longer than a connection counts as new, however late the worker saw it connected.
-    let dialled = Instant::now();
-    wait_until("it has waited", || dialled.elapsed() > 10 * POOL_TRUST);
+    let dialled = clock::now();
+    wait_until("it has waited", || clock::now() - dialled > 10 * POOL_TRUST);
     assert_eq!(client.ask(&get("/")).1, "ok");
     assert_eq!(backend.connections(), 2);
     assert_eq!(sidecar.sum("heddle_retries_total", &["reuse-race"]), 1.0);
@@ -222,8 +223,8 @@ fn a_slow_head_does_not_make_a_pooled_connection_look_fresh() {
     // While its head is on its way, a connection comes into the pool and idles there.
     assert_eq!(Peer::connect(address).ask(POST).1, "ok");
     sidecar.settled();
-    let pooled = Instant::now();
-    wait_until("it has idled", || pooled.elapsed() > FRESH_ENOUGH);
+    let pooled = clock::now();
+    wait_until("it has idled", || clock::now() - pooled > FRESH_ENOUGH);
     assert_eq!(slow.ask(rest).1, "ok");
     assert_eq!(backend.connections(), 2, "too old for a request that may not be replayed");
 }

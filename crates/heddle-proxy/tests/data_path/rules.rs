@@ -3,13 +3,15 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use heddle_model::{
     Address, EndpointState, Owner, Protocol,
     discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
 };
+
+use heddle_runtime::clock;
 
 use crate::support::{
     Backend, Peer, Sidecar, TestService, field, get, http_server, name_of, nobody, workload,
@@ -207,9 +209,9 @@ fn a_delay_is_real_and_marked() {
     let delay = FaultDelay { duration: Duration::from_millis(300), percent: 100.0 };
     let fault = Fault { delay: Some(delay), abort: None };
     let mut client = Peer::connect(sidecar.service(&with_fault(&backend, fault)));
-    let begun = Instant::now();
+    let begun = clock::now();
     assert_eq!(client.ask(&get("/")).1, "ok");
-    assert!(begun.elapsed() >= Duration::from_millis(300));
+    assert!(clock::now() - begun >= Duration::from_millis(300));
     sidecar.settled();
     assert_eq!(sidecar.sum("istio_requests_total", &["response_flags=\"DI\""]), 1.0);
     let sum = sidecar.sum("istio_request_duration_milliseconds_sum", &[]);

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, io, path::Path, time::Duration};
 
+use heddle_runtime::clock;
 use serde::Deserialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::UnixStream,
-    time::timeout,
 };
 
 /// Longest wait for an answer to `counts`; the application only reads its counters.
@@ -30,7 +30,7 @@ pub(super) struct Told {
 /// # Errors
 /// The socket's error, or that it answered something else or nothing in time.
 pub(super) async fn counts(socket: &Path) -> io::Result<Told> {
-    timeout(COUNTS_WAIT, ask(socket, "counts\n")).await?
+    ask(socket, "counts\n", COUNTS_WAIT).await
 }
 
 /// Ends the load, waits for the calls in flight, and tells what was counted.
@@ -38,13 +38,17 @@ pub(super) async fn counts(socket: &Path) -> io::Result<Told> {
 /// # Errors
 /// As for [`counts`].
 pub(super) async fn stop(socket: &Path) -> io::Result<Told> {
-    timeout(STOP_WAIT, ask(socket, "stop\n")).await?
+    ask(socket, "stop\n", STOP_WAIT).await
 }
 
-async fn ask(socket: &Path, line: &str) -> io::Result<Told> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(line.as_bytes()).await?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).await?;
+async fn ask(socket: &Path, line: &str, limit: Duration) -> io::Result<Told> {
+    let answer = clock::within(limit, async {
+        let mut stream = UnixStream::connect(socket).await?;
+        stream.write_all(line.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        io::Result::Ok(text)
+    });
+    let text = answer.await.ok_or(io::ErrorKind::TimedOut)??;
     serde_json::from_str(&text).map_err(io::Error::from)
 }

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use heddle_runtime::{process, signal::Signal};
+use heddle_runtime::{clock, process, signal::Signal};
 // What is looked for is returned.
 pub(crate) use heddle_testkit::wait::wait_for as wait_until;
 use serde_json::Value;
@@ -303,9 +303,9 @@ impl Drop for Running {
         if self.is_running() {
             // In order if possible, so that a failing test leaves no processes.
             self.signal(Signal::TERMINATE);
-            let deadline = Instant::now() + Duration::from_secs(10);
+            let deadline = clock::now() + Duration::from_secs(10);
             wait_until("it has ended", || {
-                (!self.is_running() || Instant::now() > deadline).then_some(())
+                (!self.is_running() || clock::now() > deadline).then_some(())
             });
             drop((self.child.kill(), self.child.wait()));
         }
