@@ -30,7 +30,7 @@ pub const POOL_TRUST: Duration = Duration::from_millis(20);
 /// Open connections per direction and proxy.
 pub const CONNECTIONS_TOTAL: usize = 20_000;
 
-/// Open inbound connections per source address and proxy, shared out among the workers.
+/// Open inbound connections per source address and proxy, all workers together.
 pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
 
 /// On an undeclared port known to speak HTTP the early dial waits for this much client silence.

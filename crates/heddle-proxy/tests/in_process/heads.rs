@@ -5,7 +5,7 @@ use std::time::Duration;
 use heddle_proxy::limits::HEAD_READ_TIMEOUT;
 use heddle_runtime::clock;
 
-use crate::mesh::{GET, Mesh, answers, since, with_standing_clock};
+use crate::mesh::{GET, Mesh, answers, seconds_since, with_standing_clock};
 
 #[test]
 fn a_head_that_does_not_end_is_refused_after_its_time_and_the_connection_ends() {
@@ -20,7 +20,7 @@ fn a_head_that_does_not_end_is_refused_after_its_time_and_the_connection_ends() 
         clock::sleep(HEAD_READ_TIMEOUT - Duration::from_secs(1)).await;
         end.send("st: ").await;
         let (head, body) = end.message().await.expect("an answer");
-        assert_eq!(since(begun), HEAD_READ_TIMEOUT);
+        assert_eq!(seconds_since(begun), HEAD_READ_TIMEOUT.as_secs());
         assert!(head.starts_with("HTTP/1.1 408 "), "{head}");
         assert!(head.contains("hop=outbound@client-1"), "{head}");
         assert!(body.contains("head-timeout"), "{body}");

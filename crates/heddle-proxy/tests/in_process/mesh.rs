@@ -272,6 +272,11 @@ impl End {
     }
 }
 
+/// Whole seconds since then: each timer on the way ends at the next millisecond.
+pub(crate) fn seconds_since(begun: Instant) -> u64 {
+    since(begun).as_secs()
+}
+
 pub(crate) fn since(begun: Instant) -> Duration {
     clock::now().saturating_duration_since(begun)
 }
