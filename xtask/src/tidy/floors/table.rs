@@ -159,7 +159,11 @@ pub(super) const FLOORS: [Floors; 11] = [
     },
     Floors {
         of: "xtask",
-        floors: &[("leaves", &["command"]), ("tasks", &["bench", "deny", "tidy"]), ("ci", &["ci"])],
+        floors: &[
+            ("leaves", &["command", "time"]),
+            ("tasks", &["bench", "deny", "tidy"]),
+            ("ci", &["ci"]),
+        ],
     },
 ];
 
