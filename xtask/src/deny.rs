@@ -6,12 +6,14 @@ use serde_json::Value;
 use crate::command::{output, program};
 
 /// Licences that suit a program under Apache-2.0 (SPDX names).
-const LICENCES: [&str; 11] = [
+const LICENCES: [&str; 12] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
     "BSD-2-Clause",
     "BSD-3-Clause",
+    // Permissive: MIT's terms in plain words, with a grant of patents.
+    "BlueOak-1.0.0",
     "CC0-1.0",
     "ISC",
     "MIT",

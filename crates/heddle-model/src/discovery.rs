@@ -1,7 +1,9 @@
 //! What the control plane tells a proxy: one resource per destination with all of its rules.
 //!
-//! These are the nouns; their protobuf form is in `heddle-wire`, their making in `heddle-compile`,
-//! and the matchers built from them in `heddle-logic`.
+//! These are the nouns with their wire form ([`crate::wire`]): a field's number is for ever. They are
+//! made in `heddle-compile`, and matchers are built from them in `heddle-logic`.
+
+mod check;
 
 use std::{
     collections::BTreeMap,
@@ -9,16 +11,20 @@ use std::{
     time::Duration,
 };
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::{Protocol, ServiceName, Workload, WorkloadId};
+use crate::{Protocol, ServiceName, Workload, WorkloadId, wire::closed};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct Address {
     /// The address asked for.
+    #[n(1)]
     pub ip: IpAddr,
     /// Whose it is.
+    #[n(2)]
     pub owner: Owner,
 }
 
@@ -33,22 +39,32 @@ pub enum Owner {
     NotKnown,
 }
 
+closed!(Owner { 0 => NotKnown, 1 => Service(service), 2 => Workload(workload) });
+
 /// A workload as a peer sees it: the source of every metric label about it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cbor(map)]
 pub struct WorkloadInfo {
     /// Unique id.
+    #[n(1)]
     pub id: WorkloadId,
     /// Workload name (`source_workload`).
+    #[n(2)]
     pub name: String,
     /// Namespace.
+    #[n(3)]
     pub namespace: String,
     /// Service it belongs to (`app`, canonical service).
+    #[n(4)]
     pub service: ServiceName,
     /// Version; empty means `unknown` / `latest`.
+    #[cbor(n(5), default)]
     pub version: String,
     /// All labels.
+    #[cbor(n(6), default)]
     pub labels: BTreeMap<String, String>,
     /// Declared ports: number to protocol.
+    #[cbor(n(7), default)]
     pub ports: BTreeMap<u16, Protocol>,
 }
 
@@ -67,74 +83,113 @@ impl From<&Workload> for WorkloadInfo {
 }
 
 /// A service as seen by one client, with every rule that applies. Replaced whole and atomically.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
 pub struct Destination {
     /// Which service.
+    #[n(1)]
     pub service: ServiceName,
     /// Its virtual addresses.
+    #[cbor(n(2), default)]
     pub vips: Vec<IpAddr>,
     /// Its ports by number, with rules.
+    #[cbor(n(3), default)]
     pub ports: Vec<DestinationPort>,
     /// Subsets by name with their label selectors, for rules of this or another service that name them.
+    #[cbor(n(4), default)]
     pub subsets: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// One port of a destination.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
 pub struct DestinationPort {
     /// Port number.
+    #[n(1)]
     pub number: u16,
     /// Port name; may be empty.
+    #[cbor(n(2), default)]
     pub name: String,
     /// Declared protocol.
+    #[cbor(n(3), default)]
     pub protocol: Protocol,
     /// HTTP rules in order; the first that matches decides. No match: 404 `NR` if the list is not
     /// empty, as in Istio; an empty list goes to the service itself.
+    #[cbor(n(4), default)]
     pub http: Vec<HttpRule>,
     /// Where TCP connections go; empty means the service itself.
+    #[cbor(n(5), default)]
     pub tcp: Vec<WeightedTarget>,
 }
 
 /// `kind/namespace/name#rule`: where a decision comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Decode,
+    Encode,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Default,
+    Serialize,
+    Deserialize,
+)]
 #[serde(transparent)]
-pub struct Provenance(pub String);
+#[cbor(transparent)]
+pub struct Provenance(#[n(0)] pub String);
 
 /// One HTTP rule.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
 pub struct HttpRule {
     /// Where it comes from.
+    #[cbor(n(1), default)]
     pub provenance: Provenance,
     /// Alternatives; an empty list matches everything.
+    #[cbor(n(2), default)]
     pub matches: Vec<HttpMatch>,
     /// Fault decided once per request, before the endpoint is picked.
+    #[n(3)]
     pub fault: Option<Fault>,
     /// Where matching requests go, by weight. Never empty.
+    #[cbor(n(4), default)]
     pub targets: Vec<WeightedTarget>,
 }
 
 /// All conditions must hold (VirtualService `HTTPMatchRequest`).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, Default, PartialEq, Eq)]
+#[cbor(map)]
 pub struct HttpMatch {
     /// Condition on the request path without its query (Istio `uri`).
+    #[n(1)]
     pub uri: Option<StringMatch>,
     /// Compare `uri` exact and prefix without case.
+    #[cbor(n(2), default)]
     pub ignore_uri_case: bool,
     /// Condition on the method.
+    #[n(3)]
     pub method: Option<StringMatch>,
     /// Condition on Host, without case; the only one that reads it. A value without a port also
     /// meets a Host with one.
+    #[n(4)]
     pub authority: Option<StringMatch>,
     /// Condition on the scheme.
+    #[n(5)]
     pub scheme: Option<StringMatch>,
     /// Headers that must match; names in lower case. `:authority`, `:method`, `:path` and `:scheme`
     /// mean the parts of the request line.
+    #[cbor(n(6), default)]
     pub headers: BTreeMap<String, HeaderMatch>,
     /// Headers that must not match; for a value condition an absent header counts as empty, as in
     /// Istio.
+    #[cbor(n(7), default)]
     pub without_headers: BTreeMap<String, HeaderMatch>,
     /// Query parameters that must match: the first of that name, not percent-decoded. Presence is
     /// `Prefix("")`.
+    #[cbor(n(8), default)]
     pub query_params: BTreeMap<String, StringMatch>,
 }
 
@@ -147,6 +202,8 @@ pub enum HeaderMatch {
     Value(StringMatch),
 }
 
+closed!(HeaderMatch { 0 => Present, 1 => Value(condition) });
+
 /// Istio's `StringMatch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StringMatch {
@@ -158,78 +215,107 @@ pub enum StringMatch {
     Regex(String),
 }
 
+closed!(StringMatch { 1 => Exact(text), 2 => Prefix(text), 3 => Regex(text) });
+
 /// Where traffic goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct WeightedTarget {
     /// Service.
+    #[n(1)]
     pub service: ServiceName,
     /// Subset name with its label selector; `None` means all endpoints.
+    #[n(2)]
     pub subset: Option<Subset>,
     /// Port of that service.
+    #[cbor(n(3), default)]
     pub port: u16,
     /// Relative weight; the sum over a rule is not 0.
+    #[cbor(n(4), default)]
     pub weight: u32,
     /// Set if the target names something absent: that share is refused with 503 `NC` and this text.
+    #[n(5)]
     pub dangling: Option<String>,
 }
 
 /// A subset with its selector, resolved.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cbor(map)]
 pub struct Subset {
     /// Name from the DestinationRule.
+    #[n(1)]
     pub name: String,
     /// Labels an endpoint must carry, all of them.
+    #[cbor(n(2), default)]
     pub labels: BTreeMap<String, String>,
 }
 
 /// Fault injection (VirtualService `HTTPFaultInjection`). Absent percentage is 0 %, as in Istio.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
 pub struct Fault {
     /// Wait before forwarding.
+    #[n(1)]
     pub delay: Option<FaultDelay>,
     /// Answer without forwarding.
+    #[n(2)]
     pub abort: Option<FaultAbort>,
 }
 
 /// A fixed delay for a share of requests.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
 pub struct FaultDelay {
     /// How long.
+    #[n(1)]
     pub duration: Duration,
     /// Share in percent, 0 to 100.
+    #[cbor(n(2), default)]
     pub percent: f64,
 }
 
 /// An abort for a share of requests.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
 pub struct FaultAbort {
     /// HTTP status, 200 to 599.
+    #[n(1)]
     pub status: u16,
     /// Share in percent, 0 to 100.
+    #[cbor(n(2), default)]
     pub percent: f64,
 }
 
 /// A service's endpoints. Changes often and bypasses debouncing. An empty list is an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct Endpoints {
     /// Which service.
+    #[n(1)]
     pub service: ServiceName,
     /// In order of workload id.
+    #[cbor(n(2), default)]
     pub endpoints: Vec<Endpoint>,
 }
 
 /// One workload behind a service.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct Endpoint {
     /// Who it is; `workload.ports` lists what it declared.
+    #[n(1)]
     pub workload: WorkloadInfo,
     /// Where it is.
+    #[n(2)]
     pub ipv4: Ipv4Addr,
     /// Where it is, IPv6.
+    #[n(3)]
     pub ipv6: Ipv6Addr,
     /// Readiness per port number.
+    #[cbor(n(4), default)]
     pub ports: BTreeMap<u16, EndpointState>,
     /// Load-balancing weight; 1 by default.
+    #[cbor(n(5), default)]
     pub weight: u32,
 }
 
@@ -245,48 +331,67 @@ pub enum EndpointState {
     Terminating,
 }
 
+closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating });
+
 /// A workload's own ports and what applies to calls it receives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct Inbound {
     /// Who it is.
+    #[n(1)]
     pub workload: WorkloadInfo,
     /// Declared ports.
+    #[cbor(n(2), default)]
     pub ports: Vec<InboundPort>,
 }
 
 /// One declared port of a workload.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct InboundPort {
     /// Number.
+    #[n(1)]
     pub number: u16,
     /// Declared protocol.
+    #[cbor(n(2), default)]
     pub protocol: Protocol,
     /// Services owning the port, sorted by name: `destination_service` is the one Host names, else the first.
+    #[cbor(n(3), default)]
     pub services: Vec<ServiceName>,
 }
 
 /// Answer to a hostname asked from a namespace; resource name `NAMESPACE/HOST`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct NameAnswer {
     /// Host as asked: lower case, no trailing dot.
+    #[n(1)]
     pub host: String,
     /// Namespace it was asked from.
+    #[n(2)]
     pub namespace: String,
     /// The service it names with its virtual addresses, if it names one.
+    #[n(3)]
     pub service: Option<(ServiceName, Ipv4Addr, Ipv6Addr)>,
 }
 
 /// What is the same for the whole mesh.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
 pub struct MeshSettings {
     /// Mesh name.
+    #[n(1)]
     pub mesh: String,
     /// Range virtual IPv4 addresses come from: address and prefix length.
+    #[n(2)]
     pub vip_range_v4: (Ipv4Addr, u8),
     /// Range virtual IPv6 addresses come from.
+    #[n(3)]
     pub vip_range_v6: (Ipv6Addr, u8),
     /// The virtual address of `host.heddle.internal`: the host's own loopback.
+    #[n(4)]
     pub host_gateway_v4: Ipv4Addr,
     /// The same, IPv6.
+    #[n(5)]
     pub host_gateway_v6: Ipv6Addr,
 }

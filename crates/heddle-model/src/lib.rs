@@ -9,6 +9,7 @@ pub mod name;
 pub mod pattern;
 pub mod registry;
 pub mod resource;
+pub mod wire;
 pub mod yaml;
 
 pub use addresses::Addresses;

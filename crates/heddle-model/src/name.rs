@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr};
 
+use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
+
+use crate::wire::closed;
 
 /// The DNS suffix below which services live: `reviews.default.svc.cluster.local`.
 pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
@@ -43,11 +46,16 @@ pub fn check_label(label: &str) -> Result<(), NameError> {
 }
 
 /// A service: its name and namespace. Displayed as the fully qualified DNS name.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[cbor(map)]
 pub struct ServiceName {
     /// Namespace, a DNS label.
+    #[n(1)]
     pub namespace: String,
     /// Name, a DNS label.
+    #[n(2)]
     pub name: String,
 }
 
@@ -96,9 +104,12 @@ impl fmt::Display for ServiceName {
 }
 
 /// One running instance, unique in a mesh for ever: `reviews-v1-7f3a`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
 #[serde(transparent)]
-pub struct WorkloadId(pub String);
+#[cbor(transparent)]
+pub struct WorkloadId(#[n(0)] pub String);
 
 impl fmt::Display for WorkloadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,6 +137,8 @@ pub enum Protocol {
     /// Opaque bytes.
     Tcp,
 }
+
+closed!(Protocol { 0 => Undeclared, 1 => Http, 2 => Http2, 3 => Grpc, 4 => Tls, 5 => Tcp });
 
 impl Protocol {
     /// The word used in YAML, flags and JSON.

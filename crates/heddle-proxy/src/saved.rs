@@ -21,7 +21,7 @@ pub const SAVED_RESOURCES_MAX: usize = 8192;
 pub const SAVED_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// First bytes of the file; the number is the format's version.
-const MAGIC: &[u8] = b"heddle saved set 1\n";
+const MAGIC: &[u8] = b"heddle saved set 2\n";
 const CHECKSUM_LEN: usize = 8;
 const FILE_NAME: &str = "last-good-set";
 
@@ -275,6 +275,23 @@ mod tests {
         }
         file.save(set(vec![resource("c", 1, true)]));
         assert_eq!(names(&file.load("m", "w")), [("c", true)]);
+    }
+
+    #[test]
+    fn a_file_of_another_format_is_as_good_as_none() {
+        let dir = Folder::new("saved");
+        let mut file = SavedFile::new(dir.path());
+        file.save(set(vec![resource("a", 1, true)]));
+        let now = fs::read(&file.path).unwrap();
+        for version in [1, 3] {
+            let magic = format!("heddle saved set {version}\n").into_bytes();
+            assert_eq!(magic.len(), MAGIC.len(), "the rest of the file is whole");
+            fs::write(&file.path, [&magic, &now[MAGIC.len()..]].concat()).unwrap();
+            assert!(matches!(file.read("m", "w"), Err(LoadError::Foreign)), "version {version}");
+            assert!(file.load("m", "w").resources.is_empty());
+        }
+        file.save(set(vec![resource("c", 1, true)]));
+        assert_eq!(names(&file.load("m", "w")), [("c", true)], "and it is replaced");
     }
 
     #[test]

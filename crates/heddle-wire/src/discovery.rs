@@ -1,13 +1,12 @@
-//! Discovery: what the control plane tells a proxy, as protobuf over xDS's incremental protocol.
+//! Discovery: what the control plane tells a proxy, over xDS's incremental protocol.
 //!
-//! [`proto`] has the messages: the transport's own with Envoy's field numbers, so that known tools
-//! can read the stream, and one per resource. [`Encode`] and [`decode()`] join them to the nouns of
-//! `heddle-model`; decoding checks everything a message could get wrong, so that what has been
-//! decoded needs no further check but the compiling of its regular expressions. [`transport`] is the
-//! gRPC glue. Sessions (who subscribed to what, nonces, acknowledgements) are the callers' business.
+//! [`proto`] has the transport's messages, protobuf with Envoy's field numbers, so that known tools can
+//! read the stream. The resources in it are the nouns of `heddle-model` in their own form (CBOR), joined
+//! to their names and types by [`Encode`] and [`decode()`]. What has been decoded needs no further check
+//! but the compiling of its regular expressions. [`transport`] is the gRPC glue. Sessions (who
+//! subscribed to what, nonces, acknowledgements) are the callers' business.
 
 mod decode;
-mod encode;
 pub mod proto;
 pub mod transport;
 
@@ -18,10 +17,6 @@ use heddle_model::{
 };
 
 pub use decode::{DecodeError, decode};
-pub use encode::{Encode, version, wire_resource};
-
-/// Longest regular expression of a rule, bytes.
-pub const REGEX_BYTES_MAX: usize = 1024;
 
 /// The six resource types, in the order in which one generation's responses are sent: what is named
 /// comes before what names it.
@@ -49,16 +44,17 @@ impl ResourceType {
     pub const ALL: [Self; 6] =
         [Self::Address, Self::Name, Self::Endpoints, Self::Inbound, Self::Destination, Self::Mesh];
 
-    /// The type URL on the wire.
+    /// The type URL on the wire. It names the form too: another one would be another version, which who
+    /// does not know it refuses by name.
     #[must_use]
     pub fn type_url(self) -> &'static str {
         match self {
-            Self::Address => "type.googleapis.com/heddle.discovery.v1alpha1.Address",
-            Self::Name => "type.googleapis.com/heddle.discovery.v1alpha1.Name",
-            Self::Endpoints => "type.googleapis.com/heddle.discovery.v1alpha1.Endpoints",
-            Self::Inbound => "type.googleapis.com/heddle.discovery.v1alpha1.Inbound",
-            Self::Destination => "type.googleapis.com/heddle.discovery.v1alpha1.Destination",
-            Self::Mesh => "type.googleapis.com/heddle.discovery.v1alpha1.Mesh",
+            Self::Address => "heddle.dev/discovery.v1alpha2.Address",
+            Self::Name => "heddle.dev/discovery.v1alpha2.Name",
+            Self::Endpoints => "heddle.dev/discovery.v1alpha2.Endpoints",
+            Self::Inbound => "heddle.dev/discovery.v1alpha2.Inbound",
+            Self::Destination => "heddle.dev/discovery.v1alpha2.Destination",
+            Self::Mesh => "heddle.dev/discovery.v1alpha2.Mesh",
         }
     }
 
@@ -108,4 +104,90 @@ pub fn inbound_name(workload: &WorkloadId) -> String {
 #[must_use]
 pub fn host_name(namespace: &str, host: &str) -> String {
     format!("{namespace}/{}", host.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// What can be sent to a proxy.
+pub trait Encode {
+    /// The type.
+    fn kind(&self) -> ResourceType;
+    /// The name, unique within the type.
+    fn name(&self) -> String;
+    /// The resource's bytes; equal values give equal bytes, in every process.
+    fn encode(&self) -> Vec<u8>;
+}
+
+/// A resource as it is put into a response: named, typed, with its version.
+#[must_use]
+pub fn wire_resource(resource: &impl Encode) -> proto::Resource {
+    let value = resource.encode();
+    proto::Resource {
+        version: version(&value),
+        resource: Some(proto::Any { type_url: resource.kind().type_url().to_owned(), value }),
+        name: resource.name(),
+    }
+}
+
+/// The version of a resource: a hash of its bytes (FNV-1a, 128 bits, hexadecimal), the same in every
+/// process. It tells changes apart, not forgeries.
+#[must_use]
+pub fn version(bytes: &[u8]) -> String {
+    const OFFSET: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
+    const PRIME: u128 = 0x0000_0000_0100_0000_0000_0000_0000_013b;
+    let hash =
+        bytes.iter().fold(OFFSET, |hash, &byte| (hash ^ u128::from(byte)).wrapping_mul(PRIME));
+    format!("{hash:032x}")
+}
+
+/// Joins each noun to its type and its name.
+macro_rules! resources {
+    ($($kind:ident: $noun:ident, |$one:ident| $name:expr;)+) => {
+        $(impl Encode for $noun {
+            fn kind(&self) -> ResourceType {
+                ResourceType::$kind
+            }
+
+            fn name(&self) -> String {
+                let $one = self;
+                $name
+            }
+
+            fn encode(&self) -> Vec<u8> {
+                let mut bytes = Vec::new();
+                // The nouns' own form cannot fail, and neither can writing to memory.
+                let _cannot_fail = minicbor::encode(self, &mut bytes);
+                bytes
+            }
+        })+
+
+        impl Resource {
+            fn inner(&self) -> &dyn Encode {
+                match self {
+                    $(Self::$kind(inner) => inner,)+
+                }
+            }
+        }
+    };
+}
+
+resources! {
+    Address: Address, |one| address_name(one.ip);
+    Name: NameAnswer, |one| host_name(&one.namespace, &one.host);
+    Endpoints: Endpoints, |one| service_name(&one.service);
+    Inbound: Inbound, |one| inbound_name(&one.workload.id);
+    Destination: Destination, |one| service_name(&one.service);
+    Mesh: MeshSettings, |_one| MESH_NAME.to_owned();
+}
+
+impl Encode for Resource {
+    fn kind(&self) -> ResourceType {
+        self.inner().kind()
+    }
+
+    fn name(&self) -> String {
+        self.inner().name()
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        self.inner().encode()
+    }
 }

@@ -1,12 +1,8 @@
 //! The messages on the wire, derived by hand: there is no `.proto` file and no build script.
-//! Field numbers are for ever; a field that goes leaves its number unused. Here are the transport's
-//! messages, in `resources` what they carry.
-
-mod resources;
+//! Field numbers are for ever; a field that goes leaves its number unused. What they carry is not
+//! protobuf: the nouns of `heddle-model` have a form of their own.
 
 use std::collections::BTreeMap;
-
-pub use resources::*;
 
 /// xDS `DeltaDiscoveryRequest`: a subscription, an acknowledgement, or both.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -72,13 +68,13 @@ pub struct Resource {
     pub name: String,
 }
 
-/// `google.protobuf.Any`.
+/// `google.protobuf.Any` in shape; the type tells how `value` is to be read.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Any {
-    /// Type of the message in `value`.
+    /// Type of the resource in `value` ([`super::ResourceType::type_url`]).
     #[prost(string, tag = "1")]
     pub type_url: String,
-    /// An encoded message.
+    /// An encoded resource.
     #[prost(bytes = "vec", tag = "2")]
     pub value: Vec<u8>,
 }

@@ -15,7 +15,7 @@ use heddle_model::{
     },
 };
 use heddle_wire::discovery::{
-    DecodeError, Encode, Resource, ResourceType, decode, proto, version, wire_resource,
+    DecodeError, Encode, Resource, ResourceType, decode, service_name, version, wire_resource,
 };
 use proptest::{
     collection::{btree_map, vec},
@@ -23,7 +23,6 @@ use proptest::{
     prelude::*,
     sample::{Index, select},
 };
-use prost::Message;
 
 fn label() -> impl Strategy<Value = String> {
     "[a-z]([a-z0-9-]{0,8}[a-z0-9])?"
@@ -254,35 +253,31 @@ fn type_urls_name_their_types_and_others_are_refused() {
     assert_eq!(decode(other, "x", b""), Err(DecodeError::UnknownType(other.to_owned())));
 }
 
-fn wire_service() -> Option<proto::Service> {
-    Some(proto::Service { namespace: "default".to_owned(), name: "reviews".to_owned() })
+fn reviews() -> ServiceName {
+    ServiceName { namespace: "default".to_owned(), name: "reviews".to_owned() }
 }
 
-fn wire_destination() -> proto::Destination {
-    let target = proto::Target {
-        service: wire_service(),
-        subset: None,
-        port: 80,
-        weight: 1,
-        dangling: None,
-    };
-    let condition = proto::StringMatch { form: Some(proto::StringForm::Exact("/".to_owned())) };
-    let rule = proto::HttpRule {
-        provenance: "VirtualService/default/x#0".to_owned(),
-        matches: vec![proto::HttpMatch { uri: Some(condition), ..proto::HttpMatch::default() }],
-        fault: Some(proto::Fault {
-            delay: Some(proto::Delay { seconds: 1, nanos: 0, percent: 80.0 }),
-            abort: Some(proto::Abort { status: 500, percent: 80.0 }),
+/// A destination with one of everything.
+fn example() -> Destination {
+    let target =
+        WeightedTarget { service: reviews(), subset: None, port: 80, weight: 1, dangling: None };
+    let uri = Some(StringMatch::Exact("/".to_owned()));
+    let rule = HttpRule {
+        provenance: Provenance("VirtualService/default/x#0".to_owned()),
+        matches: vec![HttpMatch { uri, ..HttpMatch::default() }],
+        fault: Some(Fault {
+            delay: Some(FaultDelay { duration: Duration::from_secs(1), percent: 80.0 }),
+            abort: Some(FaultAbort { status: 500, percent: 80.0 }),
         }),
         targets: vec![target.clone()],
     };
-    proto::Destination {
-        service: wire_service(),
-        vips: vec![vec![240, 240, 0, 10]],
-        ports: vec![proto::DestinationPort {
-            number: 80,
+    Destination {
+        service: reviews(),
+        vips: vec![Ipv4Addr::new(240, 240, 0, 10).into()],
+        ports: vec![DestinationPort {
+            number: 8080,
             name: "http".to_owned(),
-            protocol: 1,
+            protocol: Protocol::Http,
             http: vec![rule],
             tcp: vec![target],
         }],
@@ -290,13 +285,15 @@ fn wire_destination() -> proto::Destination {
     }
 }
 
+fn decode_example(bytes: &[u8]) -> Result<Resource, DecodeError> {
+    decode(ResourceType::Destination.type_url(), &service_name(&reviews()), bytes)
+}
+
 /// The field a changed destination is refused for.
-fn refused(change: impl FnOnce(&mut proto::Destination)) -> String {
-    let mut message = wire_destination();
-    change(&mut message);
-    let name = "reviews.default.svc.cluster.local";
-    let bytes = message.encode_to_vec();
-    match decode(ResourceType::Destination.type_url(), name, &bytes) {
+fn refused(change: impl FnOnce(&mut Destination)) -> String {
+    let mut destination = example();
+    change(&mut destination);
+    match decode_example(&destination.encode()) {
         Err(DecodeError::Field { field, .. }) => field,
         other => panic!("not refused for a field: {other:?}"),
     }
@@ -304,46 +301,36 @@ fn refused(change: impl FnOnce(&mut proto::Destination)) -> String {
 
 #[test]
 fn a_refusal_names_the_field() {
-    fn rule(d: &mut proto::Destination) -> &mut proto::HttpRule {
+    fn rule(d: &mut Destination) -> &mut HttpRule {
         &mut d.ports[0].http[0]
     }
-    fn condition(d: &mut proto::Destination) -> &mut proto::HttpMatch {
+    fn condition(d: &mut Destination) -> &mut HttpMatch {
         &mut rule(d).matches[0]
     }
-    fn fault(d: &mut proto::Destination) -> &mut proto::Fault {
+    fn fault(d: &mut Destination) -> &mut Fault {
         rule(d).fault.as_mut().expect("the example has one")
     }
-    let text = |form| Some(proto::StringMatch { form });
     let cases = [
-        (refused(|d| d.service = None), "service"),
-        (refused(|d| d.service = Some(proto::Service::default())), "service.namespace"),
-        (refused(|d| d.vips[0] = vec![1, 2, 3]), "vips[0]"),
+        (refused(|d| d.service.namespace.clear()), "service.namespace"),
         (refused(|d| d.ports[0].number = 0), "ports[0].number"),
-        (refused(|d| d.ports[0].number = 65536), "ports[0].number"),
-        (refused(|d| d.ports[0].protocol = 77), "ports[0].protocol"),
         (refused(|d| d.ports.push(d.ports[0].clone())), "ports"),
         (refused(|d| d.ports[0].tcp[0].weight = 0), "ports[0].tcp"),
         (refused(|d| rule(d).targets.clear()), "ports[0].http[0].targets"),
         (refused(|d| rule(d).targets[0].weight = 0), "ports[0].http[0].targets"),
         (refused(|d| rule(d).targets[0].port = 0), "ports[0].http[0].targets[0].port"),
-        (refused(|d| condition(d).uri = text(None)), "ports[0].http[0].matches[0].uri"),
         (
-            refused(|d| condition(d).uri = text(Some(proto::StringForm::Regex("x".repeat(1025))))),
+            refused(|d| condition(d).uri = Some(StringMatch::Regex("x".repeat(1025)))),
             "ports[0].http[0].matches[0].uri.regex",
         ),
         (
             refused(|d| {
-                condition(d).headers.insert("X-A".to_owned(), proto::HeaderMatch { value: None });
+                condition(d).headers.insert("X-A".to_owned(), HeaderMatch::Present);
             }),
             "ports[0].http[0].matches[0].headers[X-A].name",
         ),
         (
             refused(|d| fault(d).delay.as_mut().expect("one").percent = f64::NAN),
             "ports[0].http[0].fault.delay.percent",
-        ),
-        (
-            refused(|d| fault(d).delay.as_mut().expect("one").nanos = 1_000_000_000),
-            "ports[0].http[0].fault.delay.nanos",
         ),
         (
             refused(|d| fault(d).abort.as_mut().expect("one").percent = 100.1),
@@ -353,11 +340,200 @@ fn a_refusal_names_the_field() {
             refused(|d| fault(d).abort.as_mut().expect("one").status = 199),
             "ports[0].http[0].fault.abort.status",
         ),
-        (refused(|d| d.service.as_mut().expect("one").name = "ratings".to_owned()), "name"),
+        (refused(|d| d.subsets = [(String::new(), BTreeMap::new())].into()), "subsets[].name"),
+        (refused(|d| d.service.name = "ratings".to_owned()), "name"),
     ];
     for (got, wanted) in cases {
         assert_eq!(got, wanted);
     }
+}
+
+/// Why the example is refused with `from`, which is in it once, replaced by `to`.
+fn refused_bytes(from: &[u8], to: &[u8]) -> String {
+    let bytes = example().encode();
+    let places: Vec<_> = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(from)).collect();
+    let &[at] = &places[..] else { panic!("{from:x?} is at {places:?} of {bytes:x?}") };
+    let changed = [&bytes[..at], to, &bytes[at + from.len()..]].concat();
+    match decode_example(&changed) {
+        Err(error @ DecodeError::Malformed { .. }) => error.to_string(),
+        other => panic!("not refused for its form: {other:?}"),
+    }
+}
+
+#[test]
+fn a_value_of_another_form_is_refused_by_the_fields_number() {
+    let number = [0x01, 0x19, 0x1f, 0x90];
+    let cases = [
+        // Four bytes of an address become three.
+        (refused_bytes(&[0x44, 240, 240, 0, 10], &[0x43, 240, 240, 0]), "2[0]"),
+        // A port becomes 65536; a port goes, and a field that nobody knows comes.
+        (refused_bytes(&number, &[0x01, 0x1a, 0, 1, 0, 0]), "3[0].1"),
+        (refused_bytes(&number, &[0x18, 99, 0x19, 0x1f, 0x90]), "DestinationPort::number"),
+        // A protocol and a condition that this version does not know; never "no condition".
+        (refused_bytes(b"http\x03\x01", b"http\x03\x09"), "3[0].3"),
+        (refused_bytes(&[0x82, 1, 0x61, b'/'], &[0x82, 9, 0x61, b'/']), "3[0].4[0].2[0].1"),
+        (refused_bytes(&[0x82, 1, 0x61, b'/'], &[1]), "3[0].4[0].2[0].1"),
+    ];
+    for (error, field) in cases {
+        assert!(error.contains(field), "{error} does not name {field}");
+    }
+}
+
+#[test]
+fn what_is_cut_off_or_followed_by_more_is_refused() {
+    let bytes = example().encode();
+    for len in 0..bytes.len() {
+        assert!(decode_example(&bytes[..len]).is_err(), "cut at {len}");
+    }
+    assert!(decode_example(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+#[test]
+fn a_message_cannot_ask_for_memory_or_depth_that_it_does_not_fill() {
+    // Lists of 2^63 items, as a known field and as one to be skipped.
+    for field in [2, 3, 20] {
+        let bytes = [&[0xa1, field, 0x9b, 0x80][..], &[0; 7]].concat();
+        assert!(decode_example(&bytes).is_err());
+    }
+    // A million lists, each within the one before: in a field of the kind, and in an unknown one.
+    for (field, open) in [(2, 0x81), (20, 0x81), (20, 0x9f), (20, 0xbf)] {
+        let bytes = [&[0xa1, field][..], &vec![open; 1_000_000]].concat();
+        assert!(decode_example(&bytes).is_err());
+    }
+}
+
+/// A destination as another version writes it: without matches and faults, and with fields that this
+/// version does not know, at every level.
+mod other_version {
+    use super::*;
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    pub(super) struct Destination {
+        #[n(1)]
+        pub(super) service: ServiceName,
+        #[cbor(n(3), default)]
+        pub(super) ports: Vec<Port>,
+        #[cbor(n(70), default)]
+        pub(super) locality: BTreeMap<String, Vec<String>>,
+    }
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    pub(super) struct Port {
+        #[n(1)]
+        pub(super) number: u16,
+        #[cbor(n(4), default)]
+        pub(super) http: Vec<Rule>,
+        #[n(71)]
+        pub(super) budget: Option<(u32, f64)>,
+    }
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    pub(super) struct Rule {
+        #[cbor(n(1), default)]
+        pub(super) provenance: Provenance,
+        #[cbor(n(4), default)]
+        pub(super) targets: Vec<WeightedTarget>,
+        #[n(72)]
+        pub(super) mirror: Option<String>,
+    }
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    pub(super) struct Endpoints {
+        #[n(1)]
+        pub(super) service: ServiceName,
+        #[cbor(n(2), default)]
+        pub(super) endpoints: Vec<Endpoint>,
+    }
+
+    #[derive(Debug, PartialEq, minicbor::Encode, minicbor::Decode)]
+    #[cbor(map)]
+    pub(super) struct Endpoint {
+        #[n(1)]
+        pub(super) workload: WorkloadInfo,
+        #[n(2)]
+        pub(super) ipv4: Ipv4Addr,
+        #[n(3)]
+        pub(super) ipv6: Ipv6Addr,
+        #[n(73)]
+        pub(super) zone: Option<String>,
+    }
+}
+
+#[test]
+fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults_for_missing_ones()
+{
+    let rule = example().ports.remove(0).http.remove(0);
+    let theirs = other_version::Destination {
+        service: reviews(),
+        ports: vec![other_version::Port {
+            number: 80,
+            http: vec![other_version::Rule {
+                provenance: rule.provenance.clone(),
+                targets: rule.targets.clone(),
+                mirror: Some("canary".to_owned()),
+            }],
+            budget: Some((20, 0.5)),
+        }],
+        locality: [("eu".to_owned(), vec!["a".to_owned()])].into(),
+    };
+    let port = DestinationPort {
+        number: 80,
+        name: String::new(),
+        protocol: Protocol::Undeclared,
+        http: vec![HttpRule { matches: Vec::new(), fault: None, ..rule }],
+        tcp: Vec::new(),
+    };
+    let ours = Destination {
+        service: reviews(),
+        vips: Vec::new(),
+        ports: vec![port],
+        subsets: BTreeMap::new(),
+    };
+    let bytes = minicbor::to_vec(&theirs).unwrap();
+    assert_eq!(decode_example(&bytes), Ok(Resource::Destination(ours)));
+
+    let read: other_version::Destination = minicbor::decode(&example().encode()).unwrap();
+    let mut wanted = theirs;
+    wanted.locality.clear();
+    wanted.ports[0].number = 8080;
+    wanted.ports[0].budget = None;
+    wanted.ports[0].http[0].mirror = None;
+    assert_eq!(read, wanted, "and the other version reads ours");
+}
+
+#[test]
+fn another_versions_endpoints_are_read_without_its_new_fields_and_with_defaults_for_missing_ones() {
+    let workload = WorkloadInfo {
+        id: WorkloadId("reviews-1".to_owned()),
+        name: "reviews-v1".to_owned(),
+        namespace: "default".to_owned(),
+        service: reviews(),
+        version: "v1".to_owned(),
+        labels: [("version".to_owned(), "v1".to_owned())].into(),
+        ports: [(80, Protocol::Http)].into(),
+    };
+    let (ipv4, ipv6) = (Ipv4Addr::new(240, 241, 0, 1), Ipv6Addr::LOCALHOST);
+    let zone = Some("a".to_owned());
+    let theirs = |zone| other_version::Endpoints {
+        service: reviews(),
+        endpoints: vec![other_version::Endpoint { workload: workload.clone(), ipv4, ipv6, zone }],
+    };
+    let ours = |ports, weight| Endpoints {
+        service: reviews(),
+        endpoints: vec![Endpoint { workload: workload.clone(), ipv4, ipv6, ports, weight }],
+    };
+    let kind = ResourceType::Endpoints.type_url();
+    let bytes = minicbor::to_vec(theirs(zone)).unwrap();
+    let wanted = Resource::Endpoints(ours(BTreeMap::new(), 0));
+    assert_eq!(decode(kind, &service_name(&reviews()), &bytes), Ok(wanted));
+
+    let bytes = ours([(80, EndpointState::Ready)].into(), 7).encode();
+    let read: other_version::Endpoints = minicbor::decode(&bytes).unwrap();
+    assert_eq!(read, theirs(None), "and the other version reads ours");
 }
 
 #[test]

@@ -1,0 +1,198 @@
+//! What must hold of a resource that came over the wire. After it nothing about a resource is left to
+//! doubt but the compiling of its regular expressions.
+
+use super::{
+    Address, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
+    HeaderMatch, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, NameAnswer, Owner,
+    StringMatch, Subset, WeightedTarget, WorkloadInfo,
+};
+use crate::{
+    ServiceName,
+    pattern::PATTERN_BYTES_MAX,
+    wire::{
+        Check, FieldError, distinct, each, entries, field, label, not_empty, percent, port, prefix,
+    },
+};
+
+type Checked = Result<(), FieldError>;
+
+impl Check for ServiceName {
+    fn check(&self) -> Checked {
+        label("namespace", &self.namespace)?;
+        label("name", &self.name)
+    }
+}
+
+impl Check for WorkloadInfo {
+    fn check(&self) -> Checked {
+        not_empty("id", &self.id.0)?;
+        not_empty("name", &self.name)?;
+        label("namespace", &self.namespace)?;
+        field("service", &self.service)?;
+        entries("ports", &self.ports, |number, _| port("", **number))
+    }
+}
+
+impl Check for Address {
+    fn check(&self) -> Checked {
+        match &self.owner {
+            Owner::Service(service) => field("service", service),
+            Owner::Workload(workload) => field("workload", &**workload),
+            Owner::NotKnown => Ok(()),
+        }
+    }
+}
+
+impl Check for NameAnswer {
+    fn check(&self) -> Checked {
+        not_empty("host", &self.host)?;
+        label("namespace", &self.namespace)?;
+        field("service", self.service.as_ref().map(|(service, ..)| service))
+    }
+}
+
+impl Check for Endpoints {
+    fn check(&self) -> Checked {
+        field("service", &self.service)?;
+        each("endpoints", &self.endpoints)
+    }
+}
+
+impl Check for Endpoint {
+    fn check(&self) -> Checked {
+        field("workload", &self.workload)?;
+        entries("ports", &self.ports, |number, _| port("", **number))
+    }
+}
+
+impl Check for Inbound {
+    fn check(&self) -> Checked {
+        field("workload", &self.workload)?;
+        each("ports", &self.ports)?;
+        distinct("ports", self.ports.iter().map(|port| port.number))
+    }
+}
+
+impl Check for InboundPort {
+    fn check(&self) -> Checked {
+        port("number", self.number)?;
+        each("services", &self.services)
+    }
+}
+
+impl Check for MeshSettings {
+    fn check(&self) -> Checked {
+        not_empty("mesh", &self.mesh)?;
+        prefix("vip_range_v4.prefix", self.vip_range_v4.1, 32)?;
+        prefix("vip_range_v6.prefix", self.vip_range_v6.1, 128)
+    }
+}
+
+impl Check for Destination {
+    fn check(&self) -> Checked {
+        field("service", &self.service)?;
+        each("ports", &self.ports)?;
+        distinct("ports", self.ports.iter().map(|port| port.number))?;
+        entries("subsets", &self.subsets, |name, _| not_empty("name", name))
+    }
+}
+
+impl Check for DestinationPort {
+    fn check(&self) -> Checked {
+        port("number", self.number)?;
+        each("http", &self.http)?;
+        each("tcp", &self.tcp)?;
+        if self.tcp.is_empty() { Ok(()) } else { some_weight("tcp", &self.tcp) }
+    }
+}
+
+fn some_weight(field: &str, targets: &[WeightedTarget]) -> Checked {
+    if targets.iter().all(|target| target.weight == 0) {
+        return Err(FieldError::new(field, "the weights sum up to 0"));
+    }
+    Ok(())
+}
+
+impl Check for HttpRule {
+    fn check(&self) -> Checked {
+        each("matches", &self.matches)?;
+        field("fault", self.fault.as_ref())?;
+        each("targets", &self.targets)?;
+        some_weight("targets", &self.targets)
+    }
+}
+
+impl Check for HttpMatch {
+    fn check(&self) -> Checked {
+        field("uri", self.uri.as_ref())?;
+        field("method", self.method.as_ref())?;
+        field("authority", self.authority.as_ref())?;
+        field("scheme", self.scheme.as_ref())?;
+        entries("headers", &self.headers, |name, condition| header(name, condition))?;
+        entries("without_headers", &self.without_headers, |name, condition| {
+            header(name, condition)
+        })?;
+        entries("query_params", &self.query_params, |_, condition| condition.check())
+    }
+}
+
+fn header(name: &str, condition: &HeaderMatch) -> Checked {
+    not_empty("name", name)?;
+    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Err(FieldError::new("name", "not in lower case"));
+    }
+    match condition {
+        HeaderMatch::Present => Ok(()),
+        HeaderMatch::Value(value) => field("value", value),
+    }
+}
+
+impl Check for StringMatch {
+    fn check(&self) -> Checked {
+        match self {
+            Self::Regex(text) if text.len() > PATTERN_BYTES_MAX => {
+                let reason = format_args!("{} bytes, at most {PATTERN_BYTES_MAX}", text.len());
+                Err(FieldError::new("regex", reason))
+            }
+            Self::Exact(_) | Self::Prefix(_) | Self::Regex(_) => Ok(()),
+        }
+    }
+}
+
+impl Check for Fault {
+    fn check(&self) -> Checked {
+        field("delay", self.delay.as_ref())?;
+        field("abort", self.abort.as_ref())
+    }
+}
+
+impl Check for FaultDelay {
+    fn check(&self) -> Checked {
+        percent(self.percent)
+    }
+}
+
+impl Check for FaultAbort {
+    fn check(&self) -> Checked {
+        percent(self.percent)?;
+        if (200..=599).contains(&self.status) {
+            return Ok(());
+        }
+        Err(FieldError::new("status", format_args!("{} is not within 200 to 599", self.status)))
+    }
+}
+
+impl Check for WeightedTarget {
+    fn check(&self) -> Checked {
+        field("service", &self.service)?;
+        field("subset", self.subset.as_ref())?;
+        // Where the reference dangles there may be no port to name.
+        if self.dangling.is_some() { Ok(()) } else { port("port", self.port) }
+    }
+}
+
+impl Check for Subset {
+    fn check(&self) -> Checked {
+        not_empty("name", &self.name)
+    }
+}
