@@ -360,9 +360,12 @@ fn same_workload(a: Option<&Arc<WorkloadInfo>>, b: Option<&Arc<WorkloadInfo>>) -
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, net::Ipv4Addr};
+    use std::{
+        collections::{BTreeMap, BTreeSet},
+        net::Ipv4Addr,
+    };
 
-    use heddle_model::WorkloadId;
+    use heddle_model::{Identity, WorkloadId};
 
     use super::*;
     use crate::snapshot::ClusterKey;
@@ -376,13 +379,13 @@ mod tests {
                 id: WorkloadId(format!("reviews-{n}")),
                 name: format!("reviews-{n}"),
                 namespace: "default".into(),
-                service: service.clone(),
+                identity: Identity::local("default", "reviews"),
+                services: BTreeSet::from([service.clone()]),
                 version: String::new(),
                 labels: BTreeMap::new(),
                 ports: BTreeMap::new(),
             }),
-            ipv4: Ipv4Addr::new(127, 0, 0, n),
-            ipv6: std::net::Ipv6Addr::LOCALHOST,
+            ip: Ipv4Addr::new(127, 0, 0, n).into(),
             port: 80,
             weight: 1,
             is_self: false,

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use heddle_model::{Protocol, ServiceName};
+use heddle_model::{Protocol, ServiceName, ServicePortRef};
 
 use crate::{
     balancers::{Upstream, Via},
@@ -22,23 +22,26 @@ pub(super) struct Port {
     pub(super) state: Rc<PortState>,
     declared: Protocol,
     /// Owners by name; empty for a port that nothing declared.
-    owners: Vec<(ServiceName, Rc<ServiceLabels>)>,
+    owners: Vec<(ServicePortRef, Rc<ServiceLabels>)>,
     namespace: String,
 }
 
 impl Port {
     pub(super) fn of(worker: &Worker, number: u16) -> Self {
-        let (declared, services) = declared(worker, number);
+        let (declared, mut leading) = declared(worker, number);
+        // Sorted: of several ports of one service that lead here the first stands for it.
+        leading.dedup_by(|next, first| next.service == first.service);
         let labels = |service: &ServiceName| {
             let state = Ports::of(worker, Direction::Inbound, Some(service), number);
             Rc::clone(&state.service)
         };
+        let first = leading.first().map(|owner| &owner.service);
         Self {
             number,
             application: worker.upstreams.of_way(Via::Application(number), None),
-            state: Ports::of(worker, Direction::Inbound, services.first(), number),
+            state: Ports::of(worker, Direction::Inbound, first, number),
             declared,
-            owners: services.iter().map(|service| (service.clone(), labels(service))).collect(),
+            owners: leading.iter().map(|one| (one.clone(), labels(&one.service))).collect(),
             namespace: worker.shared.config.namespace.clone(),
         }
     }
@@ -58,7 +61,7 @@ impl Port {
         let named = || {
             let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
             let service = ServiceName::resolve(host, &self.namespace).ok()?;
-            self.owners.iter().find(|(owner, _)| *owner == service)
+            self.owners.iter().find(|(owner, _)| owner.service == service)
         };
         let several = self.owners.len() > 1;
         let owner = several.then(named).flatten().or_else(|| self.owners.first());
@@ -68,14 +71,15 @@ impl Port {
     /// Host for requests that came without one.
     pub(super) fn default_host(&self) -> String {
         match self.owners.first() {
-            Some((service, _)) => format!("{service}:{}", self.number),
+            Some((owner, _)) => format!("{}:{}", owner.service, owner.port),
             None => self.application.via.to_string(),
         }
     }
 }
 
-/// A port's protocol and owners: as the control plane says, else as this sidecar was started.
-fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServiceName>) {
+/// A port's protocol and the service ports that lead to it: as the control plane says, else as this
+/// sidecar was started.
+fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServicePortRef>) {
     if let Some(plan) = &worker.shared.snapshot.load().inbound {
         return match plan.port(number) {
             Some(port) => (port.protocol, port.services.clone()),
@@ -83,7 +87,10 @@ fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServiceName>) {
         };
     }
     match worker.shared.config.ports.get(&number) {
-        Some(protocol) => (*protocol, vec![worker.own.service.clone()]),
+        Some(protocol) => {
+            let own = worker.own.services.iter().cloned();
+            (*protocol, own.map(|service| ServicePortRef { service, port: number }).collect())
+        }
         None => (Protocol::Undeclared, Vec::new()),
     }
 }

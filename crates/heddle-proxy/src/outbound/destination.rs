@@ -54,7 +54,9 @@ impl Destination {
         let kind = kind_of(worker, to).await;
         let service = match &kind {
             Kind::Service(service, _) => Some(ServiceName::clone(service)),
-            Kind::Workload(upstream, _) => upstream.workload().map(|one| one.service.clone()),
+            Kind::Workload(upstream, _) => {
+                upstream.workload().and_then(|one| one.first_service().cloned())
+            }
             Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
         let port = Ports::of(worker, Direction::Outbound, service.as_ref(), to.port());
@@ -138,7 +140,7 @@ impl Destination {
         let own_service = upstream.workload();
         let service = match candidates {
             Candidates::Cluster(cluster) => &cluster.key.service,
-            Candidates::One(_) => &own_service.as_ref()?.service,
+            Candidates::One(_) => own_service.as_ref()?.first_service()?,
         };
         let set = upstream.series(service, || {
             let edge = Edge {
