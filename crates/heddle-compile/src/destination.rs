@@ -51,7 +51,7 @@ impl Compiled {
         });
         Some(Destination {
             service: service.clone(),
-            vips: vec![found.vip_v4.into(), found.vip_v6.into()],
+            vips: found.vips.clone(),
             ports: ports.collect(),
             subsets: self.subsets(client, service),
         })
@@ -169,7 +169,7 @@ impl Governed<'_> {
     }
 
     fn applies(&self, route: &TcpRoute) -> bool {
-        let vips = [IpAddr::from(self.service.vip_v4), IpAddr::from(self.service.vip_v6)];
+        let vips = &self.service.vips;
         let here = |one: &TcpMatch| {
             let subnets = &one.destination_subnets;
             !one.gateways_only

@@ -1,21 +1,19 @@
 //! Answers that no rule changes: who owns an address, who is behind a service, what a name means.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use heddle_model::{
-    Address, Endpoint, Endpoints, Inbound, InboundPort, NameAnswer, Owner, Registry, ServiceName,
-    Workload, name::DEFAULT_NAMESPACE,
+    Address, Endpoint, EndpointPort, Endpoints, Inbound, InboundPort, NameAnswer, NamedService,
+    Owner, Registry, Service, ServiceName, ServicePort, ServicePortRef, Workload,
+    name::DEFAULT_NAMESPACE,
 };
 
 /// Who owns an address. Looks through the registry; a control plane that is asked often keeps an
 /// index of its own.
 #[must_use]
 pub fn address(registry: &Registry, ip: IpAddr) -> Address {
-    let is_vip = |service: &&heddle_model::Service| {
-        IpAddr::from(service.vip_v4) == ip || IpAddr::from(service.vip_v6) == ip
-    };
-    let service = registry.services.values().find(is_vip);
-    let workload = registry.workloads.values().find(|workload| workload.addresses().contains(&ip));
+    let service = registry.services.values().find(|service| service.vips.contains(&ip));
+    let workload = registry.workloads.values().find(|workload| workload.addresses.contains(ip));
     let owner = match (service, workload) {
         (Some(service), _) => Owner::Service(service.name.clone()),
         (None, Some(workload)) => Owner::Workload(Box::new(workload.into())),
@@ -24,40 +22,58 @@ pub fn address(registry: &Registry, ip: IpAddr) -> Address {
     Address { ip, owner }
 }
 
-/// A service's endpoints in order of workload id; `None` if there is no such service. Members that
-/// declare no port are clients only and no endpoints.
+/// A service's endpoints in order of workload id; `None` if there is no such service.
 #[must_use]
 pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints> {
-    registry.services.get(service)?;
-    let behind = |workload: &&Workload| workload.service == *service && !workload.ports.is_empty();
-    let endpoints = registry.workloads.values().filter(behind).map(endpoint).collect();
+    let found = registry.services.get(service)?;
+    let endpoints = behind(registry, found).map(|(_, endpoint)| endpoint).collect();
     Some(Endpoints { service: service.clone(), endpoints })
 }
 
-/// A workload as an endpoint of its service.
-#[must_use]
-pub fn endpoint(workload: &Workload) -> Endpoint {
-    Endpoint {
-        workload: workload.into(),
-        ipv4: workload.ipv4,
-        ipv6: workload.ipv6,
-        ports: workload.ports.values().map(|port| (port.number, port.state)).collect(),
-        weight: 1,
-    }
+/// The workloads to which a service's ports lead, as its endpoints.
+pub fn behind<'a>(
+    registry: &'a Registry,
+    service: &'a Service,
+) -> impl Iterator<Item = (&'a Workload, Endpoint)> {
+    let members = registry.workloads.values();
+    let members = members.filter(|workload| workload.services.contains(&service.name));
+    members.filter_map(|workload| Some((workload, endpoint(service, workload)?)))
 }
 
-/// A workload's own ports.
+/// A workload as an endpoint of a service. `None` if none of the service's ports leads to it: it is
+/// a client only.
+#[must_use]
+pub fn endpoint(service: &Service, workload: &Workload) -> Option<Endpoint> {
+    let leads = |port: &ServicePort| {
+        let target = workload.port(&port.target)?;
+        Some((port.number, EndpointPort { number: target.number, state: target.state }))
+    };
+    let ports: BTreeMap<_, _> = service.ports.values().filter_map(leads).collect();
+    (!ports.is_empty()).then(|| Endpoint {
+        workload: workload.into(),
+        addresses: workload.addresses,
+        ports,
+        weight: 1,
+        locality: workload.locality.clone(),
+    })
+}
+
+/// A workload's own ports, each with the service ports that lead to it.
 #[must_use]
 pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
-    let owner = registry.services.get(&workload.service);
+    let services = workload.services.iter().filter_map(|name| registry.services.get(name));
+    let mut leading: BTreeMap<u16, Vec<ServicePortRef>> = BTreeMap::new();
+    for service in services {
+        for port in service.ports.values() {
+            let Some(target) = workload.port(&port.target) else { continue };
+            let named = ServicePortRef { service: service.name.clone(), port: port.number };
+            leading.entry(target.number).or_default().push(named);
+        }
+    }
     let ports = workload.ports.values().map(|port| InboundPort {
         number: port.number,
         protocol: port.protocol,
-        services: owner
-            .filter(|service| service.ports.contains_key(&port.number))
-            .map(|service| service.name.clone())
-            .into_iter()
-            .collect(),
+        services: leading.remove(&port.number).unwrap_or_default(),
     });
     Inbound { workload: workload.into(), ports: ports.collect() }
 }
@@ -70,6 +86,6 @@ pub fn name_answer(registry: &Registry, namespace: &str, host: &str) -> NameAnsw
     let service = ServiceName::resolve(&host, from)
         .ok()
         .and_then(|name| registry.services.get(&name))
-        .map(|service| (service.name.clone(), service.vip_v4, service.vip_v6));
+        .map(|service| NamedService { name: service.name.clone(), vips: service.vips.clone() });
     NameAnswer { host, namespace: namespace.to_owned(), service }
 }

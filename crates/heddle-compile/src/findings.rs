@@ -218,7 +218,8 @@ impl<'a> Findings<'a> {
                 continue;
             }
             let Host::Service(name) = &host else { continue };
-            let mut members = self.registry.workloads.values().filter(|w| w.service == *name);
+            let mut members =
+                self.registry.workloads.values().filter(|w| w.services.contains(name));
             let carried = |labels: &BTreeMap<String, String>| {
                 subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             };

@@ -26,7 +26,7 @@ mod target;
 
 pub use client::{Client, View};
 pub use destination::backends;
-pub use facts::{address, endpoint, endpoints, inbound, name_answer};
+pub use facts::{address, behind, endpoint, endpoints, inbound, name_answer};
 pub use finding::{Finding, FindingKind, ResourceState};
 pub use reference::{Reference, references};
 pub use rules::{Compiled, compile};

@@ -1,14 +1,15 @@
 //! Rules against a registry like the demo's: what clients are told, and what is said about it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use heddle_model::{
-    Destination, EndpointState, Owner, Protocol, Registry, ResourceKey, Service, ServiceName,
-    ServicePort, Workload, WorkloadId, WorkloadPort,
+    Addresses, Destination, EndpointPort, EndpointState, Identity, Locality, Owner, Protocol,
+    Registry, ResourceKey, Service, ServiceName, ServicePort, ServicePortRef, TargetPort, Workload,
+    WorkloadId, WorkloadPort,
     discovery::{Provenance, WeightedTarget},
     resource::Resource,
     yaml,
@@ -19,6 +20,7 @@ use super::*;
 mod conflicts;
 mod examples;
 mod properties;
+mod registry;
 mod rules;
 mod said;
 
@@ -53,6 +55,7 @@ impl Mesh {
             number: *number,
             name: String::new(),
             protocol: *protocol,
+            target: TargetPort::Number(*number),
         };
         let id = WorkloadId(format!("{}-{version}-{number}", service.name));
         let labels = [("app", service.name.as_str()), ("version", version)];
@@ -60,11 +63,14 @@ impl Mesh {
             id: id.clone(),
             name: format!("{}-{version}", service.name),
             namespace: service.namespace.clone(),
-            service: service.clone(),
+            identity: Identity::local(&service.namespace, &service.name),
+            services: BTreeSet::from([service.clone()]),
             version: version.to_owned(),
             labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-            ipv4: Ipv4Addr::new(240, 241, 0, number),
-            ipv6: Ipv6Addr::new(0xfd68, 0, 0, 1, 0, 0, 0, number.into()),
+            addresses: Addresses::Both(
+                Ipv4Addr::new(240, 241, 0, number),
+                Ipv6Addr::new(0xfd68, 0, 0, 1, 0, 0, 0, number.into()),
+            ),
             ports: ports
                 .iter()
                 .map(|&(number, protocol)| {
@@ -72,13 +78,16 @@ impl Mesh {
                     (number, WorkloadPort { number, name: String::new(), protocol, state })
                 })
                 .collect(),
+            locality: Locality::default(),
         };
         self.0.workloads.insert(id, workload);
         if !ports.is_empty() {
             let entry = self.0.services.entry(service.clone()).or_insert_with(|| Service {
                 name: service,
-                vip_v4: Ipv4Addr::new(240, 240, 0, number),
-                vip_v6: Ipv6Addr::new(0xfd68, 0, 0, 0, 0, 0, 0, number.into()),
+                vips: vec![
+                    Ipv4Addr::new(240, 240, 0, number).into(),
+                    Ipv6Addr::new(0xfd68, 0, 0, 0, 0, 0, 0, number.into()).into(),
+                ],
                 ports: BTreeMap::new(),
             });
             entry.ports.extend(ports.iter().map(|port| (port.0, named(port))));
@@ -88,7 +97,7 @@ impl Mesh {
 
     fn client(&self, service: &str) -> Client<'_> {
         let service = name(service);
-        self.0.workloads.values().find(|workload| workload.service == service).unwrap().into()
+        self.0.workloads.values().find(|one| one.services.contains(&service)).unwrap().into()
     }
 
     /// What `client` is told of `service`.

@@ -98,13 +98,15 @@ impl Control {
                     .members
                     .join(&request, clock::unix_now().as_secs(), || fastrand::u32(..))
                     .map_err(|problems| Refused::of(StatusCode::CONFLICT, problems))?;
-                let service = joined.workload.workload.service.clone();
-                let touched = Touched { topology: true, endpoints: BTreeSet::from([service]) };
+                let endpoints = joined.workload.workload.services.clone();
+                let touched = Touched { topology: true, endpoints };
                 control.commit(&mut mesh, &touched);
                 joined
             };
             let workload = &joined.workload.workload;
-            tracing::info!(workload = %workload.id, address = %workload.ipv4, service = %workload.service, "workload joined");
+            let address = workload.addresses.first();
+            let service = workload.first_service().map(tracing::field::display);
+            tracing::info!(workload = %workload.id, %address, service, "workload joined");
             let vip = joined.vip.map(|(name, index)| Change::Vip(name, Some(index)));
             let evicted = joined.evicted.map(|name| Change::Vip(name, None));
             control.note(evicted.into_iter().chain(vip)).await;
@@ -173,10 +175,10 @@ impl Control {
     pub(crate) fn report(&self, id: &WorkloadId, listening: &[(IpAddr, u16)]) -> bool {
         let mut mesh = self.mesh();
         let Some(workload) = mesh.members.registry().workloads.get(id) else { return false };
-        let own = workload.addresses();
+        let own = workload.addresses;
         let reachable: BTreeSet<u16> = listening
             .iter()
-            .filter(|(ip, _)| ip.is_unspecified() || is_local(*ip) || own.contains(ip))
+            .filter(|(ip, _)| ip.is_unspecified() || is_local(*ip) || own.contains(*ip))
             .map(|(_, port)| *port)
             .collect();
         let Some(touched) = mesh.members.report(id, &reachable) else { return false };

@@ -105,9 +105,12 @@ pub(crate) fn parent_life() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
-    use heddle_model::{EndpointState, Protocol, ServiceName, WorkloadId, WorkloadPort};
+    use heddle_model::{
+        Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, WorkloadId,
+        WorkloadPort,
+    };
     use heddle_testkit::folder::Folder;
 
     use super::*;
@@ -125,16 +128,17 @@ mod tests {
             id: WorkloadId("a-1".to_owned()),
             name: "a".to_owned(),
             namespace: "default".to_owned(),
-            service: ServiceName::new("a", "default").unwrap(),
+            identity: Identity::local("default", "a"),
+            services: BTreeSet::from([ServiceName::new("a", "default").unwrap()]),
             version: String::new(),
             labels: BTreeMap::new(),
-            ipv4: [240, 241, 0, 10].into(),
-            ipv6: std::net::Ipv6Addr::LOCALHOST,
+            addresses: Addresses::Both([240, 241, 0, 10].into(), std::net::Ipv6Addr::LOCALHOST),
             ports: BTreeMap::from([(80, port)]),
+            locality: Locality::default(),
         };
         let journal = Journal::new(folder.path(), parent_life());
         assert_eq!(journal.read(), Noted::default());
-        let vips = vec![(workload.service.clone(), 10)];
+        let vips = vec![(ServiceName::new("a", "default").unwrap(), 10)];
         let noted = Noted { workloads: vec![workload], vips };
         journal.write(noted.clone()).unwrap();
         assert_eq!(journal.read(), noted);

@@ -1,6 +1,8 @@
 //! Who is in the mesh: workloads and the services they make up, with their addresses.
 //!
-//! A service is the union of its workloads' ports; it exists while one of them declares a port.
+//! A service is the union of its workloads' ports; it exists while one of them declares a port. Of the
+//! registry's nouns this engine fills what one machine has: a workload is in one service, has an address
+//! of each family, and a service port leads to the port of the same number.
 //! Nothing here does I/O or reads a clock: times are Unix seconds given by the caller. What must
 //! survive a restart is told in [`Joined`] and written by the caller.
 
@@ -12,8 +14,8 @@ use std::{
 };
 
 use heddle_model::{
-    EndpointState, Protocol, Registry, Service, ServiceName, ServicePort, Workload, WorkloadId,
-    WorkloadPort,
+    Addresses, EndpointState, Protocol, Registry, Service, ServiceName, ServicePort, TargetPort,
+    Workload, WorkloadId, WorkloadPort,
 };
 use heddle_wire::local::control_api::{JoinRequest, JoinedWorkload, Problem};
 
@@ -111,6 +113,8 @@ impl Members {
             return Err(refusal(format!("the mesh is full: {WORKLOADS_MAX} workloads run in it")));
         }
         let mut workload = admission::admit(request, &self.registry)?;
+        let name =
+            ServiceName { namespace: request.namespace.clone(), name: request.service.clone() };
         let Some(id) = (0..ID_TRIES_MAX)
             .map(|_| WorkloadId(format!("{}-{:06x}", workload.name, suffix() & 0x00ff_ffff)))
             .find(|id| !self.registry.workloads.contains_key(id))
@@ -118,14 +122,14 @@ impl Members {
             return Err(refusal("no free workload id was found; try again".to_owned()));
         };
         workload.id = id.clone();
-        admission::check_fits(&workload, &self.registry)?;
+        admission::check_fits(&workload, &name, &self.registry)?;
         let Some(address) = self.addresses.take(&id, now) else {
             return Err(refusal(
                 "every workload address is in use or was until minutes ago".to_owned(),
             ));
         };
-        (workload.ipv4, workload.ipv6) = self.ranges.workload(address.index);
-        let name = workload.service.clone();
+        let (v4, v6) = self.ranges.workload(address.index);
+        workload.addresses = Addresses::Both(v4, v6);
         let needs_vip = !workload.ports.is_empty() && !self.registry.services.contains_key(&name);
         let given = match needs_vip.then(|| self.vips.take(&name, now)) {
             Some(None) => {
@@ -137,7 +141,7 @@ impl Members {
             Some(Some(given)) => Some(given),
             None => None,
         };
-        self.insert(workload, given.as_ref().map(|given| given.index));
+        self.insert(workload, given.as_ref().map(|given| (&name, given.index)));
         Ok(Joined {
             workload: self.joined(&id),
             vip: given.as_ref().map(|given| (name, given.index)),
@@ -158,15 +162,16 @@ impl Members {
         let vips: BTreeMap<ServiceName, u32> = noted.vips.into_iter().collect();
         // Those whose address is known first: no other may take it before them.
         let mut workloads = noted.workloads;
-        workloads.sort_by_key(|workload| !vips.contains_key(&workload.service));
+        let known = |workload: &Workload| workload.services.iter().find_map(|name| vips.get(name));
+        workloads.sort_by_key(|workload| known(workload).is_none());
         for workload in workloads {
-            let (id, service) = (workload.id.clone(), workload.service.clone());
-            let vip = vips.get(&service).copied();
+            let (id, services) = (workload.id.clone(), workload.services.clone());
+            let vip = known(&workload).copied();
             match self.restore(workload, vip, now) {
                 Ok(vip) => {
                     adopted.vips.extend(vip);
                     adopted.touched.topology = true;
-                    adopted.touched.endpoints.insert(service);
+                    adopted.touched.endpoints.extend(services);
                     self.recalled.insert(id);
                 }
                 Err(problem) => adopted.problems.push(problem),
@@ -197,13 +202,13 @@ impl Members {
                     port.state = EndpointState::Ready;
                 }
             }
-            let service = member.service.as_ref();
-            let vip = service.and_then(|service| self.ranges.vip_index(service.vip_v4));
+            let vip = member.service.as_ref().and_then(Service::vip_v4);
+            let vip = vip.and_then(|vip| self.ranges.vip_index(vip));
             match self.restore(workload, vip, now) {
                 Ok(vip) => {
                     adopted.vips.extend(vip);
                     adopted.touched.topology = true;
-                    adopted.touched.endpoints.insert(member.workload.service.clone());
+                    adopted.touched.endpoints.extend(member.workload.services.iter().cloned());
                 }
                 Err(problem) => adopted.problems.push(problem),
             }
@@ -223,18 +228,16 @@ impl Members {
     ) -> Result<Option<(ServiceName, u32)>, Problem> {
         let refuse = |reason: String| Problem { reason, ..Problem::default() };
         let id = workload.id.clone();
-        admission::check_restored(&workload).map_err(refuse)?;
+        let (name, ip) = admission::check_restored(&workload).map_err(refuse)?;
         if self.registry.workloads.len() >= WORKLOADS_MAX {
             return Err(refuse(format!("the mesh is full: {WORKLOADS_MAX} workloads run in it")));
         }
-        let index = self.ranges.workload_index(workload.ipv4);
+        let index = self.ranges.workload_index(ip);
         if !index.is_some_and(|index| self.addresses.assign(&id, index)) {
-            let ip = workload.ipv4;
             return Err(refuse(format!(
                 "workload {id} cannot keep its address {ip}: it is outside the mesh's range or another workload's"
             )));
         }
-        let name = workload.service.clone();
         if workload.ports.is_empty() || self.registry.services.contains_key(&name) {
             self.insert(workload, None);
             return Ok(None);
@@ -252,7 +255,7 @@ impl Members {
                 }
             },
         };
-        self.insert(workload, Some(index));
+        self.insert(workload, Some((&name, index)));
         Ok(Some((name, index)))
     }
 
@@ -273,22 +276,22 @@ impl Members {
     /// Forgets a workload; its addresses rest before others get them. `None`: no such workload.
     pub(crate) fn delete(&mut self, id: &WorkloadId, now: u64) -> Option<Touched> {
         let workload = self.registry.workloads.remove(id)?;
-        for ip in workload.addresses() {
+        for ip in workload.addresses.iter() {
             self.by_address.remove(&ip);
         }
         self.addresses.free(id, now);
-        let name = workload.service;
-        let vips =
-            self.registry.services.get(&name).map(|service| (service.vip_v4, service.vip_v6));
-        if let Some((vip_v4, vip_v6)) = vips {
-            self.refresh(&name, vip_v4, vip_v6);
-            if !self.registry.services.contains_key(&name) {
-                self.by_vip.remove(&vip_v4.into());
-                self.by_vip.remove(&vip_v6.into());
-                self.vips.free(&name, now);
+        for name in &workload.services {
+            let Some(service) = self.registry.services.get(name) else { continue };
+            let vips = service.vips.clone();
+            self.refresh(name, vips.clone());
+            if !self.registry.services.contains_key(name) {
+                for vip in &vips {
+                    self.by_vip.remove(vip);
+                }
+                self.vips.free(name, now);
             }
         }
-        Some(Touched { topology: true, endpoints: BTreeSet::from([name]) })
+        Some(Touched { topology: true, endpoints: workload.services })
     }
 
     fn set_states(
@@ -302,43 +305,45 @@ impl Members {
             let new = state(port);
             if port.state != new {
                 port.state = new;
-                touched.endpoints.insert(workload.service.clone());
+                touched.endpoints.extend(workload.services.iter().cloned());
             }
         }
         Some(touched)
     }
 
-    fn insert(&mut self, workload: Workload, vip: Option<u32>) {
-        let name = workload.service.clone();
-        for ip in workload.addresses() {
+    /// Adds a workload, and with it the service that was given the index `new`, if that is new.
+    fn insert(&mut self, workload: Workload, new: Option<(&ServiceName, u32)>) {
+        let services = workload.services.clone();
+        for ip in workload.addresses.iter() {
             self.by_address.insert(ip, workload.id.clone());
         }
         self.registry.workloads.insert(workload.id.clone(), workload);
-        let known =
-            self.registry.services.get(&name).map(|service| (service.vip_v4, service.vip_v6));
-        if let Some((vip_v4, vip_v6)) = vip.map(|index| self.ranges.vip(index)).or(known) {
-            self.by_vip.insert(vip_v4.into(), name.clone());
-            self.by_vip.insert(vip_v6.into(), name.clone());
-            self.refresh(&name, vip_v4, vip_v6);
+        for name in services {
+            let known = self.registry.services.get(&name).map(|service| service.vips.clone());
+            let given = new.filter(|(of, _)| **of == name).map(|(_, index)| {
+                let (v4, v6) = self.ranges.vip(index);
+                vec![v4.into(), v6.into()]
+            });
+            let Some(vips) = given.or(known) else { continue };
+            for vip in &vips {
+                self.by_vip.insert(*vip, name.clone());
+            }
+            self.refresh(&name, vips);
         }
     }
 
     /// Derives a service from its workloads: the union of their ports, where a declared protocol
     /// counts for all workloads that declared none. Without any port there is no service.
-    fn refresh(
-        &mut self,
-        name: &ServiceName,
-        vip_v4: std::net::Ipv4Addr,
-        vip_v6: std::net::Ipv6Addr,
-    ) {
+    fn refresh(&mut self, name: &ServiceName, vips: Vec<IpAddr>) {
         let mut ports: BTreeMap<u16, ServicePort> = BTreeMap::new();
-        for workload in self.registry.workloads.values().filter(|w| w.service == *name) {
+        for workload in self.registry.workloads.values().filter(|w| w.services.contains(name)) {
             for port in workload.ports.values() {
                 let number = port.number;
                 let merged = ports.entry(number).or_insert_with(|| ServicePort {
                     number,
                     name: String::new(),
                     protocol: Protocol::Undeclared,
+                    target: TargetPort::Number(number),
                 });
                 if merged.protocol == Protocol::Undeclared {
                     merged.protocol = port.protocol;
@@ -348,7 +353,7 @@ impl Members {
                 }
             }
         }
-        for workload in self.registry.workloads.values_mut().filter(|w| w.service == *name) {
+        for workload in self.registry.workloads.values_mut().filter(|w| w.services.contains(name)) {
             for port in workload.ports.values_mut() {
                 port.protocol = ports.get(&port.number).map_or(port.protocol, |p| p.protocol);
             }
@@ -356,14 +361,15 @@ impl Members {
         if ports.is_empty() {
             self.registry.services.remove(name);
         } else {
-            let service = Service { name: name.clone(), vip_v4, vip_v6, ports };
+            let service = Service { name: name.clone(), vips, ports };
             self.registry.services.insert(name.clone(), service);
         }
     }
 
     fn joined(&self, id: &WorkloadId) -> JoinedWorkload {
         let workload = self.registry.workloads[id].clone();
-        let service = self.registry.services.get(&workload.service).cloned();
+        let service = workload.first_service();
+        let service = service.and_then(|name| self.registry.services.get(name)).cloned();
         JoinedWorkload { workload, service }
     }
 }

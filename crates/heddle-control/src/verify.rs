@@ -3,14 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
 
 use heddle_compile::{Client, Compiled, View};
 use heddle_logic::RouteTable;
 use heddle_model::{
-    Destination, Protocol, Registry, Service, ServicePort,
+    Destination, Protocol, Registry, Service, ServicePort, TargetPort,
     discovery::Provenance,
     resource::{Origin, Resource as Rule},
 };
@@ -122,11 +121,11 @@ fn with_absent(compiled: &Compiled, registry: &Registry) -> Registry {
             number: PORT_OF_ABSENT,
             name: String::new(),
             protocol: Protocol::Undeclared,
+            target: TargetPort::Number(PORT_OF_ABSENT),
         };
         let absent = Service {
             name: name.clone(),
-            vip_v4: Ipv4Addr::UNSPECIFIED,
-            vip_v6: Ipv6Addr::UNSPECIFIED,
+            vips: Vec::new(),
             ports: BTreeMap::from([(PORT_OF_ABSENT, port)]),
         };
         registry.services.entry(name).or_insert(absent);

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use minicbor::{Decode, Decoder, Encode, Encoder};
 use serde::{Deserialize, Serialize};
 
 /// An IPv4 address, an IPv6 address or both; never none.
@@ -85,12 +86,33 @@ impl From<IpAddr> for Addresses {
     }
 }
 
-/// The form in JSON: what is absent is left out.
-#[derive(Serialize, Deserialize)]
+impl<C> Encode<C> for Addresses {
+    fn encode<W: minicbor::encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), minicbor::encode::Error<W::Error>> {
+        Families::from(*self).encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for Addresses {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, minicbor::decode::Error> {
+        let at = d.position();
+        let families: Families = d.decode_with(ctx)?;
+        families.try_into().map_err(|reason| minicbor::decode::Error::message(reason).at(at))
+    }
+}
+
+/// The form in JSON and on the wire: what is absent is left out.
+#[derive(Decode, Encode, Serialize, Deserialize)]
+#[cbor(map)]
 #[serde(deny_unknown_fields)]
 struct Families {
+    #[n(1)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     v4: Option<Ipv4Addr>,
+    #[n(2)]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     v6: Option<Ipv6Addr>,
 }

@@ -6,7 +6,7 @@
 mod check;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -14,7 +14,9 @@ use std::{
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::{Protocol, ServiceName, Workload, WorkloadId, wire::closed};
+use crate::{
+    Addresses, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId, wire::closed,
+};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -54,9 +56,12 @@ pub struct WorkloadInfo {
     /// Namespace.
     #[n(3)]
     pub namespace: String,
-    /// Service it belongs to (`app`, canonical service).
-    #[n(4)]
-    pub service: ServiceName,
+    /// Who it is to others.
+    #[n(8)]
+    pub identity: Identity,
+    /// Services it belongs to; the first by name stands for it where only one can be told.
+    #[cbor(n(4), default)]
+    pub services: BTreeSet<ServiceName>,
     /// Version; empty means `unknown` / `latest`.
     #[cbor(n(5), default)]
     pub version: String,
@@ -68,13 +73,28 @@ pub struct WorkloadInfo {
     pub ports: BTreeMap<u16, Protocol>,
 }
 
+impl WorkloadInfo {
+    /// The service that stands for it where only one can be told.
+    #[must_use]
+    pub fn first_service(&self) -> Option<&ServiceName> {
+        self.services.first()
+    }
+
+    /// What it is called where a service is meant: its service's name, or its own.
+    #[must_use]
+    pub fn canonical_name(&self) -> &str {
+        self.services.first().map_or(&self.name, |service| &service.name)
+    }
+}
+
 impl From<&Workload> for WorkloadInfo {
     fn from(workload: &Workload) -> Self {
         Self {
             id: workload.id.clone(),
             name: workload.name.clone(),
             namespace: workload.namespace.clone(),
-            service: workload.service.clone(),
+            identity: workload.identity.clone(),
+            services: workload.services.clone(),
             version: workload.version.clone(),
             labels: workload.labels.clone(),
             ports: workload.ports.values().map(|port| (port.number, port.protocol)).collect(),
@@ -89,7 +109,7 @@ pub struct Destination {
     /// Which service.
     #[n(1)]
     pub service: ServiceName,
-    /// Its virtual addresses.
+    /// Its virtual addresses; none if it is headless.
     #[cbor(n(2), default)]
     pub vips: Vec<IpAddr>,
     /// Its ports by number, with rules.
@@ -227,7 +247,7 @@ pub struct WeightedTarget {
     /// Subset name with its label selector; `None` means all endpoints.
     #[n(2)]
     pub subset: Option<Subset>,
-    /// Port of that service.
+    /// Port of that service: the one its clients use.
     #[cbor(n(3), default)]
     pub port: u16,
     /// Relative weight; the sum over a rule is not 0.
@@ -307,31 +327,46 @@ pub struct Endpoint {
     pub workload: WorkloadInfo,
     /// Where it is.
     #[n(2)]
-    pub ipv4: Ipv4Addr,
-    /// Where it is, IPv6.
-    #[n(3)]
-    pub ipv6: Ipv6Addr,
-    /// Readiness per port number.
-    #[cbor(n(4), default)]
-    pub ports: BTreeMap<u16, EndpointState>,
+    pub addresses: Addresses,
+    /// What it has for each port of the service. One that is missing leads to nothing here.
+    #[cbor(n(3), default)]
+    pub ports: BTreeMap<u16, EndpointPort>,
     /// Load-balancing weight; 1 by default.
-    #[cbor(n(5), default)]
+    #[cbor(n(4), default)]
     pub weight: u32,
+    /// Where it runs.
+    #[cbor(n(5), default)]
+    pub locality: Locality,
 }
 
-/// An endpoint's state on one port.
+/// What a service port leads to on one endpoint.
+#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct EndpointPort {
+    /// Port it listens on: the service port's target, resolved.
+    #[n(1)]
+    pub number: u16,
+    /// Its state there.
+    #[n(2)]
+    pub state: EndpointState,
+}
+
+/// An endpoint's state on one port: EndpointSlice's conditions `serving` and `terminating`, of which
+/// `ready` follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum EndpointState {
-    /// Known, not yet in LISTEN: never picked.
+    /// Known, not serving yet (on one machine: not in LISTEN): never picked.
     Pending,
-    /// Takes new requests.
+    /// Serves and stays: takes new requests.
     Ready,
+    /// Ends, and serves until then: takes new requests only where nothing is ready.
+    ServingTerminating,
     /// Takes no new requests; those in flight end.
     Terminating,
 }
 
-closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating });
+closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating, 4 => ServingTerminating });
 
 /// A workload's own ports and what applies to calls it receives.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -355,9 +390,22 @@ pub struct InboundPort {
     /// Declared protocol.
     #[cbor(n(2), default)]
     pub protocol: Protocol,
-    /// Services owning the port, sorted by name: `destination_service` is the one Host names, else the first.
+    /// Service ports that lead to it, sorted: `destination_service` is the service that Host names,
+    /// else the first.
     #[cbor(n(3), default)]
-    pub services: Vec<ServiceName>,
+    pub services: Vec<ServicePortRef>,
+}
+
+/// A port of a service, by name.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, PartialOrd, Ord)]
+#[cbor(map)]
+pub struct ServicePortRef {
+    /// The service.
+    #[n(1)]
+    pub service: ServiceName,
+    /// The port its clients use.
+    #[n(2)]
+    pub port: u16,
 }
 
 /// Answer to a hostname asked from a namespace; resource name `NAMESPACE/HOST`.
@@ -370,9 +418,21 @@ pub struct NameAnswer {
     /// Namespace it was asked from.
     #[n(2)]
     pub namespace: String,
-    /// The service it names with its virtual addresses, if it names one.
+    /// The service it names, if it names one.
     #[n(3)]
-    pub service: Option<(ServiceName, Ipv4Addr, Ipv6Addr)>,
+    pub service: Option<NamedService>,
+}
+
+/// A service as DNS knows it.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct NamedService {
+    /// Which.
+    #[n(1)]
+    pub name: ServiceName,
+    /// Its virtual addresses; none if it is headless.
+    #[cbor(n(2), default)]
+    pub vips: Vec<IpAddr>,
 }
 
 /// What is the same for the whole mesh.

@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod discovery;
+pub mod identity;
 pub mod name;
 pub mod pattern;
 pub mod registry;
@@ -14,8 +15,9 @@ pub mod yaml;
 
 pub use addresses::Addresses;
 pub use discovery::{
-    Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Inbound,
-    InboundPort, MeshSettings, NameAnswer, Owner,
+    Address, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState, Endpoints,
+    Inbound, InboundPort, MeshSettings, NameAnswer, NamedService, Owner, ServicePortRef,
 };
+pub use identity::{Identity, Locality};
 pub use name::{NameError, Protocol, ResourceKey, ServiceName, WorkloadId};
-pub use registry::{Registry, Service, ServicePort, Workload, WorkloadPort};
+pub use registry::{Registry, Service, ServicePort, TargetPort, Workload, WorkloadPort};

@@ -1,13 +1,19 @@
 //! Services and the workloads behind them, as the control plane knows them at one moment.
+//!
+//! The nouns speak for one machine and for Kubernetes alike: a workload may be in no service or in
+//! several, and a service port leads to a target port of each workload. On one machine every workload
+//! is in one service, whose ports are its workloads' own.
+
+mod json;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{EndpointState, Protocol, ServiceName, WorkloadId};
+use crate::{Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, WorkloadId};
 
 /// All services and workloads of a mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,32 +24,46 @@ pub struct Registry {
     pub workloads: BTreeMap<WorkloadId, Workload>,
 }
 
-/// A named service with its stable virtual addresses.
+/// A named service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "json::Service", into = "json::Service")]
 pub struct Service {
     /// Name and namespace.
     pub name: ServiceName,
-    /// Virtual IPv4 address, stable as long as the name is known.
-    pub vip_v4: Ipv4Addr,
-    /// Virtual IPv6 address.
-    pub vip_v6: Ipv6Addr,
-    /// Ports by number: the union of what its workloads declared.
+    /// Virtual addresses, stable as long as the name is known. None: a headless service, whose name
+    /// stands for its endpoints' own addresses.
+    pub vips: Vec<IpAddr>,
+    /// Ports by number.
     pub ports: BTreeMap<u16, ServicePort>,
 }
 
 /// A port of a service.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "json::ServicePort", into = "json::ServicePort")]
 pub struct ServicePort {
-    /// Port number clients use; in local mode also the workload's.
+    /// Port number clients use.
     pub number: u16,
     /// Name, e.g. `http-web`; empty where none was given.
     pub name: String,
     /// Declared protocol.
     pub protocol: Protocol,
+    /// The port of each workload that it leads to.
+    pub target: TargetPort,
+}
+
+/// Which port of a workload a service port leads to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TargetPort {
+    /// The one with this number.
+    Number(u16),
+    /// The one each workload gives this name to; it may be another number in each.
+    Name(String),
 }
 
 /// One running instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "json::Workload", into = "json::Workload")]
 pub struct Workload {
     /// Unique id.
     pub id: WorkloadId,
@@ -51,18 +71,21 @@ pub struct Workload {
     pub name: String,
     /// Namespace.
     pub namespace: String,
-    /// The service it belongs to. Clients without ports name one too, for metrics.
-    pub service: ServiceName,
+    /// Who it is to others, whatever it serves.
+    pub identity: Identity,
+    /// The services it belongs to. On one machine it is one, which clients without ports name too,
+    /// for metrics.
+    pub services: BTreeSet<ServiceName>,
     /// `version` label; empty where none was given.
     pub version: String,
     /// All labels, `app` and `version` included.
     pub labels: BTreeMap<String, String>,
-    /// IPv4 address in the mesh.
-    pub ipv4: Ipv4Addr,
-    /// IPv6 address in the mesh.
-    pub ipv6: Ipv6Addr,
-    /// Ports by number, each with its own readiness.
+    /// Addresses in the mesh.
+    pub addresses: Addresses,
+    /// Ports by number, each with its own readiness: those it declares and those that services lead to.
     pub ports: BTreeMap<u16, WorkloadPort>,
+    /// Where it runs.
+    pub locality: Locality,
 }
 
 /// A port of a workload.
@@ -74,14 +97,46 @@ pub struct WorkloadPort {
     pub name: String,
     /// Declared protocol.
     pub protocol: Protocol,
-    /// `Ready` once the port is in LISTEN.
+    /// `Ready` once it takes requests: on one machine, once the port is in LISTEN.
     pub state: EndpointState,
 }
 
-impl Workload {
-    /// Both addresses.
+impl Service {
+    /// Its first virtual IPv4 address.
     #[must_use]
-    pub fn addresses(&self) -> [IpAddr; 2] {
-        [self.ipv4.into(), self.ipv6.into()]
+    pub fn vip_v4(&self) -> Option<Ipv4Addr> {
+        self.vips.iter().find_map(|vip| match vip {
+            IpAddr::V4(v4) => Some(*v4),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// Its first virtual IPv6 address.
+    #[must_use]
+    pub fn vip_v6(&self) -> Option<Ipv6Addr> {
+        self.vips.iter().find_map(|vip| match vip {
+            IpAddr::V6(v6) => Some(*v6),
+            IpAddr::V4(_) => None,
+        })
+    }
+}
+
+impl Workload {
+    /// The port that `target` means here, if it has one.
+    #[must_use]
+    pub fn port(&self, target: &TargetPort) -> Option<&WorkloadPort> {
+        match target {
+            TargetPort::Number(number) => self.ports.get(number),
+            // An empty name is no name: it must not find the ports that have none.
+            TargetPort::Name(name) => {
+                self.ports.values().find(|port| port.name == *name && !name.is_empty())
+            }
+        }
+    }
+
+    /// The service that stands for it where only one can be told: the first by name.
+    #[must_use]
+    pub fn first_service(&self) -> Option<&ServiceName> {
+        self.services.first()
     }
 }

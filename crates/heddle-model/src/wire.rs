@@ -121,8 +121,11 @@ pub(crate) fn field<'a, T: Check + 'a>(
 }
 
 /// Checks every item of a list.
-pub(crate) fn each<T: Check>(name: &str, list: &[T]) -> Result<(), FieldError> {
-    let mut all = list.iter().enumerate();
+pub(crate) fn each<'a, T: Check + 'a>(
+    name: &str,
+    list: impl IntoIterator<Item = &'a T>,
+) -> Result<(), FieldError> {
+    let mut all = list.into_iter().enumerate();
     all.try_for_each(|(at, one)| {
         one.check().map_err(|error| error.within(format_args!("{name}[{at}]")))
     })

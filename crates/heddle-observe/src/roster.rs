@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::IpAddr,
 };
 
 use heddle_model::{Protocol, ServiceName};
@@ -26,7 +26,8 @@ pub(crate) struct Roster {
 /// A service with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KnownService {
-    pub(crate) address: Ipv4Addr,
+    /// Its first virtual address; a headless service has none.
+    pub(crate) address: Option<IpAddr>,
     pub(crate) kind: ServiceKind,
 }
 
@@ -46,7 +47,7 @@ pub(crate) enum ServiceKind {
 pub(crate) struct Member {
     pub(crate) owner: Owner,
     pub(crate) name: String,
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// Still listed by the control plane.
     pub(crate) present: bool,
     /// It was there when we first asked, or has been away since: its counters have a past we have not
@@ -71,10 +72,15 @@ impl Roster {
         }
         for view in workloads.into_iter().take(limits::SIDECARS_MAX) {
             let workload = view.workload;
+            // What a workload of no service serves is counted under its own name.
+            let service = workload.first_service().cloned().unwrap_or_else(|| ServiceName {
+                namespace: workload.namespace.clone(),
+                name: workload.name.clone(),
+            });
             self.members.entry(workload.id.0.clone()).or_insert_with(|| Member {
                 owner: Owner {
                     id: workload.id.0,
-                    service: workload.service,
+                    service,
                     version: if workload.version.is_empty() {
                         crate::measure::UNKNOWN.to_owned()
                     } else {
@@ -82,7 +88,7 @@ impl Roster {
                     },
                 },
                 name: workload.name,
-                address: workload.ipv4,
+                address: workload.addresses.first(),
                 present: true,
                 ran_before,
                 scraped: false,
@@ -92,7 +98,10 @@ impl Roster {
             .into_iter()
             .map(|view| {
                 let kind = kind(view.service.ports.values().map(|port| port.protocol));
-                (view.service.name, KnownService { address: view.service.vip_v4, kind })
+                (
+                    view.service.name,
+                    KnownService { address: view.service.vips.first().copied(), kind },
+                )
             })
             .collect();
         self.forget_oldest();
@@ -110,7 +119,7 @@ impl Roster {
 
     /// The virtual address of a service, then those of its workloads.
     pub(crate) fn addresses(&self, service: &ServiceName) -> Vec<String> {
-        let own = self.services.get(service).map(|known| known.address);
+        let own = self.services.get(service).and_then(|known| known.address);
         let members = self.present().filter(|member| member.owner.service == *service);
         let members = members.map(|member| member.address).take(limits::ROWS_MAX);
         own.into_iter().chain(members).map(|address| address.to_string()).collect()
@@ -141,9 +150,9 @@ fn kind(protocols: impl Iterator<Item = Protocol>) -> ServiceKind {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv6Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    use heddle_model::{Workload, WorkloadId};
+    use heddle_model::{Addresses, Identity, Locality, Workload, WorkloadId};
 
     use super::*;
 
@@ -152,12 +161,13 @@ mod tests {
             id: WorkloadId(id.to_owned()),
             name: "api-v1".to_owned(),
             namespace: "default".to_owned(),
-            service: ServiceName::new("api", "default").unwrap(),
+            identity: Identity::local("default", "api"),
+            services: [ServiceName::new("api", "default").unwrap()].into(),
             version: "v1".to_owned(),
             labels: BTreeMap::new(),
-            ipv4: Ipv4Addr::LOCALHOST,
-            ipv6: Ipv6Addr::LOCALHOST,
+            addresses: Addresses::Both(Ipv4Addr::LOCALHOST, Ipv6Addr::LOCALHOST),
             ports: BTreeMap::new(),
+            locality: Locality::default(),
         };
         WorkloadView { workload, connected: true, generation: 1 }
     }

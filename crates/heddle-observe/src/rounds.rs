@@ -273,7 +273,7 @@ mod tests {
         Member {
             owner,
             name: "api-v1".to_owned(),
-            address: Ipv4Addr::LOCALHOST,
+            address: Ipv4Addr::LOCALHOST.into(),
             present: true,
             ran_before: false,
             scraped: true,

@@ -4,7 +4,7 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
-use heddle_model::{Protocol, ServiceName};
+use heddle_model::{Protocol, ServiceName, ServicePortRef};
 use heddle_wire::http1::Request;
 
 use crate::{
@@ -26,30 +26,30 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Inbound {
     worker: Rc<Worker>,
-    number: u16,
     application: Rc<Upstream>,
     /// State under the name of the first owner.
     state: Rc<PortState>,
     declared: Protocol,
     /// Owners by name; empty for a port that nothing declared.
-    owners: Vec<(ServiceName, Rc<ServiceLabels>)>,
+    owners: Vec<(ServicePortRef, Rc<ServiceLabels>)>,
     caller: RefCell<Rc<Caller>>,
 }
 
 impl Inbound {
     /// The port the client meant, and the services that own it.
     pub(crate) fn of(worker: &Rc<Worker>, number: u16, caller: Rc<Caller>) -> Self {
-        let (declared, services) = declared(worker, number);
+        let (declared, mut leading) = declared(worker, number);
+        // Sorted: of several ports of one service that lead here the first stands for it.
+        leading.dedup_by(|next, first| next.service == first.service);
         let state =
             |service: Option<&ServiceName>| worker.ports.of(Direction::Inbound, service, number);
         let labels = |service: &ServiceName| Rc::clone(&state(Some(service)).service);
         Self {
             worker: Rc::clone(worker),
-            number,
             application: worker.upstreams.of_target(DialTarget::Application(number), None),
-            state: state(services.first()),
+            state: state(leading.first().map(|owner| &owner.service)),
             declared,
-            owners: services.iter().map(|service| (service.clone(), labels(service))).collect(),
+            owners: leading.iter().map(|one| (one.clone(), labels(&one.service))).collect(),
             caller: RefCell::new(caller),
         }
     }
@@ -64,7 +64,7 @@ impl Inbound {
             let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
             let namespace = &self.worker.shared.config.namespace;
             let service = ServiceName::resolve(host, namespace).ok()?;
-            self.owners.iter().find(|(owner, _)| *owner == service)
+            self.owners.iter().find(|(owner, _)| owner.service == service)
         };
         let several = self.owners.len() > 1;
         let owner = several.then(named).flatten().or_else(|| self.owners.first());
@@ -116,7 +116,7 @@ impl Side for Inbound {
 
     fn default_host(&self) -> String {
         match self.owners.first() {
-            Some((service, _)) => format!("{service}:{}", self.number),
+            Some((owner, _)) => format!("{}:{}", owner.service, owner.port),
             None => self.application.target.to_string(),
         }
     }
@@ -126,8 +126,9 @@ impl Side for Inbound {
     }
 }
 
-/// A port's protocol and owners: as the control plane says, else as this sidecar was started.
-fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServiceName>) {
+/// A port's protocol and the service ports that lead to it: as the control plane says, else as this
+/// sidecar was started.
+fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServicePortRef>) {
     if let Some(plan) = &worker.shared.snapshot.load().inbound {
         return match plan.port(number) {
             Some(port) => (port.protocol, port.services.clone()),
@@ -135,7 +136,10 @@ fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServiceName>) {
         };
     }
     match worker.shared.config.ports.get(&number) {
-        Some(protocol) => (*protocol, vec![worker.own.service.clone()]),
+        Some(protocol) => {
+            let own = worker.own.services.iter().cloned();
+            (*protocol, own.map(|service| ServicePortRef { service, port: number }).collect())
+        }
         None => (Protocol::Undeclared, Vec::new()),
     }
 }

@@ -60,7 +60,9 @@ impl Outbound {
         let kind = kind_of(worker, to).await;
         let service = match &kind {
             Kind::Service(service, _) => Some(ServiceName::clone(service)),
-            Kind::Workload(upstream, _) => upstream.workload().map(|one| one.service.clone()),
+            Kind::Workload(upstream, _) => {
+                upstream.workload().and_then(|one| one.first_service().cloned())
+            }
             Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
         let port = worker.ports.of(Direction::Outbound, service.as_ref(), to.port());

@@ -116,7 +116,7 @@ impl Upstream {
     /// The same for connections, which are counted under the workload's own service.
     pub(crate) fn own_series(&self, worker: usize) -> Option<Rc<SeriesSet>> {
         let workload = self.workload()?;
-        Some(self.series_as(&workload.service, worker))
+        Some(self.series_as(workload.first_service()?, worker))
     }
 
     fn series_as(&self, service: &ServiceName, worker: usize) -> Rc<SeriesSet> {

@@ -1,13 +1,14 @@
 //! Resources for tests: a service `reviews` (and others by name) with its workloads.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use heddle_model::{
-    Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Inbound,
-    InboundPort, NameAnswer, Owner, Protocol, ServiceName, WorkloadId,
+    Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
+    Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, NamedService, Owner, Protocol,
+    ServiceName, ServicePortRef, WorkloadId,
     discovery::{HttpRule, Provenance, Subset, WeightedTarget, WorkloadInfo},
 };
 
@@ -39,7 +40,10 @@ pub fn name_answer(host: &str, names: Option<&str>) -> NameAnswer {
     NameAnswer {
         host: host.into(),
         namespace: "default".into(),
-        service: names.map(|name| (service(name), Ipv4Addr::new(240, 240, 0, 10), vip_v6(10))),
+        service: names.map(|name| NamedService {
+            name: service(name),
+            vips: vec![vip(10), vip_v6(10).into()],
+        }),
     }
 }
 
@@ -49,7 +53,8 @@ pub fn workload(id: &str, name: &str, version: &str) -> WorkloadInfo {
         id: WorkloadId(id.into()),
         name: format!("{name}-{version}"),
         namespace: "default".into(),
-        service: service(name),
+        identity: Identity::local("default", name),
+        services: BTreeSet::from([service(name)]),
         version: version.into(),
         labels: BTreeMap::from([("version".into(), version.into())]),
         ports: BTreeMap::from([(PORT, Protocol::Http)]),
@@ -68,7 +73,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
         ports: vec![InboundPort {
             number,
             protocol: Protocol::Http,
-            services: vec![service(name)],
+            services: vec![ServicePortRef { service: service(name), port: number }],
         }],
     }
 }
@@ -77,10 +82,13 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
 pub fn endpoint(id: &str, name: &str, last: u8, version: &str) -> Endpoint {
     Endpoint {
         workload: workload(id, name, version),
-        ipv4: Ipv4Addr::new(240, 241, 0, last),
-        ipv6: Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, u16::from(last)),
-        ports: BTreeMap::from([(PORT, EndpointState::Ready)]),
+        addresses: Addresses::Both(
+            Ipv4Addr::new(240, 241, 0, last),
+            Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, u16::from(last)),
+        ),
+        ports: BTreeMap::from([(PORT, EndpointPort { number: PORT, state: EndpointState::Ready })]),
         weight: 1,
+        locality: Locality::default(),
     }
 }
 

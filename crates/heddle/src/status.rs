@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use heddle_model::EndpointState;
+use heddle_model::{EndpointState, ServiceName};
 use heddle_wire::local::{
     control_api::{ProxyStatus, Status, WorkloadView},
     holder_api::Info,
@@ -111,8 +111,8 @@ fn status_text(status: &MeshStatus) -> String {
             let published: Vec<String> = joined.published.iter().map(ToString::to_string).collect();
             vec![
                 workload.id.0.clone(),
-                workload.service.fqdn(),
-                workload.ipv4.to_string(),
+                workload.services.iter().map(ServiceName::fqdn).collect::<Vec<_>>().join(","),
+                workload.addresses.first().to_string(),
                 published.join(","),
             ]
         })

@@ -43,7 +43,7 @@ fn rules_with_conditions_on_the_caller_reach_only_that_caller() {
         http.map(|rule| (rule.matches.len(), shown(&rule.targets).concat())).collect::<Vec<_>>()
     };
     let versions: Vec<_> =
-        mesh.0.workloads.values().filter(|w| w.service.name == "reviews").collect();
+        mesh.0.workloads.values().filter(|w| w.services.contains(&name("reviews"))).collect();
     assert_eq!(told(versions[0].into()), []);
     assert_eq!(told(versions[1].into()), [(0, "reviews/*:80=100".to_owned())]);
     assert_eq!(told(mesh.client("frontend")), [(1, "photos/*:80=100".to_owned())]);
@@ -170,9 +170,9 @@ fn tcp_rules_see_the_service_address() {
 fn facts_about_members_need_no_rules() {
     let demo = Mesh::demo().0;
     let reviews = demo.services[&name("reviews")].clone();
-    assert_eq!(address(&demo, reviews.vip_v6.into()).owner, Owner::Service(name("reviews")));
+    assert_eq!(address(&demo, reviews.vips[1]).owner, Owner::Service(name("reviews")));
     let workload = demo.workloads.values().next().unwrap();
-    let Owner::Workload(owner) = address(&demo, workload.ipv4.into()).owner else {
+    let Owner::Workload(owner) = address(&demo, workload.addresses.first()).owner else {
         panic!("whose?")
     };
     assert_eq!(owner.id, workload.id);
@@ -182,14 +182,16 @@ fn facts_about_members_need_no_rules() {
     let versions: Vec<_> =
         behind.iter().map(|endpoint| endpoint.workload.version.as_str()).collect();
     assert_eq!(versions, ["v1", "v2", "v3"]);
-    assert_eq!(behind[0].ports[&80], EndpointState::Ready);
+    assert_eq!(behind[0].ports[&80], EndpointPort { number: 80, state: EndpointState::Ready });
     assert_eq!(endpoints(&demo, &name("nobody")), None);
 
     for host in ["reviews", "Reviews.default", "reviews.default.svc.cluster.local."] {
-        assert_eq!(name_answer(&demo, "default", host).service.unwrap().0, name("reviews"));
+        assert_eq!(name_answer(&demo, "default", host).service.unwrap().name, name("reviews"));
     }
     assert_eq!(name_answer(&demo, "other", "reviews").service, None);
 
-    let frontend = demo.workloads.values().find(|w| w.service == name("frontend")).unwrap();
-    assert_eq!(inbound(&demo, frontend).ports[0].services, [name("frontend")]);
+    let frontend =
+        demo.workloads.values().find(|w| w.services.contains(&name("frontend"))).unwrap();
+    let own = ServicePortRef { service: name("frontend"), port: 80 };
+    assert_eq!(inbound(&demo, frontend).ports[0].services, [own]);
 }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use heddle_compile::{Finding, ResourceState};
-use heddle_model::{ResourceKey, ServiceName, resource::Resource};
+use heddle_compile::{Finding, ResourceState, behind};
+use heddle_model::{ResourceKey, resource::Resource};
 use heddle_wire::local::control_api::{
     Problem, ProxyStatus, ResourceView, ServiceView, Status, WorkloadView,
 };
@@ -43,19 +43,12 @@ impl Control {
     pub(crate) fn services(&self) -> Vec<ServiceView> {
         let mesh = self.mesh();
         let registry = mesh.members.registry();
-        let behind = |service: &ServiceName| {
-            let workloads = registry.workloads.values();
-            workloads
-                .filter(|workload| workload.service == *service && !workload.ports.is_empty())
-                .map(|workload| workload.id.clone())
-                .collect()
-        };
         registry
             .services
             .values()
             .map(|service| ServiceView {
                 service: service.clone(),
-                workloads: behind(&service.name),
+                workloads: behind(registry, service).map(|(one, _)| one.id.clone()).collect(),
             })
             .collect()
     }

@@ -1,14 +1,14 @@
 //! May this workload join? Every reason against it at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
 };
 
 use heddle_compile::{endpoint, endpoints};
 use heddle_model::{
-    EndpointState, Endpoints, Protocol, Registry, ServiceName, Workload, WorkloadId, WorkloadPort,
-    name::check_label,
+    Addresses, EndpointState, Endpoints, Identity, Locality, Protocol, Registry, Service,
+    ServiceName, ServicePort, TargetPort, Workload, WorkloadId, WorkloadPort, name::check_label,
 };
 use heddle_wire::{
     discovery::Encode,
@@ -51,25 +51,32 @@ pub(super) fn admit(request: &JoinRequest, registry: &Registry) -> Result<Worklo
         id: WorkloadId(String::new()),
         name,
         namespace: request.namespace.clone(),
-        service,
+        identity: Identity::local(&request.namespace, &request.service),
+        services: BTreeSet::from([service]),
         version,
         labels,
-        ipv4: Ipv4Addr::UNSPECIFIED,
-        ipv6: Ipv6Addr::UNSPECIFIED,
+        addresses: Addresses::Both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
         ports,
+        locality: Locality::default(),
     })
 }
 
 /// Would the endpoints of its service still go into one message with it? A proxy that cannot be told
 /// of them would never hear of any change of its mesh again.
-pub(super) fn check_fits(workload: &Workload, registry: &Registry) -> Result<(), Vec<Problem>> {
-    if workload.ports.is_empty() {
-        return Ok(());
-    }
-    let service = &workload.service;
+pub(super) fn check_fits(
+    workload: &Workload,
+    service: &ServiceName,
+    registry: &Registry,
+) -> Result<(), Vec<Problem>> {
     let none = || Endpoints { service: service.clone(), endpoints: Vec::new() };
     let mut all = endpoints(registry, service).unwrap_or_else(none);
-    all.endpoints.push(endpoint(workload));
+    let own = workload.ports.values().map(|port| {
+        let WorkloadPort { number, name, protocol, .. } = port.clone();
+        (number, ServicePort { number, name, protocol, target: TargetPort::Number(number) })
+    });
+    let own = Service { name: service.clone(), vips: Vec::new(), ports: own.collect() };
+    let Some(endpoint) = endpoint(&own, workload) else { return Ok(()) };
+    all.endpoints.push(endpoint);
     let bytes = all.encode().len();
     if bytes <= ENDPOINTS_BYTES_MAX {
         return Ok(());
@@ -83,19 +90,28 @@ pub(super) fn check_fits(workload: &Workload, registry: &Registry) -> Result<(),
     )])
 }
 
-/// Checks what a running member says of itself: it names files and resources elsewhere.
-pub(super) fn check_restored(workload: &Workload) -> Result<(), String> {
+/// Checks what a running member says of itself: it names files and resources elsewhere. Its one
+/// service, and the address that its index is told by.
+pub(super) fn check_restored(workload: &Workload) -> Result<(ServiceName, Ipv4Addr), String> {
     let id = &workload.id.0;
     let safe = id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if id.is_empty() || id.len() > 255 || !safe || id.starts_with('.') {
         return Err(format!("`{id}` is no workload id: letters, digits, `-`, `.` and `_` only"));
     }
-    check_label(&workload.service.name).map_err(|error| error.to_string())?;
-    check_label(&workload.service.namespace).map_err(|error| error.to_string())?;
+    let mut services = workload.services.iter();
+    let (Some(service), None) = (services.next(), services.next()) else {
+        let count = workload.services.len();
+        return Err(format!("workload {id} is in {count} services: on one machine it is in one"));
+    };
+    check_label(&service.name).map_err(|error| error.to_string())?;
+    check_label(&service.namespace).map_err(|error| error.to_string())?;
+    let Addresses::Both(ip, _) = workload.addresses else {
+        return Err(format!("workload {id} lacks an IPv4 or an IPv6 address"));
+    };
     if workload.ports.iter().any(|(number, port)| *number != port.number) {
         return Err(format!("workload {id} lists a port under another port's number"));
     }
-    Ok(())
+    Ok((service.clone(), ip))
 }
 
 fn labels(request: &JoinRequest, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
@@ -233,7 +249,7 @@ fn conflict(
     let holder = registry
         .workloads
         .values()
-        .find(|w| w.service == *service && w.ports.contains_key(&number))
+        .find(|w| w.services.contains(service) && w.ports.contains_key(&number))
         .map_or_else(|| "another workload".to_owned(), |w| format!("workload {}", w.id));
     let newcomer = match request.version.as_str() {
         "" => "this workload".to_owned(),

@@ -55,10 +55,7 @@ fn a_workload_is_named_for_service_and_version_and_labelled() {
     assert_eq!(joined.workload.labels["app"], "reviews");
     assert_eq!(joined.workload.labels["version"], "v1");
     assert_eq!(joined.workload.ports[&9080].state, EndpointState::Pending);
-    assert_eq!(
-        joined.service.unwrap().vip_v4,
-        "240.240.0.10".parse::<std::net::Ipv4Addr>().unwrap()
-    );
+    assert_eq!(joined.service.unwrap().vip_v4(), Some("240.240.0.10".parse().unwrap()));
     let client = members.join(&request("loadgen", "", &[]), 0, counter()).unwrap().workload;
     assert_eq!(client.workload.name, "loadgen");
     assert_eq!(client.service, None);
@@ -72,7 +69,7 @@ fn ids_and_addresses_are_unique_even_if_the_suffix_repeats() {
     let first = members.join(&request("a", "", &[]), 0, &mut suffix).unwrap().workload.workload;
     let second = members.join(&request("a", "", &[]), 0, &mut suffix).unwrap().workload.workload;
     assert_ne!(first.id, second.id);
-    assert_ne!(first.ipv4, second.ipv4);
+    assert_ne!(first.addresses, second.addresses);
 }
 
 #[test]
@@ -91,15 +88,15 @@ fn a_service_is_the_union_of_its_workloads_ports_and_goes_with_the_last() {
     assert_eq!(ports(&members), [80, 81]);
     members.delete(&v1.workload.workload.id, 1).unwrap();
     assert_eq!(ports(&members), [81]);
-    let vip = members.registry().services[&name("a")].vip_v4;
-    assert_eq!(members.service_at(vip.into()), Some(&name("a")));
+    let vip = members.registry().services[&name("a")].vips[0];
+    assert_eq!(members.service_at(vip), Some(&name("a")));
     members.delete(&v2.workload.workload.id, 1).unwrap();
     assert!(ports(&members).is_empty());
-    assert_eq!(members.service_at(vip.into()), None);
+    assert_eq!(members.service_at(vip), None);
     let other = members.join(&request("b", "", &[(80, Protocol::Http)]), 2, counter()).unwrap();
-    assert_ne!(other.workload.service.unwrap().vip_v4, vip, "a freed address rests");
+    assert_ne!(other.workload.service.unwrap().vips[0], vip, "a freed address rests");
     let again = members.join(&request("a", "", &[(80, Protocol::Http)]), 3, counter()).unwrap();
-    assert_eq!(again.workload.service.unwrap().vip_v4, vip, "the name has it back");
+    assert_eq!(again.workload.service.unwrap().vips[0], vip, "the name has it back");
 }
 
 #[test]
@@ -194,8 +191,8 @@ fn adopted_members_keep_their_addresses_and_stale_ones_are_dropped() {
     let mut after = Members::new(AddressRanges::default(), &BTreeMap::new(), 0);
     let mut gone = kept.workload.clone();
     gone.id = WorkloadId("z-1".to_owned());
-    gone.service = name("z");
-    gone.ipv4 = "240.241.0.77".parse().unwrap();
+    gone.services = BTreeSet::from([name("z")]);
+    gone.addresses = Addresses::Both("240.241.0.77".parse().unwrap(), "fd68::77".parse().unwrap());
     assert!(
         after
             .recall(Noted { workloads: vec![gone.clone()], vips: Vec::new() }, 0)
@@ -208,11 +205,11 @@ fn adopted_members_keep_their_addresses_and_stale_ones_are_dropped() {
     assert!(!after.registry().workloads.contains_key(&gone.id), "the holder does not know it");
     assert!(after.registry().workloads.contains_key(&late.id), "joined while the list was made");
     let mine = after.registry().workloads[&kept.workload.id].clone();
-    assert_eq!(mine.ipv4, kept.workload.ipv4);
+    assert_eq!(mine.addresses, kept.workload.addresses);
     assert_eq!(mine.ports[&80].state, EndpointState::Ready, "it was running");
-    assert_eq!(after.registry().services[&name("a")].vip_v4, kept.service.clone().unwrap().vip_v4);
+    assert_eq!(after.registry().services[&name("a")].vips, kept.service.clone().unwrap().vips);
     let next = after.join(&request("b", "", &[]), 0, counter()).unwrap().workload.workload;
-    assert_ne!(next.ipv4, mine.ipv4);
+    assert_ne!(next.addresses, mine.addresses);
 }
 
 #[test]
@@ -258,10 +255,12 @@ fn a_workload_whose_service_could_not_be_told_in_one_message_is_refused() {
     let first = members.join(&large("reviews"), 0, counter()).unwrap().workload.workload;
     let fits = ENDPOINTS_BYTES_MAX / endpoints_bytes(&members);
     for n in 1..fits {
-        let index = members.ranges.workload_index(first.ipv4).unwrap() + u32::try_from(n).unwrap();
-        let (ipv4, ipv6) = members.ranges.workload(index);
+        let index = members.ranges.workload_index(first.addresses.v4().unwrap()).unwrap()
+            + u32::try_from(n).unwrap();
+        let (v4, v6) = members.ranges.workload(index);
+        let addresses = Addresses::Both(v4, v6);
         let id = WorkloadId(format!("copy-{n}"));
-        members.restore(Workload { id, ipv4, ipv6, ..first.clone() }, None, 0).unwrap();
+        members.restore(Workload { id, addresses, ..first.clone() }, None, 0).unwrap();
     }
     assert!(endpoints_bytes(&members) <= ENDPOINTS_BYTES_MAX);
     let mut next = counter();

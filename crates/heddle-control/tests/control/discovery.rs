@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_model::{EndpointState, Owner};
+use heddle_model::{EndpointState, Owner, ServicePortRef};
 use heddle_runtime::clock;
 use heddle_wire::discovery::{Resource, ResourceType as Kind, proto::DeltaDiscoveryRequest};
 
@@ -29,7 +29,11 @@ async fn a_destination_comes_with_the_endpoints_it_needs() {
     assert!(held.contains_key(&(Kind::Endpoints, fqdn("reviews"))), "unasked");
     assert_eq!(removed, [(Kind::Destination, fqdn("absent"))]);
     let Resource::Inbound(inbound) = &held[&(Kind::Inbound, me.id.0.clone())] else { panic!() };
-    assert_eq!(inbound.ports[0].services, [me.service]);
+    let own = ServicePortRef {
+        service: me.first_service().unwrap().clone(),
+        port: inbound.ports[0].number,
+    };
+    assert_eq!(inbound.ports[0].services, [own]);
     let Resource::Mesh(mesh) = &held[&(Kind::Mesh, "mesh".to_owned())] else { panic!() };
     assert_eq!((mesh.mesh.as_str(), mesh.host_gateway_v4), ("test", [240, 240, 0, 1].into()));
 }
@@ -77,7 +81,7 @@ async fn endpoint_changes_reach_who_uses_them_each_as_its_own_generation() {
         report(&plane, &reviews.id, listening).await;
         let group = proxy.take().await;
         assert_eq!(group.order, [Kind::Endpoints]);
-        assert_eq!(group.endpoints("reviews").endpoints[0].ports[&9080], state);
+        assert_eq!(group.endpoints("reviews").endpoints[0].ports[&9080].state, state);
         assert!(group.generation > last);
         last = group.generation;
     }
@@ -100,7 +104,7 @@ async fn a_resumed_stream_brings_only_what_changed() {
     let me = plane.join_http("me", "").await.workload;
     let mut proxy = Proxy::connect(&plane, &me.id).await;
     proxy.start(&me.id, &["reviews"]).await;
-    let vip = reviews.service.unwrap().vip_v4.to_string();
+    let vip = reviews.service.unwrap().vips[0].to_string();
     proxy.subscribe(Kind::Address, &[&vip]).await;
     let mut versions = BTreeMap::new();
     while versions.len() < 5 {

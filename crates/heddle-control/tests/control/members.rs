@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_model::{EndpointState, Owner, Protocol};
+use heddle_model::{EndpointPort, EndpointState, NamedService, Owner, Protocol};
 use heddle_runtime::local_http::Method;
 use heddle_wire::{
     discovery::{Resource, ResourceType as Kind},
@@ -20,7 +20,7 @@ async fn a_name_keeps_its_address_over_restarts() {
     let plane = Plane::start(&folder).await;
     let reviews = plane.join_http("reviews", "v1").await;
     let ratings = plane.join_http("ratings", "").await;
-    assert_ne!(reviews.service.clone().unwrap().vip_v4, ratings.service.clone().unwrap().vip_v4);
+    assert_ne!(reviews.service.clone().unwrap().vips, ratings.service.clone().unwrap().vips);
     let newest = plane.status().await.generation;
     plane.stop();
     // Another life of the mesh: its members are gone, its names are not.
@@ -28,9 +28,9 @@ async fn a_name_keeps_its_address_over_restarts() {
     let plane = Plane::start(&folder).await;
     assert!(plane.workloads().await.is_empty());
     let again = plane.join_http("ratings", "v9").await;
-    assert_eq!(again.service.unwrap().vip_v4, ratings.service.unwrap().vip_v4);
+    assert_eq!(again.service.unwrap().vips, ratings.service.unwrap().vips);
     let fresh = plane.join_http("photos", "").await;
-    assert_ne!(fresh.service.unwrap().vip_v4, reviews.service.unwrap().vip_v4);
+    assert_ne!(fresh.service.unwrap().vips, reviews.service.unwrap().vips);
     assert!(plane.status().await.generation > newest, "generations never go back");
 }
 
@@ -62,13 +62,13 @@ async fn a_restarted_control_plane_has_its_members_at_once_and_as_adopted() {
     assert!(!after.contains_key(&left.joined.workload.id), "the holder knows it no more");
     for member in &members {
         let view = &after[&member.joined.workload.id];
-        assert_eq!(view.workload.ipv4, member.joined.workload.ipv4);
+        assert_eq!(view.workload.addresses, member.joined.workload.addresses);
     }
     assert_eq!(after[&first.id].workload.ports[&9080].state, EndpointState::Ready);
     let services: Vec<ServiceView> = plane.get("/v1/services").await;
     assert_eq!(
-        Some(&services[0].service.vip_v4),
-        members[0].joined.service.as_ref().map(|s| &s.vip_v4)
+        Some(&services[0].service.vips),
+        members[0].joined.service.as_ref().map(|s| &s.vips)
     );
     assert_eq!(services[0].workloads.len(), 2);
 }
@@ -92,8 +92,8 @@ async fn without_a_journal_adopted_members_keep_their_traffic() {
     let group = proxy.take().await;
     assert!(group.removed.is_empty(), "{group:?}");
     let endpoint = &group.endpoints("reviews").endpoints[0];
-    assert_eq!(endpoint.ipv4, joined.workload.ipv4);
-    assert_eq!(endpoint.ports[&9080], EndpointState::Ready);
+    assert_eq!(endpoint.addresses, joined.workload.addresses);
+    assert_eq!(endpoint.ports[&9080], EndpointPort { number: 9080, state: EndpointState::Ready });
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn names_and_addresses_turn_from_unknown_to_known_and_back() {
     let Resource::Name(answer) = &group.resources[&(Kind::Name, name.to_owned())] else { panic!() };
     assert_eq!(answer.service, None, "not known is an answer");
     let ip = "240.240.0.10";
-    proxy.subscribe(Kind::Address, &[ip, &me.ipv4.to_string(), "8.8.8.8"]).await;
+    proxy.subscribe(Kind::Address, &[ip, &me.addresses.first().to_string(), "8.8.8.8"]).await;
     let group = proxy.take().await;
     let owner = |group: &crate::proxy::Group, ip: &str| match &group.resources
         [&(Kind::Address, ip.to_owned())]
@@ -172,15 +172,17 @@ async fn names_and_addresses_turn_from_unknown_to_known_and_back() {
     };
     assert_eq!(owner(&group, ip), Owner::NotKnown);
     assert_eq!(owner(&group, "8.8.8.8"), Owner::NotKnown);
-    assert!(matches!(owner(&group, &me.ipv4.to_string()), Owner::Workload(w) if w.id == me.id));
+    assert!(
+        matches!(owner(&group, &me.addresses.first().to_string()), Owner::Workload(w) if w.id == me.id)
+    );
     let reviews = plane.join_http("reviews", "v1").await;
     let service = reviews.service.unwrap();
-    assert_eq!(service.vip_v4.to_string(), ip);
+    assert_eq!(service.vips[0].to_string(), ip);
     let group = proxy.take().await;
     assert_eq!(group.names(Kind::Address), [ip], "only what changed");
     assert_eq!(owner(&group, ip), Owner::Service(service.name.clone()));
     let Resource::Name(answer) = &group.resources[&(Kind::Name, name.to_owned())] else { panic!() };
-    assert_eq!(answer.service, Some((service.name, service.vip_v4, service.vip_v6)));
+    assert_eq!(answer.service, Some(NamedService { name: service.name, vips: service.vips }));
     plane.leave(&reviews.workload.id).await;
     let group = proxy.take().await;
     assert_eq!(owner(&group, ip), Owner::NotKnown);
@@ -237,7 +239,7 @@ async fn a_withdrawal_returns_when_every_proxy_that_uses_it_knows() {
     else {
         panic!()
     };
-    assert_eq!(endpoints.endpoints[0].ports[&9080], EndpointState::Terminating);
+    assert_eq!(endpoints.endpoints[0].ports[&9080].state, EndpointState::Terminating);
     let mut silent = Proxy::connect(&plane, &idle.id).await;
     silent.start(&idle.id, &["reviews"]).await;
     let first = silent.take().await;
@@ -259,7 +261,7 @@ async fn readiness_follows_reports_on_any_address_the_sidecar_can_reach() {
         (84, "", Protocol::Tcp),
     ];
     let me = plane.join(&request("many", "", &ports)).await.unwrap().workload;
-    let own = me.ipv4.to_string();
+    let own = me.addresses.first().to_string();
     let listening = [("0.0.0.0", 80), ("::1", 81), (own.as_str(), 82), ("10.9.8.7", 83)];
     report(&plane, &me.id, &listening).await;
     let ready = |ports: &BTreeMap<u16, heddle_model::WorkloadPort>| -> Vec<u16> {

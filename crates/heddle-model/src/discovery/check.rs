@@ -4,10 +4,10 @@
 use super::{
     Address, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
     HeaderMatch, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, NameAnswer, Owner,
-    StringMatch, Subset, WeightedTarget, WorkloadInfo,
+    ServicePortRef, StringMatch, Subset, WeightedTarget, WorkloadInfo,
 };
 use crate::{
-    ServiceName,
+    Identity, ServiceName,
     pattern::PATTERN_BYTES_MAX,
     wire::{
         Check, FieldError, distinct, each, entries, field, label, not_empty, percent, port, prefix,
@@ -28,8 +28,17 @@ impl Check for WorkloadInfo {
         not_empty("id", &self.id.0)?;
         not_empty("name", &self.name)?;
         label("namespace", &self.namespace)?;
-        field("service", &self.service)?;
+        field("identity", &self.identity)?;
+        each("services", &self.services)?;
         entries("ports", &self.ports, |number, _| port("", **number))
+    }
+}
+
+impl Check for Identity {
+    fn check(&self) -> Checked {
+        not_empty("trust_domain", &self.trust_domain)?;
+        label("namespace", &self.namespace)?;
+        not_empty("service_account", &self.service_account)
     }
 }
 
@@ -47,7 +56,7 @@ impl Check for NameAnswer {
     fn check(&self) -> Checked {
         not_empty("host", &self.host)?;
         label("namespace", &self.namespace)?;
-        field("service", self.service.as_ref().map(|(service, ..)| service))
+        field("service.name", self.service.as_ref().map(|service| &service.name))
     }
 }
 
@@ -61,7 +70,10 @@ impl Check for Endpoints {
 impl Check for Endpoint {
     fn check(&self) -> Checked {
         field("workload", &self.workload)?;
-        entries("ports", &self.ports, |number, _| port("", **number))
+        entries("ports", &self.ports, |number, led_to| {
+            port("", **number)?;
+            port("number", led_to.number)
+        })
     }
 }
 
@@ -77,6 +89,13 @@ impl Check for InboundPort {
     fn check(&self) -> Checked {
         port("number", self.number)?;
         each("services", &self.services)
+    }
+}
+
+impl Check for ServicePortRef {
+    fn check(&self) -> Checked {
+        field("service", &self.service)?;
+        port("port", self.port)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whole chains on synthetic scrapes: text in, JSON types out.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use heddle_wire::local::observe_api::Graph;
 
@@ -32,7 +32,7 @@ impl Mesh {
             let owner =
                 Owner { id: (*id).to_owned(), service: service(name), version: "v1".to_owned() };
             ledgers.insert(*id, Ledger::new(owner.clone(), Past::default()));
-            let address = Ipv4Addr::new(240, 241, 0, u8::try_from(index).unwrap() + 10);
+            let address = IpAddr::from([240, 241, 0, u8::try_from(index).unwrap() + 10]);
             let member = Member {
                 owner,
                 name: (*id).to_owned(),
@@ -42,7 +42,7 @@ impl Mesh {
                 scraped: true,
             };
             view.roster.members.insert((*id).to_owned(), member);
-            let known = KnownService { address, kind: ServiceKind::Undeclared };
+            let known = KnownService { address: Some(address), kind: ServiceKind::Undeclared };
             view.roster.services.insert(service(name), known);
         }
         view.roster.control = true;

@@ -14,7 +14,7 @@ fn view() -> RefCell<View> {
             version: "v1".to_owned(),
         },
         name: "api-v1".to_owned(),
-        address: Ipv4Addr::LOCALHOST,
+        address: Ipv4Addr::LOCALHOST.into(),
         present: true,
         ran_before: false,
         scraped: true,

@@ -92,7 +92,7 @@ pub(super) fn of(shared: &Shared) -> String {
         names: snapshot
             .names()
             .map(|answer| {
-                let service = answer.service.as_ref().map(|(service, ..)| service.fqdn());
+                let service = answer.service.as_ref().map(|service| service.name.fqdn());
                 (format!("{}/{}", answer.namespace, answer.host), service)
             })
             .collect(),
@@ -107,7 +107,7 @@ fn inbound(shared: &Shared, snapshot: &Snapshot) -> Vec<InboundPort> {
         .map(|port| InboundPort {
             number: port.number,
             protocol: port.protocol.to_string(),
-            services: port.services.iter().map(ToString::to_string).collect(),
+            services: port.services.iter().map(|one| one.service.to_string()).collect(),
             listening: listening.has(port.number),
         })
         .collect()

@@ -73,7 +73,7 @@ impl State {
         subscriptions.add(ResourceType::Inbound, inbound_name(workload), now);
         subscriptions.add(ResourceType::Mesh, MESH_NAME.into(), now);
         Self {
-            builder: SnapshotBuilder::new(workload.clone()),
+            builder: SnapshotBuilder::new(workload.clone()).with_addresses(shared.config.addresses),
             shared,
             set: ResourceSet::default(),
             generation: 0,
@@ -320,10 +320,11 @@ impl State {
         let service = match kind {
             ResourceType::Name => {
                 match self.set.names.get(name).and_then(|answer| answer.service.clone()) {
-                    Some((service, v4, v6)) => {
-                        self.add(ResourceType::Address, v4.to_string(), now);
-                        self.add(ResourceType::Address, v6.to_string(), now);
-                        service
+                    Some(service) => {
+                        for vip in service.vips {
+                            self.add(ResourceType::Address, vip.to_string(), now);
+                        }
+                        service.name
                     }
                     None => return,
                 }

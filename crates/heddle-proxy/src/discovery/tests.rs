@@ -613,7 +613,7 @@ fn a_name_that_was_given_back_is_read_from_disk_while_control_is_gone() {
     run_local(async {
         let second = Bench::start(given_back("given-back-name").await);
         let answer = second.shared.lookup.name("default", "reviews").await.unwrap();
-        assert_eq!(answer.service.as_ref().map(|(name, ..)| name), Some(&service("reviews")));
+        assert_eq!(answer.service.as_ref().map(|service| &service.name), Some(&service("reviews")));
         let absent = second.shared.lookup.name("default", "nobody").await;
         assert_eq!(absent.unwrap_err(), LookupError::Unreachable);
     })

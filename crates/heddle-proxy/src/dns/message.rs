@@ -2,7 +2,7 @@
 //!
 //! Queries that are forwarded travel as the bytes they came as; nothing here rewrites them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use hickory_proto::{
     op::{Edns, Header, Message, MessageType, Metadata, OpCode, Query, ResponseCode},
@@ -88,12 +88,13 @@ impl MeshQuery {
 
     /// The name exists and has these addresses; another type, or a family it lacks, is an empty
     /// NOERROR answer.
-    pub(super) fn addresses(&self, v4: Option<Ipv4Addr>, v6: Option<Ipv6Addr>) -> Vec<u8> {
+    pub(super) fn addresses(&self, all: impl IntoIterator<Item = IpAddr>) -> Vec<u8> {
         let kind = self.query.query_type();
-        let v4 = v4.map(|ip| (RecordType::A, RData::A(A(ip))));
-        let v6 = v6.map(|ip| (RecordType::AAAA, RData::AAAA(AAAA(ip))));
-        let wanted = [v4, v6].into_iter().flatten();
-        let data = wanted.filter(|(family, _)| kind == *family || kind == RecordType::ANY);
+        let records = all.into_iter().map(|ip| match ip {
+            IpAddr::V4(ip) => (RecordType::A, RData::A(A(ip))),
+            IpAddr::V6(ip) => (RecordType::AAAA, RData::AAAA(AAAA(ip))),
+        });
+        let data = records.filter(|(family, _)| kind == *family || kind == RecordType::ANY);
         self.answer(ResponseCode::NoError, data.map(|(_, data)| data))
     }
 

@@ -74,7 +74,7 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     };
     match shared.lookup.name(namespace, &host).await {
         Ok(answer) => match &answer.service {
-            Some((_, v4, v6)) => Resolution::Answer(asked.addresses(Some(*v4), Some(*v6))),
+            Some(service) => of_service(asked, &service.vips),
             None if in_mesh => Resolution::Answer(asked.no_such_name()),
             None => Resolution::Forward,
         },
@@ -82,7 +82,7 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
         Err(LookupError::NotKnown) => Resolution::Forward,
         Err(LookupError::Timeout | LookupError::Unreachable) => {
             match in_another_spelling(&shared.snapshot.load(), &host, namespace) {
-                Some((v4, v6)) => Resolution::Answer(asked.addresses(v4, v6)),
+                Some(vips) => of_service(asked, &vips),
                 None if in_mesh => Resolution::Answer(asked.server_failure()),
                 None => Resolution::Forward,
             }
@@ -90,17 +90,26 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     }
 }
 
+/// A headless service has no address of its own: its name stands for those of its endpoints, which the
+/// resolver of the cluster knows.
+fn of_service(asked: &MeshQuery, vips: &[IpAddr]) -> Resolution {
+    if vips.is_empty() {
+        return Resolution::Forward;
+    }
+    Resolution::Answer(asked.addresses(vips.iter().copied()))
+}
+
 /// Names that need nobody: the host, and `localhost` (RFC 6761).
 fn fixed(shared: &Shared, asked: &MeshQuery, host: &str) -> Option<Vec<u8>> {
     if host == HOST_NAME {
         let (v4, v6) = shared.ranges.host_gateway;
-        return Some(asked.addresses(Some(v4), Some(v6)));
+        return Some(asked.addresses([v4.into(), v6.into()]));
     }
     if host == INTERNAL_SUFFIX || host.ends_with(&format!(".{INTERNAL_SUFFIX}")) {
         return Some(asked.no_such_name());
     }
     (host == "localhost" || host.ends_with(".localhost"))
-        .then(|| asked.addresses(Some(Ipv4Addr::LOCALHOST), Some(Ipv6Addr::LOCALHOST)))
+        .then(|| asked.addresses([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]))
 }
 
 /// Reverse queries about mesh addresses stay in the mesh; the host's resolvers cannot know them.
@@ -119,30 +128,17 @@ fn reverse(shared: &Shared, asked: &MeshQuery, ip: IpAddr) -> Resolution {
 }
 
 /// While nobody can be asked: the service may be known from another spelling of its name.
-fn in_another_spelling(
-    snapshot: &Snapshot,
-    host: &str,
-    namespace: &str,
-) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
+fn in_another_spelling(snapshot: &Snapshot, host: &str, namespace: &str) -> Option<Vec<IpAddr>> {
     let service = ServiceName::resolve(host, namespace).ok()?;
-    let vips = match snapshot.destination(&service) {
-        Some(plan) => plan.destination.vips.clone(),
-        None => snapshot.names().find_map(|answer| vips_of(answer, &service))?,
-    };
-    let v4 = vips.iter().find_map(|ip| match ip {
-        IpAddr::V4(ip) => Some(*ip),
-        IpAddr::V6(_) => None,
-    });
-    let v6 = vips.iter().find_map(|ip| match ip {
-        IpAddr::V6(ip) => Some(*ip),
-        IpAddr::V4(_) => None,
-    });
-    Some((v4, v6))
+    match snapshot.destination(&service) {
+        Some(plan) => Some(plan.destination.vips.clone()),
+        None => snapshot.names().find_map(|answer| vips_of(answer, &service)),
+    }
 }
 
 fn vips_of(answer: &NameAnswer, service: &ServiceName) -> Option<Vec<IpAddr>> {
-    let (named, v4, v6) = answer.service.as_ref()?;
-    (named == service).then(|| vec![IpAddr::V4(*v4), IpAddr::V6(*v6)])
+    let named = answer.service.as_ref()?;
+    (named.name == *service).then(|| named.vips.clone())
 }
 
 #[cfg(test)]

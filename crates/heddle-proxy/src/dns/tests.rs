@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_model::{Owner, WorkloadId};
+use heddle_model::{NameAnswer, NamedService, Owner, WorkloadId};
 use heddle_runtime::task::{run_local, spawn_contained};
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -76,6 +76,10 @@ async fn bench(host: Host, control: Control) -> Bench {
     let mut set = ResourceSet::default();
     set.insert_name(name_answer("reviews", Some("reviews")));
     set.insert_name(name_answer("example.com", None));
+    for (host, vips) in [("several", vec![vip(20), vip(21)]), ("headless", vec![])] {
+        let named = NamedService { name: service(host), vips };
+        set.insert_name(NameAnswer { service: Some(named), ..name_answer(host, None) });
+    }
     set.insert_address(address(vip(10), Owner::Service(service("reviews"))));
     set.insert_destination(destination("reviews", vec![])).unwrap();
     set.insert_endpoints(heddle_model::Endpoints {
@@ -299,6 +303,20 @@ impl MapText for &[&str] {
 }
 
 #[test]
+fn every_address_of_a_service_is_told_and_a_headless_ones_name_is_forwarded() {
+    run_local(async {
+        let bench = bench(Host::Works, Control::Connected).await;
+        let ok = ResponseCode::NoError;
+        let both = vec![vip(20).to_string(), vip(21).to_string()];
+        assert_eq!(bench.addresses("several", RecordType::A).await, (ok, both));
+        assert_eq!(bench.addresses("several", RecordType::AAAA).await, (ok, vec![]));
+        let outside = vec![OUTSIDE.to_string()];
+        assert_eq!(bench.addresses("headless", RecordType::A).await, (ok, outside));
+    })
+    .unwrap();
+}
+
+#[test]
 fn while_control_is_down_the_mesh_suffix_fails_and_the_rest_is_forwarded_at_once() {
     run_local(async {
         let bench = bench(Host::Works, Control::Down).await;
@@ -452,7 +470,7 @@ fn every_prefix_and_every_flipped_byte_of_a_query_is_survived() {
             bad[index] ^= 1 << bit;
             if let Read::MeshQuery(asked) = message::read(&bad) {
                 let _any = (asked.host(), asked.reverse(), asked.is_internet());
-                assert!(!asked.addresses(Some(OUTSIDE), Some(Ipv6Addr::LOCALHOST)).is_empty());
+                assert!(!asked.addresses([OUTSIDE.into(), Ipv6Addr::LOCALHOST.into()]).is_empty());
             }
         }
     }

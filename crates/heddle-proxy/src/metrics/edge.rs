@@ -1,11 +1,12 @@
 //! Label text: who calls whom, as Istio's 25 labels say it.
 
 use std::{
+    collections::BTreeSet,
     fmt::{self, Write as _},
     sync::Arc,
 };
 
-use heddle_model::{ServiceName, discovery::WorkloadInfo};
+use heddle_model::{Identity, ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 use crate::refusal::{Flag, Flags};
@@ -32,7 +33,11 @@ impl Own {
             id: config.workload.clone(),
             name: config.name.clone(),
             namespace: namespace.clone(),
-            service: ServiceName { namespace: namespace.clone(), name: service.clone() },
+            identity: Identity::local(namespace, service),
+            services: BTreeSet::from([ServiceName {
+                namespace: namespace.clone(),
+                name: service.clone(),
+            }]),
             version: config.version.clone(),
             labels: config.labels.clone(),
             ports: config.ports.clone(),
@@ -79,7 +84,7 @@ impl ServiceLabels {
     /// A port of this workload that nothing declared.
     pub(crate) fn inbound_passthrough(own: &WorkloadInfo) -> Self {
         Self {
-            service: own.service.fqdn(),
+            service: own.first_service().map_or_else(|| UNKNOWN.to_owned(), ServiceName::fqdn),
             name: INBOUND_PASSTHROUGH.to_owned(),
             namespace: own.namespace.clone(),
         }
@@ -211,13 +216,13 @@ impl<'a> Party<'a> {
         let label = |name: &str| workload.labels.get(name).map(String::as_str);
         let version = Some(workload.version.as_str()).filter(|version| !version.is_empty());
         let app = label("app");
+        let canonical = workload.canonical_name();
         Self {
             workload: &workload.name,
             namespace: &workload.namespace,
-            app: app.unwrap_or(&workload.service.name),
+            app: app.unwrap_or(canonical),
             version: version.unwrap_or(UNKNOWN),
-            canonical_service: label("service.istio.io/canonical-name")
-                .unwrap_or(&workload.service.name),
+            canonical_service: label("service.istio.io/canonical-name").unwrap_or(canonical),
             canonical_revision: label("service.istio.io/canonical-revision")
                 .or(version)
                 .unwrap_or("latest"),

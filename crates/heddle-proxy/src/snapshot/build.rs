@@ -8,7 +8,7 @@ use std::{
 
 use hashbrown::HashMap;
 use heddle_model::{
-    EndpointState, Endpoints, ServiceName, WorkloadId,
+    Addresses, EndpointState, Endpoints, ServiceName, WorkloadId,
     discovery::{Endpoint as ModelEndpoint, WeightedTarget, WorkloadInfo},
 };
 
@@ -22,6 +22,8 @@ use super::{
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     own: WorkloadId,
+    /// Which family a connection from here can have; `None`: either.
+    addresses: Option<Addresses>,
     slots: Slots,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
@@ -51,6 +53,7 @@ impl SnapshotBuilder {
     pub fn new(own: WorkloadId) -> Self {
         Self {
             own,
+            addresses: None,
             slots: Slots::default(),
             workloads: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -60,6 +63,13 @@ impl SnapshotBuilder {
             address_marks: BTreeMap::new(),
             name_marks: BTreeMap::new(),
         }
+    }
+
+    /// The same where the workload has these addresses: endpoints are reached in a family that both
+    /// have.
+    #[must_use]
+    pub fn with_addresses(self, addresses: Addresses) -> Self {
+        Self { addresses: Some(addresses), ..self }
     }
 
     /// Builds the next snapshot.
@@ -221,7 +231,7 @@ impl SnapshotBuilder {
         let endpoints = set
             .endpoints
             .get(&key.service)
-            .map_or_else(Vec::new, |endpoints| self.ready_endpoints(&key, endpoints, round));
+            .map_or_else(Vec::new, |endpoints| self.endpoints_of(&key, endpoints, round));
         let fresh = Cluster { key, endpoints };
         let cluster = match self.clusters.get(&fresh.key) {
             Some(before) if **before == fresh => Arc::clone(before),
@@ -231,29 +241,36 @@ impl SnapshotBuilder {
         cluster
     }
 
-    fn ready_endpoints(
+    /// The ready ones, or where there is none those that serve until they end.
+    fn endpoints_of(
         &mut self,
         key: &ClusterKey,
         endpoints: &Endpoints,
         round: &mut Round,
     ) -> Vec<Arc<Endpoint>> {
-        endpoints
-            .endpoints
-            .iter()
-            .filter(|one| one.ports.get(&key.port) == Some(&EndpointState::Ready))
-            .filter(|one| key.subset.as_ref().is_none_or(|subset| carries(one, &subset.labels)))
-            .map(|one| self.endpoint(one, key.port, round))
-            .collect()
+        let labels = key.subset.as_ref().map(|subset| &subset.labels);
+        let members = endpoints.endpoints.iter();
+        let members = members.filter(|one| labels.is_none_or(|labels| carries(one, labels)));
+        let mut in_state = |state: EndpointState| -> Vec<_> {
+            let led_to = members.clone().filter_map(|one| Some((one, one.ports.get(&key.port)?)));
+            let found = led_to.filter(|(_, port)| port.state == state);
+            found.map(|(one, port)| self.endpoint(one, port.number, round)).collect()
+        };
+        match in_state(EndpointState::Ready) {
+            none if none.is_empty() => in_state(EndpointState::ServingTerminating),
+            ready => ready,
+        }
     }
 
     fn endpoint(&mut self, one: &ModelEndpoint, port: u16, round: &mut Round) -> Arc<Endpoint> {
-        let key = (one.workload.id.clone(), IpAddr::V4(one.ipv4), port);
+        let reachable = |ip: &IpAddr| self.addresses.is_none_or(|own| own.of_family(*ip).is_some());
+        let ip = one.addresses.iter().find(reachable).unwrap_or_else(|| one.addresses.first());
+        let key = (one.workload.id.clone(), ip, port);
         let workload = self.workload(&one.workload, round);
         let fresh = Endpoint {
             is_self: one.workload.id == self.own,
             workload,
-            ipv4: one.ipv4,
-            ipv6: one.ipv6,
+            ip,
             port,
             weight: one.weight.max(1),
             slot: self.slots.of(&key),

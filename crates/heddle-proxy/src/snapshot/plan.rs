@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
@@ -167,16 +167,16 @@ pub struct ClusterKey {
     pub service: ServiceName,
     /// Subset with its labels; `None` means all endpoints.
     pub subset: Option<Subset>,
-    /// Port of that service.
+    /// Port of that service: the one its clients use.
     pub port: u16,
 }
 
-/// The ready endpoints behind one target.
+/// The endpoints behind one target that take requests.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Cluster {
     /// Its name.
     pub key: ClusterKey,
-    /// Ready endpoints in order of workload id; empty is possible.
+    /// In order of workload id; empty is possible.
     pub endpoints: Vec<Arc<Endpoint>>,
 }
 
@@ -185,11 +185,9 @@ pub struct Cluster {
 pub struct Endpoint {
     /// Who it is.
     pub workload: Arc<WorkloadInfo>,
-    /// Where it is.
-    pub ipv4: Ipv4Addr,
-    /// Where it is, IPv6.
-    pub ipv6: Ipv6Addr,
-    /// Port it listens on.
+    /// Where it is: of its addresses the first in a family that this sidecar's workload has too.
+    pub ip: IpAddr,
+    /// Port it listens on: what the cluster's service port leads to there.
     pub port: u16,
     /// Load-balancing weight, at least 1.
     pub weight: u32,
@@ -206,10 +204,10 @@ impl Endpoint {
         &self.workload.id
     }
 
-    /// Where to connect, IPv4.
+    /// Where to connect.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(IpAddr::V4(self.ipv4), self.port)
+        SocketAddr::new(self.ip, self.port)
     }
 }
 

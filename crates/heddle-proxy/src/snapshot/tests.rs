@@ -1,10 +1,10 @@
 //! Snapshots built by hand.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use heddle_model::{
-    Address, Destination, Endpoint as ModelEndpoint, EndpointState, Endpoints, Owner, WorkloadId,
-    discovery::WeightedTarget,
+    Address, Addresses, Destination, Endpoint as ModelEndpoint, EndpointPort, EndpointState,
+    Endpoints, Owner, WorkloadId, discovery::WeightedTarget,
 };
 
 use super::*;
@@ -16,8 +16,14 @@ fn reviews(endpoints: Vec<ModelEndpoint>) -> Endpoints {
 
 fn endpoint(id: &str, last: u8, version: &str, state: EndpointState) -> ModelEndpoint {
     let mut endpoint = resources::endpoint(id, "reviews", last, version);
-    endpoint.ports.insert(PORT, state);
+    endpoint.ports.insert(PORT, EndpointPort { number: PORT, state });
     endpoint
+}
+
+/// Who is behind the service's port, and where.
+fn behind(snapshot: &Snapshot) -> Vec<(String, SocketAddr)> {
+    let port = port(snapshot);
+    port.default.endpoints.iter().map(|one| (one.id().to_string(), one.address())).collect()
 }
 
 fn destination(targets: Vec<WeightedTarget>) -> Destination {
@@ -146,4 +152,87 @@ fn the_sidecars_own_workload_is_marked_among_endpoints() {
     let port = port(&builder.build(&set, 1).snapshot);
     let own: Vec<bool> = port.default.endpoints.iter().map(|one| one.is_self).collect();
     assert_eq!(own, [true, false]);
+}
+
+#[test]
+fn a_service_port_leads_to_each_endpoints_target_port() {
+    let mut set = ResourceSet::default();
+    let mut endpoints =
+        ["a", "b", "c"].map(|id| endpoint(id, 1, "v1", EndpointState::Ready)).to_vec();
+    endpoints[0].ports =
+        [(PORT, EndpointPort { number: 8080, state: EndpointState::Ready })].into();
+    endpoints[1].ports =
+        [(PORT, EndpointPort { number: 8081, state: EndpointState::Ready })].into();
+    // What the number of the service's port would be elsewhere says nothing here.
+    endpoints[2].ports =
+        [(8080, EndpointPort { number: PORT, state: EndpointState::Ready })].into();
+    set.insert_endpoints(reviews(endpoints));
+    set.insert_destination(destination(vec![])).unwrap();
+    let found = behind(&builder().build(&set, 1).snapshot);
+    let ports: Vec<_> = found.iter().map(|(id, address)| (id.as_str(), address.port())).collect();
+    assert_eq!(ports, [("a", 8080), ("b", 8081)]);
+}
+
+#[test]
+fn two_service_ports_that_lead_to_one_target_port_share_what_is_known_of_it() {
+    let mut set = ResourceSet::default();
+    let mut one = endpoint("a", 1, "v1", EndpointState::Ready);
+    let target = EndpointPort { number: 8080, state: EndpointState::Ready };
+    one.ports = [(PORT, target), (PORT + 1, target)].into();
+    set.insert_endpoints(reviews(vec![one]));
+    let mut told = destination(vec![]);
+    told.ports.push(told.ports[0].clone());
+    told.ports[1].number = PORT + 1;
+    set.insert_destination(told).unwrap();
+    let snapshot = builder().build(&set, 1).snapshot;
+    let plan = snapshot.destination(&service("reviews")).unwrap();
+    let slot = |number: u16| plan.port(number).unwrap().default.endpoints[0].slot;
+    assert_eq!(slot(PORT), slot(PORT + 1));
+}
+
+#[test]
+fn an_endpoint_is_reached_in_a_family_that_both_have() {
+    let v4 = Ipv4Addr::new(240, 241, 0, 1);
+    let v6: Ipv6Addr = "fd68::1".parse().unwrap();
+    let own = [
+        Addresses::V4(Ipv4Addr::new(240, 241, 0, 9)),
+        Addresses::V6("fd68::9".parse().unwrap()),
+        Addresses::Both(Ipv4Addr::new(240, 241, 0, 9), "fd68::9".parse().unwrap()),
+    ];
+    let reached = |own: Addresses, theirs: Addresses| {
+        let mut set = ResourceSet::default();
+        let mut one = endpoint("a", 1, "v1", EndpointState::Ready);
+        one.addresses = theirs;
+        set.insert_endpoints(reviews(vec![one]));
+        set.insert_destination(destination(vec![])).unwrap();
+        behind(&builder().with_addresses(own).build(&set, 1).snapshot)[0].1.ip()
+    };
+    assert_eq!(
+        own.map(|own| reached(own, Addresses::Both(v4, v6))),
+        [v4.into(), v6.into(), IpAddr::from(v4)]
+    );
+    assert_eq!(own.map(|own| reached(own, Addresses::V6(v6))), [IpAddr::from(v6); 3]);
+    assert_eq!(own.map(|own| reached(own, Addresses::V4(v4))), [IpAddr::from(v4); 3]);
+}
+
+#[test]
+fn endpoints_that_serve_until_they_end_are_used_only_where_none_is_ready() {
+    let mut builder = builder();
+    let mut set = ResourceSet::default();
+    let ids = |set: &ResourceSet, builder: &mut SnapshotBuilder| -> Vec<String> {
+        behind(&builder.build(set, 1).snapshot).into_iter().map(|(id, _)| id).collect()
+    };
+    set.insert_destination(destination(vec![])).unwrap();
+    let ending = || {
+        vec![
+            endpoint("a", 1, "v1", EndpointState::ServingTerminating),
+            endpoint("b", 2, "v1", EndpointState::Terminating),
+            endpoint("c", 3, "v1", EndpointState::Pending),
+        ]
+    };
+    set.insert_endpoints(reviews(ending()));
+    assert_eq!(ids(&set, &mut builder), ["a"]);
+    let fresh = endpoint("d", 4, "v1", EndpointState::Ready);
+    set.insert_endpoints(reviews([ending(), vec![fresh]].concat()));
+    assert_eq!(ids(&set, &mut builder), ["d"]);
 }

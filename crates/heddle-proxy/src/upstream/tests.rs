@@ -1,8 +1,11 @@
 //! How requests spread over endpoints, and that every attempt ends once.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
 
-use heddle_model::WorkloadId;
+use heddle_model::{Identity, WorkloadId};
 
 use super::*;
 use crate::snapshot::ClusterKey;
@@ -16,13 +19,13 @@ fn cluster(count: u8) -> Backend {
             id: WorkloadId(format!("reviews-{n}")),
             name: format!("reviews-{n}"),
             namespace: "default".into(),
-            service: service.clone(),
+            identity: Identity::local("default", "reviews"),
+            services: BTreeSet::from([service.clone()]),
             version: String::new(),
             labels: BTreeMap::new(),
             ports: BTreeMap::new(),
         }),
-        ipv4: Ipv4Addr::new(127, 0, 0, n),
-        ipv6: std::net::Ipv6Addr::LOCALHOST,
+        ip: Ipv4Addr::new(127, 0, 0, n).into(),
         port: 80,
         weight: 1,
         is_self: false,

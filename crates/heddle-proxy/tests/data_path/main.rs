@@ -10,5 +10,6 @@ mod metrics;
 mod protocol;
 mod retries;
 mod rules;
+mod services;
 mod support;
 mod tcp;

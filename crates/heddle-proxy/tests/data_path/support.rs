@@ -1,7 +1,7 @@
 //! A worker with hand-made rules.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     path::Path,
     sync::{Arc, Mutex},
@@ -9,8 +9,8 @@ use std::{
 };
 
 use heddle_model::{
-    Address, Addresses, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Owner,
-    Protocol, ServiceName, WorkloadId,
+    Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
+    Endpoints, Identity, Locality, Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
     discovery::{HttpRule, Inbound, InboundPort, Provenance, Subset, WeightedTarget, WorkloadInfo},
 };
 use heddle_proxy::{
@@ -125,10 +125,19 @@ impl Sidecar {
 
     /// Declares a port of this workload itself.
     pub(crate) fn own_port(&self, number: u16, protocol: Protocol, services: &[&str]) {
-        let services = services.iter().map(|name| name_of(name)).collect();
+        let leading: Vec<_> = services.iter().map(|name| (*name, number)).collect();
+        self.own_port_behind(number, protocol, &leading);
+    }
+
+    /// The same where the ports of the services are others.
+    pub(crate) fn own_port_behind(&self, number: u16, protocol: Protocol, leading: &[(&str, u16)]) {
+        let leading = leading
+            .iter()
+            .map(|(name, port)| ServicePortRef { service: name_of(name), port: *port })
+            .collect();
         self.told(|set| {
             let workload = workload("client-1", "client", "", number);
-            let port = InboundPort { number, protocol, services };
+            let port = InboundPort { number, protocol, services: leading };
             set.inbound = Some(Arc::new(Inbound { workload, ports: vec![port] }));
         });
     }
@@ -204,7 +213,8 @@ pub(crate) fn workload(id: &str, service: &str, version: &str, port: u16) -> Wor
         id: WorkloadId(id.to_owned()),
         name: id.rsplit_once('-').map_or(id, |(name, _)| name).to_owned(),
         namespace: "default".into(),
-        service: name_of(service),
+        identity: Identity::local("default", service),
+        services: BTreeSet::from([name_of(service)]),
         version: version.to_owned(),
         labels,
         ports: BTreeMap::from([(port, Protocol::Undeclared)]),
@@ -216,12 +226,15 @@ pub(crate) fn workload(id: &str, service: &str, version: &str, port: u16) -> Wor
 pub(crate) struct TestService {
     pub(crate) name: &'static str,
     pub(crate) number: u8,
+    /// What clients call.
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     pub(crate) http: Vec<HttpRule>,
     pub(crate) tcp: Vec<WeightedTarget>,
     /// Address, version and state of each endpoint.
     pub(crate) endpoints: Vec<(Ipv4Addr, &'static str, EndpointState)>,
+    /// What each endpoint listens on; those beyond the list on the service's port.
+    pub(crate) targets: Vec<u16>,
 }
 
 impl TestService {
@@ -244,6 +257,7 @@ impl TestService {
             http: Vec::new(),
             tcp: Vec::new(),
             endpoints: endpoints.collect(),
+            targets: backends.iter().map(SocketAddr::port).collect(),
         }
     }
 
@@ -257,12 +271,13 @@ impl TestService {
         set.insert_address(Address { ip: self.vip().ip(), owner: Owner::Service(service.clone()) });
         let endpoints = self.endpoints.iter().enumerate().map(|(index, (ipv4, version, state))| {
             let id = format!("{}-{index}", self.name);
+            let number = self.targets.get(index).copied().unwrap_or(self.port);
             Endpoint {
-                workload: workload(&id, self.name, version, self.port),
-                ipv4: *ipv4,
-                ipv6: Ipv6Addr::LOCALHOST,
-                ports: BTreeMap::from([(self.port, *state)]),
+                workload: workload(&id, self.name, version, number),
+                addresses: Addresses::Both(*ipv4, Ipv6Addr::LOCALHOST),
+                ports: BTreeMap::from([(self.port, EndpointPort { number, state: *state })]),
                 weight: 1,
+                locality: Locality::default(),
             }
         });
         set.insert_endpoints(Endpoints {

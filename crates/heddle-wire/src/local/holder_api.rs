@@ -169,7 +169,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use heddle_model::{
-        EndpointState, Protocol, ServiceName, Workload, WorkloadId, registry::WorkloadPort,
+        Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId,
+        registry::WorkloadPort,
     };
 
     use super::*;
@@ -186,12 +187,16 @@ mod tests {
             id: WorkloadId("web-1".to_owned()),
             name: "web".to_owned(),
             namespace: "default".to_owned(),
-            service: ServiceName::new("web", "default").unwrap(),
+            identity: Identity::local("default", "web"),
+            services: [ServiceName::new("web", "default").unwrap()].into(),
             version: String::new(),
             labels: BTreeMap::new(),
-            ipv4: [240, 241, 0, 10].into(),
-            ipv6: [0xfd68, 0, 0, 0, 0, 0, 0, 10].into(),
+            addresses: Addresses::Both(
+                [240, 241, 0, 10].into(),
+                [0xfd68, 0, 0, 0, 0, 0, 0, 10].into(),
+            ),
             ports: BTreeMap::from([(80, port)]),
+            locality: Locality::default(),
         };
         let reply = Reply::Joined(Box::new(Joined {
             joined: JoinedWorkload { workload, service: None },

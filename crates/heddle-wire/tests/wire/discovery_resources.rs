@@ -7,8 +7,9 @@ use std::{
 };
 
 use heddle_model::{
-    Address, Destination, DestinationPort, Endpoint, EndpointState, Endpoints, Inbound,
-    InboundPort, MeshSettings, NameAnswer, Owner, Protocol, ServiceName, WorkloadId,
+    Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
+    Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, NamedService,
+    Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
     discovery::{
         Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, HttpRule, Provenance, StringMatch,
         Subset, WeightedTarget, WorkloadInfo,
@@ -18,7 +19,7 @@ use heddle_wire::discovery::{
     DecodeError, Encode, Resource, ResourceType, decode, service_name, version, wire_resource,
 };
 use proptest::{
-    collection::{btree_map, vec},
+    collection::{btree_map, btree_set, vec},
     option,
     prelude::*,
     sample::{Index, select},
@@ -59,21 +60,44 @@ fn port() -> impl Strategy<Value = u16> {
 
 prop_compose! {
     fn workload()(
-        id in "[a-z0-9-]{1,12}", name in label(), namespace in label(), service in service(),
-        version in "[a-z0-9]{0,3}", labels in labels(), ports in btree_map(port(), protocol(), 0..3),
+        id in "[a-z0-9-]{1,12}", name in label(), namespace in label(), identity in identity(),
+        services in btree_set(service(), 0..3), version in "[a-z0-9]{0,3}", labels in labels(),
+        ports in btree_map(port(), protocol(), 0..3),
     ) -> WorkloadInfo {
-        WorkloadInfo { id: WorkloadId(id), name, namespace, service, version, labels, ports }
+        let id = WorkloadId(id);
+        WorkloadInfo { id, name, namespace, identity, services, version, labels, ports }
     }
 }
 
 prop_compose! {
+    fn identity()(
+        trust_domain in "[a-z.]{1,12}", namespace in label(), service_account in "[a-z.-]{1,12}",
+    ) -> Identity {
+        Identity { trust_domain, namespace, service_account }
+    }
+}
+
+fn addresses() -> impl Strategy<Value = Addresses> {
+    prop_oneof![
+        v4().prop_map(Addresses::V4),
+        v6().prop_map(Addresses::V6),
+        (v4(), v6()).prop_map(|(v4, v6)| Addresses::Both(v4, v6)),
+    ]
+}
+
+fn endpoint_port() -> impl Strategy<Value = EndpointPort> {
+    use EndpointState::{Pending, Ready, ServingTerminating, Terminating};
+    let state = select(vec![Pending, Ready, ServingTerminating, Terminating]);
+    (port(), state).prop_map(|(number, state)| EndpointPort { number, state })
+}
+
+prop_compose! {
     fn endpoint()(
-        workload in workload(), ipv4 in v4(), ipv6 in v6(), weight in any::<u32>(),
-        ports in btree_map(port(), select(vec![
-            EndpointState::Pending, EndpointState::Ready, EndpointState::Terminating,
-        ]), 0..3),
+        workload in workload(), addresses in addresses(), weight in any::<u32>(),
+        ports in btree_map(port(), endpoint_port(), 0..3), node in "[a-z]{0,5}",
+        zone in "[a-z]{0,5}",
     ) -> Endpoint {
-        Endpoint { workload, ipv4, ipv6, ports, weight }
+        Endpoint { workload, addresses, ports, weight, locality: Locality { node, zone } }
     }
 }
 
@@ -167,6 +191,10 @@ prop_compose! {
     }
 }
 
+fn service_port() -> impl Strategy<Value = ServicePortRef> {
+    (service(), port()).prop_map(|(service, port)| ServicePortRef { service, port })
+}
+
 fn address() -> impl Strategy<Value = Address> {
     let owner = prop_oneof![
         Just(Owner::NotKnown),
@@ -179,7 +207,7 @@ fn address() -> impl Strategy<Value = Address> {
 prop_compose! {
     fn inbound()(
         workload in workload(),
-        ports in btree_map(port(), (protocol(), vec(service(), 0..3)), 0..3),
+        ports in btree_map(port(), (protocol(), vec(service_port(), 0..3)), 0..3),
     ) -> Inbound {
         let port = |(number, (protocol, services))| InboundPort { number, protocol, services };
         Inbound { workload, ports: ports.into_iter().map(port).collect() }
@@ -198,7 +226,8 @@ prop_compose! {
 }
 
 fn resource() -> impl Strategy<Value = Resource> {
-    let name = ("[a-z0-9.-]{0,19}[a-z0-9]", label(), option::of((service(), v4(), v6())));
+    let named = (service(), vec(ip(), 0..3)).prop_map(|(name, vips)| NamedService { name, vips });
+    let name = ("[a-z0-9.-]{0,19}[a-z0-9]", label(), option::of(named));
     prop_oneof![
         address().prop_map(Resource::Address),
         name.prop_map(|(host, namespace, service)| {
@@ -455,9 +484,7 @@ mod other_version {
         #[n(1)]
         pub(super) workload: WorkloadInfo,
         #[n(2)]
-        pub(super) ipv4: Ipv4Addr,
-        #[n(3)]
-        pub(super) ipv6: Ipv6Addr,
+        pub(super) addresses: Addresses,
         #[n(73)]
         pub(super) zone: Option<String>,
     }
@@ -511,29 +538,62 @@ fn another_versions_endpoints_are_read_without_its_new_fields_and_with_defaults_
         id: WorkloadId("reviews-1".to_owned()),
         name: "reviews-v1".to_owned(),
         namespace: "default".to_owned(),
-        service: reviews(),
+        identity: Identity::local("default", "reviews"),
+        services: [reviews()].into(),
         version: "v1".to_owned(),
         labels: [("version".to_owned(), "v1".to_owned())].into(),
         ports: [(80, Protocol::Http)].into(),
     };
-    let (ipv4, ipv6) = (Ipv4Addr::new(240, 241, 0, 1), Ipv6Addr::LOCALHOST);
+    let addresses = Addresses::V4(Ipv4Addr::new(240, 241, 0, 1));
     let zone = Some("a".to_owned());
     let theirs = |zone| other_version::Endpoints {
         service: reviews(),
-        endpoints: vec![other_version::Endpoint { workload: workload.clone(), ipv4, ipv6, zone }],
+        endpoints: vec![other_version::Endpoint { workload: workload.clone(), addresses, zone }],
     };
-    let ours = |ports, weight| Endpoints {
-        service: reviews(),
-        endpoints: vec![Endpoint { workload: workload.clone(), ipv4, ipv6, ports, weight }],
+    let ours = |ports, weight| {
+        let (workload, locality) = (workload.clone(), Locality::default());
+        let endpoint = Endpoint { workload, addresses, ports, weight, locality };
+        Endpoints { service: reviews(), endpoints: vec![endpoint] }
     };
     let kind = ResourceType::Endpoints.type_url();
     let bytes = minicbor::to_vec(theirs(zone)).unwrap();
     let wanted = Resource::Endpoints(ours(BTreeMap::new(), 0));
     assert_eq!(decode(kind, &service_name(&reviews()), &bytes), Ok(wanted));
 
-    let bytes = ours([(80, EndpointState::Ready)].into(), 7).encode();
+    let ready = EndpointPort { number: 8080, state: EndpointState::Ready };
+    let bytes = ours([(80, ready)].into(), 7).encode();
     let read: other_version::Endpoints = minicbor::decode(&bytes).unwrap();
     assert_eq!(read, theirs(None), "and the other version reads ours");
+}
+
+#[test]
+fn an_endpoint_without_any_address_is_refused() {
+    #[derive(minicbor::Encode)]
+    #[cbor(map)]
+    struct Nowhere {
+        #[n(1)]
+        workload: WorkloadInfo,
+        #[n(2)]
+        addresses: BTreeMap<u8, u8>,
+    }
+    #[derive(minicbor::Encode)]
+    #[cbor(map)]
+    struct Theirs(#[n(1)] ServiceName, #[n(2)] Vec<Nowhere>);
+    let workload = WorkloadInfo {
+        id: WorkloadId("reviews-1".to_owned()),
+        name: "reviews-v1".to_owned(),
+        namespace: "default".to_owned(),
+        identity: Identity::local("default", "reviews"),
+        services: [reviews()].into(),
+        version: String::new(),
+        labels: BTreeMap::new(),
+        ports: BTreeMap::new(),
+    };
+    let nowhere = Nowhere { workload, addresses: BTreeMap::new() };
+    let bytes = minicbor::to_vec(Theirs(reviews(), vec![nowhere])).unwrap();
+    let kind = ResourceType::Endpoints.type_url();
+    let error = decode(kind, &service_name(&reviews()), &bytes).unwrap_err();
+    assert!(error.to_string().contains("neither an IPv4 nor an IPv6 address"), "{error}");
 }
 
 #[test]

@@ -239,7 +239,8 @@ impl Stage {
 
 fn is_member(view: &WorkloadView, member: &plan::Member) -> bool {
     let workload = &view.workload;
-    workload.service.name == member.service && workload.version == member.version
+    workload.services.iter().any(|service| service.name == member.service)
+        && workload.version == member.version
 }
 
 fn is_ready(view: &WorkloadView) -> bool {

@@ -3,14 +3,9 @@
 //! They are made when the workload joins, from the host's files of that moment, and bound over the
 //! host's in the workload's mount namespace.
 
-use std::{
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    os::unix::fs::PermissionsExt as _,
-    path::Path,
-};
+use std::{fs, io, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
-use heddle_model::{Workload, name::SERVICE_SUFFIX};
+use heddle_model::{Addresses, Workload, name::SERVICE_SUFFIX};
 use heddle_runtime::resolv::{self, ResolverConfig};
 
 /// Everybody may read the files, also a program that changes its user; the folder they are in is
@@ -31,7 +26,7 @@ pub(crate) fn write(etc: &Path, workload: &Workload, nameserver: IpAddr) -> io::
         nameserver,
     );
     let nsswitch = resolv::nsswitch_for_workload(&host(resolv::NSSWITCH_CONF));
-    let hosts = hosts(&host("/etc/hosts"), &workload.id.0, workload.ipv4, workload.ipv6);
+    let hosts = hosts(&host("/etc/hosts"), &workload.id.0, workload.addresses);
     for (name, text) in [("resolv.conf", resolv), ("nsswitch.conf", nsswitch), ("hosts", hosts)] {
         let path = etc.join(name);
         fs::write(&path, text)?;
@@ -57,12 +52,15 @@ fn resolv_conf(
 }
 
 /// The host's lines, and the workload's own name.
-fn hosts(host: &str, workload: &str, ipv4: Ipv4Addr, ipv6: Ipv6Addr) -> String {
-    format!("{}\n{ipv4} {workload}\n{ipv6} {workload}\n", host.trim_end())
+fn hosts(host: &str, workload: &str, addresses: Addresses) -> String {
+    let own: String = addresses.iter().map(|ip| format!("{ip} {workload}\n")).collect();
+    format!("{}\n{own}", host.trim_end())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     const HUB: IpAddr = IpAddr::V4(Ipv4Addr::new(240, 241, 0, 1));
@@ -82,9 +80,9 @@ mod tests {
 
     #[test]
     fn the_hosts_file_keeps_the_hosts_lines() {
-        let v6: Ipv6Addr = "fd68::a".parse().unwrap();
+        let own = Addresses::Both([240, 241, 0, 10].into(), "fd68::a".parse().unwrap());
         assert_eq!(
-            hosts("127.0.0.1 localhost\n", "web-1", Ipv4Addr::new(240, 241, 0, 10), v6),
+            hosts("127.0.0.1 localhost\n", "web-1", own),
             "127.0.0.1 localhost\n240.241.0.10 web-1\nfd68::a web-1\n"
         );
     }

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use heddle_control::AddressRanges;
-use heddle_model::Workload;
+use heddle_model::{Addresses, Workload};
 use heddle_runtime::{
     netlink::Network,
     netns_op::{Hub, HubNet, OpError, WorkloadNet},
@@ -43,7 +43,7 @@ pub(crate) async fn make_mesh() -> Result<Hub, Failure> {
         .map_err(|error| Failure::refused(format!("cannot make the mesh's namespaces: {error}")))?;
     let hub = Hub::new(namespaces, process::own_program(), vec![OPERATION_COMMAND.into()]);
     let (v4, v6) = hub_addresses();
-    let addresses = networks(v4, v6).to_vec();
+    let addresses = networks(Addresses::Both(v4, v6));
     let made = hub.set_up(HubNet { bridge: BRIDGE.to_owned(), addresses }).await;
     made.map_err(|error| Failure::refused(Missing::of_operation(&error).to_string()))?;
     Ok(hub)
@@ -59,7 +59,7 @@ pub(crate) async fn make_workload(hub: &Hub, workload: &Workload) -> Result<Name
     hub.create_workload(WorkloadNet {
         link: link_name(workload),
         bridge: BRIDGE.to_owned(),
-        addresses: networks(workload.ipv4, workload.ipv6).to_vec(),
+        addresses: networks(workload.addresses),
         gateways: vec![v4.into(), v6.into()],
         rules: RedirectRules {
             mark: ESCAPE_MARK,
@@ -80,16 +80,21 @@ pub(crate) async fn remove_workload(hub: &Hub, workload: &Workload) -> Result<()
     hub.delete_workload(link_name(workload)).await
 }
 
-fn networks(v4: Ipv4Addr, v6: Ipv6Addr) -> [Network; 2] {
+fn networks(addresses: Addresses) -> Vec<Network> {
     let ranges = AddressRanges::default();
-    [
-        Network::new(IpAddr::V4(v4), ranges.workload_v4.1),
-        Network::new(IpAddr::V6(v6), ranges.workload_v6.1),
-    ]
+    let network = |ip: IpAddr| match ip {
+        IpAddr::V4(_) => Network::new(ip, ranges.workload_v4.1),
+        IpAddr::V6(_) => Network::new(ip, ranges.workload_v6.1),
+    };
+    addresses.iter().map(network).collect()
 }
 
-/// Unique in the mesh, since addresses are: `w-0-10`.
+/// Unique in the mesh, since addresses are: `w-0-10`. Both families count alike in their last two
+/// bytes.
 fn link_name(workload: &Workload) -> String {
-    let [_, _, high, low] = workload.ipv4.octets();
+    let [high, low] = match workload.addresses.first() {
+        IpAddr::V4(ip) => [ip.octets()[2], ip.octets()[3]],
+        IpAddr::V6(ip) => [ip.octets()[14], ip.octets()[15]],
+    };
     format!("w-{high}-{low}")
 }

@@ -17,7 +17,7 @@ use std::{
 };
 
 use heddle_control::AddressRanges;
-use heddle_model::{Addresses, Workload};
+use heddle_model::Workload;
 use heddle_runtime::{
     capability::{Capability, CapabilitySet, Privileges},
     clock, kept,
@@ -213,16 +213,17 @@ async fn is_ready(pipe: OwnedFd) -> bool {
 }
 
 fn config(book: &Book, workload: &Workload, dir: &Path, spec: &JoinSpec) -> ProxyConfig {
+    let service = workload.first_service();
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     ProxyConfig {
         mesh: book.paths.name().to_owned(),
         workload: workload.id.clone(),
         name: workload.name.clone(),
         namespace: workload.namespace.clone(),
-        service: workload.service.name.clone(),
+        service: service.map(|service| service.name.clone()).unwrap_or_default(),
         version: workload.version.clone(),
         labels: workload.labels.clone(),
-        addresses: Addresses::Both(workload.ipv4, workload.ipv6),
+        addresses: workload.addresses,
         ports: workload.ports.values().map(|port| (port.number, port.protocol)).collect(),
         workers: (cores / 2).clamp(1, WORKERS_MAX),
         state_dir: dir.join("state"),

@@ -1,9 +1,9 @@
 //! `heddle get`: rules, services and workloads as a table, as YAML or as JSON.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
 use heddle_model::{
-    EndpointState, Protocol,
+    EndpointState, Protocol, ServiceName,
     name::{DEFAULT_NAMESPACE, check_label},
 };
 use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status, WorkloadView};
@@ -124,13 +124,18 @@ async fn services(control: &ControlClient, args: &GetArgs) -> Result<(), Failure
         vec![
             service.name.namespace.clone(),
             service.name.name.clone(),
-            service.vip_v4.to_string(),
+            service.vips.first().map_or_else(|| "None".to_owned(), ToString::to_string),
             ports.collect::<Vec<_>>().join(","),
             view.workloads.len().to_string(),
         ]
     };
     let head = ["NAMESPACE", "NAME", "ADDRESS", "PORTS", "WORKLOADS"];
     print(args.output, "service", &found, &head, found.iter().map(row).collect())
+}
+
+/// Short names, where a table has no room for more.
+fn names(services: &BTreeSet<ServiceName>) -> String {
+    services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(",")
 }
 
 async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failure> {
@@ -147,15 +152,17 @@ async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failur
             match port.state {
                 EndpointState::Ready => text,
                 EndpointState::Pending => format!("{text}(pending)"),
-                EndpointState::Terminating => format!("{text}(terminating)"),
+                EndpointState::ServingTerminating | EndpointState::Terminating => {
+                    format!("{text}(terminating)")
+                }
             }
         });
         vec![
             workload.namespace.clone(),
             workload.id.0.clone(),
-            workload.service.name.clone(),
+            names(&workload.services),
             workload.version.clone(),
-            workload.ipv4.to_string(),
+            workload.addresses.first().to_string(),
             ports.collect::<Vec<_>>().join(","),
             if view.connected {
                 format!("generation {}", view.generation)
