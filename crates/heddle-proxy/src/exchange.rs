@@ -82,6 +82,10 @@ pub(crate) async fn exchange(
         ));
         both(send.as_mut(), receive.as_mut()).await
     };
+    if matches!(result, Err(Failed::ClientGone)) {
+        // The next hop must not take it for a client that waits for its answer after its own end.
+        upstream.reset_on_close();
+    }
     let received = result.map_err(|failed| broke(failed, outcome))?;
     let whole = request_done.get() && !half_closed.get() && !outgoing.truncated;
     match received.answer {
