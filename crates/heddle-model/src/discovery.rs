@@ -15,7 +15,8 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Addresses, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId, wire::closed,
+    Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId,
+    wire::closed,
 };
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
@@ -350,23 +351,6 @@ pub struct EndpointPort {
     #[n(2)]
     pub state: EndpointState,
 }
-
-/// An endpoint's state on one port: EndpointSlice's conditions `serving` and `terminating`, of which
-/// `ready` follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EndpointState {
-    /// Known, not serving yet (on one machine: not in LISTEN): never picked.
-    Pending,
-    /// Serves and stays: takes new requests.
-    Ready,
-    /// Ends, and serves until then: takes new requests only where nothing is ready.
-    ServingTerminating,
-    /// Takes no new requests; those in flight end.
-    Terminating,
-}
-
-closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating, 4 => ServingTerminating });
 
 /// A workload's own ports and what applies to calls it receives.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]

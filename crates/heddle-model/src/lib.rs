@@ -15,9 +15,11 @@ pub mod yaml;
 
 pub use addresses::Addresses;
 pub use discovery::{
-    Address, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState, Endpoints,
-    Inbound, InboundPort, MeshSettings, NameAnswer, NamedService, Owner, ServicePortRef,
+    Address, Destination, DestinationPort, Endpoint, EndpointPort, Endpoints, Inbound, InboundPort,
+    MeshSettings, NameAnswer, NamedService, Owner, ServicePortRef,
 };
 pub use identity::{Identity, Locality};
 pub use name::{NameError, Protocol, ResourceKey, ServiceName, WorkloadId};
-pub use registry::{Registry, Service, ServicePort, TargetPort, Workload, WorkloadPort};
+pub use registry::{
+    EndpointState, Registry, Service, ServicePort, TargetPort, Workload, WorkloadPort,
+};

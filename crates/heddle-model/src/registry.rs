@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, WorkloadId};
+use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId, wire::closed};
 
 /// All services and workloads of a mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -100,6 +100,23 @@ pub struct WorkloadPort {
     /// `Ready` once it takes requests: on one machine, once the port is in LISTEN.
     pub state: EndpointState,
 }
+
+/// The state of a workload's port: EndpointSlice's conditions `serving` and `terminating`, of which
+/// `ready` follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointState {
+    /// Known, not serving yet (on one machine: not in LISTEN): never picked.
+    Pending,
+    /// Serves and stays: takes new requests.
+    Ready,
+    /// Ends, and serves until then: takes new requests only where nothing is ready.
+    ServingTerminating,
+    /// Takes no new requests; those in flight end.
+    Terminating,
+}
+
+closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating, 4 => ServingTerminating });
 
 impl Service {
     /// Its first virtual IPv4 address.

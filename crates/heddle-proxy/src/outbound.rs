@@ -160,7 +160,11 @@ impl Side for Outbound {
     }
 
     fn connection_series(&self, upstream: Option<&Rc<Upstream>>) -> MetricSeries {
-        let own = upstream.and_then(|upstream| upstream.own_series(self.worker.index));
+        let called = match &self.kind {
+            Kind::Service(service, _) => Some(&**service),
+            Kind::Workload(..) | Kind::Outside(_) | Kind::Nowhere(_) => None,
+        };
+        let own = upstream.and_then(|upstream| upstream.own_series(called, self.worker.index));
         MetricSeries::Edge(own.unwrap_or_else(|| Rc::clone(&self.port.unpicked)))
     }
 

@@ -109,14 +109,20 @@ impl Upstream {
     pub(crate) fn series(&self, backend: &Backend, worker: usize) -> Option<Rc<SeriesSet>> {
         match backend {
             Backend::Cluster(cluster) => Some(self.series_as(&cluster.key.service, worker)),
-            Backend::Upstream(_) => self.own_series(worker),
+            Backend::Upstream(_) => self.own_series(None, worker),
         }
     }
 
-    /// The same for connections, which are counted under the workload's own service.
-    pub(crate) fn own_series(&self, worker: usize) -> Option<Rc<SeriesSet>> {
+    /// The same for connections, which are counted under the workload's own service: of several the
+    /// one that was `called`, else the first.
+    pub(crate) fn own_series(
+        &self,
+        called: Option<&ServiceName>,
+        worker: usize,
+    ) -> Option<Rc<SeriesSet>> {
         let workload = self.workload()?;
-        Some(self.series_as(workload.first_service()?, worker))
+        let called = called.filter(|called| workload.services.contains(*called));
+        Some(self.series_as(called.or_else(|| workload.first_service())?, worker))
     }
 
     fn series_as(&self, service: &ServiceName, worker: usize) -> Rc<SeriesSet> {

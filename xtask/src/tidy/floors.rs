@@ -7,17 +7,14 @@ mod table;
 use std::path::Path;
 
 use graph::{Arrow, House};
-use table::{FLOORS, Floors, NOT_YET, covers};
+use table::{FLOORS, Floors, covers};
 
 /// Findings of all crates.
 pub(super) fn check(root: &Path) -> Result<Vec<String>, String> {
     let mut findings = Vec::new();
     for folder in crates(root)? {
         let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if NOT_YET.contains(&(name.as_str(), "")) {
-            continue;
-        }
-        let house = House::read(&folder.join("src"))?.without(|module| is_not_yet(&name, module));
+        let house = House::read(&folder.join("src"))?;
         findings.extend(circles(&name, &house));
         match FLOORS.iter().find(|floors| floors.of == name) {
             Some(floors) => findings.extend(misplaced(floors, &house)),
@@ -25,10 +22,6 @@ pub(super) fn check(root: &Path) -> Result<Vec<String>, String> {
         }
     }
     Ok(findings)
-}
-
-fn is_not_yet(of: &str, module: &[String]) -> bool {
-    NOT_YET.iter().any(|(name, entry)| *name == of && covers(entry, module))
 }
 
 /// The folders of the workspace's crates, in order of name.

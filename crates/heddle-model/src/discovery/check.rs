@@ -8,13 +8,16 @@ use super::{
 };
 use crate::{
     Identity, ServiceName,
+    name::check_label,
     pattern::PATTERN_BYTES_MAX,
-    wire::{
-        Check, FieldError, distinct, each, entries, field, label, not_empty, percent, port, prefix,
-    },
+    wire::{Check, FieldError, distinct, each, entries, field, not_empty, percent, port, prefix},
 };
 
 type Checked = Result<(), FieldError>;
+
+fn label(field: &str, text: &str) -> Checked {
+    check_label(text).map_err(|error| FieldError::new(field, error))
+}
 
 impl Check for ServiceName {
     fn check(&self) -> Checked {

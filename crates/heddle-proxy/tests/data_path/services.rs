@@ -89,6 +89,26 @@ fn two_services_before_one_workload_are_counted_apart() {
 }
 
 #[test]
+fn a_connection_to_a_workload_of_two_services_counts_for_the_one_called() {
+    const TEXT: &str = "neither HTTP nor TLS";
+    let backend = Backend::start(echo_server(TEXT.len()));
+    let sidecar = Sidecar::start();
+    let speaking = TestService::speaking(Protocol::Tcp, &[backend.address]);
+    let service = TestService { port: PORT, ..speaking };
+    let address = sidecar.service(&service);
+    sidecar.told(|set| {
+        let mut told = (*set.endpoints[&name_of("reviews")]).clone();
+        told.endpoints[0].workload.services.insert(name_of("all"));
+        set.insert_endpoints(told);
+    });
+    let mut client = Peer::connect(address);
+    client.write(TEXT);
+    assert_eq!(client.until("TLS").unwrap(), TEXT);
+    let labels = ["destination_service_name=\"reviews\""];
+    assert_eq!(sidecar.sum("istio_tcp_connections_opened_total", &labels), 1.0);
+}
+
+#[test]
 fn a_request_without_host_is_given_the_services_port_and_not_the_target() {
     let backend = Backend::http(|head, _| head.into());
     let number = backend.address.port();

@@ -79,12 +79,6 @@ impl House {
         Self { files, arrows }
     }
 
-    /// The same without what these files import.
-    pub(super) fn without(mut self, excused: impl Fn(&[String]) -> bool) -> Self {
-        self.arrows.retain(|arrow| !excused(&self.files[arrow.from].module));
-        self
-    }
-
     /// Files that reach each other: each circle once, in order of its first file.
     pub(super) fn circles(&self) -> Vec<Vec<usize>> {
         let reach: Vec<BTreeSet<usize>> =
