@@ -12,7 +12,7 @@ mod relay;
 mod statistics;
 mod upstream;
 
-use options::{AGAINST, COUNT, Choice, OUTPUT, Options, ROUNDS, SECONDS, list};
+use options::{AGAINST, BINARY, COUNT, Choice, OUTPUT, Options, ROUNDS, SECONDS, list};
 
 /// A bench by name, what it measures and its options.
 struct Bench {
@@ -27,7 +27,7 @@ const BENCHES: [Bench; 3] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
-        options: &[OUTPUT, ROUNDS, SECONDS, AGAINST],
+        options: &[OUTPUT, ROUNDS, SECONDS, AGAINST, BINARY],
         run: http1::run,
     },
     Bench {
@@ -88,7 +88,7 @@ mod tests {
         for bench in &BENCHES {
             assert!(help.contains(&bench.help()) && help.contains(bench.name), "{help}");
         }
-        for option in ["--output", "--rounds", "--seconds", "--against", "--count"] {
+        for option in ["--output", "--rounds", "--seconds", "--against", "--binary", "--count"] {
             assert!(help.contains(option), "{help}");
         }
     }

@@ -20,7 +20,7 @@ use crate::{
     registry::{Members, Touched},
     rules::Rules,
     session::{Heard, Response, Session},
-    views::{Look, Scene, Views, parse_service},
+    views::{ClientResources, MeshState, Views, parse_service},
 };
 
 /// Everything the control plane knows.
@@ -123,11 +123,11 @@ impl Mesh {
         self.views.invalidate(touched);
         let mut affected = BTreeSet::new();
         let (members, compiled) = (&self.members, &self.compiled);
-        let scene = Scene { settings: &self.settings, members, compiled };
+        let state = MeshState { settings: &self.settings, members, compiled };
         for (id, proxy) in &mut self.connected {
             let Some(client) = self.members.registry().workloads.get(id) else { continue };
-            let mut look = Look::new(scene, &mut self.views, client);
-            if proxy.session.notice(&mut look) {
+            let mut resources = ClientResources::new(state, &mut self.views, client);
+            if proxy.session.notice(&mut resources) {
                 affected.insert(id.clone());
             }
             // Also without news: a workload that was not known may be known now.
@@ -191,9 +191,9 @@ impl Mesh {
             return Next::Wait;
         };
         let (members, compiled) = (&self.members, &self.compiled);
-        let scene = Scene { settings: &self.settings, members, compiled };
-        let mut look = Look::new(scene, &mut self.views, client);
-        let responses = proxy.session.send(newest, &mut look);
+        let state = MeshState { settings: &self.settings, members, compiled };
+        let mut resources = ClientResources::new(state, &mut self.views, client);
+        let responses = proxy.session.send(newest, &mut resources);
         if responses.is_empty() { Next::Wait } else { Next::Send(responses) }
     }
 

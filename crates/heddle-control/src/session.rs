@@ -67,9 +67,9 @@ pub(crate) struct Response {
     pub(crate) removed: Vec<String>,
 }
 
-/// What a proxy holds under a name.
+/// The version of a resource that a proxy holds under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
+enum ResourceVersion {
     Version(u128),
     Absent,
 }
@@ -77,7 +77,7 @@ enum Held {
 #[derive(Debug, Default)]
 struct Names {
     subscribed: BTreeSet<String>,
-    held: BTreeMap<String, Held>,
+    held: BTreeMap<String, ResourceVersion>,
 }
 
 /// What was sent under one nonce.
@@ -92,8 +92,8 @@ struct Sent {
 struct Entry {
     kind: Kind,
     name: String,
-    before: Option<Held>,
-    held: Held,
+    before: Option<ResourceVersion>,
+    held: ResourceVersion,
     /// Endpoints that the version before needs, where it is a destination.
     backends: Arc<[String]>,
 }
@@ -118,7 +118,7 @@ pub(crate) struct Session {
     fresh: BTreeSet<String>,
     groups: VecDeque<Group>,
     /// Versions the proxy refused; not sent again until something else changes for it.
-    refused: BTreeMap<(Kind, String), Held>,
+    refused: BTreeMap<(Kind, String), ResourceVersion>,
     nack: Option<String>,
     nonces: u64,
     acknowledged: u64,
@@ -136,7 +136,7 @@ impl Session {
         let names = self.names.entry(kind).or_default();
         for (name, version) in heard.held.into_iter().take(SUBSCRIPTIONS_MAX) {
             // What was sent in this stream is newer than what it says it had before.
-            names.held.entry(name).or_insert(Held::Version(version));
+            names.held.entry(name).or_insert(ResourceVersion::Version(version));
         }
         for name in heard.unsubscribe {
             names.subscribed.remove(&name);
@@ -276,7 +276,7 @@ impl Session {
         let endpoints = self.names.get(&Kind::Endpoints).into_iter().flat_map(|n| n.held.keys());
         let mut claimed: Option<Arc<[String]>> = None;
         for (name, held) in &destinations.held {
-            if matches!(held, Held::Version(_)) && !known.contains_key(name) {
+            if matches!(held, ResourceVersion::Version(_)) && !known.contains_key(name) {
                 let all = claimed.get_or_insert_with(|| endpoints.clone().cloned().collect());
                 known.insert(name.clone(), all.clone());
             }
@@ -297,7 +297,7 @@ impl Session {
         held.retain(|name, _| subscribed.contains(name) || implied.contains(name));
     }
 
-    fn is_refused(&self, kind: Kind, name: &str, held: Held) -> bool {
+    fn is_refused(&self, kind: Kind, name: &str, held: ResourceVersion) -> bool {
         !self.refused.is_empty() && self.refused.get(&(kind, name.to_owned())) == Some(&held)
     }
 
@@ -363,7 +363,7 @@ impl Session {
             implied.iter().copied().filter(unasked).for_each(&mut compare);
             // No rule names them any more: the proxy may let go of them with the rule.
             for name in before.difference(&implied).copied().filter(unasked) {
-                if matches!(names.held.get(name), Some(Held::Version(_))) {
+                if matches!(names.held.get(name), Some(ResourceVersion::Version(_))) {
                     difference.push((kind, name.clone(), None));
                 }
             }
@@ -414,8 +414,9 @@ impl Session {
         let implied = all(self.implied.values());
         let names = self.names.entry(kind).or_default();
         let mut entries = Vec::with_capacity(response.resources.len() + response.removed.len());
-        let changed = response.resources.iter().map(|(name, r)| (name, Held::Version(r.version)));
-        let removed = response.removed.iter().map(|name| (name, Held::Absent));
+        let changed =
+            response.resources.iter().map(|(name, r)| (name, ResourceVersion::Version(r.version)));
+        let removed = response.removed.iter().map(|name| (name, ResourceVersion::Absent));
         for (name, held) in changed.chain(removed) {
             let wanted = names.subscribed.contains(name) || implied.contains(name);
             let before = if wanted {
@@ -508,8 +509,8 @@ impl Session {
 }
 
 /// What a proxy that holds this resource holds.
-fn version(resource: Option<&Encoded>) -> Held {
-    resource.map_or(Held::Absent, |resource| Held::Version(resource.version))
+fn version(resource: Option<&Encoded>) -> ResourceVersion {
+    resource.map_or(ResourceVersion::Absent, |resource| ResourceVersion::Version(resource.version))
 }
 
 /// All names of several lists.

@@ -66,9 +66,9 @@ impl Views {
     }
 }
 
-/// What all looks of a moment share.
+/// The mesh at one moment, the same for every client.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scene<'a> {
+pub(crate) struct MeshState<'a> {
     /// Mesh-wide settings.
     pub(crate) settings: &'a MeshSettings,
     /// Services and workloads.
@@ -79,14 +79,14 @@ pub(crate) struct Scene<'a> {
 
 /// The newest state as one client sees it.
 #[derive(Debug)]
-pub(crate) struct Look<'a> {
-    scene: Scene<'a>,
+pub(crate) struct ClientResources<'a> {
+    state: MeshState<'a>,
     views: &'a mut Views,
     client: &'a Workload,
     view: View,
 }
 
-impl Current for Look<'_> {
+impl Current for ClientResources<'_> {
     fn resource(&mut self, kind: Kind, name: &str) -> Option<Encoded> {
         if kind == Kind::Destination {
             return self.destination(name).resource;
@@ -111,11 +111,11 @@ impl Current for Look<'_> {
     }
 }
 
-impl<'a> Look<'a> {
+impl<'a> ClientResources<'a> {
     /// `client` is the workload whose sidecar asks; `views` has what was made already.
-    pub(crate) fn new(scene: Scene<'a>, views: &'a mut Views, client: &'a Workload) -> Self {
-        let view = scene.compiled.view(client.into());
-        Self { scene, views, client, view }
+    pub(crate) fn new(state: MeshState<'a>, views: &'a mut Views, client: &'a Workload) -> Self {
+        let view = state.compiled.view(client.into());
+        Self { state, views, client, view }
     }
 
     fn destination(&mut self, name: &str) -> Entry {
@@ -125,7 +125,7 @@ impl<'a> Look<'a> {
         if let Some(entry) = known.filter(|entry| entry.edition == edition) {
             return entry.clone();
         }
-        let Scene { members, compiled, .. } = self.scene;
+        let MeshState { members, compiled, .. } = self.state;
         let made = parse_service(name).and_then(|service| {
             compiled.destination(members.registry(), Client::from(self.client), &service)
         });
@@ -145,7 +145,7 @@ impl<'a> Look<'a> {
     /// A resource by type and name; `None` if there is no such thing or its name is not spelled as
     /// the proxy's decoder spells it.
     fn make(&self, kind: Kind, name: &str) -> Option<Encoded> {
-        let Scene { settings, members, .. } = self.scene;
+        let MeshState { settings, members, .. } = self.state;
         let registry = members.registry();
         match kind {
             Kind::Address => {

@@ -31,7 +31,7 @@ pub(crate) struct View {
 
 /// The period a question is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct TimeRange {
     /// Seconds.
     pub(crate) window: u64,
     /// Unix time of its end; `None`: now.
@@ -52,7 +52,7 @@ struct Summed<K> {
 
 impl View {
     /// The period asked about, at least one scrape long, with points at least one scrape apart.
-    fn period(&self, asked: Asked, step: u64, twice: bool) -> Period {
+    fn period(&self, asked: TimeRange, step: u64, twice: bool) -> Period {
         let window = asked.window.max(self.interval);
         self.store.period(window, asked.end, step.max(self.interval), twice)
     }
@@ -81,9 +81,13 @@ impl View {
     }
 
     /// TCP bytes per second to and from each edge's callee, over a time long enough to be steady.
-    fn bytes(&self, asked: Asked, about: Option<&ServiceName>) -> BTreeMap<EdgeKey, (f64, f64)> {
+    fn bytes(
+        &self,
+        asked: TimeRange,
+        about: Option<&ServiceName>,
+    ) -> BTreeMap<EdgeKey, (f64, f64)> {
         let window = asked.window.max(limits::TCP_WINDOW_MIN);
-        let period = self.period(Asked { window, ..asked }, 1, false);
+        let period = self.period(TimeRange { window, ..asked }, 1, false);
         let summed = self.edges(&period, about);
         let measured = summed.measured;
         let tcp = summed.by.into_iter().filter(|((_, _, protocol), _)| *protocol == Protocol::Tcp);

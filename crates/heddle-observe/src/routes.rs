@@ -13,7 +13,7 @@ use hyper::{
 use serde::Serialize;
 
 use crate::{
-    answers::{Asked, View},
+    answers::{TimeRange, View},
     assets,
     config::ObserveConfig,
     hosts, limits, scrape, targets,
@@ -118,8 +118,8 @@ fn checked_host<B>(request: &Request<B>, config: &ObserveConfig) -> Result<Strin
 }
 
 /// The period of a query; unknown parameters are refused, so that a typing error is no silent default.
-fn asked(query: Option<&str>, window: u64) -> Result<Asked, Refused> {
-    let mut asked = Asked { window, end: None };
+fn asked(query: Option<&str>, window: u64) -> Result<TimeRange, Refused> {
+    let mut asked = TimeRange { window, end: None };
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let number = value.parse::<u64>();

@@ -2,15 +2,12 @@
 
 use std::net::SocketAddr;
 
-use heddle_runtime::{clock, net, task};
-use http_body_util::{BodyExt, Empty};
-use hyper::{
-    Request, Response, StatusCode,
-    body::{Bytes, Incoming},
-    client::conn::http1,
-    header,
+use heddle_runtime::{
+    clock,
+    local_http::{self, CallError},
 };
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
+use hyper::{Response, StatusCode, body::Incoming};
 
 use crate::{exposition::LineError, limits};
 
@@ -24,7 +21,7 @@ pub(crate) enum ScrapeError {
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
     #[error("the conversation broke off: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(String),
     #[error("HTTP {0}")]
     Status(StatusCode),
     #[error("line {line} of its metrics: {reason}")]
@@ -37,19 +34,12 @@ pub(crate) enum ScrapeError {
 
 /// Asks a sidecar for its metrics; the body is still to be read.
 pub(crate) async fn open(address: SocketAddr) -> Result<Response<Incoming>, ScrapeError> {
-    let stream = net::connect_tcp(address, None).await.map_err(ScrapeError::Connect)?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    drop(task::spawn_contained("scrape connection", async {
-        // Its end is the body's end; an error shows there too.
-        let _ended = connection.await;
-    }));
-    let request = Request::get(PATH)
-        .header(header::HOST, address.to_string())
-        .header(header::CONNECTION, "close")
-        .header(header::ACCEPT, "text/plain;version=0.0.4")
-        .body(Empty::<Bytes>::new())
-        .expect("invariant: a constant path and an address make a request");
-    let response = sender.send_request(request).await?;
+    let opened = local_http::open_tcp(address, PATH, "text/plain;version=0.0.4").await;
+    let response = opened.map_err(|error| match error {
+        CallError::NotRunning { source, .. } => ScrapeError::Connect(source),
+        CallError::Broken { reason, .. } => ScrapeError::Broken(reason),
+        other => ScrapeError::Broken(other.to_string()),
+    })?;
     if response.status() == StatusCode::OK {
         Ok(response)
     } else {
@@ -66,7 +56,8 @@ pub(crate) async fn read_lines(
         let mut body = open(address).await?.into_body();
         let mut lines = Lines { read, carried: Vec::new(), line: 0, bytes: 0 };
         while let Some(frame) = body.frame().await {
-            if let Ok(data) = frame?.into_data() {
+            let frame = frame.map_err(|error| ScrapeError::Broken(error.to_string()))?;
+            if let Ok(data) = frame.into_data() {
                 lines.take(&data)?;
             }
         }

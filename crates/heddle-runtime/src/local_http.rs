@@ -11,7 +11,7 @@ use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header,
+    header::{self, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
@@ -21,6 +21,8 @@ use tokio::{
 };
 
 pub use hyper::Method;
+
+use crate::{net, task};
 
 /// Largest answer that is read, bytes.
 pub const ANSWER_MAX: usize = 64 * 1024 * 1024;
@@ -136,6 +138,47 @@ pub async fn get_tcp(address: SocketAddr, path: &str) -> Result<Answer, CallErro
         .unwrap_or_else(|| Err(CallError::Late { peer: peer.clone(), limit: GET_TIME_MAX }))
 }
 
+/// Sends `GET path` to a TCP address and returns the answer's head, any status; its body is still to
+/// be read. Without a time limit of its own.
+///
+/// Panics outside of [`crate::task::run_local`].
+///
+/// # Errors
+/// As the variants of [`CallError`] say.
+pub async fn open_tcp(
+    address: SocketAddr,
+    path: &str,
+    accept: &'static str,
+) -> Result<Response<Incoming>, CallError> {
+    let peer = address.to_string();
+    let mut request = request(Method::GET, &peer, path, None::<&()>)?;
+    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
+    let stream = net::connect_tcp(address, None)
+        .await
+        .map_err(|source| CallError::NotRunning { peer: peer.clone(), source })?;
+    let (mut sender, connection) = handshake(&peer, stream).await?;
+    drop(task::spawn_contained("http connection", async {
+        // Its end is the body's end; an error shows there too.
+        let _ended = connection.await;
+    }));
+    sender.send_request(request).await.map_err(|error| broken(&peer, error.to_string()))
+}
+
+async fn handshake<S>(
+    peer: &str,
+    stream: S,
+) -> Result<(http1::SendRequest<Full<Bytes>>, http1::Connection<TokioIo<S>, Full<Bytes>>), CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let shaken = http1::handshake(TokioIo::new(stream)).await;
+    shaken.map_err(|error| broken(peer, error.to_string()))
+}
+
+fn broken(peer: &str, reason: String) -> CallError {
+    CallError::Broken { peer: peer.to_owned(), reason }
+}
+
 fn request(
     method: Method,
     host: &str,
@@ -166,9 +209,7 @@ async fn exchange<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let broken = |reason: String| CallError::Broken { peer: peer.to_owned(), reason };
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| broken(error.to_string()))?;
+    let (mut sender, connection) = handshake(peer, stream).await?;
     let answer = async {
         let response = sender.send_request(request).await.map_err(|error| error.to_string())?;
         read(response).await
@@ -180,7 +221,7 @@ where
         answer = &mut answer => answer,
         _ = &mut connection => answer.await,
     };
-    answer.map_err(broken)
+    answer.map_err(|reason| broken(peer, reason))
 }
 
 async fn read(response: Response<Incoming>) -> Result<Answer, String> {

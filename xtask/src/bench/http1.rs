@@ -39,12 +39,12 @@ const ROUNDS: u64 = 3;
 /// Seconds of counted load per proxy, path, load and round.
 const SECONDS: u64 = 2;
 /// Seconds that start, first answer and warm-up of one proxy take.
-const START_SECONDS: u64 = 3;
+const START_SECONDS: u64 = 2;
 
 /// Runs the bench and prints its table or JSON.
 pub(super) fn run(options: &Options) -> Result<(), String> {
     let Peers { found, missing } = peers::available()?;
-    let binary = heddle::build()?;
+    let binary = options.binary.clone().map_or_else(heddle::build, Ok)?;
     let mut proxies = vec![Proxy::Heddle(binary)];
     proxies.extend(options.against.clone().map(Proxy::OldHeddle));
     proxies.extend(found);

@@ -30,6 +30,13 @@ pub(super) const AGAINST: Choice = Choice {
     about: "another `heddle` binary to measure in turn with this one, as \"heddle (old)\"",
 };
 
+/// `--binary`.
+pub(super) const BINARY: Choice = Choice {
+    name: "--binary",
+    value: "PATH",
+    about: "the `heddle` binary to measure; without it, this tree's is built",
+};
+
 /// What was asked for; each bench has its own defaults.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -43,6 +50,8 @@ pub(super) struct Options {
     pub(super) count: Option<u64>,
     /// Another binary to compare with.
     pub(super) against: Option<PathBuf>,
+    /// The binary itself, where it is not to be built.
+    pub(super) binary: Option<PathBuf>,
 }
 
 impl Options {
@@ -60,6 +69,7 @@ impl Options {
                 "--rounds" => options.rounds = Some(number(value, 100)?),
                 "--seconds" => options.seconds = Some(number(value, 600)?),
                 "--against" => options.against = Some(binary(value)?),
+                "--binary" => options.binary = Some(binary(value)?),
                 _ => options.count = Some(number(value, 10_000)?),
             }
         }

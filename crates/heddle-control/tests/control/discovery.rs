@@ -8,7 +8,7 @@ use heddle_wire::discovery::{Resource, ResourceType as Kind, proto::DeltaDiscove
 
 use crate::{
     plane::{Folder, PATIENCE, Plane, request, route, split, subsets},
-    proxy::{Follower, Held, Proxy, fqdn, report},
+    proxy::{Follower, Proxy, ProxyState, fqdn, report},
 };
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_proxy_that_does_not_read_delays_nobody_and_gets_the_newest_state() {
     let mut follower = follower;
     follower.until(|held| held.weights("reviews") == [edits]).await;
     let mut groups = 0;
-    let mut held = Held::default();
+    let mut held = ProxyState::default();
     while held.weights("reviews") != [edits] {
         let group = silent.take().await;
         groups += 1;
@@ -265,7 +265,7 @@ async fn two_clients_see_a_service_each_with_its_own_rules() {
     plane.apply(&text).await.unwrap();
     assert_eq!(one.held().weights("reviews"), [7]);
     assert!(two.held().weights("reviews").is_empty());
-    let owner = |held: &Held| {
+    let owner = |held: &ProxyState| {
         held.resources
             .values()
             .any(|r| matches!(r, Resource::Address(a) if a.owner == Owner::NotKnown))

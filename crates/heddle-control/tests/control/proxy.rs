@@ -196,7 +196,7 @@ impl Proxy {
 
 /// What a proxy holds.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Held {
+pub(crate) struct ProxyState {
     pub(crate) generation: u64,
     pub(crate) groups: usize,
     pub(crate) resources: BTreeMap<(Kind, String), Resource>,
@@ -204,7 +204,7 @@ pub(crate) struct Held {
     pub(crate) removed: Vec<(Kind, String)>,
 }
 
-impl Held {
+impl ProxyState {
     pub(crate) fn destination(&self, name: &str) -> Option<&Destination> {
         match self.resources.get(&(Kind::Destination, fqdn(name))) {
             Some(Resource::Destination(destination)) => Some(destination),
@@ -223,7 +223,7 @@ impl Held {
 /// A proxy that takes and acknowledges whatever comes.
 #[derive(Debug)]
 pub(crate) struct Follower {
-    held: watch::Receiver<Held>,
+    held: watch::Receiver<ProxyState>,
     task: JoinHandle<()>,
 }
 
@@ -247,7 +247,7 @@ impl Follower {
     }
 
     pub(crate) fn follow(mut proxy: Proxy) -> Self {
-        let (told, held) = watch::channel(Held::default());
+        let (told, held) = watch::channel(ProxyState::default());
         let task = tokio::spawn(async move {
             loop {
                 let Ok(Some(first)) = proxy.responses.message().await else { return };
@@ -268,12 +268,12 @@ impl Follower {
         Self { held, task }
     }
 
-    pub(crate) fn held(&self) -> Held {
+    pub(crate) fn held(&self) -> ProxyState {
         self.held.borrow().clone()
     }
 
     /// Waits until it holds what is wanted.
-    pub(crate) async fn until(&mut self, wanted: impl FnMut(&Held) -> bool) -> Held {
+    pub(crate) async fn until(&mut self, wanted: impl FnMut(&ProxyState) -> bool) -> ProxyState {
         let held = clock::within(PATIENCE, self.held.wait_for(wanted)).await;
         held.expect("as wanted in time").expect("the stream goes on").clone()
     }
@@ -285,7 +285,7 @@ impl Drop for Follower {
     }
 }
 
-fn note(held: &mut Held, response: &DeltaDiscoveryResponse) {
+fn note(held: &mut ProxyState, response: &DeltaDiscoveryResponse) {
     let kind = Kind::from_type_url(&response.type_url).unwrap();
     held.generation = response.system_version_info.parse().unwrap();
     held.groups += usize::from(response.generation_end);

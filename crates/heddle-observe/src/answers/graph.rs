@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use heddle_model::ServiceName;
 use heddle_wire::local::observe_api::{Coverage, Edge, Graph, Node, ServiceSummary, Version};
 
-use super::{Asked, EdgeKey, Summed, View, edge, speaking, versions};
+use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, versions};
 use crate::{
     measure::Protocol,
     rates::Sides,
@@ -19,7 +19,7 @@ type Bytes = BTreeMap<EdgeKey, (f64, f64)>;
 
 impl View {
     /// Who calls whom.
-    pub(crate) fn graph(&self, asked: Asked) -> Graph {
+    pub(crate) fn graph(&self, asked: TimeRange) -> Graph {
         let period = self.period(asked, 1, false);
         let edges = self.edges(&period, None);
         let measured = edges.measured;
@@ -73,7 +73,7 @@ impl View {
     }
 
     /// All services as rows.
-    pub(crate) fn services(&self, asked: Asked) -> Vec<ServiceSummary> {
+    pub(crate) fn services(&self, asked: TimeRange) -> Vec<ServiceSummary> {
         let period = self.period(asked, 1, false);
         let edges = self.edges(&period, None);
         let bytes = self.bytes(asked, None);

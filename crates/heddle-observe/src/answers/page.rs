@@ -7,7 +7,7 @@ use heddle_wire::local::observe_api::{
     Edge, Point, Response, ServicePage, ServiceSummary, Version, WorkloadRow,
 };
 
-use super::{Asked, EdgeKey, Summed, View, edge, speaking, versions};
+use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, versions};
 use crate::{
     limits,
     measure::{Protocol, Reporter},
@@ -17,7 +17,7 @@ use crate::{
 
 impl View {
     /// The page of a service; `None` if nobody has heard of it.
-    pub(crate) fn page(&self, service: &ServiceName, asked: Asked) -> Option<ServicePage> {
+    pub(crate) fn page(&self, service: &ServiceName, asked: TimeRange) -> Option<ServicePage> {
         let period = self.period(asked, nice_step(asked.window), true);
         let edges = self.edges(&period, Some(service));
         let known = self.roster.services.contains_key(service)
@@ -53,7 +53,7 @@ impl View {
         &self,
         service: &ServiceName,
         edges: &Summed<EdgeKey>,
-        asked: Asked,
+        asked: TimeRange,
     ) -> [Vec<Edge>; 2] {
         let bytes = self.bytes(asked, Some(service));
         let mut tables = [Vec::new(), Vec::new()];
@@ -160,7 +160,7 @@ impl View {
                 .then(|| (cell.workload.clone(), cell.protocol))
         });
         // In flight is told as it is now, not as it was on average.
-        let now = self.period(Asked { window: 1, end: None }, 1, false);
+        let now = self.period(TimeRange { window: 1, end: None }, 1, false);
         let gauges = self.sum(&now, |cell| {
             (cell.destination == *service && cell.protocol == Protocol::Saturation)
                 .then(|| cell.workload.clone())

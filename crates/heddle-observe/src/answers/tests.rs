@@ -68,7 +68,7 @@ impl Mesh {
     }
 
     fn graph(&self, window: u64) -> Graph {
-        self.view.graph(Asked { window, end: None })
+        self.view.graph(TimeRange { window, end: None })
     }
 }
 
@@ -224,7 +224,7 @@ fn a_page_has_its_series_its_past_and_its_neighbours() {
             ("api-1", server("v1", 200, count) + &gauge),
         ]);
     }
-    let page = mesh.view.page(&service("api"), Asked { window: 60, end: None }).unwrap();
+    let page = mesh.view.page(&service("api"), TimeRange { window: 60, end: None }).unwrap();
     assert_eq!((page.step, page.series.len(), page.window), (1.0, 60, 60.0));
     assert!(near(page.summary.server.per_second, 20.0), "{:?}", page.summary);
     assert!(near(page.previous.server.per_second, 10.0), "{:?}", page.previous);
@@ -237,9 +237,10 @@ fn a_page_has_its_series_its_past_and_its_neighbours() {
     assert!(
         near(page.workloads[0].in_flight, 4.0) && near(page.workloads[0].rates.per_second, 20.0)
     );
-    let callees = mesh.view.page(&service("web"), Asked { window: 60, end: None }).unwrap().callees;
+    let callees =
+        mesh.view.page(&service("web"), TimeRange { window: 60, end: None }).unwrap().callees;
     assert_eq!(callees[0].destination, service("api"));
-    assert!(mesh.view.page(&service("nobody"), Asked { window: 60, end: None }).is_none());
+    assert!(mesh.view.page(&service("nobody"), TimeRange { window: 60, end: None }).is_none());
 }
 
 #[test]
@@ -253,7 +254,7 @@ fn a_workload_that_left_keeps_its_history() {
     for _ in 0..30 {
         mesh.round(&[]);
     }
-    let page = mesh.view.page(&service("api"), Asked { window: 60, end: None }).unwrap();
+    let page = mesh.view.page(&service("api"), TimeRange { window: 60, end: None }).unwrap();
     assert!(page.summary.server.per_second > 4.0, "{:?}", page.summary);
     assert_eq!(page.workloads.len(), 1);
     assert!(!page.workloads[0].present);
@@ -266,7 +267,7 @@ fn a_workload_that_left_keeps_its_history() {
 #[test]
 fn an_empty_mesh_has_an_empty_graph() {
     let view = View::default();
-    let graph = view.graph(Asked { window: 10, end: None });
+    let graph = view.graph(TimeRange { window: 10, end: None });
     assert!(graph.nodes.is_empty() && graph.edges.is_empty());
 }
 
@@ -277,7 +278,7 @@ fn points_are_never_closer_than_scrapes() {
     for round in 0..=30 {
         mesh.view.store.begin_round(START + 5 * round, 5.0);
     }
-    let page = mesh.view.page(&service("api"), Asked { window: 60, end: None }).unwrap();
+    let page = mesh.view.page(&service("api"), TimeRange { window: 60, end: None }).unwrap();
     assert_eq!((page.step, page.series.len()), (5.0, 12));
     assert!((mesh.graph(1).window - 5.0).abs() < 1e-9);
 }
@@ -303,7 +304,7 @@ fn the_page_reads_exactly_the_fields_that_are_sent() {
         mesh.round(&[("web-1", client(200, "-", second)), ("api-1", server("v1", 200, second))]);
     }
     let graph = serde_json::to_value(mesh.graph(10)).unwrap();
-    let page = mesh.view.page(&service("api"), Asked { window: 10, end: None }).unwrap();
+    let page = mesh.view.page(&service("api"), TimeRange { window: 10, end: None }).unwrap();
     let page = serde_json::to_value(page).unwrap();
     for (name, sent) in [
         ("Graph", &graph),

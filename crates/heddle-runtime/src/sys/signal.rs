@@ -17,7 +17,7 @@ static ORIGINAL_MASK: OnceLock<Mask> = OnceLock::new();
 struct Mask(libc::sigset_t);
 
 /// One signal as signalfd tells it.
-pub(crate) struct Told {
+pub(crate) struct SignalInfo {
     pub(crate) number: libc::c_int,
     pub(crate) code: libc::c_int,
     pub(crate) sender: u32,
@@ -54,7 +54,7 @@ pub(crate) fn restore_mask() -> io::Result<()> {
 }
 
 /// The next signal told, or `WouldBlock`.
-pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<Told> {
+pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<SignalInfo> {
     let mut info = MaybeUninit::<libc::signalfd_siginfo>::uninit();
     let size = size_of::<libc::signalfd_siginfo>();
     // SAFETY: the buffer has the size given.
@@ -64,7 +64,11 @@ pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<Told> {
     }
     // SAFETY: the kernel filled the whole struct.
     let info = unsafe { info.assume_init() };
-    Ok(Told { number: info.ssi_signo as libc::c_int, code: info.ssi_code, sender: info.ssi_pid })
+    Ok(SignalInfo {
+        number: info.ssi_signo as libc::c_int,
+        code: info.ssi_code,
+        sender: info.ssi_pid,
+    })
 }
 
 fn set_of(numbers: &[libc::c_int]) -> io::Result<libc::sigset_t> {

@@ -39,7 +39,7 @@ fn report(mut channel: Channel) {
     let _end = channel.hear();
 }
 
-struct Told {
+struct ChildReport {
     net: u64,
     uid: String,
     effective: u64,
@@ -49,13 +49,13 @@ struct Told {
     port_80: String,
 }
 
-fn hear_report(channel: &mut Channel) -> Told {
+fn hear_report(channel: &mut Channel) -> ChildReport {
     let net = channel.hear().parse().expect("a number");
     let uid = channel.hear();
     let mut bits = || u64::from_str_radix(&channel.hear(), 16).expect("a capability set");
     let (effective, bounding, ambient) = (bits(), bits(), bits());
     let no_new_privs = channel.hear() == "1";
-    Told { net, uid, effective, bounding, ambient, no_new_privs, port_80: channel.hear() }
+    ChildReport { net, uid, effective, bounding, ambient, no_new_privs, port_80: channel.hear() }
 }
 
 const NET_ADMIN: u64 = 1 << Capability::NetAdmin as u64;

@@ -8,7 +8,7 @@ use tokio::process::Child;
 
 use super::{
     plan::{Load, Member},
-    tell::{self, Told},
+    tell::{self, AppCounts},
 };
 use crate::{
     failure::{Doing as _, Failure},
@@ -84,7 +84,7 @@ impl RunningMember {
     }
 
     /// What it counted itself; `None` where the program cannot tell.
-    pub(super) async fn told(&self, dir: &Path) -> Option<Told> {
+    pub(super) async fn told(&self, dir: &Path) -> Option<AppCounts> {
         tell::counts(&self.member.counts(dir)?).await.ok()
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::{
     plan::{EDGES, Member},
-    tell::Told,
+    tell::AppCounts,
 };
 use rows::{EdgeRow, ServiceRow};
 use tally::Tally;
@@ -22,7 +22,7 @@ pub(super) struct Evidence {
     /// Its sidecar's `/stats/prometheus`.
     pub(super) metrics: String,
     /// What it counted; `None` where the program cannot tell.
-    pub(super) told: Option<Told>,
+    pub(super) told: Option<AppCounts>,
 }
 
 /// The object `heddle demo --output json` ends with.
@@ -78,7 +78,7 @@ pub(super) fn make(
 fn edge(tally: &Tally, key: &(String, String), evidence: &[Evidence]) -> EdgeRow {
     let (source, destination) = key;
     // Null as soon as one member cannot tell, and where there is no member to tell.
-    let told = |service: &str, count: &dyn Fn(&Told) -> u64| {
+    let told = |service: &str, count: &dyn Fn(&AppCounts) -> u64| {
         let members = evidence.iter().filter(|one| one.member.service == service);
         let counts: Option<Vec<u64>> = members.map(|one| one.told.as_ref().map(count)).collect();
         counts.filter(|counts| !counts.is_empty()).map(|counts| counts.iter().sum())

@@ -16,7 +16,7 @@ const STOP_WAIT: Duration = Duration::from_secs(30);
 
 /// What one application counted, by peer service.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-pub(super) struct Told {
+pub(super) struct AppCounts {
     /// Calls it sent (connections where the protocol is not HTTP).
     pub(super) sent: BTreeMap<String, u64>,
     /// Calls it received, by the name the caller gave.
@@ -29,7 +29,7 @@ pub(super) struct Told {
 ///
 /// # Errors
 /// The socket's error, or that it answered something else or nothing in time.
-pub(super) async fn counts(socket: &Path) -> io::Result<Told> {
+pub(super) async fn counts(socket: &Path) -> io::Result<AppCounts> {
     ask(socket, "counts\n", COUNTS_WAIT).await
 }
 
@@ -37,11 +37,11 @@ pub(super) async fn counts(socket: &Path) -> io::Result<Told> {
 ///
 /// # Errors
 /// As for [`counts`].
-pub(super) async fn stop(socket: &Path) -> io::Result<Told> {
+pub(super) async fn stop(socket: &Path) -> io::Result<AppCounts> {
     ask(socket, "stop\n", STOP_WAIT).await
 }
 
-async fn ask(socket: &Path, line: &str, limit: Duration) -> io::Result<Told> {
+async fn ask(socket: &Path, line: &str, limit: Duration) -> io::Result<AppCounts> {
     let answer = clock::within(limit, async {
         let mut stream = UnixStream::connect(socket).await?;
         stream.write_all(line.as_bytes()).await?;

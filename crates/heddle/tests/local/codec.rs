@@ -90,9 +90,9 @@ fn mesh_with<'m>(
 
 /// What became of the client's cases.
 #[derive(Debug)]
-struct Told(Value);
+struct Outcomes(Value);
 
-impl Told {
+impl Outcomes {
     /// Runs the client with these cases.
     fn by(machine: &Machine, mesh: &Mesh<'_>, cases: &[&str]) -> Self {
         let path = machine.dir.join("client.js");

@@ -17,7 +17,7 @@ use crate::{
 /// A proxy under measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Proxy {
-    /// Ours, built from this tree; the path of its binary.
+    /// Ours; the path of its binary.
     Heddle(PathBuf),
     /// Another of ours, to compare with; the path of its binary.
     OldHeddle(PathBuf),

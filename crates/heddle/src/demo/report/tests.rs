@@ -12,7 +12,7 @@ fn request(reporter: &str, edge: (&str, &str), code: &str, flags: &str, count: u
     )
 }
 
-fn evidence(service: &'static str, metrics: String, told: Option<Told>) -> Evidence {
+fn evidence(service: &'static str, metrics: String, told: Option<AppCounts>) -> Evidence {
     let member = Member { service, version: "v1", port: None, program: Program::Example };
     Evidence { member, metrics, told }
 }
@@ -55,7 +55,7 @@ fn an_injected_abort_is_no_failure_and_is_not_expected_at_the_server() {
 
 #[test]
 fn a_call_the_application_sent_and_no_sidecar_saw_is_found() {
-    let told = Told { sent: [("frontend".to_owned(), 11)].into(), ..Told::default() };
+    let told = AppCounts { sent: [("frontend".to_owned(), 11)].into(), ..AppCounts::default() };
     let mut all = complete();
     all.push(evidence("loadgen", String::new(), Some(told)));
     let report = make("demo", 1.0, &all).unwrap();
@@ -81,7 +81,7 @@ fn a_missing_answer_is_a_failure() {
 fn a_call_from_outside_the_mesh_is_seen_by_the_callee_alone() {
     let mut all = complete();
     let edge = ("unknown", "frontend");
-    let told = Told { received: [("unknown".to_owned(), 3)].into(), ..Told::default() };
+    let told = AppCounts { received: [("unknown".to_owned(), 3)].into(), ..AppCounts::default() };
     let text =
         request("destination", edge, "200", "-", 2) + &request("destination", edge, "503", "UF", 1);
     all.push(evidence("none", text, Some(told)));

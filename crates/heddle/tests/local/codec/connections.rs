@@ -1,6 +1,6 @@
 //! Connections: whose end is whose, what may be used again, and requests one after the other.
 
-use super::{Server, Told, between, mesh_with};
+use super::{Outcomes, Server, between, mesh_with};
 use crate::{as_both_users, host::Machine, tools::installed};
 
 as_both_users!(
@@ -13,7 +13,7 @@ as_both_users!(
 
 fn one_sides_close_does_not_close_the_other(machine: &Machine) {
     let Some((mesh, _servers)) = mesh_with(machine, "closes", &[Server::Node]) else { return };
-    let told = Told::by(machine, &mesh, &["clientCloses", "serverCloses"]);
+    let told = Outcomes::by(machine, &mesh, &["clientCloses", "serverCloses"]);
     let client = told.came("clientCloses");
     let (asked, open) = client
         .split_once(" end")
@@ -29,7 +29,7 @@ fn one_sides_close_does_not_close_the_other(machine: &Machine) {
 
 fn http_1_0_is_served_with_and_without_keep_alive(machine: &Machine) {
     let Some((mesh, _servers)) = mesh_with(machine, "old", &[Server::Node]) else { return };
-    let told = Told::by(machine, &mesh, &["old", "oldKept", "oldStream"]);
+    let told = Outcomes::by(machine, &mesh, &["old", "oldKept", "oldStream"]);
     told.in_order("old", &[" 200 OK", "/old 0"]);
     told.in_order("oldKept", &["keep-alive", "/one 0", "/two 0"]);
     // Node, asked in HTTP/1.1, sends chunks, which such a client could not read.
@@ -42,7 +42,7 @@ fn http_1_0_is_served_with_and_without_keep_alive(machine: &Machine) {
 fn pipelined_requests_are_answered_in_order(machine: &Machine) {
     let servers = [Server::Node, Server::Nginx];
     let Some((mesh, _servers)) = mesh_with(machine, "pipelined", &servers) else { return };
-    let told = Told::by(machine, &mesh, &["pipelined", "pipelinedToNginx"]);
+    let told = Outcomes::by(machine, &mesh, &["pipelined", "pipelinedToNginx"]);
     told.in_order("pipelined", &["/a 0", "/b 2", "/c 0"]);
     let answers = ["200 OK", "the page", "HTTP/1.1 404 ", "HTTP/1.1 200 OK", "connection ", ".3 "];
     told.in_order("pipelinedToNginx", &answers);
@@ -51,7 +51,7 @@ fn pipelined_requests_are_answered_in_order(machine: &Machine) {
 fn a_client_that_half_closes_gets_its_answer(machine: &Machine) {
     let servers = [Server::Node, Server::Python];
     let Some((mesh, _servers)) = mesh_with(machine, "half", &servers) else { return };
-    let told = Told::by(machine, &mesh, &["halfClosed", "halfClosedLate"]);
+    let told = Outcomes::by(machine, &mesh, &["halfClosed", "halfClosedLate"]);
     told.in_order("halfClosed", &["HTTP/1.1 200 ", "/half 0"]);
     told.in_order("halfClosedLate", &["HTTP/1.1 200 ", "late 0"]);
 }
@@ -59,7 +59,7 @@ fn a_client_that_half_closes_gets_its_answer(machine: &Machine) {
 fn after_an_early_answer_the_servers_connection_is_not_used_again(machine: &Machine) {
     let servers = [Server::Node, Server::Nginx];
     let Some((mesh, _servers)) = mesh_with(machine, "early", &servers) else { return };
-    let told = Told::by(machine, &mesh, &["early"]);
+    let told = Outcomes::by(machine, &mesh, &["early"]);
     told.in_order("early", &["HTTP/1.1 413 ", "too much on "]);
     let early = between(told.came("early"), "too much on ", ".").remove(0);
     let later = between(told.text("early", "later"), "connection ", ".");

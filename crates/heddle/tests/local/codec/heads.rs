@@ -1,6 +1,6 @@
 //! Heads: what belongs to one hop stays there, interim responses pass, and some heads have no body.
 
-use super::{Server, Told, between, mesh_with};
+use super::{Outcomes, Server, between, mesh_with};
 use crate::{as_both_users, host::Machine};
 
 as_both_users!(
@@ -12,7 +12,7 @@ as_both_users!(
 
 fn what_belongs_to_one_hop_is_removed_on_each_side(machine: &Machine) {
     let Some((mesh, _servers)) = mesh_with(machine, "hops", &[Server::Node]) else { return };
-    let told = Told::by(machine, &mesh, &["fields"]);
+    let told = Outcomes::by(machine, &mesh, &["fields"]);
     let (answered, body) = told.came("fields").split_once("\r\n\r\n").unwrap();
     // Node tells names and values in turn, as they came.
     let seen = between(body, "fields ", " end").remove(0);
@@ -31,7 +31,7 @@ fn what_belongs_to_one_hop_is_removed_on_each_side(machine: &Machine) {
 
 fn any_number_of_interim_responses_is_forwarded(machine: &Machine) {
     let Some((mesh, _servers)) = mesh_with(machine, "interim", &[Server::Node]) else { return };
-    let told = Told::by(machine, &mesh, &["interim", "expect", "several", "unwanted"]);
+    let told = Outcomes::by(machine, &mesh, &["interim", "expect", "several", "unwanted"]);
     let hints = ["HTTP/1.1 103 ", "/a.css", "HTTP/1.1 103 ", "/b.css", "HTTP/1.1 200 OK"];
     told.in_order("interim", &hints);
     told.in_order("expect", &["HTTP/1.1 100 Continue\r\n\r\n", "HTTP/1.1 200 OK", "/post 5"]);
@@ -44,14 +44,14 @@ fn any_number_of_interim_responses_is_forwarded(machine: &Machine) {
 
 fn an_upgrade_makes_a_relay(machine: &Machine) {
     let Some((mesh, _servers)) = mesh_with(machine, "upgrade", &[Server::Node]) else { return };
-    let told = Told::by(machine, &mesh, &["upgrade"]);
+    let told = Outcomes::by(machine, &mesh, &["upgrade"]);
     told.in_order("upgrade", &["HTTP/1.1 101 ", "Upgrade: echo", "\r\n\r\n", "over and out"]);
 }
 
 fn some_answers_have_no_body_whatever_their_length_says(machine: &Machine) {
     let servers = [Server::Node, Server::Python, Server::Nginx];
     let Some((mesh, _servers)) = mesh_with(machine, "bodiless", &servers) else { return };
-    let told = Told::by(machine, &mesh, &["bodiless", "bodilessWithLength", "bodilessFile"]);
+    let told = Outcomes::by(machine, &mesh, &["bodiless", "bodilessWithLength", "bodilessFile"]);
     let statuses = ["HTTP/1.1 200 ", "\r\n\r\nHTTP/1.1 204 ", "\r\n\r\nHTTP/1.1 304 "];
     let statuses = [&statuses[..], &["\r\n\r\nHTTP/1.1 200 "]].concat();
     told.in_order("bodiless", &[&statuses[..], &["/last 0"]].concat());
