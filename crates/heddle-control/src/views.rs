@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, Compiled, View, backends, endpoints, inbound, name_answer};
+use heddle_compile::{Client, RuleIndex, View, endpoints, inbound, name_answer};
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, ServiceName, Workload, WorkloadId, name::check_label,
 };
@@ -74,7 +74,7 @@ pub(crate) struct Scene<'a> {
     /// Services and workloads.
     pub(crate) members: &'a Members,
     /// Rules.
-    pub(crate) compiled: &'a Compiled,
+    pub(crate) index: &'a RuleIndex,
 }
 
 /// The newest state as one client sees it.
@@ -114,7 +114,7 @@ impl Current for Look<'_> {
 impl<'a> Look<'a> {
     /// `client` is the workload whose sidecar asks; `views` has what was made already.
     pub(crate) fn new(scene: Scene<'a>, views: &'a mut Views, client: &'a Workload) -> Self {
-        let view = scene.compiled.view(client.into());
+        let view = scene.index.view(client.into());
         Self { scene, views, client, view }
     }
 
@@ -125,14 +125,14 @@ impl<'a> Look<'a> {
         if let Some(entry) = known.filter(|entry| entry.edition == edition) {
             return entry.clone();
         }
-        let Scene { members, compiled, .. } = self.scene;
+        let Scene { members, index, .. } = self.scene;
         let made = parse_service(name).and_then(|service| {
-            compiled.destination(members.registry(), Client::from(self.client), &service)
+            index.destination(members.registry(), Client::from(self.client), &service)
         });
         let entry = match made {
             Some(destination) => Entry {
                 edition,
-                backends: backends(&destination).iter().map(service_name).collect(),
+                backends: destination.backends().iter().map(service_name).collect(),
                 resource: Some(encoded(&destination)),
             },
             None => Entry { edition, resource: None, backends: Arc::default() },

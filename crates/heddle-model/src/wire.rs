@@ -8,8 +8,6 @@
 
 use std::{collections::BTreeSet, fmt::Display};
 
-use crate::name::check_label;
-
 /// Numbers the variants of an enum: `N` on the wire, or `[N, value]` for one that carries something.
 ///
 /// minicbor's own derive takes an `Option` for absent where it holds a variant it does not know. A
@@ -145,10 +143,6 @@ pub(crate) fn port(field: &str, number: u16) -> Result<(), FieldError> {
         return Err(FieldError::new(field, "0 is no port: use 1 to 65535"));
     }
     Ok(())
-}
-
-pub(crate) fn label(field: &str, text: &str) -> Result<(), FieldError> {
-    check_label(text).map_err(|error| FieldError::new(field, error))
 }
 
 pub(crate) fn not_empty(field: &str, text: &str) -> Result<(), FieldError> {

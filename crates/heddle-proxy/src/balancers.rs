@@ -23,7 +23,7 @@ use heddle_runtime::clock;
 use crate::{
     metrics::SeriesSet,
     pool::Pool,
-    snapshot::{Cluster, Endpoint, EndpointSlot},
+    snapshot::{Cluster, EndpointSlot, LbEndpoint as Endpoint},
 };
 
 /// Answers after which an endpoint's speed counts as known.

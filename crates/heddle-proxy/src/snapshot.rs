@@ -22,11 +22,13 @@ use heddle_model::{
     InboundPort, MeshSettings, NameAnswer, ServiceName, discovery::Inbound, discovery::WorkloadInfo,
 };
 
+pub use heddle_model::discovery::ClusterKey;
+
 pub use self::{
     build::{Built, SnapshotBuilder},
     plan::{
-        Cluster, ClusterKey, CompiledDestination, DestinationPlan, Endpoint, EndpointSlot,
-        PlanError, PortPlan,
+        ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
+        HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan, TargetPlan,
     },
     resources::ResourceSet,
 };

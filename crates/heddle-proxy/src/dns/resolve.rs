@@ -124,7 +124,7 @@ fn in_another_spelling(
 ) -> Option<(Option<Ipv4Addr>, Option<Ipv6Addr>)> {
     let service = ServiceName::resolve(host, namespace).ok()?;
     let vips = match snapshot.destination(&service) {
-        Some(plan) => plan.destination.vips.clone(),
+        Some(plan) => plan.vips().to_vec(),
         None => snapshot.names().find_map(|answer| vips_of(answer, &service))?,
     };
     let v4 = vips.iter().find_map(|ip| match ip {

@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use heddle_logic::route::pick_target;
 use heddle_model::{Protocol, ServiceName};
 use heddle_wire::http1::Request;
 
@@ -70,7 +69,7 @@ impl Destination {
     pub(super) async fn known(&self, worker: &Worker) -> Known {
         let (declared, http_rules) = match &self.kind {
             Kind::Service(service, port) => match port_plan(worker, service, *port).await {
-                Ok(plan) => (plan.protocol, !plan.routes.rules().is_empty()),
+                Ok(plan) => (plan.protocol, !plan.http.rules().is_empty()),
                 Err(_) => (Protocol::Undeclared, false),
             },
             Kind::Workload(_, declared) => (*declared, false),
@@ -248,16 +247,9 @@ pub(super) async fn port_plan(
 }
 
 fn tcp_candidates(worker: &Worker, plan: &PortPlan) -> Result<Candidates, Refused> {
-    if plan.tcp.is_empty() {
-        return Ok(Candidates::Cluster(Arc::clone(&plan.default)));
-    }
-    let index = pick_target(&plan.tcp, worker.random());
-    match plan.tcp_cluster(index) {
-        Some(cluster) => Ok(Candidates::Cluster(Arc::clone(cluster))),
-        None => {
-            let what = plan.tcp.get(index).and_then(|target| target.dangling.clone());
-            Err(Refusal::DanglingTarget(what.unwrap_or_default()).into())
-        }
+    match plan.pick_tcp(worker.random()) {
+        Ok(cluster) => Ok(Candidates::Cluster(Arc::clone(cluster))),
+        Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned()).into()),
     }
 }
 

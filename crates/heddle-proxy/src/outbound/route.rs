@@ -3,10 +3,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use heddle_logic::{
-    FaultPlan, Selected, Selection, fault,
-    route::{RequestView, pick_target},
-};
+use heddle_logic::{FaultPlan, Selected, Selection, fault, route::RequestView};
 use heddle_model::discovery::Provenance;
 use heddle_runtime::clock;
 use heddle_wire::http1::Request;
@@ -19,7 +16,7 @@ use crate::{
     http::Client,
     outcome::RequestOutcome,
     refusal::{Flag, Refusal, Refused},
-    snapshot::PortPlan,
+    snapshot::{CompiledRule, PortPlan},
     worker::Worker,
 };
 
@@ -30,8 +27,8 @@ pub(super) struct Route {
     pub(super) candidates: Result<Candidates, Refusal>,
     /// What to inject first.
     pub(super) fault: Option<FaultPlan>,
-    /// The rule that decided, in its plan.
-    rule: Option<(Arc<PortPlan>, usize)>,
+    /// The rule that decided.
+    rule: Option<Arc<CompiledRule>>,
     /// The path to send on in place of the one that came.
     path: Option<Box<str>>,
 }
@@ -49,8 +46,7 @@ impl Route {
 
     /// The rule that decided, for a refusal's text.
     pub(super) fn rule(&self) -> Option<Provenance> {
-        let (plan, index) = self.rule.as_ref()?;
-        Some(plan.routes.rules().get(*index)?.provenance().clone())
+        Some(self.rule.as_ref()?.rule.provenance.clone())
     }
 }
 
@@ -71,16 +67,16 @@ pub(super) async fn choose(
         Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
     };
     let plan = port_plan(worker, service, port).await?;
-    if plan.routes.rules().is_empty() {
+    if plan.http.rules().is_empty() {
         return Ok(Route::to(Candidates::Cluster(Arc::clone(&plan.default))));
     }
     by_rule(worker, &plan, request).ok_or_else(|| Refusal::NoRoute((**service).clone()).into())
 }
 
 /// What the first rule that matches says; `None` if none does.
-fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Option<Route> {
+fn by_rule(worker: &Worker, plan: &PortPlan, request: Request<'_>) -> Option<Route> {
     let Selection { selected, path } =
-        plan.routes.select(&Matched { request, target: request.target() });
+        plan.http.select(&Matched { request, target: request.target() });
     let rule = match selected {
         Selected::Rule(rule) => rule,
         Selected::Default => {
@@ -88,19 +84,15 @@ fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Optio
         }
         Selected::NoRoute => return None,
     };
-    let fault = rule
-        .fault()
+    let compiled = &rule.compiled;
+    let fault = (compiled.rule.fault.as_ref())
         .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
         .filter(|plan| *plan != FaultPlan::default());
-    let target = pick_target(rule.targets(), worker.random());
-    let candidates = match plan.http_cluster(rule.index(), target) {
-        Some(cluster) => Ok(Candidates::Cluster(Arc::clone(cluster))),
-        None => {
-            let what = rule.targets().get(target).and_then(|target| target.dangling.clone());
-            Err(Refusal::DanglingTarget(what.unwrap_or_default()))
-        }
+    let candidates = match rule.pick(worker.random()) {
+        Ok(cluster) => Ok(Candidates::Cluster(Arc::clone(cluster))),
+        Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
     };
-    Some(Route { candidates, fault, rule: Some((Arc::clone(plan), rule.index())), path })
+    Some(Route { candidates, fault, rule: Some(Arc::clone(compiled)), path })
 }
 
 /// Delays for real, then aborts; what of it was decided with the route.

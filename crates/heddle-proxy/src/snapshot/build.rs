@@ -7,14 +7,16 @@ use std::{
 };
 
 use hashbrown::HashMap;
+use heddle_logic::RouteTable;
 use heddle_model::{
     EndpointState, Endpoints, ServiceName, WorkloadId,
-    discovery::{Endpoint as ModelEndpoint, WeightedTarget, WorkloadInfo},
+    discovery::{ClusterKey, Endpoint, RuleAction, Target, Weighted, WeightedTarget, WorkloadInfo},
 };
 
 use super::{
-    Cluster, ClusterKey, CompiledDestination, DestinationPlan, Endpoint, EndpointSlot, InboundPlan,
-    PortPlan, ResourceSet, Snapshot, UseMark, Used,
+    ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
+    HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, TargetPlan, UseMark,
+    Used,
 };
 
 /// Makes each snapshot from the resources and the snapshot before.
@@ -23,7 +25,7 @@ pub struct SnapshotBuilder {
     own: WorkloadId,
     slots: Slots,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
-    endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
     destinations: BTreeMap<ServiceName, Arc<DestinationPlan>>,
     inbound: Option<Arc<InboundPlan>>,
@@ -154,28 +156,19 @@ impl SnapshotBuilder {
         set: &ResourceSet,
         round: &mut Round,
     ) -> Arc<DestinationPlan> {
-        let destination = &compiled.destination;
-        let mut ports = HashMap::with_capacity(destination.ports.len());
+        let mut ports = HashMap::with_capacity(compiled.ports.len());
         let mut unchanged = before.is_some_and(|plan| Arc::ptr_eq(&plan.compiled, compiled));
-        for (port, routes) in destination.ports.iter().zip(&compiled.routes) {
-            let own = ClusterKey {
-                service: destination.service.clone(),
-                subset: None,
-                port: port.number,
-            };
+        for port in &compiled.ports {
+            let own =
+                ClusterKey { service: compiled.service.clone(), subset: None, port: port.number };
+            let rules = port.http.iter().map(|rule| self.rule(rule, set, round)).collect();
             let fresh = PortPlan {
                 number: port.number,
                 name: port.name.clone(),
                 protocol: port.protocol,
-                routes: Arc::clone(routes),
+                http: RouteTable::new(rules),
                 default: self.cluster(own, set, round),
-                tcp: port.tcp.clone(),
-                http_clusters: port
-                    .http
-                    .iter()
-                    .map(|rule| self.clusters_of(&rule.targets, set, round))
-                    .collect(),
-                tcp_clusters: self.clusters_of(&port.tcp, set, round),
+                tcp: self.targets(&port.tcp, set, round),
             };
             let kept = before
                 .and_then(|plan| plan.ports.get(&port.number))
@@ -186,7 +179,6 @@ impl SnapshotBuilder {
         match before {
             Some(plan) if unchanged => Arc::clone(plan),
             _ => Arc::new(DestinationPlan {
-                destination: Arc::clone(destination),
                 compiled: Arc::clone(compiled),
                 ports,
                 use_mark: before.map(|plan| plan.use_mark.clone()).unwrap_or_default(),
@@ -194,23 +186,33 @@ impl SnapshotBuilder {
         }
     }
 
-    fn clusters_of(
+    fn rule(
+        &mut self,
+        compiled: &Arc<CompiledRule>,
+        set: &ResourceSet,
+        round: &mut Round,
+    ) -> HttpRulePlan {
+        let action = match &compiled.rule.action {
+            RuleAction::Forward(targets) => ActionPlan::Forward(self.targets(targets, set, round)),
+            RuleAction::Refuse(reason) => ActionPlan::Refuse(reason.clone()),
+        };
+        HttpRulePlan { compiled: Arc::clone(compiled), action }
+    }
+
+    fn targets(
         &mut self,
         targets: &[WeightedTarget],
         set: &ResourceSet,
         round: &mut Round,
-    ) -> Vec<Option<Arc<Cluster>>> {
-        targets
-            .iter()
-            .map(|target| {
-                let key = ClusterKey {
-                    service: target.service.clone(),
-                    subset: target.subset.clone(),
-                    port: target.port,
-                };
-                target.dangling.is_none().then(|| self.cluster(key, set, round))
-            })
-            .collect()
+    ) -> Vec<Weighted<TargetPlan>> {
+        let mut resolve = |target: &WeightedTarget| Weighted {
+            weight: target.weight,
+            to: match &target.to {
+                Target::Cluster(key) => TargetPlan::Cluster(self.cluster(key.clone(), set, round)),
+                Target::Dangling(reason) => TargetPlan::Dangling(reason.clone()),
+            },
+        };
+        targets.iter().map(&mut resolve).collect()
     }
 
     fn cluster(&mut self, key: ClusterKey, set: &ResourceSet, round: &mut Round) -> Arc<Cluster> {
@@ -235,7 +237,7 @@ impl SnapshotBuilder {
         key: &ClusterKey,
         endpoints: &Endpoints,
         round: &mut Round,
-    ) -> Vec<Arc<Endpoint>> {
+    ) -> Vec<Arc<LbEndpoint>> {
         endpoints
             .endpoints
             .iter()
@@ -245,10 +247,10 @@ impl SnapshotBuilder {
             .collect()
     }
 
-    fn endpoint(&mut self, one: &ModelEndpoint, port: u16, round: &mut Round) -> Arc<Endpoint> {
+    fn endpoint(&mut self, one: &Endpoint, port: u16, round: &mut Round) -> Arc<LbEndpoint> {
         let key = (one.workload.id.clone(), IpAddr::V4(one.ipv4), port);
         let workload = self.workload(&one.workload, round);
-        let fresh = Endpoint {
+        let fresh = LbEndpoint {
             is_self: one.workload.id == self.own,
             workload,
             ipv4: one.ipv4,
@@ -281,7 +283,7 @@ impl SnapshotBuilder {
 #[derive(Debug, Default)]
 struct Round {
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
-    endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
 }
 
@@ -310,7 +312,7 @@ impl Slots {
         slot
     }
 
-    fn retain(&mut self, endpoints: &BTreeMap<EndpointKey, Arc<Endpoint>>) {
+    fn retain(&mut self, endpoints: &BTreeMap<EndpointKey, Arc<LbEndpoint>>) {
         let free = &mut self.free;
         self.taken.retain(|key, slot| {
             let kept = endpoints.contains_key(key);
@@ -327,6 +329,6 @@ fn missing_backends(compiled: &CompiledDestination, set: &ResourceSet) -> BTreeS
     backends.filter(|service| !set.endpoints.contains_key(*service)).cloned().collect()
 }
 
-fn carries(endpoint: &ModelEndpoint, labels: &BTreeMap<String, String>) -> bool {
+fn carries(endpoint: &Endpoint, labels: &BTreeMap<String, String>) -> bool {
     labels.iter().all(|(name, value)| endpoint.workload.labels.get(name) == Some(value))
 }
