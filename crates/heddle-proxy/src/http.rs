@@ -13,8 +13,8 @@ use std::{
 use heddle_logic::{Replayable, retry};
 use heddle_runtime::{clock, net::shutdown_write};
 use heddle_wire::http1::{
-    Body, Connection, Edit, Framing, Known, Method, Progress, Request as RequestView, RequestHead,
-    RequestRewrite, Scan, Version, write_request,
+    Body, Connection, Edit, Framing, KnownHeader, Method, Progress, Request as RequestView,
+    RequestHead, RequestRewrite, Scan, Version, write_request,
 };
 use tokio::{net::TcpStream, time::Sleep};
 
@@ -254,13 +254,13 @@ impl Sending {
     ) -> Self {
         let view = request.view(client);
         let mut sending = Self::of_head(view, &request.head);
-        let id = match view.fields().known(Known::XRequestId) {
+        let id = match view.fields().known(KnownHeader::XRequestId) {
             Some(_) => None,
             None => Some(RequestId::new(worker)),
         };
         // HTTP/1.0 goes on as HTTP/1.1, which must name a host.
-        let nameless =
-            sending.client_version == Version::Http10 && view.fields().known(Known::Host).is_none();
+        let nameless = sending.client_version == Version::Http10
+            && view.fields().known(KnownHeader::Host).is_none();
         let default_host = if nameless { default_host() } else { String::new() };
         let edit = id.as_ref().map(|id| [Edit::Default("x-request-id", id.as_str())]);
         let rewrite = RequestRewrite {

@@ -5,7 +5,7 @@ use std::{future::Future, io, pin::Pin, time::Instant};
 
 use heddle_model::Protocol;
 use heddle_runtime::clock;
-use heddle_wire::detect::{Detector, Verdict as Content};
+use heddle_wire::detect::{Detected as Content, Detector};
 use tokio::net::TcpStream;
 
 use crate::{
