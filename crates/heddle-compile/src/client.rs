@@ -80,7 +80,7 @@ impl<'a> From<&'a WorkloadInfo> for Client<'a> {
     }
 }
 
-/// Clients with equal views, of one [`crate::Compiled`], are told the same of every service.
+/// Clients with equal views, of one [`crate::RuleIndex`], are told the same of every service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct View {
     namespace: String,

@@ -1,23 +1,23 @@
 //! A service as one client sees it: its ports with the rules that apply there.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use heddle_model::{
     Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
-    discovery::{HttpMatch, HttpRule, Provenance, WeightedTarget},
+    discovery::{HttpMatch, HttpRule, Provenance, RuleAction, WeightedTarget},
     resource::{HttpRoute, RouteMatch, TcpMatch, TcpRoute},
 };
 
 use crate::{
     client::Client,
-    rules::{Compiled, Routing},
+    rules::{Routing, RuleIndex},
     target::Scope,
 };
 
 /// Longest rule name that serves as provenance.
 const RULE_NAME_MAX: usize = 63;
 
-impl Compiled {
+impl RuleIndex {
     /// A service with every rule that applies to calls of `client`; `None` if there is no such
     /// service.
     #[must_use]
@@ -32,7 +32,7 @@ impl Compiled {
         let ports = found.ports.values().map(|port| {
             let rules = routing.map(|routing| Governed {
                 scope: Scope {
-                    compiled: self,
+                    index: self,
                     registry,
                     client,
                     namespace: &routing.resource.key.namespace,
@@ -56,16 +56,6 @@ impl Compiled {
             subsets: self.subsets(client, service),
         })
     }
-}
-
-/// Services whose endpoints a destination's rules can pick: its own and those it names.
-#[must_use]
-pub fn backends(destination: &Destination) -> BTreeSet<ServiceName> {
-    let http = destination.ports.iter().flat_map(|port| &port.http).flat_map(|rule| &rule.targets);
-    let tcp = destination.ports.iter().flat_map(|port| &port.tcp);
-    let named = http.chain(tcp).filter(|target| target.dangling.is_none());
-    let own = std::iter::once(destination.service.clone());
-    own.chain(named.map(|target| target.service.clone())).collect()
 }
 
 /// Can a port of this protocol carry HTTP rules?
@@ -119,7 +109,7 @@ impl Governed<'_> {
                 provenance: provenance(self.routing, "http", position, &route.name),
                 matches,
                 fault: route.fault.clone(),
-                targets: self.targets(route),
+                action: self.action(route),
             });
             if last {
                 break; // It matches everything: no rule after it is ever reached.
@@ -146,16 +136,12 @@ impl Governed<'_> {
         Some(if left.iter().any(asks_nothing) { Vec::new() } else { left })
     }
 
-    fn targets(&self, route: &HttpRoute) -> Vec<WeightedTarget> {
+    fn action(&self, route: &HttpRoute) -> RuleAction {
         match route.action {
-            None => self.resolved(&route.route),
-            Some(action) => vec![WeightedTarget {
-                service: self.service.name.clone(),
-                subset: None,
-                port: self.port.number,
-                weight: 1,
-                dangling: Some(format!("`{}` is not enforced yet", action.as_str())),
-            }],
+            None => RuleAction::Forward(self.resolved(&route.route)),
+            Some(action) => {
+                RuleAction::Refuse(format!("`{}` is not enforced yet", action.as_str()))
+            }
         }
     }
 
@@ -182,7 +168,7 @@ impl Governed<'_> {
     }
 
     fn resolved(&self, route: &[heddle_model::resource::RouteDestination]) -> Vec<WeightedTarget> {
-        let resolve = |to| self.scope.target(to, &self.service.name, self.port.number);
+        let resolve = |to| self.scope.target(to, self.port.number);
         route.iter().map(resolve).collect()
     }
 }

@@ -14,16 +14,16 @@ use crate::{
     finding::{Finding, FindingKind, ResourceState},
     host::Host,
     reference::{namespaces, references},
-    rules::{Compiled, Routing, Subsetting},
+    rules::{Routing, RuleIndex, SubsetSource},
     target::Scope,
 };
 
-impl Compiled {
+impl RuleIndex {
     /// Everything worth saying, in order of resource, line and text.
     #[must_use]
     pub fn findings(&self, registry: &Registry) -> Vec<Finding> {
         let namespaces = namespaces(registry);
-        let mut all = Findings { compiled: self, registry, namespaces, found: BTreeSet::new() };
+        let mut all = Findings { index: self, registry, namespaces, found: BTreeSet::new() };
         for routing in self.routings() {
             all.hosts(routing);
             all.targets(routing);
@@ -32,7 +32,7 @@ impl Compiled {
         }
         for resource in self.resources() {
             if let Spec::DestinationRule(rule) = &resource.spec {
-                all.subsets(Subsetting { resource, rule });
+                all.subsets(SubsetSource { resource, rule });
             }
         }
         all.found.into_iter().collect()
@@ -52,7 +52,7 @@ impl Compiled {
 }
 
 struct Findings<'a> {
-    compiled: &'a Compiled,
+    index: &'a RuleIndex,
     registry: &'a Registry,
     namespaces: BTreeSet<&'a str>,
     found: BTreeSet<Finding>,
@@ -80,11 +80,11 @@ impl<'a> Findings<'a> {
             }
             let visible = self.clients(routing).into_iter();
             let winners: BTreeSet<_> = visible
-                .filter_map(|client| self.compiled.winner(client, &host))
+                .filter_map(|client| self.index.winner(client, &host))
                 .map(|winner| winner.position)
                 .collect();
             if let Some(&winner) = winners.iter().find(|&&winner| winner != routing.position) {
-                let winner = &self.compiled.resources()[winner].key;
+                let winner = &self.index.resources()[winner].key;
                 let text = format!(
                     "{winner} also names `{written}` and wins (rules private to the caller's namespace first, then those exported to it by name; among equals applied ones by age, then files by path): this one has no effect there; put both into one"
                 );
@@ -108,7 +108,7 @@ impl<'a> Findings<'a> {
             let mut reasons: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
             for client in &clients {
                 let scope = Scope {
-                    compiled: self.compiled,
+                    index: self.index,
                     registry: self.registry,
                     client: *client,
                     namespace: &routing.resource.key.namespace,
@@ -200,7 +200,7 @@ impl<'a> Findings<'a> {
     }
 
     /// Subsets that an older rule defines, or that select nobody; hosts that are absent.
-    fn subsets(&mut self, one: Subsetting<'a>) {
+    fn subsets(&mut self, one: SubsetSource<'a>) {
         let key = &one.resource.key;
         let host = Host::read(&one.rule.host, &key.namespace);
         if let Some(text) = absent(self.registry, &host, &one.rule.host) {
@@ -234,10 +234,10 @@ impl<'a> Findings<'a> {
     }
 
     /// An older DestinationRule of the same namespace, host and selector that defines this subset.
-    fn older(&self, one: Subsetting<'_>, host: &Host, subset: &str) -> Option<ResourceKey> {
+    fn older(&self, one: SubsetSource<'_>, host: &Host, subset: &str) -> Option<ResourceKey> {
         let mut before = self
-            .compiled
-            .subsettings_of(host)
+            .index
+            .subset_sources_of(host)
             .take_while(|other| other.resource.key != one.resource.key);
         let same = before.find(|other| {
             other.resource.key.namespace == one.resource.key.namespace
@@ -275,7 +275,7 @@ impl<'a> Findings<'a> {
         });
         let governs = |name: &&ServiceName| {
             clients.iter().any(|&client| {
-                let winner = self.compiled.routing(client, name);
+                let winner = self.index.routing(client, name);
                 winner.is_some_and(|winner| winner.position == routing.position)
             })
         };

@@ -1,16 +1,17 @@
 //! Pure function: resources and registry to what each proxy is told, with provenance.
 //!
-//! [`compile`] indexes the rules once per edit; a [`Compiled`] then answers for any registry, so a
-//! workload that joins costs no new compilation. What a client is told of a service depends on the
-//! client (`sourceLabels`, `sourceNamespace`, `exportTo`, `workloadSelector`, the namespace whose
-//! DestinationRules it sees); clients of one [`View`] are told the same.
+//! A [`RuleIndex`] is made of the rules once per edit, and answers for any registry: a workload that
+//! joins costs no new one. A service is compiled for who asks ([`RuleIndex::destination`]): what a
+//! client is told depends on the client (`sourceLabels`, `sourceNamespace`, `exportTo`,
+//! `workloadSelector`, the namespace whose DestinationRules it sees); clients of one [`View`] are told
+//! the same.
 //!
 //! **Order decides conflicts.** Creation time is not part of a resource: the caller gives resources
 //! oldest first, and the first one wins.
 //!
 //! **What names something absent is kept**: its share of traffic is refused by name
-//! (`WeightedTarget::dangling`), never sent somewhere else, and [`Compiled::findings`] says so. The
-//! same holds for actions that are accepted but not enforced yet, such as `redirect`.
+//! (`Target::Dangling`), never sent somewhere else, and [`RuleIndex::findings`] says so. Actions that
+//! are accepted but not enforced yet, such as `redirect`, refuse (`RuleAction::Refuse`).
 //!
 //! Nothing here does I/O, waits or reads a clock; the same input gives the same output.
 
@@ -25,11 +26,10 @@ mod rules;
 mod target;
 
 pub use client::{Client, View};
-pub use destination::backends;
 pub use facts::{address, behind, endpoint, endpoints, inbound, name_answer};
 pub use finding::{Finding, FindingKind, ResourceState};
 pub use reference::{Reference, references};
-pub use rules::{Compiled, compile};
+pub use rules::RuleIndex;
 
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use crate::{
     client::Client,
     finding::{Finding, FindingKind},
     host::Host,
-    rules::{Compiled, Routing},
+    rules::{Routing, RuleIndex},
     target::Scope,
 };
 
@@ -41,7 +41,7 @@ pub fn references(resource: &Resource) -> Vec<Reference> {
     found
 }
 
-impl Compiled {
+impl RuleIndex {
     /// References that are live and resolve now, and would name nothing if `after` were in force:
     /// reason to refuse the edit, unless it is forced. A reference that is new, changed or removed
     /// by the same edit is none of them, nor one that is dangling already.
@@ -86,7 +86,7 @@ impl Compiled {
             winner.is_some_and(|winner| winner.position == routing.position)
         };
         let live = routing.rule.hosts.iter().any(wins);
-        let scope = Scope { compiled: self, registry, client, namespace };
+        let scope = Scope { index: self, registry, client, namespace };
         live.then(|| scope.resolve(to, None).map(|_| ()))
     }
 }

@@ -19,9 +19,9 @@ use crate::{
 /// The namespace whose DestinationRules hold where neither the client's nor the service's does.
 pub(crate) const ROOT_NAMESPACE: &str = "istio-system";
 
-/// Rules, compiled. Cloning is cheap: resources are shared.
+/// Rules, indexed by the hosts they are for. Cloning is cheap: resources are shared.
 #[derive(Debug, Clone, Default)]
-pub struct Compiled {
+pub struct RuleIndex {
     resources: Vec<Arc<Resource>>,
     /// Hosts of VirtualServices that reach into the mesh, by host, oldest first.
     services: BTreeMap<Host, Vec<usize>>,
@@ -42,32 +42,9 @@ pub(crate) struct Routing<'a> {
 
 /// A DestinationRule with its resource.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Subsetting<'a> {
+pub(crate) struct SubsetSource<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) rule: &'a DestinationRule,
-}
-
-/// Indexes rules. `resources` are given oldest first; the first of two in conflict wins.
-#[must_use]
-pub fn compile(resources: &[Arc<Resource>]) -> Compiled {
-    let mut compiled = Compiled { resources: resources.to_vec(), ..Compiled::default() };
-    for (position, resource) in resources.iter().enumerate() {
-        let read = |host: &str| Host::read(host, &resource.key.namespace);
-        match &resource.spec {
-            Spec::VirtualService(rule) if !rule.gateways_only => {
-                for host in rule.hosts.iter().map(|host| read(host)) {
-                    push_once(compiled.services.entry(host).or_default(), position);
-                }
-                compiled.conditions.extend(source_labels(rule));
-            }
-            Spec::VirtualService(_) => {}
-            Spec::DestinationRule(rule) => {
-                compiled.subsets.entry(read(&rule.host)).or_default().push(position);
-                compiled.conditions.extend(rule.workload_selector.clone());
-            }
-        }
-    }
-    compiled
 }
 
 /// Two spellings of one host in one resource are one.
@@ -83,7 +60,30 @@ fn source_labels(rule: &VirtualService) -> impl Iterator<Item = BTreeMap<String,
     http.chain(tcp).filter(|labels| !labels.is_empty()).cloned()
 }
 
-impl Compiled {
+impl RuleIndex {
+    /// Indexes rules. `resources` are given oldest first; the first of two in conflict wins.
+    #[must_use]
+    pub fn new(resources: &[Arc<Resource>]) -> Self {
+        let mut index = Self { resources: resources.to_vec(), ..Self::default() };
+        for (position, resource) in resources.iter().enumerate() {
+            let read = |host: &str| Host::read(host, &resource.key.namespace);
+            match &resource.spec {
+                Spec::VirtualService(rule) if !rule.gateways_only => {
+                    for host in rule.hosts.iter().map(|host| read(host)) {
+                        push_once(index.services.entry(host).or_default(), position);
+                    }
+                    index.conditions.extend(source_labels(rule));
+                }
+                Spec::VirtualService(_) => {}
+                Spec::DestinationRule(rule) => {
+                    index.subsets.entry(read(&rule.host)).or_default().push(position);
+                    index.conditions.extend(rule.workload_selector.clone());
+                }
+            }
+        }
+        index
+    }
+
     /// All resources, oldest first.
     #[must_use]
     pub fn resources(&self) -> &[Arc<Resource>] {
@@ -129,7 +129,7 @@ impl Compiled {
     #[must_use]
     pub fn governing(&self, client: Client<'_>, service: &ServiceName) -> Option<&ResourceKey> {
         let routing = self.routing(client, service).map(|routing| &routing.resource.key);
-        routing.or_else(|| Some(&self.subsettings(client, service).first()?.resource.key))
+        routing.or_else(|| Some(&self.subset_sources(client, service).first()?.resource.key))
     }
 
     /// The VirtualService that wins a host for a client.
@@ -163,11 +163,11 @@ impl Compiled {
     /// Istio: those of the client's namespace, else of the service's, else of the root namespace;
     /// of one namespace those with the closest host; and those that select the client by labels
     /// before those for all.
-    pub(crate) fn subsettings(
+    pub(crate) fn subset_sources(
         &self,
         client: Client<'_>,
         service: &ServiceName,
-    ) -> Vec<Subsetting<'_>> {
+    ) -> Vec<SubsetSource<'_>> {
         let namespaces = [client.namespace, &service.namespace, ROOT_NAMESPACE];
         let mut found =
             namespaces.iter().map(|namespace| self.in_namespace(client, service, namespace));
@@ -179,7 +179,7 @@ impl Compiled {
         client: Client<'_>,
         service: &ServiceName,
         namespace: &str,
-    ) -> Vec<Subsetting<'_>> {
+    ) -> Vec<SubsetSource<'_>> {
         let mut by_closeness: Vec<_> = hosts_of(&self.subsets, service)
             .filter_map(|host| Some((host.names(service)?, host)))
             .collect();
@@ -193,8 +193,8 @@ impl Compiled {
     }
 
     /// DestinationRules of one host and namespace that a client sees.
-    fn seen(&self, client: Client<'_>, host: &Host, namespace: &str) -> Vec<Subsetting<'_>> {
-        let rules = self.subsettings_of(host);
+    fn seen(&self, client: Client<'_>, host: &Host, namespace: &str) -> Vec<SubsetSource<'_>> {
+        let rules = self.subset_sources_of(host);
         let visible = rules.filter(|one| {
             let home = one.resource.key.namespace == client.namespace;
             let selected = one.rule.workload_selector.as_ref();
@@ -212,12 +212,12 @@ impl Compiled {
     }
 
     /// All DestinationRules of one host, oldest first.
-    pub(crate) fn subsettings_of(&self, host: &Host) -> impl Iterator<Item = Subsetting<'_>> {
+    pub(crate) fn subset_sources_of(&self, host: &Host) -> impl Iterator<Item = SubsetSource<'_>> {
         let at = self.subsets.get(host).map_or(&[][..], Vec::as_slice);
         at.iter().filter_map(|&position| {
             let resource = self.resources.get(position)?;
             let Spec::DestinationRule(rule) = &resource.spec else { return None };
-            Some(Subsetting { resource, rule })
+            Some(SubsetSource { resource, rule })
         })
     }
 
@@ -228,7 +228,7 @@ impl Compiled {
         service: &ServiceName,
     ) -> BTreeMap<String, BTreeMap<String, String>> {
         let mut subsets = BTreeMap::new();
-        for one in self.subsettings(client, service) {
+        for one in self.subset_sources(client, service) {
             for SubsetRule { name, labels, .. } in &one.rule.subsets {
                 subsets.entry(name.clone()).or_insert_with(|| labels.clone());
             }
@@ -243,7 +243,7 @@ impl Compiled {
         service: &ServiceName,
         name: &str,
     ) -> Option<Subset> {
-        let rules = self.subsettings(client, service);
+        let rules = self.subset_sources(client, service);
         let mut subsets = rules.iter().flat_map(|one| &one.rule.subsets);
         let found = subsets.find(|subset| subset.name == name)?;
         Some(Subset { name: found.name.clone(), labels: found.labels.clone() })

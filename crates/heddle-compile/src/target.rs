@@ -1,52 +1,49 @@
 //! Where a share of traffic goes: a destination as written, resolved against what is there.
 
 use heddle_model::{
-    Registry, Service, ServiceName, discovery::WeightedTarget, resource::RouteDestination,
+    Registry, Service, ServiceName,
+    discovery::{ClusterKey, Target, WeightedTarget},
+    resource::RouteDestination,
 };
 
-use crate::{client::Client, host::Host, rules::Compiled};
+use crate::{client::Client, host::Host, rules::RuleIndex};
 
 /// What a destination is resolved against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scope<'a> {
-    pub(crate) compiled: &'a Compiled,
+    pub(crate) index: &'a RuleIndex,
     pub(crate) registry: &'a Registry,
     pub(crate) client: Client<'a>,
     /// Namespace of the rule, in which short names resolve.
     pub(crate) namespace: &'a str,
 }
 
+/// What a destination means.
+pub(crate) struct Found {
+    service: ServiceName,
+    /// `None` where it depends on the port that is called, and that is not known.
+    port: Option<u16>,
+}
+
 impl Scope<'_> {
-    /// Resolves `to` for calls that arrive for `called` on `port`. What is absent makes the target
-    /// dangling; it keeps its weight, so its share is refused and goes nowhere else.
-    pub(crate) fn target(
-        &self,
-        to: &RouteDestination,
-        called: &ServiceName,
-        port: u16,
-    ) -> WeightedTarget {
-        let service = match Host::read(&to.host, self.namespace) {
-            Host::Service(name) => name,
-            _ => called.clone(),
-        };
-        let mut target = WeightedTarget {
-            service,
-            subset: None,
-            port: to.port.unwrap_or(port),
+    /// Resolves `to` for calls that arrive on `port`. What is absent makes the target dangling; it
+    /// keeps its weight, so its share is refused and goes nowhere else.
+    pub(crate) fn target(&self, to: &RouteDestination, port: u16) -> WeightedTarget {
+        let resolved = self.resolve(to, Some(port)).map(|found| ClusterKey {
+            subset: to
+                .subset
+                .as_ref()
+                .and_then(|name| self.index.subset(self.client, &found.service, name)),
+            port: found.port.unwrap_or(port),
+            service: found.service,
+        });
+        WeightedTarget {
             weight: to.weight,
-            dangling: None,
-        };
-        match self.resolve(to, Some(port)) {
-            Ok(port) => target.port = port.unwrap_or(target.port),
-            Err(reason) => target.dangling = Some(reason),
+            to: resolved.map_or_else(Target::Dangling, Target::Cluster),
         }
-        if let (None, Some(subset)) = (&target.dangling, &to.subset) {
-            target.subset = self.compiled.subset(self.client, &target.service, subset);
-        }
-        target
     }
 
-    /// The port a destination means, for calls to port `called` where that is known.
+    /// The service and port a destination means, for calls to port `called` where that is known.
     ///
     /// # Errors
     /// What is absent, in words.
@@ -54,7 +51,7 @@ impl Scope<'_> {
         &self,
         to: &RouteDestination,
         called: Option<u16>,
-    ) -> Result<Option<u16>, String> {
+    ) -> Result<Found, String> {
         let name = match Host::read(&to.host, self.namespace) {
             Host::Service(name) => name,
             Host::Wildcard(_) => return Err(format!("`{}` names no single service", to.host)),
@@ -65,15 +62,15 @@ impl Scope<'_> {
         };
         let port = port_of(service, to.port, called)?;
         if let Some(subset) = &to.subset
-            && self.compiled.subset(self.client, &name, subset).is_none()
+            && self.index.subset(self.client, &name, subset).is_none()
         {
             return Err(self.no_subset(&name, subset));
         }
-        Ok(port)
+        Ok(Found { service: name, port })
     }
 
     fn no_subset(&self, service: &ServiceName, subset: &str) -> String {
-        let known = self.compiled.subsets(self.client, service);
+        let known = self.index.subsets(self.client, service);
         let known: Vec<_> = known.keys().map(|name| format!("`{name}`")).collect();
         if known.is_empty() {
             return format!("no DestinationRule defines the subset `{subset}` of `{service}`");

@@ -10,7 +10,7 @@ use heddle_model::{
     Addresses, Destination, EndpointPort, EndpointState, Identity, Locality, Owner, Protocol,
     Registry, ResourceKey, Service, ServiceName, ServicePort, ServicePortRef, TargetPort, Workload,
     WorkloadId, WorkloadPort,
-    discovery::{Provenance, WeightedTarget},
+    discovery::{ClusterKey, Provenance, RuleAction, Target, WeightedTarget},
     resource::Resource,
     yaml,
 };
@@ -101,12 +101,12 @@ impl Mesh {
     }
 
     /// What `client` is told of `service`.
-    fn told(&self, rules: &Compiled, client: &str, service: &str) -> Destination {
+    fn told(&self, rules: &RuleIndex, client: &str, service: &str) -> Destination {
         rules.destination(&self.0, self.client(client), &name(service)).unwrap()
     }
 
     /// Findings as `kind field: text`.
-    fn said(&self, rules: &Compiled) -> Vec<String> {
+    fn said(&self, rules: &RuleIndex) -> Vec<String> {
         let findings = rules.findings(&self.0);
         let line = |one: &Finding| format!("{:?} {}: {}", one.kind, one.field, one.text);
         findings.iter().map(line).collect()
@@ -121,8 +121,8 @@ fn resources(text: &str) -> Vec<Arc<Resource>> {
     }
 }
 
-fn rules(text: &str) -> Compiled {
-    compile(&resources(text))
+fn rules(text: &str) -> RuleIndex {
+    RuleIndex::new(&resources(text))
 }
 
 /// A VirtualService document; `spec` in flow style.
@@ -147,11 +147,11 @@ const VERSIONS: &str = "{host: reviews, subsets: [{name: v1, labels: {version: v
 
 /// `service/subset:port=weight`, or the reason after `!`.
 fn shown(targets: &[WeightedTarget]) -> Vec<String> {
-    let show = |target: &WeightedTarget| match &target.dangling {
-        Some(reason) => format!("!{reason}={}", target.weight),
-        None => {
-            let subset = target.subset.as_ref().map_or("*", |subset| &subset.name);
-            format!("{}/{subset}:{}={}", target.service.name, target.port, target.weight)
+    let show = |target: &WeightedTarget| match &target.to {
+        Target::Dangling(reason) => format!("!{reason}={}", target.weight),
+        Target::Cluster(ClusterKey { service, subset, port }) => {
+            let subset = subset.as_ref().map_or("*", |subset| &subset.name);
+            format!("{}/{subset}:{port}={}", service.name, target.weight)
         }
     };
     targets.iter().map(show).collect()

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_compile::{Compiled, compile};
+use heddle_compile::RuleIndex;
 use heddle_model::{MeshSettings, ServiceName, WorkloadId};
 use heddle_wire::{
     discovery::ResourceType as Kind,
@@ -32,8 +32,8 @@ pub(crate) struct Mesh {
     pub(crate) members: Members,
     /// Rules by source.
     pub(crate) rules: Rules,
-    /// The same, compiled.
-    pub(crate) compiled: Compiled,
+    /// The same, indexed.
+    pub(crate) index: RuleIndex,
     /// Numbers of states.
     pub(crate) generations: Generations,
     views: Views,
@@ -89,13 +89,13 @@ impl Mesh {
         rules: Rules,
         generations: Generations,
     ) -> Self {
-        let compiled = compile(&rules.in_force().resources);
+        let index = RuleIndex::new(&rules.in_force().resources);
         let returning = members.registry().workloads.keys().cloned().collect();
         Self {
             settings,
             members,
             rules,
-            compiled,
+            index,
             generations,
             views: Views::default(),
             streams: 0,
@@ -106,24 +106,24 @@ impl Mesh {
     }
 
     /// Puts other rules in force as one generation.
-    pub(crate) fn put_rules(&mut self, rules: Rules, compiled: Compiled) -> u64 {
+    pub(crate) fn put_rules(&mut self, rules: Rules, index: RuleIndex) -> u64 {
         self.rules = rules;
-        self.compiled = compiled;
+        self.index = index;
         self.commit(&Touched { topology: true, endpoints: BTreeSet::new() })
     }
 
     /// Takes over rules that say the same as those in force, for their places.
-    pub(crate) fn replace_rules(&mut self, rules: Rules, compiled: Compiled) {
+    pub(crate) fn replace_rules(&mut self, rules: Rules, index: RuleIndex) {
         self.rules = rules;
-        self.compiled = compiled;
+        self.index = index;
     }
 
     /// Makes a generation of a change and wakes the proxies it concerns.
     pub(crate) fn commit(&mut self, touched: &Touched) -> u64 {
         self.views.invalidate(touched);
         let mut affected = BTreeSet::new();
-        let (members, compiled) = (&self.members, &self.compiled);
-        let state = MeshState { settings: &self.settings, members, compiled };
+        let (members, index) = (&self.members, &self.index);
+        let state = MeshState { settings: &self.settings, members, index };
         for (id, proxy) in &mut self.connected {
             let Some(client) = self.members.registry().workloads.get(id) else { continue };
             let mut resources = ClientResources::new(state, &mut self.views, client);
@@ -190,8 +190,8 @@ impl Mesh {
         let Some(client) = self.members.registry().workloads.get(&stream.workload) else {
             return Next::Wait;
         };
-        let (members, compiled) = (&self.members, &self.compiled);
-        let state = MeshState { settings: &self.settings, members, compiled };
+        let (members, index) = (&self.members, &self.index);
+        let state = MeshState { settings: &self.settings, members, index };
         let mut resources = ClientResources::new(state, &mut self.views, client);
         let responses = proxy.session.send(newest, &mut resources);
         if responses.is_empty() { Next::Wait } else { Next::Send(responses) }

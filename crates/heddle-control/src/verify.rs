@@ -1,13 +1,13 @@
 //! "Accepted here" means "loads in the proxy": what a set of rules would send is encoded, decoded
-//! again and its route tables built, with the code the proxies use.
+//! again and its matchers built, with the code the proxies use.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use heddle_compile::{Client, Compiled, View};
-use heddle_logic::RouteTable;
+use heddle_compile::{Client, RuleIndex, View};
+use heddle_logic::Matcher;
 use heddle_model::{
     Destination, Protocol, Registry, Service, ServicePort, TargetPort,
     discovery::Provenance,
@@ -27,25 +27,25 @@ const PORT_OF_ABSENT: u16 = 80;
 ///
 /// # Errors
 /// One problem per destination that would not load, at the rule's place where that is known.
-pub(crate) fn verify(compiled: &Compiled, registry: &Registry) -> Result<(), Vec<Problem>> {
+pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<Problem>> {
     let mut faults = BTreeSet::new();
-    let registry = with_absent(compiled, registry);
-    let of_rules = compiled.resources().iter().map(|resource| resource.key.namespace.as_str());
+    let registry = with_absent(index, registry);
+    let of_rules = index.resources().iter().map(|resource| resource.key.namespace.as_str());
     let of_workloads = registry.workloads.values().map(|workload| workload.namespace.as_str());
     let namespaces: BTreeSet<&str> = of_rules.chain(of_workloads).collect();
     let anybody = namespaces.into_iter().map(Client::any_of);
     let mut clients: BTreeMap<View, Client<'_>> = BTreeMap::new();
     for client in registry.workloads.values().map(Client::from).chain(anybody) {
-        clients.entry(compiled.view(client)).or_insert(client);
+        clients.entry(index.view(client)).or_insert(client);
     }
     for client in clients.into_values() {
         for service in registry.services.keys() {
-            let Some(destination) = compiled.destination(&registry, client, service) else {
+            let Some(destination) = index.destination(&registry, client, service) else {
                 continue;
             };
             if let Err(mut fault) = load(&destination) {
                 if fault.resource.is_empty() {
-                    let governing = compiled.governing(client, service);
+                    let governing = index.governing(client, service);
                     fault.resource = governing.map(ToString::to_string).unwrap_or_default();
                 }
                 faults.insert(fault);
@@ -56,7 +56,7 @@ pub(crate) fn verify(compiled: &Compiled, registry: &Registry) -> Result<(), Vec
         return Ok(());
     }
     let by_key = |resource: &Arc<Rule>| (resource.key.to_string(), resource.origin.clone());
-    let places: BTreeMap<String, Origin> = compiled.resources().iter().map(by_key).collect();
+    let places: BTreeMap<String, Origin> = index.resources().iter().map(by_key).collect();
     Err(faults.into_iter().map(|fault| fault.problem(&places)).collect())
 }
 
@@ -87,8 +87,8 @@ fn load(destination: &Destination) -> Result<(), Fault> {
     if decoded != *destination {
         return Err(fault(format!("{} changes on its way to the proxy", destination.service)));
     }
-    for port in &decoded.ports {
-        RouteTable::build(port).map_err(|error| Fault {
+    for rule in decoded.ports.iter().flat_map(|port| &port.http) {
+        Matcher::build(rule).map_err(|error| Fault {
             resource: resource_of(&error.provenance),
             reason: error.to_string(),
         })?;
@@ -114,9 +114,9 @@ fn resource_of(rule: &Provenance) -> String {
 }
 
 /// The registry with a stand-in for every service that rules are for and that is not there (yet).
-fn with_absent(compiled: &Compiled, registry: &Registry) -> Registry {
+fn with_absent(index: &RuleIndex, registry: &Registry) -> Registry {
     let mut registry = registry.clone();
-    for name in compiled.hosts() {
+    for name in index.hosts() {
         let port = ServicePort {
             number: PORT_OF_ABSENT,
             name: String::new(),
@@ -135,8 +135,6 @@ fn with_absent(compiled: &Compiled, registry: &Registry) -> Registry {
 
 #[cfg(test)]
 mod tests {
-    use heddle_compile::compile;
-
     use super::*;
     use crate::documents::parse;
 
@@ -155,7 +153,7 @@ mod tests {
         let check = |routes: usize| {
             let resources = parse("big.yaml", &text(routes), "default").unwrap();
             let resources: Vec<_> = resources.into_iter().map(Arc::new).collect();
-            verify(&compile(&resources), &Registry::default())
+            verify(&RuleIndex::new(&resources), &Registry::default())
         };
         assert_eq!(check(10), Ok(()));
         let problems = check(300).unwrap_err();

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, Compiled, View, backends, endpoints, inbound, name_answer};
+use heddle_compile::{Client, RuleIndex, View, endpoints, inbound, name_answer};
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, ServiceName, Workload, WorkloadId, name::check_label,
 };
@@ -74,7 +74,7 @@ pub(crate) struct MeshState<'a> {
     /// Services and workloads.
     pub(crate) members: &'a Members,
     /// Rules.
-    pub(crate) compiled: &'a Compiled,
+    pub(crate) index: &'a RuleIndex,
 }
 
 /// The newest state as one client sees it.
@@ -114,7 +114,7 @@ impl Current for ClientResources<'_> {
 impl<'a> ClientResources<'a> {
     /// `client` is the workload whose sidecar asks; `views` has what was made already.
     pub(crate) fn new(state: MeshState<'a>, views: &'a mut Views, client: &'a Workload) -> Self {
-        let view = state.compiled.view(client.into());
+        let view = state.index.view(client.into());
         Self { state, views, client, view }
     }
 
@@ -125,14 +125,14 @@ impl<'a> ClientResources<'a> {
         if let Some(entry) = known.filter(|entry| entry.edition == edition) {
             return entry.clone();
         }
-        let MeshState { members, compiled, .. } = self.state;
+        let MeshState { members, index, .. } = self.state;
         let made = parse_service(name).and_then(|service| {
-            compiled.destination(members.registry(), Client::from(self.client), &service)
+            index.destination(members.registry(), Client::from(self.client), &service)
         });
         let entry = match made {
             Some(destination) => Entry {
                 edition,
-                backends: backends(&destination).iter().map(service_name).collect(),
+                backends: destination.backends().iter().map(service_name).collect(),
                 resource: Some(encoded(&destination)),
             },
             None => Entry { edition, resource: None, backends: Arc::default() },

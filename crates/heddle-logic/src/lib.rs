@@ -13,4 +13,4 @@ pub mod route;
 pub use balance::{Completion, LoadEstimate};
 pub use fault::FaultPlan;
 pub use retry::{Decision, Replayable};
-pub use route::{RequestView, RouteError, RouteTable, Rule, Selected, Selection};
+pub use route::{Matcher, RequestView, RouteError, RouteTable, Rule, Selected, Selection};

@@ -1,6 +1,7 @@
 //! Which rule applies to a request, and which of its targets takes it.
 //!
-//! A [`RouteTable`] is built once per destination port and generation; selecting allocates nothing.
+//! A [`Matcher`] is built once per rule, a [`RouteTable`] of them for a destination's port; what else a
+//! rule carries (its clusters, its fault) is the caller's. Selecting allocates nothing.
 //! Semantics are Istio's: alternatives are ORed, conditions within one are ANDed, the first rule
 //! that matches decides. `uri` and the pseudo-header `:path` see the canonical path ([`crate::path`]),
 //! `uri` without the query; header values sent several times are joined by commas; query parameters
@@ -11,20 +12,19 @@
 use std::borrow::Cow;
 
 use heddle_model::{
-    DestinationPort,
-    discovery::{Fault, HttpRule, Provenance, WeightedTarget},
+    discovery::{HttpRule, Provenance, Weighted},
     pattern::PatternError,
 };
 
 mod condition;
 mod view;
 
-use condition::{Alternative, Seen};
+use condition::{Alternative, MatchInput};
 pub use view::RequestView;
 
 use crate::path;
 
-/// Why a table could not be built. Accepted rules never fail here: `apply` compiles the same
+/// Why a rule's conditions could not be built. Accepted rules never fail here: `apply` compiles the same
 /// patterns.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("rule {provenance}: {source}", provenance = provenance.0)]
@@ -35,29 +35,33 @@ pub struct RouteError {
     pub source: PatternError,
 }
 
-/// The rules of one destination port, ready to match.
+/// The conditions of one rule, ready to match. They depend on nothing but the rule, so that endpoints
+/// come and go without building them again.
 #[derive(Debug, Clone, Default)]
-pub struct RouteTable {
-    rules: Vec<Rule>,
+pub struct Matcher {
+    /// An empty list matches everything.
+    alternatives: Vec<Alternative>,
+}
+
+/// A rule as a table sees it: conditions, and whatever it carries besides.
+pub trait Rule {
+    /// Its conditions.
+    fn matcher(&self) -> &Matcher;
+}
+
+/// Rules in order, with what each of them carries.
+#[derive(Debug, Clone)]
+pub struct RouteTable<R> {
+    rules: Vec<R>,
     /// Does a rule look at the path?
     reads_path: bool,
 }
 
-/// One rule.
-#[derive(Debug, Clone)]
-pub struct Rule {
-    index: usize,
-    alternatives: Vec<Alternative>,
-    provenance: Provenance,
-    fault: Option<Fault>,
-    targets: Vec<WeightedTarget>,
-}
-
 /// What the table says about a request.
 #[derive(Debug, Clone)]
-pub struct Selection<'a> {
+pub struct Selection<'a, R> {
     /// Which rule decides.
-    pub selected: Selected<'a>,
+    pub selected: Selected<'a, R>,
     /// The path to send on in place of the one that came, and without its fragment: the one that
     /// the rules looked at. `None` where that is the same for any upstream, or no rule looked.
     pub path: Option<Box<str>>,
@@ -65,38 +69,54 @@ pub struct Selection<'a> {
 
 /// Which rule decides.
 #[derive(Debug, Clone, Copy)]
-pub enum Selected<'a> {
+pub enum Selected<'a, R> {
     /// This rule decides.
-    Rule(&'a Rule),
+    Rule(&'a R),
     /// There are no rules: the service itself.
     Default,
     /// There are rules and none matches: 404 `NR`, as in Istio.
     NoRoute,
 }
 
-impl RouteTable {
-    /// Builds the table of a port's HTTP rules.
+impl Matcher {
+    /// Builds a rule's conditions.
     ///
     /// # Errors
     /// [`RouteError`] naming the rule whose pattern does not compile.
-    pub fn build(port: &DestinationPort) -> Result<Self, RouteError> {
-        let rules = port.http.iter().enumerate().map(|(index, rule)| Rule::build(index, rule));
-        let rules = rules.collect::<Result<Vec<_>, _>>()?;
-        let reads_path =
-            rules.iter().any(|rule| rule.alternatives.iter().any(Alternative::reads_path));
-        Ok(Self { rules, reads_path })
+    pub fn build(rule: &HttpRule) -> Result<Self, RouteError> {
+        let alternatives: Result<_, _> = rule.matches.iter().map(Alternative::build).collect();
+        let alternatives = alternatives
+            .map_err(|source| RouteError { provenance: rule.provenance.clone(), source })?;
+        Ok(Self { alternatives })
+    }
+
+    fn matches(&self, request: &MatchInput<'_>) -> bool {
+        self.alternatives.is_empty() || self.alternatives.iter().any(|one| one.matches(request))
+    }
+
+    fn reads_path(&self) -> bool {
+        self.alternatives.iter().any(Alternative::reads_path)
+    }
+}
+
+impl<R: Rule> RouteTable<R> {
+    /// The table of a port's rules, in order.
+    #[must_use]
+    pub fn new(rules: Vec<R>) -> Self {
+        let reads_path = rules.iter().any(|rule| rule.matcher().reads_path());
+        Self { rules, reads_path }
     }
 
     /// The first rule that matches.
     #[inline]
     #[must_use]
-    pub fn select(&self, request: &dyn RequestView) -> Selection<'_> {
+    pub fn select(&self, request: &dyn RequestView) -> Selection<'_, R> {
         if self.rules.is_empty() {
             return Selection { selected: Selected::Default, path: None };
         }
         let path = if self.reads_path { path::canonical(request.path()) } else { "".into() };
-        let seen = Seen { request, path: &path };
-        let found = self.rules.iter().find(|rule| rule.matches(&seen));
+        let input = MatchInput { request, path: &path };
+        let found = self.rules.iter().find(|rule| rule.matcher().matches(&input));
         Selection {
             selected: found.map_or(Selected::NoRoute, Selected::Rule),
             path: if self.reads_path { to_forward(request, path) } else { None },
@@ -105,50 +125,8 @@ impl RouteTable {
 
     /// All rules in order.
     #[must_use]
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[R] {
         &self.rules
-    }
-}
-
-impl Rule {
-    fn build(index: usize, rule: &HttpRule) -> Result<Self, RouteError> {
-        let alternatives: Result<Vec<_>, _> = rule.matches.iter().map(Alternative::build).collect();
-        Ok(Self {
-            index,
-            alternatives: alternatives
-                .map_err(|source| RouteError { provenance: rule.provenance.clone(), source })?,
-            provenance: rule.provenance.clone(),
-            fault: rule.fault.clone(),
-            targets: rule.targets.clone(),
-        })
-    }
-
-    fn matches(&self, seen: &Seen<'_>) -> bool {
-        self.alternatives.is_empty() || self.alternatives.iter().any(|one| one.matches(seen))
-    }
-
-    /// Position in `DestinationPort::http`.
-    #[must_use]
-    pub fn index(&self) -> usize {
-        self.index
-    }
-
-    /// Where the rule comes from.
-    #[must_use]
-    pub fn provenance(&self) -> &Provenance {
-        &self.provenance
-    }
-
-    /// Fault to decide once per request.
-    #[must_use]
-    pub fn fault(&self) -> Option<&Fault> {
-        self.fault.as_ref()
-    }
-
-    /// Targets, never empty; see [`pick_target`].
-    #[must_use]
-    pub fn targets(&self) -> &[WeightedTarget] {
-        &self.targets
     }
 }
 
@@ -160,22 +138,21 @@ fn to_forward(request: &dyn RequestView, canonical: Cow<'_, str>) -> Option<Box<
     (!same || request.target().contains('#')).then(|| canonical.into())
 }
 
-/// Picks a target by weight; a target of weight 0 never gets traffic while another has weight.
-/// `random` is uniform over all of `u64`. Index 0 for an empty list or all-zero weights, which
-/// `apply` refuses.
+/// Picks by weight; what has weight 0 gets no traffic while another has weight. `random` is uniform
+/// over all of `u64`. The first of all-zero weights, which `apply` refuses; `None` of an empty list.
 #[inline]
 #[must_use]
-pub fn pick_target(targets: &[WeightedTarget], random: u64) -> usize {
+pub fn pick_target<T>(targets: &[Weighted<T>], random: u64) -> Option<&T> {
     let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
     // The high half of a 128-bit product is even over `0..total`, without division.
     let mut left = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    for (index, target) in targets.iter().enumerate() {
+    for target in targets {
         match left.checked_sub(u64::from(target.weight)) {
             Some(rest) => left = rest,
-            None => return index,
+            None => return Some(&target.to),
         }
     }
-    0
+    targets.first().map(|target| &target.to)
 }
 
 #[cfg(test)]

@@ -121,6 +121,31 @@ pub struct Destination {
     pub subsets: BTreeMap<String, BTreeMap<String, String>>,
 }
 
+impl Destination {
+    /// Every service whose endpoints its rules can pick: its own, and those they name.
+    #[must_use]
+    pub fn backends(&self) -> BTreeSet<ServiceName> {
+        let http = self.ports.iter().flat_map(|port| &port.http).flat_map(HttpRule::targets);
+        let tcp = self.ports.iter().flat_map(|port| &port.tcp);
+        let named = http.chain(tcp).filter_map(|target| match &target.to {
+            Target::Cluster(key) => Some(key.service.clone()),
+            Target::Dangling(_) => None,
+        });
+        named.chain([self.service.clone()]).collect()
+    }
+}
+
+impl HttpRule {
+    /// Where matching requests go; nothing where they go nowhere.
+    #[must_use]
+    pub fn targets(&self) -> &[WeightedTarget] {
+        match &self.action {
+            RuleAction::Forward(targets) => targets,
+            RuleAction::Refuse(_) => &[],
+        }
+    }
+}
+
 /// One port of a destination.
 #[derive(Debug, Clone, Decode, Encode, PartialEq)]
 #[cbor(map)]
@@ -175,10 +200,21 @@ pub struct HttpRule {
     /// Fault decided once per request, before the endpoint is picked.
     #[n(3)]
     pub fault: Option<Fault>,
-    /// Where matching requests go, by weight. Never empty.
-    #[cbor(n(4), default)]
-    pub targets: Vec<WeightedTarget>,
+    /// What becomes of a request that matches.
+    #[n(4)]
+    pub action: RuleAction,
 }
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleAction {
+    /// It goes to one of these, by weight. Never empty.
+    Forward(Vec<WeightedTarget>),
+    /// It is refused with this text: what the rule asks for is not carried out.
+    Refuse(String),
+}
+
+closed!(RuleAction { 1 => Forward(targets), 2 => Refuse(reason) });
 
 /// All conditions must hold (VirtualService `HTTPMatchRequest`).
 #[derive(Debug, Clone, Decode, Encode, Default, PartialEq, Eq)]
@@ -238,10 +274,36 @@ pub enum StringMatch {
 
 closed!(StringMatch { 1 => Exact(text), 2 => Prefix(text), 3 => Regex(text) });
 
-/// Where traffic goes.
+/// Something with its share of the traffic.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
-pub struct WeightedTarget {
+pub struct Weighted<T> {
+    /// Relative weight; the sum over a rule is not 0.
+    #[cbor(n(1), default)]
+    pub weight: u32,
+    /// Where that share goes.
+    #[n(2)]
+    pub to: T,
+}
+
+/// A share of the traffic, and where it goes.
+pub type WeightedTarget = Weighted<Target>;
+
+/// Where traffic goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To endpoints of a service.
+    Cluster(ClusterKey),
+    /// Nowhere, because it names something absent: refused with 503 `NC` and this text.
+    Dangling(String),
+}
+
+closed!(Target { 1 => Cluster(key), 2 => Dangling(reason) });
+
+/// Which endpoints: what a cluster's name is made of. Content, never a position in a list.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cbor(map)]
+pub struct ClusterKey {
     /// Service.
     #[n(1)]
     pub service: ServiceName,
@@ -249,14 +311,8 @@ pub struct WeightedTarget {
     #[n(2)]
     pub subset: Option<Subset>,
     /// Port of that service: the one its clients use.
-    #[cbor(n(3), default)]
+    #[n(3)]
     pub port: u16,
-    /// Relative weight; the sum over a rule is not 0.
-    #[cbor(n(4), default)]
-    pub weight: u32,
-    /// Set if the target names something absent: that share is refused with 503 `NC` and this text.
-    #[n(5)]
-    pub dangling: Option<String>,
 }
 
 /// A subset with its selector, resolved.

@@ -3,10 +3,7 @@
 
 use std::{borrow::Cow, cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use heddle_logic::{
-    FaultPlan, Selected, Selection, fault,
-    route::{RequestView, pick_target},
-};
+use heddle_logic::{FaultPlan, Selected, Selection, fault, route::RequestView};
 use heddle_model::{Protocol, ServiceName};
 use heddle_wire::http1::Request;
 
@@ -113,7 +110,7 @@ impl Side for Outbound {
     async fn hints(&self) -> PortHints {
         let (declared, http_rules) = match &self.kind {
             Kind::Service(service, port) => match port_plan(&self.worker, service, *port).await {
-                Ok(plan) => (plan.protocol, !plan.routes.rules().is_empty()),
+                Ok(plan) => (plan.protocol, !plan.http.rules().is_empty()),
                 Err(_) => (Protocol::Undeclared, false),
             },
             Kind::Workload(_, declared) => (*declared, false),
@@ -145,7 +142,7 @@ impl Side for Outbound {
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
         let plan = port_plan(&self.worker, service, port).await?;
-        if plan.routes.rules().is_empty() {
+        if plan.http.rules().is_empty() {
             return Ok(Route::to(Backend::Cluster(Arc::clone(&plan.default))));
         }
         by_rule(&self.worker, &plan, request)
@@ -237,43 +234,30 @@ async fn port_plan(
 }
 
 fn tcp_backend(worker: &Worker, plan: &PortPlan) -> Result<Backend, Refused> {
-    if plan.tcp.is_empty() {
-        return Ok(Backend::Cluster(Arc::clone(&plan.default)));
-    }
-    let index = pick_target(&plan.tcp, worker.random());
-    match plan.tcp_cluster(index) {
-        Some(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
-        None => {
-            let what = plan.tcp.get(index).and_then(|target| target.dangling.clone());
-            Err(Refusal::DanglingTarget(what.unwrap_or_default()).into())
-        }
+    match plan.pick_tcp(worker.random()) {
+        Ok(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
+        Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned()).into()),
     }
 }
 
 /// What the first rule that matches says; `None` if none does.
-fn by_rule(worker: &Worker, plan: &Arc<PortPlan>, request: Request<'_>) -> Option<Route> {
+fn by_rule(worker: &Worker, plan: &PortPlan, request: Request<'_>) -> Option<Route> {
     let Selection { selected, path } =
-        plan.routes.select(&Matched { request, target: request.target() });
+        plan.http.select(&Matched { request, target: request.target() });
     let rule = match selected {
         Selected::Rule(rule) => rule,
-        Selected::Default => {
-            return Some(Route::to(Backend::Cluster(Arc::clone(&plan.default))));
-        }
+        Selected::Default => return Some(Route::to(Backend::Cluster(Arc::clone(&plan.default)))),
         Selected::NoRoute => return None,
     };
-    let fault = rule
-        .fault()
+    let compiled = &rule.compiled;
+    let fault = (compiled.rule.fault.as_ref())
         .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
         .filter(|plan| *plan != FaultPlan::default());
-    let target = pick_target(rule.targets(), worker.random());
-    let backend = match plan.http_cluster(rule.index(), target) {
-        Some(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
-        None => {
-            let what = rule.targets().get(target).and_then(|target| target.dangling.clone());
-            Err(Refusal::DanglingTarget(what.unwrap_or_default()))
-        }
+    let backend = match rule.pick(worker.random()) {
+        Ok(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
+        Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
     };
-    Some(Route { backend, fault, rule: Some((Arc::clone(plan), rule.index())), path })
+    Some(Route { backend, fault, rule: Some(Arc::clone(compiled)), path })
 }
 
 /// A request as matchers see it.

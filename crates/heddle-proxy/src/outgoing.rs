@@ -3,8 +3,8 @@
 
 use heddle_logic::{Replayable, retry};
 use heddle_wire::http1::{
-    Body, Connection, Edit, Framing, Known, Method, Progress, Request as RequestView, RequestHead,
-    RequestRewrite, Version, write_request,
+    Body, Connection, Edit, Framing, KnownHeader, Method, Progress, Request as RequestView,
+    RequestHead, RequestRewrite, Version, write_request,
 };
 
 use crate::{
@@ -56,13 +56,13 @@ impl OutgoingRequest {
         new_id: impl FnOnce() -> RequestId,
     ) -> Self {
         let mut outgoing = Self::of_head(view, head);
-        let id = match view.fields().known(Known::XRequestId) {
+        let id = match view.fields().known(KnownHeader::XRequestId) {
             Some(_) => None,
             None => Some(new_id()),
         };
         // HTTP/1.0 goes on as HTTP/1.1, which must name a host.
         let nameless = outgoing.client_version == Version::Http10
-            && view.fields().known(Known::Host).is_none();
+            && view.fields().known(KnownHeader::Host).is_none();
         let default_host = if nameless { (edits.default_host)() } else { String::new() };
         let edit = id.as_ref().map(|id| [Edit::Default("x-request-id", id.as_str())]);
         let rewrite = RequestRewrite {

@@ -12,7 +12,7 @@ use crate::{
 };
 use heddle_model::Protocol;
 use heddle_runtime::{clock, transport::Transport};
-use heddle_wire::detect::{Detector, Verdict as Content};
+use heddle_wire::detect::{Detected as Content, Detector};
 
 /// When to dial on an undeclared port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,7 +15,7 @@ use crate::{
     protocol::PortHints,
     record::MetricSeries,
     refusal::{Refusal, Refused},
-    snapshot::PortPlan,
+    snapshot::CompiledRule,
     upstream::{Backend, Upstream},
     worker::Worker,
 };
@@ -68,8 +68,8 @@ pub(crate) struct Route {
     pub(crate) backend: Result<Backend, Refusal>,
     /// What to inject first.
     pub(crate) fault: Option<FaultPlan>,
-    /// The rule that decided, in its plan.
-    pub(crate) rule: Option<(Arc<PortPlan>, usize)>,
+    /// The rule that decided.
+    pub(crate) rule: Option<Arc<CompiledRule>>,
     /// The path to send on in place of the one that came: the one by which the rules decided, where
     /// an upstream could take the other for another.
     pub(crate) path: Option<Box<str>>,
@@ -83,7 +83,6 @@ impl Route {
 
     /// The rule that decided, for a refusal's text.
     pub(crate) fn rule(&self) -> Option<Provenance> {
-        let (plan, index) = self.rule.as_ref()?;
-        Some(plan.routes.rules().get(*index)?.provenance().clone())
+        Some(self.rule.as_ref()?.rule.provenance.clone())
     }
 }

@@ -18,11 +18,13 @@ use heddle_model::{
 };
 
 use self::used::Used;
+pub use heddle_model::discovery::ClusterKey;
+
 pub use self::{
     build::{Built, SnapshotBuilder},
     plan::{
-        Cluster, ClusterKey, CompiledDestination, DestinationPlan, Endpoint, EndpointSlot,
-        PlanError, PortPlan,
+        ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
+        HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan, TargetPlan,
     },
     resources::ResourceSet,
     used::UseMark,

@@ -25,7 +25,7 @@ use crate::{
     pool::Pool,
     refusal::Refusal,
     series::SeriesSet,
-    snapshot::{Cluster, Endpoint, EndpointSlot},
+    snapshot::{Cluster, EndpointSlot, LbEndpoint},
 };
 
 /// Answers after which an endpoint's speed counts as known.
@@ -180,7 +180,7 @@ impl Upstream {
     }
 
     /// The snapshot may say something new about the same endpoint: new labels mean new series.
-    fn refresh(&self, endpoint: &Endpoint) {
+    fn refresh(&self, endpoint: &LbEndpoint) {
         let known = self
             .workload
             .borrow()
@@ -301,7 +301,7 @@ impl Upstreams {
             })?;
             return Some(self.of_endpoint(cluster, &cluster.endpoints[picked], now));
         }
-        let untried: Vec<&Arc<Endpoint>> = cluster
+        let untried: Vec<&Arc<LbEndpoint>> = cluster
             .endpoints
             .iter()
             .filter(|endpoint| tried.iter().all(|one| one.stamp != endpoint.slot.stamp))
@@ -344,7 +344,7 @@ impl Upstreams {
         upstream
     }
 
-    fn cost(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> f64 {
+    fn cost(&self, cluster: &Cluster, endpoint: &LbEndpoint, now: Instant) -> f64 {
         let known = self.with_known(endpoint.slot, |upstream| upstream.cost(now)).flatten();
         let cost = known.unwrap_or_else(|| {
             // As good as the median of those that are known: requests in flight decide.
@@ -363,7 +363,7 @@ impl Upstreams {
         LoadEstimate::neutral(now, loads.iter().map(|load| &**load))
     }
 
-    fn of_endpoint(&self, cluster: &Cluster, endpoint: &Endpoint, now: Instant) -> Rc<Upstream> {
+    fn of_endpoint(&self, cluster: &Cluster, endpoint: &LbEndpoint, now: Instant) -> Rc<Upstream> {
         if let Some(upstream) = self.known(endpoint.slot) {
             upstream.refresh(endpoint);
             return upstream;

@@ -9,7 +9,9 @@ use heddle_model::{
     Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
     Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, NamedService, Owner, Protocol,
     ServiceName, ServicePortRef, WorkloadId,
-    discovery::{HttpRule, Provenance, Subset, WeightedTarget, WorkloadInfo},
+    discovery::{
+        ClusterKey, HttpRule, Provenance, RuleAction, Subset, Target, WeightedTarget, WorkloadInfo,
+    },
 };
 
 /// The port of every service here.
@@ -100,27 +102,31 @@ pub fn endpoints(name: &str, lasts: &[u8]) -> Endpoints {
 
 /// All weight to `name`: to all of its endpoints, or those of one version.
 pub fn target(name: &str, version: Option<&str>) -> WeightedTarget {
-    WeightedTarget {
+    let key = ClusterKey {
         service: service(name),
         subset: version.map(|version| Subset {
             name: version.into(),
             labels: BTreeMap::from([("version".into(), version.into())]),
         }),
         port: PORT,
-        weight: 1,
-        dangling: None,
-    }
+    };
+    WeightedTarget { weight: 1, to: Target::Cluster(key) }
+}
+
+/// All weight to something absent.
+pub fn dangling(reason: &str) -> WeightedTarget {
+    WeightedTarget { weight: 1, to: Target::Dangling(reason.into()) }
 }
 
 /// A service whose one rule has these targets; no rule without targets.
 pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
+    let rules = usize::from(!targets.is_empty());
     let rule = HttpRule {
         provenance: Provenance(format!("VirtualService/default/{name}#0")),
         matches: vec![],
         fault: None,
-        targets,
+        action: RuleAction::Forward(targets),
     };
-    let http = if rule.targets.is_empty() { vec![] } else { vec![rule] };
     Destination {
         service: service(name),
         vips: vec![vip(10), vip_v6(10).into()],
@@ -128,7 +134,7 @@ pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
             number: PORT,
             name: "http".into(),
             protocol: Protocol::Http,
-            http,
+            http: vec![rule; rules],
             tcp: vec![],
         }],
         subsets: BTreeMap::new(),

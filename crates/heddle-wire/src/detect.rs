@@ -10,7 +10,7 @@ use crate::http1::{self, HEAD_BYTES_MAX, METHOD_BYTES_MAX};
 
 /// What the bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum Detected {
     /// A complete HTTP/1 request line.
     Http1,
     /// The complete HTTP/2 connection preface.
@@ -28,7 +28,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Looks at all bytes at once.
 #[must_use]
-pub fn detect(bytes: &[u8]) -> Verdict {
+pub fn detect(bytes: &[u8]) -> Detected {
     Detector::new().look(bytes)
 }
 
@@ -59,12 +59,12 @@ enum State {
     SchemeEnd(u8),
     /// Behind the target: so many bytes of [`VERSION`] seen.
     Version(u8),
-    Decided(Verdict),
+    Decided(Detected),
 }
 
 /// What a request line ends with; `x` stands for 0 or 1.
 const VERSION: &[u8; 11] = b" HTTP/1.x\r\n";
-const TCP: State = State::Decided(Verdict::Tcp);
+const TCP: State = State::Decided(Detected::Tcp);
 
 impl Detector {
     /// Nothing seen yet.
@@ -74,7 +74,7 @@ impl Detector {
     }
 
     /// The verdict about `bytes`: all of the connection's bytes so far, from the first one.
-    pub fn look(&mut self, bytes: &[u8]) -> Verdict {
+    pub fn look(&mut self, bytes: &[u8]) -> Detected {
         while let Some(&byte) = bytes.get(self.at) {
             if let State::Decided(verdict) = self.state {
                 return verdict;
@@ -92,7 +92,7 @@ impl Detector {
         }
         match self.state {
             State::Decided(verdict) => verdict,
-            _ => Verdict::NeedMore,
+            _ => Detected::NeedMore,
         }
     }
 
@@ -138,14 +138,14 @@ impl Detector {
 fn tls(at: usize, byte: u8) -> State {
     match (at, byte) {
         (1, 0x03) | (2, 0x00..=0x04) | (3, 0x00..=0x40) | (4, _) => State::Tls,
-        (5, 0x01) => State::Decided(Verdict::Tls),
+        (5, 0x01) => State::Decided(Detected::Tls),
         _ => TCP,
     }
 }
 
 fn preface(seen: &[u8]) -> State {
     if seen == PREFACE {
-        State::Decided(Verdict::Http2Preface)
+        State::Decided(Detected::Http2Preface)
     } else if PREFACE.starts_with(seen) {
         State::Preface
     } else {
@@ -158,7 +158,7 @@ fn version(matched: u8, byte: u8, seen: &[u8]) -> State {
         (b'x', b'0' | b'1') => State::Version(matched + 1),
         // The scanner has the last word, so that what is claimed here is not refused there.
         (b'\n', b'\n') if http1::is_request_line(&seen[..seen.len() - 2]) => {
-            State::Decided(Verdict::Http1)
+            State::Decided(Detected::Http1)
         }
         (b'\n', _) => TCP,
         (expected, _) if expected == byte => State::Version(matched + 1),

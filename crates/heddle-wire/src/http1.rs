@@ -25,7 +25,7 @@ mod write;
 pub use body::{Body, BodyEnd, BodyRewrite};
 pub use chunked::{CHUNK_END, ChunkedDecoder, LAST_CHUNK, Progress, Run, chunk_head};
 pub use error::{ChunkError, HeadError};
-pub use fields::{Fields, Known};
+pub use fields::{Fields, KnownHeader};
 pub(crate) use request::is_request_line;
 pub use request::{Method, Request, RequestHead, TargetForm};
 pub use response::{Response, ResponseHead, reason};

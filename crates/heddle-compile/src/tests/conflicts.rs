@@ -8,32 +8,35 @@ fn sends(named: &str, host: &str, to: &str) -> String {
     virtual_service(named, &format!("{{hosts: ['{host}'], http: [{{route: {route}}}]}}"))
 }
 
-fn sent(mesh: &Mesh, rules: &Compiled, client: &str, service: &str) -> String {
+fn sent(mesh: &Mesh, rules: &RuleIndex, client: &str, service: &str) -> String {
     let told = mesh.told(rules, client, service);
-    told.ports[0]
-        .http
-        .first()
-        .map_or_else(|| "*".to_owned(), |rule| rule.targets[0].service.name.clone())
+    told.ports[0].http.first().map_or_else(
+        || "*".to_owned(),
+        |rule| match &rule.targets()[0].to {
+            Target::Cluster(key) => key.service.name.clone(),
+            Target::Dangling(reason) => panic!("{reason}"),
+        },
+    )
 }
 
 #[test]
 fn of_two_rules_for_one_host_the_older_wins_and_the_other_is_told() {
     let text = sends("b", "reviews", "ratings") + &sends("a", "reviews.default", "photos");
-    let (demo, compiled) = (Mesh::demo(), rules(&text));
-    assert_eq!(sent(&demo, &compiled, "frontend", "reviews"), "ratings");
+    let (demo, index) = (Mesh::demo(), rules(&text));
+    assert_eq!(sent(&demo, &index, "frontend", "reviews"), "ratings");
     let loser = ResourceKey {
         kind: "VirtualService".into(),
         namespace: "default".into(),
         name: "a".into(),
     };
-    let (state, findings) = compiled.resource_state(&demo.0, &loser);
+    let (state, findings) = index.resource_state(&demo.0, &loser);
     assert_eq!(state, ResourceState::Conflicted);
     assert!(findings[0].text.starts_with("VirtualService/default/b also names `reviews.default`"));
-    assert_eq!(compiled.findings(&demo.0).len(), 1, "the winner is told nothing");
+    assert_eq!(index.findings(&demo.0).len(), 1, "the winner is told nothing");
 
     let mut turned = resources(&text);
     turned.reverse();
-    assert_eq!(sent(&demo, &compile(&turned), "frontend", "reviews"), "photos");
+    assert_eq!(sent(&demo, &RuleIndex::new(&turned), "frontend", "reviews"), "photos");
 }
 
 #[test]
@@ -41,10 +44,10 @@ fn the_closest_host_wins_whatever_its_age() {
     let text = sends("all", "*.local", "photos")
         + &sends("most", "*.default.svc.cluster.local", "store")
         + &sends("one", "reviews", "ratings");
-    let (demo, compiled) = (Mesh::demo(), rules(&text));
-    assert_eq!(sent(&demo, &compiled, "frontend", "reviews"), "ratings");
-    assert_eq!(sent(&demo, &compiled, "frontend", "restaurants"), "store");
-    assert_eq!(demo.said(&compiled), Vec::<String>::new(), "different hosts are no conflict");
+    let (demo, index) = (Mesh::demo(), rules(&text));
+    assert_eq!(sent(&demo, &index, "frontend", "reviews"), "ratings");
+    assert_eq!(sent(&demo, &index, "frontend", "restaurants"), "store");
+    assert_eq!(demo.said(&index), Vec::<String>::new(), "different hosts are no conflict");
 }
 
 #[test]
@@ -53,11 +56,8 @@ fn export_to_decides_who_sees_a_rule() {
         |to: &str, text: String| text.replace("{hosts:", &format!("{{exportTo: {to}, hosts:"));
     let mesh = Mesh::demo().joins("batch.other", "v1", &[]);
     let seen = |to: &str| {
-        let compiled = rules(&export(to, sends("r", "reviews", "ratings")));
-        [
-            sent(&mesh, &compiled, "frontend", "reviews"),
-            sent(&mesh, &compiled, "batch.other", "reviews"),
-        ]
+        let index = rules(&export(to, sends("r", "reviews", "ratings")));
+        [sent(&mesh, &index, "frontend", "reviews"), sent(&mesh, &index, "batch.other", "reviews")]
     };
     assert_eq!(seen("['.']"), ["ratings", "*"]);
     assert_eq!(seen("[other]"), ["*", "ratings"]);
@@ -65,9 +65,9 @@ fn export_to_decides_who_sees_a_rule() {
     assert_eq!(seen("['~']"), ["*", "*"]);
 
     let own = export("['.']", sends("own.other", "reviews.default", "photos"));
-    let compiled = rules(&(sends("old", "reviews", "ratings") + &own));
-    assert_eq!(sent(&mesh, &compiled, "batch.other", "reviews"), "photos", "one's own rule first");
-    assert_eq!(sent(&mesh, &compiled, "frontend", "reviews"), "ratings");
+    let index = rules(&(sends("old", "reviews", "ratings") + &own));
+    assert_eq!(sent(&mesh, &index, "batch.other", "reviews"), "photos", "one's own rule first");
+    assert_eq!(sent(&mesh, &index, "frontend", "reviews"), "ratings");
 }
 
 #[test]
@@ -102,12 +102,12 @@ fn subsets_of_one_host_are_merged_and_the_older_definition_wins() {
         "b",
         "{host: reviews.default.svc.cluster.local, subsets: [{name: old, labels: {version: v3}}, {name: new, labels: {version: v3}}]}",
     );
-    let (demo, compiled) = (Mesh::demo(), rules(&text));
-    let told = demo.told(&compiled, "frontend", "reviews");
+    let (demo, index) = (Mesh::demo(), rules(&text));
+    let told = demo.told(&index, "frontend", "reviews");
     assert_eq!(told.subsets["old"]["version"], "v1");
     assert_eq!(told.subsets["new"]["version"], "v3");
     assert_eq!(
-        demo.said(&compiled),
+        demo.said(&index),
         [
             "Conflict spec.subsets[0]: DestinationRule/default/a already defines the subset `old` of `reviews.default.svc.cluster.local`: the older one wins"
         ]
@@ -145,12 +145,12 @@ fn a_workload_selector_chooses_the_clients_a_rule_holds_for() {
             "b",
             "{host: reviews, workloadSelector: {matchLabels: {app: frontend}}, subsets: [{name: mine, labels: {version: v2}}]}",
         );
-    let (demo, compiled) = (Mesh::demo(), rules(&text));
+    let (demo, index) = (Mesh::demo(), rules(&text));
     let subsets = |client: &str| -> Vec<String> {
-        demo.told(&compiled, client, "reviews").subsets.into_keys().collect()
+        demo.told(&index, client, "reviews").subsets.into_keys().collect()
     };
     assert_eq!(subsets("frontend"), ["mine"]);
     assert_eq!(subsets("photos"), ["v1", "v2", "v3"]);
-    let view = |client: &str| compiled.view(demo.client(client));
+    let view = |client: &str| index.view(demo.client(client));
     assert_ne!(view("frontend"), view("photos"));
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use super::*;
 
-fn examples() -> Vec<(String, Compiled)> {
+fn examples() -> Vec<(String, RuleIndex)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let entries = fs::read_dir(folder).expect("the folder of examples");
     let mut files: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
@@ -19,7 +19,7 @@ fn examples() -> Vec<(String, Compiled)> {
         .collect()
 }
 
-fn example(file: &str) -> Compiled {
+fn example(file: &str) -> RuleIndex {
     let found = examples().into_iter().find(|(name, _)| name == file);
     found.unwrap_or_else(|| panic!("no example {file}")).1
 }
@@ -29,9 +29,9 @@ fn every_example_is_in_force_in_the_demo_without_a_word() {
     let demo = Mesh::demo();
     let all = examples();
     assert!(all.len() >= 5);
-    for (file, compiled) in all {
-        assert_eq!(demo.said(&compiled), Vec::<String>::new(), "{file}");
-        for resource in compiled.resources() {
+    for (file, index) in all {
+        assert_eq!(demo.said(&index), Vec::<String>::new(), "{file}");
+        for resource in index.resources() {
             assert_eq!(resource.not_enforced, [], "{file}");
         }
     }
@@ -41,9 +41,10 @@ fn every_example_is_in_force_in_the_demo_without_a_word() {
 fn examples_for_one_service_replace_each_other() {
     let all = examples();
     let mut holders: BTreeMap<ServiceName, ResourceKey> = BTreeMap::new();
-    for (file, compiled) in &all {
-        for resource in compiled.resources().iter().filter(|r| r.key.kind == "VirtualService") {
-            let host = compile(std::slice::from_ref(resource)).hosts().into_iter().next().unwrap();
+    for (file, index) in &all {
+        for resource in index.resources().iter().filter(|r| r.key.kind == "VirtualService") {
+            let host =
+                RuleIndex::new(std::slice::from_ref(resource)).hosts().into_iter().next().unwrap();
             let holder = holders.entry(host).or_insert_with(|| resource.key.clone());
             assert_eq!(*holder, resource.key, "{file}");
         }
@@ -56,7 +57,7 @@ fn the_talks_faults_hit_eighty_percent() {
     let fault = |file: &str| {
         let told = demo.told(&example(file), "reviews", "ratings");
         let rule = told.ports[0].http[0].clone();
-        assert_eq!(shown(&rule.targets), ["ratings/*:80=100"]);
+        assert_eq!(shown(rule.targets()), ["ratings/*:80=100"]);
         rule.fault.unwrap()
     };
     let delay = fault("delay-ratings-80-percent.yaml").delay.unwrap();
@@ -68,7 +69,7 @@ fn the_talks_faults_hit_eighty_percent() {
 #[test]
 fn the_talks_canary_gets_one_percent() {
     let told = Mesh::demo().told(&example("reviews-canary-1-percent.yaml"), "frontend", "reviews");
-    assert_eq!(shown(&told.ports[0].http[0].targets), ["reviews/v2:80=99", "reviews/v3:80=1"]);
+    assert_eq!(shown(told.ports[0].http[0].targets()), ["reviews/v2:80=99", "reviews/v3:80=1"]);
 }
 
 #[test]

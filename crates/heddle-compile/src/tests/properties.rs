@@ -63,13 +63,13 @@ proptest! {
 
     #[test]
     fn clients_of_one_view_are_told_the_same(rules_of in prop::collection::vec(rule(), 0..6)) {
-        let (mesh, compiled) = (mesh(), rules(&written(&rules_of)));
+        let (mesh, index) = (mesh(), rules(&written(&rules_of)));
         let mut told: BTreeMap<View, Vec<Option<Destination>>> = BTreeMap::new();
         for workload in mesh.0.workloads.values() {
             let all: Vec<_> = mesh.0.services.keys()
-                .map(|service| compiled.destination(&mesh.0, workload.into(), service))
+                .map(|service| index.destination(&mesh.0, workload.into(), service))
                 .collect();
-            let first = told.entry(compiled.view(workload.into())).or_insert_with(|| all.clone());
+            let first = told.entry(index.view(workload.into())).or_insert_with(|| all.clone());
             prop_assert_eq!(&*first, &all);
         }
     }
@@ -92,18 +92,18 @@ proptest! {
     fn targets_resolve_or_say_why_and_findings_say_so_too(
         rules_of in prop::collection::vec(rule(), 0..6),
     ) {
-        let (mesh, compiled) = (mesh(), rules(&written(&rules_of)));
-        let findings = compiled.findings(&mesh.0);
+        let (mesh, index) = (mesh(), rules(&written(&rules_of)));
+        let findings = index.findings(&mesh.0);
         for workload in mesh.0.workloads.values() {
             for service in mesh.0.services.keys() {
-                let told = compiled.destination(&mesh.0, workload.into(), service).unwrap();
+                let told = index.destination(&mesh.0, workload.into(), service).unwrap();
                 for rule in told.ports.iter().flat_map(|port| &port.http) {
-                    prop_assert!(!rule.targets.is_empty());
-                    for target in &rule.targets {
+                    prop_assert!(!rule.targets().is_empty());
+                    for target in rule.targets() {
                         check(&mesh, target, &findings)?;
                     }
                 }
-                prop_assert!(backends(&told).iter().all(|name| mesh.0.services.contains_key(name)));
+                prop_assert!(told.backends().iter().all(|name| mesh.0.services.contains_key(name)));
             }
         }
     }
@@ -123,7 +123,7 @@ proptest! {
         let (mesh, all) = (mesh(), resources(&written(&rules_of)));
         let mut fewer = all.clone();
         fewer.remove(at.index(all.len()));
-        let (now, then) = (compile(&all), compile(&fewer));
+        let (now, then) = (RuleIndex::new(&all), RuleIndex::new(&fewer));
         let dangling = then.findings(&mesh.0);
         for broken in now.dangles_after(&then, &mesh.0) {
             let same = |one: &Finding| {
@@ -136,10 +136,13 @@ proptest! {
 
 /// A target has endpoints to be found, or a reason that the findings give too.
 fn check(mesh: &Mesh, target: &WeightedTarget, findings: &[Finding]) -> Result<(), TestCaseError> {
-    let Some(reason) = &target.dangling else {
-        let service = mesh.0.services.get(&target.service);
-        prop_assert!(service.is_some_and(|service| service.ports.contains_key(&target.port)));
-        return Ok(());
+    let reason = match &target.to {
+        Target::Dangling(reason) => reason,
+        Target::Cluster(key) => {
+            let service = mesh.0.services.get(&key.service);
+            prop_assert!(service.is_some_and(|service| service.ports.contains_key(&key.port)));
+            return Ok(());
+        }
     };
     prop_assert!(findings.iter().any(|one| one.text.starts_with(reason.as_str())), "{}", reason);
     Ok(())

@@ -103,7 +103,7 @@ fn a_headless_service_has_rules_and_endpoints_and_no_address() {
         virtual_service("web", "{hosts: [web], http: [{route: [{destination: {host: web}}]}]}");
     let told = mesh.told(&rules(&rule), "pods", "web");
     assert!(told.vips.is_empty());
-    assert_eq!(shown(&told.ports[0].http[0].targets), ["web/*:80=100"]);
+    assert_eq!(shown(told.ports[0].http[0].targets()), ["web/*:80=100"]);
     assert!(name_answer(&mesh.0, "default", "web").service.unwrap().vips.is_empty());
     assert_eq!(mesh.behind("web", 80), [("pods-v1".to_owned(), 8080)]);
 }

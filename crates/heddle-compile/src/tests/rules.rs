@@ -23,9 +23,10 @@ fn rules_carry_their_provenance_and_resolved_subsets() {
     let told = Mesh::demo().told(&rules(&text), "frontend", "reviews");
     let http = &told.ports[0].http;
     assert_eq!(http[0].provenance, Provenance("VirtualService/default/r#http[0]".into()));
-    assert_eq!(http[0].targets[0].subset.as_ref().unwrap().labels["version"], "v3");
+    let Target::Cluster(key) = &http[0].targets()[0].to else { panic!("dangling") };
+    assert_eq!(key.subset.as_ref().unwrap().labels["version"], "v3");
     assert_eq!(http[1].provenance, Provenance("VirtualService/default/r#rest".into()));
-    assert_eq!(shown(&http[1].targets), ["reviews/*:80=100"]);
+    assert_eq!(shown(http[1].targets()), ["reviews/*:80=100"]);
     assert_eq!(http.len(), 2, "nothing after a rule that matches everything");
     assert_eq!(told.subsets["v2"]["version"], "v2");
 }
@@ -40,7 +41,7 @@ fn rules_with_conditions_on_the_caller_reach_only_that_caller() {
     let told = |client: Client<'_>| {
         let told = rules.destination(&mesh.0, client, &name("ratings")).unwrap();
         let http = told.ports[0].http.iter();
-        http.map(|rule| (rule.matches.len(), shown(&rule.targets).concat())).collect::<Vec<_>>()
+        http.map(|rule| (rule.matches.len(), shown(rule.targets()).concat())).collect::<Vec<_>>()
     };
     let versions: Vec<_> =
         mesh.0.workloads.values().filter(|w| w.services.contains(&name("reviews"))).collect();
@@ -66,7 +67,7 @@ fn rules_with_a_port_apply_to_that_port_only() {
         "{hosts: [web], http: [{match: [{port: 81}, {port: 90}], route: [{destination: {host: photos}}]}, {route: [{destination: {host: web}}]}], tcp: [{match: [{port: 80}, {port: 90}], route: [{destination: {host: store}}]}, {route: [{destination: {host: web, port: {number: 90}}}]}]}",
     );
     let told = mesh.told(&rules(&text), "frontend", "web");
-    let http = |port: usize| told.ports[port].http.iter().map(|r| shown(&r.targets).concat());
+    let http = |port: usize| told.ports[port].http.iter().map(|r| shown(r.targets()).concat());
     assert_eq!(http(0).collect::<Vec<_>>(), ["web/*:80=100"]);
     assert_eq!(http(1).collect::<Vec<_>>(), ["photos/*:80=100"]);
     assert_eq!(http(2).count(), 0, "a port declared tcp takes no HTTP rule");
@@ -84,7 +85,7 @@ fn a_destination_without_port_means_the_only_one_or_the_one_called() {
         "{hosts: [web], http: [{route: [{destination: {host: store}, weight: 1}, {destination: {host: api}, weight: 1}]}]}",
     );
     let told = mesh.told(&rules(&text), "frontend", "web");
-    let on = |port: usize| shown(&told.ports[port].http[0].targets);
+    let on = |port: usize| shown(told.ports[port].http[0].targets());
     assert_eq!(on(1), ["store/*:6379=1", "api/*:81=1"]);
     assert_eq!(
         on(0)[1],
@@ -102,7 +103,7 @@ fn what_is_absent_keeps_its_share_and_says_what_it_is() {
     let told = Mesh::demo().told(&rules(&text), "frontend", "reviews");
     let http = &told.ports[0].http[0];
     assert_eq!(
-        shown(&http.targets),
+        shown(http.targets()),
         [
             "!there is no service `nobody.default.svc.cluster.local`=1",
             "!no DestinationRule defines the subset `v9` of `reviews.default.svc.cluster.local`; defined are `v1`, `v2`, `v3`=2",
@@ -112,7 +113,7 @@ fn what_is_absent_keeps_its_share_and_says_what_it_is() {
             "reviews/v1:80=6",
         ]
     );
-    assert_eq!(backends(&told), [name("reviews")].into());
+    assert_eq!(told.backends(), [name("reviews")].into());
 }
 
 #[test]
@@ -123,7 +124,10 @@ fn an_action_that_is_not_enforced_refuses_and_goes_nowhere_else() {
     );
     let (demo, rules) = (Mesh::demo(), rules(&text));
     let told = demo.told(&rules, "frontend", "reviews");
-    assert_eq!(shown(&told.ports[0].http[0].targets), ["!`redirect` is not enforced yet=1"]);
+    assert_eq!(
+        told.ports[0].http[0].action,
+        RuleAction::Refuse("`redirect` is not enforced yet".to_owned())
+    );
     assert_eq!(
         demo.said(&rules),
         [
@@ -144,7 +148,7 @@ fn rules_for_gateways_only_do_not_reach_the_mesh() {
     let (demo, rules) = (Mesh::demo(), rules(&text));
     let told = demo.told(&rules, "frontend", "reviews");
     assert_eq!(told.ports[0].http.len(), 1);
-    assert_eq!(shown(&told.ports[0].http[0].targets), ["ratings/*:80=100"]);
+    assert_eq!(shown(told.ports[0].http[0].targets()), ["ratings/*:80=100"]);
     assert_eq!(demo.said(&rules), Vec::<String>::new());
 }
 

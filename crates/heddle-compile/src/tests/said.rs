@@ -7,8 +7,8 @@ const CANARY: &str = "{hosts: [reviews], http: [{route: [{destination: {host: re
 #[test]
 fn dangling_references_are_told_with_their_place() {
     let text = virtual_service("r", CANARY);
-    let (demo, compiled) = (Mesh::demo(), rules(&text));
-    let findings = compiled.findings(&demo.0);
+    let (demo, index) = (Mesh::demo(), rules(&text));
+    let findings = index.findings(&demo.0);
     assert_eq!(findings.len(), 2);
     assert_eq!((findings[0].file.as_str(), findings[0].line), ("f.yaml", 5));
     assert_eq!(findings[0].field, "spec.http[0].route[0].destination");
@@ -35,8 +35,8 @@ fn absent_hosts_are_told_and_take_force_when_they_join() {
         "r",
         "{hosts: [nobody, '*.none', www.example.com], http: [{route: [{destination: {host: photos}}]}]}",
     ) + &destination_rule("d", "{host: nobody}");
-    let compiled = rules(&text);
-    let said = Mesh::demo().said(&compiled);
+    let index = rules(&text);
+    let said = Mesh::demo().said(&index);
     assert_eq!(
         said,
         [
@@ -47,7 +47,7 @@ fn absent_hosts_are_told_and_take_force_when_they_join() {
         ]
     );
     let joined = Mesh::demo().joins("nobody", "v1", &[(80, Protocol::Http)]);
-    assert_eq!(joined.said(&compiled).len(), 2, "the same rules, compiled once");
+    assert_eq!(joined.said(&index).len(), 2, "the same rules, index once");
 }
 
 #[test]

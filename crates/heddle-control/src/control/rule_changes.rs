@@ -1,5 +1,5 @@
 //! Changes of rules: `apply`, `delete`, and edits in the `--config` folder. Each is one transaction
-//! and at most one generation: planned, compiled and verified beside what is in force, stored, and
+//! and at most one generation: planned, indexed and verified beside what is in force, stored, and
 //! only then put in force.
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 use axum::http::StatusCode;
-use heddle_compile::{Finding, compile};
+use heddle_compile::{Finding, RuleIndex};
 use heddle_model::{Registry, ResourceKey, resource::Resource};
 use heddle_wire::local::control_api::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, Problem,
@@ -90,18 +90,18 @@ impl Control {
         dry_run: bool,
     ) -> Result<ApplyResponse, Refused> {
         let in_force = plan.rules.in_force();
-        let compiled = compile(&in_force.resources);
+        let index = RuleIndex::new(&in_force.resources);
         let (mut answer, unchanged) = {
             let mesh = self.mesh();
             let registry = mesh.members.registry();
-            verify::verify(&compiled, registry)
+            verify::verify(&index, registry)
                 .map_err(|problems| Refused::of(StatusCode::BAD_REQUEST, problems))?;
             if !force {
-                refuse_dangling(&mesh.compiled.dangles_after(&compiled, registry))?;
+                refuse_dangling(&mesh.index.dangles_after(&index, registry))?;
             }
             let unchanged = plan.changes.iter().all(|change| change.action == Action::Unchanged);
             let generation = mesh.generations.newest();
-            let notes = notes(&compiled.findings(registry), &in_force.resources, &plan.about);
+            let notes = notes(&index.findings(registry), &in_force.resources, &plan.about);
             let changes = plan.changes.clone();
             (ApplyResponse { generation, changes, notes, ..ApplyResponse::default() }, unchanged)
         };
@@ -114,7 +114,7 @@ impl Control {
             Refused::new(StatusCode::INSUFFICIENT_STORAGE, reason)
         })?;
         let mut mesh = self.mesh();
-        answer.generation = mesh.put_rules(plan.rules, compiled);
+        answer.generation = mesh.put_rules(plan.rules, index);
         self.after_commit();
         tracing::info!(
             generation = answer.generation,
@@ -163,7 +163,7 @@ impl Control {
             let paths: Vec<String> = changed.iter().cloned().collect();
             let mut rules = mesh.rules.clone();
             admit(&mut rules, &newest, &paths, mesh.members.registry());
-            let compiled = compile(&rules.in_force().resources);
+            let index = RuleIndex::new(&rules.in_force().resources);
             let before = &mesh.rules.files;
             warn_of_invalid(before, &rules.files, &paths);
             let good =
@@ -174,9 +174,9 @@ impl Control {
             });
             let stored: Vec<store::Change> = stored.collect();
             if same_effect(&mesh.rules, &rules) {
-                mesh.replace_rules(rules, compiled);
+                mesh.replace_rules(rules, index);
             } else {
-                let generation = mesh.put_rules(rules, compiled);
+                let generation = mesh.put_rules(rules, index);
                 self.after_commit();
                 tracing::info!(generation, files = changed.len(), "rule files changed");
             }
@@ -195,7 +195,7 @@ fn admit(rules: &mut Rules, newest: &RuleFiles, paths: &[String], registry: &Reg
     trial.files.take_over(newest, paths);
     let verified = match trial.len() > RESOURCES_MAX {
         true => Err(vec![Problem { reason: too_many(), ..Problem::default() }]),
-        false => verify::verify(&compile(&trial.in_force().resources), registry),
+        false => verify::verify(&RuleIndex::new(&trial.in_force().resources), registry),
     };
     match (verified, paths) {
         (Ok(()), _) => *rules = trial,

@@ -56,7 +56,7 @@ impl Control {
     /// Objects with their state.
     pub(crate) fn resources(&self, query: &ResourceQuery) -> Vec<ResourceView> {
         let mesh = self.mesh();
-        let findings = mesh.compiled.findings(mesh.members.registry());
+        let findings = mesh.index.findings(mesh.members.registry());
         let in_force = mesh.rules.in_force();
         let mut lost: BTreeMap<(ResourceKey, Option<String>), Problem> = BTreeMap::new();
         for (key, problem) in in_force.lost {
@@ -94,7 +94,7 @@ impl Control {
         out_of_force.extend(mesh.rules.problems().cloned());
         out_of_force.extend(in_force.lost.into_iter().map(|(_, problem)| problem));
         problems.extend(out_of_force.iter().cloned());
-        problems.extend(mesh.compiled.findings(registry).iter().map(problem));
+        problems.extend(mesh.index.findings(registry).iter().map(problem));
         problems.extend(in_force.resources.iter().flat_map(|resource| not_enforced(resource)));
         shorten(&mut problems);
         shorten(&mut out_of_force);

@@ -216,7 +216,9 @@ impl ProxyState {
     pub(crate) fn weights(&self, name: &str) -> Vec<u32> {
         let destination = self.destination(name);
         let rule = destination.and_then(|d| d.ports.first()).and_then(|port| port.http.first());
-        rule.map_or_else(Vec::new, |rule| rule.targets.iter().map(|target| target.weight).collect())
+        rule.map_or_else(Vec::new, |rule| {
+            rule.targets().iter().map(|target| target.weight).collect()
+        })
     }
 }
 

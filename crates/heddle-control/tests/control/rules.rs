@@ -1,6 +1,6 @@
 //! `apply` and `delete`: one transaction, one generation, and what is refused.
 
-use heddle_model::WorkloadId;
+use heddle_model::{WorkloadId, discovery::Target};
 use heddle_wire::{
     discovery::ResourceType as Kind,
     local::control_api::{
@@ -110,17 +110,19 @@ async fn a_dangling_rule_is_accepted_in_any_order_and_heals() {
     assert!(!answer.notes.is_empty(), "a note says that it dangles");
     assert_eq!(plane.states().await, ["reviews Dangling"]);
     assert!(!plane.status().await.problems.is_empty());
-    let target = proxy.held().destination("reviews").unwrap().ports[0].http[0].targets[0].clone();
-    assert!(target.dangling.is_some(), "that share is refused by name: {target:?}");
+    let target =
+        proxy.held().destination("reviews").unwrap().ports[0].http[0].targets()[0].to.clone();
+    assert!(matches!(target, Target::Dangling(_)), "that share is refused by name: {target:?}");
     plane.apply(&subsets("reviews", &versions)).await.unwrap();
     assert_eq!(plane.states().await, ["reviews Programmed", "reviews Programmed"]);
     let held = proxy
         .until(|held| {
             held.destination("reviews")
-                .is_some_and(|d| d.ports[0].http[0].targets[0].dangling.is_none())
+                .is_some_and(|d| matches!(d.ports[0].http[0].targets()[0].to, Target::Cluster(_)))
         })
         .await;
-    assert!(held.destination("reviews").unwrap().ports[0].http[0].targets[0].subset.is_some());
+    let target = &held.destination("reviews").unwrap().ports[0].http[0].targets()[0].to;
+    assert!(matches!(target, Target::Cluster(key) if key.subset.is_some()), "{target:?}");
     assert!(plane.status().await.problems.is_empty());
 }
 
@@ -235,7 +237,7 @@ async fn a_refusal_is_told_and_not_waited_for() {
     let text = split("reviews", &[("v1", 5), ("v2", 1)]);
     let (answer, ()) = tokio::join!(plane.apply(&text), async {
         let group = proxy.take().await;
-        assert_eq!(group.destination("reviews").ports[0].http[0].targets[0].weight, 5);
+        assert_eq!(group.destination("reviews").ports[0].http[0].targets()[0].weight, 5);
     });
     assert!(answer.unwrap().acknowledgement.pending.is_empty());
     let status = plane.status().await;

@@ -11,7 +11,7 @@ use super::view::RequestView;
 use crate::path;
 
 /// A request as conditions see it.
-pub(super) struct Seen<'a> {
+pub(super) struct MatchInput<'a> {
     pub(super) request: &'a dyn RequestView,
     /// The canonical path; empty where no condition reads it.
     pub(super) path: &'a str,
@@ -78,8 +78,8 @@ impl Alternative {
         Ok(Self(all))
     }
 
-    pub(super) fn matches(&self, seen: &Seen<'_>) -> bool {
-        self.0.iter().all(|condition| condition.holds(seen))
+    pub(super) fn matches(&self, input: &MatchInput<'_>) -> bool {
+        self.0.iter().all(|condition| condition.holds(input))
     }
 
     /// Does a condition look at the path?
@@ -95,19 +95,19 @@ impl Alternative {
 }
 
 impl Condition {
-    fn holds(&self, seen: &Seen<'_>) -> bool {
-        let request = seen.request;
+    fn holds(&self, input: &MatchInput<'_>) -> bool {
+        let request = input.request;
         match self {
             Self::Method(text) => text.matches(request.method()),
-            Self::Path(text) => path_matches(text, seen.path),
+            Self::Path(text) => path_matches(text, input.path),
             Self::Scheme(text) => text.matches(request.scheme()),
             Self::Authority(text) => authority_matches(text, request.authority()),
-            Self::Header(source, text) => match (source.read(seen), text) {
+            Self::Header(source, text) => match (source.read(input), text) {
                 (None, _) => false,
                 (Some(_), None) => true,
                 (Some(value), Some(text)) => text.matches(&value),
             },
-            Self::NotHeader(source, text) => match (source.read(seen), text) {
+            Self::NotHeader(source, text) => match (source.read(input), text) {
                 (present, None) => present.is_none(),
                 (value, Some(text)) => !text.matches(value.as_deref().unwrap_or("")),
             },
@@ -129,11 +129,11 @@ impl Source {
         }
     }
 
-    fn read<'a>(&self, seen: &'a Seen<'_>) -> Option<Cow<'a, str>> {
-        let request = seen.request;
+    fn read<'a>(&self, input: &'a MatchInput<'_>) -> Option<Cow<'a, str>> {
+        let request = input.request;
         match self {
             Self::Method => Some(request.method().into()),
-            Self::Target => Some(canonical_target(seen)),
+            Self::Target => Some(canonical_target(input)),
             Self::Scheme => Some(request.scheme().into()),
             Self::Authority => Some(request.authority().into()),
             Self::Header(name) => request.header(name),
@@ -188,13 +188,13 @@ fn path_matches(text: &Text, path: &str) -> bool {
 }
 
 /// The canonical path and the query as sent.
-fn canonical_target<'a>(seen: &'a Seen<'_>) -> Cow<'a, str> {
-    let target = without_fragment(seen.request.target());
+fn canonical_target<'a>(input: &'a MatchInput<'_>) -> Cow<'a, str> {
+    let target = without_fragment(input.request.target());
     let query = target.find('?').unwrap_or(target.len());
-    if &target[..query] == seen.path {
+    if &target[..query] == input.path {
         return target.into();
     }
-    Cow::Owned(format!("{}{}", seen.path, &target[query..]))
+    Cow::Owned(format!("{}{}", input.path, &target[query..]))
 }
 
 /// As sent, and, if that does not match, without its port.

@@ -1,11 +1,8 @@
 //! Route selection, by example and against a naive model.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use heddle_model::{
-    Protocol, ServiceName,
-    discovery::{FaultDelay, HeaderMatch, HttpMatch, StringMatch},
-};
+use heddle_model::discovery::{HeaderMatch, HttpMatch, RuleAction, StringMatch};
 use proptest::prelude::*;
 
 use super::*;
@@ -53,35 +50,28 @@ fn with(mut request: Request, name: &str, value: &str) -> Request {
     request
 }
 
-fn target(weight: u32) -> WeightedTarget {
-    WeightedTarget {
-        service: ServiceName::new("reviews", "default").unwrap(),
-        subset: None,
-        port: 80,
-        weight,
-        dangling: None,
+/// A rule that carries its position.
+#[derive(Debug)]
+struct Numbered(usize, Matcher);
+
+impl Rule for Numbered {
+    fn matcher(&self) -> &Matcher {
+        &self.1
     }
 }
 
-fn table(rules: Vec<Vec<HttpMatch>>) -> RouteTable {
-    let http = rules
-        .into_iter()
-        .enumerate()
-        .map(|(i, matches)| HttpRule {
-            provenance: Provenance(format!("VirtualService/default/reviews#http[{i}]")),
-            matches,
-            fault: None,
-            targets: vec![target(100)],
-        })
-        .collect();
-    let port = DestinationPort {
-        number: 80,
-        name: String::new(),
-        protocol: Protocol::Http,
-        http,
-        tcp: Vec::new(),
-    };
-    RouteTable::build(&port).unwrap()
+fn rule(name: &str, matches: Vec<HttpMatch>) -> HttpRule {
+    HttpRule {
+        provenance: Provenance(format!("VirtualService/default/reviews#{name}")),
+        matches,
+        fault: None,
+        action: RuleAction::Refuse(String::new()),
+    }
+}
+
+fn table(rules: Vec<Vec<HttpMatch>>) -> RouteTable<Numbered> {
+    let one = |(i, matches)| Numbered(i, Matcher::build(&rule("a", matches)).unwrap());
+    RouteTable::new(rules.into_iter().enumerate().map(one).collect())
 }
 
 fn matches(one: HttpMatch, request: &Request) -> bool {
@@ -149,7 +139,7 @@ fn what_goes_on_is_what_the_rules_looked_at() {
     let reading = table(vec![vec![uri(prefix("/admin"))], vec![]]);
     let by_header = table(vec![vec![header(":path", HeaderMatch::Present)]]);
     let other = table(vec![vec![header("x", HeaderMatch::Present)], vec![]]);
-    let path = |table: &RouteTable, target: &str| table.select(&get(target)).path;
+    let path = |table: &RouteTable<Numbered>, target: &str| table.select(&get(target)).path;
     for table in [&reading, &by_header] {
         assert_eq!(path(table, "/a/../b?c=/../d").as_deref(), Some("/b"));
         assert_eq!(path(table, "/b#c").as_deref(), Some("/b"), "a fragment does not go on");
@@ -229,7 +219,7 @@ fn alternatives_are_ored_conditions_anded_and_the_first_rule_wins() {
     let both = HttpMatch { uri: Some(prefix("/reviews")), ..jason.clone() };
     let table = table(vec![vec![both, uri(exact("/test"))], vec![jason], vec![]]);
     let chosen = |request: &Request| match table.select(request).selected {
-        Selected::Rule(rule) => rule.index(),
+        Selected::Rule(rule) => rule.0,
         other => panic!("{other:?}"),
     };
     let as_jason = |target| with(get(target), "end-user", "jason");
@@ -248,37 +238,30 @@ fn no_rules_mean_the_service_itself_and_no_match_means_no_route() {
 
 #[test]
 fn a_rule_that_does_not_compile_is_named() {
-    let port = DestinationPort {
-        number: 80,
-        name: String::new(),
-        protocol: Protocol::Http,
-        http: vec![HttpRule {
-            provenance: Provenance("VirtualService/default/reviews#http[0]".into()),
-            matches: vec![uri(regex("("))],
-            fault: Some(Fault {
-                delay: Some(FaultDelay { duration: Duration::from_secs(1), percent: 1.0 }),
-                abort: None,
-            }),
-            targets: vec![target(1)],
-        }],
-        tcp: Vec::new(),
-    };
-    let error = RouteTable::build(&port).unwrap_err().to_string();
+    let rule = rule("http[0]", vec![uri(regex("("))]);
+    let error = Matcher::build(&rule).unwrap_err().to_string();
     assert!(error.starts_with("rule VirtualService/default/reviews#http[0]: `(`"), "{error}");
 }
 
 #[test]
 fn weights_are_relative_and_exact_over_the_whole_range() {
-    let targets = [target(99), target(0), target(1)];
+    let targets = weighted(&[99, 0, 1]);
     let step = u64::MAX / 10_000;
     let mut counts = [0u32; 3];
     for i in 0..10_000u64 {
-        counts[pick_target(&targets, i * step + step / 2)] += 1;
+        counts[*pick_target(&targets, i * step + step / 2).unwrap()] += 1;
     }
     assert_eq!(counts, [9_900, 0, 100]);
-    assert_eq!(pick_target(&targets, 0), 0);
-    assert_eq!(pick_target(&targets, u64::MAX), 2);
-    assert_eq!(pick_target(&[], 7), 0);
+    assert_eq!(pick_target(&targets, 0), Some(&0));
+    assert_eq!(pick_target(&targets, u64::MAX), Some(&2));
+    assert_eq!(pick_target(&weighted(&[0, 0]), 7), Some(&0));
+    assert_eq!(pick_target::<usize>(&[], 7), None);
+}
+
+/// Targets that are their position.
+fn weighted(weights: &[u32]) -> Vec<Weighted<usize>> {
+    let one = |(to, &weight)| Weighted { weight, to };
+    weights.iter().enumerate().map(one).collect()
 }
 
 /// The definition, spelled out: no shortcuts, allocation everywhere.
@@ -361,7 +344,7 @@ proptest! {
         match (table(rules.clone()).select(&request).selected, expected) {
             (Selected::Default, _) => prop_assert!(rules.is_empty()),
             (Selected::NoRoute, found) => prop_assert!(found.is_none()),
-            (Selected::Rule(rule), found) => prop_assert_eq!(Some(rule.index()), found),
+            (Selected::Rule(rule), found) => prop_assert_eq!(Some(rule.0), found),
         }
     }
 
@@ -370,8 +353,7 @@ proptest! {
         weights in prop::collection::vec(0u32..=u32::MAX, 1..6), random: u64,
     ) {
         prop_assume!(weights.iter().any(|&w| w > 0));
-        let targets: Vec<_> = weights.iter().map(|&w| target(w)).collect();
-        prop_assert!(weights[pick_target(&targets, random)] > 0);
+        prop_assert!(weights[*pick_target(&weighted(&weights), random).unwrap()] > 0);
     }
 
     #[test]

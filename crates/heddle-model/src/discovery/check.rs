@@ -2,9 +2,9 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    Address, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
-    HeaderMatch, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, NameAnswer, Owner,
-    ServicePortRef, StringMatch, Subset, WeightedTarget, WorkloadInfo,
+    Address, ClusterKey, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort,
+    FaultDelay, HeaderMatch, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, NameAnswer,
+    Owner, RuleAction, ServicePortRef, StringMatch, Subset, Target, WeightedTarget, WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,
@@ -139,8 +139,13 @@ impl Check for HttpRule {
     fn check(&self) -> Checked {
         each("matches", &self.matches)?;
         field("fault", self.fault.as_ref())?;
-        each("targets", &self.targets)?;
-        some_weight("targets", &self.targets)
+        match &self.action {
+            RuleAction::Forward(targets) => {
+                each("targets", targets)?;
+                some_weight("targets", targets)
+            }
+            RuleAction::Refuse(_) => Ok(()),
+        }
     }
 }
 
@@ -206,10 +211,18 @@ impl Check for FaultAbort {
 
 impl Check for WeightedTarget {
     fn check(&self) -> Checked {
+        match &self.to {
+            Target::Cluster(key) => key.check(),
+            Target::Dangling(_) => Ok(()),
+        }
+    }
+}
+
+impl Check for ClusterKey {
+    fn check(&self) -> Checked {
         field("service", &self.service)?;
         field("subset", self.subset.as_ref())?;
-        // Where the reference dangles there may be no port to name.
-        if self.dangling.is_some() { Ok(()) } else { port("port", self.port) }
+        port("port", self.port)
     }
 }
 

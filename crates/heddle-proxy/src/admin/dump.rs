@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use heddle_model::discovery::Weighted;
 use serde::Serialize;
 
 use crate::{
     Shared,
-    snapshot::{AddressOwner, Cluster, DestinationPlan, PortPlan, Snapshot},
+    snapshot::{ActionPlan, AddressOwner, DestinationPlan, PortPlan, Snapshot, TargetPlan},
 };
 
 /// Everything in force.
@@ -50,14 +51,15 @@ struct Port {
 struct Rule {
     provenance: String,
     fault: Option<String>,
+    refuses: Option<String>,
     targets: Vec<Target>,
 }
 
 #[derive(Serialize)]
 struct Target {
-    service: String,
+    service: Option<String>,
     subset: Option<String>,
-    port: u16,
+    port: Option<u16>,
     weight: u32,
     dangling: Option<String>,
     endpoints: Vec<String>,
@@ -123,23 +125,21 @@ fn owner_text(owner: &AddressOwner) -> String {
 
 fn destination(plan: &DestinationPlan) -> DestinationDump {
     DestinationDump {
-        vips: plan.destination.vips.iter().map(ToString::to_string).collect(),
+        vips: plan.vips().iter().map(ToString::to_string).collect(),
         ports: plan.ports().map(|port| (port.number, port_dump(port))).collect(),
     }
 }
 
 fn port_dump(port: &PortPlan) -> Port {
-    let rules = port.routes.rules().iter().map(|rule| Rule {
-        provenance: rule.provenance().0.clone(),
-        fault: rule.fault().map(|fault| format!("{fault:?}")),
-        targets: rule
-            .targets()
-            .iter()
-            .enumerate()
-            .map(|(index, one)| target(one, port.http_cluster(rule.index(), index).map(|c| &**c)))
-            .collect(),
+    let rules = port.http.rules().iter().map(|plan| Rule {
+        provenance: plan.compiled.rule.provenance.0.clone(),
+        fault: plan.compiled.rule.fault.as_ref().map(|fault| format!("{fault:?}")),
+        refuses: match &plan.action {
+            ActionPlan::Refuse(reason) => Some(reason.clone()),
+            ActionPlan::Forward(_) => None,
+        },
+        targets: plan.targets().iter().map(target).collect(),
     });
-    let tcp = port.tcp.iter().enumerate();
     Port {
         name: port.name.clone(),
         protocol: port.protocol.to_string(),
@@ -155,18 +155,23 @@ fn port_dump(port: &PortPlan) -> Port {
             })
             .collect(),
         rules: rules.collect(),
-        tcp: tcp.map(|(index, one)| target(one, port.tcp_cluster(index).map(|c| &**c))).collect(),
+        tcp: port.tcp.iter().map(target).collect(),
     }
 }
 
-fn target(one: &heddle_model::discovery::WeightedTarget, cluster: Option<&Cluster>) -> Target {
-    let endpoints = cluster.map(|cluster| &cluster.endpoints);
+fn target(one: &Weighted<TargetPlan>) -> Target {
+    let (cluster, dangling) = match one.to.get() {
+        Ok(cluster) => (Some(cluster), None),
+        Err(reason) => (None, Some(reason.to_owned())),
+    };
+    let key = cluster.map(|cluster| &cluster.key);
+    let endpoints = cluster.into_iter().flat_map(|cluster| &cluster.endpoints);
     Target {
-        service: one.service.fqdn(),
-        subset: one.subset.as_ref().map(|subset| subset.name.clone()),
-        port: one.port,
+        service: key.map(|key| key.service.fqdn()),
+        subset: key.and_then(|key| Some(key.subset.as_ref()?.name.clone())),
+        port: key.map(|key| key.port),
         weight: one.weight,
-        dangling: one.dangling.clone(),
-        endpoints: endpoints.into_iter().flatten().map(|one| one.id().to_string()).collect(),
+        dangling,
+        endpoints: endpoints.map(|one| one.id().to_string()).collect(),
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     snapshot::{ResourceSet, SnapshotBuilder},
     testing::{
         Folder, proxy_config,
-        resources::{destination, endpoints, inbound, target},
+        resources::{dangling, destination, endpoints, inbound, target},
     },
 };
 
@@ -143,9 +143,7 @@ fn the_dump_shows_rules_with_their_provenance_and_endpoints() {
         let shared = shared(&dir);
         let mut set = ResourceSet { inbound: Some(inbound().into()), ..ResourceSet::default() };
         set.insert_endpoints(endpoints("reviews", &[20]));
-        let mut dangling = target("reviews", Some("v9"));
-        dangling.dangling = Some("no subset v9".into());
-        let targets = vec![target("reviews", Some("v1")), dangling];
+        let targets = vec![target("reviews", Some("v1")), dangling("no subset v9")];
         set.insert_destination(destination("reviews", targets)).unwrap();
         let mut builder = SnapshotBuilder::new(WorkloadId("client-1".into()));
         shared.snapshot.store(Arc::new(builder.build(&set, 42).snapshot));

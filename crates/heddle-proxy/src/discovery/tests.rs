@@ -104,7 +104,7 @@ impl Bench {
     fn rule_target(&self) -> ServiceName {
         let snapshot = self.snapshot();
         let port = snapshot.destination(&service("reviews")).unwrap().port(9080).unwrap();
-        port.http_cluster(0, 0).unwrap().key.service.clone()
+        port.http.rules()[0].pick(0).unwrap().key.service.clone()
     }
 
     /// Has the proxy ask for `reviews` and answers with one endpoint and the rules given.
@@ -214,7 +214,7 @@ fn a_generation_takes_force_whole_and_is_acknowledged_after() {
         let port =
             Arc::clone(snapshot.destination(&service("reviews")).unwrap().port(9080).unwrap());
         assert_eq!(port.default.endpoints.len(), 2);
-        assert!(port.routes.rules().is_empty());
+        assert!(port.http.rules().is_empty());
     })
     .unwrap();
 }

@@ -131,7 +131,7 @@ fn reverse(shared: &Shared, asked: &MeshQuery, ip: IpAddr) -> Resolution {
 fn in_another_spelling(snapshot: &Snapshot, host: &str, namespace: &str) -> Option<Vec<IpAddr>> {
     let service = ServiceName::resolve(host, namespace).ok()?;
     match snapshot.destination(&service) {
-        Some(plan) => Some(plan.destination.vips.clone()),
+        Some(plan) => Some(plan.vips().to_vec()),
         None => snapshot.names().find_map(|answer| vips_of(answer, &service)),
     }
 }

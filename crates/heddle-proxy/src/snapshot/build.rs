@@ -7,14 +7,15 @@ use std::{
 };
 
 use hashbrown::HashMap;
+use heddle_logic::RouteTable;
 use heddle_model::{
     Addresses, EndpointState, Endpoints, ServiceName, WorkloadId,
-    discovery::{Endpoint as ModelEndpoint, WeightedTarget, WorkloadInfo},
+    discovery::{ClusterKey, Endpoint, RuleAction, Target, Weighted, WeightedTarget, WorkloadInfo},
 };
 
 use super::{
-    Cluster, ClusterKey, CompiledDestination, DestinationPlan, Endpoint, EndpointSlot, InboundPlan,
-    PortPlan, ResourceSet, Snapshot,
+    ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
+    HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, TargetPlan,
     used::{UseMark, Used},
 };
 
@@ -26,7 +27,7 @@ pub struct SnapshotBuilder {
     addresses: Option<Addresses>,
     slots: Slots,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
-    endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
     destinations: BTreeMap<ServiceName, Arc<DestinationPlan>>,
     inbound: Option<Arc<InboundPlan>>,
@@ -165,28 +166,19 @@ impl SnapshotBuilder {
         set: &ResourceSet,
         round: &mut Round,
     ) -> Arc<DestinationPlan> {
-        let destination = &compiled.destination;
-        let mut ports = HashMap::with_capacity(destination.ports.len());
+        let mut ports = HashMap::with_capacity(compiled.ports.len());
         let mut unchanged = before.is_some_and(|plan| Arc::ptr_eq(&plan.compiled, compiled));
-        for (port, routes) in destination.ports.iter().zip(&compiled.routes) {
-            let own = ClusterKey {
-                service: destination.service.clone(),
-                subset: None,
-                port: port.number,
-            };
+        for port in &compiled.ports {
+            let own =
+                ClusterKey { service: compiled.service.clone(), subset: None, port: port.number };
+            let rules = port.http.iter().map(|rule| self.rule(rule, set, round)).collect();
             let fresh = PortPlan {
                 number: port.number,
                 name: port.name.clone(),
                 protocol: port.protocol,
-                routes: Arc::clone(routes),
+                http: RouteTable::new(rules),
                 default: self.cluster(own, set, round),
-                tcp: port.tcp.clone(),
-                http_clusters: port
-                    .http
-                    .iter()
-                    .map(|rule| self.clusters_of(&rule.targets, set, round))
-                    .collect(),
-                tcp_clusters: self.clusters_of(&port.tcp, set, round),
+                tcp: self.targets(&port.tcp, set, round),
             };
             let kept = before
                 .and_then(|plan| plan.ports.get(&port.number))
@@ -197,7 +189,6 @@ impl SnapshotBuilder {
         match before {
             Some(plan) if unchanged => Arc::clone(plan),
             _ => Arc::new(DestinationPlan {
-                destination: Arc::clone(destination),
                 compiled: Arc::clone(compiled),
                 ports,
                 use_mark: before.map(|plan| plan.use_mark.clone()).unwrap_or_default(),
@@ -205,23 +196,33 @@ impl SnapshotBuilder {
         }
     }
 
-    fn clusters_of(
+    fn rule(
+        &mut self,
+        compiled: &Arc<CompiledRule>,
+        set: &ResourceSet,
+        round: &mut Round,
+    ) -> HttpRulePlan {
+        let action = match &compiled.rule.action {
+            RuleAction::Forward(targets) => ActionPlan::Forward(self.targets(targets, set, round)),
+            RuleAction::Refuse(reason) => ActionPlan::Refuse(reason.clone()),
+        };
+        HttpRulePlan { compiled: Arc::clone(compiled), action }
+    }
+
+    fn targets(
         &mut self,
         targets: &[WeightedTarget],
         set: &ResourceSet,
         round: &mut Round,
-    ) -> Vec<Option<Arc<Cluster>>> {
-        targets
-            .iter()
-            .map(|target| {
-                let key = ClusterKey {
-                    service: target.service.clone(),
-                    subset: target.subset.clone(),
-                    port: target.port,
-                };
-                target.dangling.is_none().then(|| self.cluster(key, set, round))
-            })
-            .collect()
+    ) -> Vec<Weighted<TargetPlan>> {
+        let mut resolve = |target: &WeightedTarget| Weighted {
+            weight: target.weight,
+            to: match &target.to {
+                Target::Cluster(key) => TargetPlan::Cluster(self.cluster(key.clone(), set, round)),
+                Target::Dangling(reason) => TargetPlan::Dangling(reason.clone()),
+            },
+        };
+        targets.iter().map(&mut resolve).collect()
     }
 
     fn cluster(&mut self, key: ClusterKey, set: &ResourceSet, round: &mut Round) -> Arc<Cluster> {
@@ -247,7 +248,7 @@ impl SnapshotBuilder {
         key: &ClusterKey,
         endpoints: &Endpoints,
         round: &mut Round,
-    ) -> Vec<Arc<Endpoint>> {
+    ) -> Vec<Arc<LbEndpoint>> {
         let labels = key.subset.as_ref().map(|subset| &subset.labels);
         let members = endpoints.endpoints.iter();
         let members = members.filter(|one| labels.is_none_or(|labels| carries(one, labels)));
@@ -262,12 +263,12 @@ impl SnapshotBuilder {
         }
     }
 
-    fn endpoint(&mut self, one: &ModelEndpoint, port: u16, round: &mut Round) -> Arc<Endpoint> {
+    fn endpoint(&mut self, one: &Endpoint, port: u16, round: &mut Round) -> Arc<LbEndpoint> {
         let reachable = |ip: &IpAddr| self.addresses.is_none_or(|own| own.of_family(*ip).is_some());
         let ip = one.addresses.iter().find(reachable).unwrap_or_else(|| one.addresses.first());
         let key = (one.workload.id.clone(), ip, port);
         let workload = self.workload(&one.workload, round);
-        let fresh = Endpoint {
+        let fresh = LbEndpoint {
             is_self: one.workload.id == self.own,
             workload,
             ip,
@@ -299,7 +300,7 @@ impl SnapshotBuilder {
 #[derive(Debug, Default)]
 struct Round {
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
-    endpoints: BTreeMap<EndpointKey, Arc<Endpoint>>,
+    endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
 }
 
@@ -328,7 +329,7 @@ impl Slots {
         slot
     }
 
-    fn retain(&mut self, endpoints: &BTreeMap<EndpointKey, Arc<Endpoint>>) {
+    fn retain(&mut self, endpoints: &BTreeMap<EndpointKey, Arc<LbEndpoint>>) {
         let free = &mut self.free;
         self.taken.retain(|key, slot| {
             let kept = endpoints.contains_key(key);
@@ -345,6 +346,6 @@ fn missing_backends(compiled: &CompiledDestination, set: &ResourceSet) -> BTreeS
     backends.filter(|service| !set.endpoints.contains_key(*service)).cloned().collect()
 }
 
-fn carries(endpoint: &ModelEndpoint, labels: &BTreeMap<String, String>) -> bool {
+fn carries(endpoint: &Endpoint, labels: &BTreeMap<String, String>) -> bool {
     labels.iter().all(|(name, value)| endpoint.workload.labels.get(name) == Some(value))
 }

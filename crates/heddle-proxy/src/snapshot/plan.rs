@@ -7,10 +7,10 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use heddle_logic::route::{RouteError, RouteTable};
+use heddle_logic::route::{Matcher, RouteError, RouteTable, Rule, pick_target};
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName, WorkloadId,
-    discovery::{Subset, WeightedTarget, WorkloadInfo},
+    discovery::{ClusterKey, HttpRule, Weighted, WeightedTarget, WorkloadInfo},
 };
 
 use super::used::UseMark;
@@ -30,12 +30,31 @@ pub struct PlanError {
 /// A destination with its matchers, before its targets are resolved to endpoints.
 #[derive(Debug)]
 pub struct CompiledDestination {
-    /// As told.
-    pub destination: Arc<Destination>,
-    /// Matchers in the order of `destination.ports`.
-    pub(super) routes: Vec<Arc<RouteTable>>,
+    /// Which service.
+    pub service: ServiceName,
+    /// Its virtual addresses.
+    pub(super) vips: Vec<IpAddr>,
+    pub(super) ports: Vec<CompiledPort>,
     /// Every service whose endpoints it needs, itself included.
     backends: BTreeSet<ServiceName>,
+}
+
+/// One of its ports.
+#[derive(Debug)]
+pub(super) struct CompiledPort {
+    pub(super) number: u16,
+    pub(super) name: String,
+    pub(super) protocol: Protocol,
+    pub(super) http: Vec<Arc<CompiledRule>>,
+    pub(super) tcp: Vec<WeightedTarget>,
+}
+
+/// An HTTP rule with its matcher: what of it no endpoint changes.
+#[derive(Debug)]
+pub struct CompiledRule {
+    /// As told.
+    pub rule: HttpRule,
+    matcher: Matcher,
 }
 
 impl CompiledDestination {
@@ -44,25 +63,18 @@ impl CompiledDestination {
     /// # Errors
     /// [`PlanError`] naming the port whose rules do not build.
     pub fn new(destination: Destination) -> Result<Self, PlanError> {
-        let mut routes = Vec::with_capacity(destination.ports.len());
-        for port in &destination.ports {
-            let table = RouteTable::build(port).map_err(|source| PlanError {
-                service: destination.service.clone(),
-                port: port.number,
+        let backends = destination.backends();
+        let Destination { service, vips, ports, .. } = destination;
+        let ports = ports.into_iter().map(|port| {
+            let number = port.number;
+            CompiledPort::new(port).map_err(|source| PlanError {
+                service: service.clone(),
+                port: number,
                 source: Box::new(source),
-            })?;
-            routes.push(Arc::new(table));
-        }
-        let mut backends = BTreeSet::from([destination.service.clone()]);
-        backends.extend(
-            destination
-                .ports
-                .iter()
-                .flat_map(targets)
-                .filter(|target| target.dangling.is_none())
-                .map(|target| target.service.clone()),
-        );
-        Ok(Self { destination: Arc::new(destination), routes, backends })
+            })
+        });
+        let ports = ports.collect::<Result<_, _>>()?;
+        Ok(Self { service, vips, ports, backends })
     }
 
     /// Every service whose endpoints it needs, itself included.
@@ -72,16 +84,21 @@ impl CompiledDestination {
     }
 }
 
-/// Every target a port names, HTTP and TCP.
-fn targets(port: &DestinationPort) -> impl Iterator<Item = &WeightedTarget> {
-    port.http.iter().flat_map(|rule| &rule.targets).chain(&port.tcp)
+impl CompiledPort {
+    fn new(port: DestinationPort) -> Result<Self, RouteError> {
+        let DestinationPort { number, name, protocol, http, tcp } = port;
+        let compiled = |rule| {
+            let matcher = Matcher::build(&rule)?;
+            Ok(Arc::new(CompiledRule { rule, matcher }))
+        };
+        let http = http.into_iter().map(compiled).collect::<Result<_, _>>()?;
+        Ok(Self { number, name, protocol, http, tcp })
+    }
 }
 
 /// A service as requests see it.
 #[derive(Debug)]
 pub struct DestinationPlan {
-    /// As told.
-    pub destination: Arc<Destination>,
     pub(super) compiled: Arc<CompiledDestination>,
     pub(super) ports: HashMap<u16, Arc<PortPlan>>,
     pub(super) use_mark: UseMark,
@@ -91,7 +108,13 @@ impl DestinationPlan {
     /// The service.
     #[must_use]
     pub fn service(&self) -> &ServiceName {
-        &self.destination.service
+        &self.compiled.service
+    }
+
+    /// Its virtual addresses.
+    #[must_use]
+    pub fn vips(&self) -> &[IpAddr] {
+        &self.compiled.vips
     }
 
     /// One of its ports; `None` if the service has no such port.
@@ -116,59 +139,116 @@ pub struct PortPlan {
     pub name: String,
     /// Declared protocol.
     pub protocol: Protocol,
-    /// Matchers of the HTTP rules, in order.
-    pub routes: Arc<RouteTable>,
+    /// The HTTP rules in order, each with its clusters.
+    pub http: RouteTable<HttpRulePlan>,
     /// The service's own ready endpoints: where a request goes when there are no rules.
     pub default: Arc<Cluster>,
-    /// TCP targets, in order; empty means `default`.
-    pub tcp: Vec<WeightedTarget>,
-    pub(super) http_clusters: Vec<Vec<Option<Arc<Cluster>>>>,
-    pub(super) tcp_clusters: Vec<Option<Arc<Cluster>>>,
+    /// TCP targets; empty means `default`.
+    pub tcp: Vec<Weighted<TargetPlan>>,
 }
 
-impl PortPlan {
-    /// Endpoints of target `target` of HTTP rule `rule` (both 0-based, as written). `None` if that
-    /// target names something absent: its `dangling` text says what.
-    #[must_use]
-    #[inline]
-    pub fn http_cluster(&self, rule: usize, target: usize) -> Option<&Arc<Cluster>> {
-        self.http_clusters.get(rule)?.get(target)?.as_ref()
-    }
+/// One HTTP rule as requests see it.
+#[derive(Debug)]
+pub struct HttpRulePlan {
+    /// The rule, shared by all plans of it.
+    pub compiled: Arc<CompiledRule>,
+    /// What becomes of a request that matches.
+    pub action: ActionPlan,
+}
 
-    /// Endpoints of TCP target `target`. `None` if it names something absent.
-    #[must_use]
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum ActionPlan {
+    /// It goes to one of these, by weight.
+    Forward(Vec<Weighted<TargetPlan>>),
+    /// It is refused with this text.
+    Refuse(String),
+}
+
+/// Where a share of the traffic goes.
+#[derive(Debug)]
+pub enum TargetPlan {
+    /// To one of these endpoints.
+    Cluster(Arc<Cluster>),
+    /// Nowhere: this is absent.
+    Dangling(String),
+}
+
+/// Where one request or connection goes; in words why to nowhere.
+pub type Picked<'a> = Result<&'a Arc<Cluster>, &'a str>;
+
+impl PortPlan {
+    /// Where a connection goes that no HTTP rule decides. `random` is uniform over all of `u64`.
     #[inline]
-    pub fn tcp_cluster(&self, target: usize) -> Option<&Arc<Cluster>> {
-        self.tcp_clusters.get(target)?.as_ref()
+    pub fn pick_tcp(&self, random: u64) -> Picked<'_> {
+        pick_target(&self.tcp, random).map_or(Ok(&self.default), TargetPlan::get)
     }
 
     /// Does this plan say the same, part by part?
     pub(super) fn same(&self, other: &Self) -> bool {
-        let same = |a: &Option<Arc<Cluster>>, b: &Option<Arc<Cluster>>| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
-            _ => false,
-        };
-        let same_list = |a: &[Option<Arc<Cluster>>], b: &[Option<Arc<Cluster>>]| {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
-        };
-        Arc::ptr_eq(&self.routes, &other.routes)
+        let (rules, others) = (self.http.rules(), other.http.rules());
+        (&self.name, self.protocol) == (&other.name, other.protocol)
             && Arc::ptr_eq(&self.default, &other.default)
-            && same_list(&self.tcp_clusters, &other.tcp_clusters)
-            && self.http_clusters.len() == other.http_clusters.len()
-            && self.http_clusters.iter().zip(&other.http_clusters).all(|(a, b)| same_list(a, b))
+            && same_targets(&self.tcp, &other.tcp)
+            && rules.len() == others.len()
+            && rules.iter().zip(others).all(|(one, other)| one.same(other))
     }
 }
 
-/// What a cluster's name is made of: content, never a position in a list.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ClusterKey {
-    /// Service.
-    pub service: ServiceName,
-    /// Subset with its labels; `None` means all endpoints.
-    pub subset: Option<Subset>,
-    /// Port of that service: the one its clients use.
-    pub port: u16,
+impl HttpRulePlan {
+    /// Where a request that matches goes. `random` is uniform over all of `u64`.
+    #[inline]
+    pub fn pick(&self, random: u64) -> Picked<'_> {
+        match &self.action {
+            ActionPlan::Forward(targets) => {
+                // The list is never empty: that is checked where rules come in.
+                pick_target(targets, random).map_or(Err("the rule has no target"), TargetPlan::get)
+            }
+            ActionPlan::Refuse(reason) => Err(reason),
+        }
+    }
+
+    /// Its targets, in order; none where it refuses.
+    #[must_use]
+    pub fn targets(&self) -> &[Weighted<TargetPlan>] {
+        match &self.action {
+            ActionPlan::Forward(targets) => targets,
+            ActionPlan::Refuse(_) => &[],
+        }
+    }
+
+    fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.compiled, &other.compiled)
+            && same_targets(self.targets(), other.targets())
+    }
+}
+
+impl Rule for HttpRulePlan {
+    fn matcher(&self) -> &Matcher {
+        &self.compiled.matcher
+    }
+}
+
+impl TargetPlan {
+    /// The endpoints, or what is absent.
+    pub fn get(&self) -> Picked<'_> {
+        match self {
+            Self::Cluster(cluster) => Ok(cluster),
+            Self::Dangling(reason) => Err(reason),
+        }
+    }
+}
+
+/// Do these say the same, share by share?
+fn same_targets(one: &[Weighted<TargetPlan>], other: &[Weighted<TargetPlan>]) -> bool {
+    let same = |(one, other): (&Weighted<TargetPlan>, &Weighted<TargetPlan>)| {
+        one.weight == other.weight
+            && match (one.to.get(), other.to.get()) {
+                (Ok(one), Ok(other)) => Arc::ptr_eq(one, other),
+                (one, other) => one.err() == other.err(),
+            }
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// The endpoints behind one target that take requests.
@@ -177,12 +257,12 @@ pub struct Cluster {
     /// Its name.
     pub key: ClusterKey,
     /// In order of workload id; empty is possible.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    pub endpoints: Vec<Arc<LbEndpoint>>,
 }
 
 /// One workload's port behind a service.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct LbEndpoint {
     /// Who it is.
     pub workload: Arc<WorkloadInfo>,
     /// Where it is: of its addresses the first in a family that this sidecar's workload has too.
@@ -197,7 +277,7 @@ pub struct Endpoint {
     pub slot: EndpointSlot,
 }
 
-impl Endpoint {
+impl LbEndpoint {
     /// Workload id.
     #[must_use]
     pub fn id(&self) -> &WorkloadId {

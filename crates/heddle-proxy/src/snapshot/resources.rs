@@ -58,6 +58,6 @@ impl ResourceSet {
 
     /// Adds or replaces a destination that is compiled.
     pub fn insert_compiled(&mut self, compiled: CompiledDestination) {
-        self.destinations.insert(compiled.destination.service.clone(), Arc::new(compiled));
+        self.destinations.insert(compiled.service.clone(), Arc::new(compiled));
     }
 }

@@ -14,7 +14,7 @@ const MS: Duration = Duration::from_millis(1);
 
 fn cluster(count: u8) -> Backend {
     let service = ServiceName::new("reviews", "default").unwrap();
-    let endpoint = |n: u8| Endpoint {
+    let endpoint = |n: u8| LbEndpoint {
         workload: Arc::new(WorkloadInfo {
             id: WorkloadId(format!("reviews-{n}")),
             name: format!("reviews-{n}"),

@@ -8,10 +8,11 @@ use std::{
 
 use heddle_model::{
     Address, EndpointState, Owner, Protocol,
-    discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
+    discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, RuleAction, StringMatch},
 };
 
 use heddle_runtime::clock;
+use heddle_testkit::resources::dangling;
 
 use crate::support::{
     Backend, Peer, Sidecar, TestService, field, get, http_server, name_of, nobody, workload,
@@ -140,8 +141,7 @@ fn a_dangling_share_is_refused_with_nc_and_the_missing_reference() {
     let backend = Backend::http(|_, _| "ok".into());
     let sidecar = Sidecar::start();
     let mut service = TestService::http(backend.address);
-    let mut target = service.target(Some("v9"), 1);
-    target.dangling = Some("subset v9 of reviews".into());
+    let target = dangling("subset v9 of reviews");
     service.http = vec![service.rule(vec![target])];
     let mut client = Peer::connect(sidecar.service(&service));
     let (head, body) = client.ask(&get("/"));
@@ -160,9 +160,8 @@ fn a_dangling_share_does_not_lessen_the_share_of_injected_aborts() {
     let sidecar = Sidecar::with_seed(3);
     let abort = FaultAbort { status: 500, percent: 80.0 };
     let mut service = with_fault(&backend, Fault { delay: None, abort: Some(abort) });
-    let mut dangling = service.target(Some("v9"), 1);
-    dangling.dangling = Some("subset v9 of reviews".into());
-    service.http[0].targets.push(dangling);
+    let targets = vec![service.target(None, 1), dangling("subset v9 of reviews")];
+    service.http[0].action = RuleAction::Forward(targets);
     let mut client = Peer::connect(sidecar.service(&service));
     let heads: Vec<String> = (0..ASKED).map(|_| client.ask(&get("/")).0).collect();
     let share = |code: &str| heads.iter().filter(|head| head.contains(code)).count() * 100 / ASKED;

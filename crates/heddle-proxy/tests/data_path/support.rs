@@ -11,7 +11,10 @@ use std::{
 use heddle_model::{
     Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
     Endpoints, Identity, Locality, Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
-    discovery::{HttpRule, Inbound, InboundPort, Provenance, Subset, WeightedTarget, WorkloadInfo},
+    discovery::{
+        ClusterKey, HttpRule, Inbound, InboundPort, Provenance, RuleAction, Subset, Target,
+        WeightedTarget, WorkloadInfo,
+    },
 };
 use heddle_proxy::{
     Shared,
@@ -302,16 +305,15 @@ impl TestService {
 
     /// A target of this service: all endpoints, or those of one version.
     pub(crate) fn target(&self, version: Option<&str>, weight: u32) -> WeightedTarget {
-        WeightedTarget {
+        let key = ClusterKey {
             service: name_of(self.name),
             subset: version.map(|version| Subset {
                 name: version.to_owned(),
                 labels: BTreeMap::from([("version".to_owned(), version.to_owned())]),
             }),
             port: self.port,
-            weight,
-            dangling: None,
-        }
+        };
+        WeightedTarget { weight, to: Target::Cluster(key) }
     }
 
     /// A rule that sends everything to `targets`.
@@ -320,7 +322,7 @@ impl TestService {
             provenance: Provenance(format!("VirtualService/default/{}#http[0]", self.name)),
             matches: Vec::new(),
             fault: None,
-            targets,
+            action: RuleAction::Forward(targets),
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{FIELDS_MAX, HeadError};
 /// Fields that are recognised while scanning, so that reading them costs no search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Known {
+pub enum KnownHeader {
     /// Any other name.
     Other,
     /// `host`.
@@ -38,8 +38,8 @@ pub enum Known {
     Trailer,
 }
 
-/// Number of [`Known`] variants.
-const KNOWN: usize = Known::Trailer as usize + 1;
+/// Number of [`KnownHeader`] variants.
+const KNOWN: usize = KnownHeader::Trailer as usize + 1;
 /// "No such field" in the index.
 const ABSENT: u8 = u8::MAX;
 const _: () = assert!(FIELDS_MAX < ABSENT as usize, "a field's index must fit beside ABSENT");
@@ -56,7 +56,7 @@ pub(super) struct Field {
     /// Bytes of the name.
     pub(super) name_len: u16,
     /// Which name.
-    pub(super) known: Known,
+    pub(super) known: KnownHeader,
 }
 
 impl Field {
@@ -114,17 +114,17 @@ impl FieldTable {
         &self.fields
     }
 
-    pub(super) fn has(&self, known: Known) -> bool {
+    pub(super) fn has(&self, known: KnownHeader) -> bool {
         self.first[known as usize] != ABSENT
     }
 
     /// The first field of a known name.
-    pub(super) fn known(&self, known: Known) -> Option<Field> {
+    pub(super) fn known(&self, known: KnownHeader) -> Option<Field> {
         self.fields.get(usize::from(self.first[known as usize])).copied()
     }
 
     /// All fields of a known name, in order.
-    pub(super) fn every(&self, known: Known) -> impl Iterator<Item = Field> + '_ {
+    pub(super) fn every(&self, known: KnownHeader) -> impl Iterator<Item = Field> + '_ {
         let from = usize::from(self.first[known as usize]).min(self.fields.len());
         self.fields[from..].iter().copied().filter(move |field| field.known == known)
     }
@@ -152,7 +152,7 @@ impl<'a> Fields<'a> {
 
     /// Value of the first field of a known name.
     #[must_use]
-    pub fn known(&self, known: Known) -> Option<&'a [u8]> {
+    pub fn known(&self, known: KnownHeader) -> Option<&'a [u8]> {
         self.table.known(known).map(|field| field.value(self.raw))
     }
 
@@ -192,24 +192,24 @@ impl<'a> Fields<'a> {
 
 /// Recognises a name. By length first: most names end there.
 #[inline]
-pub(super) fn recognise(name: &[u8]) -> Known {
+pub(super) fn recognise(name: &[u8]) -> KnownHeader {
     let (known, same) = match (name.len(), name[0] | 0x20) {
-        (2, b't') => (Known::Te, is_word(name, b"te")),
-        (4, b'h') => (Known::Host, is_word(name, b"host")),
-        (6, b'e') => (Known::Expect, is_word(name, b"expect")),
-        (7, b'u') => (Known::Upgrade, is_word(name, b"upgrade")),
-        (7, b't') => (Known::Trailer, is_word(name, b"trailer")),
-        (10, b'c') => (Known::Connection, is_word(name, b"connection")),
-        (10, b'k') => (Known::KeepAlive, is_word(name, b"keep-alive")),
-        (12, b'c') => (Known::ContentType, is_word(name, b"content-type")),
-        (12, b'x') => (Known::XRequestId, is_word(name, b"x-request-id")),
-        (14, b'c') => (Known::ContentLength, is_word(name, b"content-length")),
-        (15, b'i') => (Known::IdempotencyKey, is_word(name, b"idempotency-key")),
-        (16, b'p') => (Known::ProxyConnection, is_word(name, b"proxy-connection")),
-        (17, b't') => (Known::TransferEncoding, is_word(name, b"transfer-encoding")),
-        _ => return Known::Other,
+        (2, b't') => (KnownHeader::Te, is_word(name, b"te")),
+        (4, b'h') => (KnownHeader::Host, is_word(name, b"host")),
+        (6, b'e') => (KnownHeader::Expect, is_word(name, b"expect")),
+        (7, b'u') => (KnownHeader::Upgrade, is_word(name, b"upgrade")),
+        (7, b't') => (KnownHeader::Trailer, is_word(name, b"trailer")),
+        (10, b'c') => (KnownHeader::Connection, is_word(name, b"connection")),
+        (10, b'k') => (KnownHeader::KeepAlive, is_word(name, b"keep-alive")),
+        (12, b'c') => (KnownHeader::ContentType, is_word(name, b"content-type")),
+        (12, b'x') => (KnownHeader::XRequestId, is_word(name, b"x-request-id")),
+        (14, b'c') => (KnownHeader::ContentLength, is_word(name, b"content-length")),
+        (15, b'i') => (KnownHeader::IdempotencyKey, is_word(name, b"idempotency-key")),
+        (16, b'p') => (KnownHeader::ProxyConnection, is_word(name, b"proxy-connection")),
+        (17, b't') => (KnownHeader::TransferEncoding, is_word(name, b"transfer-encoding")),
+        _ => return KnownHeader::Other,
     };
-    if same { known } else { Known::Other }
+    if same { known } else { KnownHeader::Other }
 }
 
 /// Compares without case a text that holds no control character with a word of letters and `-`:

@@ -7,7 +7,7 @@
 //! head that arrives byte by byte costs the same.
 
 use super::{
-    EMPTY_LINES_MAX, Framing, HEAD_BYTES_MAX, HeadError, Known, Version,
+    EMPTY_LINES_MAX, Framing, HEAD_BYTES_MAX, HeadError, KnownHeader, Version,
     fields::{Field, FieldTable, elements, is_word, recognise},
 };
 
@@ -161,8 +161,8 @@ impl Head {
 
     /// Reads the Connection fields.
     pub(super) fn read_options(&mut self, raw: &[u8]) {
-        if self.table.has(Known::Connection) {
-            let fields = self.table.every(Known::Connection);
+        if self.table.has(KnownHeader::Connection) {
+            let fields = self.table.every(KnownHeader::Connection);
             self.options = fields
                 .map(|field| Options::of(field.value(raw)))
                 .fold(Options::default(), Options::with);
@@ -181,10 +181,11 @@ impl Head {
         raw: &[u8],
         version: Version,
     ) -> Result<Option<Framing>, HeadError> {
-        if self.table.has(Known::TransferEncoding) {
+        if self.table.has(KnownHeader::TransferEncoding) {
             return self.transfer_encoding(raw, version).map(Some);
         }
-        let mut lengths = self.table.every(Known::ContentLength).map(|field| field.value(raw));
+        let mut lengths =
+            self.table.every(KnownHeader::ContentLength).map(|field| field.value(raw));
         let Some(first) = lengths.next() else { return Ok(None) };
         let length = parse_length(first)?;
         for other in lengths {
@@ -196,13 +197,14 @@ impl Head {
     }
 
     fn transfer_encoding(&self, raw: &[u8], version: Version) -> Result<Framing, HeadError> {
-        if self.table.has(Known::ContentLength) {
+        if self.table.has(KnownHeader::ContentLength) {
             return Err(HeadError::LengthAndTransferEncoding);
         }
         if version == Version::Http10 {
             return Err(HeadError::TransferEncodingOnHttp10);
         }
-        let mut values = self.table.every(Known::TransferEncoding).map(|field| field.value(raw));
+        let mut values =
+            self.table.every(KnownHeader::TransferEncoding).map(|field| field.value(raw));
         let exactly_chunked =
             values.next().is_some_and(|value| value.eq_ignore_ascii_case(b"chunked"));
         if !exactly_chunked || values.next().is_some() {

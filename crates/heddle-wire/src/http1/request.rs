@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::{
-    Framing, HeadError, Known, METHOD_BYTES_MAX, Scan, Version,
+    Framing, HeadError, KnownHeader, METHOD_BYTES_MAX, Scan, Version,
     fields::{Fields, elements, slice},
     head::{Head, Options, parse_version, token_len},
 };
@@ -183,8 +183,8 @@ impl RequestHead {
     }
 
     fn finish(&mut self, raw: &[u8]) -> Result<(), HeadError> {
-        if let Some(host) = self.head.table.known(Known::Host) {
-            if self.head.table.every(Known::Host).nth(1).is_some() {
+        if let Some(host) = self.head.table.known(KnownHeader::Host) {
+            if self.head.table.every(KnownHeader::Host).nth(1).is_some() {
                 return Err(HeadError::SeveralHosts);
             }
             if !is_authority(host.value(raw)) {
@@ -392,7 +392,7 @@ impl<'a> Request<'a> {
     pub fn authority(&self) -> &'a str {
         let line = &self.head.line;
         let text = if line.authority == line.authority_end {
-            self.fields().known(Known::Host).unwrap_or_default()
+            self.fields().known(KnownHeader::Host).unwrap_or_default()
         } else {
             slice(self.raw, line.authority, line.authority_end)
         };
@@ -425,8 +425,8 @@ impl<'a> Request<'a> {
         if self.head.line.version != Version::Http11 || !head.options.has(Options::UPGRADE) {
             return None;
         }
-        let protocols = self.fields().known(Known::Upgrade)?;
-        let other_than_h2c = head.table.every(Known::Upgrade).any(|field| {
+        let protocols = self.fields().known(KnownHeader::Upgrade)?;
+        let other_than_h2c = head.table.every(KnownHeader::Upgrade).any(|field| {
             elements(field.value(self.raw)).any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
         });
         other_than_h2c.then_some(protocols)
@@ -436,7 +436,7 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn expects_continue(&self) -> bool {
         self.head.line.version == Version::Http11
-            && self.head.head.table.every(Known::Expect).any(|field| {
+            && self.head.head.table.every(KnownHeader::Expect).any(|field| {
                 elements(field.value(self.raw))
                     .any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"))
             })
@@ -445,7 +445,7 @@ impl<'a> Request<'a> {
     /// May the request be sent twice for the sake of an Idempotency-Key?
     #[must_use]
     pub fn has_idempotency_key(&self) -> bool {
-        self.head.head.table.has(Known::IdempotencyKey)
+        self.head.head.table.has(KnownHeader::IdempotencyKey)
     }
 
     /// The bytes themselves, from the first line to the blank line.

@@ -1,7 +1,7 @@
 //! Response heads: status line, and how the body is delimited given the request's method.
 
 use super::{
-    BodyRewrite, Framing, HeadError, Known, Method, Scan, Version,
+    BodyRewrite, Framing, HeadError, KnownHeader, Method, Scan, Version,
     fields::{Fields, slice},
     head::{Head, Options, parse_version},
 };
@@ -170,13 +170,13 @@ impl<'a> Response<'a> {
     #[must_use]
     pub fn upgrade(&self) -> Option<&'a [u8]> {
         let accepted = self.head.status == 101 && self.head.head.options.has(Options::UPGRADE);
-        accepted.then(|| self.fields().known(Known::Upgrade)).flatten()
+        accepted.then(|| self.fields().known(KnownHeader::Upgrade)).flatten()
     }
 
     /// The idle time the server announces (`keep-alive: timeout=N`), seconds.
     #[must_use]
     pub fn announced_idle_seconds(&self) -> Option<u32> {
-        let value = self.fields().known(Known::KeepAlive)?;
+        let value = self.fields().known(KnownHeader::KeepAlive)?;
         super::fields::elements(value).find_map(|element| {
             let (name, seconds) = element.split_at_checked(8)?;
             if !name.eq_ignore_ascii_case(b"timeout=") {

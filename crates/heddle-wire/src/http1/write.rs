@@ -7,7 +7,7 @@
 //! order, its case and its blanks.
 
 use super::{
-    BodyRewrite, Fields, Known, Request, Response, TargetForm, Version,
+    BodyRewrite, Fields, KnownHeader, Request, Response, TargetForm, Version,
     fields::{Field, elements, slice},
     head::{Head, Options},
 };
@@ -95,7 +95,7 @@ pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &m
     }
     let host = match head.target_form() {
         TargetForm::Absolute => Some(request.authority()),
-        _ if head.version() == Version::Http10 && !head.head.table.has(Known::Host) => {
+        _ if head.version() == Version::Http10 && !head.head.table.has(KnownHeader::Host) => {
             Some(rewrite.default_host).filter(|host| !host.is_empty())
         }
         _ => None,
@@ -154,7 +154,7 @@ pub fn write_response(response: Response<'_>, rewrite: &ResponseRewrite<'_>, out
 
 /// Does a TE field accept trailers?
 fn accepts_trailers(fields: Fields<'_>) -> bool {
-    fields.table.every(Known::Te).any(|field| has_trailers(field.value(fields.raw)))
+    fields.table.every(KnownHeader::Te).any(|field| has_trailers(field.value(fields.raw)))
 }
 
 fn has_trailers(te: &[u8]) -> bool {
@@ -252,7 +252,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             let end = fields.get(index + 1).map_or(blank_line, |next| next.start);
             let edited = lengths & length_bit(usize::from(field.name_len)) != 0;
             let mut action = if edited { self.edit(*field, rules.edits) } else { None };
-            if action.is_none() && (field.known != Known::Other || self.has_nominations()) {
+            if action.is_none() && (field.known != KnownHeader::Other || self.has_nominations()) {
                 action = self.hop_by_hop(*field, &mut rules);
             }
             match action.unwrap_or(Action::Keep) {
@@ -295,15 +295,15 @@ impl<'a, 'o> Writer<'a, 'o> {
     /// What the rules of a proxy say about a field; `None` if nothing.
     fn hop_by_hop<'e>(&mut self, field: Field, rules: &mut Rules<'e>) -> Option<Action<'e>> {
         match field.known {
-            Known::Connection => {
+            KnownHeader::Connection => {
                 let options = rules.connection?;
                 let first = !std::mem::replace(&mut self.wrote_connection, true);
                 let text = options.text();
                 Some(if first && !text.is_empty() { Action::Value(text) } else { Action::Drop })
             }
-            Known::KeepAlive | Known::ProxyConnection => Some(Action::Drop),
-            Known::Upgrade => (!rules.upgrade).then_some(Action::Drop),
-            Known::Te => match &mut rules.te {
+            KnownHeader::KeepAlive | KnownHeader::ProxyConnection => Some(Action::Drop),
+            KnownHeader::Upgrade => (!rules.upgrade).then_some(Action::Drop),
+            KnownHeader::Te => match &mut rules.te {
                 Te::Keep => None,
                 Te::Trailers { written } if !*written && has_trailers(field.value(self.raw)) => {
                     *written = true;
@@ -312,14 +312,14 @@ impl<'a, 'o> Writer<'a, 'o> {
                 }
                 Te::Drop | Te::Trailers { .. } => Some(Action::Drop),
             },
-            Known::TransferEncoding => {
+            KnownHeader::TransferEncoding => {
                 (rules.transfer_encoding != TransferEncoding::Keep).then_some(Action::Drop)
             }
-            Known::ContentLength => {
+            KnownHeader::ContentLength => {
                 let again = std::mem::replace(&mut self.wrote_length, true);
                 (again || rules.drop_lengths).then_some(Action::Drop)
             }
-            Known::Host => {
+            KnownHeader::Host => {
                 let host = rules.host.take()?;
                 (field.value(self.raw) != host.as_bytes()).then_some(Action::Value(host))
             }
@@ -332,7 +332,7 @@ impl<'a, 'o> Writer<'a, 'o> {
     fn is_nominated(&self, field: Field) -> bool {
         let name = field.name(self.raw);
         self.has_nominations()
-            && self.head.table.every(Known::Connection).any(|connection| {
+            && self.head.table.every(KnownHeader::Connection).any(|connection| {
                 elements(connection.value(self.raw))
                     .any(|nominated| nominated.eq_ignore_ascii_case(name))
             })

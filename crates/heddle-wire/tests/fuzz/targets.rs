@@ -2,7 +2,7 @@
 //! would give them.
 
 use heddle_wire::{
-    detect::{Detector, Verdict},
+    detect::{Detected, Detector},
     discovery::{Encode as _, ResourceType, decode},
     http1::{
         Body, ChunkError, Framing, HeadError, Method, Progress, RequestHead, RequestRewrite,
@@ -113,14 +113,14 @@ fn feed(
 /// A verdict never changes, and is the same however the bytes come. HTTP/1 is what scans as HTTP/1.
 pub(crate) fn detect(input: &[u8]) {
     let mut detector = Detector::new();
-    let mut last = Verdict::NeedMore;
+    let mut last = Detected::NeedMore;
     for len in 0..=input.len() {
         let verdict = detector.look(&input[..len]);
-        assert!(last == Verdict::NeedMore || last == verdict, "{last:?} became {verdict:?}");
+        assert!(last == Detected::NeedMore || last == verdict, "{last:?} became {verdict:?}");
         last = verdict;
     }
     assert_eq!(heddle_wire::detect::detect(input), last);
-    if last == Verdict::Http1 {
+    if last == Detected::Http1 {
         let line = input.split_inclusive(|byte| *byte == b'\n').next().unwrap();
         assert_ne!(RequestHead::new().scan(line), Ok(Scan::Complete), "a line is no head");
         assert!(RequestHead::new().scan(&[line, b"\r\n"].concat()).is_ok());

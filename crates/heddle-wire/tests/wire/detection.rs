@@ -1,18 +1,18 @@
 //! First bytes and what they are.
 
 use heddle_wire::{
-    detect::{Detector, Verdict, detect},
+    detect::{Detected, Detector, detect},
     http1::HEAD_BYTES_MAX,
 };
 
 /// The verdict, reached byte by byte; it must be the one about all bytes at once, and must come with
 /// the byte that settles it.
-fn verdict(bytes: &[u8]) -> Verdict {
+fn verdict(bytes: &[u8]) -> Detected {
     let mut detector = Detector::new();
     let stepwise = (0..=bytes.len())
         .map(|len| detector.look(&bytes[..len]))
-        .find(|&verdict| verdict != Verdict::NeedMore)
-        .unwrap_or(Verdict::NeedMore);
+        .find(|&verdict| verdict != Detected::NeedMore)
+        .unwrap_or(Detected::NeedMore);
     assert_eq!(stepwise, detect(bytes), "{:?}", String::from_utf8_lossy(bytes));
     stepwise
 }
@@ -31,9 +31,9 @@ fn complete_request_lines_are_http1() {
         "PRINT / HTTP/1.1\r\n",
         "PRI /x HTTP/1.1\r\n",
     ] {
-        assert_eq!(verdict(line.as_bytes()), Verdict::Http1, "{line:?}");
+        assert_eq!(verdict(line.as_bytes()), Detected::Http1, "{line:?}");
         for len in 0..line.find('\n').unwrap() {
-            assert_eq!(detect(&line.as_bytes()[..len]), Verdict::NeedMore, "{:?}", &line[..len]);
+            assert_eq!(detect(&line.as_bytes()[..len]), Detected::NeedMore, "{:?}", &line[..len]);
         }
     }
 }
@@ -69,29 +69,29 @@ fn other_protocols_are_tcp_with_the_byte_that_shows_it() {
     ];
     for (bytes, needed) in cases {
         let text = String::from_utf8_lossy(bytes);
-        assert_eq!(verdict(bytes), Verdict::Tcp, "{text:?}");
-        assert_eq!(detect(&bytes[..needed]), Verdict::Tcp, "{text:?}");
-        assert_eq!(detect(&bytes[..needed - 1]), Verdict::NeedMore, "{text:?}");
+        assert_eq!(verdict(bytes), Detected::Tcp, "{text:?}");
+        assert_eq!(detect(&bytes[..needed]), Detected::Tcp, "{text:?}");
+        assert_eq!(detect(&bytes[..needed - 1]), Detected::NeedMore, "{text:?}");
     }
 }
 
 #[test]
 fn the_http2_preface_is_told_from_requests() {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    assert_eq!(verdict(preface), Verdict::Http2Preface);
+    assert_eq!(verdict(preface), Detected::Http2Preface);
     for len in 0..preface.len() {
-        assert_eq!(detect(&preface[..len]), Verdict::NeedMore, "{len}");
+        assert_eq!(detect(&preface[..len]), Detected::NeedMore, "{len}");
         let mut wrong = preface[..=len].to_vec();
         wrong[len] = b'\x01';
-        assert_eq!(verdict(&wrong), Verdict::Tcp, "{len}");
+        assert_eq!(verdict(&wrong), Detected::Tcp, "{len}");
     }
 }
 
 #[test]
 fn a_tls_client_hello_is_recognised_by_its_record() {
-    assert_eq!(verdict(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), Verdict::Tls);
-    assert_eq!(verdict(b"\x16\x03\x03\x00\x2f\x01"), Verdict::Tls);
-    assert_eq!(verdict(b"\x16\x03\x01\x02\x00"), Verdict::NeedMore);
+    assert_eq!(verdict(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"), Detected::Tls);
+    assert_eq!(verdict(b"\x16\x03\x03\x00\x2f\x01"), Detected::Tls);
+    assert_eq!(verdict(b"\x16\x03\x01\x02\x00"), Detected::NeedMore);
     for other in [
         &b"\x16\x02"[..],
         b"\x16\x03\x05",
@@ -99,21 +99,21 @@ fn a_tls_client_hello_is_recognised_by_its_record() {
         b"\x16\x03\x01\x02\x00\x02",
         b"\x15\x03",
     ] {
-        assert_eq!(verdict(other), Verdict::Tcp, "{other:?}");
+        assert_eq!(verdict(other), Detected::Tcp, "{other:?}");
     }
 }
 
 #[test]
 fn nothing_said_is_nothing_decided() {
-    assert_eq!(detect(b""), Verdict::NeedMore);
+    assert_eq!(detect(b""), Detected::NeedMore);
 }
 
 #[test]
 fn an_endless_request_line_is_tcp_at_the_size_of_a_head() {
     let line = [b"GET /".to_vec(), vec![b'x'; HEAD_BYTES_MAX]].concat();
-    assert_eq!(detect(&line[..HEAD_BYTES_MAX - 1]), Verdict::NeedMore);
-    assert_eq!(detect(&line), Verdict::Tcp);
+    assert_eq!(detect(&line[..HEAD_BYTES_MAX - 1]), Detected::NeedMore);
+    assert_eq!(detect(&line), Detected::Tcp);
     let method = [b'A'; 40];
-    assert_eq!(detect(&method[..32]), Verdict::NeedMore);
-    assert_eq!(detect(&method), Verdict::Tcp);
+    assert_eq!(detect(&method[..32]), Detected::NeedMore);
+    assert_eq!(detect(&method), Detected::Tcp);
 }

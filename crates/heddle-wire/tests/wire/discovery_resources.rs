@@ -11,8 +11,8 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, NamedService,
     Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
     discovery::{
-        Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, HttpRule, Provenance, StringMatch,
-        Subset, WeightedTarget, WorkloadInfo,
+        ClusterKey, Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, HttpRule, Provenance,
+        RuleAction, StringMatch, Subset, Target, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
@@ -137,13 +137,18 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn target()(
+    fn cluster_key()(
         service in service(), subset in option::of((label(), labels())), port in port(),
-        weight in any::<u32>(), dangling in option::of(".{0,9}"),
-    ) -> WeightedTarget {
+    ) -> ClusterKey {
         let subset = subset.map(|(name, labels)| Subset { name, labels });
-        WeightedTarget { service, subset, port, weight, dangling }
+        ClusterKey { service, subset, port }
     }
+}
+
+fn target() -> impl Strategy<Value = WeightedTarget> {
+    let to =
+        prop_oneof![cluster_key().prop_map(Target::Cluster), ".{0,9}".prop_map(Target::Dangling),];
+    (any::<u32>(), to).prop_map(|(weight, to)| WeightedTarget { weight, to })
 }
 
 prop_compose! {
@@ -164,9 +169,11 @@ prop_compose! {
 prop_compose! {
     fn http_rule()(
         provenance in ".{0,20}", matches in vec(http_match(), 0..3), fault in option::of(fault()),
-        targets in targets(),
+        action in prop_oneof![
+            targets().prop_map(RuleAction::Forward), ".{0,9}".prop_map(RuleAction::Refuse),
+        ],
     ) -> HttpRule {
-        HttpRule { provenance: Provenance(provenance), matches, fault, targets }
+        HttpRule { provenance: Provenance(provenance), matches, fault, action }
     }
 }
 
@@ -288,8 +295,8 @@ fn reviews() -> ServiceName {
 
 /// A destination with one of everything.
 fn example() -> Destination {
-    let target =
-        WeightedTarget { service: reviews(), subset: None, port: 80, weight: 1, dangling: None };
+    let key = ClusterKey { service: reviews(), subset: None, port: 80 };
+    let target = WeightedTarget { weight: 1, to: Target::Cluster(key) };
     let uri = Some(StringMatch::Exact("/".to_owned()));
     let rule = HttpRule {
         provenance: Provenance("VirtualService/default/x#0".to_owned()),
@@ -298,7 +305,7 @@ fn example() -> Destination {
             delay: Some(FaultDelay { duration: Duration::from_secs(1), percent: 80.0 }),
             abort: Some(FaultAbort { status: 500, percent: 80.0 }),
         }),
-        targets: vec![target.clone()],
+        action: RuleAction::Forward(vec![target.clone()]),
     };
     Destination {
         service: reviews(),
@@ -333,6 +340,18 @@ fn a_refusal_names_the_field() {
     fn rule(d: &mut Destination) -> &mut HttpRule {
         &mut d.ports[0].http[0]
     }
+    fn targets(d: &mut Destination) -> &mut Vec<WeightedTarget> {
+        match &mut rule(d).action {
+            RuleAction::Forward(targets) => targets,
+            RuleAction::Refuse(reason) => panic!("{reason}"),
+        }
+    }
+    fn key(d: &mut Destination) -> &mut ClusterKey {
+        match &mut targets(d)[0].to {
+            Target::Cluster(key) => key,
+            Target::Dangling(reason) => panic!("{reason}"),
+        }
+    }
     fn condition(d: &mut Destination) -> &mut HttpMatch {
         &mut rule(d).matches[0]
     }
@@ -344,9 +363,9 @@ fn a_refusal_names_the_field() {
         (refused(|d| d.ports[0].number = 0), "ports[0].number"),
         (refused(|d| d.ports.push(d.ports[0].clone())), "ports"),
         (refused(|d| d.ports[0].tcp[0].weight = 0), "ports[0].tcp"),
-        (refused(|d| rule(d).targets.clear()), "ports[0].http[0].targets"),
-        (refused(|d| rule(d).targets[0].weight = 0), "ports[0].http[0].targets"),
-        (refused(|d| rule(d).targets[0].port = 0), "ports[0].http[0].targets[0].port"),
+        (refused(|d| targets(d).clear()), "ports[0].http[0].targets"),
+        (refused(|d| targets(d)[0].weight = 0), "ports[0].http[0].targets"),
+        (refused(|d| key(d).port = 0), "ports[0].http[0].targets[0].port"),
         (
             refused(|d| condition(d).uri = Some(StringMatch::Regex("x".repeat(1025)))),
             "ports[0].http[0].matches[0].uri.regex",
@@ -463,8 +482,8 @@ mod other_version {
     pub(super) struct Rule {
         #[cbor(n(1), default)]
         pub(super) provenance: Provenance,
-        #[cbor(n(4), default)]
-        pub(super) targets: Vec<WeightedTarget>,
+        #[n(4)]
+        pub(super) action: RuleAction,
         #[n(72)]
         pub(super) mirror: Option<String>,
     }
@@ -500,7 +519,7 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
             number: 80,
             http: vec![other_version::Rule {
                 provenance: rule.provenance.clone(),
-                targets: rule.targets.clone(),
+                action: rule.action.clone(),
                 mirror: Some("canary".to_owned()),
             }],
             budget: Some((20, 0.5)),

@@ -1,8 +1,8 @@
 //! Every rule about heads, as tables.
 
 use heddle_wire::http1::{
-    BodyRewrite, FIELDS_MAX, Framing, HEAD_BYTES_MAX, HeadError, Known, Method, RequestHead, Scan,
-    TargetForm, Version,
+    BodyRewrite, FIELDS_MAX, Framing, HEAD_BYTES_MAX, HeadError, KnownHeader, Method, RequestHead,
+    Scan, TargetForm, Version,
 };
 
 use crate::support::{request, response};
@@ -32,25 +32,25 @@ fn a_request_head_gives_its_parts() {
     assert_eq!(fields.joined("x-user").as_deref(), Some("jason,two"));
     assert_eq!(fields.joined("empty").as_deref(), Some(""));
     assert_eq!(fields.joined("absent"), None);
-    assert_eq!(fields.known(Known::ContentLength), Some(&b"5"[..]));
+    assert_eq!(fields.known(KnownHeader::ContentLength), Some(&b"5"[..]));
     assert_eq!(fields.iter().next(), Some((&b"Host"[..], &b"reviews:9080"[..])));
 }
 
 #[test]
 fn every_known_field_is_recognised_whatever_its_case() {
     let known = [
-        ("Host", Known::Host),
-        ("CONTENT-length", Known::ContentLength),
-        ("connection", Known::Connection),
-        ("Upgrade", Known::Upgrade),
-        ("EXPECT", Known::Expect),
-        ("te", Known::Te),
-        ("Idempotency-Key", Known::IdempotencyKey),
-        ("X-Request-ID", Known::XRequestId),
-        ("Keep-Alive", Known::KeepAlive),
-        ("content-Type", Known::ContentType),
-        ("Proxy-Connection", Known::ProxyConnection),
-        ("Trailer", Known::Trailer),
+        ("Host", KnownHeader::Host),
+        ("CONTENT-length", KnownHeader::ContentLength),
+        ("connection", KnownHeader::Connection),
+        ("Upgrade", KnownHeader::Upgrade),
+        ("EXPECT", KnownHeader::Expect),
+        ("te", KnownHeader::Te),
+        ("Idempotency-Key", KnownHeader::IdempotencyKey),
+        ("X-Request-ID", KnownHeader::XRequestId),
+        ("Keep-Alive", KnownHeader::KeepAlive),
+        ("content-Type", KnownHeader::ContentType),
+        ("Proxy-Connection", KnownHeader::ProxyConnection),
+        ("Trailer", KnownHeader::Trailer),
     ];
     for (name, kind) in known {
         let raw = format!("GET / HTTP/1.1\r\n{name}: 7\r\n\r\n").into_bytes();

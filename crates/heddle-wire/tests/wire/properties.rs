@@ -1,7 +1,7 @@
 //! What holds for any input.
 
 use heddle_wire::{
-    detect::{Verdict, detect},
+    detect::{Detected, detect},
     discovery::{ResourceType, decode},
     http1::{
         CHUNK_END, ChunkedDecoder, Connection, Edit, Framing, HeadError, LAST_CHUNK, Method,
@@ -316,14 +316,14 @@ proptest! {
         let raw = format!("{line}\r\n");
         let mut head = RequestHead::new();
         let scans = head.scan(raw.as_bytes()).is_ok();
-        prop_assert_eq!(detect(line.as_bytes()) == Verdict::Http1, scans, "{:?}", line);
+        prop_assert_eq!(detect(line.as_bytes()) == Detected::Http1, scans, "{:?}", line);
     }
 
     #[test]
     fn a_verdict_never_changes_with_more_bytes(bytes in vec(any::<u8>(), 1..60), text in "[A-Z]{1,5} [ -~]{0,20}\r\n[ -~]{0,9}") {
         for input in [&bytes[..], text.as_bytes()] {
             let verdicts: Vec<_> = (1..=input.len()).map(|len| detect(&input[..len])).collect();
-            let decided = verdicts.iter().position(|v| *v != Verdict::NeedMore).unwrap_or(verdicts.len());
+            let decided = verdicts.iter().position(|v| *v != Detected::NeedMore).unwrap_or(verdicts.len());
             prop_assert!(verdicts[decided..].windows(2).all(|pair| pair[0] == pair[1]), "{verdicts:?}");
         }
     }
