@@ -2,7 +2,7 @@
 
 use heddle_model::{
     Registry, Service, ServiceName,
-    discovery::{ClusterKey, Target, WeightedTarget},
+    discovery::{ClusterKey, Subset, Target, WeightedTarget},
     resource::RouteDestination,
 };
 
@@ -21,6 +21,7 @@ pub(crate) struct Scope<'a> {
 /// What a destination means.
 pub(crate) struct Found {
     service: ServiceName,
+    subset: Option<Subset>,
     /// `None` where it depends on the port that is called, and that is not known.
     port: Option<u16>,
 }
@@ -29,21 +30,19 @@ impl Scope<'_> {
     /// Resolves `to` for calls that arrive on `port`. What is absent makes the target dangling; it
     /// keeps its weight, so its share is refused and goes nowhere else.
     pub(crate) fn target(&self, to: &RouteDestination, port: u16) -> WeightedTarget {
-        let resolved = self.resolve(to, Some(port)).map(|found| ClusterKey {
-            subset: to
-                .subset
-                .as_ref()
-                .and_then(|name| self.index.subset(self.client, &found.service, name)),
-            port: found.port.unwrap_or(port),
+        let key = |found: Found| ClusterKey {
             service: found.service,
-        });
+            subset: found.subset,
+            port: found.port.unwrap_or(port),
+        };
+        let resolved = self.resolve(to, Some(port)).map(key);
         WeightedTarget {
             weight: to.weight,
             to: resolved.map_or_else(Target::Dangling, Target::Cluster),
         }
     }
 
-    /// The service and port a destination means, for calls to port `called` where that is known.
+    /// What a destination means, for calls to port `called` where that is known.
     ///
     /// # Errors
     /// What is absent, in words.
@@ -61,12 +60,14 @@ impl Scope<'_> {
             return Err(format!("there is no service `{name}`"));
         };
         let port = port_of(service, to.port, called)?;
-        if let Some(subset) = &to.subset
-            && self.index.subset(self.client, &name, subset).is_none()
-        {
-            return Err(self.no_subset(&name, subset));
-        }
-        Ok(Found { service: name, port })
+        let subset = match &to.subset {
+            None => None,
+            Some(subset) => match self.index.subset(self.client, &name, subset) {
+                None => return Err(self.no_subset(&name, subset)),
+                found => found,
+            },
+        };
+        Ok(Found { service: name, subset, port })
     }
 
     fn no_subset(&self, service: &ServiceName, subset: &str) -> String {
