@@ -11,7 +11,7 @@ use heddle_model::{
 use crate::{
     client::Client,
     destination::{asks_nothing, takes_http, takes_tcp},
-    finding::{Finding, FindingKind, ResourceState},
+    finding::{Finding, FindingKind},
     host::Host,
     reference::{namespaces, references},
     rules::{Routing, RuleIndex, SubsetSource},
@@ -36,18 +36,6 @@ impl RuleIndex {
             }
         }
         all.found.into_iter().collect()
-    }
-
-    /// The state of one resource with its findings.
-    #[must_use]
-    pub fn resource_state(
-        &self,
-        registry: &Registry,
-        key: &ResourceKey,
-    ) -> (ResourceState, Vec<Finding>) {
-        let mut findings = self.findings(registry);
-        findings.retain(|finding| finding.key == *key);
-        (ResourceState::of(&findings), findings)
     }
 }
 

@@ -477,11 +477,7 @@ fn frame(
         return Err(Failed::BadResponse(Refusal::BadResponse(what.into())));
     }
     let framing = head.framing(request.method);
-    let old_client = request.client_version == Version::Http10;
-    let rewrite = match framing {
-        Framing::Chunked if old_client => BodyRewrite::UntilClose,
-        _ => BodyRewrite::AsIs,
-    };
+    let rewrite = head.body_rewrite(request.method, request.client_version);
     if framing == Framing::UntilClose || rewrite == BodyRewrite::UntilClose {
         client_persists = false;
     }
@@ -574,7 +570,7 @@ async fn pass(
 ) -> Result<Progress, Failed> {
     let run = match rewrite {
         BodyRewrite::UntilClose => body.payload(buffer.filled()),
-        BodyRewrite::AsIs | BodyRewrite::Chunked => body.relay(buffer.filled()),
+        BodyRewrite::AsIs => body.relay(buffer.filled()),
     };
     // Nothing after the last good byte may go on.
     let run = run.map_err(|_| Failed::Cut(Cut::Reset))?;

@@ -3,7 +3,7 @@
 use std::{os::fd::OwnedFd, time::Duration};
 
 use heddle_runtime::{clock, fdpass::FdStream};
-use heddle_wire::local::holder_api::{Info, JoinSpec, Joined, Reply, Request};
+use heddle_wire::local::holder_api::{HolderReply, HolderRequest, Info, JoinSpec, Joined};
 
 use crate::{failure::Failure, mesh::MeshPaths};
 
@@ -41,8 +41,8 @@ impl HolderClient {
     /// # Errors
     /// A refusal where the holder does not answer.
     pub(crate) async fn info(&mut self) -> Result<Info, Failure> {
-        match self.ask(&Request::Info, ANSWER_WAIT).await? {
-            (Reply::Info(info), _) => Ok(*info),
+        match self.ask(&HolderRequest::Info, ANSWER_WAIT).await? {
+            (HolderReply::Info(info), _) => Ok(*info),
             (other, _) => Err(self.unexpected(&other)),
         }
     }
@@ -57,11 +57,11 @@ impl HolderClient {
         spec: JoinSpec,
         progress: &mut dyn FnMut(&str),
     ) -> Result<(Joined, Vec<OwnedFd>), Failure> {
-        self.send(&Request::Join(Box::new(spec))).await?;
+        self.send(&HolderRequest::Join(Box::new(spec))).await?;
         loop {
             match self.receive().await? {
-                (Reply::Progress { text }, _) => progress(&text),
-                (Reply::Joined(joined), fds) => {
+                (HolderReply::Progress { text }, _) => progress(&text),
+                (HolderReply::Joined(joined), fds) => {
                     let expected = if joined.user_namespace { 2 } else { 1 };
                     if fds.len() != expected {
                         return Err(Failure::refused(format!(
@@ -71,7 +71,7 @@ impl HolderClient {
                     }
                     return Ok((*joined, fds));
                 }
-                (Reply::Refused { reason, .. }, _) => return Err(Failure::refused(reason)),
+                (HolderReply::Refused { reason, .. }, _) => return Err(Failure::refused(reason)),
                 (other, _) => return Err(self.unexpected(&other)),
             }
         }
@@ -82,7 +82,7 @@ impl HolderClient {
     /// # Errors
     /// A refusal where the holder does not answer.
     pub(crate) async fn withdraw(&mut self) -> Result<(), Failure> {
-        self.done(&Request::Withdraw, ANSWER_WAIT).await
+        self.done(&HolderRequest::Withdraw, ANSWER_WAIT).await
     }
 
     /// Ends this workload: what is left of its processes, its sidecar, its namespace.
@@ -90,7 +90,7 @@ impl HolderClient {
     /// # Errors
     /// A refusal where the holder does not answer.
     pub(crate) async fn leave(&mut self) -> Result<(), Failure> {
-        self.done(&Request::Leave, END_WAIT).await
+        self.done(&HolderRequest::Leave, END_WAIT).await
     }
 
     /// Ends the mesh; returns when all is gone.
@@ -98,7 +98,7 @@ impl HolderClient {
     /// # Errors
     /// A refusal where the holder does not answer.
     pub(crate) async fn shut_down(&mut self) -> Result<(), Failure> {
-        self.done(&Request::Shutdown, END_WAIT).await
+        self.done(&HolderRequest::Shutdown, END_WAIT).await
     }
 
     /// Has the holder restart `control` or `observe` when it ends, or not; starts it if it does not run.
@@ -106,7 +106,7 @@ impl HolderClient {
     /// # Errors
     /// A refusal where there is no such part.
     pub(crate) async fn supervise(&mut self, part: &str, restart: bool) -> Result<(), Failure> {
-        let request = Request::Supervise { part: part.to_owned(), restart };
+        let request = HolderRequest::Supervise { part: part.to_owned(), restart };
         self.done(&request, ANSWER_WAIT).await
     }
 
@@ -115,21 +115,21 @@ impl HolderClient {
         while let Ok(Some(_)) = self.stream.recv().await {}
     }
 
-    async fn done(&mut self, request: &Request, wait: Duration) -> Result<(), Failure> {
+    async fn done(&mut self, request: &HolderRequest, wait: Duration) -> Result<(), Failure> {
         match self.ask(request, wait).await? {
-            (Reply::Done, _) => Ok(()),
+            (HolderReply::Done, _) => Ok(()),
             (other, _) => Err(self.unexpected(&other)),
         }
     }
 
     async fn ask(
         &mut self,
-        request: &Request,
+        request: &HolderRequest,
         wait: Duration,
-    ) -> Result<(Reply, Vec<OwnedFd>), Failure> {
+    ) -> Result<(HolderReply, Vec<OwnedFd>), Failure> {
         self.send(request).await?;
         match clock::within(wait, self.receive()).await {
-            Some(Ok((Reply::Refused { reason, .. }, _))) => Err(Failure::refused(reason)),
+            Some(Ok((HolderReply::Refused { reason, .. }, _))) => Err(Failure::refused(reason)),
             Some(answer) => answer,
             None => Err(Failure::refused(format!(
                 "mesh `{}` did not answer within {} s",
@@ -139,13 +139,13 @@ impl HolderClient {
         }
     }
 
-    async fn send(&self, request: &Request) -> Result<(), Failure> {
+    async fn send(&self, request: &HolderRequest) -> Result<(), Failure> {
         let text = serde_json::to_vec(request)
             .map_err(|error| Failure::refused(format!("cannot write the request: {error}")))?;
         self.stream.send(&text, &[]).await.map_err(|error| self.gone(&error.to_string()))
     }
 
-    async fn receive(&mut self) -> Result<(Reply, Vec<OwnedFd>), Failure> {
+    async fn receive(&mut self) -> Result<(HolderReply, Vec<OwnedFd>), Failure> {
         match self.stream.recv().await {
             Ok(Some((text, fds))) => match serde_json::from_slice(&text) {
                 Ok(reply) => Ok((reply, fds)),
@@ -163,7 +163,7 @@ impl HolderClient {
         Failure::refused(format!("mesh `{}` has ended: {how}", self.mesh))
     }
 
-    fn unexpected(&self, reply: &Reply) -> Failure {
+    fn unexpected(&self, reply: &HolderReply) -> Failure {
         Failure::refused(format!("the holder of mesh `{}` answered {reply:?}", self.mesh))
     }
 }

@@ -29,10 +29,11 @@ fn of_two_rules_for_one_host_the_older_wins_and_the_other_is_told() {
         namespace: "default".into(),
         name: "a".into(),
     };
-    let (state, findings) = index.resource_state(&demo.0, &loser);
-    assert_eq!(state, ResourceState::Conflicted);
+    let findings = index.findings(&demo.0);
+    assert_eq!(ResourceState::of(&findings), ResourceState::Conflicted);
+    assert_eq!(findings[0].key, loser);
     assert!(findings[0].text.starts_with("VirtualService/default/b also names `reviews.default`"));
-    assert_eq!(index.findings(&demo.0).len(), 1, "the winner is told nothing");
+    assert_eq!(findings.len(), 1, "the winner is told nothing");
 
     let mut turned = resources(&text);
     turned.reverse();

@@ -8,7 +8,7 @@ use std::{
 };
 
 use heddle_runtime::fdpass::{FdReader, FdStream, FdWriter, Frame};
-use heddle_wire::local::holder_api::{Reply, Request};
+use heddle_wire::local::holder_api::{HolderReply, HolderRequest};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{BrokerError, BrokerRequest, HostSocket};
@@ -91,8 +91,8 @@ impl Pending {
         self.next_id += 1;
         let id = self.next_id;
         let message = match request.socket {
-            HostSocket::Connect(to) => Request::Connect { id, to },
-            HostSocket::Resolver { tcp, index } => Request::Resolver { id, tcp, index },
+            HostSocket::Connect(to) => HolderRequest::Connect { id, to },
+            HostSocket::Resolver { tcp, index } => HolderRequest::Resolver { id, tcp, index },
         };
         self.waiting.insert(id, request.answer);
         let frame = serde_json::to_vec(&message).map_err(io::Error::other)?;
@@ -101,17 +101,17 @@ impl Pending {
 
     /// Hands a reply to who waits for it. A late one (its asker gave up) closes its descriptor.
     fn complete(&mut self, (bytes, mut descriptors): Frame) -> io::Result<()> {
-        let reply: Reply = serde_json::from_slice(&bytes)
+        let reply: HolderReply = serde_json::from_slice(&bytes)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let (id, result) = match reply {
-            Reply::Connected { id } => {
+            HolderReply::Connected { id } => {
                 let descriptor = descriptors.pop().ok_or_else(|| {
                     let text = "the holder said `connected` without a descriptor";
                     io::Error::new(io::ErrorKind::InvalidData, text)
                 })?;
                 (id, Ok(descriptor))
             }
-            Reply::Refused { id, reason, errno } => {
+            HolderReply::Refused { id, reason, errno } => {
                 (id, Err(BrokerError::Refused { reason, errno }))
             }
             _ => return Ok(()),

@@ -10,7 +10,7 @@ use heddle_runtime::{
     fdpass::FdStream,
     task::{run_local, spawn_contained},
 };
-use heddle_wire::local::holder_api::{Reply, Request};
+use heddle_wire::local::holder_api::{HolderReply, HolderRequest};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UnixListener},
@@ -40,12 +40,16 @@ impl Bench {
     }
 }
 
-async fn request(holder: &mut FdStream) -> Request {
+async fn request(holder: &mut FdStream) -> HolderRequest {
     let (bytes, _) = holder.recv().await.unwrap().unwrap();
     serde_json::from_slice(&bytes).unwrap()
 }
 
-async fn reply(holder: &FdStream, reply: &Reply, descriptors: &[std::os::fd::BorrowedFd<'_>]) {
+async fn reply(
+    holder: &FdStream,
+    reply: &HolderReply,
+    descriptors: &[std::os::fd::BorrowedFd<'_>],
+) {
     holder.send(&serde_json::to_vec(reply).unwrap(), descriptors).await.unwrap();
 }
 
@@ -59,13 +63,15 @@ fn answers_go_to_who_asked_in_whatever_order_they_come() {
             |broker: Broker| tokio::task::spawn_local(async move { broker.connect(to).await });
         let (first, second) = (ask(bench.broker.clone()), ask(bench.broker.clone()));
         let mut holder = bench.accept().await;
-        let Request::Connect { id: one, to: asked } = request(&mut holder).await else { panic!() };
+        let HolderRequest::Connect { id: one, to: asked } = request(&mut holder).await else {
+            panic!()
+        };
         assert_eq!(asked, to);
-        let Request::Connect { id: two, .. } = request(&mut holder).await else { panic!() };
-        let refused = Reply::Refused { id: two, reason: "no route".into(), errno: 113 };
+        let HolderRequest::Connect { id: two, .. } = request(&mut holder).await else { panic!() };
+        let refused = HolderReply::Refused { id: two, reason: "no route".into(), errno: 113 };
         reply(&holder, &refused, &[]).await;
         let host_side = std::net::TcpStream::connect(to).unwrap();
-        reply(&holder, &Reply::Connected { id: one }, &[host_side.as_fd()]).await;
+        reply(&holder, &HolderReply::Connected { id: one }, &[host_side.as_fd()]).await;
         drop(host_side);
 
         let error = second.await.unwrap().unwrap_err();
@@ -96,8 +102,9 @@ fn a_lost_connection_fails_who_waits_and_is_made_again() {
         let broker = bench.broker.clone();
         let again = tokio::task::spawn_local(async move { broker.connect(to).await });
         let mut holder = bench.accept().await;
-        let Request::Connect { id, .. } = request(&mut holder).await else { panic!() };
-        reply(&holder, &Reply::Refused { id, reason: "refused".into(), errno: 111 }, &[]).await;
+        let HolderRequest::Connect { id, .. } = request(&mut holder).await else { panic!() };
+        reply(&holder, &HolderReply::Refused { id, reason: "refused".into(), errno: 111 }, &[])
+            .await;
         assert!(matches!(again.await.unwrap(), Err(BrokerError::Refused { errno: 111, .. })));
     })
     .unwrap();
@@ -124,9 +131,10 @@ fn the_host_gateway_is_the_hosts_loopback_in_either_family() {
         let mut holder = bench.accept().await;
         let mut seen = Vec::new();
         for _ in 0..2 {
-            let Request::Connect { id, to } = request(&mut holder).await else { panic!() };
+            let HolderRequest::Connect { id, to } = request(&mut holder).await else { panic!() };
             seen.push(to);
-            reply(&holder, &Reply::Refused { id, reason: "refused".into(), errno: 111 }, &[]).await;
+            reply(&holder, &HolderReply::Refused { id, reason: "refused".into(), errno: 111 }, &[])
+                .await;
         }
         assert_eq!(
             seen,

@@ -9,9 +9,6 @@ pub enum BodyRewrite {
     /// As it was.
     #[default]
     AsIs,
-    /// It was delimited by close and is sent chunked ([`super::chunk_head`]), so that the client's
-    /// connection need not close with the server's. HTTP/1.1 clients only.
-    Chunked,
     /// It was chunked and is sent delimited by close ([`Body::payload`]), for an HTTP/1.0
     /// client; the caller says [`super::Connection::Close`].
     UntilClose,
@@ -21,8 +18,6 @@ pub enum BodyRewrite {
 #[derive(Debug, Clone)]
 pub struct Body {
     kind: Kind,
-    /// Payload bytes seen, except those of a chunked body (its decoder counts them).
-    bytes: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -54,7 +49,7 @@ impl Body {
             Framing::Chunked => Kind::Chunked(ChunkedDecoder::new()),
             Framing::UntilClose => Kind::UntilClose,
         };
-        Self { kind, bytes: 0 }
+        Self { kind }
     }
 
     /// The next run to forward as it is; a chunked body keeps its framing.
@@ -103,14 +98,9 @@ impl Body {
     /// `bytes` were moved past this object; at most [`Self::unseen`].
     pub fn advance(&mut self, bytes: u64) {
         match &mut self.kind {
-            Kind::Length(left) => {
-                let bytes = bytes.min(*left);
-                *left -= bytes;
-                self.bytes += bytes;
-            }
+            Kind::Length(left) => *left -= bytes.min(*left),
             Kind::Chunked(decoder) => decoder.advance(bytes),
-            Kind::UntilClose => self.bytes += bytes,
-            Kind::Closed => {}
+            Kind::UntilClose | Kind::Closed => {}
         }
     }
 
@@ -131,14 +121,5 @@ impl Body {
             self.kind = Kind::Closed;
         }
         if self.is_done() { BodyEnd::Complete } else { BodyEnd::Truncated }
-    }
-
-    /// Payload bytes seen so far, chunk framing left out.
-    #[must_use]
-    pub fn payload_bytes(&self) -> u64 {
-        match &self.kind {
-            Kind::Chunked(decoder) => decoder.data_bytes(),
-            _ => self.bytes,
-        }
     }
 }

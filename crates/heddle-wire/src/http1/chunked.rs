@@ -64,8 +64,6 @@ pub struct ChunkedDecoder {
     state: State,
     /// Data bytes left in the current chunk.
     remaining: u64,
-    /// Data bytes seen.
-    data: u64,
     /// Bytes seen that carry nothing.
     overhead: u64,
     /// Of a partial line at the input's beginning: bytes looked at already.
@@ -174,12 +172,6 @@ impl ChunkedDecoder {
         self.state == State::Done
     }
 
-    /// Data bytes seen so far, framing left out.
-    #[must_use]
-    pub fn data_bytes(&self) -> u64 {
-        self.data
-    }
-
     /// Data bytes left in the current chunk: they may be moved without being looked at, followed by
     /// [`Self::advance`].
     #[must_use]
@@ -195,7 +187,6 @@ impl ChunkedDecoder {
 
     fn take_data(&mut self, bytes: u64) {
         self.remaining -= bytes;
-        self.data += bytes;
         if self.state == State::Data && self.remaining == 0 {
             self.state = State::DataEnd;
         }

@@ -432,16 +432,6 @@ impl<'a> Request<'a> {
         other_than_h2c.then_some(protocols)
     }
 
-    /// Does the client wait for 100 before it sends its body?
-    #[must_use]
-    pub fn expects_continue(&self) -> bool {
-        self.head.line.version == Version::Http11
-            && self.head.head.table.every(KnownHeader::Expect).any(|field| {
-                elements(field.value(self.raw))
-                    .any(|expectation| expectation.eq_ignore_ascii_case(b"100-continue"))
-            })
-    }
-
     /// May the request be sent twice for the sake of an Idempotency-Key?
     #[must_use]
     pub fn has_idempotency_key(&self) -> bool {

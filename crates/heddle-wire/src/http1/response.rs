@@ -110,12 +110,10 @@ impl ResponseHead {
         if bodiless { Framing::None } else { self.declared.unwrap_or(Framing::UntilClose) }
     }
 
-    /// What has to become of the body for a client of this version: a body that ends with the
-    /// server's connection is sent chunked, and HTTP/1.0 clients get no chunks.
+    /// What has to become of the body for a client of this version: HTTP/1.0 clients get no chunks.
     #[must_use]
     pub fn body_rewrite(&self, request: Method, client: Version) -> BodyRewrite {
         match (self.framing(request), client) {
-            (Framing::UntilClose, Version::Http11) => BodyRewrite::Chunked,
             (Framing::Chunked, Version::Http10) => BodyRewrite::UntilClose,
             _ => BodyRewrite::AsIs,
         }

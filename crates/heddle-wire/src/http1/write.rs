@@ -139,7 +139,6 @@ pub fn write_response(response: Response<'_>, rewrite: &ResponseRewrite<'_>, out
         te: Te::Keep,
         host: None,
         transfer_encoding: match rewrite.body {
-            BodyRewrite::Chunked => TransferEncoding::Add,
             BodyRewrite::UntilClose => TransferEncoding::Drop,
             BodyRewrite::AsIs if bodiless_by_status || rewrite.client == Version::Http10 => {
                 TransferEncoding::Drop
@@ -184,7 +183,6 @@ enum Te {
 enum TransferEncoding {
     Keep,
     Drop,
-    Add,
 }
 
 /// What to do with one field.
@@ -342,9 +340,6 @@ impl<'a, 'o> Writer<'a, 'o> {
     fn append(&mut self, rules: &Rules<'_>) {
         if let Some(host) = rules.host {
             self.put_field("host", host);
-        }
-        if rules.transfer_encoding == TransferEncoding::Add {
-            self.put_field("transfer-encoding", "chunked");
         }
         for (index, edit) in rules.edits.iter().enumerate() {
             let met = self.met & 1 << (index % EDITS_MAX) != 0;

@@ -4,9 +4,9 @@
 //! answer is its name, or an object with its name as the only key: `"info"`, `{"connect": {…}}`
 //! (a tag beside the fields would forbid maps with number keys inside them).
 //!
-//! A connection that sent [`Request::Join`] stands for that workload: when it closes, the holder
+//! A connection that sent [`HolderRequest::Join`] stands for that workload: when it closes, the holder
 //! ends the workload's processes, its sidecar and its namespace. A sidecar keeps one connection
-//! for [`Request::Connect`] and [`Request::Resolver`]; answers carry the request's `id`.
+//! for [`HolderRequest::Connect`] and [`HolderRequest::Resolver`]; answers carry the request's `id`.
 
 use std::{fmt, net::SocketAddr};
 
@@ -20,17 +20,17 @@ pub const FRAME_MAX: usize = 256 * 1024;
 /// What a peer asks of the holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
-    /// What runs here? Answer: [`Reply::Info`].
+pub enum HolderRequest {
+    /// What runs here? Answer: [`HolderReply::Info`].
     Info,
-    /// Let a workload in. Answers: any number of [`Reply::Progress`], then [`Reply::Joined`] with the
-    /// descriptors `[net]` or `[user, net]`, or [`Reply::Refused`].
+    /// Let a workload in. Answers: any number of [`HolderReply::Progress`], then [`HolderReply::Joined`] with the
+    /// descriptors `[net]` or `[user, net]`, or [`HolderReply::Refused`].
     Join(Box<JoinSpec>),
-    /// Withdraw this connection's endpoint from all proxies (at most 1 s). Answer: [`Reply::Done`].
+    /// Withdraw this connection's endpoint from all proxies (at most 1 s). Answer: [`HolderReply::Done`].
     Withdraw,
-    /// End this connection's workload now. Answer: [`Reply::Done`] when all is gone.
+    /// End this connection's workload now. Answer: [`HolderReply::Done`] when all is gone.
     Leave,
-    /// Open a TCP connection on the host's side. Answer: [`Reply::Connected`] with one descriptor, or [`Reply::Refused`].
+    /// Open a TCP connection on the host's side. Answer: [`HolderReply::Connected`] with one descriptor, or [`HolderReply::Refused`].
     Connect {
         /// Correlates the answer.
         id: u64,
@@ -53,14 +53,14 @@ pub enum Request {
         /// Restart it when it ends?
         restart: bool,
     },
-    /// End the mesh. Answer: [`Reply::Done`] when all is gone.
+    /// End the mesh. Answer: [`HolderReply::Done`] when all is gone.
     Shutdown,
 }
 
 /// What the holder answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub enum HolderReply {
     /// What runs here.
     Info(Box<Info>),
     /// Something takes longer; one line for the user.
@@ -198,14 +198,14 @@ mod tests {
             ports: BTreeMap::from([(80, port)]),
             locality: Locality::default(),
         };
-        let reply = Reply::Joined(Box::new(Joined {
+        let reply = HolderReply::Joined(Box::new(Joined {
             joined: JoinedWorkload { workload, service: None },
             published: vec![([127, 0, 0, 1], 8080).into()],
             user_namespace: true,
             etc_dir: "/run/heddle/m/workloads/web-1/etc".to_owned(),
         }));
         let text = serde_json::to_vec(&reply).unwrap();
-        assert_eq!(serde_json::from_slice::<Reply>(&text).unwrap(), reply);
-        assert_eq!(serde_json::to_string(&Request::Withdraw).unwrap(), "\"withdraw\"");
+        assert_eq!(serde_json::from_slice::<HolderReply>(&text).unwrap(), reply);
+        assert_eq!(serde_json::to_string(&HolderRequest::Withdraw).unwrap(), "\"withdraw\"");
     }
 }

@@ -35,7 +35,6 @@ pub(crate) struct Outcome {
     pub(crate) forwarded: Vec<u8>,
     pub(crate) rest: Vec<u8>,
     pub(crate) done: bool,
-    pub(crate) payload_bytes: u64,
 }
 
 /// Feeds `pieces` to a body as a relay would: keeps what was not consumed, reads the next piece
@@ -63,5 +62,5 @@ pub(crate) fn feed<'a>(
         }
     }
     let done = body.is_done();
-    Ok(Outcome { forwarded, rest: buffer, done, payload_bytes: body.payload_bytes() })
+    Ok(Outcome { forwarded, rest: buffer, done })
 }

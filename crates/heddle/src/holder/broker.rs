@@ -13,7 +13,7 @@ use heddle_runtime::{
     clock, net,
     resolv::{self, ResolverConfig},
 };
-use heddle_wire::local::holder_api::Reply;
+use heddle_wire::local::holder_api::HolderReply;
 
 use super::outbox::Outbox;
 
@@ -39,10 +39,10 @@ pub(crate) enum HostSocket {
 /// Opens the socket and answers with it, or with the reason why not.
 pub(crate) async fn answer(id: u64, socket: HostSocket, outbox: &Outbox) {
     match clock::within(CONNECT_WAIT, open(socket)).await.unwrap_or_else(|| Err(timed_out())) {
-        Ok(fd) => outbox.send(&Reply::Connected { id }, &[fd.as_fd()]).await,
+        Ok(fd) => outbox.send(&HolderReply::Connected { id }, &[fd.as_fd()]).await,
         Err(error) => {
             let errno = error.raw_os_error().unwrap_or(0);
-            outbox.send(&Reply::Refused { id, reason: error.to_string(), errno }, &[]).await;
+            outbox.send(&HolderReply::Refused { id, reason: error.to_string(), errno }, &[]).await;
         }
     }
 }

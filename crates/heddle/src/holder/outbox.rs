@@ -3,7 +3,7 @@
 use std::{os::fd::BorrowedFd, time::Duration};
 
 use heddle_runtime::{clock, fdpass::FdWriter};
-use heddle_wire::local::holder_api::Reply;
+use heddle_wire::local::holder_api::HolderReply;
 use tokio::sync::{Mutex, Notify};
 
 /// Longest time a peer may take to read one answer; a slower one is cut off.
@@ -25,7 +25,7 @@ impl Outbox {
 
     /// Sends an answer with its descriptors. A peer that has gone or does not read breaks the
     /// connection; the session then ends, so there is nothing for the caller to do about it.
-    pub(crate) async fn send(&self, reply: &Reply, fds: &[BorrowedFd<'_>]) {
+    pub(crate) async fn send(&self, reply: &HolderReply, fds: &[BorrowedFd<'_>]) {
         let text = match serde_json::to_vec(reply) {
             Ok(text) => text,
             Err(error) => {
@@ -52,12 +52,12 @@ impl Outbox {
 
     /// A refusal of a request that has no id.
     pub(crate) async fn refuse(&self, reason: impl Into<String>) {
-        self.send(&Reply::Refused { id: 0, reason: reason.into(), errno: 0 }, &[]).await;
+        self.send(&HolderReply::Refused { id: 0, reason: reason.into(), errno: 0 }, &[]).await;
     }
 
     /// A line for the user.
     pub(crate) async fn progress(&self, text: impl Into<String>) {
-        self.send(&Reply::Progress { text: text.into() }, &[]).await;
+        self.send(&HolderReply::Progress { text: text.into() }, &[]).await;
     }
 
     /// Returns once an answer could not be sent.

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use heddle_runtime::{fdpass::FdReader, task};
-use heddle_wire::local::holder_api::{JoinSpec, Reply, Request};
+use heddle_wire::local::holder_api::{HolderReply, HolderRequest, JoinSpec};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinSet,
@@ -89,33 +89,33 @@ impl Session {
             }
         };
         match request {
-            Request::Info => self.outbox.send(&self.holder.info(), &[]).await,
-            Request::Join(spec) => self.join(*spec).await,
-            Request::Withdraw => match &self.stands {
+            HolderRequest::Info => self.outbox.send(&self.holder.info(), &[]).await,
+            HolderRequest::Join(spec) => self.join(*spec).await,
+            HolderRequest::Withdraw => match &self.stands {
                 Stands::Workload(workload) => {
                     workload.withdraw(&self.holder.book).await;
-                    self.outbox.send(&Reply::Done, &[]).await;
+                    self.outbox.send(&HolderReply::Done, &[]).await;
                 }
                 _ => self.outbox.refuse("this connection has not joined").await,
             },
-            Request::Leave => self.leave().await,
-            Request::Connect { id, to } => self.open(id, HostSocket::Connect(to)).await,
-            Request::Resolver { id, tcp, index } => {
+            HolderRequest::Leave => self.leave().await,
+            HolderRequest::Connect { id, to } => self.open(id, HostSocket::Connect(to)).await,
+            HolderRequest::Resolver { id, tcp, index } => {
                 self.open(id, HostSocket::Resolver { tcp, index }).await;
             }
-            Request::Supervise { part, restart } => match self.holder.part(&part) {
+            HolderRequest::Supervise { part, restart } => match self.holder.part(&part) {
                 Some(part) => {
                     part.set_restart(restart);
-                    self.outbox.send(&Reply::Done, &[]).await;
+                    self.outbox.send(&HolderReply::Done, &[]).await;
                 }
                 None => {
                     let reason = format!("`{part}` is no part of a mesh: use control or observe");
                     self.outbox.refuse(reason).await;
                 }
             },
-            Request::Shutdown => {
+            HolderRequest::Shutdown => {
                 self.holder.shut_down().await;
-                self.outbox.send(&Reply::Done, &[]).await;
+                self.outbox.send(&HolderReply::Done, &[]).await;
                 self.holder.said_goodbye();
             }
         }
@@ -144,7 +144,7 @@ impl Session {
         match std::mem::replace(&mut self.stands, Stands::Nothing) {
             Stands::Workload(workload) => {
                 workload.end(&self.holder.book, &self.holder.workloads).await;
-                self.outbox.send(&Reply::Done, &[]).await;
+                self.outbox.send(&HolderReply::Done, &[]).await;
             }
             other => {
                 self.stands = other;
@@ -156,7 +156,7 @@ impl Session {
     async fn open(&mut self, id: u64, socket: HostSocket) {
         if self.opening.len() >= OPENING_MAX {
             let reason = format!("more than {OPENING_MAX} connections are being opened");
-            self.outbox.send(&Reply::Refused { id, reason, errno: 0 }, &[]).await;
+            self.outbox.send(&HolderReply::Refused { id, reason, errno: 0 }, &[]).await;
             return;
         }
         let outbox = Rc::clone(&self.outbox);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use heddle_runtime::netns_op::Hub;
-use heddle_wire::local::holder_api::{FRAME_MAX, Info, Pids, Reply};
+use heddle_wire::local::holder_api::{FRAME_MAX, HolderReply, Info, Pids};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -73,12 +73,12 @@ impl Holder {
     }
 
     /// What runs here, with as many workloads as one frame takes; the control plane lists them all.
-    pub(crate) fn info(&self) -> Reply {
+    pub(crate) fn info(&self) -> HolderReply {
         let mut info = self.describe();
         loop {
             let length = serde_json::to_vec(&info).map_or(0, |text| text.len());
             if length + INFO_ENVELOPE <= FRAME_MAX || info.workloads.is_empty() {
-                return Reply::Info(Box::new(info));
+                return HolderReply::Info(Box::new(info));
             }
             info.workloads.truncate(info.workloads.len() * 3 / 4);
         }

@@ -23,7 +23,7 @@ use heddle_runtime::{
 };
 use heddle_wire::local::{
     control_api::{JoinedWorkload, Member},
-    holder_api::{JoinSpec, Joined, Reply},
+    holder_api::{HolderReply, JoinSpec, Joined},
 };
 use tokio::sync::watch;
 
@@ -179,7 +179,7 @@ impl Workload {
     }
 
     async fn tell_joined(&self, outbox: &Outbox) {
-        let reply = Reply::Joined(Box::new(self.joined.clone()));
+        let reply = HolderReply::Joined(Box::new(self.joined.clone()));
         outbox.send(&reply, &self.namespaces.fds()).await;
     }
 
