@@ -12,7 +12,7 @@ use crate::{
 };
 use heddle_model::Protocol;
 use heddle_runtime::{clock, transport::Transport};
-use heddle_wire::detect::{Detected as Content, Detector};
+use heddle_wire::detect::{Detected, Detector};
 
 /// When to dial on an undeclared port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,14 +183,14 @@ impl Wait {
     fn look(&mut self, bytes: &[u8]) -> Option<Event> {
         let declared = self.hints.declared == Protocol::Http;
         match self.detector.look(bytes) {
-            Content::NeedMore => None,
-            Content::Http1 if declared => Some(Event::Http(Reason::Declared)),
-            Content::Http1 => Some(Event::Http(Reason::ClientBytes)),
-            Content::Http2Preface => Some(Event::Relay(Verdict::Http2, Reason::ClientBytes)),
-            Content::Tls => Some(Event::Relay(Verdict::Tls, Reason::ClientBytes)),
+            Detected::NeedMore => None,
+            Detected::Http1 if declared => Some(Event::Http(Reason::Declared)),
+            Detected::Http1 => Some(Event::Http(Reason::ClientBytes)),
+            Detected::Http2Preface => Some(Event::Relay(Verdict::Http2, Reason::ClientBytes)),
+            Detected::Tls => Some(Event::Relay(Verdict::Tls, Reason::ClientBytes)),
             // Declared HTTP that is none is refused as such by the codec.
-            Content::Tcp if declared => Some(Event::Http(Reason::Declared)),
-            Content::Tcp => Some(Event::Relay(Verdict::Tcp, Reason::ClientBytes)),
+            Detected::Tcp if declared => Some(Event::Http(Reason::Declared)),
+            Detected::Tcp => Some(Event::Relay(Verdict::Tcp, Reason::ClientBytes)),
         }
     }
 
