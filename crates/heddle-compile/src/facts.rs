@@ -26,18 +26,20 @@ pub fn address(registry: &Registry, ip: IpAddr) -> Address {
 #[must_use]
 pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints> {
     let found = registry.services.get(service)?;
-    let endpoints = behind(registry, found).map(|(_, endpoint)| endpoint).collect();
-    Some(Endpoints { service: service.clone(), endpoints })
+    let endpoints = behind(registry, found).filter_map(|workload| endpoint(found, workload));
+    Some(Endpoints { service: service.clone(), endpoints: endpoints.collect() })
 }
 
-/// The workloads to which a service's ports lead, as its endpoints.
+/// The workloads to which a service's ports lead.
 pub fn behind<'a>(
     registry: &'a Registry,
     service: &'a Service,
-) -> impl Iterator<Item = (&'a Workload, Endpoint)> {
-    let members = registry.workloads.values();
-    let members = members.filter(|workload| workload.services.contains(&service.name));
-    members.filter_map(|workload| Some((workload, endpoint(service, workload)?)))
+) -> impl Iterator<Item = &'a Workload> {
+    let led_to = |workload: &&Workload| {
+        workload.services.contains(&service.name)
+            && service.ports.values().any(|port| workload.port(&port.target).is_some())
+    };
+    registry.workloads.values().filter(led_to)
 }
 
 /// A workload as an endpoint of a service. `None` if none of the service's ports leads to it: it is

@@ -75,8 +75,7 @@ pub(crate) const RESPONSE_BYTES_MAX: usize = 1024 * 1024;
 /// Encoded bytes of one destination: with what may come beside it in a response, it stays below
 /// what a proxy takes in one message.
 pub(crate) const DESTINATION_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
-/// The same for the endpoints of one service, which are one resource too. They grow a little when
-/// their ports become ready; the other half of a message holds that many times over.
+/// The same for the endpoints of one service, which are one resource too.
 pub(crate) const ENDPOINTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Bytes of a NACK's text that are kept.
 pub(crate) const NACK_BYTES_MAX: usize = 2_048;

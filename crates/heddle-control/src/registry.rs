@@ -266,10 +266,13 @@ impl Members {
 
     /// Takes over which declared ports are in LISTEN. A withdrawn workload stays withdrawn.
     pub(crate) fn report(&mut self, id: &WorkloadId, listening: &BTreeSet<u16>) -> Option<Touched> {
-        self.set_states(id, |port| match port.state {
-            EndpointState::Terminating => EndpointState::Terminating,
-            _ if listening.contains(&port.number) => EndpointState::Ready,
-            _ => EndpointState::Pending,
+        self.set_states(id, |port| match (port.state, listening.contains(&port.number)) {
+            (EndpointState::Terminating, _) | (EndpointState::ServingTerminating, false) => {
+                EndpointState::Terminating
+            }
+            (EndpointState::ServingTerminating, true) => EndpointState::ServingTerminating,
+            (EndpointState::Pending | EndpointState::Ready, true) => EndpointState::Ready,
+            (EndpointState::Pending | EndpointState::Ready, false) => EndpointState::Pending,
         })
     }
 

@@ -23,7 +23,7 @@ use crate::limits::{
 pub(crate) struct Encoded {
     /// Hash of the content.
     pub(crate) version: u128,
-    /// Protobuf.
+    /// The noun's wire form.
     pub(crate) bytes: Arc<[u8]>,
 }
 

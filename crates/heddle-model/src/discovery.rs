@@ -471,7 +471,7 @@ pub struct NamedService {
     #[n(1)]
     pub name: ServiceName,
     /// Its virtual addresses; none if it is headless.
-    #[cbor(n(2), default)]
+    #[cbor(n(2), default, decode_with = "crate::wire::known_addresses")]
     pub vips: Vec<IpAddr>,
 }
 

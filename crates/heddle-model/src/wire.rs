@@ -6,7 +6,7 @@
 //! are written by `closed!`. Whether values make sense is [`Check`]'s business; bytes, their names and
 //! their versions are that of `heddle-wire`.
 
-use std::{collections::BTreeSet, fmt::Display};
+use std::{collections::BTreeSet, fmt::Display, net::IpAddr};
 
 /// Numbers the variants of an enum: `N` on the wire, or `[N, value]` for one that carries something.
 ///
@@ -74,6 +74,22 @@ macro_rules! closed {
     };
 }
 pub(crate) use closed;
+
+/// Addresses below an `Option`, where minicbor's derive would take one of a kind that it does not know
+/// for the absence of the whole.
+pub(crate) fn known_addresses<'b, C>(
+    decoder: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<IpAddr>, minicbor::decode::Error> {
+    let at = decoder.position();
+    decoder.decode_with(context).map_err(|error: minicbor::decode::Error| {
+        if error.is_unknown_variant() {
+            minicbor::decode::Error::message("an address of a kind unknown to this version").at(at)
+        } else {
+            error
+        }
+    })
+}
 
 /// What must hold of a noun that came from elsewhere, beyond the types of its fields.
 pub trait Check {

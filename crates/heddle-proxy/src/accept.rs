@@ -65,7 +65,7 @@ pub fn run_worker(shared: Arc<Shared>, index: usize, listeners: Listeners) -> io
 #[must_use]
 pub fn start_worker(shared: Arc<Shared>, index: usize, options: WorkerOptions) -> Rc<Worker> {
     let (worker, own_calls) = Worker::new(shared, index, options);
-    drop(task::spawn_contained("own calls", serve_own_calls(Rc::downgrade(&worker), own_calls)));
+    drop(task::spawn_contained("own calls", serve_own_calls(Rc::clone(&worker), own_calls)));
     worker
 }
 
@@ -73,7 +73,7 @@ pub fn start_worker(shared: Arc<Shared>, index: usize, options: WorkerOptions) -
 pub async fn serve_outbound(worker: Rc<Worker>, client: Transport, original_dst: SocketAddr) {
     // The original destination decides the service; nothing the client says later does.
     let side = Outbound::of(&worker, original_dst).await;
-    serve(worker, client, side).await;
+    serve(client, &side).await;
 }
 
 /// Serves one connection from `peer` to this workload, meant for the port of `original_dst`.
@@ -86,18 +86,17 @@ pub async fn serve_inbound(
     // Starts a look-up at most; requests never wait for it.
     let caller = worker.callers.at(peer);
     let side = Inbound::of(&worker, original_dst.port(), caller);
-    serve(worker, client, side).await;
+    serve(client, &side).await;
 }
 
-async fn serve_own_calls(
-    worker: std::rc::Weak<Worker>,
-    mut own_calls: mpsc::UnboundedReceiver<OwnCall>,
-) {
+async fn serve_own_calls(worker: Rc<Worker>, mut own_calls: mpsc::UnboundedReceiver<OwnCall>) {
     while let Some((client, to)) = own_calls.recv().await {
-        let Some(worker) = worker.upgrade() else { return };
-        let caller = worker.callers.own();
-        let side = Inbound::of(&worker, to.port(), caller);
-        drop(task::spawn_contained("own call", serve(worker, client, side)));
+        let worker = Rc::clone(&worker);
+        drop(task::spawn_contained("own call", async move {
+            let _open = worker.shared.state.connections.enter();
+            let side = Inbound::of(&worker, to.port(), worker.callers.own());
+            serve(client, &side).await;
+        }));
     }
 }
 
@@ -209,14 +208,15 @@ impl Open {
             return Err(Refusal::MemoryLimit);
         }
         let metrics = &worker.shared.metrics;
-        if metrics.connections_open(direction) >= CONNECTIONS_TOTAL as u64 {
-            return Err(Refusal::ConnectionLimit("all of this sidecar's"));
-        }
         let state = &worker.shared.state;
         let too_many = || Refusal::ConnectionLimit("those of one source address");
         let of_source =
             source.map(|ip| state.sources.enter(ip).ok_or_else(too_many)).transpose()?;
-        metrics.connection_opened(direction);
+        // Counted first, so that workers that admit at once cannot exceed it together.
+        if metrics.connection_opened(direction) >= CONNECTIONS_TOTAL as u64 {
+            metrics.connection_closed(direction);
+            return Err(Refusal::ConnectionLimit("all of this sidecar's"));
+        }
         let all = state.connections.enter();
         Ok(Self { worker: Rc::clone(worker), direction, _of_source: of_source, _all: all })
     }

@@ -100,6 +100,8 @@ async fn converse(shared: Arc<Shared>, stream: TcpStream, face: Face) -> Result<
     });
     http1::Builder::new()
         .timer(TokioTimer::new())
+        // A probe that ends its side behind its request waits for the answer all the same.
+        .half_close(true)
         .header_read_timeout(IDLE_MAX)
         .max_buf_size(HEAD_MAX)
         .serve_connection(TokioIo::new(TakenInTime::new(stream, IDLE_MAX)), service)

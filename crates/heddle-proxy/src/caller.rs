@@ -206,12 +206,17 @@ pub(crate) struct Callers {
     /// Whose shards are written.
     worker: usize,
     known: RefCell<HashMap<IpAddr, Rc<Caller>>>,
+    /// The workload itself.
+    own: Rc<Caller>,
 }
 
 impl Callers {
     /// None known yet.
     pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Rc<Self> {
-        Rc::new(Self { shared, worker, known: RefCell::default() })
+        let workload = Arc::new(shared.metrics.own().clone());
+        let ip = shared.config.addresses.first();
+        let own = Caller::new(ip, Identity::Known(Some(workload)));
+        Rc::new(Self { shared, worker, known: RefCell::default(), own })
     }
 
     /// Who calls from `ip`. Starts a look-up if the snapshot does not know; never waits for it.
@@ -247,9 +252,7 @@ impl Callers {
 
     /// The workload itself, calling itself.
     pub(crate) fn own(&self) -> Rc<Caller> {
-        let ip = self.shared.config.addresses.first();
-        let own = Arc::new(self.shared.metrics.own().clone());
-        Caller::new(ip, Identity::Known(Some(own)))
+        Rc::clone(&self.own)
     }
 
     fn keep(&self, ip: IpAddr, caller: &Rc<Caller>) {

@@ -3,7 +3,7 @@
 //! [`serve`] is the connection's way, [`serve_request`] the request's; both read from top to bottom.
 //! What differs between sides, a [`Side`] answers; what an upstream does is `forward`'s.
 
-use std::{pin::pin, rc::Rc};
+use std::pin::pin;
 
 use heddle_logic::FaultPlan;
 use heddle_runtime::{clock, transport::Transport};
@@ -19,11 +19,11 @@ use crate::{
     relay::Preread,
     side::{Route, Side},
     verdict::{Reason, Verdict},
-    worker::Worker,
 };
 
 /// Serves one connection to its end.
-pub(crate) async fn serve<S: Side>(worker: Rc<Worker>, mut client: Transport, side: S) {
+pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
+    let worker = side.worker();
     // 1. What is declared about where it goes, under the rules of now.
     let hints = side.hints().await;
     // 2. What it speaks: declared, or told by the first bytes of either side.
@@ -36,19 +36,19 @@ pub(crate) async fn serve<S: Side>(worker: Rc<Worker>, mut client: Transport, si
                 worker.keep_unused(early);
             }
             let _by_request = worker.shared.state.connections.by_request();
-            serve_requests(&side, Client::new(client, held, S::IDLE_TIMEOUT)).await;
+            serve_requests(side, Client::new(client, held, S::IDLE_TIMEOUT)).await;
         }
         Decided::Relay { verdict, reason, held, to } => {
             side.verdicts().count(verdict, reason);
             let preread = Preread { from_client: held, from_upstream: None };
-            relay(&side, client, preread, to, reason).await;
+            relay(side, client, preread, to, reason).await;
         }
         Decided::HeadTimeout => {
             let client = Client::new(client, None, S::IDLE_TIMEOUT);
-            refuse_head(&side, client, Refusal::HeadTimeout).await;
+            refuse_head(side, client, Refusal::HeadTimeout).await;
         }
         Decided::Unserved(refused) => {
-            relay(&side, client, Preread::default(), Err(refused), Reason::Declared).await;
+            relay(side, client, Preread::default(), Err(refused), Reason::Declared).await;
         }
         Decided::Gone => {}
     }

@@ -56,8 +56,8 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// A dialer, and the calls to oneself that somebody must serve as if they had been accepted: no
-    /// more are ever waiting than this worker has requests under way.
+    /// A dialer, and the calls to oneself that somebody must serve as if they had been accepted. Each
+    /// waits for a connection or request that this worker admitted, so they are bounded as those are.
     pub(crate) fn new(
         shared: Arc<Shared>,
         network: Network,

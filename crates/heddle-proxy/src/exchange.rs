@@ -1,6 +1,6 @@
 //! One request and its response on one connection, HTTP/1 on both sides: heads edited, bodies passed
 //! on as the bytes they are. Both directions run at once, because a server may answer before it has
-//! read all. Other pairs of versions go by `frames`; which upstream, and whether again, is `forward`'s.
+//! read all. Which upstream, and whether again, is `forward`'s; what is made of parts, `frames` writes.
 //!
 //! [`exchange`] first, then the way of the request ([`send`]), then that of the response ([`receive`]).
 
@@ -15,7 +15,7 @@ use std::{
 use heddle_logic::Replayable;
 use heddle_runtime::{
     clock,
-    splice::Side,
+    splice::BrokenEnd,
     transport::{ReadHalf, Transport, WriteHalf, move_bytes},
 };
 use heddle_wire::http1::{
@@ -309,8 +309,8 @@ async fn move_request_body(
         Ok(moved) => moved,
         Err(error) => {
             return Err(match error.side {
-                Side::Read => Stopped::ClientGone,
-                Side::Write => Stopped::UpstreamGone,
+                BrokenEnd::Read => Stopped::ClientGone,
+                BrokenEnd::Write => Stopped::UpstreamGone,
             });
         }
     };
@@ -611,8 +611,8 @@ async fn move_response_body(
             Ok(moved < unseen)
         }
         Err(error) => Err(match error.side {
-            Side::Read => Failed::Cut(Cut::Reset),
-            Side::Write => Failed::ClientGone,
+            BrokenEnd::Read => Failed::Cut(Cut::Reset),
+            BrokenEnd::Write => Failed::ClientGone,
         }),
     }
 }

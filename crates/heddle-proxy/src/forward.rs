@@ -45,9 +45,10 @@ pub(crate) async fn forward(
         let now = clock::now();
         let repeated = same.take();
         let new_connection = repeated.is_some();
-        let upstream = repeated
-            .or_else(|| worker.upstreams.pick(backend, &tried, now, worker.random()))
-            .ok_or_else(|| backend.nobody())?;
+        let upstream = match repeated {
+            Some(upstream) => upstream,
+            None => worker.upstreams.pick(backend, &tried, now, worker.random())?,
+        };
         if let Some(series) = upstream.series(backend, worker.index) {
             outcome.count_as(MetricSeries::Edge(series));
         }
@@ -68,7 +69,9 @@ pub(crate) async fn forward(
             },
         };
         let reused = connected.reused;
-        let by_status = |_status| again(Ended::Answered) != Decision::GiveUp;
+        // Only what is whole at hand can go again.
+        let kept = outgoing.replayable == Replayable::Yes;
+        let by_status = |_status| kept && again(Ended::Answered) != Decision::GiveUp;
         match exchange(worker, client, outgoing, &mut attempt, connected, by_status, outcome).await
         {
             Ok(persistence) => return Ok(persistence),
@@ -78,7 +81,11 @@ pub(crate) async fn forward(
                 }
                 return Err(failure);
             }
-            Err(Broke::Again) => {}
+            Err(Broke::Again) => {
+                outgoing.rewind();
+                tried.push(upstream);
+                continue;
+            }
             Err(Broke::Unanswered) => {
                 attempt.failed(clock::now());
                 if again(Ended::Unanswered(broken(outgoing, reused, number))) == Decision::GiveUp {
@@ -98,7 +105,7 @@ enum Ended {
     Unconnected(u32),
     /// Its connection broke.
     Unanswered(Broken),
-    /// A response head came.
+    /// A response head came, of a request that may be sent twice.
     Answered,
 }
 

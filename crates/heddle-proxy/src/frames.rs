@@ -1,7 +1,8 @@
-//! A response by its parts, for every pair of sides that do not both speak HTTP/1: a head, pieces of
-//! the body, trailers, or a reset in the middle of it. Whoever has one of these (a reply of the mesh's
-//! own, later a stream of HTTP/2) is [`Frames`]; [`send_response`] writes it to a client of HTTP/1.
-//! HTTP/1 to HTTP/1 does not come here: `exchange` passes its bytes on as they are.
+//! A response by its parts: a head, pieces of the body, trailers, or a reset in the middle of it. What
+//! comes so ([`Frames`]: a reply of the mesh's own, and whatever does not arrive as bytes of HTTP/1) is
+//! written to a client of HTTP/1 by [`send_response`]. HTTP/1 to HTTP/1 does not come here: `exchange`
+//! passes its bytes on as they are. Nor do requests, nor interim heads: whoever reads or writes another
+//! version brings them.
 
 use std::{
     borrow::Cow,
@@ -24,8 +25,8 @@ use crate::{
 pub(crate) type Field = (Cow<'static, str>, String);
 
 /// A response's head, whatever its version on the wire.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct ResponseHead {
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Head {
     pub(crate) status: u16,
     /// In the order in which they are sent; none of those that delimit the body or name a hop.
     pub(crate) fields: Vec<Field>,
@@ -82,7 +83,7 @@ enum Delimited {
 /// [`Failure::ClientGone`], or [`Failure::Cut`] if the body broke off: the client must notice.
 pub(crate) async fn send_response(
     to: &mut WriteHalf<'_>,
-    head: &ResponseHead,
+    head: &Head,
     frames: &mut impl Frames,
     recipient: Recipient,
     outcome: &RequestOutcome,
@@ -90,7 +91,9 @@ pub(crate) async fn send_response(
     let mut out = Lent::<Output>::take();
     let mut body = delimited(head, recipient);
     write_head(&mut out.0, head, recipient, body);
-    let silent = recipient.method == Some(Method::Head) || body == Delimited::Bodiless;
+    if recipient.method == Some(Method::Head) || body == Delimited::Bodiless {
+        return flush(to, &mut out.0, outcome).await;
+    }
     loop {
         let frame = match next(frames).await {
             Next::Frame(frame) => frame,
@@ -100,7 +103,6 @@ pub(crate) async fn send_response(
             }
         };
         match frame {
-            _ if silent => break,
             None => break write_end(&mut out.0, body, &[])?,
             Some(Ok(Frame::Data(data))) => write_data(&mut out.0, &mut body, &data)?,
             Some(Ok(Frame::Trailers(fields))) => break write_end(&mut out.0, body, &fields)?,
@@ -132,7 +134,7 @@ async fn next(frames: &mut impl Frames) -> Next {
     .await
 }
 
-fn delimited(head: &ResponseHead, recipient: Recipient) -> Delimited {
+fn delimited(head: &Head, recipient: Recipient) -> Delimited {
     match (head.status, head.length, recipient.version) {
         (100..=199 | 204 | 304, ..) => Delimited::Bodiless,
         (_, Some(length), _) => Delimited::Length(length),
@@ -141,7 +143,7 @@ fn delimited(head: &ResponseHead, recipient: Recipient) -> Delimited {
     }
 }
 
-fn write_head(out: &mut Vec<u8>, head: &ResponseHead, recipient: Recipient, body: Delimited) {
+fn write_head(out: &mut Vec<u8>, head: &Head, recipient: Recipient, body: Delimited) {
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, reason(head.status));
     write_fields(out, &head.fields);
     let _ = match body {

@@ -1,7 +1,7 @@
 //! `--host-port N`: the host's 127.0.0.1:N appears on the workload's 127.0.0.1:N.
 //!
 //! Loopback is not redirected, so these are plain listeners on thread 0; each connection is joined
-//! with one the holder opened, and the kernel moves the bytes.
+//! with one the holder opened, and their bytes are relayed as those of any other connection.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use tokio::{
 use crate::{
     Shared,
     broker::Broker,
-    relay::{Preread, relay},
+    relay::{End, Preread, relay},
 };
 
 /// Connections per host port at one time; further ones wait in the backlog.
@@ -87,7 +87,9 @@ async fn join(broker: &Broker, client: TcpStream, port: u16) {
         }
     };
     let ended = relay(&mut client, &mut host, Preread::default(), &|_| (), &|_| ()).await;
-    tracing::debug!(port, ?ended, "a host port's connection ended");
+    if ended != End::Closed {
+        tracing::debug!(port, ?ended, "a host port's connection broke");
+    }
 }
 
 #[cfg(test)]

@@ -195,10 +195,11 @@ impl Client {
             persists: goes_on,
         };
         let (_, mut to) = self.transport.split();
-        let head = reply.head();
+        let head = std::mem::take(&mut reply.head);
         match send_response(&mut to, &head, &mut reply, recipient, outcome).await {
             Ok(()) if goes_on => Persistence::KeepAlive,
             Ok(()) => Persistence::LingeringClose,
+            Err(Failure::Cut(Cut::Reset)) => Persistence::Reset,
             Err(_) => Persistence::Close,
         }
     }

@@ -137,7 +137,7 @@ fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServicePortRef>) {
     }
     match worker.shared.config.ports.get(&number) {
         Some(protocol) => {
-            let own = worker.own.services.iter().cloned();
+            let own = worker.shared.metrics.own().services.iter().cloned();
             (*protocol, own.map(|service| ServicePortRef { service, port: number }).collect())
         }
         None => (Protocol::Undeclared, Vec::new()),

@@ -31,7 +31,7 @@ mod outgoing;
 mod pool;
 mod ports;
 pub mod probe;
-pub mod protocol;
+mod protocol;
 pub mod ranges;
 mod record;
 pub mod refusal;

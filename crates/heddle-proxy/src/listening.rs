@@ -67,6 +67,10 @@ impl Listening {
     /// The address that reaches a listener bound to `bound`; `None` if inbound traffic may not.
     fn dial_address(&self, bound: IpAddr) -> Option<IpAddr> {
         let address = match bound.to_canonical() {
+            // `[::]` takes IPv4 too, unless it was told not to.
+            IpAddr::V6(ip) if ip.is_unspecified() => {
+                self.own.of_family(IpAddr::V6(ip)).unwrap_or(self.own.first())
+            }
             ip if ip.is_unspecified() => self.own.of_family(ip)?,
             ip => ip,
         };

@@ -12,8 +12,9 @@ use std::sync::{
 use heddle_runtime::{clock, memory};
 use tokio::sync::Notify;
 
-use crate::limits::{
-    MEMORY_LOOK, MEMORY_REFUSE_CONNECTIONS, MEMORY_REFUSE_REQUESTS, MEMORY_SHRINK,
+use crate::{
+    buffers,
+    limits::{MEMORY_LOOK, MEMORY_REFUSE_CONNECTIONS, MEMORY_REFUSE_REQUESTS, MEMORY_SHRINK},
 };
 
 /// How close the sidecar is to its limit, and so what it gives up.
@@ -101,7 +102,9 @@ pub(crate) async fn watch(pressure: Arc<Memory>, limit: Option<u64>) {
         let (before, now) = (pressure.pressure(), Pressure::of(used, limit));
         pressure.set(now);
         if now > Pressure::None {
-            // What the workers freed is still this process's until it is given back.
+            // Thread 0 relays host ports; the workers free theirs. What was freed is still this
+            // process's until it is given back.
+            buffers::free_all();
             memory::give_back_freed();
         }
         if now > before && now > Pressure::Shrink {

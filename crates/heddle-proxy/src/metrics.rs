@@ -1,7 +1,7 @@
 //! The sidecar's counters: Istio's standard metrics with all their labels, and Heddle's own.
 //!
 //! A request finds its series by index: the label text is made once per edge, status and flags, and
-//! kept as a handle ([`SeriesSet`]) beside what the worker knows about the endpoint or peer. Each
+//! kept as a handle ([`crate::series::SeriesSet`]) beside what the worker knows about the endpoint or peer. Each
 //! series has one shard per worker with one writer, so recording takes no lock and no locked
 //! instruction; [`Metrics::render`] adds the shards up. Nothing here knows a socket or a request.
 
@@ -143,8 +143,9 @@ impl Metrics {
         self.retries[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn connection_opened(&self, direction: Direction) {
-        self.connections[direction as usize].fetch_add(1, Ordering::Relaxed);
+    /// Counts one more, and tells how many were open before.
+    pub(crate) fn connection_opened(&self, direction: Direction) -> u64 {
+        self.connections[direction as usize].fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn connection_closed(&self, direction: Direction) {

@@ -66,14 +66,23 @@ impl Outbound {
         Self { worker: Rc::clone(worker), kind, address: to, port, by_host: RefCell::default() }
     }
 
-    /// Has an HTTP response come from here? A service's port is one thing; outside, a port number
-    /// says nothing about another address.
+    /// Has an HTTP response come from here?
     fn speaks_http(&self) -> bool {
+        match self.is_by_address() {
+            true => self.worker.http_seen.at(self.address),
+            false => self.port.speaks_http.get(),
+        }
+    }
+
+    /// A service's port is one thing; where there is no service, a port number says nothing about
+    /// another address.
+    fn is_by_address(&self) -> bool {
         match &self.kind {
-            Kind::Outside(_) => self.worker.http_seen.at(self.address),
-            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
-                self.port.speaks_http.get()
+            Kind::Outside(_) => true,
+            Kind::Workload(upstream, _) => {
+                upstream.workload().is_none_or(|one| one.first_service().is_none())
             }
+            Kind::Service(..) | Kind::Nowhere(_) => false,
         }
     }
 
@@ -175,11 +184,9 @@ impl Side for Outbound {
     }
 
     fn spoke_http(&self) {
-        match &self.kind {
-            Kind::Outside(_) => self.worker.http_seen.note(self.address),
-            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
-                self.port.speaks_http.set(true);
-            }
+        match self.is_by_address() {
+            true => self.worker.http_seen.note(self.address),
+            false => self.port.speaks_http.set(true),
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Every reply the mesh makes itself: one enum, one table.
+//! Every reply the mesh makes itself: one enum, one table; and how a request may fail besides.
 //!
 //! A [`Refusal`] says why; [`Refusal::row`] gives everything that follows from it: HTTP status, gRPC
 //! code, Envoy's response flag, metric label, log level, whether the connection ends, and text. It
-//! writes no bytes: `http` turns it into a reply, `tcp` into a reset.
+//! writes no bytes: `reply` makes an answer of it, and a connection without requests is reset.
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use heddle_runtime::{
-    splice::Side,
+    splice::BrokenEnd,
     transport::{ReadHalf, Transport, WriteHalf, move_bytes},
 };
 
@@ -76,8 +76,8 @@ pub(crate) async fn relay(
 /// Runs both directions. A side that cannot be read any more is gone, and with it both directions;
 /// one that cannot be written may still have sent something, so the way back runs to its end.
 async fn both(
-    mut up: Pin<&mut impl Future<Output = Result<(), Side>>>,
-    mut down: Pin<&mut impl Future<Output = Result<(), Side>>>,
+    mut up: Pin<&mut impl Future<Output = Result<(), BrokenEnd>>>,
+    mut down: Pin<&mut impl Future<Output = Result<(), BrokenEnd>>>,
 ) -> End {
     let (mut up_result, mut down_result) = (None, None);
     poll_fn(|context| {
@@ -92,11 +92,11 @@ async fn both(
             down_result = Some(result);
         }
         match (up_result, down_result) {
-            (Some(Err(Side::Read)), _) => Poll::Ready(End::ClientReset),
-            (_, Some(Err(Side::Read))) => Poll::Ready(End::UpstreamReset),
+            (Some(Err(BrokenEnd::Read)), _) => Poll::Ready(End::ClientReset),
+            (_, Some(Err(BrokenEnd::Read))) => Poll::Ready(End::UpstreamReset),
             (Some(Ok(())), Some(Ok(()))) => Poll::Ready(End::Closed),
-            (Some(_), Some(Err(Side::Write))) => Poll::Ready(End::ClientReset),
-            (Some(Err(Side::Write)), Some(_)) => Poll::Ready(End::UpstreamReset),
+            (Some(_), Some(Err(BrokenEnd::Write))) => Poll::Ready(End::ClientReset),
+            (Some(Err(BrokenEnd::Write)), Some(_)) => Poll::Ready(End::UpstreamReset),
             _ => Poll::Pending,
         }
     })
@@ -109,20 +109,20 @@ async fn pump(
     to: &mut WriteHalf<'_>,
     held: Option<Lent<Buffer>>,
     count: Count<'_>,
-) -> Result<(), Side> {
+) -> Result<(), BrokenEnd> {
     if let Some(held) = held {
-        to.write_all(held.filled()).await.map_err(|_| Side::Write)?;
+        to.write_all(held.filled()).await.map_err(|_| BrokenEnd::Write)?;
         count(held.filled().len() as u64);
     }
     let (mut full_reads, mut input) = (0, None);
     while full_reads < SPLICE_AFTER_FULL_READS {
-        let n = read_input(from, &mut input).await.map_err(|_| Side::Read)?;
+        let n = read_input(from, &mut input).await.map_err(|_| BrokenEnd::Read)?;
         let Some(buffer) = input.take() else {
             to.shutdown();
             return Ok(());
         };
         full_reads = if buffer.is_full() { full_reads + 1 } else { 0 };
-        to.write_all(buffer.filled()).await.map_err(|_| Side::Write)?;
+        to.write_all(buffer.filled()).await.map_err(|_| BrokenEnd::Write)?;
         count(n as u64);
     }
     let mut progress = count;

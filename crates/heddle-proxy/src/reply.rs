@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use tracing::Level;
 
 use crate::{
-    frames::{Frame, Frames, Reset, ResponseHead},
+    frames::{Frame, Frames, Head, Reset},
     outgoing::OutgoingRequest,
     record::RequestOutcome,
     refusal::{AfterRefusal, RefusalRow, Refused},
@@ -19,10 +19,9 @@ const ID_BYTES_MAX: usize = 128;
 /// What a client is answered by the mesh itself.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    status: u16,
-    fields: Vec<(&'static str, String)>,
+    pub(crate) head: Head,
     /// `None` once it was taken.
-    body: Option<String>,
+    body: Option<Vec<u8>>,
     /// What becomes of the client's connection, if its request was read to the end.
     pub(crate) connection: AfterRefusal,
 }
@@ -45,39 +44,21 @@ impl Reply {
         log(worker, &row, &hop, rule, &id);
         let why = format!("{}; hop={hop}; rule={rule}; id={id}", row.code);
         let text = format!("heddle: {} ({}, {})\n", row.text, row.code, row.flag.name());
+        let mut fields = vec![("x-heddle-refusal".into(), why), ("x-request-id".into(), id)];
+        if !matches!(row.status, 100..=199 | 204 | 304) {
+            fields.push(("content-type".into(), "text/plain; charset=utf-8".to_owned()));
+        }
         Self {
-            status: row.status,
-            fields: vec![("x-heddle-refusal", why), ("x-request-id", id)],
-            body: Some(text),
+            head: Head { status: row.status, fields, length: Some(text.len() as u64) },
+            body: Some(text.into_bytes()),
             connection: row.connection,
-        }
-        .with_text_type()
-    }
-
-    fn with_text_type(mut self) -> Self {
-        if !matches!(self.status, 100..=199 | 204 | 304) {
-            self.fields.push(("content-type", "text/plain; charset=utf-8".to_owned()));
-        }
-        self
-    }
-
-    /// Its head.
-    pub(crate) fn head(&self) -> ResponseHead {
-        ResponseHead {
-            status: self.status,
-            fields: self
-                .fields
-                .iter()
-                .map(|(name, value)| ((*name).into(), value.clone()))
-                .collect(),
-            length: Some(self.body.as_ref().map_or(0, |body| body.len() as u64)),
         }
     }
 }
 
 impl Frames for Reply {
     fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
-        Poll::Ready(self.body.take().map(|body| Ok(Frame::Data(body.into_bytes()))))
+        Poll::Ready(self.body.take().map(|body| Ok(Frame::Data(body))))
     }
 }
 

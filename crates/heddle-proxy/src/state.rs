@@ -1,8 +1,11 @@
-//! What counts per proxy, never per worker, and outlives every generation of rules: the one home of it.
+//! What counts per proxy, never per worker, and outlives every generation of rules.
 //!
-//! Keyed by what is counted (an address, a cluster's content), never by a position in some list, so
-//! that an edit of the rules resets nothing. What a worker merely estimates for itself (latency,
-//! warmth, which port speaks what) is beside its pools, in `upstream` and `ports`.
+//! Keyed by what is counted, never by a position in some list, so that an edit of the rules resets
+//! nothing. Open connections and their sources are here; the gauge of one direction, which is also its
+//! limit, is in `metrics`, since it is shown there. What will be counted per cluster (requests, retries,
+//! ejections) is to be found by its key when a snapshot is built and carried beside the cluster: no
+//! request may look into a map. What a worker merely estimates for itself (latency, warmth, which port
+//! speaks what) is beside its pools, in `upstream` and `ports`.
 
 use std::{
     net::IpAddr,

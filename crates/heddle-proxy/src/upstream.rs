@@ -252,27 +252,10 @@ impl Drop for Attempt {
 /// Where a request may go.
 #[derive(Debug, Clone)]
 pub(crate) enum Backend {
-    /// Any ready endpoint of a cluster.
+    /// Any endpoint of a cluster.
     Cluster(Arc<Cluster>),
     /// This one.
     Upstream(Rc<Upstream>),
-}
-
-impl Backend {
-    /// What it means that there is nothing to try.
-    pub(crate) fn nobody(&self) -> Refusal {
-        let upstream = match self {
-            Self::Cluster(cluster) => return Refusal::NoEndpoints(cluster.key.service.clone()),
-            Self::Upstream(upstream) => upstream,
-        };
-        match upstream.target {
-            DialTarget::Application(port) => Refusal::ApplicationUnreachable(port, String::new()),
-            DialTarget::Outside(to) => Refusal::OutsideUnreachable(to.to_string()),
-            DialTarget::Workload(to) | DialTarget::Own(to) => {
-                Refusal::ConnectFailed(to.to_string())
-            }
-        }
-    }
 }
 
 /// All upstreams of one worker.
@@ -284,22 +267,27 @@ pub(crate) struct Upstreams {
 
 impl Upstreams {
     /// Picks the upstream for a request's next attempt: another than those `tried` if there is one.
+    ///
+    /// # Errors
+    /// [`Refusal::NoEndpoints`].
     pub(crate) fn pick(
         &self,
         backend: &Backend,
         tried: &[Rc<Upstream>],
         now: Instant,
         random: u64,
-    ) -> Option<Rc<Upstream>> {
+    ) -> Result<Rc<Upstream>, Refusal> {
         let cluster = match backend {
-            Backend::Upstream(upstream) => return Some(Rc::clone(upstream)),
+            Backend::Upstream(upstream) => return Ok(Rc::clone(upstream)),
             Backend::Cluster(cluster) => cluster,
         };
+        let nobody = || Refusal::NoEndpoints(cluster.key.service.clone());
         if tried.is_empty() {
             let picked = balance::pick(cluster.endpoints.len(), random, |index| {
                 self.cost(cluster, &cluster.endpoints[index], now)
-            })?;
-            return Some(self.of_endpoint(cluster, &cluster.endpoints[picked], now));
+            });
+            let picked = picked.ok_or_else(nobody)?;
+            return Ok(self.of_endpoint(cluster, &cluster.endpoints[picked], now));
         }
         let untried: Vec<&Arc<LbEndpoint>> = cluster
             .endpoints
@@ -310,8 +298,9 @@ impl Upstreams {
             return self.pick(backend, &[], now, random);
         }
         let picked =
-            balance::pick(untried.len(), random, |index| self.cost(cluster, untried[index], now))?;
-        Some(self.of_endpoint(cluster, untried[picked], now))
+            balance::pick(untried.len(), random, |index| self.cost(cluster, untried[index], now));
+        let picked = picked.ok_or_else(nobody)?;
+        Ok(self.of_endpoint(cluster, untried[picked], now))
     }
 
     /// Has every candidate been tried?

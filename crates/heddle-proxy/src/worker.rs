@@ -10,7 +10,6 @@ use std::{
 };
 
 use fastrand::Rng;
-use heddle_model::discovery::WorkloadInfo;
 use heddle_runtime::{clock, task, transport::Transport};
 use tokio::sync::{Notify, mpsc};
 
@@ -30,8 +29,6 @@ use crate::{
 pub struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) index: usize,
-    /// This workload, as its peers see it.
-    pub(crate) own: Arc<WorkloadInfo>,
     pub(crate) upstreams: Upstreams,
     pub(crate) dialer: Dialer,
     pub(crate) callers: Rc<Callers>,
@@ -74,7 +71,6 @@ impl Worker {
     ) -> (Rc<Self>, mpsc::UnboundedReceiver<OwnCall>) {
         let (dialer, own_calls) = Dialer::new(Arc::clone(&shared), options.network);
         let worker = Rc::new(Self {
-            own: Arc::new(shared.metrics.own().clone()),
             upstreams: Upstreams::default(),
             dialer,
             callers: Callers::new(Arc::clone(&shared), index),
@@ -126,8 +122,7 @@ impl Worker {
         let mut tried = Vec::new();
         loop {
             let now = clock::now();
-            let picked = self.upstreams.pick(backend, &tried, now, self.random());
-            let upstream = picked.ok_or_else(|| backend.nobody())?;
+            let upstream = self.upstreams.pick(backend, &tried, now, self.random())?;
             let mut attempt = upstream.begin(now);
             let refusal = match Box::pin(self.dialer.dial(&upstream)).await {
                 Ok(transport) => {

@@ -24,7 +24,7 @@ thread_local! {
 
 /// Which socket a relay failed on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum BrokenEnd {
     /// Reading from the source.
     Read,
     /// Writing to the target.
@@ -33,10 +33,10 @@ pub enum Side {
 
 /// A relay that broke.
 #[derive(Debug, thiserror::Error)]
-#[error("relaying failed to {}: {source}", match side { Side::Read => "read", Side::Write => "write" })]
+#[error("relaying failed to {}: {source}", match side { BrokenEnd::Read => "read", BrokenEnd::Write => "write" })]
 pub struct SpliceError {
     /// Which socket.
-    pub side: Side,
+    pub side: BrokenEnd,
     /// Bytes delivered to the target before.
     pub moved: u64,
     /// What the kernel said.
@@ -102,7 +102,7 @@ pub async fn splice_all(
         if room == 0 {
             return Ok(moved);
         }
-        let read = |source| SpliceError { side: Side::Read, moved, source };
+        let read = |source| SpliceError { side: BrokenEnd::Read, moved, source };
         from.readable().await.map_err(read)?;
         let mut pipe = Pipe::take().map_err(read)?;
         // Fill and drain until the source has nothing more right now; then the pipe goes back.
@@ -156,10 +156,12 @@ async fn drain(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let write = |source| SpliceError { side: Side::Write, moved: *moved, source };
+                let write = |source| SpliceError { side: BrokenEnd::Write, moved: *moved, source };
                 to.writable().await.map_err(write)?;
             }
-            Err(source) => return Err(SpliceError { side: Side::Write, moved: *moved, source }),
+            Err(source) => {
+                return Err(SpliceError { side: BrokenEnd::Write, moved: *moved, source });
+            }
         }
     }
     Ok(())

@@ -21,11 +21,11 @@ use tokio::{
 
 use crate::{
     net::{self, Keepalive, Liveness},
-    splice::{self, Side, SpliceError},
+    splice::{self, BrokenEnd, SpliceError},
 };
 
 /// Bytes read at once where they cannot be spliced.
-const COPY_BYTES: usize = 16 * 1024;
+const MOVE_BYTES: usize = 16 * 1024;
 
 /// One connection.
 #[derive(Debug)]
@@ -356,20 +356,23 @@ async fn copy(
     progress: &mut dyn FnMut(u64),
 ) -> Result<u64, SpliceError> {
     let mut moved = 0;
-    let mut buffer = vec![0; COPY_BYTES];
+    let mut buffer = vec![0; MOVE_BYTES];
     loop {
         let left = limit.map_or(u64::MAX, |limit| limit - moved);
+        if left == 0 {
+            return Ok(moved);
+        }
         let room = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
         let mut space = ReadBuf::new(&mut buffer[..room]);
         let failed = |side| move |source| SpliceError { side, moved, source };
         poll_fn(|context| Pin::new(&mut *from).poll_read(context, &mut space))
             .await
-            .map_err(failed(Side::Read))?;
+            .map_err(failed(BrokenEnd::Read))?;
         let piece = space.filled();
         if piece.is_empty() {
             return Ok(moved);
         }
-        to.write_all(piece).await.map_err(failed(Side::Write))?;
+        to.write_all(piece).await.map_err(failed(BrokenEnd::Write))?;
         moved += piece.len() as u64;
         progress(piece.len() as u64);
     }

@@ -1,4 +1,4 @@
-//! Bytes that cross a process boundary: discovery protobuf, the HTTP/1 codec, protocol detection,
+//! Bytes that cross a process boundary: discovery's envelope and resources, the HTTP/1 codec, protocol detection,
 //! and the JSON of the local APIs. Nothing here opens a socket or reads a clock.
 
 pub mod detect;

@@ -48,7 +48,7 @@ impl Control {
             .values()
             .map(|service| ServiceView {
                 service: service.clone(),
-                workloads: behind(registry, service).map(|(one, _)| one.id.clone()).collect(),
+                workloads: behind(registry, service).map(|one| one.id.clone()).collect(),
             })
             .collect()
     }

@@ -8,7 +8,8 @@ use std::{
 use heddle_compile::{endpoint, endpoints};
 use heddle_model::{
     Addresses, EndpointState, Endpoints, Identity, Locality, Protocol, Registry, Service,
-    ServiceName, ServicePort, TargetPort, Workload, WorkloadId, WorkloadPort, name::check_label,
+    ServiceName, ServicePort, TargetPort, Workload, WorkloadId, WorkloadPort,
+    discovery::WorkloadInfo, name::check_label, wire::Check,
 };
 use heddle_wire::{
     discovery::Encode,
@@ -103,8 +104,8 @@ pub(super) fn check_restored(workload: &Workload) -> Result<(ServiceName, Ipv4Ad
         let count = workload.services.len();
         return Err(format!("workload {id} is in {count} services: on one machine it is in one"));
     };
-    check_label(&service.name).map_err(|error| error.to_string())?;
-    check_label(&service.namespace).map_err(|error| error.to_string())?;
+    // What a sidecar would not take is not to be told to all of them.
+    WorkloadInfo::from(workload).check().map_err(|error| format!("workload {id}: {error}"))?;
     let Addresses::Both(ip, _) = workload.addresses else {
         return Err(format!("workload {id} lacks an IPv4 or an IPv6 address"));
     };

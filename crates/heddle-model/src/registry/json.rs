@@ -25,7 +25,7 @@ pub(super) struct Service {
     vip_v4: Option<Ipv4Addr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vip_v6: Option<Ipv6Addr>,
-    /// All of them, where they are more than one of each family.
+    /// All of them, where they are not one of each family, IPv4 first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     vips: Vec<IpAddr>,
     ports: BTreeMap<u16, super::ServicePort>,

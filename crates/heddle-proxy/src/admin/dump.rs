@@ -1,6 +1,6 @@
 //! `/config_dump`: what is in force, as JSON for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_model::discovery::Weighted;
 use serde::Serialize;
@@ -109,7 +109,10 @@ fn inbound(shared: &Shared, snapshot: &Snapshot) -> Vec<InboundPort> {
         .map(|port| InboundPort {
             number: port.number,
             protocol: port.protocol.to_string(),
-            services: port.services.iter().map(|one| one.service.to_string()).collect(),
+            services: {
+                let services: BTreeSet<_> = port.services.iter().map(|one| &one.service).collect();
+                services.into_iter().map(ToString::to_string).collect()
+            },
             listening: listening.has(port.number),
         })
         .collect()

@@ -162,3 +162,18 @@ fn the_dump_shows_rules_with_their_provenance_and_endpoints() {
     })
     .unwrap();
 }
+
+#[test]
+fn a_client_that_ends_its_side_behind_its_request_is_answered() {
+    run_local(async {
+        let dir = Folder::new("admin");
+        let address = served(&shared(&dir), Face::Health);
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
+    })
+    .unwrap();
+}

@@ -70,7 +70,7 @@ impl Bench {
         FakeControl::start(socket)
     }
 
-    /// Receivers the client as SIGTERM would; its files stay.
+    /// Ends the client as SIGTERM would; its files stay.
     async fn stop(self) -> Folder {
         let (done, saved) = oneshot::channel();
         self.save.send(done).await.unwrap();

@@ -50,8 +50,7 @@ fn sent(
         let series = MetricSeries::Edge(Rc::new(SeriesSet::new(edge, 0)));
         let now = heddle_runtime::clock::now();
         let outcome = RequestOutcome::begin(&worker, Direction::Outbound, series, now);
-        let head =
-            ResponseHead { status, fields: vec![("x-a".into(), "1\r\nx-b: 2".into())], length };
+        let head = Head { status, fields: vec![("x-a".into(), "1\r\nx-b: 2".into())], length };
         let (mut near, mut far) = Transport::pair();
         let mut frames = Scripted(frames.into_iter().collect());
         let result = {

@@ -1,7 +1,6 @@
 //! Label text: who calls whom, as Istio's 25 labels say it.
 
 use std::{
-    collections::BTreeSet,
     fmt::{self, Write as _},
     sync::Arc,
 };
@@ -34,10 +33,11 @@ impl Own {
             name: config.name.clone(),
             namespace: namespace.clone(),
             identity: Identity::local(namespace, service),
-            services: BTreeSet::from([ServiceName {
-                namespace: namespace.clone(),
-                name: service.clone(),
-            }]),
+            // A workload of no service has no name here.
+            services: (!service.is_empty())
+                .then(|| ServiceName { namespace: namespace.clone(), name: service.clone() })
+                .into_iter()
+                .collect(),
             version: config.version.clone(),
             labels: config.labels.clone(),
             ports: config.ports.clone(),

@@ -141,7 +141,7 @@ pub struct PortPlan {
     pub protocol: Protocol,
     /// The HTTP rules in order, each with its clusters.
     pub http: RouteTable<HttpRulePlan>,
-    /// The service's own ready endpoints: where a request goes when there are no rules.
+    /// The service's own endpoints: where a request goes when there are no rules.
     pub default: Arc<Cluster>,
     /// TCP targets; empty means `default`.
     pub tcp: Vec<Weighted<TargetPlan>>,
@@ -265,7 +265,8 @@ pub struct Cluster {
 pub struct LbEndpoint {
     /// Who it is.
     pub workload: Arc<WorkloadInfo>,
-    /// Where it is: of its addresses the first in a family that this sidecar's workload has too.
+    /// Where it is: of its addresses the first in a family that this sidecar's workload has too, else
+    /// the first.
     pub ip: IpAddr,
     /// Port it listens on: what the cluster's service port leads to there.
     pub port: u16,

@@ -89,8 +89,8 @@ fn what_was_tried_is_tried_again_only_when_nothing_else_is_left() {
         tried.push(next);
     }
     assert!(Upstreams::exhausted(&backend, &tried));
-    assert!(upstreams.pick(&backend, &tried, now, 7).is_some());
-    assert!(upstreams.pick(&cluster(0), &[], now, 7).is_none());
+    assert!(upstreams.pick(&backend, &tried, now, 7).is_ok());
+    assert!(upstreams.pick(&cluster(0), &[], now, 7).is_err());
 }
 
 #[test]

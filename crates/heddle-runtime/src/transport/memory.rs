@@ -16,6 +16,8 @@ use crate::net::Liveness;
 
 /// Bytes on their way in one direction.
 const CAPACITY: usize = 64 * 1024;
+/// Room that a direction keeps while nothing is on its way.
+const KEPT: usize = 4 * 1024;
 
 /// Both ends of a new connection.
 pub(super) fn pair() -> (End, End) {
@@ -88,6 +90,9 @@ impl End {
             buffer.put_slice(&first[..of_first]);
             buffer.put_slice(&second[..count - of_first]);
             pipe.bytes.drain(..count);
+            if pipe.bytes.is_empty() && pipe.bytes.capacity() > KEPT {
+                pipe.bytes = VecDeque::new();
+            }
             pipe.wake();
             return Poll::Ready(Ok(()));
         }

@@ -136,6 +136,24 @@ fn bytes_move_between_any_two_carriers_up_to_the_limit() {
 }
 
 #[test]
+fn a_move_ends_at_its_limit_though_the_source_goes_on() {
+    run_local(async {
+        for (from_tcp, to_tcp) in [(true, true), (true, false), (false, true), (false, false)] {
+            let make = async |tcp| if tcp { tcp_pair().await } else { Transport::pair() };
+            let (mut source, mut from) = make(from_tcp).await;
+            let (mut to, mut target) = make(to_tcp).await;
+            source.write_all(b"all of it").await.unwrap();
+            let ((mut read, _), (_, mut write)) = (from.split(), to.split());
+            let moved = move_bytes(&mut read, &mut write, Some(9), &mut |_| ()).await.unwrap();
+            assert_eq!(moved, 9, "and nothing waited for more");
+            drop(to);
+            assert_eq!(rest(&mut target).await.unwrap(), b"all of it");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
 fn a_move_says_which_side_broke() {
     run_local(async {
         for tcp in [true, false] {
@@ -145,7 +163,7 @@ fn a_move_says_which_side_broke() {
             source.reset();
             let ((mut read, _), (_, mut write)) = (from.split(), to.split());
             let error = move_bytes(&mut read, &mut write, None, &mut |_| ()).await.unwrap_err();
-            assert_eq!((error.side, error.moved), (Side::Read, 0));
+            assert_eq!((error.side, error.moved), (BrokenEnd::Read, 0));
         }
     })
     .unwrap();

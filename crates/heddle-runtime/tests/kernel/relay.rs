@@ -2,7 +2,7 @@
 
 use heddle_runtime::{
     net,
-    splice::{Side, splice_all},
+    splice::{BrokenEnd, splice_all},
     task,
 };
 use tokio::{
@@ -129,7 +129,7 @@ fn the_broken_side_is_named() {
         net::reset_on_close(&client).expect("sets");
         drop(client);
         let error = splice_all(&from, &to, None, &mut unheard).await.expect_err("reset");
-        assert_eq!(error.side, Side::Read);
+        assert_eq!(error.side, BrokenEnd::Read);
 
         let (mut client, from) = pair().await;
         let (to, server) = pair().await;
@@ -146,6 +146,6 @@ fn the_broken_side_is_named() {
                 }
             }
         });
-        assert_eq!(error.expect_err("reset").side, Side::Write);
+        assert_eq!(error.expect_err("reset").side, BrokenEnd::Write);
     });
 }

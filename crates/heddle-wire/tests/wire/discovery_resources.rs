@@ -620,3 +620,18 @@ fn a_message_that_is_none_says_what_it_should_have_been() {
     let error = decode(ResourceType::Mesh.type_url(), "mesh", b"\xff\xff").unwrap_err();
     assert!(error.to_string().starts_with("Mesh `mesh` is no valid message"), "{error}");
 }
+
+#[test]
+fn an_address_of_an_unknown_kind_does_not_make_a_name_unknown() {
+    let vips = vec![Ipv4Addr::new(240, 240, 0, 10).into()];
+    let service = Some(NamedService { name: reviews(), vips });
+    let answer = NameAnswer { host: "reviews".into(), namespace: "default".into(), service };
+    let kind = ResourceType::Name.type_url();
+    let mut bytes = answer.encode();
+    assert_eq!(decode(kind, "default/reviews", &bytes).unwrap(), Resource::Name(answer));
+    // The kind of an address stands between its list and its bytes.
+    let at = bytes.windows(3).position(|three| three == [0x82, 0, 0x44]).expect("an IPv4 address");
+    bytes[at + 1] = 2;
+    let error = decode(kind, "default/reviews", &bytes).unwrap_err().to_string();
+    assert!(error.contains("unknown to this version"), "{error}");
+}
