@@ -10,6 +10,7 @@ use heddle_runtime::{clock, transport::Transport};
 
 use crate::{
     dial::Early,
+    exchange::Http1Exchange,
     forward::forward,
     http1::{Client, IncomingRequest, Persistence},
     outgoing::{OutgoingRequest, RequestEdits},
@@ -76,10 +77,10 @@ async fn serve_request<S: Side>(
 ) -> Persistence {
     let worker = side.worker();
     // 1. From here on it is counted, whatever happens.
-    let series = side.request_series(Some(request.view(client)));
+    let series = side.request_series(Some(&request.seen(client)));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, request.begun);
     // 2. Where it goes.
-    let route = side.route(request.view(client)).await;
+    let route = side.route(&request.seen(client)).await;
     // 3. Made ready to be sent, perhaps more than once.
     let edits = RequestEdits {
         path: route.as_ref().map_or(None, |route| route.path.as_deref()),
@@ -107,7 +108,10 @@ async fn carry_out<S: Side>(
     }
     let forwarded = match &route.backend {
         Err(refusal) => Err(refusal.clone().into()),
-        Ok(backend) => forward(side.worker(), client, outgoing, backend, outcome).await,
+        Ok(backend) => {
+            let mut exchange = Http1Exchange { client, outgoing };
+            forward(side.worker(), &mut exchange, backend, outcome).await
+        }
     };
     match forwarded {
         Ok(persistence) => {

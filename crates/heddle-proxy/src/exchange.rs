@@ -1,5 +1,5 @@
-//! One request and its response on one connection, HTTP/1 on both sides: heads edited, bodies passed
-//! on as the bytes they are. Both directions run at once, because a server may answer before it has
+//! One request and its response on one connection: the seam ([`Exchange`]), and HTTP/1 on both sides
+//! behind it ([`Http1Exchange`]), heads edited, bodies passed on as the bytes they are. Both directions run at once, because a server may answer before it has
 //! read all. Which upstream, and whether again, is `forward`'s; what is made of parts, `frames` writes.
 //!
 //! [`exchange`] first, then the way of the request ([`send`]), then that of the response ([`receive`]).
@@ -46,9 +46,71 @@ pub(crate) enum Broke {
     Failed(Failure),
 }
 
-/// Sends and receives on one connection; keeps the connection if it can be used again. `again` is
-/// asked once, about the final status, before anything of the response goes to the client.
-pub(crate) async fn exchange(
+/// One request on its way to a response, whatever either side speaks: what `forward` knows of it.
+pub(crate) trait Exchange {
+    /// May it be sent twice, by its method, its key and the length of its body?
+    fn replayable(&self) -> Replayable;
+
+    /// How far it was sent on the last attempt.
+    fn sent(&self) -> Sent;
+
+    /// Starts over for another attempt.
+    fn rewind(&mut self);
+
+    /// Sends and receives on one connection; keeps the connection if it can be used again. `again` is
+    /// asked once, about the final status, before anything of the response goes to the client.
+    async fn run(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        connected: Connected,
+        again: impl Fn(u16) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke>;
+}
+
+/// How far a request was sent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sent {
+    /// Bytes that the kernel took.
+    pub(crate) bytes: u64,
+    /// Is all of it still at hand?
+    pub(crate) kept: bool,
+}
+
+/// HTTP/1 from a client to an upstream of HTTP/1.
+#[derive(Debug)]
+pub(crate) struct Http1Exchange<'a> {
+    pub(crate) client: &'a mut Client,
+    pub(crate) outgoing: &'a mut OutgoingRequest,
+}
+
+impl Exchange for Http1Exchange<'_> {
+    fn replayable(&self) -> Replayable {
+        self.outgoing.replayable
+    }
+
+    fn sent(&self) -> Sent {
+        Sent { bytes: self.outgoing.bytes_sent(), kept: self.outgoing.is_kept() }
+    }
+
+    fn rewind(&mut self) {
+        self.outgoing.rewind();
+    }
+
+    async fn run(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        connected: Connected,
+        again: impl Fn(u16) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        exchange(worker, self.client, self.outgoing, attempt, connected, again, outcome).await
+    }
+}
+
+async fn exchange(
     worker: &Rc<Worker>,
     client: &mut Client,
     outgoing: &mut OutgoingRequest,

@@ -1,4 +1,5 @@
-//! One request to an upstream: pick, connect, exchange; again if that is safe.
+//! One request to an upstream: pick, connect, exchange; again if that is safe. It knows no version of
+//! HTTP.
 //!
 //! What may be sent twice, `heddle_logic::retry` decides; [`again`] is the one place that says so.
 
@@ -11,11 +12,10 @@ use heddle_logic::{
 use heddle_runtime::clock;
 
 use crate::{
-    exchange::{Broke, exchange},
-    http1::{Client, Persistence},
+    exchange::{Broke, Exchange, Sent},
+    http1::Persistence,
     memory::Pressure,
     metrics::RetryReason,
-    outgoing::OutgoingRequest,
     pool::Connected,
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
@@ -29,8 +29,7 @@ use crate::{
 /// [`Failure`]; nothing of a response has gone to the client unless it is a [`Failure::Cut`].
 pub(crate) async fn forward(
     worker: &Rc<Worker>,
-    client: &mut Client,
-    outgoing: &mut OutgoingRequest,
+    request: &mut impl Exchange,
     backend: &Backend,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
@@ -54,7 +53,7 @@ pub(crate) async fn forward(
         }
         let mut attempt = upstream.begin(now);
         let pooled =
-            if new_connection { None } else { upstream.pool.take(now, outgoing.replayable) };
+            if new_connection { None } else { upstream.pool.take(now, request.replayable()) };
         let connected = match pooled {
             Some(connected) => connected,
             None => match Box::pin(worker.dialer.dial(&upstream)).await {
@@ -70,10 +69,9 @@ pub(crate) async fn forward(
         };
         let reused = connected.reused;
         // Only what is whole at hand can go again.
-        let kept = outgoing.replayable == Replayable::Yes;
+        let kept = request.replayable() == Replayable::Yes;
         let by_status = |_status| kept && again(Ended::Answered) != Decision::GiveUp;
-        match exchange(worker, client, outgoing, &mut attempt, connected, by_status, outcome).await
-        {
+        match request.run(worker, &mut attempt, connected, by_status, outcome).await {
             Ok(persistence) => return Ok(persistence),
             Err(Broke::Failed(failure)) => {
                 if !failure.is_the_clients() {
@@ -82,19 +80,19 @@ pub(crate) async fn forward(
                 return Err(failure);
             }
             Err(Broke::Again) => {
-                outgoing.rewind();
+                request.rewind();
                 tried.push(upstream);
                 continue;
             }
             Err(Broke::Unanswered) => {
                 attempt.failed(clock::now());
-                if again(Ended::Unanswered(broken(outgoing, reused, number))) == Decision::GiveUp {
+                if again(Ended::Unanswered(broken(request, reused, number))) == Decision::GiveUp {
                     return Err(Refusal::UpstreamReset.into());
                 }
                 worker.shared.metrics.retried(RetryReason::ReuseRace);
             }
         }
-        outgoing.rewind();
+        request.rewind();
         same = Some(upstream);
     }
 }
@@ -119,12 +117,13 @@ fn again(ended: Ended) -> Decision {
     }
 }
 
-fn broken(outgoing: &OutgoingRequest, reused: bool, attempt: u32) -> Broken {
+fn broken(request: &impl Exchange, reused: bool, attempt: u32) -> Broken {
+    let Sent { bytes, kept } = request.sent();
     Broken {
         reused,
         response_bytes: 0,
-        request_bytes_written: outgoing.bytes_sent(),
-        replayable: if outgoing.is_kept() { outgoing.replayable } else { Replayable::No },
+        request_bytes_written: bytes,
+        replayable: if kept { request.replayable() } else { Replayable::No },
         attempt,
     }
 }

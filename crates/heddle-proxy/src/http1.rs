@@ -2,13 +2,16 @@
 //! own, and ending the connection as its last response demands. What happens between is `forward`'s.
 
 use std::{
+    borrow::Cow,
+    cell::OnceCell,
     future::poll_fn,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
 
+use heddle_logic::route::RequestView;
 use heddle_runtime::{clock, transport::Transport};
-use heddle_wire::http1::{Request as RequestView, RequestHead, Scan};
+use heddle_wire::http1::{Request, RequestHead, Scan};
 
 use crate::{
     buffers::{Buffer, Lent, poll_input},
@@ -56,9 +59,45 @@ pub(crate) struct IncomingRequest {
 }
 
 impl IncomingRequest {
-    /// The head as rules see it.
-    pub(crate) fn view<'a>(&'a self, client: &'a Client) -> RequestView<'a> {
+    /// The head as rules and labels see it.
+    pub(crate) fn seen<'a>(&'a self, client: &'a Client) -> Seen<'a> {
+        Seen { request: self.view(client), target: OnceCell::new() }
+    }
+
+    fn view<'a>(&'a self, client: &'a Client) -> Request<'a> {
         self.head.view(client.input.as_ref().map_or(&[], |input| input.filled()))
+    }
+}
+
+/// A request of HTTP/1 without its version.
+pub(crate) struct Seen<'a> {
+    request: Request<'a>,
+    target: OnceCell<Cow<'a, str>>,
+}
+
+impl RequestView for Seen<'_> {
+    fn method(&self) -> &str {
+        self.request.method()
+    }
+
+    fn target(&self) -> &str {
+        self.target.get_or_init(|| self.request.target())
+    }
+
+    fn path(&self) -> &[u8] {
+        self.request.path()
+    }
+
+    fn authority(&self) -> &str {
+        self.request.authority()
+    }
+
+    fn scheme(&self) -> &str {
+        self.request.scheme()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.request.fields().joined(name)
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
+use heddle_logic::route::RequestView;
 use heddle_model::{Protocol, ServiceName, ServicePortRef};
-use heddle_wire::http1::Request;
 
 use crate::{
     caller::Caller,
@@ -101,11 +101,11 @@ impl Side for Inbound {
         self.worker.dial_any(&self.application()).await
     }
 
-    async fn route(&self, _: Request<'_>) -> Result<Route, Refused> {
+    async fn route(&self, _: &dyn RequestView) -> Result<Route, Refused> {
         Ok(Route::to(self.application()))
     }
 
-    fn request_series(&self, request: Option<Request<'_>>) -> MetricSeries {
+    fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries {
         let host = request.map_or("", |request| request.authority());
         MetricSeries::Caller(self.caller(), Rc::clone(self.service(host)))
     }

@@ -69,7 +69,7 @@ impl Listening {
         let address = match bound.to_canonical() {
             // `[::]` takes IPv4 too, unless it was told not to.
             IpAddr::V6(ip) if ip.is_unspecified() => {
-                self.own.of_family(IpAddr::V6(ip)).unwrap_or(self.own.first())
+                self.own.of_family(IpAddr::V6(ip)).unwrap_or_else(|| self.own.first())
             }
             ip if ip.is_unspecified() => self.own.of_family(ip)?,
             ip => ip,

@@ -1,11 +1,10 @@
 //! The side of connections from the workload: whose address was dialled, which rules hold there, and
 //! under whose name it is counted. The original destination decides, once, at accept.
 
-use std::{borrow::Cow, cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use heddle_logic::{FaultPlan, Selected, Selection, fault, route::RequestView};
 use heddle_model::{Protocol, ServiceName};
-use heddle_wire::http1::Request;
 
 use crate::{
     dial::Early,
@@ -142,7 +141,7 @@ impl Side for Outbound {
         worker.dial_any(&backend).await
     }
 
-    async fn route(&self, request: Request<'_>) -> Result<Route, Refused> {
+    async fn route(&self, request: &dyn RequestView) -> Result<Route, Refused> {
         let (service, port) = match &self.kind {
             Kind::Service(service, port) => (service, *port),
             Kind::Workload(upstream, _) | Kind::Outside(upstream) => {
@@ -158,7 +157,7 @@ impl Side for Outbound {
             .ok_or_else(|| Refusal::NoRoute((**service).clone()).into())
     }
 
-    fn request_series(&self, request: Option<Request<'_>>) -> MetricSeries {
+    fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries {
         match (&self.kind, request) {
             (Kind::Outside(_), Some(request)) => self.by_host(request.authority()),
             _ => MetricSeries::Edge(Rc::clone(&self.port.unpicked)),
@@ -248,9 +247,8 @@ fn tcp_backend(worker: &Worker, plan: &PortPlan) -> Result<Backend, Refused> {
 }
 
 /// What the first rule that matches says; `None` if none does.
-fn by_rule(worker: &Worker, plan: &PortPlan, request: Request<'_>) -> Option<Route> {
-    let Selection { selected, path } =
-        plan.http.select(&Matched { request, target: request.target() });
+fn by_rule(worker: &Worker, plan: &PortPlan, request: &dyn RequestView) -> Option<Route> {
+    let Selection { selected, path } = plan.http.select(request);
     let rule = match selected {
         Selected::Rule(rule) => rule,
         Selected::Default => return Some(Route::to(Backend::Cluster(Arc::clone(&plan.default)))),
@@ -265,38 +263,6 @@ fn by_rule(worker: &Worker, plan: &PortPlan, request: Request<'_>) -> Option<Rou
         Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
     };
     Some(Route { backend, fault, rule: Some(Arc::clone(compiled)), path })
-}
-
-/// A request as matchers see it.
-struct Matched<'a> {
-    request: Request<'a>,
-    target: Cow<'a, str>,
-}
-
-impl RequestView for Matched<'_> {
-    fn method(&self) -> &str {
-        self.request.method()
-    }
-
-    fn target(&self) -> &str {
-        &self.target
-    }
-
-    fn path(&self) -> &[u8] {
-        self.request.path()
-    }
-
-    fn authority(&self) -> &str {
-        self.request.authority()
-    }
-
-    fn scheme(&self) -> &str {
-        self.request.scheme()
-    }
-
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.request.fields().joined(name)
-    }
 }
 
 /// A host as a label's value: without port, in lower case, and nothing that is no host.

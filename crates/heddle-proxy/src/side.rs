@@ -4,9 +4,8 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use heddle_logic::FaultPlan;
+use heddle_logic::{FaultPlan, route::RequestView};
 use heddle_model::discovery::Provenance;
-use heddle_wire::http1::Request;
 
 use crate::{
     dial::Early,
@@ -45,11 +44,11 @@ pub(crate) trait Side {
     ///
     /// # Errors
     /// The refusal, with the rule it follows from.
-    async fn route(&self, request: Request<'_>) -> Result<Route, Refused>;
+    async fn route(&self, request: &dyn RequestView) -> Result<Route, Refused>;
 
     /// Under which labels a request is counted while no endpoint is picked; `None` if it cannot be
     /// read.
-    fn request_series(&self, request: Option<Request<'_>>) -> MetricSeries;
+    fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries;
 
     /// The same for a connection, to `upstream` if one was reached.
     fn connection_series(&self, upstream: Option<&Rc<Upstream>>) -> MetricSeries;

@@ -15,9 +15,11 @@ use tokio::{
 use super::*;
 use crate::{
     direction::Direction,
+    exchange::Http1Exchange,
+    http1::Client,
     limits::INBOUND_IDLE_TIMEOUT,
     metrics::{Edge, Reporter, ServiceLabels},
-    outgoing::RequestEdits,
+    outgoing::{OutgoingRequest, RequestEdits},
     series::SeriesSet,
     testing::worker,
     upstream::DialTarget,
@@ -89,8 +91,9 @@ async fn a_post_that_is_cut_off() {
         drop(far);
         listener.accept().await.expect("a second connection")
     };
+    let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing };
     let result = tokio::select! {
-        result = forward(&worker, &mut client, &mut outgoing, &backend, &mut outcome) => result,
+        result = forward(&worker, &mut exchange, &backend, &mut outcome) => result,
         _ = dies => panic!("it was sent again"),
     };
     assert!(
@@ -126,7 +129,8 @@ async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
             let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             far.write_all(answer.as_bytes()).await.unwrap();
         };
-        let forwarded = forward(worker, &mut client, &mut outgoing, &backend, &mut outcome);
+        let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing };
+        let forwarded = forward(worker, &mut exchange, &backend, &mut outcome);
         let (result, ()) = tokio::join!(forwarded, answers);
         result.expect("an answer");
     }
@@ -166,7 +170,8 @@ async fn turns_during(heads: usize) -> usize {
         let answer = format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         far.write_all(answer.as_bytes()).await.unwrap();
     };
-    let mut forwarded = pin!(forward(&worker, &mut client, &mut outgoing, &backend, &mut outcome));
+    let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing };
+    let mut forwarded = pin!(forward(&worker, &mut exchange, &backend, &mut outcome));
     let mut turns = 0;
     let forwarded = poll_fn(|context| {
         turns += 1;
