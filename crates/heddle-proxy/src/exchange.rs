@@ -1,8 +1,10 @@
 //! One request and its response on one connection: the seam ([`Exchange`]), and HTTP/1 on both sides
-//! behind it ([`Http1Exchange`]), heads edited, bodies passed on as the bytes they are. Both directions run at once, because a server may answer before it has
-//! read all. Which upstream, and whether again, is `forward`'s; what is made of parts, `frames` writes.
+//! behind it ([`Http1Exchange`]), heads edited, bodies passed on as the bytes they are. Both directions
+//! run at once, because a server may answer before it has read all. Which upstream, and whether again,
+//! is `forward`'s; what is made of parts, `frames` writes.
 //!
-//! [`exchange`] first, then the way of the request ([`send`]), then that of the response ([`receive`]).
+//! [`Http1Exchange`] first, then the way of the request ([`send`]), then that of the response
+//! ([`receive`]).
 
 use std::{
     cell::Cell,
@@ -106,69 +108,58 @@ impl Exchange for Http1Exchange<'_> {
         again: impl Fn(u16) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
-        exchange(worker, self.client, self.outgoing, attempt, connected, again, outcome).await
-    }
-}
-
-async fn exchange(
-    worker: &Rc<Worker>,
-    client: &mut Client,
-    outgoing: &mut OutgoingRequest,
-    attempt: &mut Attempt,
-    connected: Connected,
-    again: impl Fn(u16) -> bool,
-    outcome: &RequestOutcome,
-) -> Result<Persistence, Broke> {
-    let mut upstream = connected.transport;
-    let request = RequestFacts::of(outgoing);
-    let request_done = Cell::new(false);
-    let half_closed = Cell::new(false);
-    let result = {
-        let (mut client_read, mut client_write) = client.transport.split();
-        let (mut up_read, mut up_write) = upstream.split();
-        let mut send = pin!(send(
-            &mut client_read,
-            &mut up_write,
-            &mut client.input,
-            outgoing,
-            outcome,
-            (&request_done, &half_closed),
-        ));
-        let mut receive = pin!(receive(
-            &mut up_read,
-            &mut client_write,
-            (request, &request_done),
-            attempt,
-            again,
-            outcome,
-        ));
-        both(send.as_mut(), receive.as_mut()).await
-    };
-    if matches!(result, Err(Failed::ClientGone)) {
-        // The next hop must not take it for a client that waits for its answer after its own end.
-        upstream.reset_on_close();
-    }
-    let received = result.map_err(|failed| broke(failed, outcome))?;
-    let whole = request_done.get() && !half_closed.get() && !outgoing.truncated;
-    match received.answer {
-        Answer::Tunnel(from_upstream) => {
-            let preread = Preread { from_client: client.input.take(), from_upstream };
-            // Rare and large: not worth room in every request.
-            Ok(Box::pin(tunnel(client, &mut upstream, preread, outcome)).await)
+        let Self { client, outgoing } = self;
+        let mut upstream = connected.transport;
+        let request = RequestFacts::of(outgoing);
+        let request_done = Cell::new(false);
+        let half_closed = Cell::new(false);
+        let result = {
+            let (mut client_read, mut client_write) = client.transport.split();
+            let (mut up_read, mut up_write) = upstream.split();
+            let mut send = pin!(send(
+                &mut client_read,
+                &mut up_write,
+                &mut client.input,
+                outgoing,
+                outcome,
+                (&request_done, &half_closed),
+            ));
+            let mut receive = pin!(receive(
+                &mut up_read,
+                &mut client_write,
+                (request, &request_done),
+                attempt,
+                again,
+                outcome,
+            ));
+            both(send.as_mut(), receive.as_mut()).await
+        };
+        if matches!(result, Err(Failed::ClientGone)) {
+            // The next hop must not take it for a client that waits for its answer after its own end.
+            upstream.reset_on_close();
         }
-        Answer::Complete { upstream_persists } => {
-            let now = outcome.ended();
-            attempt.upstream().pool.announced(received.announced_idle);
-            if whole && upstream_persists {
-                worker.keep(attempt.upstream(), upstream, now);
+        let received = result.map_err(|failed| broke(failed, outcome))?;
+        let whole = request_done.get() && !half_closed.get() && !outgoing.truncated;
+        match received.answer {
+            Answer::Tunnel(from_upstream) => {
+                let preread = Preread { from_client: client.input.take(), from_upstream };
+                // Rare and large: not worth room in every request.
+                Ok(Box::pin(tunnel(client, &mut upstream, preread, outcome)).await)
             }
-            Ok(match (whole, received.client_persists) {
-                (true, true) => Persistence::KeepAlive,
-                (true, false) => Persistence::Close,
-                // The client may still be sending; half-closed, it waits for nothing but the end.
-                (false, _) if half_closed.get() => Persistence::Close,
-                (false, _) => Persistence::LingeringClose,
-            })
+            Answer::Complete { upstream_persists } => {
+                let now = outcome.ended();
+                attempt.upstream().pool.announced(received.announced_idle);
+                if whole && upstream_persists {
+                    worker.keep(attempt.upstream(), upstream, now);
+                }
+                Ok(match (whole, received.client_persists) {
+                    (true, true) => Persistence::KeepAlive,
+                    (true, false) => Persistence::Close,
+                    // The client may still be sending; half-closed, it waits for nothing but the end.
+                    (false, _) if half_closed.get() => Persistence::Close,
+                    (false, _) => Persistence::LingeringClose,
+                })
+            }
         }
     }
 }
