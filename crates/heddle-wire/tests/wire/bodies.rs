@@ -33,6 +33,8 @@ fn extensions_and_padding_are_dropped() {
     assert!(outcome.done);
     let expected = b"5\r\nhello\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
     assert_eq!(String::from_utf8_lossy(&outcome.forwarded), String::from_utf8_lossy(expected));
+    let payload = feed(Framing::Chunked, Mode::Payload, [&input[..]]).unwrap();
+    assert_eq!(payload.forwarded.len(), 10);
 }
 
 #[test]
@@ -90,6 +92,7 @@ fn made_chunks_are_read_back() {
     made.extend_from_slice(LAST_CHUNK);
     let outcome = feed(Framing::Chunked, Mode::Payload, [&made[..]]).unwrap();
     assert!(outcome.done && outcome.rest.is_empty());
+    assert_eq!(outcome.forwarded.len(), 1 + 15 + 16 + 255 + 4096 + 70_000);
     assert_eq!(chunk_head(usize::MAX, &mut [0; 18]), b"ffffffffffffffff\r\n");
 }
 

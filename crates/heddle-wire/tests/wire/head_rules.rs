@@ -26,6 +26,7 @@ fn a_request_head_gives_its_parts() {
     assert!(head.persistent());
     assert!(view.upgrade().is_none());
     let fields = view.fields();
+    assert_eq!(fields.known(KnownHeader::Expect), Some(&b"100-continue"[..]));
     assert_eq!(fields.count(), 6);
     assert_eq!(fields.get("X-USER"), Some(&b"jason"[..]));
     assert_eq!(fields.joined("x-user").as_deref(), Some("jason,two"));

@@ -267,6 +267,7 @@ proptest! {
         prop_assert_eq!(&relayed.rest, &rest);
         prop_assert!(relayed.done);
         let payload = feed(Framing::Chunked, Mode::Payload, pieces).expect("valid");
+        prop_assert!(payload.done);
         prop_assert_eq!(&payload.forwarded, &plain);
         prop_assert_eq!(&payload.rest, &rest);
     }
