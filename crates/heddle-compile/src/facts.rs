@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use heddle_model::{
-    Address, Endpoint, EndpointPort, Endpoints, Inbound, InboundPort, NameAnswer, NamedService,
-    Owner, Registry, Service, ServiceName, ServicePort, ServicePortRef, Workload,
+    Address, Endpoint, EndpointPort, Endpoints, Inbound, InboundPort, NameAnswer, Owner, Registry,
+    Service, ServiceName, ServicePort, ServicePortRef, ServiceVips, Workload,
     name::DEFAULT_NAMESPACE,
 };
 
@@ -88,6 +88,6 @@ pub fn name_answer(registry: &Registry, namespace: &str, host: &str) -> NameAnsw
     let service = ServiceName::resolve(&host, from)
         .ok()
         .and_then(|name| registry.services.get(&name))
-        .map(|service| NamedService { name: service.name.clone(), vips: service.vips.clone() });
+        .map(|service| ServiceVips { name: service.name.clone(), vips: service.vips.clone() });
     NameAnswer { host, namespace: namespace.to_owned(), service }
 }

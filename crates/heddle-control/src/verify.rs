@@ -14,7 +14,7 @@ use heddle_model::{
     resource::{Origin, Resource as Rule},
 };
 use heddle_wire::{
-    discovery::{Encode, Resource, decode},
+    discovery::{Resource, WireResource, decode},
     local::control_api::Problem,
 };
 

@@ -12,7 +12,7 @@ use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, ServiceName, Workload, WorkloadId, name::check_label,
 };
 use heddle_wire::discovery::{
-    Encode, MESH_NAME, ResourceType as Kind, address_name, host_name, service_name, version,
+    MESH_NAME, ResourceType as Kind, WireResource, address_name, host_name, service_name, version,
 };
 
 use crate::{
@@ -179,7 +179,7 @@ fn keep(entries: &mut BTreeMap<String, Entry>, name: &str, entry: Entry) {
 }
 
 /// Encodes a resource and names its version.
-pub(crate) fn encoded(resource: &impl Encode) -> Encoded {
+pub(crate) fn encoded(resource: &impl WireResource) -> Encoded {
     let bytes = resource.encode();
     Encoded { version: parse_version(&version(&bytes)).unwrap_or_default(), bytes: bytes.into() }
 }

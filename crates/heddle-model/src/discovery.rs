@@ -460,13 +460,13 @@ pub struct NameAnswer {
     pub namespace: String,
     /// The service it names, if it names one.
     #[n(3)]
-    pub service: Option<NamedService>,
+    pub service: Option<ServiceVips>,
 }
 
 /// A service as DNS knows it.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
-pub struct NamedService {
+pub struct ServiceVips {
     /// Which.
     #[n(1)]
     pub name: ServiceName,

@@ -16,7 +16,7 @@ pub mod yaml;
 pub use addresses::Addresses;
 pub use discovery::{
     Address, Destination, DestinationPort, Endpoint, EndpointPort, Endpoints, Inbound, InboundPort,
-    MeshSettings, NameAnswer, NamedService, Owner, ServicePortRef,
+    MeshSettings, NameAnswer, Owner, ServicePortRef, ServiceVips,
 };
 pub use identity::{Identity, Locality};
 pub use name::{NameError, Protocol, ResourceKey, ServiceName, WorkloadId};

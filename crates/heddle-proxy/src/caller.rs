@@ -89,7 +89,7 @@ pub(crate) struct Caller {
     ip: IpAddr,
     /// When the snapshot, and if need be the control plane, was asked who it is.
     asked: Instant,
-    identity: RefCell<Identity>,
+    peer: RefCell<PeerLookup>,
     sets: RefCell<Vec<(Rc<ServiceLabels>, Rc<SeriesSet>)>>,
     requests: RefCell<Vec<(Rc<ServiceLabels>, HttpRecord)>>,
     /// Added up, so that a busy connection waits in one place: no more of them than services and
@@ -98,17 +98,17 @@ pub(crate) struct Caller {
 }
 
 #[derive(Debug, Clone)]
-enum Identity {
+enum PeerLookup {
     Pending,
     Known(Option<Arc<WorkloadInfo>>),
 }
 
 impl Caller {
-    fn new(ip: IpAddr, identity: Identity) -> Rc<Self> {
+    fn new(ip: IpAddr, peer: PeerLookup) -> Rc<Self> {
         Rc::new(Self {
             ip,
             asked: clock::now(),
-            identity: RefCell::new(identity),
+            peer: RefCell::new(peer),
             sets: RefCell::default(),
             requests: RefCell::default(),
             connections: RefCell::default(),
@@ -117,7 +117,7 @@ impl Caller {
 
     /// Is it nobody known, as far as it was told?
     pub(crate) fn is_unknown(&self) -> bool {
-        matches!(&*self.identity.borrow(), Identity::Known(None))
+        matches!(&*self.peer.borrow(), PeerLookup::Known(None))
     }
 
     /// The series of calls to `service`; `None` while the identity is on its way.
@@ -126,9 +126,9 @@ impl Caller {
         callers: &Callers,
         service: &Rc<ServiceLabels>,
     ) -> Option<Rc<SeriesSet>> {
-        match &*self.identity.borrow() {
-            Identity::Pending => None,
-            Identity::Known(peer) => Some(self.series_of(callers.worker, service, peer.as_ref())),
+        match &*self.peer.borrow() {
+            PeerLookup::Pending => None,
+            PeerLookup::Known(peer) => Some(self.series_of(callers.worker, service, peer.as_ref())),
         }
     }
 
@@ -157,7 +157,7 @@ impl Caller {
 
     /// The answer came, or will not come.
     fn resolve(&self, callers: &Callers, peer: Option<Arc<WorkloadInfo>>) {
-        *self.identity.borrow_mut() = Identity::Known(peer.clone());
+        *self.peer.borrow_mut() = PeerLookup::Known(peer.clone());
         let set =
             |service: &Rc<ServiceLabels>| self.series_of(callers.worker, service, peer.as_ref());
         for (service, record) in self.requests.take() {
@@ -215,7 +215,7 @@ impl Callers {
     pub(crate) fn new(shared: Arc<Shared>, worker: usize) -> Rc<Self> {
         let workload = Arc::new(shared.metrics.own().clone());
         let ip = shared.config.addresses.first();
-        let own = Caller::new(ip, Identity::Known(Some(workload)));
+        let own = Caller::new(ip, PeerLookup::Known(Some(workload)));
         Rc::new(Self { shared, worker, known: RefCell::default(), own })
     }
 
@@ -227,9 +227,9 @@ impl Callers {
             return caller;
         }
         let caller = match told {
-            Some(peer) => Caller::new(ip, Identity::Known(peer)),
+            Some(peer) => Caller::new(ip, PeerLookup::Known(peer)),
             None => {
-                let caller = Caller::new(ip, Identity::Pending);
+                let caller = Caller::new(ip, PeerLookup::Pending);
                 let looked_up = Rc::clone(self).look_up(Rc::clone(&caller));
                 task::spawn_contained("caller", looked_up);
                 caller
@@ -290,10 +290,10 @@ impl Callers {
 impl Caller {
     /// Does the snapshot say the same as this caller was told? An address may change its owner.
     fn still(&self, told: Option<&Option<Arc<WorkloadInfo>>>) -> bool {
-        match (&*self.identity.borrow(), told) {
-            (Identity::Pending, None) => true,
-            (Identity::Known(Some(a)), Some(Some(b))) => Arc::ptr_eq(a, b) || a == b,
-            (Identity::Known(None), Some(None)) => true,
+        match (&*self.peer.borrow(), told) {
+            (PeerLookup::Pending, None) => true,
+            (PeerLookup::Known(Some(a)), Some(Some(b))) => Arc::ptr_eq(a, b) || a == b,
+            (PeerLookup::Known(None), Some(None)) => true,
             _ => false,
         }
     }

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use self::{
-    forward::{Forwarder, MESSAGE_MAX, Transport, framed},
+    forward::{DnsTransport, Forwarder, MESSAGE_MAX, framed},
     message::Read,
     resolve::Resolution,
 };
@@ -120,7 +120,7 @@ struct Server {
 
 impl Server {
     /// The reply to one query; `None` for bytes that deserve none.
-    async fn reply(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    async fn reply(&self, query: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
         let asked = match message::read(query) {
             Read::MeshQuery(asked) => asked,
             Read::Reject(reply) => return Some(reply),
@@ -153,7 +153,7 @@ async fn serve_udp(server: Rc<Server>, socket: Rc<UdpSocket>) {
         let (server, socket) = (Rc::clone(&server), Rc::clone(&socket));
         spawn_contained("dns query", async move {
             let _permit = permit;
-            if let Some(reply) = server.reply(&query, Transport::Udp).await
+            if let Some(reply) = server.reply(&query, DnsTransport::Udp).await
                 && let Err(error) = socket.send_to(&reply, peer).await
             {
                 tracing::debug!(%peer, %error, "a DNS answer could not be sent");
@@ -191,7 +191,7 @@ async fn serve_connection(server: &Server, mut stream: TcpStream) -> io::Result<
             return Ok(());
         };
         let Some(query) = query? else { return Ok(()) };
-        let Some(reply) = server.reply(&query, Transport::Tcp).await else { return Ok(()) };
+        let Some(reply) = server.reply(&query, DnsTransport::Tcp).await else { return Ok(()) };
         let sent = clock::within(CONNECTION_IDLE, stream.write_all(&framed(&reply))).await;
         let Some(sent) = sent else { return Ok(()) };
         sent?;

@@ -95,19 +95,6 @@ pub fn install_redirect(rules: &RedirectRules) -> Result<(), NftError> {
     }
 }
 
-/// Takes the rules of [`install_redirect`] away; there may be none.
-///
-/// # Errors
-/// EPERM without CAP_NET_ADMIN.
-pub fn remove_redirect() -> Result<(), NftError> {
-    match send(remove_batch(&[Family::Both])) {
-        Err(error) if lacks_family(&error.source) => {
-            send(remove_batch(&[Family::Ipv4, Family::Ipv6]))
-        }
-        result => result,
-    }
-}
-
 fn lacks_family(error: &io::Error) -> bool {
     let unsupported = [libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::ENOENT];
     error.raw_os_error().is_some_and(|errno| unsupported.contains(&errno))
@@ -136,15 +123,6 @@ fn install_batch(rules: &RedirectRules, families: &[Family]) -> Vec<Message> {
             changes.push(rule(*family, "output", &expressions));
         }
         changes.push(rule(*family, "prerouting", &inbound_rule(rules)));
-    }
-    batch(changes)
-}
-
-fn remove_batch(families: &[Family]) -> Vec<Message> {
-    let mut changes = Vec::new();
-    for family in families {
-        let [add, delete, _] = fresh_table(*family);
-        changes.extend([add, delete]);
     }
     batch(changes)
 }
@@ -232,6 +210,15 @@ mod tests {
         io::Write,
         net::{TcpListener, TcpStream},
     };
+
+    fn remove_batch(families: &[Family]) -> Vec<Message> {
+        let mut changes = Vec::new();
+        for family in families {
+            let [add, delete, _] = fresh_table(*family);
+            changes.extend([add, delete]);
+        }
+        batch(changes)
+    }
 
     use super::*;
     use crate::sys;

@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use heddle_runtime::clock;
 use heddle_wire::discovery::{
-    Encode, ResourceType,
+    ResourceType, WireResource,
     proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, ReportRequest, ReportResponse},
     transport::{self, tokio_stream::wrappers::ReceiverStream},
     wire_resource,
@@ -97,7 +97,7 @@ impl FakeControl {
     }
 
     /// The next stream, with its proxy's first subscriptions answered: it knows who it is.
-    pub async fn introduced(&mut self, generation: u64, inbound: &impl Encode) -> Session {
+    pub async fn introduced(&mut self, generation: u64, inbound: &impl WireResource) -> Session {
         let mut session = self.session().await;
         let asked = session.subscription(ResourceType::Inbound).await;
         assert_eq!(asked.resource_names_subscribe, [inbound.name()]);
@@ -156,7 +156,7 @@ impl Session {
     pub async fn send(
         &mut self,
         generation: u64,
-        resources: &[&impl Encode],
+        resources: &[&impl WireResource],
         generation_end: bool,
     ) {
         let kind = resources[0].kind();

@@ -7,8 +7,8 @@ use std::{
 
 use heddle_model::{
     Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
-    Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, NamedService, Owner, Protocol,
-    ServiceName, ServicePortRef, WorkloadId,
+    Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, Owner, Protocol, ServiceName,
+    ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
         ClusterKey, HttpRule, Provenance, RuleAction, Subset, Target, WeightedTarget, WorkloadInfo,
     },
@@ -42,7 +42,7 @@ pub fn name_answer(host: &str, names: Option<&str>) -> NameAnswer {
     NameAnswer {
         host: host.into(),
         namespace: "default".into(),
-        service: names.map(|name| NamedService {
+        service: names.map(|name| ServiceVips {
             name: service(name),
             vips: vec![vip(10), vip_v6(10).into()],
         }),

@@ -2,7 +2,7 @@
 //!
 //! [`proto`] has the transport's messages, protobuf with Envoy's field numbers, so that known tools can
 //! read the stream. The resources in it are the nouns of `heddle-model` in their own form (CBOR), joined
-//! to their names and types by [`Encode`] and [`decode()`]. What has been decoded needs no further check
+//! to their names and types by [`WireResource`] and [`decode()`]. What has been decoded needs no further check
 //! but the compiling of its regular expressions. [`transport`] is the gRPC glue. Sessions (who
 //! subscribed to what, nonces, acknowledgements) are the callers' business.
 
@@ -107,7 +107,7 @@ pub fn host_name(namespace: &str, host: &str) -> String {
 }
 
 /// What can be sent to a proxy.
-pub trait Encode {
+pub trait WireResource {
     /// The type.
     fn kind(&self) -> ResourceType;
     /// The name, unique within the type.
@@ -118,7 +118,7 @@ pub trait Encode {
 
 /// A resource as it is put into a response: named, typed, with its version.
 #[must_use]
-pub fn wire_resource(resource: &impl Encode) -> proto::Resource {
+pub fn wire_resource(resource: &impl WireResource) -> proto::Resource {
     let value = resource.encode();
     proto::Resource {
         version: version(&value),
@@ -141,7 +141,7 @@ pub fn version(bytes: &[u8]) -> String {
 /// Joins each noun to its type and its name.
 macro_rules! resources {
     ($($kind:ident: $noun:ident, |$one:ident| $name:expr;)+) => {
-        $(impl Encode for $noun {
+        $(impl WireResource for $noun {
             fn kind(&self) -> ResourceType {
                 ResourceType::$kind
             }
@@ -160,7 +160,7 @@ macro_rules! resources {
         })+
 
         impl Resource {
-            fn inner(&self) -> &dyn Encode {
+            fn inner(&self) -> &dyn WireResource {
                 match self {
                     $(Self::$kind(inner) => inner,)+
                 }
@@ -178,7 +178,7 @@ resources! {
     Mesh: MeshSettings, |_one| MESH_NAME.to_owned();
 }
 
-impl Encode for Resource {
+impl WireResource for Resource {
     fn kind(&self) -> ResourceType {
         self.inner().kind()
     }

@@ -11,7 +11,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
-    demo::{Demo, Held, find_number},
+    demo::{Demo, HeldConnection, find_number},
     heddle,
     options::Options,
     process::wait_for,
@@ -46,7 +46,7 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
     let dir = std::env::temp_dir().join(format!("heddle-bench-churn-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     let demo = Demo::start(&binary, "bench-churn", seconds + TAIL_SECONDS, RATE, None)?;
-    let held = Held::open(&demo)?;
+    let held = HeldConnection::open(&demo)?;
     let mut churn = Churn { demo: &demo, held, dir: dir.clone(), record: Record::default() };
     let start = now();
     for second in 0..seconds {
@@ -92,7 +92,7 @@ fn conclude(record: &Record, report: &Value, success: bool, as_json: bool) -> Re
 
 struct Churn<'a> {
     demo: &'a Demo,
-    held: Held,
+    held: HeldConnection,
     dir: PathBuf,
     record: Record,
 }

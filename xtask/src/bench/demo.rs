@@ -127,9 +127,9 @@ impl Drop for Demo {
 
 /// A kept-alive connection to the published application, for as long as nobody closes it.
 #[derive(Debug)]
-pub(super) struct Held(BufReader<TcpStream>);
+pub(super) struct HeldConnection(BufReader<TcpStream>);
 
-impl Held {
+impl HeldConnection {
     /// Opens it.
     pub(super) fn open(demo: &Demo) -> Result<Self, String> {
         let open = || -> std::io::Result<TcpStream> {

@@ -12,7 +12,7 @@ use heddle_model::{
     discovery::WorkloadInfo, name::check_label, wire::Check,
 };
 use heddle_wire::{
-    discovery::Encode,
+    discovery::WireResource,
     local::{
         control_api::{JoinPort, JoinRequest, Problem},
         proxy_config::{

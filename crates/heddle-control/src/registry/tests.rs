@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use heddle_compile::endpoints;
 use heddle_model::{EndpointState, Protocol, ServiceName};
 use heddle_wire::{
-    discovery::Encode,
+    discovery::WireResource,
     local::control_api::{JoinPort, JoinRequest},
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_model::{EndpointPort, EndpointState, NamedService, Owner, Protocol};
+use heddle_model::{EndpointPort, EndpointState, Owner, Protocol, ServiceVips};
 use heddle_runtime::local_http::Method;
 use heddle_wire::{
     discovery::{Resource, ResourceType as Kind},
@@ -182,7 +182,7 @@ async fn names_and_addresses_turn_from_unknown_to_known_and_back() {
     assert_eq!(group.names(Kind::Address), [ip], "only what changed");
     assert_eq!(owner(&group, ip), Owner::Service(service.name.clone()));
     let Resource::Name(answer) = &group.resources[&(Kind::Name, name.to_owned())] else { panic!() };
-    assert_eq!(answer.service, Some(NamedService { name: service.name, vips: service.vips }));
+    assert_eq!(answer.service, Some(ServiceVips { name: service.name, vips: service.vips }));
     plane.leave(&reviews.workload.id).await;
     let group = proxy.take().await;
     assert_eq!(owner(&group, ip), Owner::NotKnown);

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     metrics::Metrics,
-    snapshot::{ResourceSet, SnapshotBuilder},
+    snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     testing::{
         Folder, proxy_config,
         resources::{dangling, destination, endpoints, inbound, target},
@@ -144,7 +144,7 @@ fn the_dump_shows_rules_with_their_provenance_and_endpoints() {
         let mut set = ResourceSet { inbound: Some(inbound().into()), ..ResourceSet::default() };
         set.insert_endpoints(endpoints("reviews", &[20]));
         let targets = vec![target("reviews", Some("v1")), dangling("no subset v9")];
-        set.insert_destination(destination("reviews", targets)).unwrap();
+        set.insert_destination(CompiledDestination::new(destination("reviews", targets)).unwrap());
         let mut builder = SnapshotBuilder::new(WorkloadId("client-1".into()));
         shared.snapshot.store(Arc::new(builder.build(&set, 42).snapshot));
         let text = get(served(&shared, Face::Admin), "/config_dump").await;

@@ -39,7 +39,7 @@ impl Decoded {
             Self::Address(address) => set.insert_address(address),
             Self::Name(answer) => set.insert_name(answer),
             Self::Endpoints(endpoints) => set.insert_endpoints(endpoints),
-            Self::Destination(compiled) => set.insert_compiled(*compiled),
+            Self::Destination(compiled) => set.insert_destination(*compiled),
             Self::Inbound(inbound) => set.inbound = Some(inbound.into()),
             Self::Mesh(mesh) => set.mesh = Some(mesh.into()),
         }

@@ -34,7 +34,7 @@ pub(super) const MESSAGE_MAX: usize = 65_535;
 
 /// How the client asked, and so how the resolver is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum DnsTransport {
     /// A datagram. A truncated answer goes back as it is: the client asks again by TCP.
     Udp,
     /// A stream.
@@ -55,7 +55,7 @@ enum TryError {
 /// One query on its way through the resolvers.
 struct Asking<'q> {
     query: &'q [u8],
-    transport: Transport,
+    transport: DnsTransport,
     /// The first reply that only says that a resolver cannot tell, for want of a better one.
     unhelpful: RefCell<Option<Vec<u8>>>,
 }
@@ -91,7 +91,7 @@ impl Forwarder {
     }
 
     /// The resolvers' answer under the query's own id; `None` if none of them gave one.
-    pub(super) async fn ask(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    pub(super) async fn ask(&self, query: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
         let Ok(_permit) = self.in_flight.try_acquire() else {
             tracing::debug!("too many DNS queries wait for the host's resolvers");
             return None;
@@ -137,12 +137,12 @@ impl Forwarder {
     async fn ask_one(
         &self,
         query: &[u8],
-        transport: Transport,
+        transport: DnsTransport,
         index: usize,
     ) -> Result<Vec<u8>, TryError> {
-        let descriptor = self.broker.resolver(transport == Transport::Tcp, index).await?;
+        let descriptor = self.broker.resolver(transport == DnsTransport::Tcp, index).await?;
         match transport {
-            Transport::Udp => {
+            DnsTransport::Udp => {
                 let socket = net::udp_socket_from(descriptor)?;
                 socket.send(query).await?;
                 let mut reply = vec![0; MESSAGE_MAX];
@@ -156,7 +156,7 @@ impl Forwarder {
                 }
                 Err(TryError::Stray)
             }
-            Transport::Tcp => {
+            DnsTransport::Tcp => {
                 let mut stream = net::tcp_stream_from(descriptor)?;
                 stream.write_all(&framed(query)).await?;
                 let length = usize::from(stream.read_u16().await?);

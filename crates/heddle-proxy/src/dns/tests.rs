@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_model::{NameAnswer, NamedService, Owner, WorkloadId};
+use heddle_model::{NameAnswer, Owner, ServiceVips, WorkloadId};
 use heddle_runtime::task::{run_local, spawn_contained};
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
@@ -24,7 +24,7 @@ use crate::{
     lookup::{LookupError, Question},
     metrics::Metrics,
     shared::Receivers,
-    snapshot::{ResourceSet, SnapshotBuilder},
+    snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     testing::{
         Folder, fixture,
         resources::{address, destination, name_answer, service, vip, vip_v6},
@@ -77,11 +77,11 @@ async fn bench(host: Host, control: Control) -> Bench {
     set.insert_name(name_answer("reviews", Some("reviews")));
     set.insert_name(name_answer("example.com", None));
     for (host, vips) in [("several", vec![vip(20), vip(21)]), ("headless", vec![])] {
-        let named = NamedService { name: service(host), vips };
+        let named = ServiceVips { name: service(host), vips };
         set.insert_name(NameAnswer { service: Some(named), ..name_answer(host, None) });
     }
     set.insert_address(address(vip(10), Owner::Service(service("reviews"))));
-    set.insert_destination(destination("reviews", vec![])).unwrap();
+    set.insert_destination(CompiledDestination::new(destination("reviews", vec![])).unwrap());
     set.insert_endpoints(heddle_model::Endpoints {
         service: service("reviews"),
         endpoints: vec![],

@@ -3,11 +3,10 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use heddle_model::{
-    Address, Destination, Endpoints, MeshSettings, NameAnswer, Owner, ServiceName,
-    discovery::Inbound,
+    Address, Endpoints, MeshSettings, NameAnswer, Owner, ServiceName, discovery::Inbound,
 };
 
-use super::{AddressOwner, CompiledDestination, PlanError};
+use super::{AddressOwner, CompiledDestination};
 
 /// Decoded resources by name. Cloning is cheap: the values are shared.
 #[derive(Debug, Clone, Default)]
@@ -47,17 +46,8 @@ impl ResourceSet {
         self.endpoints.insert(endpoints.service.clone(), Arc::new(endpoints));
     }
 
-    /// Compiles and adds or replaces a destination.
-    ///
-    /// # Errors
-    /// [`PlanError`] if its rules do not build; the set is unchanged then.
-    pub fn insert_destination(&mut self, destination: Destination) -> Result<(), PlanError> {
-        self.insert_compiled(CompiledDestination::new(destination)?);
-        Ok(())
-    }
-
-    /// Adds or replaces a destination that is compiled.
-    pub fn insert_compiled(&mut self, compiled: CompiledDestination) {
+    /// Adds or replaces a destination.
+    pub fn insert_destination(&mut self, compiled: CompiledDestination) {
         self.destinations.insert(compiled.service.clone(), Arc::new(compiled));
     }
 }

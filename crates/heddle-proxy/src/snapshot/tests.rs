@@ -58,7 +58,7 @@ fn targets_resolve_to_ready_endpoints_of_their_subset() {
         endpoint("d", 4, "v2", EndpointState::Terminating),
     ]));
     let targets = vec![target("reviews", Some("v2")), dangling("no subset v9")];
-    set.insert_destination(destination(targets)).unwrap();
+    set.insert_destination(CompiledDestination::new(destination(targets)).unwrap());
     let built = builder().build(&set, 7);
     assert_eq!(built.snapshot.generation, 7);
     let port = port(&built.snapshot);
@@ -77,7 +77,7 @@ fn a_rule_that_refuses_has_no_target_and_needs_no_backend() {
     destination.ports[0].http[0].action = RuleAction::Refuse("`redirect` is no more".into());
     let mut set = ResourceSet::default();
     set.insert_endpoints(reviews(vec![endpoint("a", 1, "v1", EndpointState::Ready)]));
-    set.insert_destination(destination).unwrap();
+    set.insert_destination(CompiledDestination::new(destination).unwrap());
     let built = builder().build(&set, 1);
     assert!(built.held_back.is_empty());
     let port = port(&built.snapshot);
@@ -94,7 +94,7 @@ fn what_did_not_change_keeps_its_arc_and_slot() {
         endpoint("b", 2, "v2", EndpointState::Ready),
     ]));
     let targets = vec![target("reviews", Some("v1")), target("reviews", Some("v2"))];
-    set.insert_destination(destination(targets)).unwrap();
+    set.insert_destination(CompiledDestination::new(destination(targets)).unwrap());
     let first = port(&builder.build(&set, 1).snapshot);
     let again = port(&builder.build(&set, 2).snapshot);
     assert!(Arc::ptr_eq(&first, &again));
@@ -123,10 +123,14 @@ fn new_rules_wait_for_the_endpoints_of_every_backend_they_name() {
     let mut builder = builder();
     let mut set = ResourceSet::default();
     set.insert_endpoints(reviews(vec![endpoint("a", 1, "v1", EndpointState::Ready)]));
-    set.insert_destination(destination(vec![target("reviews", None)])).unwrap();
+    set.insert_destination(
+        CompiledDestination::new(destination(vec![target("reviews", None)])).unwrap(),
+    );
     builder.build(&set, 1);
 
-    set.insert_destination(destination(vec![target("canary", None)])).unwrap();
+    set.insert_destination(
+        CompiledDestination::new(destination(vec![target("canary", None)])).unwrap(),
+    );
     let built = builder.build(&set, 2);
     assert_eq!(built.held_back[&service("reviews")], [service("canary")].into());
     let cluster = Arc::clone(target_of(&port(&built.snapshot), 0).unwrap());
@@ -150,7 +154,9 @@ fn use_marks_survive_rebuilds_and_tell_use_once() {
         owner: Owner::Service(service("reviews")),
     });
     set.insert_endpoints(reviews(vec![]));
-    set.insert_destination(destination(vec![target("reviews", None)])).unwrap();
+    set.insert_destination(
+        CompiledDestination::new(destination(vec![target("reviews", None)])).unwrap(),
+    );
     let snapshot = builder.build(&set, 1).snapshot;
     assert!(builder.destination_marks().all(|(_, mark)| !mark.take()));
     assert!(snapshot.destination(&service("reviews")).is_some());
@@ -170,7 +176,9 @@ fn the_sidecars_own_workload_is_marked_among_endpoints() {
         endpoint("a", 1, "v1", EndpointState::Ready),
         endpoint("b", 2, "v2", EndpointState::Ready),
     ]));
-    set.insert_destination(destination(vec![target("reviews", None)])).unwrap();
+    set.insert_destination(
+        CompiledDestination::new(destination(vec![target("reviews", None)])).unwrap(),
+    );
     let port = port(&builder.build(&set, 1).snapshot);
     let own: Vec<bool> = port.default.endpoints.iter().map(|one| one.is_self).collect();
     assert_eq!(own, [true, false]);
@@ -189,7 +197,7 @@ fn a_service_port_leads_to_each_endpoints_target_port() {
     endpoints[2].ports =
         [(8080, EndpointPort { number: PORT, state: EndpointState::Ready })].into();
     set.insert_endpoints(reviews(endpoints));
-    set.insert_destination(destination(vec![])).unwrap();
+    set.insert_destination(CompiledDestination::new(destination(vec![])).unwrap());
     let found = behind(&builder().build(&set, 1).snapshot);
     let ports: Vec<_> = found.iter().map(|(id, address)| (id.as_str(), address.port())).collect();
     assert_eq!(ports, [("a", 8080), ("b", 8081)]);
@@ -205,7 +213,7 @@ fn two_service_ports_that_lead_to_one_target_port_share_what_is_known_of_it() {
     let mut told = destination(vec![]);
     told.ports.push(told.ports[0].clone());
     told.ports[1].number = PORT + 1;
-    set.insert_destination(told).unwrap();
+    set.insert_destination(CompiledDestination::new(told).unwrap());
     let snapshot = builder().build(&set, 1).snapshot;
     let plan = snapshot.destination(&service("reviews")).unwrap();
     let slot = |number: u16| plan.port(number).unwrap().default.endpoints[0].slot;
@@ -226,7 +234,7 @@ fn an_endpoint_is_reached_in_a_family_that_both_have() {
         let mut one = endpoint("a", 1, "v1", EndpointState::Ready);
         one.addresses = theirs;
         set.insert_endpoints(reviews(vec![one]));
-        set.insert_destination(destination(vec![])).unwrap();
+        set.insert_destination(CompiledDestination::new(destination(vec![])).unwrap());
         behind(&builder().with_addresses(own).build(&set, 1).snapshot)[0].1.ip()
     };
     assert_eq!(
@@ -244,7 +252,7 @@ fn endpoints_that_serve_until_they_end_are_used_only_where_none_is_ready() {
     let ids = |set: &ResourceSet, builder: &mut SnapshotBuilder| -> Vec<String> {
         behind(&builder.build(set, 1).snapshot).into_iter().map(|(id, _)| id).collect()
     };
-    set.insert_destination(destination(vec![])).unwrap();
+    set.insert_destination(CompiledDestination::new(destination(vec![])).unwrap());
     let ending = || {
         vec![
             endpoint("a", 1, "v1", EndpointState::ServingTerminating),

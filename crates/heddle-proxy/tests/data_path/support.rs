@@ -21,7 +21,7 @@ use heddle_proxy::{
     accept::{serve_inbound, serve_outbound, start_worker},
     metrics::Metrics,
     shared::Receivers,
-    snapshot::{ResourceSet, SnapshotBuilder},
+    snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     worker::WorkerOptions,
 };
 use heddle_runtime::task;
@@ -300,7 +300,7 @@ impl TestService {
             ports: vec![port],
             subsets: BTreeMap::new(),
         };
-        set.insert_destination(destination).unwrap();
+        set.insert_destination(CompiledDestination::new(destination).unwrap());
     }
 
     /// A target of this service: all endpoints, or those of one version.

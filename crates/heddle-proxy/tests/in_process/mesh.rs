@@ -20,7 +20,7 @@ use heddle_proxy::{
     accept::{serve_inbound, serve_outbound, start_worker},
     dial::Network,
     metrics::Metrics,
-    snapshot::{ResourceSet, SnapshotBuilder},
+    snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     worker::{Worker, WorkerOptions},
 };
 use heddle_runtime::{
@@ -94,7 +94,9 @@ impl Mesh {
             Owner::Service(resources::service("reviews")),
         ));
         set.insert_endpoints(resources::endpoints("reviews", lasts));
-        set.insert_destination(resources::destination("reviews", Vec::new())).unwrap();
+        set.insert_destination(
+            CompiledDestination::new(resources::destination("reviews", Vec::new())).unwrap(),
+        );
         let owner = |id: &str, name| Owner::Workload(Box::new(resources::workload(id, name, "v1")));
         set.insert_address(resources::address(address(CLIENT), owner("client-1", "client")));
         let client = Sidecar::start(CLIENT, "client-1", "client", &set, &network, &application);

@@ -185,8 +185,6 @@ fn replacing(_channel: Channel) {
         connecting.join().expect("every connection was captured")
     });
     assert!(connections > 0);
-    nft::remove_redirect().expect("removes");
-    nft::remove_redirect().expect("removing what is gone is no error");
 }
 
 fn two_workloads(world: &World) {

@@ -3,7 +3,7 @@
 use heddle_model::wire::{Check, FieldError};
 use minicbor::{Decode, Decoder, data::Type};
 
-use super::{Encode as _, Resource, ResourceType};
+use super::{Resource, ResourceType, WireResource as _};
 
 /// Deepest nesting that an error's path follows; no resource is as deep.
 const PATH_DEPTH_MAX: usize = 24;

@@ -3,7 +3,7 @@
 
 use heddle_wire::{
     detect::{Detected, Detector},
-    discovery::{Encode as _, ResourceType, decode},
+    discovery::{ResourceType, WireResource as _, decode},
     http1::{
         Body, ChunkError, Framing, HeadError, Method, Progress, RequestHead, RequestRewrite,
         ResponseHead, ResponseRewrite, Scan, write_request, write_response,

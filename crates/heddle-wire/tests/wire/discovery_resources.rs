@@ -8,15 +8,15 @@ use std::{
 
 use heddle_model::{
     Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
-    Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, NamedService,
-    Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
+    Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
+    ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
         ClusterKey, Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, HttpRule, Provenance,
         RuleAction, StringMatch, Subset, Target, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
-    DecodeError, Encode, Resource, ResourceType, decode, service_name, version, wire_resource,
+    DecodeError, Resource, ResourceType, WireResource, decode, service_name, version, wire_resource,
 };
 use proptest::{
     collection::{btree_map, btree_set, vec},
@@ -233,7 +233,7 @@ prop_compose! {
 }
 
 fn resource() -> impl Strategy<Value = Resource> {
-    let named = (service(), vec(ip(), 0..3)).prop_map(|(name, vips)| NamedService { name, vips });
+    let named = (service(), vec(ip(), 0..3)).prop_map(|(name, vips)| ServiceVips { name, vips });
     let name = ("[a-z0-9.-]{0,19}[a-z0-9]", label(), option::of(named));
     prop_oneof![
         address().prop_map(Resource::Address),
@@ -624,7 +624,7 @@ fn a_message_that_is_none_says_what_it_should_have_been() {
 #[test]
 fn an_address_of_an_unknown_kind_does_not_make_a_name_unknown() {
     let vips = vec![Ipv4Addr::new(240, 240, 0, 10).into()];
-    let service = Some(NamedService { name: reviews(), vips });
+    let service = Some(ServiceVips { name: reviews(), vips });
     let answer = NameAnswer { host: "reviews".into(), namespace: "default".into(), service };
     let kind = ResourceType::Name.type_url();
     let mut bytes = answer.encode();

@@ -42,7 +42,7 @@ pub(super) struct Sample {
 }
 
 /// What one load gave and what it took of the proxy.
-struct Counted {
+struct LoadCost {
     load: wrk::Load,
     cpu_us_per_request: f64,
     user_us_per_request: f64,
@@ -82,7 +82,7 @@ pub(super) fn measure(
 }
 
 /// Loads and counts.
-fn count(proxy: &Guarded, url: &str, seconds: u64, offered: Offered) -> Result<Counted, String> {
+fn count(proxy: &Guarded, url: &str, seconds: u64, offered: Offered) -> Result<LoadCost, String> {
     let before = proxy.cpu_time()?;
     let load = wrk::run(NEAR, url, seconds, offered)?;
     let after = proxy.cpu_time()?;
@@ -90,7 +90,7 @@ fn count(proxy: &Guarded, url: &str, seconds: u64, offered: Offered) -> Result<C
         return Err(format!("{} of {} requests failed", load.errors, load.requests));
     }
     let per_request = |seconds: f64| seconds * 1e6 / load.requests.max(1) as f64;
-    Ok(Counted {
+    Ok(LoadCost {
         cpu_us_per_request: per_request(after.total - before.total),
         user_us_per_request: per_request(after.user - before.user),
         load,

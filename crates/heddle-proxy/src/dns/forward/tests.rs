@@ -52,7 +52,7 @@ fn asked(resolvers: [Resolver; 3]) -> Option<(ResponseCode, Option<RData>)> {
         let mut query = Message::query();
         query.add_query(Query::query(Name::from_ascii("example.com.").unwrap(), RecordType::A));
         let bytes = query.to_vec().unwrap();
-        let reply = Forwarder::new(broker).ask(&bytes, Transport::Udp).await?;
+        let reply = Forwarder::new(broker).ask(&bytes, DnsTransport::Udp).await?;
         assert_eq!(reply[..2], bytes[..2]);
         let reply = Message::from_vec(&reply).unwrap();
         let address = reply.answers.first().map(|record| record.data.clone());
