@@ -37,7 +37,7 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
                 worker.keep_unused(early);
             }
             let _by_request = worker.shared.state.connections.by_request();
-            serve_requests(side, Client::new(client, held, S::IDLE_TIMEOUT)).await;
+            serve_requests(side, Client::new(client, held, S::IDLE_TIMEOUT, S::DIRECTION)).await;
         }
         Decided::Relay { verdict, reason, held, to } => {
             side.verdicts().count(verdict, reason);
@@ -45,7 +45,7 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             relay(side, client, preread, to, reason).await;
         }
         Decided::HeadTimeout => {
-            let client = Client::new(client, None, S::IDLE_TIMEOUT);
+            let client = Client::new(client, None, S::IDLE_TIMEOUT, S::DIRECTION);
             refuse_head(side, client, Refusal::HeadTimeout).await;
         }
         Decided::Unserved(refused) => {

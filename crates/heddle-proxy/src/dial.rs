@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     Shared,
-    limits::{CONNECT_TIMEOUT, TCP_KEEPALIVE},
+    limits::{CONNECT_ELSEWHERE, CONNECT_TIMEOUT, TCP_KEEPALIVE},
     refusal::Refusal,
     upstream::{Attempt, DialTarget, Upstream},
 };
@@ -82,6 +82,27 @@ impl Dialer {
         };
         tune(&transport);
         Ok(transport)
+    }
+
+    /// As [`Self::dial`]. While there are `others` to go to, one that says nothing at all is not waited
+    /// for as long: an address that nobody has any more refuses nothing.
+    ///
+    /// # Errors
+    /// As [`Self::dial`].
+    pub(crate) async fn dial_before(
+        &self,
+        upstream: &Upstream,
+        others: bool,
+    ) -> Result<Transport, Refusal> {
+        if !others {
+            return self.dial(upstream).await;
+        }
+        let in_time = clock::within(CONNECT_ELSEWHERE, self.dial(upstream)).await;
+        in_time.unwrap_or_else(|| {
+            let limit = CONNECT_ELSEWHERE.as_secs();
+            let target = upstream.target;
+            Err(Refusal::ConnectFailed(format!("{target}: nothing came back within {limit} s")))
+        })
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<Transport> {

@@ -12,14 +12,14 @@ use heddle_logic::{
 use heddle_runtime::clock;
 
 use crate::{
-    exchange::{Broke, Exchange, Sent},
+    exchange::{AnswerHead, Broke, Exchange, Sent},
     http1::Persistence,
     memory::Pressure,
     metrics::RetryReason,
     pool::Connected,
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
-    upstream::{Backend, Upstream},
+    upstream::{Backend, Upstream, Upstreams},
     worker::Worker,
 };
 
@@ -43,35 +43,30 @@ pub(crate) async fn forward(
         number += 1;
         let now = clock::now();
         let repeated = same.take();
-        let new_connection = repeated.is_some();
+        let fresh = repeated.is_some();
         let upstream = match repeated {
             Some(upstream) => upstream,
-            None => worker.upstreams.pick(backend, &tried, now, worker.random())?,
+            None => choose(worker, request, backend, &tried)?,
         };
         if let Some(series) = upstream.series(backend, worker.index) {
             outcome.count_as(MetricSeries::Edge(series));
         }
+        let others = !Upstreams::exhausted(backend, &tried, &upstream);
         let mut attempt = upstream.begin(now);
-        let pooled =
-            if new_connection { None } else { upstream.pool.take(now, request.replayable()) };
-        let connected = match pooled {
-            Some(connected) => connected,
-            None => match Box::pin(worker.dialer.dial(&upstream)).await {
-                Ok(transport) => Connected { transport, reused: false },
-                Err(refusal) => {
-                    attempt.failed(clock::now());
-                    may_try_another(backend, number, refusal, outcome)?;
-                    worker.shared.metrics.retried(RetryReason::ConnectFailure);
-                    tried.push(upstream);
-                    continue;
-                }
-            },
+        let connected = match connect(worker, request, &upstream, fresh, others).await {
+            Ok(connected) => connected,
+            Err(refusal) => {
+                attempt.failed(clock::now());
+                may_try_another(backend, number, refusal, outcome)?;
+                worker.shared.metrics.retried(RetryReason::ConnectFailure);
+                tried.push(upstream);
+                continue;
+            }
         };
         let reused = connected.reused;
-        // Only what is whole at hand can go again.
-        let kept = request.replayable() == Replayable::Yes;
-        let by_status = |_status| kept && again(Ended::Answered) != Decision::GiveUp;
-        match request.run(worker, &mut attempt, connected, by_status, outcome).await {
+        let by_answer =
+            |answer: AnswerHead| again(Ended::Answered(answer, number, others)) != Decision::GiveUp;
+        match request.run(worker, &mut attempt, connected, by_answer, outcome).await {
             Ok(persistence) => return Ok(persistence),
             Err(Broke::Failed(failure)) => {
                 if !failure.is_the_clients() {
@@ -80,6 +75,7 @@ pub(crate) async fn forward(
                 return Err(failure);
             }
             Err(Broke::Again) => {
+                worker.shared.metrics.retried(RetryReason::ConnectFailure);
                 request.rewind();
                 tried.push(upstream);
                 continue;
@@ -97,14 +93,45 @@ pub(crate) async fn forward(
     }
 }
 
+/// The upstream for the next attempt: where the client is known by its connection, else the best one.
+fn choose(
+    worker: &Rc<Worker>,
+    request: &impl Exchange,
+    backend: &Backend,
+    tried: &[Rc<Upstream>],
+) -> Result<Rc<Upstream>, Refusal> {
+    match request.bound_to() {
+        Some(bound) if tried.is_empty() && backend.is_served_by(bound) => Ok(Rc::clone(bound)),
+        _ => worker.upstreams.pick(backend, tried, clock::now(), worker.random()),
+    }
+}
+
+/// A connection of the upstream's pool, or a new one; a `fresh` one if a pooled one just broke.
+async fn connect(
+    worker: &Rc<Worker>,
+    request: &impl Exchange,
+    upstream: &Upstream,
+    fresh: bool,
+    others: bool,
+) -> Result<Connected, Refusal> {
+    if !fresh
+        && let Some(pooled) =
+            upstream.pool.take(clock::now(), request.replayable(), request.tenant())
+    {
+        return Ok(pooled);
+    }
+    let dialled = Box::pin(worker.dialer.dial_before(upstream, others)).await;
+    dialled.map(Connected::new)
+}
+
 /// How an attempt ended, before anything of a response went to the client.
 enum Ended {
     /// Attempt so and so never reached a server.
     Unconnected(u32),
     /// Its connection broke.
     Unanswered(Broken),
-    /// A response head came, of a request that may be sent twice.
-    Answered,
+    /// Attempt so and so got a response head; are there other endpoints?
+    Answered(AnswerHead, u32, bool),
 }
 
 /// Is the request sent once more? Nobody else says so.
@@ -112,8 +139,12 @@ fn again(ended: Ended) -> Decision {
     match ended {
         Ended::Unconnected(attempt) => after_connect_failure(attempt),
         Ended::Unanswered(broken) => after_reset(broken),
-        // No rule asks for another try by status yet: every answer is the answer.
-        Ended::Answered => Decision::GiveUp,
+        // The next hop reached nobody, which is a connect failure seen from further off.
+        Ended::Answered(AnswerHead { undelivered: true, kept: true, .. }, attempt, true) => {
+            after_connect_failure(attempt)
+        }
+        // No rule asks for another try by status yet: every other answer is the answer.
+        Ended::Answered(..) => Decision::GiveUp,
     }
 }
 

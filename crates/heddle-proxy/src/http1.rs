@@ -5,6 +5,7 @@ use std::{
     borrow::Cow,
     cell::OnceCell,
     future::poll_fn,
+    rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -14,14 +15,17 @@ use heddle_runtime::{clock, transport::Transport};
 use heddle_wire::http1::{Request, RequestHead, Scan};
 
 use crate::{
-    buffers::{Buffer, Lent, poll_input},
+    buffers::{Buffer, Lent, poll_input, read_input},
+    direction::Direction,
     frames::{Recipient, send_response},
-    limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_TIME},
+    limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_SILENCE, LINGER_TIME},
     outgoing::{OutgoingRequest, RequestEdits},
+    pool::{Tenancy, Tenant},
     protocol::Beginning,
     record::RequestOutcome,
     refusal::{AfterRefusal, Cut, Failure, Flag, Refusal},
     reply::Reply,
+    upstream::Upstream,
     worker::Worker,
 };
 
@@ -34,6 +38,12 @@ pub(crate) struct Client {
     /// When the first byte of `input` came, if that was before it was known to be HTTP.
     begun: Option<Instant>,
     idle: Idle,
+    /// Which way its requests go: to this workload they come through another hop of the mesh.
+    direction: Direction,
+    /// As whom it uses upstream connections.
+    pub(crate) tenant: Tenant,
+    /// Where a connection waits that is authenticated as this client.
+    pub(crate) bound_to: Option<Rc<Upstream>>,
 }
 
 /// What becomes of a client's connection after a response.
@@ -41,11 +51,11 @@ pub(crate) struct Client {
 pub(crate) enum Persistence {
     /// It waits for the next request.
     KeepAlive,
-    /// It is closed.
+    /// It is closed in stages: what the client still sends is read for a while, since a reset would
+    /// destroy the response on its way.
     Close,
-    /// It is closed, but what the client still sends is read for a while: a reset would destroy the
-    /// response on its way.
-    LingeringClose,
+    /// Nothing is on its way any more.
+    Ended,
     /// It is reset: the response was cut, and nothing else says so.
     Reset,
 }
@@ -103,9 +113,15 @@ impl RequestView for Seen<'_> {
 
 impl Client {
     /// A connection of which `held` was read already; closed after `idle` without a request.
-    pub(crate) fn new(transport: Transport, held: Option<Beginning>, idle: Duration) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        held: Option<Beginning>,
+        idle: Duration,
+        direction: Direction,
+    ) -> Self {
         let (input, begun) = held.map(|held| (held.bytes, held.since)).unzip();
-        Self { transport, input, begun, idle: Idle::new(idle) }
+        let (tenant, bound_to) = (Tenant::default(), None);
+        Self { transport, input, begun, idle: Idle::new(idle), direction, tenant, bound_to }
     }
 
     /// The next request's head; `None` when the client is done.
@@ -119,6 +135,9 @@ impl Client {
             }
             let begun = self.begun.take().unwrap_or_else(clock::now);
             let mut head = Lent::<RequestHead>::take();
+            if self.direction == Direction::Inbound {
+                head.allow_additions();
+            }
             match self.read_head(&mut head, begun).await? {
                 Read::Head => return Ok(Some(IncomingRequest { head, begun })),
                 Read::Closed => return Ok(None),
@@ -213,7 +232,7 @@ impl Client {
                 if cut == Cut::Reset { Persistence::Reset } else { Persistence::Close }
             }
             // Dropped unfinished, the outcome says so itself.
-            Err(Failure::ClientGone) => return Persistence::Close,
+            Err(Failure::ClientGone) => return Persistence::Ended,
         };
         outcome.finish();
         persistence
@@ -227,28 +246,30 @@ impl Client {
         outcome: &RequestOutcome,
     ) -> Persistence {
         let goes_on = reply.connection == AfterRefusal::Stays
-            && outgoing.is_some_and(|request| request.is_complete() && request.persistent);
+            && outgoing.is_some_and(|request| request.is_complete() && request.facts.persistent);
         let recipient = Recipient {
-            method: outgoing.map(|request| request.method),
-            version: outgoing.map(|request| request.client_version).unwrap_or_default(),
+            method: outgoing.map(|request| request.facts.method),
+            version: outgoing.map(|request| request.facts.client_version).unwrap_or_default(),
             persists: goes_on,
         };
         let (_, mut to) = self.transport.split();
         let head = std::mem::take(&mut reply.head);
         match send_response(&mut to, &head, &mut reply, recipient, outcome).await {
             Ok(()) if goes_on => Persistence::KeepAlive,
-            Ok(()) => Persistence::LingeringClose,
+            Ok(()) | Err(Failure::Cut(Cut::Closed)) => Persistence::Close,
             Err(Failure::Cut(Cut::Reset)) => Persistence::Reset,
-            Err(_) => Persistence::Close,
+            Err(_) => Persistence::Ended,
         }
     }
 
     /// Ends the connection as `persistence` says.
     pub(crate) async fn end(mut self, persistence: Persistence) {
         match persistence {
-            Persistence::KeepAlive | Persistence::Close => {}
-            Persistence::LingeringClose => {
+            Persistence::KeepAlive | Persistence::Ended => {}
+            Persistence::Close => {
                 self.transport.shutdown_write();
+                // Of its connections upstream it needs none any more.
+                (self.tenant, self.bound_to) = Default::default();
                 let _too_long = clock::within(LINGER_TIME, self.drain()).await;
             }
             Persistence::Reset => self.transport.reset_on_close(),
@@ -257,13 +278,19 @@ impl Client {
 
     async fn drain(&mut self) {
         let mut drained = 0;
-        let mut buffer = Lent::<Buffer>::take();
-        while let Ok(n @ 1..) = buffer.read(&mut self.transport).await {
-            buffer.consume(n);
-            drained += n;
-            if drained > LINGER_BYTES {
-                return;
-            }
+        while drained <= LINGER_BYTES {
+            // Waits without a buffer.
+            let read = read_input(&mut self.transport, &mut self.input);
+            let Some(Ok(n @ 1..)) = clock::within(LINGER_SILENCE, read).await else { return };
+            self.input = None;
+            drained += n as u64;
+        }
+    }
+
+    /// Its request was carried by this upstream, whose connection is kept.
+    pub(crate) fn used(&mut self, upstream: &Rc<Upstream>, tenancy: Tenancy) {
+        if tenancy == Tenancy::Bound {
+            self.bound_to = Some(Rc::clone(upstream));
         }
     }
 }
@@ -333,7 +360,8 @@ mod tests {
                 let hints = PortHints { declared, dial: EarlyDial::Never, http_rules: false };
                 let decided = decide(&mut far, hints, pin!(pending())).await;
                 let Decided::Http { held, .. } = decided else { panic!("{decided:?}") };
-                let mut client = Client::new(far, held, Duration::from_secs(3600));
+                let mut client =
+                    Client::new(far, held, Duration::from_secs(3600), Direction::Inbound);
                 (client.read_request().await.map(drop), clock::now())
             };
             let begun = clock::now();

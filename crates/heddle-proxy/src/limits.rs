@@ -17,6 +17,10 @@ pub const INBOUND_IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Time to establish a connection to one endpoint.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The same while other endpoints are left to try: a lost SYN is sent again only after a second, so by
+/// then an endpoint that answers has.
+pub const CONNECT_ELSEWHERE: Duration = Duration::from_secs(1);
+
 /// Idle connections kept per endpoint and worker; more are closed after use.
 pub const POOL_PER_ENDPOINT: usize = 256;
 
@@ -59,12 +63,16 @@ pub const SPLICE_BODY_BYTES: u64 = 64 * 1024;
 /// A TCP direction is bulky, and moved by splice, after this many full buffers in a row.
 pub const SPLICE_AFTER_FULL_READS: u32 = 8;
 
-/// After a reply that ends a connection: bytes of the client's that are still read and dropped, so
-/// that a reset does not destroy the reply on its way.
-pub const LINGER_BYTES: usize = 1024 * 1024;
+/// Behind a response that ends a connection, what the client still sends is read and dropped, since a
+/// reset would destroy the response on its way: for this long at most. Clients that read no response
+/// before all of their upload is sent need the time (nginx: `lingering_time`).
+pub const LINGER_TIME: Duration = Duration::from_secs(30);
 
-/// The longest time that reading goes on.
-pub const LINGER_TIME: Duration = Duration::from_secs(1);
+/// So long a silence ends that reading (nginx: `lingering_timeout`).
+pub const LINGER_SILENCE: Duration = Duration::from_secs(5);
+
+/// Most bytes that are read and dropped so.
+pub const LINGER_BYTES: u64 = 1 << 30;
 
 /// How often a sidecar with a memory limit looks at its memory: what an attack can take in this time
 /// is what it may exceed a step by.

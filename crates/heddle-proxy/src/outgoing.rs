@@ -22,6 +22,25 @@ pub(crate) struct RequestEdits<'a> {
     pub(crate) default_host: &'a dyn Fn() -> String,
 }
 
+/// What a response must be seen with of its request.
+#[derive(Debug, Clone, Copy)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "a head's answers, none of which bears on another"
+)]
+pub(crate) struct RequestFacts {
+    pub(crate) method: Method,
+    pub(crate) client_version: Version,
+    /// Does the client want its connection to stay open?
+    pub(crate) persistent: bool,
+    /// Is an Upgrade passed on, so that 101 is an answer?
+    pub(crate) upgrade: bool,
+    /// Does the client wait for a 100 before it sends the body?
+    pub(crate) expects_continue: bool,
+    /// Does it authenticate its connection, and with it the upstream's?
+    pub(crate) binds: bool,
+}
+
 /// A request as it goes to an upstream: its edited head with what is there of its body, and how to
 /// go on.
 #[derive(Debug)]
@@ -37,12 +56,7 @@ pub(crate) struct OutgoingRequest {
     pub(crate) sent: u64,
     pub(crate) body: Body,
     pub(crate) replayable: Replayable,
-    pub(crate) method: Method,
-    pub(crate) client_version: Version,
-    /// Does the client want its connection to stay open?
-    pub(crate) persistent: bool,
-    /// Is an Upgrade passed on, so that 101 is an answer?
-    pub(crate) upgrade: bool,
+    pub(crate) facts: RequestFacts,
     /// Did the client end in the middle of the body?
     pub(crate) truncated: bool,
 }
@@ -61,13 +75,17 @@ impl OutgoingRequest {
             None => Some(new_id()),
         };
         // HTTP/1.0 goes on as HTTP/1.1, which must name a host.
-        let nameless = outgoing.client_version == Version::Http10
+        let nameless = outgoing.facts.client_version == Version::Http10
             && view.fields().known(KnownHeader::Host).is_none();
         let default_host = if nameless { (edits.default_host)() } else { String::new() };
         let edit = id.as_ref().map(|id| [Edit::Default("x-request-id", id.as_str())]);
         let rewrite = RequestRewrite {
             edits: edit.as_ref().map_or(&[], |edit| edit.as_slice()),
-            connection: Connection::KeepAlive,
+            // A server with one thread is free for others only when this connection ends.
+            connection: match outgoing.facts.persistent {
+                true => Connection::KeepAlive,
+                false => Connection::Close,
+            },
             default_host: &default_host,
             path: edits.path,
         };
@@ -90,10 +108,14 @@ impl OutgoingRequest {
             sent: 0,
             body: Body::new(head.framing()),
             replayable: Replayable::of(view.method(), view.has_idempotency_key(), kept),
-            method: head.method(),
-            client_version: head.version(),
-            persistent: head.persistent(),
-            upgrade: view.upgrade().is_some(),
+            facts: RequestFacts {
+                method: head.method(),
+                client_version: head.version(),
+                persistent: head.persistent(),
+                upgrade: view.upgrade().is_some(),
+                expects_continue: view.fields().known(KnownHeader::Expect).is_some(),
+                binds: view.binds_connection(),
+            },
             truncated: false,
         }
     }

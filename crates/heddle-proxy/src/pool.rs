@@ -1,10 +1,12 @@
-//! Idle connections to one upstream, on one worker.
+//! Idle connections to one upstream, on one worker, and who may use them.
 //!
-//! A pool never hands out a connection that is known to be closed, nor one old enough that the
+//! What a server remembers of a connection, or still sends on it, is the business of the client that
+//! used it: [`Tenancy`] says when a stranger may. A pool never hands out a connection that is known to be closed, nor one old enough that the
 //! server may be closing it this moment: how old, [`heddle_logic::retry`] says. It opens nothing.
 
 use std::{
     cell::{Cell, RefCell},
+    rc::{Rc, Weak},
     time::{Duration, Instant},
 };
 
@@ -19,12 +21,47 @@ use crate::limits::{POOL_PER_ENDPOINT, POOL_TRUST};
 /// Idle times below this are no idle timeout of the server's: it restarted or crashed.
 const OBSERVED_IDLE_MIN: Duration = Duration::from_secs(1);
 
+/// Whoever uses connections one after the other: one connection of a client's.
+#[derive(Debug, Default)]
+pub(crate) struct Tenant(Rc<Cell<bool>>);
+
+impl Tenant {
+    /// A connection that only this one may use waits somewhere.
+    fn bind(&self) {
+        self.0.set(true);
+    }
+
+    fn is(&self, other: &Weak<Cell<bool>>) -> bool {
+        std::ptr::eq(Rc::as_ptr(&self.0), other.as_ptr())
+    }
+}
+
+/// Who may have a connection that is idle now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tenancy {
+    /// Anybody, with a request that may be replayed; with another only who had it last.
+    Anybody,
+    /// Who had it last: what its server sends may not be over.
+    SameClient,
+    /// Who had it last, for as long as that one stays: the connection is authenticated as it.
+    Bound,
+}
+
 /// A connection for one request.
 #[derive(Debug)]
 pub(crate) struct Connected {
     pub(crate) transport: Transport,
     /// Did it carry a request before, or wait for one? Only then may a reset be the keep-alive race.
     pub(crate) reused: bool,
+    /// Is it authenticated as the client that uses it?
+    pub(crate) bound: bool,
+}
+
+impl Connected {
+    /// A connection just opened.
+    pub(crate) fn new(transport: Transport) -> Self {
+        Self { transport, reused: false, bound: false }
+    }
 }
 
 /// Idle connections, the most recently used last.
@@ -40,39 +77,84 @@ struct Idle {
     transport: Transport,
     since: Instant,
     reused: bool,
+    tenancy: Tenancy,
+    /// Who had it last; nobody if it was never used.
+    tenant: Weak<Cell<bool>>,
+}
+
+impl Idle {
+    fn is_for(&self, tenant: &Tenant, replayable: Replayable) -> bool {
+        match (self.tenancy, replayable) {
+            (Tenancy::Anybody, Replayable::Yes) => true,
+            // What may not be sent twice meets no server that closes behind a stranger's answer.
+            (Tenancy::Anybody, Replayable::No) => !self.reused || tenant.is(&self.tenant),
+            (Tenancy::SameClient | Tenancy::Bound, _) => tenant.is(&self.tenant),
+        }
+    }
+
+    fn is_bound_to(&self, tenant: &Tenant) -> bool {
+        self.tenancy == Tenancy::Bound && tenant.is(&self.tenant)
+    }
+
+    /// Is the client gone that used it? Without a mesh its server would have seen it close.
+    fn is_left(&self) -> bool {
+        self.tenant.strong_count() == 0
+    }
 }
 
 impl Pool {
     /// A connection fit for this request, if there is one.
-    pub(crate) fn take(&self, now: Instant, replayable: Replayable) -> Option<Connected> {
+    pub(crate) fn take(
+        &self,
+        now: Instant,
+        replayable: Replayable,
+        tenant: &Tenant,
+    ) -> Option<Connected> {
         let limit = pool_idle_limit(self.server_closes_after.get());
         let mut idle = self.idle.borrow_mut();
-        while let Some(last) = idle.last() {
-            let age = now.saturating_duration_since(last.since);
-            if !may_take_pooled(replayable, age, limit) {
+        while let Some(at) = choose(&idle, tenant, replayable) {
+            let age = now.saturating_duration_since(idle[at].since);
+            let bound = idle[at].tenancy == Tenancy::Bound;
+            if !bound && !may_take_pooled(replayable, age, limit) {
                 // The others are older still.
-                return None;
+                break;
             }
-            let Idle { transport, reused, .. } = idle.pop()?;
+            let Idle { transport, reused, .. } = idle.remove(at);
             let trusted = replayable == Replayable::Yes && age < POOL_TRUST;
             if transport.is_quiet() && (trusted || transport.liveness() == Liveness::Idle) {
                 // Waiting unused, it meets a server that tires of it like any other. One that is
                 // taken as it comes has not waited: there a reset is the server's answer.
-                return Some(Connected { transport, reused: reused || age >= POOL_TRUST });
+                return Some(Connected { transport, reused: reused || age >= POOL_TRUST, bound });
             }
             self.observe_close(age);
+        }
+        if replayable == Replayable::No
+            && let Some(at) = idle.iter().rposition(Idle::is_left)
+        {
+            // A server of one thread reads from that one until it ends, and never meets the new one.
+            drop(idle.remove(at));
         }
         None
     }
 
-    /// Keeps a connection whose last response is complete.
-    pub(crate) fn put(&self, transport: Transport, now: Instant) {
-        self.keep(Idle { transport, since: now, reused: true });
+    /// Keeps a connection whose last response is complete, for whom `tenancy` says.
+    pub(crate) fn put(
+        &self,
+        transport: Transport,
+        now: Instant,
+        (tenancy, tenant): (Tenancy, &Tenant),
+    ) {
+        if tenancy == Tenancy::Bound {
+            tenant.bind();
+        }
+        let tenant = Rc::downgrade(&tenant.0);
+        self.keep(Idle { transport, since: now, reused: true, tenancy, tenant });
     }
 
     /// Keeps a connection that was opened early and not needed: idle since it was `opened`.
     pub(crate) fn put_unused(&self, transport: Transport, opened: Instant) {
-        self.keep(Idle { transport, since: opened, reused: false });
+        let (tenancy, tenant) = (Tenancy::Anybody, Weak::new());
+        self.keep(Idle { transport, since: opened, reused: false, tenancy, tenant });
     }
 
     /// The server said `keep-alive: timeout=SECONDS`, or nothing.
@@ -92,7 +174,12 @@ impl Pool {
             if !open {
                 self.observe_close(age);
             }
-            open && age < limit
+            let in_time = match one.tenancy {
+                Tenancy::Bound => !one.is_left(),
+                Tenancy::SameClient => !one.is_left() && age < limit,
+                Tenancy::Anybody => age < limit,
+            };
+            open && in_time
         });
         if idle.is_empty() {
             *idle = Vec::new();
@@ -100,9 +187,12 @@ impl Pool {
         !idle.is_empty()
     }
 
-    /// Closes them all.
-    pub(crate) fn clear(&self) {
-        self.idle.take();
+    /// Closes all that are only kept at hand; true while some are left.
+    pub(crate) fn clear(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|one| one.tenancy == Tenancy::Bound && !one.is_left());
+        idle.shrink_to_fit();
+        !idle.is_empty()
     }
 
     /// How many are idle.
@@ -113,7 +203,8 @@ impl Pool {
 
     fn keep(&self, one: Idle) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < POOL_PER_ENDPOINT {
+        // One that is bound counts as its client's, of which there is a limit.
+        if idle.len() < POOL_PER_ENDPOINT || one.tenancy == Tenancy::Bound {
             // One opened early may have idled for longer than those used since.
             let older = idle.iter().rposition(|other| other.since <= one.since);
             idle.insert(older.map_or(0, |at| at + 1), one);
@@ -126,6 +217,15 @@ impl Pool {
             self.server_closes_after.set(Some(age));
         }
     }
+}
+
+/// Where a connection for this request is.
+fn choose(idle: &[Idle], tenant: &Tenant, replayable: Replayable) -> Option<usize> {
+    let bound = match tenant.0.get() {
+        true => idle.iter().rposition(|one| one.is_bound_to(tenant)),
+        false => None,
+    };
+    bound.or_else(|| idle.iter().rposition(|one| one.is_for(tenant, replayable)))
 }
 
 #[cfg(test)]
@@ -145,70 +245,70 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_that_the_server_closed_is_never_handed_out() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let (client, server) = tcp_pair().await;
-        pool.put(client, clock::now());
+        pool.put(client, clock::now(), (Tenancy::Anybody, &me));
         drop(server);
         // Older than what readiness alone is trusted for, so the kernel is asked.
         let later = clock::now() + POOL_TRUST;
-        assert!(pool.take(later, Replayable::Yes).is_none());
+        assert!(pool.take(later, Replayable::Yes, &me).is_none());
         assert_eq!(pool.len(), 0);
     }
 
     #[tokio::test]
     async fn a_connection_with_bytes_nobody_asked_for_is_never_handed_out() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let (client, mut server) = tcp_pair().await;
         server.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
         client.peek().await.unwrap();
-        pool.put(client, clock::now());
-        assert!(pool.take(clock::now(), Replayable::Yes).is_none());
+        pool.put(client, clock::now(), (Tenancy::Anybody, &me));
+        assert!(pool.take(clock::now(), Replayable::Yes, &me).is_none());
     }
 
     #[tokio::test]
     async fn a_request_that_may_not_be_replayed_takes_only_a_fresh_connection() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let (client, _server) = Transport::pair();
         let now = clock::now();
-        pool.put(client, now);
+        pool.put(client, now, (Tenancy::Anybody, &me));
         let later = now + Duration::from_secs(1);
-        assert!(pool.take(later, Replayable::No).is_none());
-        assert!(pool.take(later, Replayable::Yes).is_some_and(|connected| connected.reused));
+        assert!(pool.take(later, Replayable::No, &me).is_none());
+        assert!(pool.take(later, Replayable::Yes, &me).is_some_and(|connected| connected.reused));
     }
 
     #[tokio::test]
     async fn a_connection_opened_early_is_new_only_until_it_has_waited() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let now = clock::now();
         let (client, _server) = Transport::pair();
         pool.put_unused(client, now);
-        let taken = pool.take(now, Replayable::Yes).expect("it is there");
+        let taken = pool.take(now, Replayable::Yes, &me).expect("it is there");
         assert!(!taken.reused, "taken as it came");
         pool.put_unused(taken.transport, now);
         let later = now + Duration::from_secs(2);
-        assert!(pool.take(later, Replayable::Yes).is_some_and(|connected| connected.reused));
+        assert!(pool.take(later, Replayable::Yes, &me).is_some_and(|connected| connected.reused));
     }
 
     #[tokio::test]
     async fn a_connection_that_waited_for_long_hides_no_fresh_one() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let (used, _server) = Transport::pair();
         let (unused, _server) = Transport::pair();
         let now = clock::now();
         let later = now + Duration::from_secs(3);
-        pool.put(used, later);
+        pool.put(used, later, (Tenancy::Anybody, &me));
         pool.put_unused(unused, now);
-        assert!(pool.take(later, Replayable::No).is_some());
-        assert!(pool.take(later, Replayable::No).is_none(), "the other has idled for 3 s");
+        assert!(pool.take(later, Replayable::No, &me).is_some());
+        assert!(pool.take(later, Replayable::No, &me).is_none(), "the other has idled for 3 s");
     }
 
     #[tokio::test]
     async fn the_announced_idle_time_is_kept_with_a_margin() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let (client, _server) = Transport::pair();
         let now = clock::now();
         pool.announced(Some(2));
-        pool.put(client, now);
+        pool.put(client, now, (Tenancy::Anybody, &me));
         assert!(pool.sweep(now + Duration::from_millis(1_500)));
         assert!(!pool.sweep(now + Duration::from_millis(1_600)), "80 % of 2 s");
         assert_eq!(pool.len(), 0);
@@ -216,15 +316,68 @@ mod tests {
 
     #[tokio::test]
     async fn an_idle_time_the_server_was_seen_to_close_after_is_learned() {
-        let pool = Pool::default();
+        let (pool, me) = (Pool::default(), Tenant::default());
         let (client, server) = Transport::pair();
         let (other, _server) = Transport::pair();
         let now = clock::now();
-        pool.put(client, now);
+        pool.put(client, now, (Tenancy::Anybody, &me));
         drop(server);
-        assert!(pool.take(now + Duration::from_secs(2), Replayable::Yes).is_none());
-        pool.put(other, now);
-        assert!(pool.take(now + Duration::from_millis(1_700), Replayable::Yes).is_none());
-        assert!(pool.take(now + Duration::from_millis(1_500), Replayable::Yes).is_some());
+        assert!(pool.take(now + Duration::from_secs(2), Replayable::Yes, &me).is_none());
+        pool.put(other, now, (Tenancy::Anybody, &me));
+        assert!(pool.take(now + Duration::from_millis(1_700), Replayable::Yes, &me).is_none());
+        assert!(pool.take(now + Duration::from_millis(1_500), Replayable::Yes, &me).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_replayed_takes_no_connection_that_a_stranger_used() {
+        let (pool, me, stranger) = (Pool::default(), Tenant::default(), Tenant::default());
+        let (theirs, _server) = Transport::pair();
+        let now = clock::now();
+        pool.put(theirs, now, (Tenancy::Anybody, &stranger));
+        assert!(pool.take(now, Replayable::No, &me).is_none());
+        assert_eq!(pool.len(), 1, "it is there for whoever may have it");
+        assert!(pool.take(now, Replayable::No, &stranger).is_some(), "who used it may go on");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_a_client_left_makes_room_for_one_that_is_opened() {
+        let (pool, me, stranger) = (Pool::default(), Tenant::default(), Tenant::default());
+        let (theirs, mut server) = Transport::pair();
+        let now = clock::now();
+        pool.put(theirs, now, (Tenancy::Anybody, &stranger));
+        drop(stranger);
+        assert!(pool.take(now, Replayable::No, &me).is_none());
+        assert_eq!(pool.len(), 0);
+        assert_eq!(tokio::io::AsyncReadExt::read(&mut server, &mut [0]).await.unwrap(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_connection_behind_an_answer_without_a_body_is_for_its_client_only() {
+        let (pool, me, stranger) = (Pool::default(), Tenant::default(), Tenant::default());
+        let (client, _server) = Transport::pair();
+        let now = clock::now();
+        pool.put(client, now, (Tenancy::SameClient, &me));
+        assert!(pool.take(now, Replayable::Yes, &stranger).is_none());
+        assert!(pool.take(now, Replayable::Yes, &me).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_bound_connection_is_its_clients_first_choice_and_stays_as_long_as_that_does() {
+        let (pool, me, stranger) = (Pool::default(), Tenant::default(), Tenant::default());
+        let (bound, _server) = Transport::pair();
+        let (other, _server) = Transport::pair();
+        let now = clock::now();
+        let later = now + Duration::from_secs(3_000);
+        pool.put(bound, now, (Tenancy::Bound, &me));
+        pool.put(other, now, (Tenancy::Anybody, &stranger));
+        assert!(pool.sweep(later), "no idle time ends it");
+        assert_eq!(pool.len(), 1);
+        assert!(pool.take(later, Replayable::Yes, &stranger).is_none());
+        let taken = pool.take(later, Replayable::No, &me).expect("it is there");
+        assert!(taken.bound);
+        pool.put(taken.transport, later, (Tenancy::Bound, &me));
+        assert!(pool.clear(), "nor does a want of memory");
+        drop(me);
+        assert!(!pool.sweep(later));
     }
 }

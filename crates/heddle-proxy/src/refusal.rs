@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr};
 
-use heddle_model::{ServiceName, discovery::Provenance};
+use heddle_model::{ServiceName, WorkloadId, discovery::Provenance};
 use heddle_wire::http1::HeadError;
 use tracing::Level;
 
@@ -51,6 +51,21 @@ pub enum Refusal {
     MemoryLimit,
     /// Somebody connected to the sidecar's own listener instead of through it.
     OwnListener,
+}
+
+/// The header that says why the mesh refused, and where: `CODE; hop=DIRECTION@WORKLOAD; …`.
+pub(crate) const REFUSAL_HEADER: &str = "x-heddle-refusal";
+
+/// Does the sidecar of the workload `by` say in this value of [`REFUSAL_HEADER`] that the request
+/// reached no application? A value that names another hop came through an application: that one was reached.
+pub(crate) fn says_undelivered(value: &[u8], by: &WorkloadId) -> bool {
+    let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let undelivered = matches!(
+        parts.next(),
+        Some(b"application-unreachable" | b"memory-limit" | b"connection-limit")
+    );
+    let hop = parts.next().and_then(|part| part.strip_prefix(b"hop=inbound@"));
+    undelivered && hop == Some(by.0.as_bytes())
 }
 
 /// All that follows from a [`Refusal`].

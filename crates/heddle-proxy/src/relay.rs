@@ -111,7 +111,7 @@ async fn pump(
     count: Count<'_>,
 ) -> Result<(), BrokenEnd> {
     if let Some(held) = held {
-        to.write_all(held.filled()).await.map_err(|_| BrokenEnd::Write)?;
+        to.write_for(from, held.filled(), &mut 0).await.map_err(|(side, _)| side)?;
         count(held.filled().len() as u64);
     }
     let (mut full_reads, mut input) = (0, None);
@@ -122,7 +122,7 @@ async fn pump(
             return Ok(());
         };
         full_reads = if buffer.is_full() { full_reads + 1 } else { 0 };
-        to.write_all(buffer.filled()).await.map_err(|_| BrokenEnd::Write)?;
+        to.write_for(from, buffer.filled(), &mut 0).await.map_err(|(side, _)| side)?;
         count(n as u64);
     }
     let mut progress = count;

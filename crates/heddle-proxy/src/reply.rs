@@ -9,7 +9,7 @@ use crate::{
     frames::{Frame, Frames, Head, Reset},
     outgoing::OutgoingRequest,
     record::RequestOutcome,
-    refusal::{AfterRefusal, RefusalRow, Refused},
+    refusal::{AfterRefusal, REFUSAL_HEADER, RefusalRow, Refused},
     worker::Worker,
 };
 
@@ -44,7 +44,7 @@ impl Reply {
         log(worker, &row, &hop, rule, &id);
         let why = format!("{}; hop={hop}; rule={rule}; id={id}", row.code);
         let text = format!("heddle: {} ({}, {})\n", row.text, row.code, row.flag.name());
-        let mut fields = vec![("x-heddle-refusal".into(), why), ("x-request-id".into(), id)];
+        let mut fields = vec![(REFUSAL_HEADER.into(), why), ("x-request-id".into(), id)];
         if !matches!(row.status, 100..=199 | 204 | 304) {
             fields.push(("content-type".into(), "text/plain; charset=utf-8".to_owned()));
         }

@@ -258,6 +258,19 @@ pub(crate) enum Backend {
     Upstream(Rc<Upstream>),
 }
 
+impl Backend {
+    /// May a client that is bound to `upstream` go on with it in place of another endpoint? Whichever
+    /// subset is picked, it is the service that the client authenticated itself to.
+    pub(crate) fn is_served_by(&self, upstream: &Rc<Upstream>) -> bool {
+        match self {
+            Self::Upstream(only) => Rc::ptr_eq(only, upstream),
+            Self::Cluster(cluster) => upstream
+                .workload()
+                .is_some_and(|workload| workload.services.contains(&cluster.key.service)),
+        }
+    }
+}
+
 /// All upstreams of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
@@ -303,15 +316,15 @@ impl Upstreams {
         Ok(self.of_endpoint(cluster, untried[picked], now))
     }
 
-    /// Has every candidate been tried?
-    pub(crate) fn exhausted(backend: &Backend, tried: &[Rc<Upstream>]) -> bool {
-        match backend {
-            Backend::Upstream(_) => !tried.is_empty(),
-            Backend::Cluster(cluster) => cluster
-                .endpoints
-                .iter()
-                .all(|endpoint| tried.iter().any(|one| one.stamp == endpoint.slot.stamp)),
-        }
+    /// Is there nobody else to go to than those `tried` and the `next`?
+    pub(crate) fn exhausted(
+        backend: &Backend,
+        tried: &[Rc<Upstream>],
+        next: &Rc<Upstream>,
+    ) -> bool {
+        let Backend::Cluster(cluster) = backend else { return true };
+        let stamps = |stamp| tried.iter().chain([next]).any(|one| one.stamp == stamp);
+        cluster.endpoints.iter().all(|endpoint| stamps(endpoint.slot.stamp))
     }
 
     /// The upstream that is reached this way, shared while somebody uses it.

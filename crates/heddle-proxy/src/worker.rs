@@ -19,6 +19,7 @@ use crate::{
     dial::{Dialer, Early, Network, OwnCall},
     http_seen::HttpSeen,
     limits::{MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
+    pool::{Tenancy, Tenant},
     ports::Ports,
     refusal::Refused,
     request_id::RequestId,
@@ -124,7 +125,8 @@ impl Worker {
             let now = clock::now();
             let upstream = self.upstreams.pick(backend, &tried, now, self.random())?;
             let mut attempt = upstream.begin(now);
-            let refusal = match Box::pin(self.dialer.dial(&upstream)).await {
+            let others = !Upstreams::exhausted(backend, &tried, &upstream);
+            let refusal = match Box::pin(self.dialer.dial_before(&upstream, others)).await {
                 Ok(transport) => {
                     attempt.connected(clock::now());
                     return Ok(Early { attempt, transport });
@@ -133,15 +135,21 @@ impl Worker {
             };
             attempt.failed(clock::now());
             tried.push(upstream);
-            if Upstreams::exhausted(backend, &tried) || tried.len() >= TCP_ATTEMPTS {
+            if !others || tried.len() >= TCP_ATTEMPTS {
                 return Err(refusal.into());
             }
         }
     }
 
     /// Keeps a connection for the next request to the same upstream.
-    pub(crate) fn keep(&self, upstream: &Rc<Upstream>, transport: Transport, now: Instant) {
-        upstream.pool.put(transport, now);
+    pub(crate) fn keep(
+        &self,
+        upstream: &Rc<Upstream>,
+        transport: Transport,
+        now: Instant,
+        by: (Tenancy, &Tenant),
+    ) {
+        upstream.pool.put(transport, now, by);
         self.list(upstream);
     }
 
@@ -180,10 +188,11 @@ async fn sweep(worker: Rc<Worker>) {
 async fn shrink(worker: Rc<Worker>) {
     loop {
         worker.shared.memory.pressed().await;
-        for upstream in worker.with_idle.take() {
-            upstream.pool.clear();
-            upstream.listed.set(false);
-        }
+        worker.with_idle.borrow_mut().retain(|upstream| {
+            let kept = upstream.pool.clear();
+            upstream.listed.set(kept);
+            kept
+        });
         buffers::free_all();
         // No sooner than the next look can tell another story.
         clock::sleep(MEMORY_LOOK).await;

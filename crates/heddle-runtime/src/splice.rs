@@ -112,7 +112,7 @@ pub async fn splice_all(
             Ok(Filled::End) => return Ok(moved),
             Err(source) => return Err(read(source)),
         }
-        drain(to, &mut pipe, &mut moved, progress).await?;
+        drain((from, to), &mut pipe, &mut moved, progress).await?;
         rounds += 1;
         if rounds % ROUNDS_PER_TURN == 0 {
             tokio::task::yield_now().await;
@@ -141,7 +141,7 @@ fn fill(from: &TcpStream, pipe: &mut Pipe, room: usize) -> io::Result<Filled> {
 }
 
 async fn drain(
-    to: &TcpStream,
+    (from, to): (&TcpStream, &TcpStream),
     pipe: &mut Pipe,
     moved: &mut u64,
     progress: &mut dyn FnMut(u64),
@@ -156,8 +156,17 @@ async fn drain(
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let write = |source| SpliceError { side: BrokenEnd::Write, moved: *moved, source };
-                to.writable().await.map_err(write)?;
+                let moved = *moved;
+                let failed = |side| move |source| SpliceError { side, moved, source };
+                tokio::select! {
+                    biased;
+                    ready = to.writable() => ready.map_err(failed(BrokenEnd::Write))?,
+                    // Whose peer is gone has nobody left to wait for.
+                    _ = from.ready(Interest::ERROR) => {
+                        let source = io::ErrorKind::ConnectionReset.into();
+                        return Err(failed(BrokenEnd::Read)(source));
+                    }
+                }
             }
             Err(source) => {
                 return Err(SpliceError { side: BrokenEnd::Write, moved: *moved, source });

@@ -279,11 +279,46 @@ impl WriteHalf<'_> {
     /// # Errors
     /// As write(2).
     pub async fn write_from(&mut self, bytes: &[u8], written: &mut usize) -> io::Result<()> {
-        poll_fn(|context| {
-            while *written < bytes.len() {
-                *written += ready!(self.poll_piece(context, &bytes[*written..], &[]))?;
+        poll_fn(|context| self.poll_from(context, bytes, written)).await
+    }
+
+    fn poll_from(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+        written: &mut usize,
+    ) -> Poll<io::Result<()>> {
+        while *written < bytes.len() {
+            *written += ready!(self.poll_piece(context, &bytes[*written..], &[]))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes `bytes` from `written` on as they came from `source`: whose peer is gone has nobody left
+    /// for whom to wait until this side takes them.
+    ///
+    /// # Errors
+    /// Which end broke, and how.
+    pub async fn write_for(
+        &mut self,
+        source: &ReadHalf<'_>,
+        bytes: &[u8],
+        written: &mut usize,
+    ) -> Result<(), (BrokenEnd, io::Error)> {
+        let failed = |error| (BrokenEnd::Write, error);
+        let at_once = poll_fn(|context| Poll::Ready(self.poll_from(context, bytes, written))).await;
+        if let Poll::Ready(result) = at_once {
+            return result.map_err(failed);
+        }
+        // Rare, and not worth room in every task.
+        Box::pin(async {
+            tokio::select! {
+                biased;
+                result = self.write_from(bytes, written) => result.map_err(failed),
+                () = source.reset_by_peer() => {
+                    Err((BrokenEnd::Read, io::ErrorKind::ConnectionReset.into()))
+                }
             }
-            Poll::Ready(Ok(()))
         })
         .await
     }
@@ -372,7 +407,8 @@ async fn copy(
         if piece.is_empty() {
             return Ok(moved);
         }
-        to.write_all(piece).await.map_err(failed(BrokenEnd::Write))?;
+        let written = to.write_for(from, piece, &mut 0).await;
+        written.map_err(|(side, source)| SpliceError { side, moved, source })?;
         moved += piece.len() as u64;
         progress(piece.len() as u64);
     }

@@ -18,6 +18,7 @@ mod chunked;
 mod error;
 mod fields;
 mod head;
+mod lenient;
 mod request;
 mod response;
 mod write;
@@ -43,9 +44,18 @@ pub const METHOD_BYTES_MAX: usize = 32;
 pub const EMPTY_LINES_MAX: usize = 2;
 /// Longest chunk-size line with its extensions, bytes, CR LF included.
 pub const CHUNK_LINE_BYTES_MAX: usize = 4 * 1024;
-/// Most bytes per body that carry nothing: chunk extensions, padding and leading zeros of sizes.
-/// Chunk data of any granularity is not counted; relaying it costs in proportion to its bytes.
+/// Most bytes that carry nothing (chunk extensions and padding) beyond what chunks may have of them:
+/// [`CHUNK_OVERHEAD_FREE`] and twice its data each. So a long body of usual chunks never comes near it,
+/// and one of little but extensions does.
 pub const CHUNK_OVERHEAD_BYTES_MAX: u64 = 16 * 1024;
+/// Bytes that carry nothing which any chunk may have.
+pub const CHUNK_OVERHEAD_FREE: u64 = 16;
+/// Fields by which a request may exceed [`FIELDS_MAX`] after a hop of the mesh has added its own, and
+/// [`ADDED_BYTES_MAX`] the same for [`HEAD_BYTES_MAX`]: who sent what is just within them is not refused
+/// for what the mesh itself added.
+pub const ADDED_FIELDS_MAX: usize = 8;
+/// See [`ADDED_FIELDS_MAX`].
+pub const ADDED_BYTES_MAX: usize = 1024;
 
 /// What a scan found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ use crate::{
     limits::INBOUND_IDLE_TIMEOUT,
     metrics::{Edge, Reporter, ServiceLabels},
     outgoing::{OutgoingRequest, RequestEdits},
+    pool::Tenancy,
     series::SeriesSet,
     testing::worker,
     upstream::DialTarget,
@@ -48,7 +49,7 @@ async fn asked(request: &str) -> (Client, TcpStream) {
     let (near, far) = tokio::join!(near, listener.accept());
     let mut near = near.unwrap();
     near.write_all(request.as_bytes()).await.unwrap();
-    (Client::new(far.unwrap().0.into(), None, INBOUND_IDLE_TIMEOUT), near)
+    (Client::new(far.unwrap().0.into(), None, INBOUND_IDLE_TIMEOUT, Direction::Inbound), near)
 }
 
 fn outcome(worker: &Rc<Worker>) -> RequestOutcome {
@@ -79,7 +80,7 @@ async fn a_post_that_is_cut_off() {
     let (listener, near, mut far) = narrow().await;
     let upstream =
         worker.upstreams.of_target(DialTarget::Workload(listener.local_addr().unwrap()), None);
-    upstream.pool.put(near.into(), clock::now());
+    upstream.pool.put(near.into(), clock::now(), (Tenancy::Anybody, &client.tenant));
 
     let mut outcome = outcome(&worker);
     let mut outgoing = prepared(&worker, &mut client, &outcome).await;
@@ -121,7 +122,7 @@ async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
         let mut far = far.unwrap().0;
         let mut outcome = outcome(worker);
         clock::sleep(reading).await;
-        upstream.pool.put(near.unwrap().into(), clock::now());
+        upstream.pool.put(near.unwrap().into(), clock::now(), (Tenancy::Anybody, &client.tenant));
         let mut outgoing = prepared(worker, &mut client, &outcome).await;
         let backend = Backend::Upstream(Rc::clone(&upstream));
         let answers = async {
@@ -160,7 +161,7 @@ async fn turns_during(heads: usize) -> usize {
     let mut far = far.unwrap().0;
     let upstream =
         worker.upstreams.of_target(DialTarget::Workload(listener.local_addr().unwrap()), None);
-    upstream.pool.put(near.unwrap().into(), clock::now());
+    upstream.pool.put(near.unwrap().into(), clock::now(), (Tenancy::Anybody, &client.tenant));
     let mut outcome = outcome(&worker);
     let mut outgoing = prepared(&worker, &mut client, &outcome).await;
     let backend = Backend::Upstream(upstream);

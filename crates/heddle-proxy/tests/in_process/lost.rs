@@ -2,10 +2,10 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use heddle_proxy::limits::CONNECT_TIMEOUT;
+use heddle_proxy::limits::{CONNECT_ELSEWHERE, CONNECT_TIMEOUT};
 use heddle_runtime::clock;
 
-use crate::mesh::{End, GET, Mesh, POST, answers, seconds_since, with_standing_clock};
+use crate::mesh::{End, GET, Mesh, OK, POST, answers, seconds_since, with_standing_clock};
 
 #[test]
 fn a_client_that_resets_ends_the_work_of_the_server_at_once() {
@@ -51,6 +51,108 @@ fn a_client_that_half_closes_still_gets_its_answer() {
 }
 
 #[test]
+fn a_client_that_left_by_an_orderly_end_is_no_failure_of_the_servers_and_nothing_is_sent_again() {
+    for request in [GET, POST] {
+        with_standing_clock(|| async {
+            let seen = Rc::new(Cell::new(0));
+            let count = Rc::clone(&seen);
+            let mesh = Mesh::new(move |mut end: End| {
+                let count = Rc::clone(&count);
+                async move {
+                    end.message().await.expect("a request");
+                    end.send(OK).await;
+                    while end.message().await.is_some() {
+                        count.set(count.get() + 1);
+                    }
+                }
+            });
+            let mut end = mesh.call();
+            end.ask(request).await;
+            // On the connection that was used before.
+            end.send(request).await;
+            clock::sleep(Duration::from_millis(10)).await;
+            drop(end);
+            clock::sleep(Duration::from_secs(1)).await;
+            assert_eq!(seen.get(), 1, "sent once");
+            for sidecar in [&mesh.client, &mesh.servers[0]] {
+                assert_eq!(sidecar.requests(&["response_flags=\"DC\""]), 1.0);
+                assert_eq!(sidecar.requests(&["response_flags=\"UC\""]), 0.0);
+                assert_eq!(sidecar.sum("heddle_retries_total", &[]), 0.0);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_client_that_ends_within_its_body_is_no_failure_of_the_servers() {
+    let sent = [
+        "POST / HTTP/1.1\r\nHost: reviews\r\nContent-Length: 9\r\n\r\nhalf",
+        "POST / HTTP/1.1\r\nHost: reviews\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf",
+    ];
+    for sent in sent {
+        with_standing_clock(|| async {
+            let mesh = Mesh::new(|mut end: End| async move {
+                end.head().await.expect("a head");
+                let _client_closed = end.ended().await;
+            });
+            let mut end = mesh.call();
+            end.send(sent).await;
+            drop(end);
+            clock::sleep(Duration::from_secs(1)).await;
+            for sidecar in [&mesh.client, &mesh.servers[0]] {
+                assert_eq!(sidecar.requests(&["response_flags=\"DC\""]), 1.0);
+                assert_eq!(sidecar.requests(&["response_flags=\"UC\""]), 0.0);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_client_whose_body_is_malformed_is_the_one_that_failed_on_both_sides() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::new(|mut end: End| async move {
+            end.head().await.expect("a head");
+            let _ended = end.ended().await;
+        });
+        let mut end = mesh.call();
+        end.send(
+            "POST / HTTP/1.1\r\nHost: reviews\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        )
+        .await;
+        clock::sleep(Duration::from_millis(10)).await;
+        end.send("zz\r\n").await;
+        let (head, _) = end.message().await.expect("an answer");
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+        drop(end);
+        clock::sleep(Duration::from_secs(1)).await;
+        assert_eq!(mesh.client.requests(&["response_code=\"400\"", "response_flags=\"DPE\""]), 1.0);
+        assert_eq!(mesh.servers[0].requests(&["response_flags=\"DC\""]), 1.0);
+        assert_eq!(mesh.servers[0].requests(&["response_flags=\"UC\""]), 0.0);
+    });
+}
+
+#[test]
+fn a_client_that_dies_while_nobody_takes_its_upload_is_noticed() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::new(|mut end: End| async move {
+            end.head().await.expect("a head");
+            std::future::pending::<()>().await;
+        });
+        let mut end = mesh.call();
+        end.send("POST / HTTP/1.1\r\nHost: reviews\r\nContent-Length: 9000000\r\n\r\n").await;
+        let piece = "x".repeat(64 * 1024);
+        while clock::within(Duration::from_secs(1), end.send(&piece)).await.is_some() {}
+        assert_eq!(mesh.client.shared.metrics.requests_in_flight(), 1);
+        end.transport.reset();
+        clock::sleep(Duration::from_secs(1)).await;
+        for sidecar in [&mesh.client, &mesh.servers[0]] {
+            assert_eq!(sidecar.shared.metrics.requests_in_flight(), 0);
+            assert_eq!(sidecar.requests(&["response_flags=\"DC\""]), 1.0);
+        }
+    });
+}
+
+#[test]
 fn a_server_that_dies_within_its_answer_cuts_it_and_nothing_completes_it() {
     with_standing_clock(|| async {
         let mesh = Mesh::new(|mut end: End| async move {
@@ -84,7 +186,7 @@ fn a_server_that_dies_before_it_answers_is_named_to_the_client() {
 }
 
 #[test]
-fn an_endpoint_that_never_answers_costs_one_connect_timeout_and_the_call_succeeds_elsewhere() {
+fn an_endpoint_that_never_answers_costs_a_second_and_the_call_succeeds_elsewhere() {
     with_standing_clock(|| async {
         let mesh = Mesh::with_servers(&[20, 21], answers);
         mesh.silence(21);
@@ -96,7 +198,7 @@ fn an_endpoint_that_never_answers_costs_one_connect_timeout_and_the_call_succeed
             match seconds_since(begun) {
                 0 => {}
                 waited => {
-                    assert_eq!(waited, CONNECT_TIMEOUT.as_secs());
+                    assert_eq!(waited, CONNECT_ELSEWHERE.as_secs());
                     waits += 1;
                 }
             }
@@ -122,5 +224,24 @@ fn a_service_whose_only_endpoint_is_silent_is_refused_by_name() {
             3 * CONNECT_TIMEOUT.as_secs(),
             "the first attempt and two more"
         );
+    });
+}
+
+#[test]
+fn an_application_that_is_gone_behind_its_sidecar_costs_nothing_where_another_answers() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::with_servers(&[20, 21], answers);
+        mesh.stop_application(21);
+        for _ in 0..20 {
+            for request in [GET, POST] {
+                let (head, _) = mesh.call().ask(request).await;
+                assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            }
+        }
+        assert!(mesh.client.sum("heddle_retries_total", &["reason=\"connect-failure\""]) > 0.0);
+        mesh.stop_application(20);
+        let (head, _) = mesh.call().ask(POST).await;
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert!(head.contains("application-unreachable; hop=inbound@reviews-2"), "{head}");
     });
 }

@@ -2,10 +2,13 @@
 //! depends on time is tried here, in no time, and takes the same course in every run.
 #![expect(clippy::unwrap_used, reason = "a test says best what it expected by failing there")]
 
+mod answers;
 mod drain;
+mod early;
 mod heads;
 mod idle;
 mod lost;
 mod mesh;
 mod own_calls;
 mod races;
+mod strangers;

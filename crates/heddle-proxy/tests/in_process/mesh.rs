@@ -70,6 +70,8 @@ struct Wires {
     sidecars: RefCell<Vec<(IpAddr, Rc<Worker>)>>,
     /// Addresses from which nothing ever comes back.
     silent: RefCell<BTreeSet<IpAddr>>,
+    /// Workloads whose application has ended.
+    stopped: RefCell<BTreeSet<IpAddr>>,
     connects: Cell<usize>,
 }
 
@@ -116,6 +118,11 @@ impl Mesh {
     /// From now on nothing comes back from this address: it is neither reached nor refused.
     pub(crate) fn silence(&self, last: u8) {
         self.network.silent.borrow_mut().insert(address(last));
+    }
+
+    /// The application of this workload ends; its sidecar stays.
+    pub(crate) fn stop_application(&self, last: u8) {
+        self.network.stopped.borrow_mut().insert(address(last));
     }
 
     /// Connections that sidecars have opened to each other so far.
@@ -196,6 +203,9 @@ impl Wires {
         if self.silent.borrow().contains(&to.ip()) {
             std::future::pending::<()>().await;
         }
+        if to.ip() == from && self.stopped.borrow().contains(&from) {
+            return Err(io::ErrorKind::ConnectionRefused.into());
+        }
         let (near, far) = Transport::pair();
         if to.ip() == from {
             drop(spawn_contained("application", application(End::new(far))));
@@ -259,6 +269,24 @@ impl End {
         let rest = self.read.split_off(length);
         let body = std::mem::replace(&mut self.read, rest);
         Some((head, String::from_utf8(body).unwrap()))
+    }
+
+    /// What was read and belongs to no message so far.
+    pub(crate) fn rest(&self) -> String {
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
+    /// Reads `bytes` of a body, or to the end, and says how many there were.
+    pub(crate) async fn body(&mut self, bytes: usize) -> usize {
+        let mut seen = std::mem::take(&mut self.read).len();
+        while seen < bytes {
+            match self.transport.read_buf(&mut self.read).await {
+                Ok(n @ 1..) => seen += n,
+                _ => break,
+            }
+            self.read.clear();
+        }
+        seen
     }
 
     pub(crate) async fn ask(&mut self, request: &str) -> (String, String) {

@@ -8,9 +8,10 @@
 use std::ops::Range;
 
 use super::{
-    CHUNK_LINE_BYTES_MAX, CHUNK_OVERHEAD_BYTES_MAX, ChunkError, FIELDS_MAX, HEAD_BYTES_MAX,
-    HeadError,
-    head::{LineEnd, is_blank, line_end, split_field},
+    CHUNK_LINE_BYTES_MAX, CHUNK_OVERHEAD_BYTES_MAX, CHUNK_OVERHEAD_FREE, ChunkError, FIELDS_MAX,
+    HEAD_BYTES_MAX, HeadError,
+    fields::is_blank,
+    head::{LineEnd, line_end, split_field},
 };
 
 /// What follows a chunk's data when chunks are made by us.
@@ -64,7 +65,7 @@ pub struct ChunkedDecoder {
     state: State,
     /// Data bytes left in the current chunk.
     remaining: u64,
-    /// Bytes seen that carry nothing.
+    /// Bytes seen that carry nothing, less what their chunks may have of them.
     overhead: u64,
     /// Of a partial line at the input's beginning: bytes looked at already.
     searched: usize,
@@ -235,7 +236,6 @@ impl ChunkedDecoder {
             [b'\r', b'\n', ..] => {
                 self.remaining = size;
                 self.state = if size == 0 { State::Trailer } else { State::Data };
-                self.waste(leading_zeros(input, digits))?;
                 Ok(Step::Framing(digits + 2))
             }
             [b';' | b' ' | b'\t', ..] => self.extension(input, digits, size),
@@ -267,15 +267,18 @@ impl ChunkedDecoder {
             None | Some(b';') => {}
             Some(_) => return Err(ChunkError::BadSize),
         }
-        self.waste(extension.len() + leading_zeros(input, digits))?;
+        self.waste(extension.len(), size)?;
         self.searched = 0;
         self.remaining = size;
         self.state = State::Extension(extension.len());
         Ok(Step::Framing(digits))
     }
 
-    fn waste(&mut self, bytes: usize) -> Result<(), ChunkError> {
-        self.overhead += bytes as u64;
+    /// A chunk of `size` bytes came with `bytes` that carry nothing. Each may have some, and more the
+    /// larger it is: a signature on every chunk is no harm however long the body lasts.
+    fn waste(&mut self, bytes: usize, size: u64) -> Result<(), ChunkError> {
+        let allowed = CHUNK_OVERHEAD_FREE + size.saturating_mul(2);
+        self.overhead = (self.overhead + bytes as u64).saturating_sub(allowed);
         if self.overhead > CHUNK_OVERHEAD_BYTES_MAX {
             return Err(ChunkError::TooMuchOverhead);
         }
@@ -324,11 +327,6 @@ fn parse_size(input: &[u8]) -> Result<(u64, usize), ChunkError> {
         digits += 1;
     }
     if digits == 0 { Err(ChunkError::BadSize) } else { Ok((size, digits)) }
-}
-
-/// Zeros that add nothing to the size.
-fn leading_zeros(input: &[u8], digits: usize) -> usize {
-    input[..digits - 1].iter().take_while(|&&byte| byte == b'0').count()
 }
 
 /// Fields that must not come after the body (RFC 9110 §6.5.1): a recipient that merged them into

@@ -136,7 +136,7 @@ pub enum ChunkError {
     BadExtension,
     /// More than [`CHUNK_OVERHEAD_BYTES_MAX`].
     #[error(
-        "chunk extensions and padding exceed {CHUNK_OVERHEAD_BYTES_MAX} bytes in one body: send fewer"
+        "chunk extensions and padding are {CHUNK_OVERHEAD_BYTES_MAX} bytes more than their chunks may have: send fewer"
     )]
     TooMuchOverhead,
     /// A trailer section that breaks a rule of heads.

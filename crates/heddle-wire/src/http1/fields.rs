@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{FIELDS_MAX, HeadError};
+use super::{ADDED_FIELDS_MAX, FIELDS_MAX, HeadError};
 
 /// Fields that are recognised while scanning, so that reading them costs no search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,13 +36,24 @@ pub enum KnownHeader {
     ProxyConnection,
     /// `trailer`.
     Trailer,
+    /// `authorization`.
+    Authorization,
+    /// `proxy-authorization`.
+    ProxyAuthorization,
+    /// `www-authenticate`.
+    WwwAuthenticate,
+    /// `proxy-authenticate`.
+    ProxyAuthenticate,
 }
 
 /// Number of [`KnownHeader`] variants.
-const KNOWN: usize = KnownHeader::Trailer as usize + 1;
+const KNOWN: usize = KnownHeader::ProxyAuthenticate as usize + 1;
 /// "No such field" in the index.
 const ABSENT: u8 = u8::MAX;
-const _: () = assert!(FIELDS_MAX < ABSENT as usize, "a field's index must fit beside ABSENT");
+const _: () = assert!(
+    FIELDS_MAX + ADDED_FIELDS_MAX < ABSENT as usize,
+    "a field's index must fit beside ABSENT"
+);
 
 /// One field line.
 #[derive(Debug, Clone, Copy)]
@@ -80,11 +91,13 @@ pub(super) struct FieldTable {
     fields: Vec<Field>,
     /// Index of the first field of each known name.
     first: [u8; KNOWN],
+    /// Most fields.
+    max: u8,
 }
 
 impl Default for FieldTable {
     fn default() -> Self {
-        Self { fields: Vec::new(), first: [ABSENT; KNOWN] }
+        Self { fields: Vec::new(), first: [ABSENT; KNOWN], max: FIELDS_MAX as u8 }
     }
 }
 
@@ -94,12 +107,18 @@ impl FieldTable {
         self.fields.clear();
         self.fields.shrink_to(kept);
         self.first = [ABSENT; KNOWN];
+        self.max = FIELDS_MAX as u8;
+    }
+
+    /// Has room for what a hop of the mesh adds.
+    pub(super) fn allow_additions(&mut self) {
+        self.max = (FIELDS_MAX + ADDED_FIELDS_MAX) as u8;
     }
 
     #[inline]
     pub(super) fn push(&mut self, field: Field) -> Result<(), HeadError> {
         let index = self.fields.len();
-        if index == FIELDS_MAX {
+        if index == usize::from(self.max) {
             return Err(HeadError::TooManyFields);
         }
         let first = &mut self.first[field.known as usize];
@@ -156,6 +175,20 @@ impl<'a> Fields<'a> {
         self.table.known(known).map(|field| field.value(self.raw))
     }
 
+    /// Does a field of this name offer or use a scheme that authenticates a connection?
+    pub(super) fn names_connection_scheme(&self, known: KnownHeader) -> bool {
+        self.table.has(known)
+            && self.table.every(known).any(|field| {
+                // A list of challenges is not told from one challenge's parameters here: a scheme
+                // stands at the beginning of an element either way.
+                elements(field.value(self.raw)).any(|element| {
+                    let scheme = element.split(|byte| is_blank(*byte)).next().unwrap_or_default();
+                    scheme.eq_ignore_ascii_case(b"ntlm")
+                        || scheme.eq_ignore_ascii_case(b"negotiate")
+                })
+            })
+    }
+
     /// Value of the first field called `name`, compared without case.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&'a [u8]> {
@@ -203,9 +236,13 @@ pub(super) fn recognise(name: &[u8]) -> KnownHeader {
         (10, b'k') => (KnownHeader::KeepAlive, is_word(name, b"keep-alive")),
         (12, b'c') => (KnownHeader::ContentType, is_word(name, b"content-type")),
         (12, b'x') => (KnownHeader::XRequestId, is_word(name, b"x-request-id")),
+        (13, b'a') => (KnownHeader::Authorization, is_word(name, b"authorization")),
         (14, b'c') => (KnownHeader::ContentLength, is_word(name, b"content-length")),
         (15, b'i') => (KnownHeader::IdempotencyKey, is_word(name, b"idempotency-key")),
         (16, b'p') => (KnownHeader::ProxyConnection, is_word(name, b"proxy-connection")),
+        (16, b'w') => (KnownHeader::WwwAuthenticate, is_word(name, b"www-authenticate")),
+        (18, b'p') => (KnownHeader::ProxyAuthenticate, is_word(name, b"proxy-authenticate")),
+        (19, b'p') => (KnownHeader::ProxyAuthorization, is_word(name, b"proxy-authorization")),
         (17, b't') => (KnownHeader::TransferEncoding, is_word(name, b"transfer-encoding")),
         _ => return KnownHeader::Other,
     };
@@ -219,6 +256,10 @@ pub(super) fn recognise(name: &[u8]) -> KnownHeader {
 pub(super) fn is_word<const N: usize>(text: &[u8], word: &[u8; N]) -> bool {
     let Some(text) = text.first_chunk::<N>().filter(|_| text.len() == N) else { return false };
     text.iter().zip(word).fold(0, |differs, (a, b)| differs | ((a | 0x20) ^ b)) == 0
+}
+
+pub(super) fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
 }
 
 /// The elements of a comma-separated list, blanks trimmed, empty ones left out.

@@ -7,8 +7,8 @@
 //! head that arrives byte by byte costs the same.
 
 use super::{
-    EMPTY_LINES_MAX, Framing, HEAD_BYTES_MAX, HeadError, KnownHeader, Version,
-    fields::{Field, FieldTable, elements, is_word, recognise},
+    ADDED_BYTES_MAX, EMPTY_LINES_MAX, Framing, HEAD_BYTES_MAX, HeadError, KnownHeader, Version,
+    fields::{Field, FieldTable, elements, is_blank, is_word, recognise},
 };
 
 /// Room for this many fields is kept between messages; a larger head's table is given back.
@@ -107,6 +107,8 @@ pub(super) struct Head {
     at: u32,
     /// Empty lines seen before the first line.
     empty_lines: u8,
+    /// May it hold what a hop of the mesh added?
+    additions: bool,
 }
 
 impl Head {
@@ -124,21 +126,17 @@ impl Head {
         buf: &[u8],
         mut first_line: impl FnMut(&[u8], u32, u32) -> Result<(), HeadError>,
     ) -> Result<bool, HeadError> {
-        let window = &buf[..buf.len().min(HEAD_BYTES_MAX)];
+        let most = HEAD_BYTES_MAX + if self.additions { ADDED_BYTES_MAX } else { 0 };
+        let window = &buf[..buf.len().min(most)];
         while self.len == 0 {
             let end = match line_end(window, self.at as usize)? {
                 LineEnd::At(end) => end as u32,
                 LineEnd::Open(at) => {
                     self.at = at as u32;
-                    return if window.len() == HEAD_BYTES_MAX {
-                        Err(HeadError::TooLarge)
-                    } else {
-                        Ok(false)
-                    };
+                    return if window.len() == most { Err(HeadError::TooLarge) } else { Ok(false) };
                 }
             };
-            let line = std::mem::replace(&mut self.line, end + 2);
-            self.at = end + 2;
+            let line = self.line;
             if self.fields_start != 0 {
                 if line == end {
                     self.len = end + 2;
@@ -155,8 +153,20 @@ impl Head {
                 first_line(window, line, end)?;
                 self.fields_start = end + 2;
             }
+            self.line = end + 2;
+            self.at = end + 2;
         }
         Ok(true)
+    }
+
+    pub(super) fn allow_additions(&mut self) {
+        self.additions = true;
+        self.table.allow_additions();
+    }
+
+    /// First byte of the line that is being scanned, or that was refused.
+    pub(super) fn line(&self) -> usize {
+        self.line as usize
     }
 
     /// Reads the Connection fields.
@@ -175,14 +185,15 @@ impl Head {
             && (version == Version::Http11 || self.options.has(Options::KEEP_ALIVE))
     }
 
-    /// The body's length as the fields say it, before any rule about methods and statuses.
+    /// The body's length as the fields say it, before any rule about methods and statuses. May a message
+    /// of its version be chunked?
     pub(super) fn declared_framing(
         &self,
         raw: &[u8],
-        version: Version,
+        chunked_is_known: bool,
     ) -> Result<Option<Framing>, HeadError> {
         if self.table.has(KnownHeader::TransferEncoding) {
-            return self.transfer_encoding(raw, version).map(Some);
+            return self.transfer_encoding(raw, chunked_is_known).map(Some);
         }
         let mut lengths =
             self.table.every(KnownHeader::ContentLength).map(|field| field.value(raw));
@@ -196,11 +207,11 @@ impl Head {
         Ok(Some(Framing::Length(length)))
     }
 
-    fn transfer_encoding(&self, raw: &[u8], version: Version) -> Result<Framing, HeadError> {
+    fn transfer_encoding(&self, raw: &[u8], known: bool) -> Result<Framing, HeadError> {
         if self.table.has(KnownHeader::ContentLength) {
             return Err(HeadError::LengthAndTransferEncoding);
         }
-        if version == Version::Http10 {
+        if !known {
             return Err(HeadError::TransferEncodingOnHttp10);
         }
         let mut values =
@@ -318,10 +329,6 @@ static TOKEN: [bool; 256] = {
 #[inline]
 pub(super) fn token_len(bytes: &[u8]) -> usize {
     bytes.iter().position(|&byte| !TOKEN[usize::from(byte)]).unwrap_or(bytes.len())
-}
-
-pub(super) fn is_blank(byte: u8) -> bool {
-    byte == b' ' || byte == b'\t'
 }
 
 /// Splits a line without control characters into name and value.

@@ -126,6 +126,12 @@ impl RequestHead {
         Ok(Scan::Complete)
     }
 
+    /// Lets the head hold what another hop of the mesh added to one that was at its limits
+    /// ([`ADDED_FIELDS_MAX`], [`ADDED_BYTES_MAX`]). Until it is cleared.
+    pub fn allow_additions(&mut self) {
+        self.head.allow_additions();
+    }
+
     /// Bytes the head takes in the scanned buffer, empty lines before it included: the body starts
     /// there. 0 until complete.
     #[must_use]
@@ -191,7 +197,9 @@ impl RequestHead {
                 return Err(HeadError::BadHost);
             }
         }
-        self.framing = self.head.declared_framing(raw, self.line.version)?.unwrap_or(Framing::None);
+        let chunked_is_known = self.line.version == Version::Http11;
+        let declared = self.head.declared_framing(raw, chunked_is_known)?;
+        self.framing = declared.unwrap_or(Framing::None);
         self.head.read_options(raw);
         Ok(())
     }
@@ -426,16 +434,26 @@ impl<'a> Request<'a> {
             return None;
         }
         let protocols = self.fields().known(KnownHeader::Upgrade)?;
-        let other_than_h2c = head.table.every(KnownHeader::Upgrade).any(|field| {
-            elements(field.value(self.raw)).any(|protocol| !protocol.eq_ignore_ascii_case(b"h2c"))
-        });
-        other_than_h2c.then_some(protocols)
+        // Offered among others, h2c could still be what the server takes.
+        let mut offered = head
+            .table
+            .every(KnownHeader::Upgrade)
+            .flat_map(|field| elements(field.value(self.raw)));
+        offered.all(|protocol| !protocol.eq_ignore_ascii_case(b"h2c")).then_some(protocols)
     }
 
     /// May the request be sent twice for the sake of an Idempotency-Key?
     #[must_use]
     pub fn has_idempotency_key(&self) -> bool {
         self.head.head.table.has(KnownHeader::IdempotencyKey)
+    }
+
+    /// Does it authenticate its connection, so that what follows on it counts as authenticated too
+    /// (NTLM, and Negotiate: RFC 4559 §6)?
+    #[must_use]
+    pub fn binds_connection(&self) -> bool {
+        let names = [KnownHeader::Authorization, KnownHeader::ProxyAuthorization];
+        names.into_iter().any(|name| self.fields().names_connection_scheme(name))
     }
 
     /// The bytes themselves, from the first line to the blank line.

@@ -1,9 +1,10 @@
 //! Response heads: status line, and how the body is delimited given the request's method.
 
 use super::{
-    BodyRewrite, Framing, HeadError, KnownHeader, Method, Scan, Version,
+    BodyRewrite, Framing, HEAD_BYTES_MAX, HeadError, KnownHeader, Method, Scan, Version,
     fields::{Fields, slice},
     head::{Head, Options, parse_version},
+    lenient,
 };
 
 /// A response head: state of the scan, then its result. See [`super::RequestHead`] for use.
@@ -13,6 +14,9 @@ pub struct ResponseHead {
     version: Version,
     status: u16,
     declared: Option<Framing>,
+    /// Looked at so far for the end of a head that is to be put in order first; 0: it is scanned as it
+    /// comes.
+    awaiting_end: usize,
 }
 
 impl ResponseHead {
@@ -28,6 +32,7 @@ impl ResponseHead {
         self.version = Version::default();
         self.status = 0;
         self.declared = None;
+        self.awaiting_end = 0;
     }
 
     /// Scans the head at the beginning of `buf`. After [`Scan::Partial`] call it again with the same
@@ -51,9 +56,46 @@ impl ResponseHead {
         if !complete {
             return Ok(Scan::Partial);
         }
-        self.declared = self.head.declared_framing(buf, self.version)?;
+        // A server of HTTP/1.0 that sends chunks means them; its connection is not used again.
+        self.declared = self.head.declared_framing(buf, true)?;
         self.head.read_options(buf);
         Ok(Scan::Complete)
+    }
+
+    /// As [`Self::scan`]; what of a head breaks the grammar and yet has one reading only is put in order
+    /// in place first, as clients read it (see `lenient`). That is done once the head is there in full.
+    ///
+    /// # Errors
+    /// As [`Self::scan`].
+    pub fn scan_normalising(&mut self, buf: &mut [u8]) -> Result<Scan, HeadError> {
+        if self.awaiting_end == 0 {
+            match self.scan(buf) {
+                Err(error) if lenient::may_normalise(error, buf) => {}
+                result => return result,
+            }
+        }
+        self.scan_whole(buf)
+    }
+
+    #[cold]
+    fn scan_whole(&mut self, buf: &mut [u8]) -> Result<Scan, HeadError> {
+        const END: &[u8] = b"\r\n\r\n";
+        let window = buf.len().min(HEAD_BYTES_MAX);
+        let from = self.awaiting_end.saturating_sub(END.len() - 1);
+        self.clear();
+        let Some(end) = memchr::memmem::find(&buf[from..window], END) else {
+            self.awaiting_end = window.max(1);
+            let full = window == HEAD_BYTES_MAX;
+            return if full { Err(HeadError::TooLarge) } else { Ok(Scan::Partial) };
+        };
+        lenient::normalise(&mut buf[..from + end + 2]);
+        self.scan(buf)
+    }
+
+    /// First byte of the line at which a scan stopped: after an error, of the line at fault.
+    #[must_use]
+    pub fn scanned(&self) -> usize {
+        self.head.line()
     }
 
     /// Bytes the head takes; the body starts there. 0 until complete.
@@ -104,10 +146,20 @@ impl ResponseHead {
     /// 204, 304 and tunnels, whatever the fields say.
     #[must_use]
     pub fn framing(&self, request: Method) -> Framing {
-        let bodiless = request == Method::Head
+        if self.is_bodiless(request) {
+            Framing::None
+        } else {
+            self.declared.unwrap_or(Framing::UntilClose)
+        }
+    }
+
+    /// Is there no body by the request's method or by the status, whatever the fields say? Some servers
+    /// send one all the same.
+    #[must_use]
+    pub fn is_bodiless(&self, request: Method) -> bool {
+        request == Method::Head
             || matches!(self.status, 100..=199 | 204 | 304)
-            || self.is_tunnel(request);
-        if bodiless { Framing::None } else { self.declared.unwrap_or(Framing::UntilClose) }
+            || self.is_tunnel(request)
     }
 
     /// What has to become of the body for a client of this version: HTTP/1.0 clients get no chunks.
@@ -126,6 +178,7 @@ impl ResponseHead {
         self.head.persistent(self.version)
             && self.framing(request) != Framing::UntilClose
             && !self.is_tunnel(request)
+            && !(self.version == Version::Http10 && self.declared == Some(Framing::Chunked))
     }
 }
 
@@ -182,6 +235,14 @@ impl<'a> Response<'a> {
             }
             str::from_utf8(seconds).ok()?.trim_matches('"').parse().ok()
         })
+    }
+
+    /// Does the server authenticate the connection, so that what follows on it counts as authenticated
+    /// (NTLM, and Negotiate: RFC 4559 §6)?
+    #[must_use]
+    pub fn binds_connection(&self) -> bool {
+        let names = [KnownHeader::WwwAuthenticate, KnownHeader::ProxyAuthenticate];
+        names.into_iter().any(|name| self.fields().names_connection_scheme(name))
     }
 
     /// The bytes themselves, from the status line to the blank line.

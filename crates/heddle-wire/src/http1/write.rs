@@ -4,7 +4,8 @@
 //! Proxy-Connection, Upgrade unless it is being forwarded, TE but for `trailers`). What changes: the
 //! version, which is our own (HTTP/1.1) on both sides. What the caller adds: [`Edit`]s, a path, and
 //! its decision about the connection. Everything else is copied in runs as long as possible, with its
-//! order, its case and its blanks.
+//! order, its case and its blanks; only around values that frame or route the message blanks are put in
+//! order.
 
 use super::{
     BodyRewrite, Fields, KnownHeader, Request, Response, TargetForm, Version,
@@ -254,9 +255,10 @@ impl<'a, 'o> Writer<'a, 'o> {
                 action = self.hop_by_hop(*field, &mut rules);
             }
             match action.unwrap_or(Action::Keep) {
+                Action::Keep if delimits(field.known) => self.tidy_blanks(*field, end),
                 Action::Keep => {}
                 Action::Drop => self.replace(field.start, end, b""),
-                Action::Value(value) => self.replace_value(*field, value),
+                Action::Value(value) => self.replace_value(*field, end, value),
             }
         }
         self.copy_to(blank_line);
@@ -370,15 +372,23 @@ impl<'a, 'o> Writer<'a, 'o> {
         self.from = end;
     }
 
-    fn replace_value(&mut self, field: Field, value: &str) {
+    /// Around a value that frames or routes the message only what no parser reads in another way: one
+    /// blank or none before it, and none behind.
+    fn tidy_blanks(&mut self, field: Field, end: u32) {
         let colon = field.start + u32::from(field.name_len) + 1;
-        // An empty value has no place of its own: it stands at the line's end.
-        self.copy_to(field.value.max(colon));
-        if field.value == colon {
-            self.out.push(b' ');
+        if !matches!(slice(self.raw, colon, field.value), b"" | b" ") {
+            self.replace(colon, field.value, b" ");
         }
+        if field.value_end + 2 != end {
+            self.replace(field.value_end, end - 2, b"");
+        }
+    }
+
+    fn replace_value(&mut self, field: Field, end: u32, value: &str) {
+        self.copy_to(field.start + u32::from(field.name_len) + 1);
+        self.out.push(b' ');
         self.put_value(value);
-        self.from = field.value_end;
+        self.from = end - 2;
     }
 
     fn put_field(&mut self, name: &str, value: &str) {
@@ -392,6 +402,12 @@ impl<'a, 'o> Writer<'a, 'o> {
         let safe = |byte: u8| if byte.is_ascii_control() && byte != b'\t' { b' ' } else { byte };
         self.out.extend(value.bytes().map(safe));
     }
+}
+
+/// Do recipients find by this field where the message ends, or for whom it is?
+fn delimits(known: KnownHeader) -> bool {
+    use KnownHeader::{Connection, ContentLength, Host, TransferEncoding};
+    matches!(known, ContentLength | TransferEncoding | Host | Connection)
 }
 
 fn length_bit(length: usize) -> u64 {

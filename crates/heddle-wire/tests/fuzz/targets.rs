@@ -41,6 +41,9 @@ pub(crate) fn response_head(input: &[u8]) {
     let (mut whole, mut split) = (ResponseHead::new(), ResponseHead::new());
     let at_once = whole.scan(input);
     assert_eq!(at_once, bytewise(input, |bytes| split.scan(bytes)));
+    let mut normal = input.to_vec();
+    put_in_order(&mut normal);
+    assert!(at_once != Ok(Scan::Complete) || normal == input, "what is in order stays as it is");
     if at_once != Ok(Scan::Complete) {
         return;
     }
@@ -56,6 +59,28 @@ pub(crate) fn response_head(input: &[u8]) {
     let mut twice = Vec::new();
     write_response(read.view(&once), &ResponseRewrite::default(), &mut twice);
     assert_eq!(once, twice);
+}
+
+/// Put in order at once and byte by byte it is the same, and what comes of it is a head by the grammar.
+fn put_in_order(input: &mut [u8]) {
+    let mut split = ResponseHead::new();
+    let mut pieces = Vec::new();
+    let mut in_pieces = split.scan_normalising(&mut pieces);
+    for byte in &*input {
+        if in_pieces == Ok(Scan::Partial) {
+            pieces.push(*byte);
+            in_pieces = split.scan_normalising(&mut pieces);
+        }
+    }
+    let mut whole = ResponseHead::new();
+    let at_once = whole.scan_normalising(input);
+    assert_eq!(at_once, in_pieces);
+    if at_once == Ok(Scan::Complete) {
+        let mut strict = ResponseHead::new();
+        assert_eq!(strict.scan(input), at_once);
+        assert_eq!((strict.len(), strict.status()), (whole.len(), whole.status()));
+        assert_eq!(pieces, input[..whole.len()]);
+    }
 }
 
 fn bytewise(

@@ -56,11 +56,13 @@ fn assert_refused(got: HeadError, expected: HeadError, fields: &str) {
 }
 
 #[test]
-fn transfer_encoding_on_http10_is_refused_both_ways() {
+fn transfer_encoding_on_http10_is_refused_of_clients_and_ends_the_connection_of_servers() {
     let raw = b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(request(raw).unwrap_err(), HeadError::TransferEncodingOnHttp10);
-    let raw = b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
-    assert_eq!(response(raw).unwrap_err(), HeadError::TransferEncodingOnHttp10);
+    let raw = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = response(raw).unwrap();
+    assert_eq!(head.framing(Method::Get), Framing::Chunked);
+    assert!(!head.persistent(Method::Get));
 }
 
 #[test]
