@@ -146,7 +146,7 @@ fn arrived(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, arrival: Ar
         Err(refusal) => {
             let row = refusal.row();
             worker.shared.metrics.refused(&row, direction);
-            tracing::debug!(code = row.code, %peer, "a connection was reset at accept");
+            tracing::debug!(code = %row.code, %peer, "a connection was reset at accept");
             return client.reset();
         }
     };

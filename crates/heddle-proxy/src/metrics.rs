@@ -31,7 +31,7 @@ pub(crate) use self::{
 };
 use crate::{
     direction::Direction,
-    refusal::{Flags, REFUSAL_CODES, RefusalRow},
+    refusal::{Flags, RefusalCode, RefusalRow},
     verdict::{Reason, Verdict},
 };
 
@@ -64,7 +64,7 @@ pub struct Metrics {
     in_flight: Box<[[InFlight; 2]]>,
     /// Seconds since 1970 at which this process began to serve.
     started: u64,
-    refusals: [[AtomicU64; REFUSAL_CODES.len()]; 2],
+    refusals: [[AtomicU64; RefusalCode::ALL.len()]; 2],
     retries: [AtomicU64; 2],
     connections: [AtomicU64; 2],
 }
@@ -127,16 +127,13 @@ impl Metrics {
 
     /// Counts a refusal.
     pub fn refused(&self, row: &RefusalRow, direction: Direction) {
-        if let Some(index) = REFUSAL_CODES.iter().position(|code| *code == row.code) {
-            self.refusals[direction as usize][index].fetch_add(1, Ordering::Relaxed);
-        }
+        self.refusals[direction as usize][row.code as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// Refusals so far with one code and direction.
     #[must_use]
-    pub fn refusals(&self, code: &str, direction: Direction) -> u64 {
-        let index = REFUSAL_CODES.iter().position(|one| *one == code);
-        index.map_or(0, |index| self.refusals[direction as usize][index].load(Ordering::Relaxed))
+    pub fn refusals(&self, code: RefusalCode, direction: Direction) -> u64 {
+        self.refusals[direction as usize][code as usize].load(Ordering::Relaxed)
     }
 
     pub(crate) fn retried(&self, reason: RetryReason) {
@@ -217,7 +214,7 @@ impl Metrics {
         let help = "Requests and connections refused by the mesh itself, by reason.";
         render::family(text, "heddle_refusals_total", "counter", help);
         for direction in Direction::ALL {
-            for code in REFUSAL_CODES {
+            for code in RefusalCode::ALL {
                 let count = self.refusals(code, direction);
                 if count > 0 {
                     let direction = direction.as_str();

@@ -71,8 +71,8 @@ pub(crate) fn says_undelivered(value: &[u8], by: &WorkloadId) -> bool {
 /// All that follows from a [`Refusal`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusalRow {
-    /// Stable code: in the header, the log and the metric.
-    pub code: &'static str,
+    /// Which one it is.
+    pub code: RefusalCode,
     /// HTTP status of the reply.
     pub status: u16,
     /// gRPC status of the reply where the request was gRPC.
@@ -98,28 +98,57 @@ pub enum AfterRefusal {
     Ends,
 }
 
-/// Every code of the table, in the order of the variants: the values of the metric label `code`.
-pub const REFUSAL_CODES: [&str; 19] = [
-    "bad-request",
-    "bad-version",
-    "head-too-large",
-    "head-timeout",
-    "no-route",
-    "dangling-target",
-    "no-endpoints",
-    "port-not-declared",
-    "unknown-address",
-    "connect-failed",
-    "upstream-reset",
-    "bad-response",
-    "fault-abort",
-    "discovery-timeout",
-    "outside-unreachable",
-    "application-unreachable",
-    "connection-limit",
-    "memory-limit",
-    "own-listener",
-];
+/// Makes the type from the list, so that no row can have a code that is not counted.
+macro_rules! codes {
+    ($($code:ident: $text:literal,)+) => {
+        /// The stable name of a [`Refusal`]: in the header, the log and the metric label `code`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum RefusalCode {
+            $(#[doc = $text] $code,)+
+        }
+
+        impl RefusalCode {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [Self; [$($text),+].len()] = [$(Self::$code),+];
+
+            /// The name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$code => $text,)+
+                }
+            }
+        }
+    };
+}
+
+codes! {
+    BadRequest: "bad-request",
+    BadVersion: "bad-version",
+    HeadTooLarge: "head-too-large",
+    HeadTimeout: "head-timeout",
+    NoRoute: "no-route",
+    DanglingTarget: "dangling-target",
+    NoEndpoints: "no-endpoints",
+    PortNotDeclared: "port-not-declared",
+    UnknownAddress: "unknown-address",
+    ConnectFailed: "connect-failed",
+    UpstreamReset: "upstream-reset",
+    BadResponse: "bad-response",
+    FaultAbort: "fault-abort",
+    DiscoveryTimeout: "discovery-timeout",
+    OutsideUnreachable: "outside-unreachable",
+    ApplicationUnreachable: "application-unreachable",
+    ConnectionLimit: "connection-limit",
+    MemoryLimit: "memory-limit",
+    OwnListener: "own-listener",
+}
+
+impl fmt::Display for RefusalCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
 
 impl Refusal {
     /// The table.
@@ -128,44 +157,45 @@ impl Refusal {
     pub fn row(&self) -> RefusalRow {
         use AfterRefusal::{Ends, Stays};
         use Level as L;
+        use RefusalCode as Code;
         match self {
-            Self::BadRequest(what) => row("bad-request", 400, 3, Flag::DPE, L::DEBUG, Ends,
+            Self::BadRequest(what) => row(Code::BadRequest, 400, 3, Flag::DPE, L::DEBUG, Ends,
                 format!("not a request this mesh can pass on: {what}")),
-            Self::BadVersion => row("bad-version", 505, 12, Flag::DPE, L::DEBUG, Ends,
+            Self::BadVersion => row(Code::BadVersion, 505, 12, Flag::DPE, L::DEBUG, Ends,
                 "the version is neither HTTP/1.0 nor HTTP/1.1"),
-            Self::HeadTooLarge(what) => row("head-too-large", 431, 8, Flag::DPE, L::DEBUG, Ends,
+            Self::HeadTooLarge(what) => row(Code::HeadTooLarge, 431, 8, Flag::DPE, L::DEBUG, Ends,
                 format!("the request head is too large: {what}")),
-            Self::HeadTimeout => row("head-timeout", 408, 4, Flag::SI, L::DEBUG, Ends,
+            Self::HeadTimeout => row(Code::HeadTimeout, 408, 4, Flag::SI, L::DEBUG, Ends,
                 "the request head did not end within 10 s"),
-            Self::NoRoute(service) => row("no-route", 404, 12, Flag::NR, L::DEBUG, Stays,
+            Self::NoRoute(service) => row(Code::NoRoute, 404, 12, Flag::NR, L::DEBUG, Stays,
                 format!("no HTTP rule of {service} matches this request")),
-            Self::DanglingTarget(what) => row("dangling-target", 503, 14, Flag::NC, L::WARN, Stays,
+            Self::DanglingTarget(what) => row(Code::DanglingTarget, 503, 14, Flag::NC, L::WARN, Stays,
                 format!("the rule's target does not exist: {what}")),
-            Self::NoEndpoints(service) => row("no-endpoints", 503, 14, Flag::UH, L::WARN, Stays,
+            Self::NoEndpoints(service) => row(Code::NoEndpoints, 503, 14, Flag::UH, L::WARN, Stays,
                 format!("no workload behind {service} is ready")),
-            Self::PortNotDeclared(service, port) => row("port-not-declared", 503, 14, Flag::NR, L::WARN, Stays,
+            Self::PortNotDeclared(service, port) => row(Code::PortNotDeclared, 503, 14, Flag::NR, L::WARN, Stays,
                 format!("{service} has no port {port}; `heddle run --port {port}` would declare it")),
-            Self::UnknownAddress(ip) => row("unknown-address", 503, 14, Flag::NR, L::WARN, Ends,
+            Self::UnknownAddress(ip) => row(Code::UnknownAddress, 503, 14, Flag::NR, L::WARN, Ends,
                 format!("no service of this mesh has the address {ip}")),
-            Self::ConnectFailed(error) => row("connect-failed", 503, 14, Flag::UF, L::WARN, Stays,
+            Self::ConnectFailed(error) => row(Code::ConnectFailed, 503, 14, Flag::UF, L::WARN, Stays,
                 format!("no endpoint accepted a connection: {error}")),
-            Self::UpstreamReset => row("upstream-reset", 503, 14, Flag::UC, L::WARN, Stays,
+            Self::UpstreamReset => row(Code::UpstreamReset, 503, 14, Flag::UC, L::WARN, Stays,
                 "the endpoint closed the connection before it answered, and this request may not be sent twice"),
-            Self::BadResponse(what) => row("bad-response", 502, 14, Flag::UPE, L::WARN, Stays,
+            Self::BadResponse(what) => row(Code::BadResponse, 502, 14, Flag::UPE, L::WARN, Stays,
                 format!("the endpoint's answer cannot be passed on: {what}")),
-            Self::FaultAbort(status) => row("fault-abort", *status, grpc_of_http(*status), Flag::FI, L::DEBUG, Stays,
+            Self::FaultAbort(status) => row(Code::FaultAbort, *status, grpc_of_http(*status), Flag::FI, L::DEBUG, Stays,
                 "a fault rule ended this request"),
-            Self::DiscoveryTimeout(what) => row("discovery-timeout", 503, 14, Flag::NC, L::WARN, Ends,
+            Self::DiscoveryTimeout(what) => row(Code::DiscoveryTimeout, 503, 14, Flag::NC, L::WARN, Ends,
                 format!("the control plane did not answer for {what}; is `heddle control` running?")),
-            Self::OutsideUnreachable(error) => row("outside-unreachable", 503, 14, Flag::UF, L::DEBUG, Stays,
+            Self::OutsideUnreachable(error) => row(Code::OutsideUnreachable, 503, 14, Flag::UF, L::DEBUG, Stays,
                 format!("the destination outside the mesh was not reached: {error}")),
-            Self::ApplicationUnreachable(port, error) => row("application-unreachable", 503, 14, Flag::UF, L::WARN, Stays,
+            Self::ApplicationUnreachable(port, error) => row(Code::ApplicationUnreachable, 503, 14, Flag::UF, L::WARN, Stays,
                 format!("the application does not accept connections on port {port}: {error}")),
-            Self::ConnectionLimit(which) => row("connection-limit", 503, 8, Flag::OM, L::WARN, Ends,
+            Self::ConnectionLimit(which) => row(Code::ConnectionLimit, 503, 8, Flag::OM, L::WARN, Ends,
                 format!("too many open connections: {which}")),
-            Self::MemoryLimit => row("memory-limit", 503, 8, Flag::OM, L::WARN, Stays,
+            Self::MemoryLimit => row(Code::MemoryLimit, 503, 8, Flag::OM, L::WARN, Stays,
                 "the sidecar is close to its memory limit (--memory-limit)"),
-            Self::OwnListener => row("own-listener", 404, 12, Flag::NR, L::WARN, Ends,
+            Self::OwnListener => row(Code::OwnListener, 404, 12, Flag::NR, L::WARN, Ends,
                 "this is a port of the sidecar itself, not of a service"),
         }
     }
@@ -253,7 +283,7 @@ impl fmt::Display for Refusal {
 }
 
 fn row(
-    code: &'static str,
+    code: RefusalCode,
     status: u16,
     grpc: u8,
     flag: Flag,
@@ -369,7 +399,7 @@ impl fmt::Display for Flags {
 mod tests {
     use super::*;
 
-    fn all() -> [Refusal; REFUSAL_CODES.len()] {
+    fn all() -> [Refusal; RefusalCode::ALL.len()] {
         let service = ServiceName::new("reviews", "default").unwrap();
         [
             Refusal::BadRequest("x".into()),
@@ -395,8 +425,8 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_has_its_code_in_the_list_of_codes() {
-        assert_eq!(all().map(|refusal| refusal.row().code), REFUSAL_CODES);
+    fn every_code_is_that_of_one_refusal() {
+        assert_eq!(all().map(|refusal| refusal.row().code), RefusalCode::ALL);
     }
 
     #[test]
@@ -413,7 +443,7 @@ mod tests {
             "connection-limit",
             "own-listener",
         ];
-        assert_eq!(ends.map(|row| row.code).collect::<Vec<_>>(), expected);
+        assert_eq!(ends.map(|row| row.code.as_str()).collect::<Vec<_>>(), expected);
     }
 
     #[test]

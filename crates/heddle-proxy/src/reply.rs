@@ -80,7 +80,7 @@ fn request_id(outgoing: &OutgoingRequest) -> Option<String> {
 
 /// One warning a second is enough to look closer; metrics count the rest.
 fn log(worker: &Worker, row: &RefusalRow, hop: &str, rule: &str, id: &str) {
-    let (code, text) = (row.code, &*row.text);
+    let (code, text) = (row.code.as_str(), &*row.text);
     // A macro's level is fixed where it stands.
     if row.level == Level::WARN && worker.may_warn() {
         tracing::warn!(code, hop, rule, id, text, "refused");
