@@ -1,6 +1,11 @@
 //! Which protocol a client speaks, by its first bytes alone. No timer takes part: bytes that are a
-//! proper prefix of a possible HTTP request line, HTTP/2 preface or TLS record stay undecided for
-//! as long as nothing more comes.
+//! proper prefix of a request line with a registered method, of the HTTP/2 preface or of a TLS record
+//! stay undecided for as long as nothing more comes.
+//!
+//! Nothing else is waited for. Words in capitals begin many protocols whose client waits for an
+//! answer to them (`PING`, Hazelcast's `HZC`), so a request line with any other method (`PURGE`) is
+//! HTTP only if it is all there when its first bytes are looked at, as clients send it; in pieces it
+//! is TCP with the first of them. That is a matter of measuring: as TCP it is served the same.
 //!
 //! HTTP/1 is claimed only for a request line that a strict server would take: a method in capitals,
 //! a target in one of its four forms, `HTTP/1.0` or `HTTP/1.1`, CR LF. Whatever differs is TCP, so
@@ -22,6 +27,22 @@ pub enum Detected {
     /// A proper prefix of one of these.
     NeedMore,
 }
+
+/// Methods a beginning of which is waited for: those of HTTP itself (RFC 9110 §9.3, RFC 5789) and the
+/// HTTP/2 preface's. Of the others the whole name has to be there, since a single letter is a
+/// beginning of one of them more often than not.
+const WAITED_FOR: [&[u8]; 10] = [
+    b"CONNECT", b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PRI", b"PUT", b"TRACE",
+];
+
+/// The IANA HTTP Method Registry but for [`WAITED_FOR`] and `*`, which is no method to be sent.
+#[rustfmt::skip]
+const ALSO_REGISTERED: [&[u8]; 30] = [
+    b"ACL", b"BASELINE-CONTROL", b"BIND", b"CHECKIN", b"CHECKOUT", b"COPY", b"LABEL", b"LINK", b"LOCK",
+    b"MERGE", b"MKACTIVITY", b"MKCALENDAR", b"MKCOL", b"MKREDIRECTREF", b"MKWORKSPACE", b"MOVE",
+    b"ORDERPATCH", b"PROPFIND", b"PROPPATCH", b"QUERY", b"REBIND", b"REPORT", b"SEARCH", b"UNBIND",
+    b"UNCHECKOUT", b"UNLINK", b"UNLOCK", b"UPDATE", b"UPDATEREDIRECTREF", b"VERSION-CONTROL",
+];
 
 /// The HTTP/2 connection preface (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -73,7 +94,8 @@ impl Detector {
         Self::default()
     }
 
-    /// The verdict about `bytes`: all of the connection's bytes so far, from the first one.
+    /// The verdict about `bytes`: all of the connection's bytes so far, from the first one. What it
+    /// was [`Detected::NeedMore`] about before begins a request with a registered method.
     pub fn look(&mut self, bytes: &[u8]) -> Detected {
         while let Some(&byte) = bytes.get(self.at) {
             if let State::Decided(verdict) = self.state {
@@ -90,9 +112,24 @@ impl Detector {
                 self.state = TCP;
             }
         }
+        if !self.is_worth_waiting(bytes) {
+            self.state = TCP;
+        }
         match self.state {
             State::Decided(verdict) => verdict,
             _ => Detected::NeedMore,
+        }
+    }
+
+    /// Can `bytes`, all looked at and undecided, be a beginning that somebody sends in pieces?
+    fn is_worth_waiting(&self, bytes: &[u8]) -> bool {
+        match self.state {
+            State::Decided(_) | State::First | State::Tls | State::Preface => true,
+            State::Method => WAITED_FOR.iter().any(|method| method.starts_with(bytes)),
+            _ => {
+                let method = bytes.split(|byte| *byte == b' ').next().unwrap_or_default();
+                WAITED_FOR.contains(&method) || ALSO_REGISTERED.contains(&method)
+            }
         }
     }
 

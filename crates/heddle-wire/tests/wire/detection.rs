@@ -27,8 +27,6 @@ fn complete_request_lines_are_http1() {
         "CONNECT example.com:443 HTTP/1.1\r\n",
         "CONNECT [::1]:443 HTTP/1.1\r\n",
         "GET http://h/x HTTP/1.1\r\n",
-        "M-SEARCH / HTTP/1.1\r\n",
-        "PRINT / HTTP/1.1\r\n",
         "PRI /x HTTP/1.1\r\n",
     ] {
         assert_eq!(verdict(line.as_bytes()), Detected::Http1, "{line:?}");
@@ -39,26 +37,95 @@ fn complete_request_lines_are_http1() {
 }
 
 #[test]
+fn a_line_with_another_method_is_http1_when_it_comes_whole_and_tcp_when_it_does_not() {
+    for line in [
+        "PURGE /a HTTP/1.1\r\n",
+        "BAN / HTTP/1.1\r\nHost: h\r\n",
+        "FROBNICATE http://h/x HTTP/1.0\r\n",
+        "M-SEARCH / HTTP/1.1\r\n",
+        "PRINT / HTTP/1.1\r\n",
+        "GETS / HTTP/1.1\r\n",
+    ] {
+        assert_eq!(detect(line.as_bytes()), Detected::Http1, "{line:?}");
+        // What begins a registered method too (`P`, `PR`, `G`) may go on as another one.
+        let first =
+            (1..line.len()).find(|len| detect(&line.as_bytes()[..*len]) != Detected::NeedMore);
+        let first = first.expect("a verdict");
+        for len in first..=line.find('\n').unwrap() {
+            let mut detector = Detector::new();
+            assert_eq!(detector.look(&line.as_bytes()[..len]), Detected::Tcp, "{:?}", &line[..len]);
+            assert_eq!(detector.look(line.as_bytes()), Detected::Tcp, "it stays so: {line:?}");
+        }
+    }
+}
+
+#[test]
+fn a_registered_method_other_than_https_own_is_waited_for_once_its_name_is_there() {
+    for method in ["ACL", "PROPFIND", "VERSION-CONTROL", "QUERY", "UPDATEREDIRECTREF"] {
+        let line = format!("{method} / HTTP/1.1\r\n");
+        for len in method.len() + 1..line.find('\n').unwrap() {
+            assert_eq!(detect(&line.as_bytes()[..len]), Detected::NeedMore, "{:?}", &line[..len]);
+        }
+        assert_eq!(detect(line.as_bytes()), Detected::Http1);
+        assert_eq!(detect(method.as_bytes()), Detected::Tcp);
+    }
+}
+
+#[test]
+fn a_word_that_begins_no_request_is_waited_for_by_nobody() {
+    for word in [
+        "HZC",
+        "PING",
+        "PING\r\n",
+        "A",
+        "HELLO WORLD",
+        "HELLO",
+        "QUIT",
+        "EHLO",
+        "STATS",
+        "NICK",
+        "USER",
+        "LOGIN",
+        "GETX",
+        "SSH",
+        "INFO",
+        "B",
+        "M",
+        "ECHO /",
+        "A /",
+        "STATUS http",
+        "X-Y_9",
+    ] {
+        assert_eq!(verdict(word.as_bytes()), Detected::Tcp, "{word:?}");
+    }
+    // These go on as requests that clients send in pieces.
+    for beginning in ["G", "GE", "GET", "GET ", "POST /a", "H", "D", "PRI", "LOCK /x HTTP/1"] {
+        assert_eq!(detect(beginning.as_bytes()), Detected::NeedMore, "{beginning:?}");
+    }
+}
+
+#[test]
 fn other_protocols_are_tcp_with_the_byte_that_shows_it() {
     // Input, and how many of its bytes are needed.
-    let cases: [(&[u8], usize); 24] = [
+    let cases: [(&[u8], usize); 25] = [
         (b"*1\r\n$4\r\nPING\r\n", 1),             // Redis
-        (b"PING\r\n", 5),                         // Redis inline
+        (b"PING\r\n", 2),                         // Redis inline
         (b"GET key\r\n", 8),                      // Redis inline
-        (b"SET a b\r\n", 6),                      // Redis inline
+        (b"SET a b\r\n", 1),                      // Redis inline
+        (b"HZC", 2),                              // Hazelcast
         (b"get key\r\n", 1),                      // memcached
         (b"\0\0\0\x08\x04\xd2\x16\x2f", 1),       // PostgreSQL SSLRequest
         (b":\0\0\0\x01\0\0\0", 1),                // MongoDB
-        (b"A\0\0\0\x01\0\0\0", 2),                // MongoDB
-        (b"AMQP\0\0\x09\x01", 5),                 // AMQP
+        (b"A\0\0\0\x01\0\0\0", 1),                // MongoDB
+        (b"AMQP\0\0\x09\x01", 1),                 // AMQP
         (b"\x10\x10\0\x04MQTT", 1),               // MQTT
-        (b"SSH-2.0-OpenSSH_9\r\n", 6),            // SSH
+        (b"SSH-2.0-OpenSSH_9\r\n", 1),            // SSH
         (b"CONNECT {\"verbose\":false}\r\n", 9),  // NATS
         (b"CONNECT\naccept-version:1.2\n", 8),    // STOMP
-        (b"PROXY TCP4 192.0.2.1", 11),            // PROXY protocol
+        (b"PROXY TCP4 192.0.2.1", 3),             // PROXY protocol
         (b"OPTIONS rtsp://h/x RTSP/1.0\r\n", 20), // RTSP
-        (b"INVITE sip:bob@h SIP/2.0\r\n", 12),    // SIP
-        (b"USER a 0 * :real\r\n", 7),             // IRC
+        (b"INVITE sip:bob@h SIP/2.0\r\n", 1),     // SIP
+        (b"USER a 0 * :real\r\n", 1),             // IRC
         (b"\r\nGET / HTTP/1.1\r\n", 1),
         (b"GET / HTTP/1.1\n", 15),
         (b"GET / HTTP/1.2\r\n", 14),
@@ -113,7 +180,7 @@ fn an_endless_request_line_is_tcp_at_the_size_of_a_head() {
     let line = [b"GET /".to_vec(), vec![b'x'; HEAD_BYTES_MAX]].concat();
     assert_eq!(detect(&line[..HEAD_BYTES_MAX - 1]), Detected::NeedMore);
     assert_eq!(detect(&line), Detected::Tcp);
-    let method = [b'A'; 40];
-    assert_eq!(detect(&method[..32]), Detected::NeedMore);
+    let method = [[b'A'; 40].as_slice(), b" / HTTP/1.1\r\n"].concat();
+    assert_eq!(detect(&method[8..]), Detected::Http1);
     assert_eq!(detect(&method), Detected::Tcp);
 }
