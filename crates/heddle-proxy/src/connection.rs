@@ -11,6 +11,7 @@ use heddle_runtime::{clock, transport::Transport};
 use crate::{
     dial::Early,
     exchange::Http1Exchange,
+    foreign::{self, Foreign},
     forward::forward,
     http1::{Client, IncomingRequest, Persistence},
     outgoing::{OutgoingRequest, RequestEdits},
@@ -47,6 +48,10 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
         Decided::HeadTimeout => {
             let client = Client::new(client, None, S::IDLE_TIMEOUT, S::DIRECTION);
             refuse_head(side, client, Refusal::HeadTimeout).await;
+        }
+        Decided::Foreign(foreign, reason) => {
+            side.verdicts().count(foreign.verdict(), reason);
+            refuse_foreign(side, client, foreign).await;
         }
         Decided::Unserved(refused) => {
             relay(side, client, Preread::default(), Err(refused), Reason::Declared).await;
@@ -175,4 +180,16 @@ async fn refuse_head<S: Side>(side: &S, mut client: Client, refusal: Refusal) {
     let outcome = RequestOutcome::begin(worker, S::DIRECTION, series, clock::now());
     let ended = client.conclude(worker, Err(refusal.into()), None, outcome).await;
     client.end(ended).await;
+}
+
+/// A connection that carries no HTTP/1 where rules for it hold: told so, counted, and its end.
+async fn refuse_foreign<S: Side>(side: &S, client: Transport, foreign: Foreign) {
+    let worker = side.worker();
+    let refusal = foreign.refusal();
+    TcpOutcome::begin(worker, side.connection_series(None)).refuse(S::DIRECTION, &refusal);
+    let to = side.default_host();
+    if worker.may_warn() {
+        tracing::warn!(%to, %refusal, "{}", foreign::ADVICE);
+    }
+    Client::new(client, None, S::IDLE_TIMEOUT, S::DIRECTION).dismiss(&foreign.farewell()).await;
 }

@@ -276,6 +276,12 @@ impl Client {
         }
     }
 
+    /// Ends a connection that carries something else with `last` words, or none.
+    pub(crate) async fn dismiss(mut self, last: &[u8]) {
+        let told = !last.is_empty() && self.transport.split().1.write_all(last).await.is_ok();
+        self.end(if told { Persistence::Close } else { Persistence::Reset }).await;
+    }
+
     async fn drain(&mut self) {
         let mut drained = 0;
         while drained <= LINGER_BYTES {

@@ -15,6 +15,7 @@ pub mod direction;
 pub mod discovery;
 pub mod dns;
 mod exchange;
+mod foreign;
 mod forward;
 mod frames;
 pub mod host_ports;

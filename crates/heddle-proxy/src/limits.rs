@@ -40,9 +40,10 @@ pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
 /// On an undeclared port known to speak HTTP the early dial waits for this much client silence.
 pub const EARLY_DIAL_SILENCE: Duration = Duration::from_secs(1);
 
-/// A client that nobody can serve is given this long to say what it speaks, so that HTTP gets a
-/// reason; then it is reset, as it would have been without a mesh.
-pub const REFUSAL_GRACE: Duration = Duration::from_secs(1);
+/// A client that nobody can serve is reset, as it would have been without a mesh, and at once as far
+/// as anybody can tell. So much later only that the request of an HTTP client, which follows its
+/// connect by less, is answered with a reason.
+pub const REFUSAL_GRACE: Duration = Duration::from_millis(50);
 
 /// Longest wait of a finished inbound request's record for its peer's identity.
 pub const PEER_WAIT: Duration = Duration::from_secs(2);

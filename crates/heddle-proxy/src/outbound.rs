@@ -118,7 +118,8 @@ impl Side for Outbound {
     async fn hints(&self) -> PortHints {
         let (declared, http_rules) = match &self.kind {
             Kind::Service(service, port) => match port_plan(&self.worker, service, *port).await {
-                Ok(plan) => (plan.protocol, !plan.http.rules().is_empty()),
+                // Where a rule for TCP holds too, what is no HTTP is its own.
+                Ok(plan) => (plan.protocol, !plan.http.rules().is_empty() && plan.tcp.is_empty()),
                 Err(_) => (Protocol::Undeclared, false),
             },
             Kind::Workload(_, declared) => (*declared, false),

@@ -1,13 +1,17 @@
 //! What a connection speaks: as declared, else by the first bytes of either side. No timer decides;
 //! time only decides when to dial, and when to stop waiting for a client that says nothing.
+//!
+//! Where rules for HTTP hold, everything is HTTP: what cannot be told from it goes to the codec, which
+//! refuses what it cannot read, and what can is [`Foreign`]. Nothing is relayed past a rule.
 
 use std::{future::Future, io, pin::Pin, time::Instant};
 
 use crate::{
     buffers::{Buffer, Lent, read_input},
     dial::Early,
+    foreign::Foreign,
     limits::{EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT, REFUSAL_GRACE},
-    refusal::Refused,
+    refusal::{Refusal, Refused},
     verdict::{Reason, Verdict},
 };
 use heddle_model::Protocol;
@@ -30,7 +34,7 @@ pub(crate) enum EarlyDial {
 pub(crate) struct PortHints {
     pub(crate) declared: Protocol,
     pub(crate) dial: EarlyDial,
-    /// Do HTTP rules apply here? Then an undecided client gets 408 instead of a relay.
+    /// Do rules for HTTP, and none for TCP, apply here? Then nothing but HTTP may pass.
     pub(crate) http_rules: bool,
 }
 
@@ -68,7 +72,10 @@ pub(crate) enum Decided {
     },
     /// A request head that did not come in time, where rules for HTTP forbid to relay it.
     HeadTimeout,
-    /// Nobody to connect to, and the client stayed silent: reset, as without a mesh.
+    /// No HTTP/1, where rules for HTTP forbid to relay it.
+    Foreign(Foreign, Reason),
+    /// Nobody to connect to, and the client said nothing that could be answered: reset, as without a
+    /// mesh.
     Unserved(Refused),
     /// The client is gone, or was idle for too long.
     Gone,
@@ -95,9 +102,14 @@ pub(crate) async fn decide(
                 early = Some(result);
                 None
             }
-            () = server_speaks(early.as_ref()) => {
-                Some(Event::Relay(Verdict::Tcp, Reason::ServerFirst))
-            }
+            bytes = server_speaks(early.as_ref()) => match wait.server_spoke(bytes) {
+                // What it closed is no connection; the client's first request opens another one.
+                None => {
+                    early = Some(Err(Refusal::UpstreamReset.into()));
+                    None
+                }
+                event => event,
+            },
             () = clock::sleep_until(wait.deadline()) => wait.deadline_passed(),
         };
         if let Some(event) = step {
@@ -107,6 +119,7 @@ pub(crate) async fn decide(
     match (event, early) {
         (Event::Gone, _) => Decided::Gone,
         (Event::HeadTimeout, _) => Decided::HeadTimeout,
+        (Event::Foreign(foreign, reason), _) => Decided::Foreign(foreign, reason),
         (Event::Http(reason), early) => {
             let begin = |(bytes, since)| Beginning { bytes, since };
             let held = held.zip(wait.first_byte).map(begin);
@@ -135,6 +148,7 @@ enum Event {
     Http(Reason),
     Relay(Verdict, Reason),
     HeadTimeout,
+    Foreign(Foreign, Reason),
     Unserved,
     Gone,
 }
@@ -167,10 +181,9 @@ impl Wait {
         read: io::Result<usize>,
         held: Option<&Lent<Buffer>>,
     ) -> Option<Event> {
-        let declared = self.hints.declared == Protocol::Http;
         match read {
             // Nothing to answer, and nothing to relay on a port that speaks HTTP.
-            Ok(0) if declared => Some(Event::Gone),
+            Ok(0) if self.is_http() => Some(Event::Gone),
             Ok(0) => Some(Event::Relay(Verdict::Tcp, Reason::ClientClosed)),
             Ok(_) => {
                 self.first_byte.get_or_insert_with(clock::now);
@@ -180,22 +193,43 @@ impl Wait {
         }
     }
 
+    /// May nothing but HTTP be here, so that the codec refuses what is none?
+    fn is_http(&self) -> bool {
+        self.hints.http_rules || self.hints.declared == Protocol::Http
+    }
+
     fn look(&mut self, bytes: &[u8]) -> Option<Event> {
-        let declared = self.hints.declared == Protocol::Http;
-        match self.detector.look(bytes) {
-            Detected::NeedMore => None,
-            Detected::Http1 if declared => Some(Event::Http(Reason::Declared)),
-            Detected::Http1 => Some(Event::Http(Reason::ClientBytes)),
-            Detected::Http2Preface => Some(Event::Relay(Verdict::Http2, Reason::ClientBytes)),
-            Detected::Tls => Some(Event::Relay(Verdict::Tls, Reason::ClientBytes)),
-            // Declared HTTP that is none is refused as such by the codec.
-            Detected::Tcp if declared => Some(Event::Http(Reason::Declared)),
-            Detected::Tcp => Some(Event::Relay(Verdict::Tcp, Reason::ClientBytes)),
+        let http = match self.hints.declared {
+            Protocol::Http => Event::Http(Reason::Declared),
+            _ => Event::Http(Reason::ClientBytes),
+        };
+        let relay = |verdict| Event::Relay(verdict, Reason::ClientBytes);
+        let foreign = |what| Event::Foreign(what, Reason::ClientBytes);
+        Some(match self.detector.look(bytes) {
+            Detected::NeedMore => return None,
+            Detected::Http1 => http,
+            Detected::Tcp if self.is_http() => http,
+            Detected::Http2Preface if self.hints.http_rules => foreign(Foreign::Http2),
+            Detected::Tls if self.hints.http_rules => foreign(Foreign::Tls),
+            Detected::Http2Preface => relay(Verdict::Http2),
+            Detected::Tls => relay(Verdict::Tls),
+            Detected::Tcp => relay(Verdict::Tcp),
+        })
+    }
+
+    /// The server sent something, or closed (0); `None` where that decides nothing.
+    fn server_spoke(&self, bytes: usize) -> Option<Event> {
+        match bytes {
+            _ if !self.hints.http_rules => Some(Event::Relay(Verdict::Tcp, Reason::ServerFirst)),
+            // One that waited in vain for a request closes.
+            0 => None,
+            _ => Some(Event::Foreign(Foreign::ServerFirst, Reason::ServerFirst)),
         }
     }
 
     fn dialled(&mut self, result: &Result<Early, Refused>) {
-        if result.is_err() {
+        // Rules may send requests elsewhere, where somebody answers.
+        if result.is_err() && !self.hints.http_rules {
             self.dial_failed = Some(clock::now());
         }
     }
@@ -203,8 +237,8 @@ impl Wait {
     /// The next moment at which waiting longer makes no sense, or dialling does.
     fn deadline(&self) -> Instant {
         match (self.first_byte, self.dial_failed) {
-            (Some(first_byte), _) => first_byte + HEAD_READ_TIMEOUT,
-            (None, Some(failed)) => failed + REFUSAL_GRACE,
+            (first_byte, Some(failed)) => first_byte.unwrap_or(failed).max(failed) + REFUSAL_GRACE,
+            (Some(first_byte), None) => first_byte + HEAD_READ_TIMEOUT,
             (None, None) if self.hints.dial == EarlyDial::AfterSilence && !self.dialling => {
                 self.begun + EARLY_DIAL_SILENCE
             }
@@ -213,11 +247,10 @@ impl Wait {
     }
 
     fn deadline_passed(&mut self) -> Option<Event> {
-        let http = self.hints.http_rules || self.hints.declared == Protocol::Http;
         match (self.first_byte, self.dial_failed) {
-            (Some(_), _) if http => Some(Event::HeadTimeout),
-            (Some(_), _) => Some(Event::Relay(Verdict::Undecided, Reason::HeadLimit)),
-            (None, Some(_)) => Some(Event::Unserved),
+            (_, Some(_)) => Some(Event::Unserved),
+            (Some(_), None) if self.is_http() => Some(Event::HeadTimeout),
+            (Some(_), None) => Some(Event::Relay(Verdict::Undecided, Reason::HeadLimit)),
             (None, None) if self.hints.dial == EarlyDial::AfterSilence && !self.dialling => {
                 self.dialling = true;
                 None
@@ -232,12 +265,10 @@ impl Wait {
     }
 }
 
-/// Ends when the server sent something or closed.
-async fn server_speaks(early: Option<&Result<Early, Refused>>) {
+/// Ends when the server sent something (1) or closed (0).
+async fn server_speaks(early: Option<&Result<Early, Refused>>) -> usize {
     match early {
-        Some(Ok(early)) => {
-            let _spoke_or_gone = early.transport.peek().await;
-        }
+        Some(Ok(early)) => early.transport.peek().await.unwrap_or(0),
         _ => std::future::pending().await,
     }
 }

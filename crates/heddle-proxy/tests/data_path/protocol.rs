@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, mpsc},
 };
 
-use heddle_model::{EndpointState, Protocol};
+use heddle_model::{
+    EndpointState, Protocol,
+    discovery::{HttpMatch, StringMatch},
+};
 
 use crate::support::{Backend, Peer, Sidecar, TestService, get, nobody};
 
@@ -70,6 +73,121 @@ fn tls_and_http2_are_relayed_as_they_are_on_declared_http_too() {
             assert_eq!(verdicts(&sidecar, verdict, "client-bytes"), 1.0);
         }
     }
+}
+
+#[test]
+fn words_that_begin_no_request_are_passed_on_while_their_client_waits_for_an_answer() {
+    for word in ["HZC", "PING", "A", "HELLO WORLD", "STATUS"] {
+        let (sidecar, _backend, mut client) = undeclared(move |mut peer| {
+            if peer.exactly(word.len()).is_some() {
+                peer.write("answer");
+            }
+        });
+        client.write(word);
+        assert_eq!(client.exactly(6).unwrap(), b"answer", "{word}");
+        assert_eq!(
+            verdicts(&sidecar, "tcp", "client-bytes"),
+            1.0,
+            "no limit on time ended it: {word}"
+        );
+    }
+}
+
+/// What is no HTTP/1 that a rule could read.
+const UNREADABLE: [&str; 8] = [
+    "get /x\r\n",
+    "GET /x HTTP/1.2\r\nHost: r\r\n\r\n",
+    "GET  /x HTTP/1.1\r\nHost: r\r\n\r\n",
+    "GET /x  HTTP/1.1\r\nHost: r\r\n\r\n",
+    "GET /x\r\n",
+    "*1\r\n$4\r\nPING\r\n",
+    "\r\n\r\n\r\nGET /x HTTP/1.1\r\n\r\n",
+    "GET /x HTTP/1.1\nHost: r\n\n",
+];
+
+/// A service with a rule for `/only`, and what reached it.
+fn ruled(protocol: Protocol) -> (Sidecar, Backend, SocketAddr) {
+    let backend = Backend::start(|mut peer| {
+        if peer.exactly(1).is_some() {
+            peer.write("HTTP/1.1 200 OK\r\nContent-Length: 7\r\nConnection: close\r\n\r\nreached");
+        }
+    });
+    let mut service = TestService::speaking(protocol, &[backend.address]);
+    let mut only = service.rule(vec![service.target(None, 1)]);
+    only.matches =
+        vec![HttpMatch { uri: Some(StringMatch::Exact("/only".into())), ..HttpMatch::default() }];
+    service.http = vec![only];
+    let sidecar = Sidecar::start();
+    let address = sidecar.service(&service);
+    (sidecar, backend, address)
+}
+
+#[test]
+fn nothing_that_a_rule_for_http_cannot_read_goes_past_it() {
+    for protocol in [Protocol::Undeclared, Protocol::Http] {
+        let (sidecar, _backend, address) = ruled(protocol);
+        for text in UNREADABLE {
+            let mut client = Peer::connect(address);
+            client.write(text);
+            let answer = client.rest().unwrap();
+            assert!(answer.starts_with("HTTP/1.1 400 ") || answer.starts_with("HTTP/1.1 505 "));
+            assert!(answer.contains("bad-request") || answer.contains("bad-version"), "{answer}");
+        }
+        // What can be read is judged, however it is written.
+        for text in ["\r\nGET /x HTTP/1.1\r\nHost: r\r\n\r\n", "get /x HTTP/1.1\r\nHost: r\r\n\r\n"]
+        {
+            let mut client = Peer::connect(address);
+            client.write(text);
+            let (head, _) = client.response().unwrap();
+            assert!(head.contains("no-route;"), "{text:?}: {head}");
+        }
+        // Not all of it, and an end: neither a call nor anything to relay.
+        let mut client = Peer::connect(address);
+        client.write("get /x");
+        client.finish();
+        assert!(!client.rest().is_ok_and(|text| text.contains("reached")));
+        let (head, body) = Peer::connect(address).ask(&get("/only"));
+        assert!(head.starts_with("HTTP/1.1 200 ") && body == "reached", "{head}");
+        sidecar.settled();
+        assert_eq!(sidecar.sum("istio_tcp_sent_bytes_total", &[]), 0.0, "nothing was relayed");
+    }
+}
+
+#[test]
+fn http2_and_tls_are_refused_in_their_own_language_where_a_rule_for_http_holds() {
+    for protocol in [Protocol::Undeclared, Protocol::Http] {
+        let (sidecar, _backend, address) = ruled(protocol);
+        let mut http2 = Peer::connect(address);
+        http2.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        assert_eq!(http2.exactly(9).unwrap(), [0, 0, 0, 4, 0, 0, 0, 0, 0], "SETTINGS");
+        let goaway = http2.exactly(17).unwrap();
+        assert_eq!((goaway[3], goaway[16]), (7, 0x0d), "GOAWAY, HTTP_1_1_REQUIRED");
+        assert!(http2.rest().unwrap().starts_with("heddle: "));
+        let mut tls = Peer::connect(address);
+        tls.write_bytes(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).unwrap();
+        assert_eq!(tls.exactly(7).unwrap(), [0x15, 3, 1, 0, 2, 2, 49], "access_denied");
+        for code in ["bad-version", "bad-request"] {
+            let code = format!("code=\"{code}\"");
+            assert_eq!(sidecar.sum("heddle_refusals_total", &[&code]), 1.0);
+        }
+        assert_eq!(verdicts(&sidecar, "http2", "client-bytes"), 1.0);
+        assert_eq!(verdicts(&sidecar, "tls", "client-bytes"), 1.0);
+        assert_eq!(sidecar.sum("istio_tcp_sent_bytes_total", &[]), 0.0);
+    }
+}
+
+#[test]
+fn a_server_that_speaks_first_is_refused_where_a_rule_for_http_holds_unless_one_for_tcp_does() {
+    let backend = Backend::start(|mut peer| peer.write("220 ready\r\n"));
+    let mut service = TestService::speaking(Protocol::Undeclared, &[backend.address]);
+    service.http = vec![service.rule(vec![service.target(None, 1)])];
+    let sidecar = Sidecar::start();
+    let address = sidecar.service(&service);
+    assert!(Peer::connect(address).rest().is_err(), "reset");
+    assert_eq!(sidecar.sum("heddle_refusals_total", &["code=\"bad-request\""]), 1.0);
+    service.tcp = vec![service.target(None, 1)];
+    sidecar.told(|set| service.tell(set));
+    assert_eq!(Peer::connect(address).rest().unwrap(), "220 ready\r\n");
 }
 
 #[test]
@@ -146,7 +264,7 @@ fn an_early_connection_that_fails_matters_only_to_tcp() {
     binary.write("\x01\x02\x03");
     assert!(binary.rest().is_err(), "reset");
     let mut silent = Peer::connect(address);
-    assert!(silent.rest().is_err(), "reset after a moment");
+    assert!(silent.rest().is_err(), "reset");
     service.endpoints[0].2 = EndpointState::Pending;
     sidecar.told(|set| service.tell(set));
     assert!(Peer::connect(address).rest().is_err());

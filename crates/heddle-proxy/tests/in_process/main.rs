@@ -12,3 +12,4 @@ mod mesh;
 mod own_calls;
 mod races;
 mod strangers;
+mod unserved;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_model::{Owner, WorkloadId};
+use heddle_model::{Owner, Protocol, WorkloadId};
 use heddle_proxy::{
     Shared,
     accept::{serve_inbound, serve_outbound, start_worker},
@@ -88,6 +88,15 @@ impl Mesh {
         lasts: &[u8],
         application: impl Fn(End) -> F + 'static,
     ) -> Self {
+        Self::speaking(Protocol::Http, lasts, application)
+    }
+
+    /// The same with another protocol declared, or none.
+    pub(crate) fn speaking<F: Future<Output = ()> + 'static>(
+        protocol: Protocol,
+        lasts: &[u8],
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
         let application: Application = Rc::new(move |end| Box::pin(application(end)));
         let network = Rc::new(Wires::default());
         let mut set = ResourceSet::default();
@@ -96,9 +105,9 @@ impl Mesh {
             Owner::Service(resources::service("reviews")),
         ));
         set.insert_endpoints(resources::endpoints("reviews", lasts));
-        set.insert_destination(
-            CompiledDestination::new(resources::destination("reviews", Vec::new())).unwrap(),
-        );
+        let mut destination = resources::destination("reviews", Vec::new());
+        destination.ports.iter_mut().for_each(|port| port.protocol = protocol);
+        set.insert_destination(CompiledDestination::new(destination).unwrap());
         let owner = |id: &str, name| Owner::Workload(Box::new(resources::workload(id, name, "v1")));
         set.insert_address(resources::address(address(CLIENT), owner("client-1", "client")));
         let client = Sidecar::start(CLIENT, "client-1", "client", &set, &network, &application);
@@ -123,6 +132,11 @@ impl Mesh {
     /// The application of this workload ends; its sidecar stays.
     pub(crate) fn stop_application(&self, last: u8) {
         self.network.stopped.borrow_mut().insert(address(last));
+    }
+
+    /// From now on this address refuses every connection.
+    pub(crate) fn desert(&self, last: u8) {
+        self.network.sidecars.borrow_mut().retain(|(ip, _)| *ip != address(last));
     }
 
     /// Connections that sidecars have opened to each other so far.

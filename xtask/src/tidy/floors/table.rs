@@ -89,7 +89,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("upstream", &["pool", "upstream", "dial"]),
             ("worker", &["caller", "http_seen", "ports", "worker"]),
             ("record", &["record"]),
-            ("http", &["protocol", "outgoing", "frames", "reply", "http1"]),
+            ("http", &["foreign", "protocol", "outgoing", "frames", "reply", "http1"]),
             ("forward", &["exchange", "forward"]),
             ("sides", &["side", "outbound", "inbound"]),
             ("connection", &["connection"]),
