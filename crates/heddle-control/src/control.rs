@@ -11,7 +11,10 @@ use std::{
     collections::BTreeSet,
     future::Future,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,9 +29,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     error::Refused,
-    journal::Journal,
+    journal::{Journal, Noted},
     limits::{
-        GENERATION_RESERVE, JOURNAL_INTERVAL, RETURN_WAIT, STORE_RETRY, WAIT_MAX, WITHDRAW_WAIT,
+        GENERATION_RESERVE, JOURNAL_INTERVAL, JOURNAL_WAIT, RETURN_WAIT, STORE_RETRY, WAIT_MAX,
+        WITHDRAW_WAIT,
     },
     mesh::{Mesh, Next, StreamId},
     registry::Touched,
@@ -50,6 +54,12 @@ pub(crate) struct Control {
     progress: watch::Sender<()>,
     journal: Journal,
     journal_stale: Notify,
+    /// Somebody waits for the journal.
+    journal_wanted: Notify,
+    /// Writes of the journal that have begun.
+    journal_begun: AtomicU64,
+    /// Which of them was over last, well or not.
+    journal_over: watch::Sender<u64>,
 }
 
 /// What is wrong outside of rules, for status.
@@ -82,10 +92,14 @@ impl Control {
             progress: watch::channel(()).0,
             journal,
             journal_stale: Notify::new(),
+            journal_wanted: Notify::new(),
+            journal_begun: AtomicU64::new(0),
+            journal_over: watch::channel(0).0,
         }
     }
 
-    /// Lets a workload in. Its service's address is stored before it is told.
+    /// Lets a workload in. Its address is in the journal and its service's in the store before they
+    /// are told: a control plane killed after that must not give them to another.
     pub(crate) async fn join(
         self: &Arc<Self>,
         request: JoinRequest,
@@ -109,7 +123,7 @@ impl Control {
             tracing::info!(workload = %workload.id, %address, service, "workload joined");
             let vip = joined.vip.map(|(name, index)| Change::Vip(name, Some(index)));
             let evicted = joined.evicted.map(|name| Change::Vip(name, None));
-            control.note(evicted.into_iter().chain(vip)).await;
+            tokio::join!(control.note(evicted.into_iter().chain(vip)), control.journalled());
             Ok(joined.workload)
         })
         .await
@@ -271,7 +285,8 @@ impl Control {
     pub(crate) async fn keep_journal(self: Arc<Self>) {
         loop {
             self.journal_stale.notified().await;
-            let noted = self.mesh().members.noted();
+            let turn = self.journal_begun.fetch_add(1, Ordering::Relaxed) + 1;
+            let noted = self.noted();
             let journal = self.journal.clone();
             let written = tokio::task::spawn_blocking(move || journal.write(noted)).await;
             let trouble = match written {
@@ -285,13 +300,29 @@ impl Control {
                 tracing::warn!(reason, "member journal not written");
             }
             self.troubles().journal = trouble;
-            clock::sleep(JOURNAL_INTERVAL).await;
+            self.journal_over.send_replace(turn);
+            // Whoever waits ends the pause; either way the next change is waited for.
+            clock::within(JOURNAL_INTERVAL, self.journal_wanted.notified()).await;
         }
+    }
+
+    /// Waits until what was committed last is in the journal, or could not be written: what
+    /// happened has happened, and the trouble is in status.
+    async fn journalled(&self) {
+        // What is being written now may have been put together before.
+        let next = self.journal_begun.load(Ordering::Relaxed) + 1;
+        let mut over = self.journal_over.subscribe();
+        self.journal_wanted.notify_one();
+        clock::within(JOURNAL_WAIT, over.wait_for(|turn| *turn >= next)).await;
+    }
+
+    fn noted(&self) -> Noted {
+        self.mesh().members.noted(clock::unix_now().as_secs())
     }
 
     /// Writes the journal for the last time.
     pub(crate) fn end(&self) {
-        let noted = self.mesh().members.noted();
+        let noted = self.noted();
         if let Err(error) = self.journal.write(noted) {
             tracing::warn!(%error, "member journal not written");
         }

@@ -1,8 +1,10 @@
 //! The members of this mesh's life, in the run-time folder: a control plane that restarts knows
-//! its workloads and their readiness before anybody tells it, so no proxy is told "gone" meanwhile.
+//! its workloads and their readiness before anybody tells it, so no proxy is told "gone" meanwhile,
+//! and which addresses were freed a moment ago, so that no newcomer gets one that callers still hold.
 //!
-//! It is no store: it belongs to one holder process, is ignored under another, and losing it costs
-//! only that the members must be adopted first.
+//! It is no store: it belongs to one holder process, as the workloads' network does, and is ignored
+//! under another. Losing it costs that the members must be adopted first, and that freed addresses
+//! no longer rest.
 
 use std::{
     fs, io,
@@ -11,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use heddle_model::{ServiceName, Workload};
+use heddle_model::{ServiceName, Workload, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::JOURNAL_BYTES_MAX;
@@ -33,6 +35,8 @@ pub(crate) struct Noted {
     pub(crate) workloads: Vec<Workload>,
     /// Address indices of their services: the store may have been unable to take them.
     pub(crate) vips: Vec<(ServiceName, u32)>,
+    /// Address indices that rest, whose they were, and since when (Unix seconds).
+    pub(crate) freed: Vec<(WorkloadId, u32, u64)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -42,6 +46,8 @@ struct Page {
     workloads: Vec<Workload>,
     #[serde(default)]
     vips: Vec<(ServiceName, u32)>,
+    #[serde(default)]
+    freed: Vec<(WorkloadId, u32, u64)>,
 }
 
 impl Journal {
@@ -64,7 +70,7 @@ impl Journal {
             tracing::info!(path = %self.path.display(), "member journal of another life ignored");
             return Noted::default();
         }
-        Noted { workloads: page.workloads, vips: page.vips }
+        Noted { workloads: page.workloads, vips: page.vips, freed: page.freed }
     }
 
     /// Notes the members, replacing the file by rename.
@@ -72,8 +78,8 @@ impl Journal {
     /// # Errors
     /// The system's error; the previous journal is still there.
     pub(crate) fn write(&self, noted: Noted) -> io::Result<()> {
-        let Noted { workloads, vips } = noted;
-        let page = Page { format: FORMAT, life: self.life.clone(), workloads, vips };
+        let Noted { workloads, vips, freed } = noted;
+        let page = Page { format: FORMAT, life: self.life.clone(), workloads, vips, freed };
         let text = serde_json::to_vec(&page)?;
         let fresh = self.path.with_extension("json.new");
         let mut file = fs::OpenOptions::new()
@@ -108,8 +114,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use heddle_model::{
-        Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, WorkloadId,
-        WorkloadPort,
+        Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, WorkloadPort,
     };
     use heddle_testkit::folder::Folder;
 
@@ -139,7 +144,8 @@ mod tests {
         let journal = Journal::new(folder.path(), parent_life());
         assert_eq!(journal.read(), Noted::default());
         let vips = vec![(ServiceName::new("a", "default").unwrap(), 10)];
-        let noted = Noted { workloads: vec![workload], vips };
+        let freed = vec![(WorkloadId("b-2".to_owned()), 11, 1_700_000_000)];
+        let noted = Noted { workloads: vec![workload], vips, freed };
         journal.write(noted.clone()).unwrap();
         assert_eq!(journal.read(), noted);
         let other = Journal::new(folder.path(), "1@2".to_owned());

@@ -49,6 +49,8 @@ pub(crate) const FILE_EVENTS_MAX: usize = 1_024;
 
 /// Least time between two writes of the member journal.
 pub(crate) const JOURNAL_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a join waits for the journal; a folder that cannot be written must not stop it.
+pub(crate) const JOURNAL_WAIT: Duration = Duration::from_secs(1);
 /// Largest member journal read back, bytes.
 pub(crate) const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Generations reserved in the store at a time, so that an endpoint's change needs no disk write.

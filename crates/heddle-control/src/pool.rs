@@ -80,11 +80,12 @@ impl<K: Ord + Clone> IndexPool<K> {
         true
     }
 
-    /// Remembers that `key` had this index, as told by the store at start; freed as of `now`.
-    pub(crate) fn remember(&mut self, key: K, index: u32, now: u64) -> bool {
+    /// Remembers that `key` had this index, as told by the store or the journal at start; freed
+    /// `at` that time.
+    pub(crate) fn remember(&mut self, key: K, index: u32, at: u64) -> bool {
         let fits = (self.first..=self.last).contains(&index) && self.taken.insert(index);
         if fits {
-            self.freed.insert(key, Freed { index, at: now });
+            self.freed.insert(key, Freed { index, at });
         }
         fits
     }
@@ -92,6 +93,14 @@ impl<K: Ord + Clone> IndexPool<K> {
     /// All names that hold an index.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&K, u32)> {
         self.held.iter().map(|(name, index)| (name, *index))
+    }
+
+    /// All names whose index is kept from others at `now` because it was freed a short while ago,
+    /// and when that was.
+    pub(crate) fn resting(&self, now: u64) -> impl Iterator<Item = (&K, u32, u64)> {
+        let rests = move |freed: &Freed| now.saturating_sub(freed.at) < ADDRESS_QUARANTINE_SECONDS;
+        let freed = self.freed.iter().filter(move |(_, freed)| rests(freed));
+        freed.map(|(name, freed)| (name, freed.index, freed.at))
     }
 
     /// Frees the index of `key`; it stays remembered.
@@ -170,6 +179,25 @@ mod tests {
         assert!(!pool.remember("b", 21, 0), "outside the range");
         assert_eq!(pool.take(&"b", 0), given(11));
         assert_eq!(pool.take(&"a", 0), given(10));
+    }
+
+    #[test]
+    fn what_was_freed_a_moment_ago_rests_in_the_next_process_too() {
+        let mut before = IndexPool::new((10, 20));
+        for name in ["a", "b", "c"] {
+            before.take(&name, 0);
+        }
+        before.free(&"a", 100);
+        before.free(&"b", 700);
+        let resting: Vec<_> = before.resting(750).map(|(name, i, at)| (*name, i, at)).collect();
+        assert_eq!(resting, [("b", 11, 700)], "who holds one is no news, ten minutes are over");
+        let mut after = IndexPool::new((10, 11));
+        for (name, index, at) in resting {
+            assert!(after.remember(name, index, at));
+        }
+        assert_eq!(after.take(&"d", 800), given(10));
+        assert_eq!(after.take(&"e", 1299), None);
+        assert_eq!(after.take(&"e", 1300), Some(Given { index: 11, evicted: Some("b") }));
     }
 
     #[test]

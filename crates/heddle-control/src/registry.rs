@@ -150,13 +150,15 @@ impl Members {
     }
 
     /// What the journal is to remember.
-    pub(crate) fn noted(&self) -> Noted {
+    pub(crate) fn noted(&self, now: u64) -> Noted {
         let vips = self.vips.held().map(|(name, index)| (name.clone(), index)).collect();
-        Noted { workloads: self.registry.workloads.values().cloned().collect(), vips }
+        let resting = self.addresses.resting(now);
+        let freed = resting.map(|(id, index, at)| (id.clone(), index, at)).collect();
+        Noted { workloads: self.registry.workloads.values().cloned().collect(), vips, freed }
     }
 
     /// Takes back what the journal of this mesh's life told, ports in the state they had and
-    /// services at the addresses they had.
+    /// services at the addresses they had; what was freed goes on resting.
     pub(crate) fn recall(&mut self, noted: Noted, now: u64) -> Adopted {
         let mut adopted = Adopted::default();
         let vips: BTreeMap<ServiceName, u32> = noted.vips.into_iter().collect();
@@ -176,6 +178,10 @@ impl Members {
                 }
                 Err(problem) => adopted.problems.push(problem),
             }
+        }
+        for (id, index, at) in noted.freed {
+            // A clock that was set back must not let it rest for longer.
+            self.addresses.remember(id, index, at.min(now));
         }
         adopted
     }

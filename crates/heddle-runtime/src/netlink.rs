@@ -68,6 +68,24 @@ impl Network {
     }
 }
 
+/// The address of a link on its wire (MAC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HardwareAddress(pub [u8; 6]);
+
+impl HardwareAddress {
+    /// The one that belongs to an IP address: who takes over that address takes over its hardware
+    /// address too, so that what neighbours remember of it stays right. Of IPv6 the last four bytes
+    /// count.
+    pub fn of(address: IpAddr) -> Self {
+        let [a, b, c, d] = match address {
+            IpAddr::V4(address) => address.octets(),
+            IpAddr::V6(address) => (address.to_bits() as u32).to_be_bytes(),
+        };
+        // The second lowest bit of the first byte: given by us, not by a maker.
+        Self([0x0a, 0x58, a, b, c, d])
+    }
+}
+
 /// A connection to the kernel's routing of the network namespace it was opened in.
 #[derive(Debug)]
 pub struct Netlink {
@@ -110,12 +128,20 @@ impl Netlink {
     }
 
     /// Makes a bridge that is up: no spanning tree, no multicast snooping (a neighbour solicitation
-    /// goes to all ports at once).
+    /// goes to all ports at once). Without a hardware address of its own it would take that of one
+    /// of its ports, and another one when that port goes.
     ///
     /// # Errors
     /// EEXIST if the name is taken, EOPNOTSUPP if the kernel has no bridges.
-    pub fn create_bridge(&mut self, name: &str) -> Result<(), NetlinkError> {
+    pub fn create_bridge(
+        &mut self,
+        name: &str,
+        hardware: Option<HardwareAddress>,
+    ) -> Result<(), NetlinkError> {
         let mut message = create_link_message();
+        if let Some(HardwareAddress(bytes)) = hardware {
+            message.attribute(libc::IFLA_ADDRESS, &bytes);
+        }
         message.text(libc::IFLA_IFNAME, name).nested(libc::IFLA_LINKINFO, |info| {
             info.text(IFLA_INFO_KIND, "bridge");
             info.nested(IFLA_INFO_DATA, |data| {
@@ -126,7 +152,7 @@ impl Netlink {
     }
 
     /// Makes a pair of links: `name` here, up and a port of bridge `bridge`; `peer` in network
-    /// namespace `target`, down.
+    /// namespace `target`, down and with this hardware address (`None`: one the kernel draws).
     ///
     /// # Errors
     /// EEXIST if the name is taken, EOPNOTSUPP if the kernel has no veth.
@@ -134,7 +160,7 @@ impl Netlink {
         &mut self,
         name: &str,
         bridge: u32,
-        peer: &str,
+        (peer, hardware): (&str, Option<HardwareAddress>),
         target: BorrowedFd<'_>,
     ) -> Result<(), NetlinkError> {
         let mut message = create_link_message();
@@ -149,6 +175,9 @@ impl Netlink {
                             libc::IFLA_NET_NS_FD,
                             &(target.as_raw_fd() as u32).to_ne_bytes(),
                         );
+                        if let Some(HardwareAddress(bytes)) = hardware {
+                            other.attribute(libc::IFLA_ADDRESS, &bytes);
+                        }
                     });
                 });
             });

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capability::Privileges,
     clock, fdpass,
-    netlink::{Netlink, NetlinkError, Network},
+    netlink::{HardwareAddress, Netlink, NetlinkError, Network},
     nft::{self, NftError, RedirectRules},
     ns::{self, Namespaces, NsError, Step},
     signal::Signal,
@@ -250,7 +250,7 @@ fn perform(operation: Operation) -> Result<Option<OwnedFd>, Failure> {
 
 fn set_up_hub(hub: &HubNet) -> Result<(), Failure> {
     let mut netlink = Netlink::open()?;
-    netlink.create_bridge(&hub.bridge)?;
+    netlink.create_bridge(&hub.bridge, hardware(&hub.addresses))?;
     let bridge = netlink.link_index(&hub.bridge)?;
     for address in usable(hub.addresses.iter().copied(), |network| network.address) {
         netlink.add_address(bridge, address)?;
@@ -295,7 +295,8 @@ fn create_workload(workload: &WorkloadNet) -> Result<OwnedFd, Failure> {
     sys::namespace::setns(hub.as_fd(), libc::CLONE_NEWNET).map_err(at(Step::EnterNet))?;
     let mut netlink = Netlink::open()?;
     let bridge = netlink.link_index(&workload.bridge)?;
-    netlink.create_veth(&workload.link, bridge, WORKLOAD_LINK, own.as_fd())?;
+    let inside = (WORKLOAD_LINK, hardware(&workload.addresses));
+    netlink.create_veth(&workload.link, bridge, inside, own.as_fd())?;
 
     sys::namespace::setns(own.as_fd(), libc::CLONE_NEWNET).map_err(at(Step::EnterNet))?;
     // Rules before addresses: nothing of this workload is ever sent or received around its sidecar.
@@ -316,6 +317,11 @@ fn create_workload(workload: &WorkloadNet) -> Result<OwnedFd, Failure> {
         part: Part::Sockets,
     })?;
     Ok(own)
+}
+
+/// Both families' addresses are one index's, so the first speaks for all.
+fn hardware(addresses: &[Network]) -> Option<HardwareAddress> {
+    addresses.first().map(|network| HardwareAddress::of(network.address))
 }
 
 fn current_net() -> Result<OwnedFd, Failure> {

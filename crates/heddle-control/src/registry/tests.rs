@@ -195,7 +195,7 @@ fn adopted_members_keep_their_addresses_and_stale_ones_are_dropped() {
     gone.addresses = Addresses::Both("240.241.0.77".parse().unwrap(), "fd68::77".parse().unwrap());
     assert!(
         after
-            .recall(Noted { workloads: vec![gone.clone()], vips: Vec::new() }, 0)
+            .recall(Noted { workloads: vec![gone.clone()], ..Noted::default() }, 0)
             .problems
             .is_empty()
     );
@@ -210,6 +210,24 @@ fn adopted_members_keep_their_addresses_and_stale_ones_are_dropped() {
     assert_eq!(after.registry().services[&name("a")].vips, kept.service.clone().unwrap().vips);
     let next = after.join(&request("b", "", &[]), 0, counter()).unwrap().workload.workload;
     assert_ne!(next.addresses, mine.addresses);
+}
+
+#[test]
+fn an_address_freed_before_a_restart_rests_after_it() {
+    let mut before = members();
+    let mut join = |at: u64| before.join(&request("a", "", &[]), at, || at as u32).unwrap();
+    let [left, kept] = [join(1), join(2)].map(|joined| joined.workload.workload);
+    before.delete(&left.id, 100).unwrap();
+    let mut after = members();
+    assert!(after.recall(before.noted(110), 110).problems.is_empty());
+    assert!(after.adopt(&[], 110).touched.topology, "who left meanwhile frees an address too");
+    let next = after.join(&request("b", "", &[]), 111, counter()).unwrap().workload.workload;
+    assert!(![left.addresses, kept.addresses].contains(&next.addresses), "{next:?}");
+    // A clock that was set back: nothing rests for longer than its time.
+    let mut after = members();
+    after.recall(before.noted(110), 50);
+    assert_eq!(after.noted(50 + 599).freed.len(), 1);
+    assert!(after.noted(50 + 600).freed.is_empty());
 }
 
 #[test]
@@ -234,7 +252,7 @@ fn recalled_services_keep_their_addresses_without_the_store() {
         before.join(&request(service, "", &[(80, Protocol::Http)]), 0, || suffix).unwrap();
     }
     let mut after = members();
-    let recalled = after.recall(before.noted(), 0);
+    let recalled = after.recall(before.noted(0), 0);
     assert!(recalled.problems.is_empty(), "{recalled:?}");
     assert_eq!(after.registry().services, before.registry().services);
     let stored: BTreeMap<_, _> = recalled.vips.into_iter().collect();

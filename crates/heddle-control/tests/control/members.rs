@@ -74,6 +74,20 @@ async fn a_restarted_control_plane_has_its_members_at_once_and_as_adopted() {
 }
 
 #[tokio::test]
+async fn an_address_is_in_the_journal_before_it_is_told_and_rests_there_when_freed() {
+    let folder = Folder::new();
+    let plane = Plane::start(&folder).await;
+    let left = plane.join_http("reviews", "v1").await.workload;
+    let journal = std::fs::read_to_string(folder.path("run/members.json")).unwrap();
+    assert!(journal.contains(&left.id.0), "{journal}");
+    plane.leave(&left.id).await;
+    plane.stop();
+    let plane = Plane::start(&folder).await;
+    let next = plane.join_http("reviews", "v1").await.workload;
+    assert_ne!(next.addresses, left.addresses);
+}
+
+#[tokio::test]
 async fn without_a_journal_adopted_members_keep_their_traffic() {
     let folder = Folder::new();
     let plane = Plane::start(&folder).await;

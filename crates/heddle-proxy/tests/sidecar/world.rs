@@ -54,7 +54,7 @@ pub(crate) fn run(folder: &Path) {
 /// An interface with the workload's addresses, a route to everything, and the redirection.
 fn network() {
     let mut netlink = Netlink::open().unwrap();
-    netlink.create_bridge("eth0").unwrap();
+    netlink.create_bridge("eth0", None).unwrap();
     let link = netlink.link_index("eth0").unwrap();
     netlink.set_up(link).unwrap();
     netlink.add_address(link, Network::new(OWN.into(), 16)).unwrap();

@@ -2,6 +2,7 @@
 //! replaced under traffic.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     sync::atomic::{AtomicBool, Ordering},
@@ -13,7 +14,7 @@ use socket2::SockRef;
 
 use crate::world::{
     Channel, DNS, EXCLUDED, INBOUND, MARK, OUTBOUND, SIDECAR, VIP_V4, VIP_V6, World, address_v4,
-    address_v6, as_both_users, rules,
+    address_v6, as_both_users, rules, workload_net,
 };
 
 /// Long enough for a packet that is not lost.
@@ -30,6 +31,13 @@ as_both_users!(
     two_workloads,
     "server" => incoming_server,
     "client" => incoming_client,
+);
+
+as_both_users!(
+    who_takes_over_an_address_takes_over_its_hardware_address,
+    successor,
+    "server" => incoming_server,
+    "client" => neighbour,
 );
 
 /// The role does it all.
@@ -231,4 +239,45 @@ fn incoming_client(_channel: Channel) {
             assert_eq!(told, format!("{lands_at} {to}"));
         }
     }
+}
+
+/// A workload ends and another one gets its address, while a neighbour remembers where that was.
+fn successor(world: &World) {
+    let (first, client) = (world.workload(10), world.workload(11));
+    let mut server = world.inside(&first, SIDECAR, "server");
+    assert_eq!(server.channel.hear(), "ready");
+    let mut client = world.inside(&client, SIDECAR, "client");
+    assert_eq!(client.channel.hear(), "called");
+    drop((server, first));
+    let gone = task::run_local(world.hub.delete_workload(workload_net(10).link));
+    gone.expect("a runtime").expect("is removed");
+    let second = world.workload(10);
+    let mut server = world.inside(&second, SIDECAR, "server");
+    assert_eq!(server.channel.hear(), "ready");
+    client.channel.say("again");
+    client.succeed();
+    server.channel.say("enough");
+    server.succeed();
+}
+
+fn neighbour(mut channel: Channel) {
+    let to = SocketAddr::from((address_v4(10), EXCLUDED));
+    // The hub refuses, and is remembered for that.
+    let hub = task::run_local(net::connect_tcp((address_v4(1), 9).into(), Some(MARK)));
+    assert!(hub.expect("a runtime").is_err());
+    drop(connect_marked(to));
+    let before = neighbours();
+    assert_eq!(before[&address_v4(10)], "0a:58:f0:f1:00:0a");
+    assert_eq!(before[&address_v4(1)], "0a:58:f0:f1:00:01");
+    channel.say("called");
+    assert_eq!(channel.hear(), "again");
+    drop(connect_marked(to));
+    assert_eq!(neighbours(), before);
+}
+
+/// What this namespace remembers of its neighbours: address and hardware address.
+fn neighbours() -> BTreeMap<Ipv4Addr, String> {
+    let table = std::fs::read_to_string("/proc/thread-self/net/arp").expect("is there");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.map(|row| (row[0].parse().expect("an address"), row[3].to_owned())).collect()
 }
