@@ -5,6 +5,9 @@
 //! A write that fails changes nothing: the next one that succeeds writes the whole mirror first,
 //! because a commit that failed may have reached the disk all the same. No call panics, whatever
 //! is in the file.
+//!
+//! Only an absent file is a first start. A new one is whole before it has its name, so one that is
+//! empty or holds something else was never ours, or is what is left of it.
 
 use std::{
     collections::BTreeMap,
@@ -248,13 +251,41 @@ fn open_checked(path: &Path) -> Result<Database, StoreError> {
         })
     };
     // The check writes; on a full disk the rules must be readable all the same.
-    let exists = path.metadata().is_ok_and(|meta| meta.len() > 0);
-    let database = match open(exists) {
-        Err(StoreError::Io { .. }) if exists => open(false)?,
+    match path.metadata() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
+        Ok(meta) if meta.is_file() && meta.len() == 0 => {
+            return Err(damaged(path, "it is empty, and a store never is".to_owned()));
+        }
+        _ => {}
+    }
+    let database = match open(true) {
+        Err(StoreError::Io { .. }) => open(false)?,
         other => other?,
     };
     restrict(path);
     Ok(database)
+}
+
+/// Makes an empty store under another name and then gives it its own, unless another process has
+/// made one meanwhile.
+fn make(path: &Path) -> Result<(), StoreError> {
+    let fresh = path.with_extension(format!("redb.new-{}", std::process::id()));
+    let made = contained(path, || {
+        let failed = |error: redb::Error| redb_error(path, "opened", error);
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(STORE_CACHE_BYTES);
+        let database = builder.create(&fresh).map_err(|error| failed(error.into()))?;
+        commit(&database, None, &[]).map_err(failed)
+    });
+    let named = made.and_then(|()| match std::fs::hard_link(&fresh, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        // Not every file system has links.
+        Err(_) => std::fs::rename(&fresh, path).map_err(|error| io_error(path, "opened", &error)),
+        Ok(()) => Ok(()),
+    });
+    // Renamed, it is gone already.
+    drop(std::fs::remove_file(&fresh));
+    named.inspect(|()| tracing::info!(path = %path.display(), "a new store, without any rules"))
 }
 
 fn commit(
@@ -304,7 +335,7 @@ fn read(path: &Path, database: &Database) -> Result<Content, StoreError> {
     let mut content = Content::default();
     let meta = match transaction.open_table(META) {
         Ok(meta) => meta,
-        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(content),
+        Err(redb::TableError::TableDoesNotExist(_)) => return Err(foreign(path)),
         Err(error) => return Err(failed(error.into())),
     };
     let number = |key: &str| -> Result<u64, StoreError> {
@@ -314,6 +345,9 @@ fn read(path: &Path, database: &Database) -> Result<Content, StoreError> {
     let found = number("format")?;
     if found > FORMAT {
         return Err(StoreError::Newer { path: path.to_owned(), found });
+    }
+    if found == 0 {
+        return Err(foreign(path));
     }
     content.generation = number("generation")?;
     let tables = || -> Result<_, redb::TableError> {
@@ -368,10 +402,16 @@ fn contained<T>(
     path: &Path,
     work: impl FnOnce() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let reason = "its pages contradict each other".to_owned();
-        Err(StoreError::Damaged { path: path.to_owned(), reason })
-    })
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(damaged(path, "its pages contradict each other".to_owned())))
+}
+
+fn damaged(path: &Path, reason: String) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), reason }
+}
+
+fn foreign(path: &Path) -> StoreError {
+    damaged(path, "it is a database, but not one of Heddle's".to_owned())
 }
 
 fn redb_error(path: &Path, action: &'static str, error: redb::Error) -> StoreError {

@@ -83,6 +83,30 @@ fn a_damaged_store_is_an_error_with_its_path() {
 }
 
 #[test]
+fn only_an_absent_file_is_a_first_start() {
+    let folder = Folder::new("store");
+    let path = folder.join(STORE_FILE);
+    std::fs::write(&path, b"").unwrap();
+    let error = Store::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("control.redb is damaged (it is empty"), "{error}");
+    assert!(error.contains("move it away"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    // Somebody else's database.
+    let database = Database::create(&path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let table: TableDefinition<'_, &str, &str> = TableDefinition::new("others");
+    transaction.open_table(table).unwrap().insert("a", "b").unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let error = Store::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("not one of Heddle's"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    drop(Store::open(folder.path()).unwrap());
+    let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(names.len(), 1, "what it was made as is gone: {names:?}");
+}
+
+#[test]
 fn a_newer_format_is_refused() {
     let folder = Folder::new("store");
     let mut store = Store::open(folder.path()).unwrap();
