@@ -1,6 +1,9 @@
 //! Frames with file descriptors over a path socket: a 4-byte big-endian length, then that many
 //! bytes; descriptors travel beside the frame's first byte (SCM_RIGHTS). What the bytes mean is the
 //! caller's business.
+//!
+//! What a peer sends takes up descriptors of this process until the frame is whole. So they are
+//! counted over the frame, however many messages it comes in, and who expects none takes none.
 
 use std::{
     io::{self, IoSlice},
@@ -48,6 +51,8 @@ pub struct FdStream {
 pub struct FdReader {
     stream: Arc<UnixStream>,
     partial: Partial,
+    /// Descriptors taken with one frame.
+    fds_max: usize,
 }
 
 /// The sending half of an [`FdStream`].
@@ -71,7 +76,7 @@ impl FdStream {
     pub fn new(stream: UnixStream) -> Self {
         let stream = Arc::new(stream);
         let writer = FdWriter { stream: Arc::clone(&stream) };
-        Self { reader: FdReader { stream, partial: Partial::default() }, writer }
+        Self { reader: FdReader { stream, partial: Partial::default(), fds_max: FDS_MAX }, writer }
     }
 
     /// Connects to a path socket.
@@ -113,17 +118,26 @@ impl FdStream {
 }
 
 impl FdReader {
+    /// From now on a peer that sends a descriptor is cut off: for who is only asked questions.
+    #[must_use]
+    pub fn without_fds(mut self) -> Self {
+        self.fds_max = 0;
+        self
+    }
+
     /// The next frame; `None` when the peer has closed between two frames. Dropping the future
     /// loses nothing: the next call goes on where it stopped.
     ///
     /// # Errors
     /// `UnexpectedEof` if the peer closed within a frame, `InvalidData` for a frame over
-    /// [`FRAME_MAX`] or more than [`FDS_MAX`] descriptors; the connection is of no use after either.
+    /// [`FRAME_MAX`] or more than [`FDS_MAX`] descriptors (none after [`Self::without_fds`]); the
+    /// connection is of no use after either, and holds no descriptor.
     pub async fn recv(&mut self) -> io::Result<Option<Frame>> {
-        let Self { stream, partial } = self;
+        let Self { stream, partial, fds_max } = self;
         loop {
-            let step =
-                stream.async_io(Interest::READABLE, || partial.receive(stream.as_fd())).await?;
+            let receive = || partial.receive(stream.as_fd(), *fds_max);
+            let step = stream.async_io(Interest::READABLE, receive).await;
+            let step = step.inspect_err(|_| partial.fds.clear())?;
             match step {
                 Step::More => {}
                 Step::Frame(frame) => return Ok(Some(frame)),
@@ -163,10 +177,10 @@ enum Step {
 
 impl Partial {
     /// Reads once; never past the end of the frame, so that the next one's descriptors stay with it.
-    fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<Step> {
+    fn receive(&mut self, socket: BorrowedFd<'_>, fds_max: usize) -> io::Result<Step> {
         if self.header_filled < LENGTH_BYTES {
             let rest = &mut self.header[self.header_filled..];
-            let count = sys::message::receive(socket, rest, &mut self.fds)?;
+            let count = sys::message::receive(socket, rest, &mut self.fds, fds_max)?;
             if count == 0 {
                 return if self.header_filled == 0 { Ok(Step::End) } else { Err(cut_off()) };
             }
@@ -181,7 +195,7 @@ impl Partial {
             self.body = vec![0; length];
         } else {
             let rest = &mut self.body[self.body_filled..];
-            let count = sys::message::receive(socket, rest, &mut self.fds)?;
+            let count = sys::message::receive(socket, rest, &mut self.fds, fds_max)?;
             if count == 0 {
                 return Err(cut_off());
             }
@@ -232,7 +246,7 @@ pub fn send_blocking(
 pub fn recv_blocking(stream: &StdUnixStream) -> io::Result<Option<Frame>> {
     let mut partial = Partial::default();
     loop {
-        match partial.receive(stream.as_fd()) {
+        match partial.receive(stream.as_fd(), FDS_MAX) {
             Ok(Step::More) => {}
             Ok(Step::Frame(frame)) => return Ok(Some(frame)),
             Ok(Step::End) => return Ok(None),
@@ -282,6 +296,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+    use crate::clock;
 
     fn streams() -> (FdStream, FdStream) {
         let (left, right) = UnixStream::pair().expect("a pair");
@@ -329,9 +344,9 @@ mod tests {
         let mut receiver = FdStream::new(right);
         left.try_write(&[0, 0]).expect("half a header");
         let pause = std::time::Duration::from_millis(1);
-        assert!(crate::clock::within(pause, receiver.recv()).await.is_none());
+        assert!(clock::within(pause, receiver.recv()).await.is_none());
         left.try_write(&[0, 3, b'a']).expect("more");
-        assert!(crate::clock::within(pause, receiver.recv()).await.is_none());
+        assert!(clock::within(pause, receiver.recv()).await.is_none());
         left.try_write(b"bc").expect("the rest");
         let (bytes, _) = receiver.recv().await.expect("receives").expect("a frame");
         assert_eq!(bytes, b"abc");
@@ -360,6 +375,50 @@ mod tests {
         assert_eq!((&*bytes, fds.len()), (&b"hello"[..], FDS_MAX));
         drop((left, fds));
         assert!(recv_blocking(&right).expect("receives").is_none());
+    }
+
+    /// Sends `message` with `count` copies of the socket itself.
+    fn send_raw(socket: &StdUnixStream, message: &[u8], count: usize) {
+        let fds = vec![socket.as_fd(); count];
+        let sent = sys::message::send(socket.as_fd(), &[IoSlice::new(message)], &fds);
+        assert_eq!(sent.expect("sends"), message.len());
+    }
+
+    #[tokio::test]
+    async fn descriptors_are_counted_over_all_messages_of_a_frame() {
+        for (counts, taken) in
+            [(&[16, 0][..], Some(16)), (&[15, 1], Some(16)), (&[15, 2], None), (&[16, 1], None)]
+        {
+            let (left, right) = StdUnixStream::pair().expect("a pair");
+            right.set_nonblocking(true).expect("sets");
+            let mut receiver = FdStream::new(UnixStream::from_std(right).expect("registers"));
+            send_raw(&left, &[0, 0, 0, 9], counts[0]);
+            for count in &counts[1..] {
+                send_raw(&left, b"x", *count);
+            }
+            let pause = std::time::Duration::from_millis(1);
+            match (clock::within(pause, receiver.recv()).await, taken) {
+                (None, Some(taken)) => assert_eq!(receiver.reader.partial.fds.len(), taken),
+                (Some(Err(error)), None) => {
+                    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+                    assert_eq!(receiver.reader.partial.fds.len(), 0, "all are closed");
+                }
+                other => panic!("{counts:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_expects_no_descriptor_takes_none() {
+        for message in [&b"\0"[..], b"\0\0\0\x01", b"\0\0\0\x01x"] {
+            let (left, right) = StdUnixStream::pair().expect("a pair");
+            right.set_nonblocking(true).expect("sets");
+            let receiver = FdStream::new(UnixStream::from_std(right).expect("registers"));
+            let mut reader = receiver.into_split().0.without_fds();
+            send_raw(&left, message, 1);
+            let error = reader.recv().await.expect_err("is cut off");
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 
     #[tokio::test]

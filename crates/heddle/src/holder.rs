@@ -153,6 +153,7 @@ async fn accept(holder: Rc<Holder>, listener: UnixListener) {
         holder.sessions.set(holder.sessions.get() + 1);
         let counted = Rc::clone(&holder);
         task::spawn_contained("session", async move {
+            let reader = reader.without_fds();
             session::serve(Rc::clone(&counted), reader, outbox::Outbox::new(writer)).await;
             counted.sessions.set(counted.sessions.get().saturating_sub(1));
         });

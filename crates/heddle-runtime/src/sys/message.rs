@@ -70,33 +70,41 @@ fn fill_rights(message: &libc::msghdr, fds: &[BorrowedFd<'_>]) {
     }
 }
 
-/// Receives bytes into `buffer` and appends descriptors, close-on-exec, to `fds`.
+/// Receives bytes into `buffer` and appends descriptors, close-on-exec, to `fds`, which holds at
+/// most `most` afterwards.
 ///
-/// Fails with `InvalidData` when descriptors were cut off (more than [`FDS_MAX`], or no more can be
-/// opened); those that arrived are closed.
+/// Fails with `InvalidData` when descriptors were cut off (more than `most` or [`FDS_MAX`], or no
+/// more can be opened); those that arrived with them are closed, and the kernel closes the rest.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     fds: &mut Vec<OwnedFd>,
+    most: usize,
 ) -> io::Result<usize> {
+    let room = most.saturating_sub(fds.len()).min(FDS_MAX);
     let mut control: Control = [0; 16];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: msghdr is plain data for which all zeroes is a value.
     let mut message: libc::msghdr = unsafe { zeroed() };
     message.msg_iov = &raw mut part;
     message.msg_iovlen = 1;
-    message.msg_control = control.as_mut_ptr().cast();
-    message.msg_controllen = control_space(FDS_MAX);
+    if room > 0 {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control_space(room);
+    }
     // SAFETY: `message` points at `buffer` and `control`, which outlive the call.
     let received = check_len(unsafe {
         libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC)
     })?;
     let mut arrived = Vec::new();
     take_rights(&message, &mut arrived);
-    if message.msg_flags & libc::MSG_CTRUNC != 0 {
+    // The room is rounded up to the header's alignment, so one more than asked for may fit.
+    if message.msg_flags & libc::MSG_CTRUNC != 0 || arrived.len() > room {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("more descriptors arrived than fit (at most {FDS_MAX}, or none left to open)"),
+            format!(
+                "more descriptors arrived than are taken (at most {most}), or none can be opened"
+            ),
         ));
     }
     fds.append(&mut arrived);
