@@ -20,6 +20,11 @@ pub enum NameError {
         "`{0}` is no DNS label: use 1 to 63 of a-z, 0-9 and `-`, beginning and ending with a letter or digit"
     )]
     NotALabel(String),
+    /// Not an IANA service name.
+    #[error(
+        "`{0}` is no port name: use 1 to 15 of a-z, 0-9 and single `-`, at least one of them a letter, beginning and ending with a letter or digit"
+    )]
+    NotAPortName(String),
     /// Neither `name`, `name.namespace` nor a fully qualified service name.
     #[error("`{0}` names no service: use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local")]
     NotAService(String),
@@ -41,6 +46,18 @@ pub fn check_label(label: &str) -> Result<(), NameError> {
         || label.ends_with('-')
     {
         return Err(NameError::NotALabel(label.to_owned()));
+    }
+    Ok(())
+}
+
+/// Checks the name of a port: a service name as of RFC 6335 §5.1, in lower case.
+///
+/// # Errors
+/// [`NameError::NotAPortName`] with the offending text.
+pub fn check_port_name(name: &str) -> Result<(), NameError> {
+    let letter = name.bytes().any(|b| b.is_ascii_lowercase());
+    if check_label(name).is_err() || name.len() > 15 || !letter || name.contains("--") {
+        return Err(NameError::NotAPortName(name.to_owned()));
     }
     Ok(())
 }
@@ -217,6 +234,17 @@ mod tests {
         }
         assert!(ServiceName::resolve("reviews.svc.cluster.local", "shop").is_err());
         assert!(ServiceName::resolve("www.example.com", "shop").is_err());
+    }
+
+    #[test]
+    fn a_port_name_has_a_letter_and_few_characters() {
+        for name in ["http", "http-web", "a", "0a", "pop3", "x-1-2", "fifteen-letters"] {
+            assert_eq!(check_port_name(name), Ok(()), "{name}");
+        }
+        for name in ["", "8000", "80-80", "Http", "a--b", "-a", "a-", "a_b", "sixteen--letters"] {
+            assert!(check_port_name(name).is_err(), "{name}");
+        }
+        assert!(check_port_name("sixteen-letters1").is_err());
     }
 
     #[test]

@@ -9,16 +9,15 @@ use heddle_compile::{endpoint, endpoints};
 use heddle_model::{
     Addresses, EndpointState, Endpoints, Identity, Locality, Protocol, Registry, Service,
     ServiceName, ServicePort, TargetPort, Workload, WorkloadId, WorkloadPort,
-    discovery::WorkloadInfo, name::check_label, wire::Check,
+    discovery::WorkloadInfo,
+    name::{check_label, check_port_name},
+    wire::Check,
 };
 use heddle_wire::{
     discovery::WireResource,
     local::{
         control_api::{JoinPort, JoinRequest, Problem},
-        proxy_config::{
-            PORT_ADMIN, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
-            PORT_OUTBOUND,
-        },
+        proxy_config::taken_port,
     },
 };
 
@@ -213,26 +212,18 @@ fn ports(
 }
 
 fn number_fault(number: u16) -> Option<String> {
-    let own = match number {
-        0 => return Some("port 0 is no port: use 1 to 65535".to_owned()),
-        PORT_ADMIN => "the sidecar's admin port",
-        PORT_OUTBOUND => "the sidecar's outbound listener",
-        PORT_INBOUND => "the sidecar's inbound listener",
-        PORT_MERGED_METRICS => "the sidecar's merged metrics",
-        PORT_HEALTH => "the sidecar's health check",
-        PORT_DNS => "the sidecar's DNS",
-        PORT_METRICS => "the sidecar's metrics",
-        _ if (PORT_ADMIN..=PORT_METRICS).contains(&number) => "kept for the sidecar",
-        _ => return None,
-    };
-    Some(format!("port {number} is {own}: ports 15000 to 15090 are the mesh's, choose another"))
+    if number == 0 {
+        return Some("port 0 is no port: use 1 to 65535".to_owned());
+    }
+    let whose = taken_port(number)?;
+    Some(format!("port {number} is {whose}; 53 and 15000 to 15090 are the mesh's, choose another"))
 }
 
 fn name_fault(port: &JoinPort) -> Option<String> {
     if port.name.is_empty() {
         return None;
     }
-    check_label(&port.name).err().map(|error| format!("port name {error}"))
+    check_port_name(&port.name).err().map(|error| error.to_string())
 }
 
 /// A service has one protocol per port; who said nothing contradicts nobody.

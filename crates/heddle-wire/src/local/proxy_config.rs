@@ -23,6 +23,29 @@ pub const PORT_DNS: u16 = 15053;
 pub const PORT_METRICS: u16 = 15090;
 /// Admin, loopback only.
 pub const PORT_ADMIN: u16 = 15000;
+/// What programs ask for names: the sidecar takes it on every address.
+pub const PORT_RESOLVER: u16 = 53;
+
+/// Why no program of a workload can be reached at this port: the sidecar captures it, or listens
+/// there itself. `None`: it can be.
+#[must_use]
+pub fn taken_port(number: u16) -> Option<&'static str> {
+    Some(match number {
+        PORT_RESOLVER => {
+            "DNS, which every sidecar answers for its program: no call would get there"
+        }
+        PORT_ADMIN => "the sidecar's admin port",
+        PORT_OUTBOUND => "the sidecar's outbound listener",
+        PORT_INBOUND => "the sidecar's inbound listener",
+        PORT_MERGED_METRICS => "the sidecar's merged metrics",
+        PORT_HEALTH => "the sidecar's health check",
+        PORT_DNS => "the sidecar's DNS",
+        PORT_METRICS => "the sidecar's metrics",
+        _ if (PORT_ADMIN..=PORT_METRICS).contains(&number) => "kept for the sidecar",
+        _ => return None,
+    })
+}
+
 /// SO_MARK on every socket the sidecar opens: what the redirection rules let through.
 pub const ESCAPE_MARK: u32 = 0x539;
 

@@ -5,8 +5,11 @@ use std::{
     time::Duration,
 };
 
-use heddle_model::{Protocol, name::check_label};
-use heddle_wire::local::{holder_api::Publish, proxy_config as ports};
+use heddle_model::{
+    Protocol,
+    name::{check_label, check_port_name},
+};
+use heddle_wire::local::{holder_api::Publish, proxy_config::taken_port};
 
 use crate::demo::apps::{RATE_MAX, RATE_MIN};
 
@@ -84,16 +87,16 @@ pub(crate) fn label_flag(text: &str) -> Result<LabelFlag, String> {
     Ok(LabelFlag { key: key.to_owned(), value: label_value(value)? })
 }
 
-/// A port number of the application: not 0, and none of the sidecar's own.
+/// A port number of the application: not 0, and none that the sidecar captures or owns.
 pub(crate) fn port(text: &str) -> Result<u16, String> {
     let number = text
         .parse::<u16>()
         .ok()
         .filter(|number| *number != 0)
         .ok_or_else(|| format!("`{text}` is no port: use a number from 1 to 65535"))?;
-    if (ports::PORT_ADMIN..=ports::PORT_METRICS).contains(&number) {
+    if let Some(whose) = taken_port(number) {
         return Err(format!(
-            "port {number} is taken: 15000 to 15090 belong to the sidecar in every workload, let the application use another one"
+            "port {number} is {whose}; 53 and 15000 to 15090 belong to the sidecar in every workload, let the application use another one"
         ));
     }
     Ok(number)
@@ -102,10 +105,15 @@ pub(crate) fn port(text: &str) -> Result<u16, String> {
 /// `[NAME:]NUMBER`.
 pub(crate) fn port_flag(text: &str) -> Result<PortFlag, String> {
     let (name, number) = text.split_once(':').unwrap_or(("", text));
-    if text.contains(':') && check_label(name).is_err() {
+    if text.contains(':') && name.parse::<u16>().is_ok() {
         return Err(format!(
-            "`{name}` is no port name: use [NAME:]NUMBER with a DNS label as NAME, e.g. http-web:8080"
+            "`{name}` is no port name, which needs a letter: use --port {number} for the program's own port, and --publish {text} as well to let the host in at {name}"
         ));
+    }
+    if text.contains(':')
+        && let Err(error) = check_port_name(name)
+    {
+        return Err(format!("{error}, as in http-web:8080"));
     }
     Ok(PortFlag { name: name.to_owned(), number: port(number)? })
 }
@@ -212,9 +220,13 @@ mod tests {
             port_flag("http-web:8080"),
             Ok(PortFlag { name: "http-web".to_owned(), number: 8080 })
         );
-        for wrong in ["", "0", "65536", ":80", "Web:80", "80:web", "15001", "x:15090"] {
+        for wrong in
+            ["", "0", "65536", ":80", "Web:80", "80:web", "15001", "x:15090", "53", "dns:53"]
+        {
             assert!(port_flag(wrong).is_err(), "{wrong}");
         }
+        let published = port_flag("8000:80").unwrap_err();
+        assert!(published.contains("--port 80 ") && published.contains("--publish 8000:80"));
     }
 
     #[test]
