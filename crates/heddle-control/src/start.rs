@@ -10,7 +10,7 @@ use std::{
 };
 
 use heddle_model::MeshSettings;
-use heddle_runtime::{clock, task};
+use heddle_runtime::{clock, pulse, task};
 use heddle_wire::discovery::transport;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -62,6 +62,7 @@ pub fn run_until(
 }
 
 async fn serve(config: ControlConfig, stop: impl Future<Output = ()>) -> Result<(), ControlError> {
+    pulse::answer();
     check_ranges(&config.ranges)?;
     // The sockets come last: a proxy that connects is answered from the whole state.
     let control = Arc::new(assemble(&config)?);

@@ -15,7 +15,7 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use heddle_runtime::{net, task};
+use heddle_runtime::{net, pulse, task};
 use tokio::net::TcpListener;
 
 pub mod config;
@@ -50,6 +50,7 @@ pub fn run(config: ObserveConfig) -> Result<(), ObserveError> {
 }
 
 async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
+    pulse::answer();
     let listener = listen(config.dashboard)?;
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, mesh = %config.mesh, "the dashboard listens");

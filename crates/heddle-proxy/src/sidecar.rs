@@ -11,7 +11,7 @@ mod ready;
 use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use heddle_runtime::{
-    clock, process,
+    clock, process, pulse,
     signal::{Signal, Signals},
     task::{self, spawn_contained},
 };
@@ -60,6 +60,7 @@ pub fn run(config: ProxyConfig) -> Result<(), ProxyError> {
 async fn thread_zero(config: ProxyConfig) -> Result<(), ProxyError> {
     // Before any thread exists: a thread started earlier would take the signals the old way.
     let mut signals = Signals::redirect(&[Signal::TERMINATE, Signal::INTERRUPT])?;
+    pulse::answer();
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, receivers) = Shared::new(config, metrics);
     let shared = Arc::new(shared);

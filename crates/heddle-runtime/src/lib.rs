@@ -28,6 +28,7 @@ pub mod nft;
 pub mod ns;
 pub mod preflight;
 pub mod process;
+pub mod pulse;
 pub mod resolv;
 pub mod signal;
 pub mod sock_diag;

@@ -30,6 +30,8 @@ impl Signal {
     pub const TERMINATE: Self = Self(libc::SIGTERM);
     /// SIGWINCH.
     pub const WINDOW: Self = Self(libc::SIGWINCH);
+    /// SIGSTOP.
+    pub const STOP: Self = Self(libc::SIGSTOP);
     /// SIGCONT.
     pub const CONTINUE: Self = Self(libc::SIGCONT);
 

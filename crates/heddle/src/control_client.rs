@@ -1,12 +1,25 @@
 //! Calls to a mesh's control plane on its path socket, with errors a person can act on.
+//!
+//! No command waits for ever for one that hangs: each call has a time limit, which is longer by as
+//! much as the control plane itself was asked to wait.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf, time::Duration};
 
-use heddle_runtime::local_http::{self, CallError, Method};
+use heddle_runtime::{
+    clock,
+    local_http::{self, CallError, Method},
+    pulse,
+};
 use heddle_wire::local::control_api::{ApiError, Problem};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{failure::Failure, mesh::MeshPaths};
+use crate::{
+    failure::Failure,
+    mesh::{MeshPaths, ProcessRecord},
+};
+
+/// Longest wait for an answer that nobody waits for on purpose.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
 /// A mesh's control plane.
 #[derive(Debug, Clone)]
@@ -14,6 +27,8 @@ pub(crate) struct ControlClient {
     mesh: String,
     socket: PathBuf,
     log: PathBuf,
+    record: PathBuf,
+    limit: Duration,
 }
 
 impl ControlClient {
@@ -23,15 +38,23 @@ impl ControlClient {
             mesh: paths.name().to_owned(),
             socket: paths.run_dir().join("control.sock"),
             log: paths.run_dir().join("control.log"),
+            record: paths.run_dir().join("control.pid"),
+            limit: ANSWER_WAIT,
         }
+    }
+
+    /// The same, for calls that ask the control plane to wait for so long.
+    pub(crate) fn waiting(mut self, wait: Duration) -> Self {
+        self.limit = ANSWER_WAIT.saturating_add(wait);
+        self
     }
 
     /// `GET path`.
     ///
     /// # Errors
-    /// A refusal with the control plane's own problems, or saying that it does not run.
+    /// A refusal with the control plane's own problems, or saying that it does not run or hangs.
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.raw(Method::GET, path, None::<&()>).await.map_err(|error| self.explain(&error))
+        self.limited(Method::GET, path, None::<&()>).await
     }
 
     /// `POST path` with a JSON body.
@@ -43,10 +66,25 @@ impl ControlClient {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        self.raw(Method::POST, path, Some(body)).await.map_err(|error| self.explain(&error))
+        self.limited(Method::POST, path, Some(body)).await
     }
 
-    /// Any call, with the error as it came: for callers that wait for a control plane to return.
+    async fn limited<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&impl Serialize>,
+    ) -> Result<T, Failure> {
+        let called = clock::within(self.limit, self.raw(method, path, body)).await;
+        let late = || {
+            let peer = self.socket.display().to_string();
+            Err(CallError::Late { peer, limit: self.limit })
+        };
+        called.unwrap_or_else(late).map_err(|error| self.explain(&error))
+    }
+
+    /// Any call, with the error as it came and without a time limit: for callers that wait for a
+    /// control plane to return.
     ///
     /// # Errors
     /// What [`local_http::call`] says.
@@ -57,6 +95,17 @@ impl ControlClient {
         body: Option<&impl Serialize>,
     ) -> Result<T, CallError> {
         local_http::call(&self.socket, method, path, body).await
+    }
+
+    fn hangs(&self, how: &str) -> Failure {
+        let process = ProcessRecord::read(&self.record);
+        let process = process.map_or_else(String::new, |r| format!(" (process {})", r.pid));
+        Failure::refused(format!(
+            "the control plane of mesh `{}`{process} hangs: {how}; traffic goes on by the last rules, and it is killed and started again when it has not answered for {} s: try again, and see {}",
+            self.mesh,
+            pulse::SILENCE_MAX.as_secs(),
+            self.log.display()
+        ))
     }
 
     /// The error as a refusal.
@@ -72,6 +121,18 @@ impl ControlClient {
                     )),
                 }
             }
+            // A queue of calls that nobody takes is full.
+            CallError::NotRunning { source, .. } if source.kind() == io::ErrorKind::WouldBlock => {
+                self.hangs("its queue is full")
+            }
+            CallError::Late { limit, .. } => {
+                self.hangs(&format!("nothing came within {} s", limit.as_secs()))
+            }
+            CallError::Broken { reason, .. } => Failure::refused(format!(
+                "the control plane of mesh `{}` ended before it answered ({reason}); it is started again, whether the call was done is not known: look and try again, and see {}",
+                self.mesh,
+                self.log.display()
+            )),
             CallError::NotRunning { .. } => Failure::refused(format!(
                 "the control plane of mesh `{}` is not running; traffic goes on by the last rules, and it is restarted after a crash (see {}): try again",
                 self.mesh,

@@ -1,21 +1,29 @@
 //! A connection to a mesh's holder, as commands use it: ask, join, withdraw, leave, shut down.
+//!
+//! No command waits for ever for a holder that hangs. A join takes as long as the control plane
+//! lets it wait, so there the holder is asked from time to time whether it is still there.
 
-use std::{os::fd::OwnedFd, time::Duration};
+use std::{io, os::fd::OwnedFd, time::Duration};
 
 use heddle_runtime::{clock, fdpass::FdStream};
 use heddle_wire::local::holder_api::{HolderReply, HolderRequest, Info, JoinSpec, Joined};
 
-use crate::{failure::Failure, mesh::MeshPaths};
+use crate::{
+    failure::Failure,
+    mesh::{MeshPaths, ProcessRecord},
+};
 
 /// Longest wait for an answer that needs no work.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
+/// A join that is silent for so long has the holder asked whether it still answers others.
+const JOIN_SILENCE: Duration = Duration::from_secs(10);
 /// Longest wait for the end of a workload or of a mesh.
 const END_WAIT: Duration = Duration::from_secs(30);
 
 /// A connection to the holder. After `join` it stands for the workload: closing it ends the workload.
 #[derive(Debug)]
 pub(crate) struct HolderClient {
-    mesh: String,
+    paths: MeshPaths,
     stream: FdStream,
 }
 
@@ -27,7 +35,11 @@ impl HolderClient {
     pub(crate) async fn connect(paths: &MeshPaths) -> Result<Self, Failure> {
         let socket = paths.socket();
         match FdStream::connect(&socket).await {
-            Ok(stream) => Ok(Self { mesh: paths.name().to_owned(), stream }),
+            Ok(stream) => Ok(Self { paths: paths.clone(), stream }),
+            // A queue of connections that nobody takes is full.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(hangs(paths, "its queue is full"))
+            }
             Err(error) => Err(Failure::refused(format!(
                 "mesh `{}` does not answer at {}: {error}",
                 paths.name(),
@@ -59,7 +71,11 @@ impl HolderClient {
     ) -> Result<(Joined, Vec<OwnedFd>), Failure> {
         self.send(&HolderRequest::Join(Box::new(spec))).await?;
         loop {
-            match self.receive().await? {
+            let Some(received) = clock::within(JOIN_SILENCE, self.receive()).await else {
+                Self::connect(&self.paths).await?.info().await?;
+                continue;
+            };
+            match received? {
                 (HolderReply::Progress { text }, _) => progress(&text),
                 (HolderReply::Joined(joined), fds) => {
                     let expected = if joined.user_namespace { 2 } else { 1 };
@@ -131,11 +147,7 @@ impl HolderClient {
         match clock::within(wait, self.receive()).await {
             Some(Ok((HolderReply::Refused { reason, .. }, _))) => Err(Failure::refused(reason)),
             Some(answer) => answer,
-            None => Err(Failure::refused(format!(
-                "mesh `{}` did not answer within {} s",
-                self.mesh,
-                wait.as_secs()
-            ))),
+            None => Err(hangs(&self.paths, &format!("nothing came within {} s", wait.as_secs()))),
         }
     }
 
@@ -151,7 +163,7 @@ impl HolderClient {
                 Ok(reply) => Ok((reply, fds)),
                 Err(error) => Err(Failure::refused(format!(
                     "the holder of mesh `{}` answered something else than expected ({error}): is it another version of Heddle?",
-                    self.mesh
+                    self.paths.name()
                 ))),
             },
             Ok(None) => Err(self.gone("the connection was closed")),
@@ -160,10 +172,27 @@ impl HolderClient {
     }
 
     fn gone(&self, how: &str) -> Failure {
-        Failure::refused(format!("mesh `{}` has ended: {how}", self.mesh))
+        Failure::refused(format!("mesh `{}` has ended: {how}", self.paths.name()))
     }
 
     fn unexpected(&self, reply: &HolderReply) -> Failure {
-        Failure::refused(format!("the holder of mesh `{}` answered {reply:?}", self.mesh))
+        Failure::refused(format!("the holder of mesh `{}` answered {reply:?}", self.paths.name()))
     }
+}
+
+/// Nobody restarts a holder: its end is the mesh's.
+fn hangs(paths: &MeshPaths, how: &str) -> Failure {
+    let name = paths.name();
+    let process = ProcessRecord::read(&paths.lock());
+    let (process, again, end) = match process {
+        Some(ProcessRecord { pid, .. }) => (
+            format!(" (process {pid})"),
+            format!("`kill -CONT {pid}`"),
+            format!("`kill -KILL {pid}`"),
+        ),
+        None => (String::new(), "SIGCONT".to_owned(), "SIGKILL".to_owned()),
+    };
+    Failure::refused(format!(
+        "the holder of mesh `{name}`{process} hangs: {how}; traffic goes on. If it was stopped, {again} continues it; {end} ends the mesh and everything in it, and `heddle up --mesh {name}` clears up"
+    ))
 }

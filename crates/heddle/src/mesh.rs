@@ -296,7 +296,8 @@ impl ProcessRecord {
         file.write_all(serde_json::to_string(&self)?.as_bytes())
     }
 
-    fn read(path: &Path) -> Option<Self> {
+    /// What is written at `path`; `None` if that is no record.
+    pub(crate) fn read(path: &Path) -> Option<Self> {
         let text = fs::read(path).ok().filter(|text| text.len() <= LOCK_MAX)?;
         serde_json::from_slice(&text).ok()
     }

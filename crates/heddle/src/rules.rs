@@ -35,7 +35,7 @@ pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
         wait_ms: milliseconds(args.timeout),
     };
     let control = ControlClient::new(&mesh.paths);
-    let response: ApplyResponse = control.post("/v1/apply", &request).await?;
+    let response: ApplyResponse = control.waiting(args.timeout).post("/v1/apply", &request).await?;
     report(&response, args.output, args.timeout, args.dry_run)
 }
 
@@ -60,7 +60,8 @@ pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
     let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
     let request = DeleteRequest { keys, force: args.force, wait_ms: milliseconds(args.timeout) };
     let control = ControlClient::new(&mesh.paths);
-    let response: ApplyResponse = control.post("/v1/delete", &request).await?;
+    let response: ApplyResponse =
+        control.waiting(args.timeout).post("/v1/delete", &request).await?;
     report(&response, args.output, args.timeout, false)
 }
 
@@ -77,7 +78,7 @@ pub(crate) async fn wait(args: WaitArgs) -> Result<(), Failure> {
     };
     let path =
         format!("/v1/wait?generation={generation}&timeout_ms={}", milliseconds(args.timeout));
-    let acknowledgement: Acknowledgement = control.get(&path).await?;
+    let acknowledgement: Acknowledgement = control.waiting(args.timeout).get(&path).await?;
     match args.output {
         Output::Json => output::json(&acknowledgement)?,
         Output::Text => output::line(acknowledged_line(&acknowledgement)),

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use heddle_model::{EndpointState, ServiceName};
 use heddle_wire::local::{
     control_api::{ProxyStatus, Status, WorkloadView},
-    holder_api::Info,
+    holder_api::{Info, Restarts},
 };
 use serde::Serialize;
 
@@ -85,13 +85,17 @@ fn silent_ports(info: &Info) -> impl Iterator<Item = String> {
 fn status_text(status: &MeshStatus) -> String {
     let info = &status.info;
     let pid = |pid: u32| if pid == 0 { "not running".to_owned() } else { format!("process {pid}") };
+    let part = |name: &str, number: u32| {
+        let again = info.restarts.iter().find(|restarts| restarts.part == name);
+        pid(number) + &again.map(restarted).unwrap_or_default()
+    };
     let mut text = format!(
         "mesh {}, heddle {}\n  holder     {}\n  control    {}\n  observe    {}\n  folder     {}",
         info.mesh,
         info.version,
         pid(info.pids.holder),
-        pid(info.pids.control),
-        pid(info.pids.observe),
+        part("control", info.pids.control),
+        part("observe", info.pids.observe),
         info.run_dir,
     );
     let mut add = |line: String| {
@@ -120,6 +124,9 @@ fn status_text(status: &MeshStatus) -> String {
     if !rows.is_empty() {
         add(output::table(&["WORKLOAD", "SERVICE", "ADDRESS", "PUBLISHED"], &rows));
     }
+    for again in info.restarts.iter().filter(|r| !["control", "observe"].contains(&&*r.part)) {
+        add(format!("problem: {}{}", again.part, restarted(again)));
+    }
     if let Some(control) = &status.control {
         for problem in silent_ports(info).chain(control.problems.iter().map(problem_line)) {
             add(format!("problem: {problem}"));
@@ -129,6 +136,16 @@ fn status_text(status: &MeshStatus) -> String {
         add(format!("problem: {problem}"));
     }
     text
+}
+
+/// `, started again 3 times, killed once because it did not answer`.
+fn restarted(restarts: &Restarts) -> String {
+    let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let why = match restarts.unanswered {
+        0 => String::new(),
+        count => format!(", killed {} because it did not answer", times(count)),
+    };
+    format!(", started again {}{why}", times(restarts.count))
 }
 
 /// `heddle proxy-status`.

@@ -12,6 +12,7 @@ use std::{
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use heddle_runtime::{clock, preflight, process, spawn::SpawnOptions};
@@ -89,6 +90,9 @@ pub(crate) struct StartedMesh {
     holder: Child,
     messages: Lines<BufReader<UnixStream>>,
 }
+
+/// A holder that is starting says what it does at least this often: its own limits are shorter.
+const START_SILENCE: Duration = Duration::from_secs(60);
 
 impl StartedMesh {
     /// Checks the machine, clears what killed meshes left, starts the holder and waits until
@@ -185,7 +189,15 @@ async fn wait_until_ready(
     log: &Path,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Info, Failure> {
-    while let Some(line) = messages.next_line().await.ok().flatten() {
+    loop {
+        let Some(line) = clock::within(START_SILENCE, messages.next_line()).await else {
+            return Err(Failure::refused(format!(
+                "the holder has said nothing for {} s while starting: it hangs, and is killed; its log:\n{}",
+                START_SILENCE.as_secs(),
+                log_tail(log)
+            )));
+        };
+        let Some(line) = line.ok().flatten() else { break };
         match serde_json::from_str(&line) {
             Ok(StartMessage::Progress { text }) => progress(&text),
             Ok(StartMessage::Ready { info }) => return Ok(*info),

@@ -151,6 +151,20 @@ pub struct Info {
     pub pids: Pids,
     /// Workloads that have joined: as many as fit the frame (some 300); the control plane lists all.
     pub workloads: Vec<Joined>,
+    /// Parts that had to be started again, the most frequent first; of sidecars some hundred at most.
+    #[serde(default)]
+    pub restarts: Vec<Restarts>,
+}
+
+/// How often a part of the mesh was started again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// `control`, `observe` or `sidecar of WORKLOAD`.
+    pub part: String,
+    /// Times it was started after its first start.
+    pub count: u64,
+    /// How many of its processes were killed because they did not answer any more.
+    pub unanswered: u64,
 }
 
 /// Process ids of the mesh's parts; 0 while a part is not running.

@@ -9,6 +9,7 @@ use heddle_model::WorkloadId;
 use heddle_runtime::{
     clock,
     local_http::{CallError, Method},
+    task,
 };
 use heddle_wire::local::control_api::{Acknowledgement, JoinRequest, JoinedWorkload, Member};
 use serde::de::IgnoredAny;
@@ -21,9 +22,10 @@ use crate::control_client::ControlClient;
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// Longest wait for an answer of a control plane that is there.
 const CALL_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait for an answer to a leave: what has gone must not hold up what ends, and a control
-/// plane that hangs is told by the next adoption.
+/// Longest wait for an answer to a leave: what has gone must not hold up what ends.
 const LEAVE_WAIT: Duration = Duration::from_secs(1);
+/// Pause before a leave that was not answered is told again.
+const LEAVE_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the proxies to know of a withdrawal; the control plane has its own of 1 s.
 const WITHDRAW_WAIT: Duration = Duration::from_millis(1200);
 /// HTTP status of a control plane that is still starting.
@@ -174,9 +176,24 @@ impl Membership {
             Some(Err(error)) => {
                 tracing::info!(workload = %id, %error, "left without the control plane")
             }
-            None => tracing::warn!(workload = %id, "the control plane does not answer to a leave"),
+            None => {
+                tracing::warn!(workload = %id, "the control plane does not answer to a leave");
+                drop(task::spawn_contained("leave", leave_again(self.control.clone(), path)));
+            }
         }
         drop(turn);
+    }
+}
+
+/// Tells a control plane that was late, until it answers or has ended: the next one learns it by
+/// what it adopts.
+async fn leave_again(control: ControlClient, path: String) {
+    loop {
+        clock::sleep(LEAVE_AGAIN).await;
+        let call = control.raw::<IgnoredAny>(Method::DELETE, &path, None::<&()>);
+        if clock::within(CALL_WAIT, call).await.is_some() {
+            return;
+        }
     }
 }
 

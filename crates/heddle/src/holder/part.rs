@@ -1,7 +1,8 @@
 //! A process the holder keeps running: control plane, dashboard, sidecars.
 //!
 //! It is started again when it ends, sooner or later depending on how often that happens, unless it
-//! was told not to. It is ended, and its end awaited, when whatever it serves ends.
+//! was told not to. One that does not answer any more is killed, which ends it. It is ended, and its
+//! end awaited, when whatever it serves ends.
 
 use std::{
     cell::Cell,
@@ -13,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use heddle_runtime::{clock, process, signal::Signal};
+use heddle_runtime::{clock, process, pulse::Pulse, signal::Signal};
+use heddle_wire::local::holder_api::Restarts;
 use tokio::{
     process::Child,
     sync::{Notify, watch},
@@ -57,6 +59,7 @@ pub(crate) struct Part {
     pid: Cell<u32>,
     restart: Cell<bool>,
     starts: Cell<u64>,
+    unanswered: Cell<u64>,
     wake: Notify,
 }
 
@@ -68,6 +71,7 @@ impl Part {
             pid: Cell::new(0),
             restart: Cell::new(true),
             starts: Cell::new(0),
+            unanswered: Cell::new(0),
             wake: Notify::new(),
         }
     }
@@ -75,6 +79,13 @@ impl Part {
     /// Its process id; 0 while it does not run.
     pub(crate) fn pid(&self) -> u32 {
         self.pid.get()
+    }
+
+    /// How often it was started again; `None` if never.
+    pub(crate) fn restarts(&self) -> Option<Restarts> {
+        let count = self.starts.get().saturating_sub(1);
+        let (part, unanswered) = (self.name.clone(), self.unanswered.get());
+        (count > 0 || unanswered > 0).then_some(Restarts { part, count, unanswered })
     }
 
     /// Returns once it had to be started again too often to hope that it will ever stay.
@@ -98,7 +109,7 @@ impl Part {
         mut ending: watch::Receiver<bool>,
         grace: Duration,
         record: &Path,
-        mut start: impl FnMut() -> io::Result<Child>,
+        mut start: impl FnMut() -> io::Result<(Child, Pulse)>,
         mut started: impl AsyncFnMut(),
     ) {
         let mut pause = Duration::ZERO;
@@ -111,9 +122,9 @@ impl Part {
             }
             let began = clock::now();
             match start() {
-                Ok(mut child) => {
+                Ok((mut child, pulse)) => {
                     self.began(child.id().unwrap_or(0), record);
-                    self.watch(&mut child, &mut ending, grace, &mut started).await;
+                    self.watch(&mut child, pulse, &mut ending, grace, &mut started).await;
                     self.pid.set(0);
                 }
                 Err(error) => tracing::error!(part = self.name, %error, "cannot be started"),
@@ -149,12 +160,20 @@ impl Part {
     async fn watch(
         &self,
         child: &mut Child,
+        pulse: Pulse,
         ending: &mut watch::Receiver<bool>,
         grace: Duration,
         started: &mut impl AsyncFnMut(),
     ) {
         let ended = tokio::select! {
             ended = child.wait() => Some(ended),
+            () = self.stopped(pulse) => {
+                tracing::error!(part = self.name, "does not answer any more: killed");
+                self.unanswered.set(self.unanswered.get() + 1);
+                // Also one that is stopped or stuck ends by this.
+                drop(child.start_kill());
+                Some(child.wait().await)
+            }
             () = async { started().await; std::future::pending().await } => None,
             _ = ending.wait_for(|ending| *ending) => None,
         };
@@ -162,6 +181,14 @@ impl Part {
             Some(Ok(status)) => tracing::warn!(part = self.name, %status, "ended"),
             Some(Err(error)) => tracing::error!(part = self.name, %error, "cannot be waited for"),
             None => end(child, grace).await,
+        }
+    }
+
+    /// Returns once the process does not answer and would be started again.
+    async fn stopped(&self, pulse: Pulse) {
+        pulse.stopped().await;
+        while !self.restart.get() {
+            clock::sleep(LOOK_PAUSE).await;
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{io, net::TcpListener, process::Command, rc::Rc, time::Duration};
 
-use heddle_runtime::{signal::Signal, spawn::SpawnOptions, task};
+use heddle_runtime::{pulse::Pulse, signal::Signal, spawn::SpawnOptions, task};
 use tokio::{process::Child, sync::watch, task::JoinHandle};
 
 use super::{membership::Membership, part, state::Holder};
@@ -102,9 +102,10 @@ async fn run_observe(holder: Rc<Holder>, dashboard: TcpListener, ending: watch::
     part.run(ending, END_GRACE, &record, start, async || {}).await;
 }
 
-fn spawn(mut options: SpawnOptions, mut command: Command) -> io::Result<Child> {
+fn spawn(mut options: SpawnOptions, mut command: Command) -> io::Result<(Child, Pulse)> {
     // Terminal signals are for the foreground; the holder ends its children in order.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     options.die_with_parent(Signal::KILL);
-    options.spawn_tokio(command, true).map_err(io::Error::other)
+    let pulse = Pulse::of(&mut options, &mut command)?;
+    Ok((options.spawn_tokio(command, true).map_err(io::Error::other)?, pulse))
 }

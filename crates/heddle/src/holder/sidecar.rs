@@ -22,12 +22,13 @@ use heddle_runtime::{
     capability::{Capability, CapabilitySet, Privileges},
     clock, kept,
     ns::Namespaces,
+    pulse::Pulse,
     signal::Signal,
     spawn::SpawnOptions,
     task,
 };
 use heddle_wire::local::{
-    holder_api::JoinSpec,
+    holder_api::{JoinSpec, Restarts},
     proxy_config::{ESCAPE_MARK, Local, ProxyConfig, Surroundings, VirtualRanges},
 };
 use tokio::{
@@ -110,9 +111,9 @@ impl Sidecar {
         let task = task::spawn_contained("sidecar", async move {
             let last = Cell::new(None);
             let start = || {
-                let (child, begun) = launch.start()?;
+                let (child, pulse, begun) = launch.start()?;
                 last.set(Some(begun));
-                Ok(child)
+                Ok((child, pulse))
             };
             let started = async || {
                 let Some(begun) = last.take() else { return };
@@ -129,6 +130,11 @@ impl Sidecar {
     /// Its process id; 0 while it does not run.
     pub(crate) fn pid(&self) -> u32 {
         self.part.pid()
+    }
+
+    /// How often it was started again; `None` if never.
+    pub(crate) fn restarts(&self) -> Option<Restarts> {
+        self.part.restarts()
     }
 
     /// Waits until it has said that it is ready.
@@ -160,7 +166,7 @@ impl Sidecar {
 }
 
 impl Launch {
-    fn start(&self) -> io::Result<(Child, Begun)> {
+    fn start(&self) -> io::Result<(Child, Pulse, Begun)> {
         let (reader, writer) = io::pipe()?;
         let mut options = SpawnOptions::new();
         let mut config = self.config.clone();
@@ -190,8 +196,9 @@ impl Launch {
             let mark = CapabilitySet::of(&[Capability::NetAdmin]);
             options.privileges(Privileges::Only(mark));
         }
+        let pulse = Pulse::of(&mut options, &mut command)?;
         let child = options.spawn_tokio(command, true).map_err(io::Error::other)?;
-        Ok((child, Begun { ready: reader.into(), sockets }))
+        Ok((child, pulse, Begun { ready: reader.into(), sockets }))
     }
 
     /// Takes over the sockets that redirected connections arrive on, so that they wait there while

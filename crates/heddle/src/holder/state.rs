@@ -7,7 +7,7 @@ use std::{
 };
 
 use heddle_runtime::netns_op::Hub;
-use heddle_wire::local::holder_api::{FRAME_MAX, HolderReply, Info, Pids};
+use heddle_wire::local::holder_api::{FRAME_MAX, HolderReply, Info, Pids, Restarts};
 use tokio::{
     sync::{Notify, watch},
     task::JoinSet,
@@ -20,6 +20,8 @@ use crate::{
     status::VERSION,
 };
 
+/// Sidecars told of that had to be started again.
+const RESTARTS_MAX: usize = 200;
 /// Bytes of an [`Info`] answer around the information itself.
 const INFO_ENVELOPE: usize = 64;
 
@@ -106,7 +108,18 @@ impl Holder {
                 observe: self.observe.pid(),
             },
             workloads: self.workloads.all().iter().map(|w| w.joined().clone()).collect(),
+            restarts: self.restarts(),
         }
+    }
+
+    fn restarts(&self) -> Vec<Restarts> {
+        let workloads = self.workloads.all();
+        let sidecars = workloads.iter().filter_map(|workload| workload.restarts());
+        let mut sidecars: Vec<Restarts> = sidecars.collect();
+        sidecars.sort_by_key(|restarts| std::cmp::Reverse(restarts.count));
+        sidecars.truncate(RESTARTS_MAX);
+        let parts = [&self.control, &self.observe];
+        parts.into_iter().filter_map(|part| part.restarts()).chain(sidecars).collect()
     }
 
     /// A part by name.

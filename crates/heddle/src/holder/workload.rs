@@ -23,7 +23,7 @@ use heddle_runtime::{
 };
 use heddle_wire::local::{
     control_api::{JoinedWorkload, Member},
-    holder_api::{HolderReply, JoinSpec, Joined},
+    holder_api::{HolderReply, JoinSpec, Joined, Restarts},
 };
 use tokio::sync::watch;
 
@@ -186,6 +186,11 @@ impl Workload {
     /// What it was given.
     pub(crate) fn joined(&self) -> &Joined {
         &self.joined
+    }
+
+    /// How often its sidecar was started again; `None` if never.
+    pub(crate) fn restarts(&self) -> Option<Restarts> {
+        self.sidecar.restarts()
     }
 
     /// Was it asked to?

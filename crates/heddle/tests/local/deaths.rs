@@ -20,6 +20,9 @@ as_both_users!(
     no_connection_is_refused_while_a_killed_sidecar_comes_back,
     a_killed_control_plane_comes_back_with_its_members,
     a_killed_dashboard_comes_back_at_its_address,
+    a_part_that_hangs_is_told_of_and_comes_back,
+    a_holder_that_hangs_is_told_of,
+    an_address_freed_before_control_is_killed_is_not_given_away_after_it,
     a_run_begun_without_a_control_plane_waits_for_it,
     a_killed_run_takes_its_program_along,
     a_killed_holder_ends_everything_and_the_next_start_clears_up,
@@ -133,6 +136,74 @@ fn a_killed_dashboard_comes_back_at_its_address(machine: &Machine) {
         stream.read_to_string(&mut answer).ok()?;
         (answer.contains("\"nodes\"") && mesh.pid("observe") != killed).then_some(())
     });
+}
+
+fn a_part_that_hangs_is_told_of_and_comes_back(machine: &Machine) {
+    let mesh = machine.up("stopped");
+    let mut server = mesh.serve("web", &[]);
+    let part = |name: &str| match name {
+        "web" => sidecar(&mesh, "web").unwrap_or(0),
+        part => mesh.pid(part),
+    };
+    let names = ["web", "observe", "control"];
+    let stopped = names.map(part);
+    for pid in stopped {
+        Signal::STOP.send(pid).unwrap();
+    }
+    // Neither waits for ever; what each says depends on when the stopped one is killed.
+    let hangs = |text: &str| text.contains("hangs: ") || text.contains("is started again");
+    let refused = mesh.run("get", &[]);
+    assert!(refused.code == 1 && hangs(&refused.stderr), "{}", refused.stderr);
+    assert_eq!(mesh.run("status", &[]).code, 0);
+    wait_until("others run", || {
+        let all = names.iter().zip(&stopped).all(|(name, old)| ![0, *old].contains(&part(name)));
+        (all && get(&mesh, "web") == "web").then_some(())
+    });
+    assert!(server.is_running());
+    let info = mesh.info();
+    let id = mesh.workloads("web")[0]["workload"]["id"].as_str().unwrap().to_owned();
+    for part in ["control".to_owned(), "observe".to_owned(), format!("sidecar of {id}")] {
+        let again = info["restarts"].as_array().unwrap().iter().find(|one| one["part"] == part);
+        let again = again.unwrap_or_else(|| panic!("{part}: {info}"));
+        assert_eq!((&again["count"], &again["unanswered"]), (&1.into(), &1.into()), "{part}");
+    }
+    let text = mesh.run("status", &[]).stdout;
+    assert!(text.contains("started again once, killed once because it did not answer"), "{text}");
+}
+
+fn a_holder_that_hangs_is_told_of(machine: &Machine) {
+    let mesh = machine.up("stuck");
+    let holder = mesh.pid("holder");
+    Signal::STOP.send(holder).unwrap();
+    let run = mesh.start("c", &["--", "true"]);
+    let status = mesh.run("status", &[]);
+    let ended = run.finish();
+    Signal::CONTINUE.send(holder).unwrap();
+    for ended in [status, ended] {
+        let advice = format!("`kill -CONT {holder}` continues it");
+        assert!(ended.code == 1 && ended.stderr.contains(&advice), "{}", ended.stderr);
+    }
+    assert_eq!(mesh.client(&["true"]).code, 0, "it goes on where it was");
+}
+
+fn an_address_freed_before_control_is_killed_is_not_given_away_after_it(machine: &Machine) {
+    let mesh = machine.up("resting");
+    let own = "import socket as s;u=s.socket(s.AF_INET,s.SOCK_DGRAM);u.connect(('240.241.0.1',9));print(u.getsockname()[0])";
+    let address = || {
+        let ended = mesh.client(&["python3", "-c", own]);
+        assert_eq!(ended.code, 0, "{}", ended.stderr);
+        ended.stdout
+    };
+    let mut seen = std::collections::BTreeSet::from([address()]);
+    for _ in 0..3 {
+        let killed = mesh.pid("control");
+        Signal::KILL.send(killed).unwrap();
+        let next = address();
+        assert!(seen.insert(next.clone()), "{next} was another's a moment ago");
+        wait_until("another control plane is known", || {
+            (![0, killed].contains(&mesh.pid("control"))).then_some(())
+        });
+    }
 }
 
 fn a_run_begun_without_a_control_plane_waits_for_it(machine: &Machine) {

@@ -61,7 +61,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                 ],
             ),
             ("namespaces", &["ns", "mount", "nft", "process"]),
-            ("children", &["spawn", "netns_op"]),
+            ("children", &["spawn", "netns_op", "pulse"]),
             ("preflight", &["preflight"]),
         ],
     },
