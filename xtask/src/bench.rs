@@ -9,10 +9,11 @@ mod namespaces;
 mod options;
 mod process;
 mod relay;
+mod restarts;
 mod statistics;
 mod upstream;
 
-use options::{AGAINST, BINARY, COUNT, Choice, OUTPUT, Options, ROUNDS, SECONDS, list};
+use options::{AGAINST, BINARY, COUNT, Choice, OUTPUT, Options, ROUNDS, RUNS, SECONDS, list};
 
 /// A bench by name, what it measures and its options.
 struct Bench {
@@ -32,8 +33,8 @@ const BENCHES: [Bench; 3] = [
     },
     Bench {
         name: "churn",
-        about: "Calls of the demo while rules change and the control plane dies: how many fail.",
-        options: &[OUTPUT, SECONDS],
+        about: "Calls of the demo while rules change and the control plane dies, then ten runs of calls while replicas are replaced too: how many fail.",
+        options: &[OUTPUT, SECONDS, RUNS, BINARY],
         run: churn::run,
     },
     Bench {
@@ -88,7 +89,9 @@ mod tests {
         for bench in &BENCHES {
             assert!(help.contains(&bench.help()) && help.contains(bench.name), "{help}");
         }
-        for option in ["--output", "--rounds", "--seconds", "--against", "--binary", "--count"] {
+        for option in
+            ["--output", "--rounds", "--seconds", "--against", "--binary", "--count", "--runs"]
+        {
             assert!(help.contains(option), "{help}");
         }
     }

@@ -78,7 +78,16 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8, Failure> {
     }
     let mut command = std::process::Command::new(name);
     command.args(arguments);
-    let child = spawn(command, &joined, fds)?;
+    let child = match spawn(command, &joined, fds) {
+        Ok(child) => child,
+        Err(failure) => {
+            // Whoever sees this command end finds nothing of its workload left.
+            if let Err(left) = holder.leave().await {
+                output::failure(&left);
+            }
+            return Err(failure);
+        }
+    };
     announce(&joined, mesh.paths.name());
     let run = Run { mesh, holder, signals, child, withdrawn: false, mesh_ended: false };
     let status = run.watch().await?;

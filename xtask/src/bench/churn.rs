@@ -1,9 +1,10 @@
 //! `cargo xtask bench churn`: constant load while every second a rule changes, control is killed
-//! at 20 s and started at 30 s, and new workloads join. It must cost no request and no connection.
+//! at 20 s and started at 30 s, and new workloads join; then the runs of `restarts`. It must cost no
+//! request and no connection.
 
 use std::{
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -15,11 +16,14 @@ use super::{
     heddle,
     options::Options,
     process::wait_for,
+    restarts,
 };
 use crate::time::{now, pause};
 
 /// Seconds of churn unless told otherwise.
 const SECONDS: u64 = 60;
+/// Runs with restarts, and the seconds of each, unless told otherwise.
+const RUNS: (u64, u64) = (10, 30);
 /// Calls per second of the demo's load.
 const RATE: u64 = 40;
 /// Seconds the demo outlives the churn, so that its last edits carry traffic.
@@ -41,11 +45,35 @@ struct Record {
 
 /// Runs the bench; an error where a request failed or an edit was not live.
 pub(super) fn run(options: &Options) -> Result<(), String> {
-    let binary = heddle::build()?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => heddle::build()?,
+    };
+    if options.runs.is_none() {
+        run_demo(&binary, options)?;
+    }
+    let (runs, seconds) = (options.runs.unwrap_or(RUNS.0), options.seconds.unwrap_or(RUNS.1));
+    let mut clean = true;
+    for run in 1..=runs {
+        let outcome = restarts::run(&binary, seconds)?;
+        clean &= outcome.is_clean();
+        if options.json {
+            println!(
+                "{:#}",
+                json!({ "bench": "churn, restarts", "run": run, "result": outcome.json() })
+            );
+        } else {
+            println!("run {run} of {runs}: {}", outcome.json());
+        }
+    }
+    if clean { Ok(()) } else { Err("restarts cost something".to_owned()) }
+}
+
+fn run_demo(binary: &Path, options: &Options) -> Result<(), String> {
     let seconds = options.seconds.unwrap_or(SECONDS);
     let dir = std::env::temp_dir().join(format!("heddle-bench-churn-{}", std::process::id()));
     fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-    let demo = Demo::start(&binary, "bench-churn", seconds + TAIL_SECONDS, RATE, None)?;
+    let demo = Demo::start(binary, "bench-churn", seconds + TAIL_SECONDS, RATE, None)?;
     let held = HeldConnection::open(&demo)?;
     let mut churn = Churn { demo: &demo, held, dir: dir.clone(), record: Record::default() };
     let start = now();

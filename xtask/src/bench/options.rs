@@ -21,6 +21,12 @@ pub(super) const ROUNDS: Choice = Choice {
 /// `--seconds`.
 pub(super) const SECONDS: Choice =
     Choice { name: "--seconds", value: "N", about: "seconds of counted load, 1 to 600" };
+/// `--runs`.
+pub(super) const RUNS: Choice = Choice {
+    name: "--runs",
+    value: "N",
+    about: "only the runs with restarts and kills, so many, 1 to 100",
+};
 /// `--count`.
 pub(super) const COUNT: Choice = Choice { name: "--count", value: "N", about: "edits, 1 to 10000" };
 /// `--against`.
@@ -46,6 +52,8 @@ pub(super) struct Options {
     pub(super) rounds: Option<u64>,
     /// Seconds of load.
     pub(super) seconds: Option<u64>,
+    /// Runs.
+    pub(super) runs: Option<u64>,
     /// Edits.
     pub(super) count: Option<u64>,
     /// Another binary to compare with.
@@ -68,6 +76,7 @@ impl Options {
                 "--output" => options.json = output(value)?,
                 "--rounds" => options.rounds = Some(number(value, 100)?),
                 "--seconds" => options.seconds = Some(number(value, 600)?),
+                "--runs" => options.runs = Some(number(value, 100)?),
                 "--against" => options.against = Some(binary(value)?),
                 "--binary" => options.binary = Some(binary(value)?),
                 _ => options.count = Some(number(value, 10_000)?),

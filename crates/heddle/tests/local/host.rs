@@ -66,6 +66,30 @@ fn ordinary_command(program: &str) -> Command {
     command
 }
 
+/// The command, which takes a SIGHUP for what it is also where this test was started with `nohup`:
+/// what is ignored at the start is inherited, and heddle heeds that.
+fn heeding_hangups(command: Command) -> Command {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
+    if ignored & (1 << (Signal::HANGUP.number() - 1)) == 0 {
+        return command;
+    }
+    let mut wrapped = Command::new("env");
+    wrapped.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => wrapped.env(name, value),
+            None => wrapped.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        wrapped.current_dir(dir);
+    }
+    wrapped.stdin(Stdio::null());
+    wrapped
+}
+
 /// A folder with everything one user's meshes need.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -125,7 +149,8 @@ impl Machine {
     }
 
     /// Starts a command with its output in files.
-    pub(crate) fn start(&self, mut command: Command) -> Running {
+    pub(crate) fn start(&self, command: Command) -> Running {
+        let mut command = heeding_hangups(command);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let [stdout, stderr] =
             ["out", "err"].map(|end| self.dir.join(format!("output-{number}.{end}")));
