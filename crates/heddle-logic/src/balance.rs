@@ -1,11 +1,17 @@
-//! Which endpoint takes the next request: the cheaper of two drawn at random, where an endpoint's
-//! cost is its peak-EWMA latency × (requests in flight + 1) × a penalty for recent failures.
+//! Which endpoint takes the next request: one of two drawn at random.
 //!
-//! Latency rises to a peak at once and falls with a decay of 10 s, so a slow endpoint is avoided
-//! after one answer and probed again after a while. A failure never lowers an estimate, however
-//! fast it came, and raises the penalty; so an endpoint that fails fast attracts no traffic. Low,
-//! evenly spread failure rates hardly move the penalty (5 % costs a sixth), so noise does not
-//! herd traffic onto whoever failed last longest ago.
+//! An endpoint's cost is its latency estimate × (requests in flight + 1) × a penalty for recent
+//! failures. Requests in flight are a fact, the rest is an estimate, and one of equal copies always
+//! seems the fastest by chance. So where two estimates are alike, requests in flight decide and chance
+//! after them; else the costlier one gets the request the more seldom the costlier it is, and is soon
+//! known better. Equal copies get equal shares so, and a slow one little.
+//!
+//! One slow answer raises an estimate half the way, in orders of magnitude: from 2 ms by one of 200 ms
+//! to 20 ms. It falls with every faster answer, and with a decay of 10 s where none comes, so a slow
+//! endpoint is avoided after one answer and tried again after a while. A failure never lowers an
+//! estimate, however fast it came, and raises the penalty; so an endpoint that fails fast attracts no
+//! traffic. Low, evenly spread failure rates hardly move the penalty (5 % costs a sixth), so noise
+//! does not herd traffic onto whoever failed last longest ago.
 //!
 //! Not here: which endpoints are candidates (readiness, subset, ejection) – the caller's list.
 
@@ -19,6 +25,16 @@ pub const FAILURE_DECAY: Duration = Duration::from_secs(30);
 pub const LATENCY_UNKNOWN: Duration = Duration::from_millis(30);
 /// Estimates below count as this: smaller differences are noise, in-flight requests decide.
 pub const LATENCY_FLOOR: Duration = Duration::from_millis(1);
+/// What a faster answer takes at least off the difference between it and the estimate, however soon it
+/// came after the last.
+const FALL_WEIGHT: f64 = 0.3;
+/// Two estimates are alike where neither is this many times the other, …
+const ALIKE: f64 = 2.0;
+/// … with this much added to either latency: smaller differences are the machine's, not the endpoint's.
+const LATENCY_NOISE: Duration = Duration::from_millis(5);
+/// The least an endpoint that fails counts as, if it was ever believed to be so slow: it must not
+/// seem fast for having answered nothing. Not more: what was once slow may be a minute ago.
+const FAILURE_FLOOR: Duration = LATENCY_UNKNOWN;
 /// Weight of one request in the failure rate: ten failures in a row make it 0.9.
 const FAILURE_WEIGHT: f64 = 0.2;
 /// Keeps the penalty finite: at most a million-fold.
@@ -77,7 +93,8 @@ impl LoadEstimate {
                 self.failures = failures * (1.0 - FAILURE_WEIGHT);
             }
             Completion::Failure(latency) => {
-                self.latency = self.latency.max(latency.as_secs_f64());
+                let floor = self.latency.min(FAILURE_FLOOR.as_secs_f64());
+                self.latency = self.latency_at(now).max(floor).max(latency.as_secs_f64());
                 self.failures = failures + FAILURE_WEIGHT * (1.0 - failures);
             }
             Completion::Cancelled(latency) if latency.as_secs_f64() <= self.latency_at(now) => {
@@ -104,17 +121,24 @@ impl LoadEstimate {
         self.in_flight
     }
 
-    /// What one more request here is expected to cost; comparable between endpoints, without unit.
+    /// What one more request here is expected to cost.
     #[must_use]
-    pub fn cost(&self, now: Instant) -> f64 {
-        let latency = self.latency_at(now).max(LATENCY_FLOOR.as_secs_f64());
+    pub fn cost(&self, now: Instant) -> Cost {
         let success = (1.0 - self.failures_at(now)).max(SUCCESS_MIN);
-        latency * (f64::from(self.in_flight) + 1.0) / success.powi(3)
+        Cost {
+            latency: self.latency_at(now).max(LATENCY_FLOOR.as_secs_f64()),
+            penalty: success.powi(3).recip(),
+            load: f64::from(self.in_flight) + 1.0,
+        }
     }
 
     fn after_success(&self, now: Instant, latency: f64) -> f64 {
-        let kept = decay(now.saturating_duration_since(self.updated), LATENCY_DECAY);
-        if latency > self.latency { latency } else { self.latency * kept + latency * (1.0 - kept) }
+        if latency > self.latency {
+            return (self.latency.max(LATENCY_FLOOR.as_secs_f64()) * latency).sqrt();
+        }
+        let elapsed = now.saturating_duration_since(self.updated);
+        let kept = decay(elapsed, LATENCY_DECAY).min(1.0 - FALL_WEIGHT);
+        self.latency * kept + latency * (1.0 - kept)
     }
 
     /// An idle endpoint's estimate falls towards 0, so that it is tried again.
@@ -135,17 +159,70 @@ fn decay(elapsed: Duration, constant: Duration) -> f64 {
     (-elapsed.as_secs_f64() / constant.as_secs_f64()).exp()
 }
 
-/// Picks one of `count` candidates: of two different ones drawn by `random`, the one whose `cost`
-/// is lower. `None` if there are none. Calls `cost` at most twice.
+/// What one more request is expected to cost at an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Estimate, seconds; at least [`LATENCY_FLOOR`].
+    latency: f64,
+    /// For failures, from 1.
+    penalty: f64,
+    /// Requests in flight with this one, per weight.
+    load: f64,
+}
+
+impl Cost {
+    /// The same with so many requests in flight.
+    #[must_use]
+    pub fn with_in_flight(self, in_flight: u32) -> Self {
+        Self { load: f64::from(in_flight) + 1.0, ..self }
+    }
+
+    /// The same for an endpoint that is to get `weight` times the requests; at least 1.
+    #[must_use]
+    pub fn weighted(self, weight: u32) -> Self {
+        Self { load: self.load / f64::from(weight.max(1)), ..self }
+    }
+
+    /// All of it; comparable between endpoints, seconds per unit of weight.
+    #[must_use]
+    pub fn total(self) -> f64 {
+        self.latency * self.penalty * self.load
+    }
+
+    fn is_alike(self, other: Self) -> bool {
+        let estimate = |one: Self| (one.latency + LATENCY_NOISE.as_secs_f64()) * one.penalty;
+        let ratio = estimate(self) / estimate(other);
+        (ALIKE.recip()..=ALIKE).contains(&ratio)
+    }
+
+    /// Does the request go here and not to `other`, for a random `chance` in `[0, 1)`?
+    fn wins(self, other: Self, chance: f64) -> bool {
+        if self.is_alike(other) {
+            return self.load < other.load;
+        }
+        let ratio = self.total() / other.total();
+        // 1 : 12 at four times the cost, 1 : 350 at fifty times.
+        chance * (1.0 + ratio * ratio.sqrt()) < 1.0
+    }
+}
+
+/// Picks one of `count` candidates, of two different ones drawn by `random`; all bits of it are used.
+/// `None` if there are none. Calls `cost` at most twice.
 #[inline]
-pub fn pick(count: usize, random: u64, mut cost: impl FnMut(usize) -> f64) -> Option<usize> {
+pub fn pick(count: usize, random: u64, mut cost: impl FnMut(usize) -> Cost) -> Option<usize> {
     if count < 2 {
         return count.checked_sub(1);
     }
     let first = scale(random as u32, count);
     let other = scale((random >> 32) as u32, count - 1);
     let second = if other >= first { other + 1 } else { other };
-    Some(if cost(second) < cost(first) { second } else { first })
+    Some(if cost(second).wins(cost(first), chance(random)) { second } else { first })
+}
+
+/// A number in `[0, 1)` that tells nothing about which two were drawn.
+fn chance(random: u64) -> f64 {
+    let mixed = (random ^ (random >> 29)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 11) as f64 / (1u64 << 53) as f64
 }
 
 /// Maps 32 random bits evenly onto `0..count`.

@@ -1,27 +1,29 @@
-//! Health, metrics and the admin page, on thread 0.
+//! Health, metrics and the admin page.
 //!
-//! GET and HEAD are answered and nothing else, from bounded buffers and in bounded time. The HTTP is
-//! hyper's, not the data path's codec: what comes here is a probe or a scraper.
+//! GET and HEAD are answered and nothing else, from bounded buffers and in bounded time. Health is
+//! answered by thread 0, whose life it tells of; all that may be long has a thread of its own, so
+//! that no name waits for a scrape. The HTTP is hyper's, not the data path's codec: what comes here
+//! is a probe or a scraper.
 
 mod dump;
+mod page;
 mod taken;
 
 use std::{
     convert::Infallible,
-    io,
+    future, io,
     net::SocketAddr,
+    pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use heddle_runtime::{clock, net, task::spawn_contained};
-use http_body_util::Full;
+use heddle_runtime::{
+    clock, net,
+    task::{self, spawn_contained},
+};
 use hyper::{
-    Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
-    server::conn::http1,
-    service::service_fn,
+    Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -29,13 +31,21 @@ use tokio::{
     sync::Semaphore,
 };
 
-use self::taken::TakenInTime;
-use crate::Shared;
+use self::{
+    page::{Page, pieces, whole},
+    taken::TakenInTime,
+};
+use crate::{Shared, metrics::scrape::Scrape};
 
-/// Connections per listener at one time; further ones wait in the backlog.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections per listener at one time; further ones wait in the backlog. Each may hold an answer's
+/// pieces, about 100 KiB, and as much again in the kernel.
+const CONNECTIONS_MAX: usize = 16;
 /// A connection that has not sent a whole request, or not taken an answer, for this long is closed.
 const IDLE_MAX: Duration = Duration::from_secs(30);
+/// A connection is closed behind the answer of this time, however busy it is.
+const AGE_MAX: Duration = Duration::from_secs(600);
+/// What the kernel holds of an answer, bytes: a peer that does not read must not cost megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;
 /// Longest request head, bytes.
 const HEAD_MAX: usize = 8 * 1024;
 /// Pause after a failed accept.
@@ -58,15 +68,48 @@ pub enum Face {
     Admin,
 }
 
-/// Binds `address` and serves `face` on this thread's runtime for ever. Returns the bound address.
+/// Bound and not yet served, to be handed to the thread that serves it.
+#[derive(Debug)]
+pub struct AdminListener {
+    listener: std::net::TcpListener,
+    face: Face,
+}
+
+impl AdminListener {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// Why it could not be bound.
+    pub fn bind(shared: &Shared, address: SocketAddr, face: Face) -> io::Result<Self> {
+        let listener = net::listen_tcp_detached(address, shared.mark(), false)?;
+        // What it accepts inherits the size.
+        net::bound_send_buffer(&listener, SEND_BUFFER_BYTES)?;
+        Ok(Self { listener, face })
+    }
+
+    /// Serves on this thread's runtime for ever; returns the bound address at once.
+    ///
+    /// # Errors
+    /// If the runtime can take no more descriptors.
+    pub fn serve(self, shared: &Arc<Shared>) -> io::Result<SocketAddr> {
+        let listener = TcpListener::from_std(self.listener)?;
+        let bound = listener.local_addr()?;
+        spawn_contained("admin", accept(Arc::clone(shared), listener, self.face));
+        Ok(bound)
+    }
+}
+
+/// Serves `listeners` for ever on this thread, which is theirs.
 ///
 /// # Errors
-/// Why it could not be bound.
-pub fn serve(shared: &Arc<Shared>, address: SocketAddr, face: Face) -> io::Result<SocketAddr> {
-    let listener = net::listen_tcp(address, shared.mark(), false)?;
-    let bound = listener.local_addr()?;
-    spawn_contained("admin", accept(Arc::clone(shared), listener, face));
-    Ok(bound)
+/// If a runtime cannot be made, or can take no more descriptors.
+pub(crate) fn run(shared: &Arc<Shared>, listeners: Vec<AdminListener>) -> io::Result<()> {
+    task::run_local(async {
+        for listener in listeners {
+            listener.serve(shared)?;
+        }
+        future::pending().await
+    })?
 }
 
 async fn accept(shared: Arc<Shared>, listener: TcpListener, face: Face) {
@@ -96,57 +139,53 @@ async fn converse(shared: Arc<Shared>, stream: TcpStream, face: Face) -> Result<
     // That it is not set costs a delay, no answer.
     let _delayed = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
-        std::future::ready(Ok::<_, Infallible>(answer(&shared, face, &request)))
+        future::ready(Ok::<_, Infallible>(answer(&shared, face, &request)))
     });
-    http1::Builder::new()
+    let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         // A probe that ends its side behind its request waits for the answer all the same.
         .half_close(true)
         .header_read_timeout(IDLE_MAX)
+        // Also what hyper holds of an answer before it asks for the next piece.
         .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(TakenInTime::new(stream, IDLE_MAX)), service)
-        .await
+        .serve_connection(TokioIo::new(TakenInTime::new(stream, IDLE_MAX)), service);
+    let mut conversation = pin!(conversation);
+    if let Some(ended) = clock::within(AGE_MAX, conversation.as_mut()).await {
+        return ended;
+    }
+    conversation.as_mut().graceful_shutdown();
+    // Its last answer may take as long as any.
+    clock::within(IDLE_MAX, conversation).await.unwrap_or(Ok(()))
 }
 
-fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Response<Page> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        return page(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n");
+        return whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n");
     }
     let metrics = face != Face::Health;
     let health = face != Face::Metrics;
     match request.uri().path() {
         "/stats/prometheus" | "/metrics" if metrics => {
-            page(StatusCode::OK, METRICS, shared.metrics.render())
+            pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now() + IDLE_MAX)
         }
         "/healthz/ready" if health => readiness(shared),
-        "/config_dump" if face == Face::Admin => page(StatusCode::OK, JSON, dump::of(shared)),
+        "/config_dump" if face == Face::Admin => whole(StatusCode::OK, JSON, dump::of(shared)),
         "/" if face == Face::Admin => {
-            page(StatusCode::OK, TEXT, "/config_dump\n/healthz/ready\n/stats/prometheus\n")
+            whole(StatusCode::OK, TEXT, "/config_dump\n/healthz/ready\n/stats/prometheus\n")
         }
-        _ => page(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
+        _ => whole(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
     }
 }
 
-fn readiness(shared: &Shared) -> Response<Full<Bytes>> {
+fn readiness(shared: &Shared) -> Response<Page> {
     let missing = if shared.ready.load(Ordering::Relaxed) {
-        return page(StatusCode::OK, TEXT, "ready\n");
+        return whole(StatusCode::OK, TEXT, "ready\n");
     } else if shared.snapshot.load().inbound.is_none() {
         "not ready: the control plane has not told yet what this workload is\n"
     } else {
         "not ready: the redirection is not proven yet\n"
     };
-    page(StatusCode::SERVICE_UNAVAILABLE, TEXT, missing)
-}
-
-fn page(
-    status: StatusCode,
-    content_type: &'static str,
-    body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
+    whole(StatusCode::SERVICE_UNAVAILABLE, TEXT, missing)
 }
 
 #[cfg(test)]

@@ -79,6 +79,15 @@ pub const LINGER_BYTES: u64 = 1 << 30;
 /// is what it may exceed a step by.
 pub const MEMORY_LOOK: Duration = Duration::from_millis(50);
 
+/// How often a sidecar looks whether it keeps memory that is free.
+pub const MEMORY_RETURN: Duration = Duration::from_secs(5);
+
+/// Bytes above the fewest it ever had from which a sidecar asks its allocator for free memory.
+pub const MEMORY_KEPT_FREE: u64 = 4 * 1024 * 1024;
+
+/// Looks at most that pass after nothing was free: half a minute.
+pub const MEMORY_RETURN_PAUSES: u32 = 6;
+
 /// Percent of the memory limit from which idle connections and free buffers are given up.
 pub const MEMORY_SHRINK: u128 = 85;
 
@@ -94,12 +103,23 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Label sets per proxy; further ones are folded into overflow series and counted.
 pub const LABEL_SETS: usize = 2_000;
 
+/// Of those, label sets of hosts outside the mesh; further ones are folded into one for all such hosts
+/// per status class. Their names are whatever the workload asks for.
+pub const LABEL_SETS_OUTSIDE: usize = 500;
+
 /// Overflow label sets per proxy: one for each service and status class (another for injected aborts),
 /// then one for all services.
 pub const OVERFLOW_LABEL_SETS: usize = 256;
 
 /// `(destination, port)` pairs with protocol verdicts per proxy; further ones share one.
 pub const VERDICT_PORTS: usize = 512;
+
+/// Of those, pairs of one destination; its further ports share one, number 0. Outside the mesh all ports
+/// are one destination's, and so are a workload's own undeclared ones.
+pub const VERDICT_PORTS_PER_DESTINATION: usize = 128;
+
+/// Bytes of metrics text that are made at once while a scraper takes them.
+pub const SCRAPE_PIECE_BYTES: usize = 32 * 1024;
 
 /// Peers whose series an inbound worker keeps at hand.
 pub const PEERS_CACHED: usize = 1_024;

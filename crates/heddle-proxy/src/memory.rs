@@ -1,8 +1,10 @@
 //! The memory watchdog: this process's own memory against the limit it was given, and what must be
 //! given up to stay within it, in three steps: what is only kept at hand, requests, connections.
 //!
-//! Without a limit there is none of this. A machine's or a shared cgroup's limit is not this
-//! process's: its neighbours' use of it would refuse calls here.
+//! Without a limit nothing is refused. A machine's or a shared cgroup's limit is not this process's:
+//! its neighbours' use of it would refuse calls here. But with a limit or without, what a flood has
+//! left free goes back to the kernel soon after it: the allocator keeps most of what was freed
+//! between what is still used, for ever if nobody asks.
 
 use std::sync::{
     Arc,
@@ -14,7 +16,10 @@ use tokio::sync::Notify;
 
 use crate::{
     buffers,
-    limits::{MEMORY_LOOK, MEMORY_REFUSE_CONNECTIONS, MEMORY_REFUSE_REQUESTS, MEMORY_SHRINK},
+    limits::{
+        MEMORY_KEPT_FREE, MEMORY_LOOK, MEMORY_REFUSE_CONNECTIONS, MEMORY_REFUSE_REQUESTS,
+        MEMORY_RETURN, MEMORY_RETURN_PAUSES, MEMORY_SHRINK,
+    },
 };
 
 /// How close the sidecar is to its limit, and so what it gives up.
@@ -58,6 +63,7 @@ impl Pressure {
 pub struct Memory {
     now: AtomicU8,
     changed: Notify,
+    calm: Notify,
 }
 
 impl Memory {
@@ -84,6 +90,11 @@ impl Memory {
             }
             changed.await;
         }
+    }
+
+    /// Waits until memory is about to be given back to the kernel, and free buffers should be free.
+    pub(crate) async fn returned(&self) {
+        self.calm.notified().await;
     }
 }
 
@@ -113,9 +124,94 @@ pub(crate) async fn watch(pressure: Arc<Memory>, limit: Option<u64>) {
     }
 }
 
+/// Gives back what is free, again and again; thread 0's.
+pub(crate) async fn give_back(shared: Arc<Memory>) {
+    let mut kept = Kept::default();
+    loop {
+        clock::sleep(MEMORY_RETURN).await;
+        let Ok(used) = memory::anonymous_bytes() else { return };
+        if !kept.is_due(used) {
+            continue;
+        }
+        shared.calm.notify_waiters();
+        // The workers need a moment to free theirs.
+        clock::sleep(MEMORY_LOOK).await;
+        buffers::free_all();
+        memory::give_back_freed();
+        kept.gave_back(used, memory::anonymous_bytes().unwrap_or(used));
+    }
+}
+
+/// When it is worth to ask the allocator for what it keeps: it looks at all it has, and the workers
+/// wait meanwhile. So not while memory grows, not for little, and ever more seldom while nothing
+/// comes of it, since then it is in use.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Bytes at the last look.
+    last: u64,
+    /// The fewest bytes that were ever left; `None` before the first look.
+    least: Option<u64>,
+    /// Looks to let pass, and how many it were after the last vain attempt.
+    pause: u32,
+    pauses: u32,
+}
+
+impl Kept {
+    fn is_due(&mut self, used: u64) -> bool {
+        let least = self.least.map_or(used, |least| least.min(used));
+        self.least = Some(least);
+        let grows = used > std::mem::replace(&mut self.last, used);
+        if grows || used < least + MEMORY_KEPT_FREE {
+            return false;
+        }
+        let rests = self.pause > 0;
+        self.pause = self.pause.saturating_sub(1);
+        !rests
+    }
+
+    fn gave_back(&mut self, before: u64, after: u64) {
+        let vain = before.saturating_sub(after) < MEMORY_KEPT_FREE / 8;
+        self.pauses = if vain { (2 * self.pauses + 1).min(MEMORY_RETURN_PAUSES) } else { 0 };
+        self.pause = self.pauses;
+        self.last = after;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn what_a_flood_left_is_given_back_at_the_second_look_after_it() {
+        let mut kept = Kept::default();
+        assert!(!kept.is_due(10 * MIB), "nothing to compare with");
+        assert!(!kept.is_due(300 * MIB), "it grows");
+        assert!(kept.is_due(300 * MIB));
+        kept.gave_back(300 * MIB, 11 * MIB);
+        assert!(!kept.is_due(11 * MIB));
+        // And the next one.
+        assert!(!kept.is_due(200 * MIB));
+        assert!(kept.is_due(150 * MIB));
+    }
+
+    #[test]
+    fn memory_in_use_is_asked_for_ever_more_seldom_and_not_forgotten() {
+        let mut kept = Kept::default();
+        kept.is_due(10 * MIB);
+        let looks = 100;
+        let mut asked = Vec::new();
+        for look in 0..looks {
+            if kept.is_due(300 * MIB) {
+                kept.gave_back(300 * MIB, 300 * MIB);
+                asked.push(look);
+            }
+        }
+        assert_eq!(asked[..4], [1, 3, 7, 14]);
+        let apart = usize::try_from(MEMORY_RETURN_PAUSES).unwrap() + 1;
+        assert!(asked.windows(2).all(|pair| pair[1] - pair[0] <= apart), "{asked:?}");
+    }
 
     #[test]
     fn each_step_begins_at_its_share_of_the_limit() {

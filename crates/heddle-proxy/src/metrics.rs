@@ -3,20 +3,18 @@
 //! A request finds its series by index: the label text is made once per edge, status and flags, and
 //! kept as a handle ([`crate::series::SeriesSet`]) beside what the worker knows about the endpoint or peer. Each
 //! series has one shard per worker with one writer, so recording takes no lock and no locked
-//! instruction; [`Metrics::render`] adds the shards up. Nothing here knows a socket or a request.
+//! instruction; a [`scrape`] adds the shards up. Nothing here knows a socket or a request.
 
 mod edge;
 mod histogram;
 mod registry;
 mod render;
+pub mod scrape;
 mod series;
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
 };
 
 use heddle_model::discovery::WorkloadInfo;
@@ -32,7 +30,6 @@ pub(crate) use self::{
 use crate::{
     direction::Direction,
     refusal::{Flags, RefusalCode, RefusalRow},
-    verdict::{Reason, Verdict},
 };
 
 /// Why a request was sent a second time.
@@ -92,18 +89,6 @@ impl Metrics {
         }
     }
 
-    /// All metrics in Prometheus' text format 0.0.4.
-    #[must_use]
-    pub fn render(&self) -> String {
-        let mut text = String::with_capacity(64 * 1024);
-        // In flight first: a scrape that shows 0 shows every request that was begun before it.
-        let in_flight = Direction::ALL.map(|direction| self.in_flight(direction));
-        self.render_own(&mut text, in_flight);
-        let sets = self.lock().sets();
-        render::series(&mut text, &sets);
-        text
-    }
-
     /// Requests begun and not ended, both directions.
     #[must_use]
     pub fn requests_in_flight(&self) -> u64 {
@@ -140,6 +125,10 @@ impl Metrics {
         self.retries[reason as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    fn retries(&self, reason: RetryReason) -> u64 {
+        self.retries[reason as usize].load(Ordering::Relaxed)
+    }
+
     /// Counts one more, and tells how many were open before.
     pub(crate) fn connection_opened(&self, direction: Direction) -> u64 {
         self.connections[direction as usize].fetch_add(1, Ordering::Relaxed)
@@ -168,7 +157,7 @@ impl Metrics {
         flags: Flags,
     ) -> Arc<HttpSeries> {
         self.lock().http(
-            worker,
+            (worker, edge.service.is_host_outside()),
             || edge.http_labels(&self.own, status, flags),
             || edge.http_overflow_labels(&self.own, status, flags),
         )
@@ -177,7 +166,7 @@ impl Metrics {
     /// The same for a TCP connection.
     pub(crate) fn tcp_series(&self, worker: usize, edge: &Edge, flags: Flags) -> Arc<TcpSeries> {
         self.lock().tcp(
-            worker,
+            (worker, edge.service.is_host_outside()),
             || edge.tcp_labels(&self.own, flags),
             || edge.tcp_overflow_labels(&self.own),
         )
@@ -197,72 +186,6 @@ impl Metrics {
     fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {
         // A panic while the lock was held can at worst have left a label set out.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn render_own(&self, text: &mut String, in_flight: [u64; 2]) {
-        render::family(text, "istio_build", "gauge", "Version of this proxy.");
-        let tag = env!("CARGO_PKG_VERSION");
-        let _ = writeln!(text, "istio_build{{component=\"proxy\",tag=\"{tag}\"}} 1");
-        let help = "When this process began, seconds since 1970.";
-        render::family(text, "process_start_time_seconds", "gauge", help);
-        let _ = writeln!(text, "process_start_time_seconds {}", self.started);
-        let help = "HTTP requests begun and not yet recorded.";
-        render::by_direction(text, ("heddle_requests_in_flight", help), in_flight);
-        let open = Direction::ALL.map(|direction| self.connections_open(direction));
-        let help = "Open downstream connections.";
-        render::by_direction(text, ("heddle_connections_open", help), open);
-        let help = "Requests and connections refused by the mesh itself, by reason.";
-        render::family(text, "heddle_refusals_total", "counter", help);
-        for direction in Direction::ALL {
-            for code in RefusalCode::ALL {
-                let count = self.refusals(code, direction);
-                if count > 0 {
-                    let direction = direction.as_str();
-                    let _ = writeln!(
-                        text,
-                        "heddle_refusals_total{{code=\"{code}\",direction=\"{direction}\"}} {count}"
-                    );
-                }
-            }
-        }
-        render::family(text, "heddle_retries_total", "counter", "Requests sent again, by reason.");
-        for reason in RetryReason::ALL {
-            let count = self.retries[reason as usize].load(Ordering::Relaxed);
-            let reason = reason.as_str();
-            let _ = writeln!(text, "heddle_retries_total{{reason=\"{reason}\"}} {count}");
-        }
-        self.render_verdicts(text);
-        let help = "Label sets folded into an overflow series because the limit was reached.";
-        render::family(text, "heddle_label_sets_overflow_total", "counter", help);
-        let overflow = self.lock().overflow();
-        let _ = writeln!(text, "heddle_label_sets_overflow_total {overflow}");
-        let help = "Panics caught in a task; each ended one connection.";
-        render::family(text, "heddle_task_panics_total", "counter", help);
-        let panics = heddle_runtime::task::panics();
-        let _ = writeln!(text, "heddle_task_panics_total {panics}");
-    }
-
-    fn render_verdicts(&self, text: &mut String) {
-        let help = "What connections to a destination port were taken for, and why.";
-        render::family(text, "heddle_protocol_verdicts_total", "counter", help);
-        let ports = self.lock().verdict_ports();
-        for (service, port, counters) in ports {
-            for (verdict, reason) in Verdict::ALL
-                .into_iter()
-                .flat_map(|verdict| Reason::ALL.into_iter().map(move |reason| (verdict, reason)))
-            {
-                let count = counters.get(verdict, reason);
-                if count > 0 {
-                    let _ = writeln!(
-                        text,
-                        "heddle_protocol_verdicts_total{{destination_service=\"{service}\",\
-                         port=\"{port}\",verdict=\"{}\",reason=\"{}\"}} {count}",
-                        verdict.as_str(),
-                        reason.as_str(),
-                    );
-                }
-            }
-        }
     }
 }
 

@@ -8,7 +8,7 @@ mod error;
 mod listeners;
 mod ready;
 
-use std::{io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread, time::Duration};
 
 use heddle_runtime::{
     clock, process, pulse,
@@ -24,7 +24,9 @@ use tokio::{
 pub use self::error::ProxyError;
 use self::listeners::Listeners;
 use crate::{
-    Shared, accept, broker,
+    Shared, accept,
+    admin::{self, AdminListener},
+    broker,
     discovery::{Discovery, Reporter},
     listening, memory,
     metrics::Metrics,
@@ -37,8 +39,8 @@ pub const WORKERS_MAX: usize = 256;
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
 /// Between looks at the open connections while draining.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
-/// Stack of a worker; its deepest use is a request's future, which lives on the heap.
-const WORKER_STACK_BYTES: usize = 512 * 1024;
+/// Stack of a thread; a worker's deepest use is a request's future, which lives on the heap.
+const THREAD_STACK_BYTES: usize = 512 * 1024;
 
 /// Runs a sidecar until SIGTERM or SIGINT. Call it while the process has one thread.
 ///
@@ -64,11 +66,12 @@ async fn thread_zero(config: ProxyConfig) -> Result<(), ProxyError> {
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, receivers) = Shared::new(config, metrics);
     let shared = Arc::new(shared);
-    let Listeners { workers, dns, host_ports } = Listeners::bind(&shared)?;
+    let Listeners { workers, dns, host_ports, admin } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
     let Tasks { save, mut discovery, mut broker } = start_tasks(&shared, receivers);
     dns.serve(&shared);
     host_ports.serve(&shared);
+    let admin_ended = start_admin(&shared, admin)?;
     let mut ended = start_workers(&shared, workers)?;
     spawn_contained("readiness", ready::become_ready(Arc::clone(&shared), ready_pipe));
     tokio::select! {
@@ -77,6 +80,7 @@ async fn thread_zero(config: ProxyConfig) -> Result<(), ProxyError> {
             tracing::info!(signal = signal.signal.number(), "ending: open connections may go on for a while");
         }
         index = ended.recv() => return Err(ProxyError::WorkerEnded(index.unwrap_or_default())),
+        _ = admin_ended => return Err(ProxyError::TaskEnded("server of metrics")),
         _ = &mut discovery => return Err(ProxyError::TaskEnded("discovery client")),
         _ = &mut broker => return Err(ProxyError::TaskEnded("connection to the holder")),
     }
@@ -113,6 +117,7 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
         "memory",
         memory::watch(Arc::clone(&shared.memory), shared.config.memory_limit),
     );
+    spawn_contained("memory", memory::give_back(Arc::clone(&shared.memory)));
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
     let broker = match shared.config.outside() {
         Outside::ThroughHolder(socket) => {
@@ -121,6 +126,25 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
         Outside::None => spawn_contained("broker", std::future::pending()),
     };
     Tasks { save, discovery: spawn_contained("discovery", discovery.run()), broker }
+}
+
+/// One thread for metrics and the admin page. The receiver is told when it has ended.
+fn start_admin(
+    shared: &Arc<Shared>,
+    listeners: Vec<AdminListener>,
+) -> io::Result<oneshot::Receiver<Infallible>> {
+    let (alive, ended) = oneshot::channel();
+    let shared = Arc::clone(shared);
+    thread::Builder::new().name("admin".to_owned()).stack_size(THREAD_STACK_BYTES).spawn(
+        move || {
+            // Dropped with the thread, also by a panic.
+            let _alive = alive;
+            if let Err(error) = admin::run(&shared, listeners) {
+                tracing::error!(%error, "metrics cannot be served");
+            }
+        },
+    )?;
+    Ok(ended)
 }
 
 /// One thread each. The receiver is told the index of a worker that ended.
@@ -134,7 +158,7 @@ fn start_workers(
         let ended = ended.clone();
         thread::Builder::new()
             .name(format!("worker-{index}"))
-            .stack_size(WORKER_STACK_BYTES)
+            .stack_size(THREAD_STACK_BYTES)
             .spawn(move || {
                 let _end = WorkerEnd { index, ended };
                 if let Err(error) = accept::run_worker(shared, index, listeners) {

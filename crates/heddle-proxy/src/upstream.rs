@@ -16,7 +16,7 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use heddle_logic::balance::{self, Completion, LoadEstimate};
+use heddle_logic::balance::{self, Completion, Cost, LoadEstimate};
 use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
 
@@ -147,7 +147,7 @@ impl Upstream {
     }
 
     /// What one more request costs here; `None` while the endpoint is cold.
-    pub(crate) fn cost(&self, now: Instant) -> Option<f64> {
+    pub(crate) fn cost(&self, now: Instant) -> Option<Cost> {
         match self.warmth.get() {
             Warmth::Warm => Some(self.load.borrow().cost(now)),
             Warmth::Cold { .. } => None,
@@ -346,15 +346,15 @@ impl Upstreams {
         upstream
     }
 
-    fn cost(&self, cluster: &Cluster, endpoint: &LbEndpoint, now: Instant) -> f64 {
+    fn cost(&self, cluster: &Cluster, endpoint: &LbEndpoint, now: Instant) -> Cost {
         let known = self.with_known(endpoint.slot, |upstream| upstream.cost(now)).flatten();
         let cost = known.unwrap_or_else(|| {
             // As good as the median of those that are known: requests in flight decide.
             let upstream = self.of_endpoint(cluster, endpoint, now);
-            let load = upstream.load.borrow();
-            self.median(cluster, now).cost(now) * (f64::from(load.in_flight()) + 1.0)
+            let in_flight = upstream.load.borrow().in_flight();
+            self.median(cluster, now).cost(now).with_in_flight(in_flight)
         });
-        cost / f64::from(endpoint.weight)
+        cost.weighted(endpoint.weight)
     }
 
     /// The estimate for an endpoint nobody knows, among the warm ones of its cluster.

@@ -86,6 +86,7 @@ impl Worker {
         });
         drop(task::spawn_contained("pool sweep", sweep(Rc::clone(&worker))));
         drop(task::spawn_contained("shrink", shrink(Rc::clone(&worker))));
+        drop(task::spawn_contained("free buffers", free_buffers(Arc::clone(&worker.shared))));
         (worker, own_calls)
     }
 
@@ -196,5 +197,13 @@ async fn shrink(worker: Rc<Worker>) {
         buffers::free_all();
         // No sooner than the next look can tell another story.
         clock::sleep(MEMORY_LOOK).await;
+    }
+}
+
+/// Frees what is only kept at hand when memory goes back to the kernel.
+async fn free_buffers(shared: Arc<Shared>) {
+    loop {
+        shared.memory.returned().await;
+        buffers::free_all();
     }
 }

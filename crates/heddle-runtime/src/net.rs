@@ -73,6 +73,15 @@ pub fn listen_tcp_detached(
     Ok(socket.into())
 }
 
+/// Bounds what the kernel holds of bytes to be sent, for a socket and what it accepts; else it grows to
+/// megabytes for a peer that does not read. The kernel takes twice `bytes`, for its own use too.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn bound_send_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    SockRef::from(socket).set_send_buffer_size(bytes)
+}
+
 /// Connects to `address`, marked before the first packet, without Nagle's delay.
 ///
 /// # Errors

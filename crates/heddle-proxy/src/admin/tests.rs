@@ -2,13 +2,17 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use heddle_model::WorkloadId;
-use heddle_runtime::task::run_local;
+use heddle_model::{ServiceName, WorkloadId};
+use heddle_runtime::{memory, task::run_local};
+use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::{
-    metrics::Metrics,
+    limits::LABEL_SETS,
+    metrics::{Edge, Metrics, Reporter, ServiceLabels},
+    refusal::Flags,
+    series::SeriesSet,
     snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     testing::{
         Folder, proxy_config,
@@ -23,7 +27,8 @@ fn shared(dir: &Folder) -> Arc<Shared> {
 }
 
 fn served(shared: &Arc<Shared>, face: Face) -> SocketAddr {
-    serve(shared, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), face).unwrap()
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    AdminListener::bind(shared, address, face).unwrap().serve(shared).unwrap()
 }
 
 /// Sends bytes and reads to the end.
@@ -176,4 +181,80 @@ fn a_client_that_ends_its_side_behind_its_request_is_answered() {
         assert!(text.starts_with("HTTP/1.1 503 "), "{text}");
     })
     .unwrap();
+}
+
+/// As many label sets as a proxy has at most.
+fn counted_a_lot(shared: &Shared) {
+    let service = ServiceLabels::of(&ServiceName::new("reviews", "default").unwrap());
+    let set = SeriesSet::new(Edge { reporter: Reporter::Source, peer: None, service }, 0);
+    for status in 0..u16::try_from(LABEL_SETS).unwrap() {
+        set.http(&shared.metrics, (status, Flags::default()), |series| {
+            series.record(Duration::from_millis(1), 100, 100);
+        });
+    }
+}
+
+#[test]
+fn scrapers_that_do_not_read_cost_no_copies_of_the_text() {
+    run_local(async {
+        let dir = Folder::new("admin");
+        let shared = shared(&dir);
+        counted_a_lot(&shared);
+        let address = served(&shared, Face::Metrics);
+        let before = memory::anonymous_bytes().unwrap();
+        let mut silent = Vec::new();
+        for _ in 0..8 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            silent.push(stream);
+        }
+        // Another one is served meanwhile, and whole.
+        let text = get(address, "/metrics").await;
+        assert!(text.ends_with("\r\n0\r\n\r\n"), "the last chunk");
+        let counts = text.matches("\nistio_requests_total{").count();
+        // A line may be cut by a chunk's head.
+        assert!((LABEL_SETS - 50..=LABEL_SETS).contains(&counts), "{counts}");
+        let grown = memory::anonymous_bytes().unwrap().saturating_sub(before);
+        // The text this test has read is twice in memory at most; each further copy were as much.
+        assert!(grown < 3 * text.len() as u64, "{grown} for {}", text.len());
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_scrape_that_is_not_taken_in_time_breaks_off() {
+    run_local(async {
+        let dir = Folder::new("admin");
+        let shared = shared(&dir);
+        let late = pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now());
+        assert!(late.into_body().collect().await.is_err());
+        let early =
+            pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now() + IDLE_MAX);
+        assert!(early.into_body().collect().await.is_ok());
+    })
+    .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_ends_behind_an_answer_once_it_is_old() {
+    let dir = Folder::new("admin");
+    let shared = shared(&dir);
+    let local = tokio::task::LocalSet::new();
+    local
+        .run_until(async {
+            let mut stream = TcpStream::connect(served(&shared, Face::Health)).await.unwrap();
+            let began = clock::now();
+            loop {
+                clock::sleep(IDLE_MAX / 2).await;
+                let asked = stream.write_all(b"GET /healthz/ready HTTP/1.1\r\n\r\n").await;
+                let mut answer = [0; 1024];
+                match (asked, stream.read(&mut answer).await) {
+                    (Ok(()), Ok(length)) if length > 0 => {}
+                    _ => break,
+                }
+                assert!(clock::now() < began + AGE_MAX + 2 * IDLE_MAX, "still open");
+            }
+            assert!(clock::now() >= began + AGE_MAX, "and not before");
+        })
+        .await;
 }

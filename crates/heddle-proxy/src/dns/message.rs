@@ -77,11 +77,8 @@ impl MeshQuery {
         matches!(self.query.query_class(), DNSClass::IN | DNSClass::ANY)
     }
 
-    /// The address a reverse query asks about.
+    /// The address whose reverse name is asked about, for whatever it has.
     pub(super) fn reverse(&self) -> Option<IpAddr> {
-        if self.query.query_type() != RecordType::PTR {
-            return None;
-        }
         let network = self.query.name().parse_arpa_name().ok()?;
         (network.prefix_len() == network.max_prefix_len()).then(|| network.addr())
     }
@@ -98,11 +95,16 @@ impl MeshQuery {
         self.answer(ResponseCode::NoError, data.map(|(_, data)| data))
     }
 
-    /// The name an address has.
+    /// The name an address has; another type is an empty NOERROR answer.
     pub(super) fn pointer(&self, host: &str) -> Vec<u8> {
-        let name = Name::from_ascii(format!("{host}."));
-        let data = name.ok().map(|name| RData::PTR(PTR(name)));
-        self.answer(ResponseCode::NoError, data)
+        let asked = matches!(self.query.query_type(), RecordType::PTR | RecordType::ANY);
+        let name = asked.then(|| Name::from_ascii(format!("{host}."))).and_then(Result::ok);
+        self.answer(ResponseCode::NoError, name.map(|name| RData::PTR(PTR(name))))
+    }
+
+    /// The name exists, or names below it do, and has no records.
+    pub(super) fn no_data(&self) -> Vec<u8> {
+        self.answer(ResponseCode::NoError, None)
     }
 
     /// The name does not exist.
@@ -137,17 +139,19 @@ impl MeshQuery {
 }
 
 /// Is `reply` an answer to `query`? Same question, and the response bit. Ids are compared by the caller.
+///
+/// Also a reply that only says that something is wrong has to repeat the question (RFC 5452 §9.1):
+/// without it an id that was guessed would be enough to deny a name.
 pub(super) fn answers(query: &[u8], reply: &[u8]) -> bool {
     let question = |bytes: &[u8]| {
         let mut decoder = BinDecoder::new(bytes);
         let header = Header::read(&mut decoder).ok()?;
-        let query = (header.counts.queries > 0).then(|| Query::read(&mut decoder).ok());
+        let query = (header.counts.queries == 1).then(|| Query::read(&mut decoder).ok());
         Some((header.metadata.message_type, query.flatten()))
     };
     match (question(query), question(reply)) {
-        (Some((_, asked)), Some((MessageType::Response, answered))) => {
-            // An error reply may leave the question out.
-            answered.is_none() || asked == answered
+        (Some((_, Some(asked))), Some((MessageType::Response, Some(answered)))) => {
+            asked == answered
         }
         _ => false,
     }

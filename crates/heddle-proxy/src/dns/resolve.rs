@@ -37,6 +37,8 @@ pub(super) enum Resolution {
 enum Form {
     /// Under the mesh's own suffix: nobody else may answer. It can be a service or not.
     Mesh { service: bool },
+    /// Has names of services below it and nothing itself.
+    Above,
     /// Could be a service; if it is not, the host's resolvers may know it.
     Perhaps,
     /// Not ours.
@@ -47,7 +49,9 @@ fn form(host: &str, namespace: &str) -> Form {
     let service = ServiceName::resolve(host, namespace).is_ok();
     let mesh = host.strip_suffix(SERVICE_SUFFIX);
     match mesh {
-        Some(rest) if rest.is_empty() || rest.ends_with('.') => Form::Mesh { service },
+        Some("") => Form::Above,
+        Some(rest) if rest.strip_suffix('.') == Some(namespace) => Form::Above,
+        Some(rest) if rest.ends_with('.') => Form::Mesh { service },
         _ if service => Form::Perhaps,
         _ => Form::Foreign,
     }
@@ -66,23 +70,28 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
         return Resolution::Answer(answer);
     }
     let namespace = &shared.config.namespace;
-    let in_mesh = match form(&host, namespace) {
+    let owner = owner_of_attributes(&host);
+    let in_mesh = match form(owner, namespace) {
         Form::Foreign => return Resolution::Forward,
-        Form::Mesh { service: false } => return Resolution::Answer(asked.no_such_name()),
+        Form::Above if owner == host => return Resolution::Answer(asked.no_data()),
+        Form::Above | Form::Mesh { service: false } => {
+            return Resolution::Answer(asked.no_such_name());
+        }
         Form::Mesh { service: true } => true,
         Form::Perhaps => false,
     };
-    match shared.lookup.name(namespace, &host).await {
+    let found = |vips: &[IpAddr]| of_service(asked, vips, owner == host);
+    match shared.lookup.name(namespace, owner).await {
         Ok(answer) => match &answer.service {
-            Some(service) => of_service(asked, &service.vips),
+            Some(service) => found(&service.vips),
             None if in_mesh => Resolution::Answer(asked.no_such_name()),
             None => Resolution::Forward,
         },
         Err(LookupError::NotKnown) if in_mesh => Resolution::Answer(asked.no_such_name()),
         Err(LookupError::NotKnown) => Resolution::Forward,
         Err(LookupError::Timeout | LookupError::Unreachable) => {
-            match in_another_spelling(&shared.snapshot.load(), &host, namespace) {
-                Some(vips) => of_service(asked, &vips),
+            match in_another_spelling(&shared.snapshot.load(), owner, namespace) {
+                Some(vips) => found(&vips),
                 None if in_mesh => Resolution::Answer(asked.server_failure()),
                 None => Resolution::Forward,
             }
@@ -90,13 +99,23 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     }
 }
 
-/// A headless service has no address of its own: its name stands for those of its endpoints, which the
-/// resolver of the cluster knows.
-fn of_service(asked: &MeshQuery, vips: &[IpAddr]) -> Resolution {
-    if vips.is_empty() {
-        return Resolution::Forward;
+/// The name whose attributes are asked about, without labels like `_http._tcp` (RFC 8552) before it.
+fn owner_of_attributes(host: &str) -> &str {
+    let mut owner = host;
+    while let Some((_, rest)) = owner.split_once('.').filter(|_| owner.starts_with('_')) {
+        owner = rest;
     }
-    Resolution::Answer(asked.addresses(vips.iter().copied()))
+    owner
+}
+
+/// A headless service has no address of its own: its name stands for those of its endpoints, which the
+/// resolver of the cluster knows. Attributes of others are none: we have no such records.
+fn of_service(asked: &MeshQuery, vips: &[IpAddr], itself: bool) -> Resolution {
+    match (vips.is_empty(), itself) {
+        (true, _) => Resolution::Forward,
+        (false, true) => Resolution::Answer(asked.addresses(vips.iter().copied())),
+        (false, false) => Resolution::Answer(asked.no_data()),
+    }
 }
 
 /// Names that need nobody: the host, and `localhost` (RFC 6761).
@@ -105,7 +124,10 @@ fn fixed(shared: &Shared, asked: &MeshQuery, host: &str) -> Option<Vec<u8>> {
         let (v4, v6) = shared.ranges.host_gateway;
         return Some(asked.addresses([v4.into(), v6.into()]));
     }
-    if host == INTERNAL_SUFFIX || host.ends_with(&format!(".{INTERNAL_SUFFIX}")) {
+    if host == INTERNAL_SUFFIX {
+        return Some(asked.no_data());
+    }
+    if host.ends_with(&format!(".{INTERNAL_SUFFIX}")) {
         return Some(asked.no_such_name());
     }
     (host == "localhost" || host.ends_with(".localhost"))
@@ -154,7 +176,8 @@ mod tests {
             ("example.com", Form::Perhaps),
             ("reviews.default.svc", Form::Perhaps),
             ("reviews.default.svc.cluster.local", mesh(true)),
-            ("svc.cluster.local", mesh(false)),
+            ("svc.cluster.local", Form::Above),
+            ("default.svc.cluster.local", Form::Above),
             ("reviews.svc.cluster.local", mesh(false)),
             ("www.example.com.default.svc.cluster.local", mesh(false)),
             ("www.example.com", Form::Foreign),
@@ -164,6 +187,20 @@ mod tests {
             ("", Form::Foreign),
         ] {
             assert_eq!(form(host, "default"), expected, "{host}");
+        }
+    }
+
+    #[test]
+    fn labels_with_an_underscore_are_no_part_of_the_name() {
+        for (host, owner) in [
+            ("_http._tcp.reviews", "reviews"),
+            ("_tcp.reviews.default", "reviews.default"),
+            ("reviews", "reviews"),
+            ("a._b.c", "a._b.c"),
+            ("_alone", "_alone"),
+            ("", ""),
+        ] {
+            assert_eq!(owner_of_attributes(host), owner);
         }
     }
 }

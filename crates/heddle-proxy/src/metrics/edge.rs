@@ -90,6 +90,11 @@ impl ServiceLabels {
         }
     }
 
+    /// Is it named by what some request said, so that there may be any number of them?
+    pub(super) fn is_host_outside(&self) -> bool {
+        self.name == PASSTHROUGH && self.service != UNKNOWN
+    }
+
     /// `destination_service`, or for what belongs to no service the name that says so.
     pub(super) fn verdict_label(&self) -> &str {
         if self.service == UNKNOWN { &self.name } else { &self.service }
@@ -147,9 +152,15 @@ impl Edge {
         self.text(Party::of(&own.workload, &own.mesh), other, &self.service)
     }
 
-    /// Without the other workload; then without the service too.
+    /// Without the other workload; then without the service too. Of a host outside nothing is left but
+    /// that it is outside: those that find no room are to take none from services.
     fn overflow_labels(&self, own: &Own) -> [String; 2] {
         let own = Party::of(&own.workload, &own.mesh);
+        if self.service.is_host_outside() {
+            let hosts = ServiceLabels::passthrough(Some(OVERFLOW));
+            let text = self.text(own, Party::UNKNOWN, &hosts);
+            return [text.clone(), text];
+        }
         let nameless = ServiceLabels {
             service: OVERFLOW.to_owned(),
             name: OVERFLOW.to_owned(),

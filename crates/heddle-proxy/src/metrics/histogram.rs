@@ -1,9 +1,13 @@
-//! Counters with one writer each, and histograms with Istio's buckets.
+//! Counters with one writer each, and histograms whose bounds are Istio's or some of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    array,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-/// Istio's buckets, for milliseconds and bytes alike, in thousandths; `+Inf` is implied.
-pub(super) const BOUNDS_THOUSANDTHS: [u64; 19] = [
+/// Istio's bounds for milliseconds, in thousandths; `+Inf` is implied. All of them: dashboards and
+/// objectives name single ones, and what is summed by `le` over proxies has to have the same.
+pub(super) const MILLISECONDS: [u64; 19] = [
     500,
     1_000,
     5_000,
@@ -24,6 +28,15 @@ pub(super) const BOUNDS_THOUSANDTHS: [u64; 19] = [
     1_800_000_000,
     3_600_000_000,
 ];
+
+/// Those of Istio's bounds that tell sizes apart, in thousandths of a byte. Istio takes all of the
+/// above for bytes too; of those no head is below 50, and the rest stand as close as times do. Each
+/// bound is a line of 800 bytes per label set and histogram.
+///
+/// No bucket is left out for being empty, or as full as the one below it: `sum by (le)` over label
+/// sets with different bounds is wrong, and a bucket that appears later loses its first increase.
+pub(super) const BYTES: [u64; 6] =
+    [100_000, 1_000_000, 10_000_000, 60_000_000, 600_000_000, 3_600_000_000];
 
 /// A counter that one thread writes and any thread reads.
 ///
@@ -51,34 +64,49 @@ impl Counter {
     }
 }
 
-/// A histogram; values and sum in thousandths of the unit (µs for ms).
-#[derive(Debug, Default)]
-pub(crate) struct Histogram {
-    buckets: [Counter; 20],
+/// A histogram; bounds, values and sum in thousandths of the unit (µs for ms).
+#[derive(Debug)]
+pub(crate) struct Histogram<const N: usize> {
+    bounds: &'static [u64; N],
+    buckets: [Counter; N],
+    above: Counter,
     sum_thousandths: Counter,
 }
 
-impl Histogram {
+impl<const N: usize> Histogram<N> {
+    pub(super) fn new(bounds: &'static [u64; N]) -> Self {
+        Self {
+            bounds,
+            buckets: array::from_fn(|_| Counter::default()),
+            above: Counter::default(),
+            sum_thousandths: Counter::default(),
+        }
+    }
+
     pub(super) fn record(&self, thousandths: u64) {
         // From below: nearly all values are in the first few buckets.
-        let bucket = BOUNDS_THOUSANDTHS.iter().position(|bound| thousandths <= *bound);
-        self.buckets[bucket.unwrap_or(BOUNDS_THOUSANDTHS.len())].add(1);
+        let bucket = self.bounds.iter().position(|bound| thousandths <= *bound);
+        bucket.map_or(&self.above, |bucket| &self.buckets[bucket]).add(1);
         self.sum_thousandths.add(thousandths);
     }
 
-    /// Adds this shard to `total`.
-    pub(super) fn add_to(&self, total: &mut HistogramTotal) {
-        for (sum, bucket) in total.buckets.iter_mut().zip(&self.buckets) {
-            *sum += bucket.get();
+    /// What a scrape reads, whatever the number of bounds.
+    pub(super) fn shard(&self) -> HistogramShard<'_> {
+        HistogramShard {
+            bounds: self.bounds,
+            buckets: &self.buckets,
+            above: &self.above,
+            sum_thousandths: &self.sum_thousandths,
         }
-        total.sum_thousandths += self.sum_thousandths.get();
     }
 }
 
-/// A histogram over all shards.
-#[derive(Debug, Default, Clone, Copy)]
-pub(super) struct HistogramTotal {
-    /// Per bucket, not cumulative.
-    pub(super) buckets: [u64; 20],
-    pub(super) sum_thousandths: u64,
+/// One worker's share of a histogram.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HistogramShard<'a> {
+    pub(super) bounds: &'static [u64],
+    /// Not cumulative, one for each bound.
+    pub(super) buckets: &'a [Counter],
+    pub(super) above: &'a Counter,
+    pub(super) sum_thousandths: &'a Counter,
 }

@@ -9,7 +9,10 @@ use hashbrown::HashMap;
 
 use super::series::{HttpSeries, TcpSeries};
 use crate::{
-    limits::{LABEL_SETS, OVERFLOW_LABEL_SETS, VERDICT_PORTS},
+    limits::{
+        LABEL_SETS, LABEL_SETS_OUTSIDE, OVERFLOW_LABEL_SETS, VERDICT_PORTS,
+        VERDICT_PORTS_PER_DESTINATION,
+    },
     verdict::{Reason, Verdict},
 };
 
@@ -20,17 +23,11 @@ pub(super) struct LabelSet<S> {
     pub(super) shards: Vec<Arc<S>>,
 }
 
-impl<S> Clone for LabelSet<S> {
-    fn clone(&self) -> Self {
-        Self { labels: Arc::clone(&self.labels), shards: self.shards.clone() }
-    }
-}
-
-/// Everything there is to render.
-#[derive(Debug)]
-pub(super) struct Sets {
-    pub(super) http: Vec<LabelSet<HttpSeries>>,
-    pub(super) tcp: Vec<LabelSet<TcpSeries>>,
+/// How many label sets there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SetCounts {
+    http: usize,
+    tcp: usize,
 }
 
 #[derive(Debug)]
@@ -39,14 +36,19 @@ pub(super) struct Registry {
     http: Family<HttpSeries>,
     tcp: Family<TcpSeries>,
     overflow_sets: usize,
+    outside_sets: usize,
     overflow: u64,
-    verdicts: Vec<(String, u16, Arc<VerdictCounters>)>,
+    verdicts: Vec<VerdictPort>,
 }
+
+/// A destination service, its port, and what connections to it were taken for.
+type VerdictPort = (String, u16, Arc<VerdictCounters>);
 
 #[derive(Debug)]
 struct Family<S> {
     index: HashMap<Arc<str>, usize>,
-    sets: Vec<LabelSet<S>>,
+    /// Only ever added to, so that a scrape goes on where it stopped.
+    sets: Vec<Arc<LabelSet<S>>>,
 }
 
 impl<S: Default> Family<S> {
@@ -60,7 +62,7 @@ impl<S: Default> Family<S> {
         let shards: Vec<Arc<S>> = (0..workers).map(|_| Arc::default()).collect();
         let shard = Arc::clone(&shards[worker]);
         self.index.insert(Arc::clone(&labels), self.sets.len());
-        self.sets.push(LabelSet { labels, shards });
+        self.sets.push(Arc::new(LabelSet { labels, shards }));
         shard
     }
 }
@@ -72,6 +74,7 @@ impl Registry {
             http: Family { index: HashMap::new(), sets: Vec::new() },
             tcp: Family { index: HashMap::new(), sets: Vec::new() },
             overflow_sets: 0,
+            outside_sets: 0,
             overflow: 0,
             verdicts: Vec::new(),
         }
@@ -79,32 +82,50 @@ impl Registry {
 
     pub(super) fn http(
         &mut self,
-        worker: usize,
+        (worker, outside): (usize, bool),
         labels: impl FnOnce() -> String,
         overflow: impl FnOnce() -> [String; 2],
     ) -> Arc<HttpSeries> {
-        let room = self.room();
-        let (series, spilled) =
-            resolve(&mut self.http, (self.workers, worker), room, labels, overflow);
-        self.count_overflow(spilled);
+        let room = self.room(outside);
+        let place = (self.workers, worker);
+        let (series, found) = resolve(&mut self.http, place, room, labels, overflow);
+        self.count(found, outside);
         series
     }
 
     pub(super) fn tcp(
         &mut self,
-        worker: usize,
+        (worker, outside): (usize, bool),
         labels: impl FnOnce() -> String,
         overflow: impl FnOnce() -> [String; 2],
     ) -> Arc<TcpSeries> {
-        let room = self.room();
-        let (series, spilled) =
-            resolve(&mut self.tcp, (self.workers, worker), room, labels, overflow);
-        self.count_overflow(spilled);
+        let room = self.room(outside);
+        let place = (self.workers, worker);
+        let (series, found) = resolve(&mut self.tcp, place, room, labels, overflow);
+        self.count(found, outside);
         series
     }
 
-    pub(super) fn sets(&self) -> Sets {
-        Sets { http: self.http.sets.clone(), tcp: self.tcp.sets.clone() }
+    pub(super) fn set_counts(&self) -> SetCounts {
+        SetCounts { http: self.http.sets.len(), tcp: self.tcp.sets.len() }
+    }
+
+    /// One label set of those that are counted.
+    pub(super) fn http_set(
+        &self,
+        index: usize,
+        counts: SetCounts,
+    ) -> Option<Arc<LabelSet<HttpSeries>>> {
+        self.http.sets[..counts.http].get(index).cloned()
+    }
+
+    /// The same for TCP.
+    pub(super) fn tcp_set(
+        &self,
+        index: usize,
+        counts: SetCounts,
+    ) -> Option<Arc<LabelSet<TcpSeries>>> {
+        self.tcp.sets[..counts.tcp].get(index).cloned()
     }
 
     /// Label sets that found no room so far.
@@ -112,16 +133,23 @@ impl Registry {
         self.overflow
     }
 
+    /// Ports that find no room share one of their destination, then one of all.
     pub(super) fn verdicts(&mut self, service: &str, port: u16) -> Arc<VerdictCounters> {
-        let full = self.verdicts.len() >= VERDICT_PORTS;
-        let find = |verdicts: &[(String, u16, Arc<VerdictCounters>)], service: &str, port: u16| {
+        let find = |verdicts: &[VerdictPort], service: &str, port: u16| {
             let found = verdicts.iter().find(|(one, number, _)| one == service && *number == port);
             found.map(|(.., counters)| Arc::clone(counters))
         };
         if let Some(counters) = find(&self.verdicts, service, port) {
             return counters;
         }
-        let (service, port) = if full { ("overflow", 0) } else { (service, port) };
+        let ports = self.verdicts.iter().filter(|(one, ..)| one == service).count();
+        let (service, port) = if self.verdicts.len() >= VERDICT_PORTS {
+            ("overflow", 0)
+        } else if ports >= VERDICT_PORTS_PER_DESTINATION {
+            (service, 0)
+        } else {
+            (service, port)
+        };
         find(&self.verdicts, service, port).unwrap_or_else(|| {
             let counters = Arc::<VerdictCounters>::default();
             self.verdicts.push((service.to_owned(), port, Arc::clone(&counters)));
@@ -129,18 +157,22 @@ impl Registry {
         })
     }
 
-    pub(super) fn verdict_ports(&self) -> Vec<(String, u16, Arc<VerdictCounters>)> {
-        self.verdicts.clone()
+    pub(super) fn verdict_port(&self, index: usize) -> Option<VerdictPort> {
+        self.verdicts.get(index).cloned()
     }
 
-    fn room(&self) -> Room {
+    /// Hosts outside have a limit of their own within that of all: whoever calls ever new ones takes
+    /// no label set from services.
+    fn room(&self, outside: bool) -> Room {
         let sets = self.http.sets.len() + self.tcp.sets.len() - self.overflow_sets;
-        Room { set: sets < LABEL_SETS, overflow: self.overflow_sets < OVERFLOW_LABEL_SETS }
+        let set = sets < LABEL_SETS && (!outside || self.outside_sets < LABEL_SETS_OUTSIDE);
+        Room { set, overflow: self.overflow_sets < OVERFLOW_LABEL_SETS }
     }
 
-    fn count_overflow(&mut self, spilled: Spilled) {
-        self.overflow += u64::from(spilled != Spilled::No);
-        self.overflow_sets += usize::from(spilled == Spilled::NewSet);
+    fn count(&mut self, found: Found, outside: bool) {
+        self.outside_sets += usize::from(outside && found == Found::New);
+        self.overflow += u64::from(matches!(found, Found::Overflow | Found::NewOverflow));
+        self.overflow_sets += usize::from(found == Found::NewOverflow);
     }
 }
 
@@ -151,10 +183,13 @@ struct Room {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spilled {
-    No,
-    KnownSet,
-    NewSet,
+enum Found {
+    Known,
+    New,
+    /// No room: a set for many, which there is.
+    Overflow,
+    /// The same, and there was none yet.
+    NewOverflow,
 }
 
 fn resolve<S: Default>(
@@ -163,26 +198,26 @@ fn resolve<S: Default>(
     room: Room,
     labels: impl FnOnce() -> String,
     overflow: impl FnOnce() -> [String; 2],
-) -> (Arc<S>, Spilled) {
+) -> (Arc<S>, Found) {
     let labels = labels();
     if let Some(series) = family.find(&labels, worker) {
-        return (series, Spilled::No);
+        return (series, Found::Known);
     }
     if room.set {
-        return (family.insert(labels, workers, worker), Spilled::No);
+        return (family.insert(labels, workers, worker), Found::New);
     }
     let [with_service, nameless] = overflow();
     if let Some(series) = family.find(&with_service, worker) {
-        return (series, Spilled::KnownSet);
+        return (series, Found::Overflow);
     }
     if room.overflow {
-        return (family.insert(with_service, workers, worker), Spilled::NewSet);
+        return (family.insert(with_service, workers, worker), Found::NewOverflow);
     }
     // At most two per reporter and status class, the second for injected aborts: bounded without a
     // further limit.
     match family.find(&nameless, worker) {
-        Some(series) => (series, Spilled::KnownSet),
-        None => (family.insert(nameless, workers, worker), Spilled::NewSet),
+        Some(series) => (series, Found::Overflow),
+        None => (family.insert(nameless, workers, worker), Found::NewOverflow),
     }
 }
 

@@ -1,16 +1,48 @@
-//! Prometheus' text format 0.0.4.
+//! Lines of Prometheus' text format 0.0.4.
 
 use std::fmt::Write as _;
 
 use super::{
-    histogram::{BOUNDS_THOUSANDTHS, Histogram, HistogramTotal},
-    registry::{LabelSet, Sets},
+    histogram::HistogramShard,
+    registry::LabelSet,
     series::{HttpSeries, TcpSeries},
 };
 use crate::direction::Direction;
 
+/// A metric of every label set: its name, what it says, and its place in a worker's share.
+pub(super) type Row<F> = (&'static str, &'static str, F);
+
 /// Picks one counter of a shard.
-type Pick<S> = fn(&S) -> u64;
+pub(super) type Count<S> = fn(&S) -> u64;
+
+/// Picks one histogram of a shard.
+pub(super) type Spread = for<'a> fn(&'a HttpSeries) -> HistogramShard<'a>;
+
+pub(super) const HTTP_COUNTERS: [Row<Count<HttpSeries>>; 1] =
+    [("istio_requests_total", "Finished HTTP requests.", |shard| shard.requests.get())];
+
+pub(super) const HTTP_HISTOGRAMS: [Row<Spread>; 3] = [
+    (
+        "istio_request_duration_milliseconds",
+        "From a request's first byte to its response's last, ms.",
+        |shard| shard.duration_ms.shard(),
+    ),
+    ("istio_request_bytes", "Bytes of a request as the client sent it.", |shard| {
+        shard.request_bytes.shard()
+    }),
+    ("istio_response_bytes", "Bytes of a response as the client got it.", |shard| {
+        shard.response_bytes.shard()
+    }),
+];
+
+pub(super) const TCP_COUNTERS: [Row<Count<TcpSeries>>; 4] = [
+    ("istio_tcp_connections_opened_total", "Connections opened.", |shard| shard.opened.get()),
+    ("istio_tcp_connections_closed_total", "Connections closed.", |shard| shard.closed.get()),
+    ("istio_tcp_sent_bytes_total", "Bytes sent to clients.", |shard| shard.sent.get()),
+    ("istio_tcp_received_bytes_total", "Bytes received from clients.", |shard| {
+        shard.received.get()
+    }),
+];
 
 pub(super) fn family(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -24,78 +56,29 @@ pub(super) fn by_direction(text: &mut String, (name, help): (&str, &str), values
     }
 }
 
-/// All series with Istio's names.
-pub(super) fn series(text: &mut String, sets: &Sets) {
-    let requests = ("istio_requests_total", "Finished HTTP requests.");
-    counters(text, requests, &sets.http, |shard: &HttpSeries| shard.requests.get());
-    for (name, help, pick) in HISTOGRAMS {
-        family(text, name, "histogram", help);
-        for set in &sets.http {
-            histogram(text, name, set, pick);
-        }
-    }
-    for (name, help, pick) in TCP_COUNTERS {
-        counters(text, (name, help), &sets.tcp, pick);
-    }
+pub(super) fn counter<S>(text: &mut String, name: &str, set: &LabelSet<S>, count: Count<S>) {
+    let total: u64 = set.shards.iter().map(|shard| count(shard)).sum();
+    let _ = writeln!(text, "{name}{{{}}} {total}", set.labels);
 }
 
-/// Name, help and place of a histogram.
-type HistogramRow = (&'static str, &'static str, fn(&HttpSeries) -> &Histogram);
-
-/// Each histogram.
-const HISTOGRAMS: [HistogramRow; 3] = [
-    (
-        "istio_request_duration_milliseconds",
-        "From a request's first byte to its response's last, ms.",
-        |shard| &shard.duration_ms,
-    ),
-    ("istio_request_bytes", "Bytes of a request as the client sent it.", |shard| {
-        &shard.request_bytes
-    }),
-    ("istio_response_bytes", "Bytes of a response as the client got it.", |shard| {
-        &shard.response_bytes
-    }),
-];
-
-const TCP_COUNTERS: [(&str, &str, Pick<TcpSeries>); 4] = [
-    ("istio_tcp_connections_opened_total", "Connections opened.", |shard| shard.opened.get()),
-    ("istio_tcp_connections_closed_total", "Connections closed.", |shard| shard.closed.get()),
-    ("istio_tcp_sent_bytes_total", "Bytes sent to clients.", |shard| shard.sent.get()),
-    ("istio_tcp_received_bytes_total", "Bytes received from clients.", |shard| {
-        shard.received.get()
-    }),
-];
-
-fn counters<S>(text: &mut String, (name, help): (&str, &str), sets: &[LabelSet<S>], pick: Pick<S>) {
-    family(text, name, "counter", help);
-    for set in sets {
-        let count: u64 = set.shards.iter().map(|shard| pick(shard)).sum();
-        let _ = writeln!(text, "{name}{{{}}} {count}", set.labels);
-    }
-}
-
-fn histogram(
-    text: &mut String,
-    name: &str,
-    set: &LabelSet<HttpSeries>,
-    pick: fn(&HttpSeries) -> &Histogram,
-) {
-    let mut total = HistogramTotal::default();
-    for shard in &set.shards {
-        pick(shard).add_to(&mut total);
-    }
-    let labels = &set.labels;
+pub(super) fn histogram(text: &mut String, name: &str, set: &LabelSet<HttpSeries>, spread: Spread) {
+    let labels = &*set.labels;
+    let shards = || set.shards.iter().map(|shard| spread(shard));
+    let bounds = shards().next().map_or(&[][..], |shard| shard.bounds);
     let mut count = 0;
-    for (bucket, bound) in total.buckets.iter().zip(BOUNDS_THOUSANDTHS) {
-        count += bucket;
-        let _ = write!(text, "{name}_bucket{{{labels},le=\"");
-        decimal(text, bound);
+    for (index, bound) in bounds.iter().enumerate() {
+        count += shards().map(|shard| shard.buckets[index].get()).sum::<u64>();
+        // The bulk of a scrape: copied, not formatted.
+        for part in [name, "_bucket{", labels, ",le=\""] {
+            text.push_str(part);
+        }
+        decimal(text, *bound);
         let _ = writeln!(text, "\"}} {count}");
     }
-    count += total.buckets[BOUNDS_THOUSANDTHS.len()];
+    count += shards().map(|shard| shard.above.get()).sum::<u64>();
     let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
     let _ = write!(text, "{name}_sum{{{labels}}} ");
-    decimal(text, total.sum_thousandths);
+    decimal(text, shards().map(|shard| shard.sum_thousandths.get()).sum());
     let _ = writeln!(text, "\n{name}_count{{{labels}}} {count}");
 }
 

@@ -2,15 +2,26 @@
 
 use std::time::Duration;
 
-use super::histogram::{Counter, Histogram};
+use super::histogram::{BYTES, Counter, Histogram, MILLISECONDS};
 
 /// One worker's share of the HTTP metrics of one label set.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct HttpSeries {
     pub(super) requests: Counter,
-    pub(super) duration_ms: Histogram,
-    pub(super) request_bytes: Histogram,
-    pub(super) response_bytes: Histogram,
+    pub(super) duration_ms: Histogram<{ MILLISECONDS.len() }>,
+    pub(super) request_bytes: Histogram<{ BYTES.len() }>,
+    pub(super) response_bytes: Histogram<{ BYTES.len() }>,
+}
+
+impl Default for HttpSeries {
+    fn default() -> Self {
+        Self {
+            requests: Counter::default(),
+            duration_ms: Histogram::new(&MILLISECONDS),
+            request_bytes: Histogram::new(&BYTES),
+            response_bytes: Histogram::new(&BYTES),
+        }
+    }
 }
 
 impl HttpSeries {

@@ -30,7 +30,7 @@ pub enum ProxyError {
     /// A worker ended; the holder starts the sidecar again.
     #[error("worker {0} ended unexpectedly")]
     WorkerEnded(usize),
-    /// A task of thread 0 that must not end has ended, by a panic; likewise.
+    /// A task or thread that must not end has ended, by a panic; likewise.
     #[error("the {0} ended unexpectedly")]
     TaskEnded(&'static str),
 }

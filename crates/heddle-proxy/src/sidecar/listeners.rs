@@ -22,7 +22,7 @@ use heddle_wire::local::proxy_config::{
 use super::error::ProxyError;
 use crate::{
     Shared, accept,
-    admin::{self, Face},
+    admin::{AdminListener, Face},
     dns::DnsSockets,
     host_ports::HostPorts,
 };
@@ -31,12 +31,14 @@ const WILDCARD: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
 const LOOPBACK: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
-/// Bound, not yet served; the admin ports are served already, so that probes see "not ready".
+/// Bound, not yet served; but the health port is served already, so that probes see "not ready".
 #[derive(Debug)]
 pub(super) struct Listeners {
     pub(super) workers: Vec<accept::Listeners>,
     pub(super) dns: DnsSockets,
     pub(super) host_ports: HostPorts,
+    /// Metrics and the admin page, for a thread of their own.
+    pub(super) admin: Vec<AdminListener>,
 }
 
 impl Listeners {
@@ -69,8 +71,9 @@ impl Listeners {
             .map_err(|source| ProxyError::Bind { what: "DNS server", source })?;
         let host_ports = HostPorts::bind(config.host_ports(), mark)
             .map_err(|source| ProxyError::Bind { what: "host port", source })?;
-        serve_admin(shared)?;
-        let listeners = Self { workers, dns, host_ports };
+        serve_health(shared)?;
+        let admin = bind_admin(shared)?;
+        let listeners = Self { workers, dns, host_ports, admin };
         if let Some(number) = keeper {
             let keeper = UnixStream::from(net::inherited_fd(number).map_err(inherited(number))?);
             if let Err(error) = kept::hand_over(&keeper, &listeners.to_keep()) {
@@ -88,24 +91,43 @@ impl Listeners {
     }
 }
 
-fn serve_admin(shared: &Arc<Shared>) -> Result<(), ProxyError> {
+fn serve_health(shared: &Arc<Shared>) -> Result<(), ProxyError> {
+    for listener in bind_face(shared, "health port", WILDCARD, PORT_HEALTH, Face::Health)? {
+        listener.serve(shared)?;
+    }
+    Ok(())
+}
+
+fn bind_admin(shared: &Shared) -> Result<Vec<AdminListener>, ProxyError> {
     let faces = [
-        ("health port", WILDCARD, PORT_HEALTH, Face::Health),
         ("metrics port", WILDCARD, PORT_METRICS, Face::Metrics),
         ("merged metrics port", WILDCARD, PORT_MERGED_METRICS, Face::Merged),
         ("admin port", LOOPBACK, PORT_ADMIN, Face::Admin),
     ];
+    let mut listeners = Vec::with_capacity(2 * faces.len());
     for (what, addresses, port, face) in faces {
-        for ip in addresses {
-            let address = SocketAddr::new(ip, port);
-            match admin::serve(shared, address, face) {
-                Err(error) if ip.is_ipv6() && net::lacks_ipv6(&error) => {}
-                Err(error) => return Err(bind_error(what, address, &error)),
-                Ok(_) => {}
-            }
+        listeners.extend(bind_face(shared, what, addresses, port, face)?);
+    }
+    Ok(listeners)
+}
+
+fn bind_face(
+    shared: &Shared,
+    what: &'static str,
+    addresses: [IpAddr; 2],
+    port: u16,
+    face: Face,
+) -> Result<Vec<AdminListener>, ProxyError> {
+    let mut bound = Vec::with_capacity(addresses.len());
+    for ip in addresses {
+        let address = SocketAddr::new(ip, port);
+        match AdminListener::bind(shared, address, face) {
+            Err(error) if ip.is_ipv6() && net::lacks_ipv6(&error) => {}
+            Err(error) => return Err(bind_error(what, address, &error)),
+            Ok(listener) => bound.push(listener),
         }
     }
-    Ok(())
+    Ok(bound)
 }
 
 /// IPv4 and, where the kernel has it, IPv6; those that are kept need no binding.

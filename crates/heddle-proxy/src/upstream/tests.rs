@@ -66,6 +66,15 @@ fn a_cold_first_answer_costs_an_endpoint_nothing() {
 }
 
 #[test]
+fn equal_copies_get_equal_shares_also_where_an_answer_is_late_now_and_then() {
+    let served = simulate(3_000, |index, nth| {
+        let late = (nth + 7 * u32::try_from(index).unwrap()) % 60 == 59;
+        (if late { 40 * MS } else { 2 * MS }, 200)
+    });
+    assert!(served.iter().all(|count| (900..1_100).contains(count)), "{served:?}");
+}
+
+#[test]
 fn an_endpoint_that_stays_slow_gets_little() {
     let served = simulate(300, |index, _| (if index == 2 { 50 * MS } else { MS }, 200));
     assert!(served[2] < 20, "{served:?}");

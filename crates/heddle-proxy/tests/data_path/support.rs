@@ -19,7 +19,7 @@ use heddle_model::{
 use heddle_proxy::{
     Shared,
     accept::{serve_inbound, serve_outbound, start_worker},
-    metrics::Metrics,
+    metrics::{Metrics, scrape::Scrape},
     shared::Receivers,
     snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     worker::WorkerOptions,
@@ -147,7 +147,7 @@ impl Sidecar {
 
     /// The sum of all samples of a metric whose labels contain every one of `labels`.
     pub(crate) fn sum(&self, metric: &str, labels: &[&str]) -> f64 {
-        sum_in(&self.shared.metrics.render(), metric, labels)
+        sum_in(&Scrape::new(Arc::clone(&self.shared.metrics)).collect::<String>(), metric, labels)
     }
 
     /// Waits until every request has been recorded and every connection closed.

@@ -19,7 +19,7 @@ use heddle_proxy::{
     Shared,
     accept::{serve_inbound, serve_outbound, start_worker},
     dial::Network,
-    metrics::Metrics,
+    metrics::{Metrics, scrape::Scrape},
     snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     worker::{Worker, WorkerOptions},
 };
@@ -193,7 +193,7 @@ impl Sidecar {
 
     /// The sum of a metric's samples whose labels contain every one of `labels`.
     pub(crate) fn sum(&self, metric: &str, labels: &[&str]) -> f64 {
-        let text = self.shared.metrics.render();
+        let text = Scrape::new(Arc::clone(&self.shared.metrics)).collect::<String>();
         text.lines()
             .filter(|line| line.starts_with(&format!("{metric}{{")))
             .filter(|line| labels.iter().all(|label| line.contains(label)))

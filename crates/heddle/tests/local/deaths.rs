@@ -36,7 +36,7 @@ fn get(mesh: &Mesh<'_>, service: &str) -> String {
 }
 
 /// The sidecar of a service's only workload, by its record.
-fn sidecar(mesh: &Mesh<'_>, service: &str) -> Option<u32> {
+pub(crate) fn sidecar(mesh: &Mesh<'_>, service: &str) -> Option<u32> {
     let id = mesh.workloads(service).first()?["workload"]["id"].as_str()?.to_owned();
     let record = mesh.run_dir().join("workloads").join(id).join("proxy.pid");
     let record: Value = serde_json::from_slice(&std::fs::read(record).ok()?).ok()?;

@@ -26,9 +26,11 @@ enum Resolver {
     KnowsLate(Ipv4Addr),
     /// Never answers.
     Silent,
+    /// Says this without the question, then answers with this address.
+    FirstForged(ResponseCode, Ipv4Addr),
 }
 
-use Resolver::{Knows, KnowsLate, Says, Silent, Unreachable};
+use Resolver::{FirstForged, Knows, KnowsLate, Says, Silent, Unreachable};
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -72,12 +74,21 @@ async fn socket_to(resolver: Resolver) -> StdUdpSocket {
             if let KnowsLate(_) = resolver {
                 clock::sleep(HEAD_START + HEAD_START / 4).await;
             }
+            if let FirstForged(code, _) = resolver {
+                let mut forged = Message::response(id_of(&buffer), OpCode::Query);
+                forged.metadata.response_code = code;
+                server.send_to(&forged.to_vec().unwrap(), peer).await.unwrap();
+            }
             if let Some(reply) = reply_of(resolver, &buffer[..length]) {
                 server.send_to(&reply, peer).await.unwrap();
             }
         }
     });
     socket
+}
+
+fn id_of(query: &[u8]) -> u16 {
+    u16::from_be_bytes([query[0], query[1]])
 }
 
 fn reply_of(resolver: Resolver, query: &[u8]) -> Option<Vec<u8>> {
@@ -87,7 +98,7 @@ fn reply_of(resolver: Resolver, query: &[u8]) -> Option<Vec<u8>> {
     match resolver {
         Unreachable | Silent => return None,
         Says(code) => reply.metadata.response_code = code,
-        Knows(address) | KnowsLate(address) => {
+        Knows(address) | KnowsLate(address) | FirstForged(_, address) => {
             let name = asked.queries[0].name().clone();
             reply.add_answer(Record::from_rdata(name, 300, RData::A(A(address))));
         }
@@ -118,6 +129,13 @@ fn the_first_refusal_is_passed_on_where_no_resolver_answers_better() {
     let resolvers = [Says(ResponseCode::Refused), Unreachable, Says(ResponseCode::ServFail)];
     assert_eq!(asked(resolvers), refused);
     assert_eq!(asked([Unreachable; 3]), None);
+}
+
+#[test]
+fn a_reply_that_does_not_repeat_the_question_is_no_reply() {
+    for code in [ResponseCode::NoError, ResponseCode::NXDomain, ResponseCode::ServFail] {
+        assert_eq!(asked([FirstForged(code, FIRST), Silent, Silent]), found(FIRST), "{code}");
+    }
 }
 
 #[test]

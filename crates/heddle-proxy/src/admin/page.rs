@@ -1,0 +1,66 @@
+//! Answers of the admin server: whole, or in pieces that are made as the peer takes them.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use heddle_runtime::clock;
+use http_body_util::{Either, Full};
+use hyper::{
+    Response, StatusCode,
+    body::{Body, Bytes, Frame},
+    header::{CONTENT_TYPE, HeaderValue},
+};
+
+use crate::metrics::scrape::Scrape;
+
+/// The body of an answer.
+pub(super) type Page = Either<Full<Bytes>, Pieces>;
+
+/// A scrape's text. One piece is made when the one before it has been written, so a peer that does
+/// not read costs no more than two.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    scrape: Scrape,
+    /// Whoever has not taken it all by then is reading a byte at a time.
+    until: Instant,
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if clock::now() >= self.until {
+            return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
+        }
+        Poll::Ready(self.scrape.next().map(|piece| Ok(Frame::data(piece.into()))))
+    }
+}
+
+/// An answer that is there.
+pub(super) fn whole(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Page> {
+    response(status, content_type, Either::Left(Full::new(body.into())))
+}
+
+/// A scrape, to be taken before `until`.
+pub(super) fn pieces(content_type: &'static str, scrape: Scrape, until: Instant) -> Response<Page> {
+    response(StatusCode::OK, content_type, Either::Right(Pieces { scrape, until }))
+}
+
+fn response(status: StatusCode, content_type: &'static str, page: Page) -> Response<Page> {
+    let mut response = Response::new(page);
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}

@@ -1,0 +1,190 @@
+//! One scrape: all metrics, as text that is made in pieces while it is taken.
+//!
+//! A proxy at its limit of label sets has tens of megabytes to say. Whole, they would be the
+//! process's memory several times over for each peer that reads slowly; so there is never more of
+//! the text than a piece, and its maker goes on where it stopped. The format wants all samples of a
+//! metric together, so the label sets are gone through once per metric.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use super::{
+    Metrics, RetryReason,
+    registry::SetCounts,
+    render::{
+        Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
+        family, histogram,
+    },
+    series::{HttpSeries, TcpSeries},
+};
+use crate::{
+    direction::Direction,
+    limits::SCRAPE_PIECE_BYTES,
+    refusal::RefusalCode,
+    verdict::{Reason, Verdict},
+};
+
+/// A scrape under way: an iterator over pieces of Prometheus' text format 0.0.4, each of about
+/// [`SCRAPE_PIECE_BYTES`] and at most one sample's lines more.
+#[derive(Debug)]
+pub struct Scrape {
+    metrics: Arc<Metrics>,
+    /// Label sets there were when it began: every metric shows the same ones.
+    sets: SetCounts,
+    part: usize,
+    /// Samples of the part that are said.
+    said: usize,
+}
+
+/// What is said in turn.
+enum Part {
+    Own,
+    Verdicts,
+    HttpCounter(Row<Count<HttpSeries>>),
+    Histogram(Row<Spread>),
+    TcpCounter(Row<Count<TcpSeries>>),
+}
+
+impl Part {
+    fn of(index: usize) -> Option<Self> {
+        // In flight first: a scrape that shows 0 shows every request that was begun before it.
+        let own = [Self::Own, Self::Verdicts].into_iter();
+        own.chain(HTTP_COUNTERS.map(Self::HttpCounter))
+            .chain(HTTP_HISTOGRAMS.map(Self::Histogram))
+            .chain(TCP_COUNTERS.map(Self::TcpCounter))
+            .nth(index)
+    }
+}
+
+impl Scrape {
+    /// One that shows the label sets of now.
+    #[must_use]
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let sets = metrics.lock().set_counts();
+        Self { metrics, sets, part: 0, said: 0 }
+    }
+
+    /// Says the next sample of a part, and before its first what it is about; false: there is none.
+    fn say(&self, part: &Part, text: &mut String) -> bool {
+        let index = self.said;
+        match part {
+            Part::Own if index > 0 => return false,
+            Part::Own => own(text, &self.metrics),
+            Part::Verdicts => return verdicts(text, &self.metrics, index),
+            Part::HttpCounter((name, help, count)) => {
+                if index == 0 {
+                    family(text, name, "counter", help);
+                }
+                let Some(set) = self.metrics.lock().http_set(index, self.sets) else {
+                    return false;
+                };
+                counter(text, name, &set, *count);
+            }
+            Part::Histogram((name, help, spread)) => {
+                if index == 0 {
+                    family(text, name, "histogram", help);
+                }
+                let Some(set) = self.metrics.lock().http_set(index, self.sets) else {
+                    return false;
+                };
+                histogram(text, name, &set, *spread);
+            }
+            Part::TcpCounter((name, help, count)) => {
+                if index == 0 {
+                    family(text, name, "counter", help);
+                }
+                let Some(set) = self.metrics.lock().tcp_set(index, self.sets) else { return false };
+                counter(text, name, &set, *count);
+            }
+        }
+        true
+    }
+}
+
+impl Iterator for Scrape {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let mut text = String::with_capacity(SCRAPE_PIECE_BYTES);
+        while text.len() < SCRAPE_PIECE_BYTES {
+            let Some(part) = Part::of(self.part) else { break };
+            (self.part, self.said) = match self.say(&part, &mut text) {
+                true => (self.part, self.said + 1),
+                false => (self.part + 1, 0),
+            };
+        }
+        (!text.is_empty()).then_some(text)
+    }
+}
+
+/// What the proxy counts once.
+fn own(text: &mut String, metrics: &Metrics) {
+    let in_flight = Direction::ALL.map(|direction| metrics.in_flight(direction));
+    family(text, "istio_build", "gauge", "Version of this proxy.");
+    let tag = env!("CARGO_PKG_VERSION");
+    let _ = writeln!(text, "istio_build{{component=\"proxy\",tag=\"{tag}\"}} 1");
+    let help = "When this process began, seconds since 1970.";
+    family(text, "process_start_time_seconds", "gauge", help);
+    let _ = writeln!(text, "process_start_time_seconds {}", metrics.started);
+    let help = "HTTP requests begun and not yet recorded.";
+    by_direction(text, ("heddle_requests_in_flight", help), in_flight);
+    let open = Direction::ALL.map(|direction| metrics.connections_open(direction));
+    let help = "Open downstream connections.";
+    by_direction(text, ("heddle_connections_open", help), open);
+    refusals(text, metrics);
+    family(text, "heddle_retries_total", "counter", "Requests sent again, by reason.");
+    for reason in RetryReason::ALL {
+        let count = metrics.retries(reason);
+        let reason = reason.as_str();
+        let _ = writeln!(text, "heddle_retries_total{{reason=\"{reason}\"}} {count}");
+    }
+    let help = "Label sets folded into an overflow series because the limit was reached.";
+    family(text, "heddle_label_sets_overflow_total", "counter", help);
+    let overflow = metrics.lock().overflow();
+    let _ = writeln!(text, "heddle_label_sets_overflow_total {overflow}");
+    let help = "Panics caught in a task; each ended one connection.";
+    family(text, "heddle_task_panics_total", "counter", help);
+    let panics = heddle_runtime::task::panics();
+    let _ = writeln!(text, "heddle_task_panics_total {panics}");
+}
+
+fn refusals(text: &mut String, metrics: &Metrics) {
+    let help = "Requests and connections refused by the mesh itself, by reason.";
+    family(text, "heddle_refusals_total", "counter", help);
+    for direction in Direction::ALL {
+        for code in RefusalCode::ALL {
+            let count = metrics.refusals(code, direction);
+            if count > 0 {
+                let direction = direction.as_str();
+                let _ = writeln!(
+                    text,
+                    "heddle_refusals_total{{code=\"{code}\",direction=\"{direction}\"}} {count}"
+                );
+            }
+        }
+    }
+}
+
+/// The verdicts of one port; false: there is none with this index.
+fn verdicts(text: &mut String, metrics: &Metrics, index: usize) -> bool {
+    if index == 0 {
+        let help = "What connections to a destination port were taken for, and why.";
+        family(text, "heddle_protocol_verdicts_total", "counter", help);
+    }
+    let Some((service, port, counters)) = metrics.lock().verdict_port(index) else { return false };
+    for (verdict, reason) in Verdict::ALL
+        .into_iter()
+        .flat_map(|verdict| Reason::ALL.into_iter().map(move |reason| (verdict, reason)))
+    {
+        let count = counters.get(verdict, reason);
+        if count > 0 {
+            let _ = writeln!(
+                text,
+                "heddle_protocol_verdicts_total{{destination_service=\"{service}\",\
+                 port=\"{port}\",verdict=\"{}\",reason=\"{}\"}} {count}",
+                verdict.as_str(),
+                reason.as_str(),
+            );
+        }
+    }
+    true
+}
