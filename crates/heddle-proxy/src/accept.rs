@@ -8,8 +8,13 @@ use std::{
     sync::Arc,
 };
 
-use heddle_runtime::{clock, net::original_dst, task, transport::Transport};
-use heddle_wire::local::proxy_config::{PORT_INBOUND, PORT_OUTBOUND};
+use heddle_runtime::{
+    clock,
+    net::{lacks_descriptors, original_dst},
+    task,
+    transport::Transport,
+};
+use heddle_wire::local::proxy_config::{PORT_INBOUND, PORT_OUTBOUND, is_private_port};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
@@ -122,12 +127,27 @@ async fn accept(worker: Rc<Worker>, listener: TcpListener, arrival: Arrival) {
         match listener.accept().await {
             Ok((stream, peer)) => arrived(&worker, stream, peer, arrival),
             Err(error) => {
-                // Out of descriptors or memory: those open may still end. Anything else concerns
-                // one connection only.
-                tracing::warn!(%error, "a connection could not be accepted");
+                accept_failed(&worker, &error);
                 clock::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// Out of descriptors or memory: those open may still end, and the client waits in the queue until then.
+/// Anything else concerns one connection only.
+fn accept_failed(worker: &Worker, error: &io::Error) {
+    let out = lacks_descriptors(error);
+    if out {
+        worker.give_up_idle();
+    }
+    if !worker.may_warn() {
+        return;
+    }
+    if out {
+        tracing::warn!(%error, "connections wait: raise the limit of open files (`ulimit -n`)");
+    } else {
+        tracing::warn!(%error, "a connection could not be accepted");
     }
 }
 
@@ -185,6 +205,10 @@ fn destination(
     if here && matches!(to.port(), PORT_OUTBOUND | PORT_INBOUND) {
         return Err(Refusal::OwnListener);
     }
+    // Admin and DNS are on the loopback, which is where others are let in to.
+    if arrival.direction() == Direction::Inbound && is_private_port(to.port()) {
+        return Err(Refusal::OwnListener);
+    }
     Ok(to)
 }
 
@@ -213,9 +237,13 @@ impl Open {
         let of_source =
             source.map(|ip| state.sources.enter(ip).ok_or_else(too_many)).transpose()?;
         // Counted first, so that workers that admit at once cannot exceed it together.
-        if metrics.connection_opened(direction) >= CONNECTIONS_TOTAL as u64 {
+        if metrics.connection_opened(direction) >= state.connections_max as u64 {
             metrics.connection_closed(direction);
-            return Err(Refusal::ConnectionLimit("all of this sidecar's"));
+            let which = match state.connections_max {
+                CONNECTIONS_TOTAL => "all of this sidecar's",
+                _ => "all that its limit of open files (`ulimit -n`) allows",
+            };
+            return Err(Refusal::ConnectionLimit(which));
         }
         let all = state.connections.enter();
         Ok(Self { worker: Rc::clone(worker), direction, _of_source: of_source, _all: all })

@@ -50,9 +50,26 @@ pub enum BrokerError {
         /// `errno` of the failed connect; 0 if none.
         errno: i32,
     },
+    /// Nothing can be opened or taken over here any more.
+    #[error("this sidecar has no descriptor left: {0}")]
+    NoDescriptor(String),
     /// The descriptor that came back cannot be used.
     #[error("the holder's descriptor cannot be used: {0}")]
     BadDescriptor(#[source] io::Error),
+}
+
+impl BrokerError {
+    /// Is it for want of descriptors, here or at the holder, that there is none?
+    #[must_use]
+    pub fn lacks_descriptors(&self) -> bool {
+        let of = |errno| net::lacks_descriptors(&io::Error::from_raw_os_error(errno));
+        match self {
+            Self::NoDescriptor(_) => true,
+            Self::Refused { errno, .. } => of(*errno),
+            Self::BadDescriptor(error) => net::lacks_descriptors(error),
+            Self::NoOutside | Self::Unreachable | Self::Busy | Self::Timeout => false,
+        }
+    }
 }
 
 /// What the holder is asked for.

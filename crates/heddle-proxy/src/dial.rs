@@ -4,14 +4,16 @@ use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc}
 
 use heddle_runtime::{
     clock,
-    net::{Keepalive, connect_tcp},
+    net::{Keepalive, connect_tcp, connect_tcp_as_caller, lacks_descriptors},
     transport::Transport,
 };
+use heddle_wire::local::proxy_config::is_private_port;
 use tokio::sync::mpsc;
 
 use crate::{
     Shared,
-    limits::{CONNECT_ELSEWHERE, CONNECT_TIMEOUT, TCP_KEEPALIVE},
+    broker::BrokerError,
+    limits::{CONNECT_ELSEWHERE, CONNECT_TIMEOUT, OUTSIDE_ATTEMPTS, TCP_KEEPALIVE},
     refusal::Refusal,
     upstream::{Attempt, DialTarget, Upstream},
 };
@@ -71,7 +73,8 @@ impl Dialer {
     /// # Errors
     /// The refusal to answer with, if no other upstream is left to try.
     pub(crate) async fn dial(&self, upstream: &Upstream) -> Result<Transport, Refusal> {
-        let failed = |address| move |error| Refusal::ConnectFailed(format!("{address}: {error}"));
+        let failed =
+            |address| move |error| refused(&error, Refusal::ConnectFailed(said(address, &error)));
         let transport = match upstream.target {
             DialTarget::Workload(address) => {
                 self.connect(address).await.map_err(failed(address))?
@@ -106,11 +109,18 @@ impl Dialer {
     }
 
     async fn connect(&self, address: SocketAddr) -> io::Result<Transport> {
+        self.connect_from(address, false).await
+    }
+
+    /// Connects, `as_caller` from an address of the loopback that is nobody's own.
+    async fn connect_from(&self, address: SocketAddr, as_caller: bool) -> io::Result<Transport> {
+        let mark = self.shared.mark();
         let connecting = async {
             match &self.network {
-                Network::Kernel => {
-                    connect_tcp(address, self.shared.mark()).await.map(Transport::from)
+                Network::Kernel if as_caller => {
+                    connect_tcp_as_caller(address, mark).await.map(Transport::from)
                 }
+                Network::Kernel => connect_tcp(address, mark).await.map(Transport::from),
                 Network::InProcess(connect) => connect(address).await,
             }
         };
@@ -122,31 +132,56 @@ impl Dialer {
 
     /// Wherever the application listens: it may have bound the workload's address, or loopback only.
     async fn application(&self, port: u16) -> Result<Transport, Refusal> {
-        let addresses = self.shared.listening.load().candidates(port);
+        // Whoever asked got past the check at accept, or is the workload itself.
+        if is_private_port(port) {
+            return Err(Refusal::OwnListener);
+        }
+        let loopback =
+            self.shared.is_declared(port) && !self.shared.config.host_ports().contains(&port);
+        let addresses = self.shared.listening.load().candidates(port, loopback);
         let mut first_error = None;
         for address in addresses {
-            match self.connect(address).await {
+            // On the loopback, where a program trusts itself, others may not pass for it.
+            match self.connect_from(address, address.ip().is_loopback()).await {
                 Ok(transport) => return Ok(transport),
                 Err(error) => {
                     first_error.get_or_insert(error);
                 }
             }
         }
-        let error = first_error.map_or_else(String::new, |error| error.to_string());
-        Err(Refusal::ApplicationUnreachable(port, error))
+        let error = first_error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
+        Err(refused(&error, Refusal::ApplicationUnreachable(port, error.to_string())))
     }
 
+    /// Somebody outside. Where an address refuses, the others of its name are tried, as the program
+    /// would have done had it seen the refusal.
     async fn outside(&self, address: SocketAddr) -> Result<Transport, Refusal> {
-        let unreachable =
-            |error: &dyn fmt::Display| Refusal::OutsideUnreachable(format!("{address}: {error}"));
+        let error = match self.outside_at(address).await {
+            Ok(transport) => return Ok(transport),
+            Err(error) => error,
+        };
+        if error.lacks_descriptors() {
+            return Err(Refusal::DescriptorLimit(error.to_string()));
+        }
+        if matches!(error, BrokerError::Refused { .. }) {
+            let others = self.shared.outside_names.others(address.ip());
+            for ip in others.into_iter().take(OUTSIDE_ATTEMPTS - 1) {
+                if let Ok(transport) = self.outside_at(SocketAddr::new(ip, address.port())).await {
+                    tracing::debug!(%address, %error, %ip, "another address of the name accepts");
+                    return Ok(transport);
+                }
+            }
+        }
+        Err(Refusal::OutsideUnreachable(format!("{address}: {error}")))
+    }
+
+    async fn outside_at(&self, address: SocketAddr) -> Result<Transport, BrokerError> {
         match &self.network {
-            Network::Kernel => {
-                let connected = self.shared.broker.connect(address).await;
-                connected.map(Transport::from).map_err(|error| unreachable(&error))
-            }
-            Network::InProcess(_) => {
-                self.connect(address).await.map_err(|error| unreachable(&error))
-            }
+            Network::Kernel => self.shared.broker.connect(address).await.map(Transport::from),
+            Network::InProcess(_) => self.connect(address).await.map_err(|error| {
+                let errno = error.raw_os_error().unwrap_or(0);
+                BrokerError::Refused { reason: error.to_string(), errno }
+            }),
         }
     }
 
@@ -159,6 +194,15 @@ impl Dialer {
         sent.map_err(|_| io::ErrorKind::ConnectionRefused)?;
         Ok(near)
     }
+}
+
+fn said(address: SocketAddr, error: &io::Error) -> String {
+    format!("{address}: {error}")
+}
+
+/// The refusal after `error`: `other`, unless it says nothing about who was dialled.
+fn refused(error: &io::Error, other: Refusal) -> Refusal {
+    if lacks_descriptors(error) { Refusal::DescriptorLimit(error.to_string()) } else { other }
 }
 
 /// Options every connection of the data path has.

@@ -129,7 +129,10 @@ impl Server {
         match resolve::resolve(&self.shared, &asked).await {
             Resolution::Answer(reply) => Some(reply),
             Resolution::Forward => match self.forwarder.ask(query, transport).await {
-                Some(reply) => Some(reply),
+                Some(reply) => {
+                    self.shared.outside_names.note(&asked.host(), &reply);
+                    Some(reply)
+                }
                 None => Some(asked.server_failure()),
             },
         }

@@ -120,7 +120,7 @@ async fn connect(
     {
         return Ok(pooled);
     }
-    let dialled = Box::pin(worker.dialer.dial_before(upstream, others)).await;
+    let dialled = Box::pin(worker.dial(upstream, others)).await;
     dialled.map(Connected::new)
 }
 

@@ -86,7 +86,11 @@ async fn join(broker: &Broker, client: TcpStream, port: u16) {
             return client.reset();
         }
     };
-    let ended = relay(&mut client, &mut host, Preread::default(), &|_| (), &|_| ()).await;
+    join_both(&mut client, &mut host, port).await;
+}
+
+async fn join_both(client: &mut Transport, host: &mut Transport, port: u16) {
+    let ended = relay(client, host, Preread::default(), &|_| (), &|_| ()).await;
     if ended != End::Closed {
         tracing::debug!(port, ?ended, "a host port's connection broke");
     }
@@ -149,5 +153,64 @@ mod tests {
             assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
         })
         .unwrap();
+    }
+
+    /// Joins two connections and lets `act` do something to their far ends, the program's and the host's;
+    /// then what the one that is left reads.
+    fn left_with(act: impl AsyncFnOnce(TcpStream, TcpStream) -> TcpStream) -> io::Result<usize> {
+        run_local(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let pair = async || {
+                let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+                (near.unwrap(), far.unwrap().0)
+            };
+            let ((client, from), (to, host)) = (pair().await, pair().await);
+            spawn_contained("join", async move {
+                let (mut from, mut to) = (from.into(), to.into());
+                join_both(&mut from, &mut to, 0).await;
+            });
+            let mut left = act(client, host).await;
+            left.read_to_end(&mut Vec::new()).await
+        })
+        .unwrap()
+    }
+
+    fn reset(stream: TcpStream) {
+        Transport::from(stream).reset();
+    }
+
+    #[test]
+    fn a_reset_of_either_side_is_a_reset_to_the_other() {
+        let idle = left_with(async |client, host| {
+            reset(client);
+            host
+        });
+        let after_bytes = left_with(async |mut client, mut host| {
+            client.write_all(b"question").await.unwrap();
+            host.read_exact(&mut [0; 8]).await.unwrap();
+            reset(client);
+            host
+        });
+        let with_bytes_on_their_way = left_with(async |mut client, host| {
+            client.write_all(b"question").await.unwrap();
+            reset(client);
+            host
+        });
+        let while_the_host_sends = left_with(async |client, mut host| {
+            reset(client);
+            let _may_break = host.write_all(&[0; 1024]).await;
+            host
+        });
+        let of_the_host = left_with(async |mut client, host| {
+            reset(host);
+            let _may_break = client.write_all(&[0; 1024]).await;
+            client
+        });
+        let ends = [idle, after_bytes, with_bytes_on_their_way, while_the_host_sends, of_the_host];
+        for (case, end) in ends.into_iter().enumerate() {
+            let error = end.map_err(|error| error.kind());
+            assert_eq!(error, Err(io::ErrorKind::ConnectionReset), "case {case}");
+        }
     }
 }

@@ -29,6 +29,7 @@ pub mod memory;
 pub mod metrics;
 mod outbound;
 mod outgoing;
+pub mod outside_names;
 mod pool;
 mod ports;
 pub mod probe;

@@ -31,8 +31,24 @@ pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 /// that may be replayed; others are asked (one system call) whether the peer closed.
 pub const POOL_TRUST: Duration = Duration::from_millis(20);
 
-/// Open connections per direction and proxy.
+/// Open connections per direction and proxy, where the limit of open files allows so many.
 pub const CONNECTIONS_TOTAL: usize = 20_000;
+
+/// Descriptors of a connection: its own and that to where it goes.
+pub const DESCRIPTORS_PER_CONNECTION: usize = 2;
+
+/// Descriptors a sidecar needs besides: listeners, the control plane, DNS, pipes, connections kept at
+/// hand. At most a quarter of all.
+pub const DESCRIPTORS_RESERVED: usize = 512;
+
+/// Connections of one direction that a process with so many descriptors can keep its promise of.
+#[must_use]
+pub fn connections_within(open_files: u64) -> usize {
+    let open_files = usize::try_from(open_files).unwrap_or(usize::MAX);
+    let left = open_files - DESCRIPTORS_RESERVED.min(open_files / 4);
+    let both = left / DESCRIPTORS_PER_CONNECTION;
+    (both / 2).clamp(1, CONNECTIONS_TOTAL)
+}
 
 /// Open inbound connections per source address and proxy, all workers together.
 pub const CONNECTIONS_PER_SOURCE: usize = 10_000;
@@ -139,9 +155,38 @@ pub const PORTS_KEPT: usize = 1_024;
 /// Addresses outside the mesh of which a worker remembers that they speak HTTP.
 pub const HTTP_SEEN_KEPT: usize = 1_024;
 
+/// Names outside whose addresses are known, to try another one where the first refuses.
+pub const OUTSIDE_NAMES_KEPT: usize = 1_024;
+
+/// Addresses of each family kept per name outside.
+pub const OUTSIDE_ADDRESSES_PER_NAME: usize = 8;
+
+/// Addresses tried for one connection to a name outside.
+pub const OUTSIDE_ATTEMPTS: usize = 8;
+
 /// Endpoints tried for one TCP connection; with more behind a service, that many in a row that do
 /// not accept connections mean that trying on helps nobody.
 pub const TCP_ATTEMPTS: usize = 16;
 
 /// Least time between two warnings of one worker about single requests; the others are `debug`.
 pub const WARNINGS_APART: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_are_promised_than_there_are_descriptors_for() {
+        for (open_files, connections) in [
+            (1_048_576, CONNECTIONS_TOTAL),
+            (80_512, CONNECTIONS_TOTAL),
+            (20_000, 4_872),
+            (1_024, 192),
+            (100, 18),
+            (0, 1),
+            (u64::MAX, CONNECTIONS_TOTAL),
+        ] {
+            assert_eq!(connections_within(open_files), connections, "{open_files}");
+        }
+    }
+}

@@ -50,10 +50,20 @@ impl Listening {
 
     /// Addresses to dial for `port`, best first: where it was last seen listening, then the rest,
     /// since an application may have moved since the last scan. Loopback refusals cost microseconds.
-    pub fn candidates(&self, port: u16) -> impl Iterator<Item = SocketAddr> + use<> {
+    /// Without `loopback` the workload's own addresses only: what listens on the loopback and is not
+    /// declared (a debugger, a database for tests) is meant for nobody else.
+    pub fn candidates(
+        &self,
+        port: u16,
+        loopback: bool,
+    ) -> impl Iterator<Item = SocketAddr> + use<> {
         let seen = self.ports.get(&port).copied();
         let rest = self.order().filter(move |address| Some(*address) != seen);
-        seen.into_iter().chain(rest).map(move |address| SocketAddr::new(address, port))
+        let own = self.own;
+        seen.into_iter()
+            .chain(rest)
+            .filter(move |address| loopback || own.contains(*address))
+            .map(move |address| SocketAddr::new(address, port))
     }
 
     fn order(&self) -> impl Iterator<Item = IpAddr> + use<> {
@@ -88,7 +98,7 @@ mod tests {
 
     fn first(sockets: &[&str], port: u16) -> IpAddr {
         let sockets: Vec<SocketAddr> = sockets.iter().map(|text| text.parse().unwrap()).collect();
-        Listening::of(&sockets, OWN).candidates(port).next().unwrap().ip()
+        Listening::of(&sockets, OWN).candidates(port, true).next().unwrap().ip()
     }
 
     #[test]
@@ -110,9 +120,17 @@ mod tests {
 
     #[test]
     fn every_address_is_a_candidate_for_an_unseen_port() {
-        let candidates: Vec<_> = Listening::unknown(OWN).candidates(9000).collect();
+        let candidates: Vec<_> = Listening::unknown(OWN).candidates(9000, true).collect();
         assert_eq!(candidates[0], SocketAddr::new(IpAddr::V4(V4), 9000));
         assert_eq!(candidates.len(), 4);
+    }
+
+    #[test]
+    fn what_nobody_declared_is_not_looked_for_on_the_loopback() {
+        let sockets = ["127.0.0.1:9229".parse().unwrap(), "[::1]:9229".parse().unwrap()];
+        let listening = Listening::of(&sockets, OWN);
+        let candidates: Vec<_> = listening.candidates(9229, false).map(|one| one.ip()).collect();
+        assert_eq!(candidates, [IpAddr::V4(V4), IpAddr::V6(V6)]);
     }
 
     #[test]
@@ -121,7 +139,8 @@ mod tests {
         let sockets = ["0.0.0.0:80".parse().unwrap(), "[::]:81".parse().unwrap()];
         let listening = Listening::of(&sockets, own);
         assert!(!listening.has(80), "no address of that family");
-        let candidates: Vec<_> = listening.candidates(81).map(|address| address.ip()).collect();
+        let candidates: Vec<_> =
+            listening.candidates(81, true).map(|address| address.ip()).collect();
         assert_eq!(candidates, [V6.into(), LOOPBACK[0], LOOPBACK[1]]);
     }
 }

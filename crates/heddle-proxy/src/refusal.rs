@@ -49,6 +49,8 @@ pub enum Refusal {
     ConnectionLimit(&'static str),
     /// The sidecar is close to its memory limit.
     MemoryLimit,
+    /// No socket can be opened any more; the text holds the error.
+    DescriptorLimit(String),
     /// Somebody connected to the sidecar's own listener instead of through it.
     OwnListener,
 }
@@ -141,6 +143,7 @@ codes! {
     ApplicationUnreachable: "application-unreachable",
     ConnectionLimit: "connection-limit",
     MemoryLimit: "memory-limit",
+    DescriptorLimit: "descriptor-limit",
     OwnListener: "own-listener",
 }
 
@@ -195,6 +198,8 @@ impl Refusal {
                 format!("too many open connections: {which}")),
             Self::MemoryLimit => row(Code::MemoryLimit, 503, 8, Flag::OM, L::WARN, Stays,
                 "the sidecar is close to its memory limit (--memory-limit)"),
+            Self::DescriptorLimit(error) => row(Code::DescriptorLimit, 503, 8, Flag::OM, L::WARN, Stays,
+                format!("no more connections can be opened: raise the limit of open files (`ulimit -n`): {error}")),
             Self::OwnListener => row(Code::OwnListener, 404, 12, Flag::NR, L::WARN, Ends,
                 "this is a port of the sidecar itself, not of a service"),
         }
@@ -420,6 +425,7 @@ mod tests {
             Refusal::ApplicationUnreachable(1, String::new()),
             Refusal::ConnectionLimit("x"),
             Refusal::MemoryLimit,
+            Refusal::DescriptorLimit(String::new()),
             Refusal::OwnListener,
         ]
     }

@@ -4,6 +4,7 @@
 //! waits holds no buffer. Each side sees what the other did: an end as an end, a reset as a reset.
 
 use std::{
+    cell::Cell,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::Poll,
@@ -60,11 +61,18 @@ pub(crate) async fn relay(
     let end = {
         let (mut client_read, mut client_write) = client.split();
         let (mut upstream_read, mut upstream_write) = upstream.split();
-        let mut up =
-            pin!(pump(&mut client_read, &mut upstream_write, preread.from_client, received));
-        let mut down =
-            pin!(pump(&mut upstream_read, &mut client_write, preread.from_upstream, sent));
-        both(up.as_mut(), down.as_mut()).await
+        let (client_broke, upstream_broke) = (Cell::new(false), Cell::new(false));
+        let up = async {
+            let held = preread.from_client;
+            let pumped = pump(&mut client_read, &mut upstream_write, held, received).await;
+            pass_on(pumped, &client_broke, &upstream_broke, &upstream_write)
+        };
+        let down = async {
+            let held = preread.from_upstream;
+            let pumped = pump(&mut upstream_read, &mut client_write, held, sent).await;
+            pass_on(pumped, &upstream_broke, &client_broke, &client_write)
+        };
+        both(pin!(up), pin!(down)).await
     };
     if end != End::Closed {
         client.reset_on_close();
@@ -103,7 +111,29 @@ async fn both(
     .await
 }
 
-/// One direction, to its end, which is passed on.
+/// Passes the end of one direction on, and notes which side broke. After a reset the kernel tells the
+/// first who asks, and if that was a write, a read is told of an end: it is none.
+fn pass_on(
+    pumped: Result<(), BrokenEnd>,
+    from_broke: &Cell<bool>,
+    to_broke: &Cell<bool>,
+    to: &WriteHalf<'_>,
+) -> Result<(), BrokenEnd> {
+    match pumped {
+        Ok(()) if from_broke.get() => Err(BrokenEnd::Read),
+        Ok(()) => {
+            to.shutdown();
+            Ok(())
+        }
+        Err(BrokenEnd::Write) => {
+            to_broke.set(true);
+            pumped
+        }
+        Err(BrokenEnd::Read) => pumped,
+    }
+}
+
+/// One direction, to its end.
 async fn pump(
     from: &mut ReadHalf<'_>,
     to: &mut WriteHalf<'_>,
@@ -117,16 +147,11 @@ async fn pump(
     let (mut full_reads, mut input) = (0, None);
     while full_reads < SPLICE_AFTER_FULL_READS {
         let n = read_input(from, &mut input).await.map_err(|_| BrokenEnd::Read)?;
-        let Some(buffer) = input.take() else {
-            to.shutdown();
-            return Ok(());
-        };
+        let Some(buffer) = input.take() else { return Ok(()) };
         full_reads = if buffer.is_full() { full_reads + 1 } else { 0 };
         to.write_for(from, buffer.filled(), &mut 0).await.map_err(|(side, _)| side)?;
         count(n as u64);
     }
     let mut progress = count;
-    move_bytes(from, to, None, &mut progress).await.map_err(|error| error.side)?;
-    to.shutdown();
-    Ok(())
+    move_bytes(from, to, None, &mut progress).await.map(drop).map_err(|error| error.side)
 }

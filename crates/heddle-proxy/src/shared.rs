@@ -16,6 +16,7 @@ use crate::{
     lookup::{Ask, Lookup},
     memory::Memory,
     metrics::Metrics,
+    outside_names::OutsideNames,
     ranges::Ranges,
     snapshot::Snapshot,
     state::ProxyState,
@@ -42,6 +43,8 @@ pub struct Shared {
     pub state: ProxyState,
     /// How close this process is to its memory limit.
     pub memory: Arc<Memory>,
+    /// Which addresses outside belong together.
+    pub outside_names: OutsideNames,
     /// What the workers tell the prober of the redirection.
     pub probe: CaptureProbe,
     /// Has the sidecar shown that it captures and escapes, and does it know its workload?
@@ -79,11 +82,26 @@ impl Shared {
             ranges,
             state: ProxyState::default(),
             memory: Arc::default(),
+            outside_names: OutsideNames::default(),
             probe: CaptureProbe::default(),
             ready: AtomicBool::new(false),
             last_refusal: ArcSwapOption::empty(),
         };
         (shared, Receivers { asks, broker: broker_requests })
+    }
+
+    /// Is a port of this workload meant to be called: declared, as the control plane says or else as
+    /// this sidecar was started, or published? Only such a one is looked for on the loopback too.
+    #[must_use]
+    pub fn is_declared(&self, port: u16) -> bool {
+        let published = self.config.inherited().published;
+        if published.values().any(|target| *target == port) {
+            return true;
+        }
+        match &self.snapshot.load().inbound {
+            Some(plan) => plan.port(port).is_some(),
+            None => self.config.ports.contains_key(&port),
+        }
     }
 
     /// The mark every socket of the sidecar gets, where it needs one.

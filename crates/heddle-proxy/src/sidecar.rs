@@ -28,6 +28,7 @@ use crate::{
     admin::{self, AdminListener},
     broker,
     discovery::{Discovery, Reporter},
+    limits::{CONNECTIONS_TOTAL, connections_within},
     listening, memory,
     metrics::Metrics,
     shared::Receivers,
@@ -53,18 +54,35 @@ pub fn run(config: ProxyConfig) -> Result<(), ProxyError> {
             config.workers
         )));
     }
-    if let Err(error) = process::raise_open_files() {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-    task::run_local(thread_zero(config))?
+    task::run_local(thread_zero(config, connections_max()))?
 }
 
-async fn thread_zero(config: ProxyConfig) -> Result<(), ProxyError> {
+/// Connections per direction, as many as this process may have descriptors for.
+fn connections_max() -> usize {
+    let open_files = match process::raise_open_files() {
+        Ok(open_files) => open_files,
+        Err(error) => {
+            tracing::warn!(%error, "the limit of open files stays as it is");
+            return CONNECTIONS_TOTAL;
+        }
+    };
+    let max = connections_within(open_files);
+    if max < CONNECTIONS_TOTAL {
+        tracing::warn!(
+            open_files,
+            "{max} connections per direction instead of {CONNECTIONS_TOTAL}: raise the limit of open files (`ulimit -Hn`)"
+        );
+    }
+    max
+}
+
+async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), ProxyError> {
     // Before any thread exists: a thread started earlier would take the signals the old way.
     let mut signals = Signals::redirect(&[Signal::TERMINATE, Signal::INTERRUPT])?;
     pulse::answer();
     let metrics = Arc::new(Metrics::new(&config));
-    let (shared, receivers) = Shared::new(config, metrics);
+    let (mut shared, receivers) = Shared::new(config, metrics);
+    shared.state.connections_max = connections_max;
     let shared = Arc::new(shared);
     let Listeners { workers, dns, host_ports, admin } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;

@@ -17,15 +17,27 @@ use std::{
 
 use hashbrown::HashMap;
 
-use crate::limits::CONNECTIONS_PER_SOURCE;
+use crate::limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL};
 
 /// Everything that is counted for the whole proxy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ProxyState {
+    /// Most connections of one direction: [`CONNECTIONS_TOTAL`], or what the limit of open files allows.
+    pub connections_max: usize,
     /// Connections being served, so that the end can wait for them.
     pub connections: OpenConnections,
     /// Open inbound connections by source address, against [`CONNECTIONS_PER_SOURCE`].
     pub(crate) sources: Sources,
+}
+
+impl Default for ProxyState {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_TOTAL,
+            connections: OpenConnections::default(),
+            sources: Sources::default(),
+        }
+    }
 }
 
 /// Open connections by the address they come from.

@@ -21,7 +21,7 @@ use crate::{
     limits::{MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
     pool::{Tenancy, Tenant},
     ports::Ports,
-    refusal::Refused,
+    refusal::{Refusal, Refused},
     request_id::RequestId,
     upstream::{Backend, Upstream, Upstreams},
 };
@@ -127,7 +127,7 @@ impl Worker {
             let upstream = self.upstreams.pick(backend, &tried, now, self.random())?;
             let mut attempt = upstream.begin(now);
             let others = !Upstreams::exhausted(backend, &tried, &upstream);
-            let refusal = match Box::pin(self.dialer.dial_before(&upstream, others)).await {
+            let refusal = match Box::pin(self.dial(&upstream, others)).await {
                 Ok(transport) => {
                     attempt.connected(clock::now());
                     return Ok(Early { attempt, transport });
@@ -140,6 +140,35 @@ impl Worker {
                 return Err(refusal.into());
             }
         }
+    }
+
+    /// Opens a connection to an upstream. Out of descriptors, what is only kept at hand is given up first.
+    ///
+    /// # Errors
+    /// The refusal to answer with, if no other upstream is left to try.
+    pub(crate) async fn dial(
+        &self,
+        upstream: &Upstream,
+        others: bool,
+    ) -> Result<Transport, Refusal> {
+        match self.dialer.dial_before(upstream, others).await {
+            Err(Refusal::DescriptorLimit(_)) if self.give_up_idle() => {
+                self.dialer.dial_before(upstream, others).await
+            }
+            result => result,
+        }
+    }
+
+    /// Closes every connection that is only kept at hand; false if there was none.
+    pub(crate) fn give_up_idle(&self) -> bool {
+        let mut with_idle = self.with_idle.borrow_mut();
+        let before = with_idle.len();
+        with_idle.retain(|upstream| {
+            let kept = upstream.pool.clear();
+            upstream.listed.set(kept);
+            kept
+        });
+        with_idle.len() < before
     }
 
     /// Keeps a connection for the next request to the same upstream.
@@ -189,11 +218,7 @@ async fn sweep(worker: Rc<Worker>) {
 async fn shrink(worker: Rc<Worker>) {
     loop {
         worker.shared.memory.pressed().await;
-        worker.with_idle.borrow_mut().retain(|upstream| {
-            let kept = upstream.pool.clear();
-            upstream.listed.set(kept);
-            kept
-        });
+        worker.give_up_idle();
         buffers::free_all();
         // No sooner than the next look can tell another story.
         clock::sleep(MEMORY_LOOK).await;

@@ -4,7 +4,7 @@
 use std::{
     io,
     mem::MaybeUninit,
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     os::fd::{AsFd, OwnedFd, RawFd},
     time::Duration,
 };
@@ -13,6 +13,12 @@ use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 
 use crate::sys;
+
+/// Where callers from elsewhere come from on the loopback: not 127.0.0.1, which many a program trusts
+/// (`pg_hba.conf`, admin pages). The same as in Istio.
+pub const LOOPBACK_CALLER_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
+/// The same for `::1`. Unlike 127.0.0.0/8, it is nobody's until the loopback link is given it.
+pub const LOOPBACK_CALLER_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
 /// Connections the kernel holds for a listener that has not accepted them yet.
 const LISTEN_BACKLOG: i32 = 4096;
@@ -87,12 +93,38 @@ pub fn bound_send_buffer(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
 /// # Errors
 /// As connect(2); `mark` needs CAP_NET_ADMIN (EPERM).
 pub async fn connect_tcp(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpStream> {
+    connecting_socket(address, mark)?.connect(address).await
+}
+
+/// As [`connect_tcp`], to a loopback address from [`LOOPBACK_CALLER_V4`] or [`LOOPBACK_CALLER_V6`]; from
+/// the address itself where this network namespace does not have the latter.
+///
+/// # Errors
+/// As there.
+pub async fn connect_tcp_as_caller(
+    address: SocketAddr,
+    mark: Option<u32>,
+) -> io::Result<TcpStream> {
+    let socket = connecting_socket(address, mark)?;
+    let caller: IpAddr = match address {
+        SocketAddr::V4(_) => LOOPBACK_CALLER_V4.into(),
+        SocketAddr::V6(_) => LOOPBACK_CALLER_V6.into(),
+    };
+    sys::fd::choose_port_late(socket.as_fd())?;
+    match socket.bind(SocketAddr::new(caller, 0)) {
+        Err(error) if caller.is_ipv6() && lacks_ipv6(&error) => {}
+        bound => bound?,
+    }
+    socket.connect(address).await
+}
+
+fn connecting_socket(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(mark) = mark {
         SockRef::from(&socket).set_mark(mark)?;
     }
     socket.set_nodelay(true)?;
-    socket.connect(address).await
+    Ok(socket)
 }
 
 /// Binds a UDP socket; IPv6 takes IPv6 only.
@@ -167,6 +199,12 @@ pub fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
 /// As shutdown(2): ENOTCONN if the peer has reset the connection.
 pub fn shutdown_write(stream: &TcpStream) -> io::Result<()> {
     SockRef::from(stream).shutdown(Shutdown::Write)
+}
+
+/// Says an error that no descriptor is left, in this process or on this machine?
+#[must_use]
+pub fn lacks_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Says an error on binding or connecting an IPv6 address that this machine has no IPv6?
@@ -283,6 +321,26 @@ mod tests {
         drop(server);
         let error = client.read_u8().await.expect_err("no end of stream");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn a_caller_on_the_loopback_is_told_from_the_machine_itself() {
+        let listener = listen_tcp("127.0.0.1:0".parse().expect("address"), None, false);
+        let listener = listener.expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let (_client, accepted) =
+            tokio::join!(connect_tcp_as_caller(address, None), listener.accept());
+        assert_eq!(accepted.expect("accepts").1.ip(), IpAddr::V4(LOOPBACK_CALLER_V4));
+        // Not every namespace has the other one.
+        let listener = listen_tcp("[::1]:0".parse().expect("address"), None, false);
+        let listener = listener.expect("listens");
+        let address = listener.local_addr().expect("bound");
+        let (client, accepted) =
+            tokio::join!(connect_tcp_as_caller(address, None), listener.accept());
+        assert_eq!(
+            client.expect("connects").local_addr().expect("bound"),
+            accepted.expect("accepts").1
+        );
     }
 
     #[tokio::test]

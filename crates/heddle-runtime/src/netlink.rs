@@ -227,17 +227,52 @@ impl Netlink {
     /// # Errors
     /// ENETUNREACH if the gateway is on no link's network, EEXIST if there is a default route.
     pub fn add_default_route(&mut self, gateway: IpAddr) -> Result<(), NetlinkError> {
+        let any: IpAddr = match gateway {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        self.add_route(Network::new(any, 0), gateway)
+    }
+
+    /// The same for what goes to `network`, which must be written without host bits.
+    ///
+    /// # Errors
+    /// As there; EINVAL for an address with host bits.
+    pub fn add_route(&mut self, network: Network, gateway: IpAddr) -> Result<(), NetlinkError> {
         let (family, bytes) = family_and_bytes(gateway);
         let mut header = [0; RTMSG_BYTES];
         header[0] = family;
+        header[1] = network.prefix;
         header[4] = libc::RT_TABLE_MAIN;
         header[5] = libc::RTPROT_STATIC;
         header[6] = libc::RT_SCOPE_UNIVERSE;
         header[7] = libc::RTN_UNICAST;
         let create = libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL;
         let mut message = Message::new(libc::RTM_NEWROUTE, create, &header);
+        if network.prefix > 0 {
+            message.attribute(libc::RTA_DST, &family_and_bytes(network.address).1);
+        }
         message.attribute(libc::RTA_GATEWAY, &bytes);
-        self.request(message, || format!("add the default route by {gateway}"))
+        let Network { address, prefix } = network;
+        self.request(message, || format!("add the route to {address}/{prefix} by {gateway}"))
+    }
+
+    /// Has this namespace a way to IPv6 addresses that no other route is about?
+    ///
+    /// # Errors
+    /// As recvmsg(2).
+    pub fn has_default_route_v6(&mut self) -> Result<bool, NetlinkError> {
+        let mut found = false;
+        let message = Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &[0; RTMSG_BYTES]);
+        let dumped = self.socket.dump(message, &mut |payload| {
+            // Where there is no way the kernel lists one that is unreachable.
+            let is_default = payload.first() == Some(&(libc::AF_INET6 as u8))
+                && payload.get(1) == Some(&0)
+                && payload.get(7) == Some(&libc::RTN_UNICAST);
+            found |= is_default;
+        });
+        self.name(dumped, || "list the routes".to_owned())?;
+        Ok(found)
     }
 
     /// Networks this namespace has a route to, default routes left out: what a mesh's addresses must

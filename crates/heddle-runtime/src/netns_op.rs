@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     capability::Privileges,
     clock, fdpass,
+    net::LOOPBACK_CALLER_V6,
     netlink::{HardwareAddress, Netlink, NetlinkError, Network},
     nft::{self, NftError, RedirectRules},
     ns::{self, Namespaces, NsError, Step},
@@ -40,6 +41,7 @@ const SOCKET_VARIABLE: &str = "HEDDLE_NETNS_OP_FD";
 const OPERATION_TIME_MAX: Duration = Duration::from_secs(20);
 /// The name of a workload's link inside its namespace.
 pub const WORKLOAD_LINK: &str = "eth0";
+const LOOPBACK_LINK: &str = "lo";
 
 /// The hub: a bridge and the addresses that are the workloads' gateway.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +65,8 @@ pub struct WorkloadNet {
     /// Where everything else goes: one gateway per address family. Without a route a packet to a
     /// virtual address would be refused before any rule sees it.
     pub gateways: Vec<IpAddr>,
+    /// Where these networks go, for a family that has no such gateway.
+    pub routes: Vec<(Network, IpAddr)>,
     /// What is redirected to its sidecar.
     pub rules: RedirectRules,
 }
@@ -274,6 +278,7 @@ fn try_workload(hub: &HubNet) -> Result<(), Failure> {
         bridge: hub.bridge.clone(),
         addresses: Vec::new(),
         gateways: Vec::new(),
+        routes: Vec::new(),
         rules,
     };
     // Held until its link is gone: the kernel would remove the link with the namespace, and
@@ -302,6 +307,11 @@ fn create_workload(workload: &WorkloadNet) -> Result<OwnedFd, Failure> {
     // Rules before addresses: nothing of this workload is ever sent or received around its sidecar.
     nft::install_redirect(&workload.rules)?;
     let mut netlink = Netlink::open()?;
+    let loopback = netlink.link_index(LOOPBACK_LINK)?;
+    let caller = Network::new(LOOPBACK_CALLER_V6.into(), 128);
+    for address in usable([caller].into_iter(), |network| network.address) {
+        netlink.add_address(loopback, address)?;
+    }
     let link = netlink.link_index(WORKLOAD_LINK)?;
     for address in usable(workload.addresses.iter().copied(), |network| network.address) {
         netlink.add_address(link, address)?;
@@ -309,6 +319,9 @@ fn create_workload(workload: &WorkloadNet) -> Result<OwnedFd, Failure> {
     netlink.set_up(link)?;
     for gateway in usable(workload.gateways.iter().copied(), |gateway| *gateway) {
         netlink.add_default_route(gateway)?;
+    }
+    for (network, gateway) in usable(workload.routes.iter().copied(), |(_, gateway)| *gateway) {
+        netlink.add_route(network, gateway)?;
     }
     // The sidecar will ask this way what listens; better refused here than there.
     sock_diag::listening_sockets().map_err(|error| Failure {

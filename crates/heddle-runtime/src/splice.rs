@@ -3,7 +3,7 @@
 //! read and write.
 //!
 //! An idle relay holds no pipe: pipes wait in a small pool of the thread and are taken only while
-//! bytes are on their way.
+//! bytes are on their way. Where no pipe can be opened, for want of descriptors, bytes are copied.
 
 use std::{cell::RefCell, io, os::fd::AsFd};
 
@@ -15,6 +15,8 @@ use crate::sys;
 pub const PIPE_BYTES: usize = 256 * 1024;
 /// Empty pipes a thread keeps (two descriptors each).
 const POOL_MAX: usize = 16;
+/// Bytes copied at once where there is no pipe.
+const COPY_BYTES: usize = 16 * 1024;
 /// Round trips through the pipe before other tasks of the thread get a turn.
 const ROUNDS_PER_TURN: u32 = 16;
 
@@ -104,15 +106,22 @@ pub async fn splice_all(
         }
         let read = |source| SpliceError { side: BrokenEnd::Read, moved, source };
         from.readable().await.map_err(read)?;
-        let mut pipe = Pipe::take().map_err(read)?;
         // Fill and drain until the source has nothing more right now; then the pipe goes back.
-        match fill(from, &mut pipe, room) {
-            Ok(Filled::Bytes) => {}
-            Ok(Filled::Nothing) => continue,
-            Ok(Filled::End) => return Ok(moved),
-            Err(source) => return Err(read(source)),
+        let filled = match Pipe::take() {
+            Ok(mut pipe) => match fill(from, &mut pipe, room).map_err(read)? {
+                Filled::Bytes => {
+                    drain((from, to), &mut pipe, &mut moved, progress).await?;
+                    Filled::Bytes
+                }
+                other => other,
+            },
+            Err(_no_descriptor) => copy(from, to, room, &mut moved, progress).await?,
+        };
+        match filled {
+            Filled::Bytes => {}
+            Filled::Nothing => continue,
+            Filled::End => return Ok(moved),
         }
-        drain((from, to), &mut pipe, &mut moved, progress).await?;
         rounds += 1;
         if rounds % ROUNDS_PER_TURN == 0 {
             tokio::task::yield_now().await;
@@ -138,6 +147,43 @@ fn fill(from: &TcpStream, pipe: &mut Pipe, room: usize) -> io::Result<Filled> {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Filled::Nothing),
         Err(error) => Err(error),
     }
+}
+
+/// One piece without a pipe.
+async fn copy(
+    from: &TcpStream,
+    to: &TcpStream,
+    room: usize,
+    moved: &mut u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Filled, SpliceError> {
+    let mut buffer = vec![0; room.min(COPY_BYTES)];
+    let length = match from.try_read(&mut buffer) {
+        Ok(0) => return Ok(Filled::End),
+        Ok(length) => length,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Filled::Nothing),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Filled::Nothing),
+        Err(source) => return Err(SpliceError { side: BrokenEnd::Read, moved: *moved, source }),
+    };
+    let mut piece = &buffer[..length];
+    while !piece.is_empty() {
+        match to.try_write(piece) {
+            Ok(count) => {
+                piece = &piece[count..];
+                *moved += count as u64;
+                progress(count as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let write = |source| SpliceError { side: BrokenEnd::Write, moved: *moved, source };
+                to.writable().await.map_err(write)?;
+            }
+            Err(source) => {
+                return Err(SpliceError { side: BrokenEnd::Write, moved: *moved, source });
+            }
+        }
+    }
+    Ok(Filled::Bytes)
 }
 
 async fn drain(

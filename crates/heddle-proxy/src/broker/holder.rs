@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use heddle_runtime::fdpass::{FdReader, FdStream, FdWriter, Frame};
+use heddle_runtime::{
+    fdpass::{FdReader, FdStream, FdWriter, Frame},
+    net,
+};
 use heddle_wire::local::holder_api::{HolderReply, HolderRequest};
 use tokio::sync::{mpsc, oneshot};
 
@@ -38,11 +41,18 @@ pub(crate) async fn serve(socket: PathBuf, mut requests: mpsc::Receiver<BrokerRe
 
 fn refuse(socket: &Path, answer: Answer, error: &io::Error) {
     tracing::warn!(socket = %socket.display(), %error, "the holder cannot be reached");
-    let _asker_may_be_gone = answer.send(Err(BrokerError::Unreachable));
+    let _asker_may_be_gone = answer.send(Err(lost(error)));
 }
 
-/// Speaks on one connection until it breaks; says why. Whoever still waits learns it by the drop
-/// of its sender.
+/// Why nobody answers any more: by the drop of its sender a waiting asker would learn less.
+fn lost(error: &io::Error) -> BrokerError {
+    match net::lacks_descriptors(error) {
+        true => BrokerError::NoDescriptor(error.to_string()),
+        false => BrokerError::Unreachable,
+    }
+}
+
+/// Speaks on one connection until it breaks; says why, also to whoever still waits.
 async fn converse(
     stream: FdStream,
     first: BrokerRequest,
@@ -62,6 +72,7 @@ async fn converse(
             frame = receive(&mut reader) => frame.and_then(|frame| pending.complete(frame)),
         };
         if let Err(error) = step {
+            pending.give_up(&error);
             return error.to_string();
         }
     }
@@ -97,6 +108,13 @@ impl Pending {
         self.waiting.insert(id, request.answer);
         let frame = serde_json::to_vec(&message).map_err(io::Error::other)?;
         writer.send(&frame, &[]).await
+    }
+
+    /// Tells everybody that waits why there will be no answer.
+    fn give_up(&mut self, error: &io::Error) {
+        for answer in std::mem::take(&mut self.waiting).into_values() {
+            let _asker_may_be_gone = answer.send(Err(lost(error)));
+        }
     }
 
     /// Hands a reply to who waits for it. A late one (its asker gave up) closes its descriptor.

@@ -63,9 +63,7 @@ impl Listeners {
             let listener = net::inherited_fd(*number).map_err(inherited(*number))?;
             let listener = TcpListener::from(listener);
             listener.set_nonblocking(true).map_err(inherited(*number))?;
-            if let Some(first) = workers.first_mut() {
-                first.published.push((listener, *port));
-            }
+            share(&mut workers, &listener, *port).map_err(inherited(*number))?;
         }
         let dns = DnsSockets::bind(PORT_DNS, mark, &mut kept)
             .map_err(|source| ProxyError::Bind { what: "DNS server", source })?;
@@ -89,6 +87,14 @@ impl Listeners {
         let tcp = workers.flat_map(|worker| worker.outbound.iter().chain(&worker.inbound));
         tcp.map(AsFd::as_fd).chain(self.dns.fds()).collect()
     }
+}
+
+/// Lets every worker accept from a published port's queue: it was bound once, on the host.
+fn share(workers: &mut [accept::Listeners], listener: &TcpListener, port: u16) -> io::Result<()> {
+    for worker in workers {
+        worker.published.push((listener.try_clone()?, port));
+    }
+    Ok(())
 }
 
 fn serve_health(shared: &Arc<Shared>) -> Result<(), ProxyError> {
@@ -153,4 +159,25 @@ fn bind_both(
 fn bind_error(what: &'static str, address: SocketAddr, error: &io::Error) -> ProxyError {
     let source = io::Error::new(error.kind(), format!("{address}: {error}"));
     ProxyError::Bind { what, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn every_worker_accepts_from_a_published_port() {
+        let mut workers: Vec<_> = (0..3).map(|_| accept::Listeners::default()).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        share(&mut workers, &listener, 80).unwrap();
+        drop(listener);
+        for worker in &workers {
+            let [(listener, 80)] = &worker.published[..] else { panic!("{worker:?}") };
+            let client = TcpStream::connect(address).unwrap();
+            assert_eq!(listener.accept().unwrap().1, client.local_addr().unwrap());
+        }
+    }
 }

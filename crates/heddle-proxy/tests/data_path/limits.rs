@@ -294,3 +294,20 @@ fn a_connection_to_the_sidecars_own_listener_is_closed_and_counted() {
     let own = ["code=\"own-listener\""];
     wait_until("both are counted", || sidecar.sum("heddle_refusals_total", &own) == 2.0);
 }
+
+#[test]
+fn ports_of_the_sidecar_itself_are_called_by_nobody_but_for_metrics_and_health() {
+    let sidecar = Sidecar::start();
+    let own = ["code=\"own-listener\""];
+    let private = [15000, 15001, 15006, 15053, 15089];
+    for port in private {
+        // Even where somebody declares it.
+        sidecar.own_port(port, Protocol::Tcp, &["client"]);
+        assert!(Peer::connect(sidecar.inbound(port)).rest().is_err(), "{port}");
+    }
+    assert_eq!(sidecar.sum("heddle_refusals_total", &own), private.len() as f64);
+    for port in [15020, 15021, 15090] {
+        drop(Peer::connect(sidecar.inbound(port)).rest());
+    }
+    assert_eq!(sidecar.sum("heddle_refusals_total", &own), private.len() as f64);
+}

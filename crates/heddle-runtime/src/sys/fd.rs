@@ -43,6 +43,23 @@ pub(crate) fn keep_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) }).map(drop)
 }
 
+/// Has the port of a socket that is bound to an address chosen when it connects, when it is known which
+/// ports are free towards that peer. Both address families.
+pub(crate) fn choose_port_late(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is one int, which outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// A descriptor whose number stays the same and open for as long as the value lives.
 pub(crate) trait StableFd: AsRawFd {}
 

@@ -73,8 +73,8 @@ fn fill_rights(message: &libc::msghdr, fds: &[BorrowedFd<'_>]) {
 /// Receives bytes into `buffer` and appends descriptors, close-on-exec, to `fds`, which holds at
 /// most `most` afterwards.
 ///
-/// Fails with `InvalidData` when descriptors were cut off (more than `most` or [`FDS_MAX`], or no
-/// more can be opened); those that arrived with them are closed, and the kernel closes the rest.
+/// Fails when descriptors were cut off, with `InvalidData` for more than `most` or [`FDS_MAX`] and with
+/// EMFILE where no more can be opened; those that arrived with them are closed, the kernel closes the rest.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -98,13 +98,15 @@ pub(crate) fn receive(
     })?;
     let mut arrived = Vec::new();
     take_rights(&message, &mut arrived);
+    let truncated = message.msg_flags & libc::MSG_CTRUNC != 0;
+    if truncated && arrived.len() < room {
+        return Err(io::Error::from_raw_os_error(libc::EMFILE));
+    }
     // The room is rounded up to the header's alignment, so one more than asked for may fit.
-    if message.msg_flags & libc::MSG_CTRUNC != 0 || arrived.len() > room {
+    if truncated || arrived.len() > room {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            format!(
-                "more descriptors arrived than are taken (at most {most}), or none can be opened"
-            ),
+            format!("more descriptors arrived than are taken (at most {most})"),
         ));
     }
     fds.append(&mut arrived);

@@ -149,3 +149,47 @@ fn the_broken_side_is_named() {
         assert_eq!(error.expect_err("reset").side, BrokenEnd::Write);
     });
 }
+
+/// Set in the process that the next test starts.
+const FEW_DESCRIPTORS: &str = "HEDDLE_TEST_FEW_DESCRIPTORS";
+
+#[test]
+fn without_a_descriptor_for_a_pipe_bytes_are_copied() {
+    if std::env::var_os(FEW_DESCRIPTORS).is_some() {
+        return local(relay_without_descriptors());
+    }
+    // The limit is the whole process's.
+    let again = r#"ulimit -n 64 && exec "$0" --exact relay::without_a_descriptor_for_a_pipe_bytes_are_copied"#;
+    let program = std::env::current_exe().expect("has a path");
+    let mut command = std::process::Command::new("sh");
+    let output = command.args(["-c", again]).arg(program).env(FEW_DESCRIPTORS, "").output();
+    let output = output.expect("runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+async fn relay_without_descriptors() {
+    const COUNT: usize = 1024 * 1024;
+    let (mut client, from) = pair().await;
+    let (to, mut server) = pair().await;
+    let mut taken = Vec::new();
+    let error = loop {
+        match std::fs::File::open("/dev/null") {
+            Ok(file) => taken.push(file),
+            Err(error) => break error,
+        }
+    };
+    assert!(net::lacks_descriptors(&error), "{error}");
+    let mut progressed = 0;
+    let mut progress = |bytes| progressed += bytes;
+    let producing = async {
+        produce(&mut client, COUNT).await;
+        net::shutdown_write(&client).expect("shuts down");
+    };
+    let (moved, (), ()) = tokio::join!(
+        splice_all(&from, &to, None, &mut progress),
+        producing,
+        consume(&mut server, COUNT)
+    );
+    assert_eq!((moved.expect("relays"), progressed), (COUNT as u64, COUNT as u64));
+}

@@ -267,6 +267,7 @@ pub(crate) fn workload_net(number: u8) -> WorkloadNet {
             Network::new(IpAddr::V6(address_v6(number)), 64),
         ],
         gateways: vec![IpAddr::V4(address_v4(1)), IpAddr::V6(address_v6(1))],
+        routes: Vec::new(),
         rules: rules(),
     }
 }

@@ -46,6 +46,9 @@ pub fn taken_port(number: u16) -> Option<&'static str> {
     })
 }
 
+/// What others may ask of a sidecar: metrics and health. The rest of the ports from [`PORT_ADMIN`] to
+/// [`PORT_METRICS`] is nobody's but the workload's own.
+pub const PORTS_FOR_ALL: [u16; 3] = [PORT_MERGED_METRICS, PORT_HEALTH, PORT_METRICS];
 /// SO_MARK on every socket the sidecar opens: what the redirection rules let through.
 pub const ESCAPE_MARK: u32 = 0x539;
 
@@ -154,6 +157,12 @@ pub struct InheritedSockets<'a> {
     pub kept: &'a [i32],
     /// To whoever keeps this process's sockets for the next one.
     pub keeper: Option<i32>,
+}
+
+/// Is this port the sidecar's, and not for others to call?
+#[must_use]
+pub fn is_private_port(port: u16) -> bool {
+    (PORT_ADMIN..=PORT_METRICS).contains(&port) && !PORTS_FOR_ALL.contains(&port)
 }
 
 impl ProxyConfig {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use heddle_control::AddressRanges;
 use heddle_model::{Addresses, Workload};
 use heddle_runtime::{
-    netlink::Network,
+    netlink::{Netlink, Network},
     netns_op::{Hub, HubNet, OpError, WorkloadNet},
     nft::RedirectRules,
     ns::{Mode, Namespaces},
@@ -23,6 +23,8 @@ use crate::failure::Failure;
 
 /// The hub's bridge.
 const BRIDGE: &str = "heddle0";
+/// Most networks of the host that a workload gets a route to.
+const ROUTES_MAX: usize = 64;
 /// Hidden subcommand that does one operation inside the hub.
 pub(crate) const OPERATION_COMMAND: &str = "netns-op";
 
@@ -56,11 +58,20 @@ pub(crate) async fn make_mesh() -> Result<Hub, Failure> {
 /// What the kernel refused.
 pub(crate) async fn make_workload(hub: &Hub, workload: &Workload) -> Result<Namespaces, OpError> {
     let (v4, v6) = hub_addresses();
+    let mut gateways = vec![v4.into()];
+    let mut routes = Vec::new();
+    match host_networks_v6() {
+        None => gateways.push(v6.into()),
+        Some(networks) => {
+            routes.extend(networks.into_iter().map(|network| (network, v6.into())));
+        }
+    }
     hub.create_workload(WorkloadNet {
         link: link_name(workload),
         bridge: BRIDGE.to_owned(),
         addresses: networks(workload.addresses),
-        gateways: vec![v4.into(), v6.into()],
+        gateways,
+        routes,
         rules: RedirectRules {
             mark: ESCAPE_MARK,
             outbound_port: PORT_OUTBOUND,
@@ -70,6 +81,41 @@ pub(crate) async fn make_workload(hub: &Hub, workload: &Workload) -> Result<Name
         },
     })
     .await
+}
+
+/// What a workload reaches over IPv6 where the host has no default route for it: the services' range, and
+/// what the host has a route to. `None` where it has one. A connect to anywhere else fails as it does on
+/// the host, at once, and programs go on with IPv4.
+fn host_networks_v6() -> Option<Vec<Network>> {
+    let told = Netlink::open()
+        .and_then(|mut netlink| Ok((netlink.has_default_route_v6()?, netlink.routed_networks()?)));
+    let routed = match told {
+        Ok((true, _)) => return None,
+        Ok((false, routed)) => routed,
+        Err(error) => {
+            tracing::warn!(%error, "whether this host has IPv6 is not known: taken for granted");
+            return None;
+        }
+    };
+    let ranges = AddressRanges::default();
+    let services = Network::new(ranges.vip_v6.0.into(), ranges.vip_v6.1);
+    let mut found = vec![services];
+    for network in routed.into_iter().filter(is_elsewhere_v6) {
+        if found.len() < ROUTES_MAX && !found.contains(&network) {
+            found.push(network);
+        }
+    }
+    Some(found)
+}
+
+/// Is this a network of IPv6 that a workload could mean? Not the loopback, no link's own, not the mesh's.
+fn is_elsewhere_v6(network: &Network) -> bool {
+    let IpAddr::V6(ip) = network.address else { return false };
+    let ranges = AddressRanges::default();
+    let own = [ranges.vip_v6, ranges.workload_v6];
+    let ours =
+        own.iter().any(|(ip, prefix)| network.overlaps(&Network::new((*ip).into(), *prefix)));
+    !ip.is_loopback() && !ip.is_unicast_link_local() && !ip.is_multicast() && !ours
 }
 
 /// Removes a workload's link to the hub, so that its address is free at once.

@@ -14,6 +14,7 @@ mod memory;
 mod meshes;
 mod outside;
 mod programs;
+mod reach;
 mod talk;
 mod tools;
 

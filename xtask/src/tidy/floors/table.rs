@@ -77,6 +77,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "limits",
                     "listening",
                     "memory",
+                    "outside_names",
                     "ranges",
                     "refusal",
                     "relay",
