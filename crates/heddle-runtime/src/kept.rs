@@ -20,6 +20,9 @@ use crate::{
     net,
 };
 
+/// Sockets taken over from one process: four for each of a handful of workers, and those of DNS.
+pub const KEPT_MAX: usize = 64;
+
 /// Sockets of an earlier process, and the way to make those that are missing.
 #[derive(Debug, Default)]
 pub struct KeptSockets(Vec<Socket>);
@@ -81,13 +84,17 @@ pub fn hand_over(keeper: &UnixStream, sockets: &[BorrowedFd<'_>]) -> io::Result<
 /// The sockets a process hands over: returns when it has closed its end, which it does too by ending.
 ///
 /// # Errors
-/// As [`fdpass::FdReader::recv`].
+/// As [`fdpass::FdReader::recv`]; `InvalidData` for more than [`KEPT_MAX`]. None is kept then.
 pub async fn take_over(process: UnixStream) -> io::Result<Vec<OwnedFd>> {
     process.set_nonblocking(true)?;
     let mut stream = FdStream::new(tokio::net::UnixStream::from_std(process)?);
     let mut sockets = Vec::new();
     while let Some((_, fds)) = stream.recv().await? {
         sockets.extend(fds);
+        if sockets.len() > KEPT_MAX {
+            let reason = format!("a process hands over more than {KEPT_MAX} sockets");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+        }
     }
     Ok(sockets)
 }
@@ -100,6 +107,20 @@ mod tests {
     };
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_process_that_hands_over_without_end_is_not_listened_to() {
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        let sockets = vec![theirs.as_fd(); KEPT_MAX + 1];
+        hand_over(&theirs, &sockets).expect("sends");
+        // It has not closed its end, and need not.
+        let error = take_over(ours).await.expect_err("too many");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let (ours, theirs) = UnixStream::pair().expect("pair");
+        hand_over(&theirs, &sockets[..KEPT_MAX]).expect("sends");
+        drop(theirs);
+        assert_eq!(take_over(ours).await.expect("receives").len(), KEPT_MAX);
+    }
 
     #[tokio::test]
     async fn a_connection_made_while_nobody_serves_is_accepted_by_the_next() {
