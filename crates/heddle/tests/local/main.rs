@@ -17,6 +17,7 @@ mod programs;
 mod reach;
 mod talk;
 mod tools;
+mod uploads;
 
 /// Makes two tests of one function of a [`host::Machine`]: as root and as an ordinary user.
 macro_rules! as_both_users {
