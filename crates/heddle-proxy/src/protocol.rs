@@ -102,11 +102,12 @@ pub(crate) async fn decide(
                 early = Some(result);
                 None
             }
-            bytes = server_speaks(early.as_ref()) => match wait.server_spoke(bytes) {
-                // What it closed is no connection; the client's first request opens another one.
-                None => {
+            spoke = server_speaks(early.as_ref()) => match wait.server_spoke(spoke) {
+                // What it closed is no connection; the client's first request opens another one. A
+                // reset is told once: whoever reads next sees an end.
+                event @ (None | Some(Event::Unserved)) => {
                     early = Some(Err(Refusal::UpstreamReset.into()));
-                    None
+                    event
                 }
                 event => event,
             },
@@ -217,13 +218,14 @@ impl Wait {
         })
     }
 
-    /// The server sent something, or closed (0); `None` where that decides nothing.
-    fn server_spoke(&self, bytes: usize) -> Option<Event> {
-        match bytes {
+    /// The server spoke first; `None` where that decides nothing.
+    fn server_spoke(&self, spoke: Spoke) -> Option<Event> {
+        match spoke {
+            Spoke::Reset if !self.hints.http_rules => Some(Event::Unserved),
             _ if !self.hints.http_rules => Some(Event::Relay(Verdict::Tcp, Reason::ServerFirst)),
             // One that waited in vain for a request closes.
-            0 => None,
-            _ => Some(Event::Foreign(Foreign::ServerFirst, Reason::ServerFirst)),
+            Spoke::Closed | Spoke::Reset => None,
+            Spoke::Bytes => Some(Event::Foreign(Foreign::ServerFirst, Reason::ServerFirst)),
         }
     }
 
@@ -265,10 +267,21 @@ impl Wait {
     }
 }
 
-/// Ends when the server sent something (1) or closed (0).
-async fn server_speaks(early: Option<&Result<Early, Refused>>) -> usize {
+/// What a server did that was asked nothing yet.
+#[derive(Debug, Clone, Copy)]
+enum Spoke {
+    Bytes,
+    Closed,
+    Reset,
+}
+
+async fn server_speaks(early: Option<&Result<Early, Refused>>) -> Spoke {
     match early {
-        Some(Ok(early)) => early.transport.peek().await.unwrap_or(0),
+        Some(Ok(early)) => match early.transport.peek().await {
+            Ok(0) => Spoke::Closed,
+            Ok(_) => Spoke::Bytes,
+            Err(_) => Spoke::Reset,
+        },
         _ => std::future::pending().await,
     }
 }

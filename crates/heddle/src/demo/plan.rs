@@ -103,13 +103,16 @@ impl Member {
         match self.program {
             Program::Node => script("node", "app.js"),
             Program::Python => script("python3", "app.py"),
-            // It listens on its loopback only, as Redis does by default: the mesh reaches it there.
+            // It listens on its loopback only, as Redis does by default: the mesh reaches it there, from an
+            // address that a Redis without a password refuses unless it is told not to.
             Program::Redis => [
                 "redis-server",
                 "--port",
                 number,
                 "--bind",
                 "127.0.0.1",
+                "--protected-mode",
+                "no",
                 "--save",
                 "",
                 "--appendonly",

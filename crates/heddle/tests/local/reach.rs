@@ -116,10 +116,12 @@ fn a_reset_of_a_program_is_a_reset_on_the_host(machine: &Machine) {
         ends
     });
     let program = "
-import socket, struct, sys
+import socket, struct, sys, time
 for linger in (True, False):
     one = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
     one.sendall(b'hello')
+    # A reset may overtake what was sent before it, on any network.
+    time.sleep(0.5)
     if linger:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
     one.close()
