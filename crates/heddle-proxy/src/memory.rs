@@ -126,7 +126,9 @@ pub(crate) async fn watch(pressure: Arc<Memory>, limit: Option<u64>) {
 
 /// Gives back what is free, again and again; thread 0's.
 pub(crate) async fn give_back(shared: Arc<Memory>) {
-    let mut kept = Kept::default();
+    // Now, before anything is served: a flood may be over before the first look.
+    let Ok(used) = memory::anonymous_bytes() else { return };
+    let mut kept = Kept::new(used);
     loop {
         clock::sleep(MEMORY_RETURN).await;
         let Ok(used) = memory::anonymous_bytes() else { return };
@@ -145,23 +147,26 @@ pub(crate) async fn give_back(shared: Arc<Memory>) {
 /// When it is worth to ask the allocator for what it keeps: it looks at all it has, and the workers
 /// wait meanwhile. So not while memory grows, not for little, and ever more seldom while nothing
 /// comes of it, since then it is in use.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Kept {
     /// Bytes at the last look.
     last: u64,
-    /// The fewest bytes that were ever left; `None` before the first look.
-    least: Option<u64>,
+    /// The fewest bytes there ever were.
+    least: u64,
     /// Looks to let pass, and how many it were after the last vain attempt.
     pause: u32,
     pauses: u32,
 }
 
 impl Kept {
+    fn new(used: u64) -> Self {
+        Self { last: used, least: used, pause: 0, pauses: 0 }
+    }
+
     fn is_due(&mut self, used: u64) -> bool {
-        let least = self.least.map_or(used, |least| least.min(used));
-        self.least = Some(least);
+        self.least = self.least.min(used);
         let grows = used > std::mem::replace(&mut self.last, used);
-        if grows || used < least + MEMORY_KEPT_FREE {
+        if grows || used < self.least + MEMORY_KEPT_FREE {
             return false;
         }
         let rests = self.pause > 0;
@@ -185,9 +190,10 @@ mod tests {
 
     #[test]
     fn what_a_flood_left_is_given_back_at_the_second_look_after_it() {
-        let mut kept = Kept::default();
-        assert!(!kept.is_due(10 * MIB), "nothing to compare with");
-        assert!(!kept.is_due(300 * MIB), "it grows");
+        let mut kept = Kept::new(10 * MIB);
+        assert!(!kept.is_due(10 * MIB));
+        // Also one that is over before the first look.
+        assert!(!kept.is_due(300 * MIB), "it grew");
         assert!(kept.is_due(300 * MIB));
         kept.gave_back(300 * MIB, 11 * MIB);
         assert!(!kept.is_due(11 * MIB));
@@ -198,8 +204,7 @@ mod tests {
 
     #[test]
     fn memory_in_use_is_asked_for_ever_more_seldom_and_not_forgotten() {
-        let mut kept = Kept::default();
-        kept.is_due(10 * MIB);
+        let mut kept = Kept::new(10 * MIB);
         let looks = 100;
         let mut asked = Vec::new();
         for look in 0..looks {
