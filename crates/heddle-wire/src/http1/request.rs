@@ -127,7 +127,7 @@ impl RequestHead {
     }
 
     /// Lets the head hold what another hop of the mesh added to one that was at its limits
-    /// ([`ADDED_FIELDS_MAX`], [`ADDED_BYTES_MAX`]). Until it is cleared.
+    /// ([`super::ADDED_FIELDS_MAX`], [`super::ADDED_BYTES_MAX`]). Until it is cleared.
     pub fn allow_additions(&mut self) {
         self.head.allow_additions();
     }
