@@ -72,7 +72,7 @@ impl Dialer {
     ///
     /// # Errors
     /// The refusal to answer with, if no other upstream is left to try.
-    pub(crate) async fn dial(&self, upstream: &Upstream) -> Result<Transport, Refusal> {
+    async fn dial(&self, upstream: &Upstream) -> Result<Transport, Refusal> {
         let failed =
             |address| move |error| refused(&error, Refusal::ConnectFailed(said(address, &error)));
         let transport = match upstream.target {

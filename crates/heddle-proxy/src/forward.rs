@@ -3,7 +3,7 @@
 //!
 //! What may be sent twice, `heddle_logic::retry` decides; [`again`] is the one place that says so.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use heddle_logic::{
     Decision, Replayable,
@@ -46,14 +46,14 @@ pub(crate) async fn forward(
         let fresh = repeated.is_some();
         let upstream = match repeated {
             Some(upstream) => upstream,
-            None => choose(worker, request, backend, &tried)?,
+            None => choose(worker, request, backend, &tried, now)?,
         };
         if let Some(series) = upstream.series(backend, worker.index) {
             outcome.count_as(MetricSeries::Edge(series));
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
         let mut attempt = upstream.begin(now);
-        let connected = match connect(worker, request, &upstream, fresh, others).await {
+        let connected = match connect(worker, request, &upstream, (now, fresh), others).await {
             Ok(connected) => connected,
             Err(refusal) => {
                 attempt.failed(clock::now());
@@ -99,10 +99,11 @@ fn choose(
     request: &impl Exchange,
     backend: &Backend,
     tried: &[Rc<Upstream>],
+    now: Instant,
 ) -> Result<Rc<Upstream>, Refusal> {
     match request.bound_to() {
         Some(bound) if tried.is_empty() && backend.is_served_by(bound) => Ok(Rc::clone(bound)),
-        _ => worker.upstreams.pick(backend, tried, clock::now(), worker.random()),
+        _ => worker.upstreams.pick(backend, tried, now, worker.random()),
     }
 }
 
@@ -111,12 +112,10 @@ async fn connect(
     worker: &Rc<Worker>,
     request: &impl Exchange,
     upstream: &Upstream,
-    fresh: bool,
+    (now, fresh): (Instant, bool),
     others: bool,
 ) -> Result<Connected, Refusal> {
-    if !fresh
-        && let Some(pooled) =
-            upstream.pool.take(clock::now(), request.replayable(), request.tenant())
+    if !fresh && let Some(pooled) = upstream.pool.take(now, request.replayable(), request.tenant())
     {
         return Ok(pooled);
     }

@@ -19,7 +19,7 @@ use crate::{
     dial::{Dialer, Early, Network, OwnCall},
     http_seen::HttpSeen,
     limits::{MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
-    pool::{Tenancy, Tenant},
+    pool::{Pool, Tenancy, Tenant},
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
@@ -161,14 +161,18 @@ impl Worker {
 
     /// Closes every connection that is only kept at hand; false if there was none.
     pub(crate) fn give_up_idle(&self) -> bool {
-        let mut with_idle = self.with_idle.borrow_mut();
-        let before = with_idle.len();
-        with_idle.retain(|upstream| {
-            let kept = upstream.pool.clear();
+        let before = self.with_idle.borrow().len();
+        self.go_through_idle(Pool::clear);
+        self.with_idle.borrow().len() < before
+    }
+
+    /// Has every pool with idle connections close some; those that keep none leave the list.
+    fn go_through_idle(&self, keeps_some: impl Fn(&Pool) -> bool) {
+        self.with_idle.borrow_mut().retain(|upstream| {
+            let kept = keeps_some(&upstream.pool);
             upstream.listed.set(kept);
             kept
         });
-        with_idle.len() < before
     }
 
     /// Keeps a connection for the next request to the same upstream.
@@ -206,11 +210,7 @@ async fn sweep(worker: Rc<Worker>) {
         }
         clock::sleep(POOL_SWEEP).await;
         let now = clock::now();
-        worker.with_idle.borrow_mut().retain(|upstream| {
-            let kept = upstream.pool.sweep(now);
-            upstream.listed.set(kept);
-            kept
-        });
+        worker.go_through_idle(|pool| pool.sweep(now));
     }
 }
 

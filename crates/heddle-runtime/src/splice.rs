@@ -165,24 +165,8 @@ async fn copy(
         Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Filled::Nothing),
         Err(source) => return Err(SpliceError { side: BrokenEnd::Read, moved: *moved, source }),
     };
-    let mut piece = &buffer[..length];
-    while !piece.is_empty() {
-        match to.try_write(piece) {
-            Ok(count) => {
-                piece = &piece[count..];
-                *moved += count as u64;
-                progress(count as u64);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let write = |source| SpliceError { side: BrokenEnd::Write, moved: *moved, source };
-                to.writable().await.map_err(write)?;
-            }
-            Err(source) => {
-                return Err(SpliceError { side: BrokenEnd::Write, moved: *moved, source });
-            }
-        }
-    }
+    let write = |left| to.try_write(&buffer[length - left..length]);
+    deliver((from, to), &mut { length }, write, moved, progress).await?;
     Ok(Filled::Bytes)
 }
 
@@ -192,31 +176,40 @@ async fn drain(
     moved: &mut u64,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), SpliceError> {
-    while pipe.held > 0 {
-        let result = to.try_io(Interest::WRITABLE, || pipe.inner().drain_to(to.as_fd(), pipe.held));
-        match result {
+    let Pipe { pipe, held } = pipe;
+    let pipe = pipe.as_ref().expect("invariant: the pipe is there until drop");
+    let write = |left| to.try_io(Interest::WRITABLE, || pipe.drain_to(to.as_fd(), left));
+    deliver((from, to), held, write, moved, progress).await
+}
+
+/// Delivers until none of the bytes is `left`; `write` is told how many are, writes some of them and
+/// says how many.
+async fn deliver(
+    (from, to): (&TcpStream, &TcpStream),
+    left: &mut usize,
+    write: impl Fn(usize) -> io::Result<usize>,
+    moved: &mut u64,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), SpliceError> {
+    while *left > 0 {
+        let so_far = *moved;
+        let failed = |side| move |source| SpliceError { side, moved: so_far, source };
+        match write(*left) {
             Ok(count) => {
-                pipe.held -= count;
+                *left -= count;
                 *moved += count as u64;
                 progress(count as u64);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let moved = *moved;
-                let failed = |side| move |source| SpliceError { side, moved, source };
-                tokio::select! {
-                    biased;
-                    ready = to.writable() => ready.map_err(failed(BrokenEnd::Write))?,
-                    // Whose peer is gone has nobody left to wait for.
-                    _ = from.ready(Interest::ERROR) => {
-                        let source = io::ErrorKind::ConnectionReset.into();
-                        return Err(failed(BrokenEnd::Read)(source));
-                    }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => tokio::select! {
+                biased;
+                ready = to.writable() => ready.map_err(failed(BrokenEnd::Write))?,
+                // Whose peer is gone has nobody left to wait for.
+                _ = from.ready(Interest::ERROR) => {
+                    return Err(failed(BrokenEnd::Read)(io::ErrorKind::ConnectionReset.into()));
                 }
-            }
-            Err(source) => {
-                return Err(SpliceError { side: BrokenEnd::Write, moved: *moved, source });
-            }
+            },
+            Err(source) => return Err(failed(BrokenEnd::Write)(source)),
         }
     }
     Ok(())

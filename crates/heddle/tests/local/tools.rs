@@ -28,23 +28,30 @@ pub(crate) fn installed(program: &str) -> bool {
     found
 }
 
-fn nginx_and_node_answer_through_the_mesh(machine: &Machine) {
-    if !installed("nginx") || !installed("node") {
-        return;
-    }
-    let mesh = machine.up("servers");
+/// Writes a configuration of nginx on port 80 in the foreground, with these directives of `http` and of
+/// `location /`, and says where it is.
+pub(crate) fn nginx_conf(machine: &Machine, http: &str, location: &str) -> String {
     let dir = machine.dir.display();
-    let conf = machine.dir.join("nginx.conf");
     let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|name| format!("{name}_temp_path {dir}/{name};"))
         .concat();
     let text = format!(
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log stderr;\n\
-         events {{}} http {{ access_log off; {paths}\n\
-         server {{ listen 80; location / {{ return 200 'nginx\\n'; }} }} }}\n"
+         events {{}} http {{ access_log off; {paths} {http}\n\
+         server {{ listen 80; location / {{ {location} }} }} }}\n"
     );
+    let conf = format!("{dir}/nginx.conf");
     fs::write(&conf, text).unwrap();
-    let nginx = ["--port", "80", "--", "/usr/sbin/nginx", "-c", conf.to_str().unwrap()];
+    conf
+}
+
+fn nginx_and_node_answer_through_the_mesh(machine: &Machine) {
+    if !installed("nginx") || !installed("node") {
+        return;
+    }
+    let mesh = machine.up("servers");
+    let conf = nginx_conf(machine, "", "return 200 'nginx\\n';");
+    let nginx = ["--port", "80", "--", "/usr/sbin/nginx", "-c", &conf];
     let script = "require('http').createServer((q,s)=>s.end('node\\n')).listen(80,'127.0.0.1')";
     let _nginx = mesh.start("front", &nginx);
     let _node = mesh.start("back", &["--port", "80", "--", "node", "-e", script]);

@@ -1,11 +1,9 @@
 //! Uploads that are answered before they have ended, by servers and clients that people have.
 
-use std::fs;
-
 use crate::{
     as_both_users,
     host::{Machine, wait_until},
-    tools::installed,
+    tools::{installed, nginx_conf},
 };
 
 as_both_users!(
@@ -57,18 +55,8 @@ fn a_refusal_by_nginx_reaches_a_client_that_sends_all_before_it_reads(machine: &
         return;
     }
     let mesh = machine.up("refuses");
-    let dir = machine.dir.display();
-    let conf = machine.dir.join("small.conf");
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|name| format!("{name}_temp_path {dir}/{name};"))
-        .concat();
-    let text = format!(
-        "daemon off; master_process off; pid {dir}/small.pid; error_log stderr;\n\
-         events {{}} http {{ access_log off; {paths} client_max_body_size 1m;\n\
-         server {{ listen 80; location / {{ proxy_pass http://127.0.0.1:1; }} }} }}\n"
-    );
-    fs::write(&conf, text).unwrap();
-    let words = ["--port", "http:80", "--", "/usr/sbin/nginx", "-c", conf.to_str().unwrap()];
+    let conf = nginx_conf(machine, "client_max_body_size 1m;", "proxy_pass http://127.0.0.1:1;");
+    let words = ["--port", "http:80", "--", "/usr/sbin/nginx", "-c", &conf];
     let _server = mesh.start_ready("small", &words);
     assert_eq!(upload(&mesh, "small"), "413");
 }
