@@ -362,9 +362,17 @@ mod tests {
 
     #[test]
     fn an_inherited_descriptor_is_given_out_once() {
-        let (kept, given) = std::os::unix::net::UnixStream::pair().expect("pair");
-        let number = std::os::fd::IntoRawFd::into_raw_fd(given);
-        let first = inherited_fd(number).expect("open");
+        // Another test of this process may have taken, and closed, a descriptor of the same number.
+        let mut kept = Vec::new();
+        let (number, first) = loop {
+            let (other, given) = std::os::unix::net::UnixStream::pair().expect("pair");
+            kept.push(other);
+            let number = std::os::fd::IntoRawFd::into_raw_fd(given);
+            match inherited_fd(number) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                taken => break (number, taken.expect("open")),
+            }
+        };
         let again = inherited_fd(number).expect_err("taken");
         assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(inherited_fd(1).expect_err("stdout").kind(), io::ErrorKind::InvalidInput);

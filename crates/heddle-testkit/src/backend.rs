@@ -117,7 +117,15 @@ impl Peer {
     /// Connects.
     #[must_use]
     pub fn connect(address: SocketAddr) -> Self {
-        Self::new(TcpStream::connect_timeout(&address, PATIENCE).unwrap(), 0)
+        Self::reach(address).unwrap()
+    }
+
+    /// Connects to what may refuse.
+    ///
+    /// # Errors
+    /// As connect(2); also a reset that comes before the caller has noticed that it was connected.
+    pub fn reach(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self::new(TcpStream::connect_timeout(&address, PATIENCE)?, 0))
     }
 
     fn new(stream: TcpStream, number: usize) -> Self {

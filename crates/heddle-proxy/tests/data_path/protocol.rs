@@ -183,7 +183,7 @@ fn a_server_that_speaks_first_is_refused_where_a_rule_for_http_holds_unless_one_
     service.http = vec![service.rule(vec![service.target(None, 1)])];
     let sidecar = Sidecar::start();
     let address = sidecar.service(&service);
-    assert!(Peer::connect(address).rest().is_err(), "reset");
+    assert!(Peer::reach(address).and_then(|mut peer| peer.rest()).is_err(), "reset");
     assert_eq!(sidecar.sum("heddle_refusals_total", &["code=\"bad-request\""]), 1.0);
     service.tcp = vec![service.target(None, 1)];
     sidecar.told(|set| service.tell(set));
@@ -267,7 +267,7 @@ fn an_early_connection_that_fails_matters_only_to_tcp() {
     assert!(silent.rest().is_err(), "reset");
     service.endpoints[0].2 = EndpointState::Pending;
     sidecar.told(|set| service.tell(set));
-    assert!(Peer::connect(address).rest().is_err());
+    assert!(Peer::reach(address).and_then(|mut peer| peer.rest()).is_err());
 }
 
 #[test]
