@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Programs the tests use, with the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 9] = [
+const PROGRAMS: [(&str, &str); 10] = [
     ("curl", "curl"),
     ("nginx", "nginx"),
     ("node", "nodejs"),
@@ -18,6 +18,8 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("chromium", "chromium"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    // Debian's own interpreter, which need not be the first of the path, has grpcio there.
+    ("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
 /// A step's name and what it does.

@@ -20,7 +20,7 @@ use crate::{
     Shared,
     direction::Direction,
     limits::{PEER_WAIT, PEERS_CACHED, RECORDS_WAITING},
-    metrics::{Edge, Metrics, Reporter, ServiceLabels},
+    metrics::{Edge, Grpc, Metrics, Reporter, ServiceLabels},
     refusal::Flags,
     series::SeriesSet,
     snapshot::AddressOwner,
@@ -32,6 +32,7 @@ pub(crate) struct HttpRecord {
     pub(crate) direction: Direction,
     pub(crate) status: u16,
     pub(crate) flags: Flags,
+    pub(crate) grpc: Grpc,
     pub(crate) duration: Duration,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
@@ -40,7 +41,7 @@ pub(crate) struct HttpRecord {
 impl HttpRecord {
     /// Counts it; the request has ended then.
     pub(crate) fn count(&self, metrics: &Metrics, worker: usize, set: &SeriesSet) {
-        set.http(metrics, (self.status, self.flags), |series| {
+        set.http(metrics, (self.status, self.grpc, self.flags), |series| {
             series.record(self.duration, self.request_bytes, self.response_bytes);
         });
         metrics.request_ended(worker, self.direction);

@@ -3,19 +3,21 @@
 //! [`serve`] is the connection's way, [`serve_request`] the request's; both read from top to bottom.
 //! What differs between sides, a [`Side`] answers; what an upstream does is `forward`'s.
 
-use std::pin::pin;
+use std::{future::poll_fn, pin::pin};
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use heddle_logic::FaultPlan;
-use heddle_runtime::{clock, transport::Transport};
+use heddle_runtime::{clock, task, transport::Transport};
 
 use crate::{
+    call::{Call, Http1Call, Http2Call},
     dial::Early,
-    exchange::Http1Exchange,
     foreign::{self, Foreign},
-    forward::forward,
-    http1::{Client, IncomingRequest, Persistence},
-    outgoing::{OutgoingRequest, RequestEdits},
-    protocol::{Decided, decide},
+    http1::{Client, Idle, Persistence},
+    http2,
+    outgoing::RequestEdits,
+    pool::Tenant,
+    protocol::{Beginning, Decided, decide},
     record::{RequestOutcome, TcpOutcome},
     refusal::{Failure, Flag, Refusal, Refused},
     relay::Preread,
@@ -39,6 +41,15 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             }
             let _by_request = worker.shared.state.connections.by_request();
             serve_requests(side, Client::new(client, held, S::IDLE_TIMEOUT, S::DIRECTION)).await;
+        }
+        Decided::Http2 { reason, held, early } => {
+            side.verdicts().count(Verdict::Http2, reason);
+            if let Some(early) = early {
+                worker.keep_unused(early);
+            }
+            let _by_request = worker.shared.state.connections.by_request();
+            // Much larger than what most connections need.
+            Box::pin(serve_streams(side, client, held)).await;
         }
         Decided::Relay { verdict, reason, held, to } => {
             side.verdicts().count(verdict, reason);
@@ -67,56 +78,76 @@ async fn serve_requests<S: Side>(side: &S, mut client: Client) {
             Ok(None) => return,
             Err(refusal) => return refuse_head(side, client, refusal).await,
         };
-        match serve_request(side, &mut client, request).await {
+        match serve_request(side, Http1Call::new(&mut client, request)).await {
             Persistence::KeepAlive => {}
             ended => return client.end(ended).await,
         }
     }
 }
 
+/// The same for a connection of HTTP/2, whose requests do not wait for each other.
+async fn serve_streams<S: Side>(side: &S, client: Transport, held: Option<Beginning>) {
+    let held = held.map(|held| held.bytes);
+    let Ok(mut connection) = http2::accept(client, held).await else { return };
+    let tenant = Tenant::default();
+    let mut requests = FuturesUnordered::new();
+    let mut idle = Idle::new(S::IDLE_TIMEOUT);
+    loop {
+        tokio::select! {
+            accepted = connection.accept() => match accepted {
+                Some(Ok((request, respond))) => {
+                    idle.restart();
+                    let call = Http2Call::new(request, respond, &tenant);
+                    let serving = async { let _stays = serve_request(side, call).await; };
+                    requests.push(task::contained("stream", serving));
+                }
+                // What the peer broke, the codec has told it. Requests still in flight have nobody
+                // left to answer to.
+                Some(Err(_)) | None => return,
+            },
+            Some(()) = requests.next(), if !requests.is_empty() => idle.restart(),
+            () = poll_fn(|context| idle.poll(context)), if requests.is_empty() => {
+                connection.graceful_shutdown();
+            }
+        }
+    }
+}
+
 /// The way of one request, from decoded head to recorded outcome.
-async fn serve_request<S: Side>(
-    side: &S,
-    client: &mut Client,
-    request: IncomingRequest,
-) -> Persistence {
+async fn serve_request<S: Side>(side: &S, mut call: impl Call) -> Persistence {
     let worker = side.worker();
     // 1. From here on it is counted, whatever happens.
-    let series = side.request_series(Some(&request.seen(client)));
-    let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, request.begun);
+    let series = side.request_series(Some(&call.seen()));
+    let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
     // 2. Where it goes.
-    let route = side.route(&request.seen(client)).await;
+    let route = side.route(&call.seen()).await;
     // 3. Made ready to be sent, perhaps more than once.
     let edits = RequestEdits {
         path: route.as_ref().map_or(None, |route| route.path.as_deref()),
         default_host: &|| side.default_host(),
+        to_a_hop: route.as_ref().is_ok_and(Route::leads_to_a_hop),
     };
-    let mut outgoing = client.prepare(worker, &request, &edits, &outcome);
-    drop(request);
+    call.prepare(worker, &edits, &outcome);
     // 4. Faults, the endpoint, the connection, the exchange.
-    let result = carry_out(side, client, route, &mut outgoing, &mut outcome).await;
+    let result = carry_out(side, &mut call, route, &mut outcome).await;
     // 5. One exit: the mesh's own reply if there is to be one, and the record.
-    client.conclude(worker, result, Some(&outgoing), outcome).await
+    call.conclude(worker, result, outcome).await
 }
 
 async fn carry_out<S: Side>(
     side: &S,
-    client: &mut Client,
+    call: &mut impl Call,
     route: Result<Route, Refused>,
-    outgoing: &mut OutgoingRequest,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
-    client.take_body(outgoing, outcome)?;
+    call.take_body(outcome)?;
     let route = route?;
     if let Some(fault) = &route.fault {
-        inject(client, fault, outcome).await.map_err(|failure| failure.by(route.rule()))?;
+        inject(call, fault, outcome).await.map_err(|failure| failure.by(route.rule()))?;
     }
     let forwarded = match &route.backend {
         Err(refusal) => Err(refusal.clone().into()),
-        Ok(backend) => {
-            let mut exchange = Http1Exchange { client, outgoing };
-            forward(side.worker(), &mut exchange, backend, outcome).await
-        }
+        Ok(backend) => call.forward(side.worker(), backend, outcome).await,
     };
     match forwarded {
         Ok(persistence) => {
@@ -132,7 +163,7 @@ async fn carry_out<S: Side>(
 /// # Errors
 /// The abort, or a client that did not wait for the end of the delay.
 async fn inject(
-    client: &Client,
+    call: &mut impl Call,
     fault: &FaultPlan,
     outcome: &RequestOutcome,
 ) -> Result<(), Failure> {
@@ -141,7 +172,7 @@ async fn inject(
         // Polled together: a client that resets its connection ends the delay.
         tokio::select! {
             () = clock::sleep(delay) => {}
-            () = client.transport.reset_by_peer() => return Err(Failure::ClientGone),
+            () = call.gone() => return Err(Failure::ClientGone),
         }
     }
     match fault.abort {
@@ -182,7 +213,7 @@ async fn refuse_head<S: Side>(side: &S, mut client: Client, refusal: Refusal) {
     client.end(ended).await;
 }
 
-/// A connection that carries no HTTP/1 where rules for it hold: told so, counted, and its end.
+/// A connection that carries no HTTP where rules for it hold: told so, counted, and its end.
 async fn refuse_foreign<S: Side>(side: &S, client: Transport, foreign: Foreign) {
     let worker = side.worker();
     let refusal = foreign.refusal();

@@ -1,12 +1,19 @@
 //! One request and its response on one connection: the seam ([`Exchange`]), and HTTP/1 on both sides
 //! behind it ([`Http1Exchange`]), heads edited, bodies passed on as the bytes they are. Both directions
 //! run at once, because a server may answer before it has read all. Which upstream, and whether again,
-//! is `forward`'s; what is made of parts, `frames` writes.
+//! is `forward`'s.
 //!
-//! [`Http1Exchange`] runs the way of the request (`exchange/request.rs`) and that of the response
-//! (`exchange/response.rs`); what each must know of the other is in `exchange/course.rs`.
+//! HTTP/1 to HTTP/1 runs the way of the request (`exchange/request.rs`) and that of the response
+//! (`exchange/response.rs`); what each must know of the other is in `exchange/course.rs`. Every other pair
+//! goes by frames (`exchange/framed.rs`): between a client (`http1_client.rs`, `http2_client.rs`) and what
+//! carries its request (`over_http1.rs`, `over_http2.rs`).
 
 mod course;
+mod framed;
+mod http1_client;
+mod http2_client;
+mod over_http1;
+mod over_http2;
 mod request;
 mod response;
 
@@ -19,21 +26,29 @@ use std::{
 
 use heddle_logic::Replayable;
 use heddle_runtime::transport::Transport;
+use heddle_wire::http1::Method;
 
-pub(crate) use self::course::AnswerHead;
+pub(crate) use self::{
+    course::AnswerHead,
+    framed::Responder,
+    http2_client::{Http2Exchange, Http2Responder, Http2Upload},
+};
 use self::{
     course::{Answer, Course, Failed, Received, Stopped},
+    http1_client::{Http1Responder, Http1Upload},
     request::send,
     response::receive,
 };
 use crate::{
+    frames::{http1::request_head, respond::Recipient},
     http1::{Client, Persistence},
     outgoing::OutgoingRequest,
     pool::{Connected, Tenancy, Tenant},
     record::RequestOutcome,
-    refusal::{Cut, Failure, Flag},
+    refusal::{Cut, Failure, Flag, Refusal},
     relay::{End, Preread, relay},
-    upstream::{Attempt, Upstream},
+    streams::Stream,
+    upstream::{Attempt, HttpVersion, Upstream},
     worker::Worker,
 };
 
@@ -42,6 +57,8 @@ use crate::{
 pub(crate) enum Broke {
     /// No byte of a response came.
     Unanswered,
+    /// The same, and no server has processed the request, whatever was sent of it.
+    Unprocessed,
     /// A response came that the caller does not want; the client saw nothing of it.
     Again,
     Failed(Failure),
@@ -51,6 +68,9 @@ pub(crate) enum Broke {
 pub(crate) trait Exchange {
     /// May it be sent twice, by its method, its key and the length of its body?
     fn replayable(&self) -> Replayable;
+
+    /// In which version `upstream` is to be asked.
+    fn version(&self, upstream: &Upstream) -> HttpVersion;
 
     /// How far it was sent on the last attempt.
     fn sent(&self) -> Sent;
@@ -70,10 +90,29 @@ pub(crate) trait Exchange {
         &mut self,
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
-        connected: Connected,
+        carrier: Carrier,
         again: impl Fn(AnswerHead) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke>;
+}
+
+/// What carries one request to an upstream.
+#[derive(Debug)]
+pub(crate) enum Carrier {
+    /// A connection of HTTP/1, all of it.
+    Connection(Connected),
+    /// A stream of HTTP/2.
+    Stream(Stream),
+}
+
+impl Carrier {
+    /// Did the connection carry a request before? Only then may a reset be the keep-alive race.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::Connection(connected) => connected.reused,
+            Self::Stream(stream) => stream.reused,
+        }
+    }
 }
 
 /// How far a request was sent.
@@ -85,7 +124,7 @@ pub(crate) struct Sent {
     pub(crate) kept: bool,
 }
 
-/// HTTP/1 from a client to an upstream of HTTP/1.
+/// A request of HTTP/1 to an upstream of either version.
 #[derive(Debug)]
 pub(crate) struct Http1Exchange<'a> {
     pub(crate) client: &'a mut Client,
@@ -95,6 +134,15 @@ pub(crate) struct Http1Exchange<'a> {
 impl Exchange for Http1Exchange<'_> {
     fn replayable(&self) -> Replayable {
         self.outgoing.replayable
+    }
+
+    fn version(&self, upstream: &Upstream) -> HttpVersion {
+        let facts = &self.outgoing.facts;
+        match facts.upgrade || facts.method == Method::Connect {
+            // What follows is no HTTP: only a connection of its own can carry it.
+            true => HttpVersion::Http1,
+            false => upstream.version(HttpVersion::Http1),
+        }
     }
 
     fn sent(&self) -> Sent {
@@ -114,6 +162,28 @@ impl Exchange for Http1Exchange<'_> {
     }
 
     async fn run(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        carrier: Carrier,
+        again: impl Fn(AnswerHead) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        match carrier {
+            Carrier::Connection(connected) => {
+                self.pass_bytes(worker, attempt, connected, again, outcome).await
+            }
+            // Another version, and larger: not worth room in every request.
+            Carrier::Stream(stream) => {
+                Box::pin(self.by_frames(&stream, attempt, again, outcome)).await
+            }
+        }
+    }
+}
+
+impl Http1Exchange<'_> {
+    /// To a server of HTTP/1: the bytes as they are.
+    async fn pass_bytes(
         &mut self,
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
@@ -165,10 +235,46 @@ impl Exchange for Http1Exchange<'_> {
     }
 }
 
+impl Http1Exchange<'_> {
+    /// To a server of HTTP/2.
+    async fn by_frames(
+        &mut self,
+        stream: &Stream,
+        attempt: &mut Attempt,
+        again: impl Fn(AnswerHead) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        let Self { client, outgoing } = self;
+        let facts = outgoing.facts;
+        let head =
+            request_head(outgoing.head()).map_err(|refusal| Broke::Failed(refusal.into()))?;
+        let recipient = Recipient {
+            method: Some(facts.method),
+            version: facts.client_version,
+            persists: facts.persistent,
+        };
+        let (client_read, client_write) = client.transport.split();
+        let mut responder = Http1Responder { client: client_write, recipient };
+        let mut upload = Http1Upload::new(client_read, &mut client.input, outgoing, outcome);
+        let parts = (&mut upload, &mut responder);
+        let uploaded = over_http2::run(stream, head, parts, attempt, again, outcome).await;
+        let uploaded = uploaded.map_err(|broke| match broke {
+            // A client of HTTP/1 is told in words, as long as it can be.
+            Broke::Failed(Failure::Cut(Cut::Stream(_))) if !outcome.has_sent() => {
+                Broke::Failed(Refusal::UpstreamReset.into())
+            }
+            broke => broke,
+        })?;
+        outcome.ended();
+        let persists = uploaded && facts.persistent && responder.recipient.persists;
+        Ok(if persists { Persistence::KeepAlive } else { Persistence::Close })
+    }
+}
+
 /// Who may use the connection next; `None` if nobody.
 fn tenancy(received: &Received, outgoing: &OutgoingRequest, bound: bool) -> Option<Tenancy> {
     let Answer::Complete { upstream_persists, bodiless } = received.answer else { return None };
-    if !upstream_persists || !outgoing.facts.persistent {
+    if !upstream_persists || outgoing.closes {
         return None;
     }
     Some(match () {

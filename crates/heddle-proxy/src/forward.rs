@@ -12,14 +12,14 @@ use heddle_logic::{
 use heddle_runtime::clock;
 
 use crate::{
-    exchange::{AnswerHead, Broke, Exchange, Sent},
+    exchange::{AnswerHead, Broke, Carrier, Exchange, Sent},
     http1::Persistence,
     memory::Pressure,
     metrics::RetryReason,
     pool::Connected,
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
-    upstream::{Backend, Upstream, Upstreams},
+    upstream::{Backend, HttpVersion, Upstream, Upstreams},
     worker::Worker,
 };
 
@@ -63,7 +63,7 @@ pub(crate) async fn forward(
                 continue;
             }
         };
-        let reused = connected.reused;
+        let reused = connected.is_reused();
         let by_answer =
             |answer: AnswerHead| again(Ended::Answered(answer, number, others)) != Decision::GiveUp;
         match request.run(worker, &mut attempt, connected, by_answer, outcome).await {
@@ -80,9 +80,13 @@ pub(crate) async fn forward(
                 tried.push(upstream);
                 continue;
             }
-            Err(Broke::Unanswered) => {
+            Err(broke @ (Broke::Unanswered | Broke::Unprocessed)) => {
                 attempt.failed(clock::now());
-                if again(Ended::Unanswered(broken(request, reused, number))) == Decision::GiveUp {
+                let mut broken = broken(request, reused, number);
+                if matches!(broke, Broke::Unprocessed) && request.sent().kept {
+                    broken.request_bytes_written = 0;
+                }
+                if again(Ended::Unanswered(broken)) == Decision::GiveUp {
                     return Err(Refusal::UpstreamReset.into());
                 }
                 worker.shared.metrics.retried(RetryReason::ReuseRace);
@@ -107,20 +111,34 @@ fn choose(
     }
 }
 
-/// A connection of the upstream's pool, or a new one; a `fresh` one if a pooled one just broke.
+/// What carries the request to `upstream`, in the version that is spoken there: something of what is kept
+/// at hand, or a new connection; a `fresh` one if one at hand just broke.
 async fn connect(
     worker: &Rc<Worker>,
     request: &impl Exchange,
-    upstream: &Upstream,
+    upstream: &Rc<Upstream>,
     (now, fresh): (Instant, bool),
     others: bool,
-) -> Result<Connected, Refusal> {
-    if !fresh && let Some(pooled) = upstream.pool.take(now, request.replayable(), request.tenant())
-    {
-        return Ok(pooled);
+) -> Result<Carrier, Refusal> {
+    match request.version(upstream) {
+        HttpVersion::Http1 => {
+            let (replayable, tenant) = (request.replayable(), request.tenant());
+            if !fresh && let Some(pooled) = upstream.pool.take(now, replayable, tenant) {
+                return Ok(Carrier::Connection(pooled));
+            }
+            let dialled = Box::pin(worker.dial(upstream, others)).await;
+            dialled.map(|transport| Carrier::Connection(Connected::new(transport)))
+        }
+        HttpVersion::Http2 => {
+            let dial = async || match upstream.pool.take_unused(now) {
+                Some(transport) => Ok(transport),
+                None => worker.dial(upstream, others).await,
+            };
+            let stream = Box::pin(upstream.streams.take(fresh, dial)).await?;
+            worker.list(upstream);
+            Ok(Carrier::Stream(stream))
+        }
     }
-    let dialled = Box::pin(worker.dial(upstream, others)).await;
-    dialled.map(Connected::new)
 }
 
 /// How an attempt ended, before anything of a response went to the client.

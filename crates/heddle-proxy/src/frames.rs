@@ -1,35 +1,30 @@
-//! A response by its parts: a head, pieces of the body, trailers, or a reset in the middle of it. What
-//! comes so ([`Frames`]: a reply of the mesh's own, and whatever does not arrive as bytes of HTTP/1) is
-//! written to a client of HTTP/1 by [`send_response`]. HTTP/1 to HTTP/1 does not come here: `exchange`
-//! passes its bytes on as they are. Nor do requests, nor interim heads: whoever reads or writes another
-//! version brings them.
+//! A message by its parts, whatever its version on the wire: a head, and [`Frames`], which are pieces of
+//! its body, trailers, or a reset in the middle of it. Whatever does not go from HTTP/1 to HTTP/1 as the
+//! bytes it is goes by these: what comes from or goes to HTTP/2, and replies of the mesh's own.
+//!
+//! Here is what both directions have in common. HTTP/1 is taken apart by `frames/http1.rs`, and put
+//! together for its clients by `frames/respond.rs`; HTTP/2 is `http2`'s.
+
+pub(crate) mod http1;
+pub(crate) mod respond;
 
 use std::{
     borrow::Cow,
-    future::poll_fn,
-    io::Write as _,
+    cell::OnceCell,
     task::{Context, Poll},
 };
 
-use heddle_runtime::transport::WriteHalf;
-use heddle_wire::http1::{CHUNK_END, Method, Version, chunk_head, reason};
+use bytes::Bytes;
+use h2::Reason;
+use heddle_logic::route::RequestView;
+use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 
-use crate::{
-    buffers::{Lent, Output},
-    limits::COPY_BYTES,
-    record::RequestOutcome,
-    refusal::{Cut, Failure},
-};
-
-/// A field of a head or of trailers.
-pub(crate) type Field = (Cow<'static, str>, String);
-
-/// A response's head, whatever its version on the wire.
+/// A response's head.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Head {
     pub(crate) status: u16,
-    /// In the order in which they are sent; none of those that delimit the body or name a hop.
-    pub(crate) fields: Vec<Field>,
+    /// None of those that delimit the body or name a hop.
+    pub(crate) fields: HeaderMap,
     /// Bytes of the body, where they are known.
     pub(crate) length: Option<u64>,
 }
@@ -38,191 +33,115 @@ pub(crate) struct Head {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// A piece of the body.
-    Data(Vec<u8>),
+    Data(Bytes),
     /// Fields behind the body; nothing follows them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no reply of the mesh's own has trailers"))]
-    Trailers(Vec<Field>),
+    Trailers(HeaderMap),
 }
 
-/// The sender gave up: what came so far is not the whole.
+/// The sender gave up, with HTTP/2's word for why: what came so far is not the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reset;
+pub(crate) struct Reset(pub(crate) Reason);
 
 /// A body that comes in frames.
 pub(crate) trait Frames {
     /// The next frame; `None` behind the last.
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>>;
-}
 
-/// What a client of HTTP/1 can be sent.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Recipient {
-    /// Of its request; `None` if that could not be read.
-    pub(crate) method: Option<Method>,
-    pub(crate) version: Version,
-    /// Does its connection stay open behind the response?
-    pub(crate) persists: bool,
-}
+    /// Is it known already that nothing more comes?
+    fn is_over(&self) -> bool;
 
-/// How the body is delimited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Delimited {
-    /// There is none.
-    Bodiless,
-    /// By a length; so many bytes are left.
-    Length(u64),
-    Chunked,
-    /// By the end of the connection.
-    Close,
-}
-
-/// Sends a response to a client of HTTP/1: head and what is at hand of the body in one write. The
-/// caller ends the connection where `recipient.persists` is false, or where this fails.
-///
-/// # Errors
-/// [`Failure::ClientGone`], or [`Failure::Cut`] if the body broke off: the client must notice.
-pub(crate) async fn send_response(
-    to: &mut WriteHalf<'_>,
-    head: &Head,
-    frames: &mut impl Frames,
-    recipient: Recipient,
-    outcome: &RequestOutcome,
-) -> Result<(), Failure> {
-    let mut out = Lent::<Output>::take();
-    let mut body = delimited(head, recipient);
-    write_head(&mut out.0, head, recipient, body);
-    if recipient.method == Some(Method::Head) || body == Delimited::Bodiless {
-        return flush(to, &mut out.0, outcome).await;
+    /// Ready when whoever sends them is gone, where that shows in another way than by their end.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
     }
-    loop {
-        let frame = match next(frames).await {
-            Next::Frame(frame) => frame,
-            Next::Waiting => {
-                flush(to, &mut out.0, outcome).await?;
-                poll_fn(|context| frames.poll_frame(context)).await
-            }
-        };
-        match frame {
-            None => break write_end(&mut out.0, body, &[])?,
-            Some(Ok(Frame::Data(data))) => write_data(&mut out.0, &mut body, &data)?,
-            Some(Ok(Frame::Trailers(fields))) => break write_end(&mut out.0, body, &fields)?,
-            Some(Err(Reset)) => {
-                flush(to, &mut out.0, outcome).await?;
-                return Err(broken_off(body));
-            }
-        }
-        if out.0.len() > COPY_BYTES {
-            flush(to, &mut out.0, outcome).await?;
-        }
+}
+
+/// A request's head, as rules and labels see it.
+#[derive(Debug)]
+pub(crate) struct Seen<'a> {
+    head: &'a request::Parts,
+    authority: OnceCell<&'a str>,
+}
+
+impl<'a> Seen<'a> {
+    pub(crate) fn of(head: &'a request::Parts) -> Self {
+        Self { head, authority: OnceCell::new() }
     }
-    flush(to, &mut out.0, outcome).await
 }
 
-/// What is there of a body right now.
-enum Next {
-    Frame(Option<Result<Frame, Reset>>),
-    Waiting,
-}
+impl RequestView for Seen<'_> {
+    fn method(&self) -> &str {
+        self.head.method.as_str()
+    }
 
-async fn next(frames: &mut impl Frames) -> Next {
-    poll_fn(|context| {
-        Poll::Ready(match frames.poll_frame(context) {
-            Poll::Ready(frame) => Next::Frame(frame),
-            Poll::Pending => Next::Waiting,
+    fn target(&self) -> &str {
+        self.head.uri.path_and_query().map_or("/", |target| target.as_str())
+    }
+
+    fn path(&self) -> &[u8] {
+        self.head.uri.path().as_bytes()
+    }
+
+    fn authority(&self) -> &str {
+        self.authority.get_or_init(|| {
+            let host = || self.head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+            let named = self.head.uri.authority().map(|authority| authority.as_str());
+            named.or_else(host).unwrap_or_default()
         })
-    })
-    .await
-}
+    }
 
-fn delimited(head: &Head, recipient: Recipient) -> Delimited {
-    match (head.status, head.length, recipient.version) {
-        (100..=199 | 204 | 304, ..) => Delimited::Bodiless,
-        (_, Some(length), _) => Delimited::Length(length),
-        (_, None, Version::Http11) => Delimited::Chunked,
-        (_, None, Version::Http10) => Delimited::Close,
+    fn scheme(&self) -> &str {
+        self.head.uri.scheme_str().unwrap_or("http")
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let mut values = self.head.headers.get_all(name).iter();
+        let text = |value: &'_ HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let first = values.next()?;
+        let Some(second) = values.next() else {
+            return Some(String::from_utf8_lossy(first.as_bytes()));
+        };
+        let mut joined = text(first);
+        for value in std::iter::once(second).chain(values) {
+            joined.push(',');
+            joined.push_str(&text(value));
+        }
+        Some(Cow::Owned(joined))
     }
 }
 
-fn write_head(out: &mut Vec<u8>, head: &Head, recipient: Recipient, body: Delimited) {
-    let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, reason(head.status));
-    write_fields(out, &head.fields);
-    let _ = match body {
-        Delimited::Bodiless | Delimited::Close => Ok(()),
-        Delimited::Length(length) => write!(out, "content-length: {length}\r\n"),
-        Delimited::Chunked => write!(out, "transfer-encoding: chunked\r\n"),
-    };
-    let stays = recipient.persists && body != Delimited::Close;
-    out.extend_from_slice(match (stays, recipient.version) {
-        (true, Version::Http10) => b"connection: keep-alive\r\n\r\n",
-        (true, Version::Http11) => b"\r\n",
-        (false, _) => b"connection: close\r\n\r\n",
+/// Takes away what belongs to one hop (RFC 9110 §7.6.1), and what Connection nominates: none of it has a
+/// place in HTTP/2 (RFC 9113 §8.2.2). `te: trailers` is everybody's.
+pub(crate) fn strip_hop_by_hop(fields: &mut HeaderMap) {
+    let nominated: Vec<HeaderName> = fields
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(|name| *name != header::TE)
+        .collect();
+    for name in nominated {
+        fields.remove(name);
+    }
+    const OF_A_HOP: [HeaderName; 3] =
+        [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE];
+    for name in OF_A_HOP {
+        fields.remove(name);
+    }
+    fields.remove("keep-alive");
+    fields.remove("proxy-connection");
+    let trailers = fields.get_all(header::TE).iter().any(|value| {
+        let accepted = value.to_str().unwrap_or_default().split(',');
+        accepted.into_iter().any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
     });
-}
-
-fn write_fields(out: &mut Vec<u8>, fields: &[Field]) {
-    for (name, value) in fields {
-        let start = out.len();
-        let _ = write!(out, "{name}: {value}");
-        // No name or value from elsewhere ever ends a line.
-        out[start..].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|b| *b = b' ');
-        out.extend_from_slice(b"\r\n");
+    fields.remove(header::TE);
+    if trailers {
+        fields.insert(header::TE, HeaderValue::from_static("trailers"));
     }
 }
 
-fn write_data(out: &mut Vec<u8>, body: &mut Delimited, data: &[u8]) -> Result<(), Failure> {
-    match body {
-        Delimited::Bodiless => {}
-        Delimited::Length(left) => match left.checked_sub(data.len() as u64) {
-            Some(rest) => {
-                *left = rest;
-                out.extend_from_slice(data);
-            }
-            // More than its head announced: none of it could be told from the next response.
-            None => return Err(Failure::Cut(Cut::Closed)),
-        },
-        Delimited::Chunked if data.is_empty() => {}
-        Delimited::Chunked => {
-            out.extend_from_slice(chunk_head(data.len(), &mut [0; 18]));
-            out.extend_from_slice(data);
-            out.extend_from_slice(CHUNK_END);
-        }
-        Delimited::Close => out.extend_from_slice(data),
-    }
-    Ok(())
+/// About how many bytes fields are on the wire: what they are as lines of HTTP/1.
+pub(crate) fn bytes_of(fields: &HeaderMap) -> u64 {
+    fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
 }
-
-/// The end of a whole body. Trailers go only where HTTP/1 has a place for them.
-fn write_end(out: &mut Vec<u8>, body: Delimited, trailers: &[Field]) -> Result<(), Failure> {
-    match body {
-        Delimited::Bodiless | Delimited::Close | Delimited::Length(0) => Ok(()),
-        Delimited::Length(_) => Err(Failure::Cut(Cut::Closed)),
-        Delimited::Chunked => {
-            out.extend_from_slice(b"0\r\n");
-            write_fields(out, trailers);
-            out.extend_from_slice(b"\r\n");
-            Ok(())
-        }
-    }
-}
-
-/// Where the end of the connection is the end of the body, only a reset says that it is not.
-fn broken_off(body: Delimited) -> Failure {
-    Failure::Cut(if body == Delimited::Close { Cut::Reset } else { Cut::Closed })
-}
-
-async fn flush(
-    to: &mut WriteHalf<'_>,
-    out: &mut Vec<u8>,
-    outcome: &RequestOutcome,
-) -> Result<(), Failure> {
-    if out.is_empty() {
-        return Ok(());
-    }
-    to.write_all(out).await.map_err(|_| Failure::ClientGone)?;
-    outcome.sent(out.len() as u64);
-    out.clear();
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests;

@@ -17,14 +17,14 @@ use heddle_wire::http1::{Request, RequestHead, Scan};
 use crate::{
     buffers::{Buffer, Lent, poll_input, read_input},
     direction::Direction,
-    frames::{Recipient, send_response},
+    frames::respond::{Recipient, send_response},
     limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_SILENCE, LINGER_TIME},
     outgoing::{OutgoingRequest, RequestEdits},
     pool::{Tenancy, Tenant},
     protocol::Beginning,
     record::RequestOutcome,
     refusal::{AfterRefusal, Cut, Failure, Flag, Refusal},
-    reply::Reply,
+    reply::{Reply, sent_id},
     upstream::Upstream,
     worker::Worker,
 };
@@ -224,12 +224,13 @@ impl Client {
         let persistence = match result {
             Ok(persistence) => persistence,
             Err(Failure::Refused(refused)) => {
-                let reply = Reply::refusing(worker, &refused, outgoing, &outcome);
+                let id = outgoing.and_then(|outgoing| sent_id(outgoing.head()));
+                let reply = Reply::refusing(worker, &refused, id, &outcome);
                 self.respond(reply, outgoing, &outcome).await
             }
             Err(Failure::Cut(cut)) => {
                 outcome.flag(Flag::UC);
-                if cut == Cut::Reset { Persistence::Reset } else { Persistence::Close }
+                if cut == Cut::Closed { Persistence::Close } else { Persistence::Reset }
             }
             // Dropped unfinished, the outcome says so itself.
             Err(Failure::ClientGone) => return Persistence::Ended,
@@ -257,7 +258,7 @@ impl Client {
         match send_response(&mut to, &head, &mut reply, recipient, outcome).await {
             Ok(()) if goes_on => Persistence::KeepAlive,
             Ok(()) | Err(Failure::Cut(Cut::Closed)) => Persistence::Close,
-            Err(Failure::Cut(Cut::Reset)) => Persistence::Reset,
+            Err(Failure::Cut(Cut::Reset | Cut::Stream(_))) => Persistence::Reset,
             Err(_) => Persistence::Ended,
         }
     }
@@ -310,23 +311,23 @@ enum Read {
 /// A limit on idleness that costs one timer per connection and nothing per request: the limit ends
 /// a connection that was idle all through it, so after one to two times its length.
 #[derive(Debug)]
-struct Idle {
+pub(crate) struct Idle {
     limit: Duration,
     used: bool,
     timer: Option<clock::Timer>,
 }
 
 impl Idle {
-    fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, used: true, timer: None }
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.used = true;
     }
 
     /// Ready when the limit has passed without a restart.
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
         let timer = self.timer.get_or_insert_with(|| clock::Timer::after(limit));
         while timer.poll_ended(context).is_ready() {

@@ -44,9 +44,11 @@ impl Inbound {
         let state =
             |service: Option<&ServiceName>| worker.ports.of(Direction::Inbound, service, number);
         let labels = |service: &ServiceName| Rc::clone(&state(Some(service)).service);
+        let application = worker.upstreams.of_target(DialTarget::Application(number), None);
+        application.declare(declared);
         Self {
             worker: Rc::clone(worker),
-            application: worker.upstreams.of_target(DialTarget::Application(number), None),
+            application,
             state: state(leading.first().map(|owner| &owner.service)),
             declared,
             owners: leading.iter().map(|one| (one.clone(), labels(&one.service))).collect(),

@@ -98,6 +98,25 @@ pub const MEMORY_LOOK: Duration = Duration::from_millis(50);
 /// How often a sidecar looks whether it keeps memory that is free.
 pub const MEMORY_RETURN: Duration = Duration::from_secs(5);
 
+/// Streams that a client of HTTP/2 may have open at once on one connection.
+pub const HTTP2_STREAMS: u32 = 100;
+
+/// Bytes of one stream's body that a peer of HTTP/2 may send before they are passed on.
+pub const HTTP2_STREAM_WINDOW: u32 = 256 * 1024;
+
+/// The same for all streams of one connection together: what a slow side can make this one hold.
+pub const HTTP2_CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+/// Bytes of the fields of one head of HTTP/2, uncompressed, as HPACK counts them.
+pub const HTTP2_HEADER_LIST_BYTES: u32 = 64 * 1024;
+
+/// Bytes of frames of one stream that wait to be written.
+pub const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Streams that were reset and are still known, and those that a client reset before they were looked at:
+/// with more its connection ends with ENHANCE_YOUR_CALM.
+pub const HTTP2_RESET_STREAMS: usize = 50;
+
 /// Bytes above the fewest it ever had from which a sidecar asks its allocator for free memory.
 pub const MEMORY_KEPT_FREE: u64 = 4 * 1024 * 1024;
 

@@ -23,7 +23,7 @@ use heddle_wire::local::proxy_config::ProxyConfig;
 
 use self::{edge::Own, histogram::Counter, registry::Registry};
 pub(crate) use self::{
-    edge::{Edge, Reporter, ServiceLabels},
+    edge::{Edge, Grpc, Reporter, ServiceLabels},
     registry::VerdictCounters,
     series::{HttpSeries, TcpSeries},
 };
@@ -153,7 +153,7 @@ impl Metrics {
         &self,
         worker: usize,
         edge: &Edge,
-        status: u16,
+        status: (u16, Grpc),
         flags: Flags,
     ) -> Arc<HttpSeries> {
         self.lock().http(

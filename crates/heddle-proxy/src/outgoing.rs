@@ -20,6 +20,8 @@ pub(crate) struct RequestEdits<'a> {
     pub(crate) path: Option<&'a str>,
     /// Names the host of a request that came without one.
     pub(crate) default_host: &'a dyn Fn() -> String,
+    /// Is whoever gets it a hop of the mesh, and not the application itself?
+    pub(crate) to_a_hop: bool,
 }
 
 /// What a response must be seen with of its request.
@@ -33,6 +35,8 @@ pub(crate) struct RequestFacts {
     pub(crate) client_version: Version,
     /// Does the client want its connection to stay open?
     pub(crate) persistent: bool,
+    /// Does the connection of whoever made the request end behind it, here or at the hop before?
+    pub(crate) client_leaves: bool,
     /// Is an Upgrade passed on, so that 101 is an answer?
     pub(crate) upgrade: bool,
     /// Does the client wait for a 100 before it sends the body?
@@ -55,8 +59,11 @@ pub(crate) struct OutgoingRequest {
     /// Bytes of the request that the kernel took on this attempt.
     pub(crate) sent: u64,
     pub(crate) body: Body,
+    framing: Framing,
     pub(crate) replayable: Replayable,
     pub(crate) facts: RequestFacts,
+    /// Was the upstream told that its connection ends?
+    pub(crate) closes: bool,
     /// Did the client end in the middle of the body?
     pub(crate) truncated: bool,
 }
@@ -78,13 +85,15 @@ impl OutgoingRequest {
         let nameless = outgoing.facts.client_version == Version::Http10
             && view.fields().known(KnownHeader::Host).is_none();
         let default_host = if nameless { (edits.default_host)() } else { String::new() };
+        outgoing.closes = outgoing.facts.client_leaves && !edits.to_a_hop;
         let edit = id.as_ref().map(|id| [Edit::Default("x-request-id", id.as_str())]);
         let rewrite = RequestRewrite {
             edits: edit.as_ref().map_or(&[], |edit| edit.as_slice()),
             // A server with one thread is free for others only when this connection ends.
-            connection: match outgoing.facts.persistent {
-                true => Connection::KeepAlive,
-                false => Connection::Close,
+            connection: match (outgoing.facts.client_leaves, edits.to_a_hop) {
+                (false, _) => Connection::KeepAlive,
+                (true, true) => Connection::ClientLeaves,
+                (true, false) => Connection::Close,
             },
             default_host: &default_host,
             path: edits.path,
@@ -107,15 +116,18 @@ impl OutgoingRequest {
             written: 0,
             sent: 0,
             body: Body::new(head.framing()),
+            framing: head.framing(),
             replayable: Replayable::of(view.method(), view.has_idempotency_key(), kept),
             facts: RequestFacts {
                 method: head.method(),
                 client_version: head.version(),
                 persistent: head.persistent(),
+                client_leaves: !head.persistent() || head.client_leaves(),
                 upgrade: view.upgrade().is_some(),
                 expects_continue: view.fields().known(KnownHeader::Expect).is_some(),
                 binds: view.binds_connection(),
             },
+            closes: false,
             truncated: false,
         }
     }
@@ -168,6 +180,23 @@ impl OutgoingRequest {
     pub(crate) fn forget_sent_body(&mut self) {
         self.out.0.truncate(self.head_bytes);
         self.written = self.head_bytes;
+    }
+
+    /// What is at hand and was not written on this attempt.
+    pub(crate) fn unwritten(&self) -> &[u8] {
+        &self.out.0[self.written..]
+    }
+
+    /// So many bytes of that went out in another form.
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.written += bytes;
+        self.sent += bytes as u64;
+    }
+
+    /// The body as one that is taken apart from its beginning; the head counts as sent.
+    pub(crate) fn body_from_its_beginning(&mut self) -> Body {
+        (self.written, self.sent) = (self.head_bytes, self.head_bytes as u64);
+        Body::new(self.framing)
     }
 
     /// Starts over for another attempt.

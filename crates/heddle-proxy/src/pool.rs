@@ -157,6 +157,16 @@ impl Pool {
         self.keep(Idle { transport, since: opened, reused: false, tenancy, tenant });
     }
 
+    /// One that was opened early and never used, while it is good for whatever is to be spoken on it.
+    pub(crate) fn take_unused(&self, now: Instant) -> Option<Transport> {
+        let limit = pool_idle_limit(self.server_closes_after.get());
+        let mut idle = self.idle.borrow_mut();
+        let fit = |one: &Idle| !one.reused && now.saturating_duration_since(one.since) < limit;
+        let at = idle.iter().rposition(fit)?;
+        let Idle { transport, .. } = idle.remove(at);
+        (transport.liveness() != Liveness::Closed).then_some(transport)
+    }
+
     /// The server said `keep-alive: timeout=SECONDS`, or nothing.
     pub(crate) fn announced(&self, seconds: Option<u32>) {
         if let Some(seconds) = seconds {

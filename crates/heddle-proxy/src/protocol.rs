@@ -12,6 +12,7 @@ use crate::{
     foreign::Foreign,
     limits::{EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT, REFUSAL_GRACE},
     refusal::{Refusal, Refused},
+    upstream::HttpVersion,
     verdict::{Reason, Verdict},
 };
 use heddle_model::Protocol;
@@ -63,6 +64,8 @@ pub(crate) struct Beginning {
 pub(crate) enum Decided {
     /// HTTP/1; `early` may be of use to the first request.
     Http { reason: Reason, held: Option<Beginning>, early: Option<Early> },
+    /// HTTP/2; the same holds.
+    Http2 { reason: Reason, held: Option<Beginning>, early: Option<Early> },
     /// To be relayed; a connection to relay to, or why there is none.
     Relay {
         verdict: Verdict,
@@ -87,8 +90,7 @@ pub(crate) async fn decide(
     hints: PortHints,
     mut dial: Pin<&mut impl Future<Output = Result<Early, Refused>>>,
 ) -> Decided {
-    if !matches!(hints.declared, Protocol::Undeclared | Protocol::Http) {
-        let verdict = declared_verdict(hints.declared);
+    if let Some(verdict) = opaque(hints.declared) {
         return Decided::Relay { verdict, reason: Reason::Declared, held: None, to: dial.await };
     }
     let mut wait = Wait::new(hints);
@@ -121,10 +123,14 @@ pub(crate) async fn decide(
         (Event::Gone, _) => Decided::Gone,
         (Event::HeadTimeout, _) => Decided::HeadTimeout,
         (Event::Foreign(foreign, reason), _) => Decided::Foreign(foreign, reason),
-        (Event::Http(reason), early) => {
+        (Event::Http(version, reason), early) => {
             let begin = |(bytes, since)| Beginning { bytes, since };
             let held = held.zip(wait.first_byte).map(begin);
-            Decided::Http { reason, held, early: early.and_then(Result::ok) }
+            let early = early.and_then(Result::ok);
+            match version {
+                HttpVersion::Http1 => Decided::Http { reason, held, early },
+                HttpVersion::Http2 => Decided::Http2 { reason, held, early },
+            }
         }
         (Event::Unserved, Some(Err(refused))) => Decided::Unserved(refused),
         (Event::Unserved, _) => Decided::Gone,
@@ -135,18 +141,19 @@ pub(crate) async fn decide(
     }
 }
 
-fn declared_verdict(declared: Protocol) -> Verdict {
+/// What a connection is that nobody looks into, because its port was declared so.
+fn opaque(declared: Protocol) -> Option<Verdict> {
     match declared {
-        Protocol::Http2 | Protocol::Grpc => Verdict::Http2,
-        Protocol::Tls => Verdict::Tls,
-        Protocol::Tcp | Protocol::Http | Protocol::Undeclared => Verdict::Tcp,
+        Protocol::Tls => Some(Verdict::Tls),
+        Protocol::Tcp => Some(Verdict::Tcp),
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Undeclared => None,
     }
 }
 
 /// What ends the waiting.
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Http(Reason),
+    Http(HttpVersion, Reason),
     Relay(Verdict, Reason),
     HeadTimeout,
     Foreign(Foreign, Reason),
@@ -196,23 +203,26 @@ impl Wait {
 
     /// May nothing but HTTP be here, so that the codec refuses what is none?
     fn is_http(&self) -> bool {
-        self.hints.http_rules || self.hints.declared == Protocol::Http
+        let declared =
+            matches!(self.hints.declared, Protocol::Http | Protocol::Http2 | Protocol::Grpc);
+        self.hints.http_rules || declared
     }
 
     fn look(&mut self, bytes: &[u8]) -> Option<Event> {
-        let http = match self.hints.declared {
-            Protocol::Http => Event::Http(Reason::Declared),
-            _ => Event::Http(Reason::ClientBytes),
+        let reason = match self.hints.declared {
+            Protocol::Undeclared => Reason::ClientBytes,
+            _ => Reason::Declared,
         };
+        let http = |version| Event::Http(version, reason);
         let relay = |verdict| Event::Relay(verdict, Reason::ClientBytes);
         let foreign = |what| Event::Foreign(what, Reason::ClientBytes);
         Some(match self.detector.look(bytes) {
             Detected::NeedMore => return None,
-            Detected::Http1 => http,
-            Detected::Tcp if self.is_http() => http,
-            Detected::Http2Preface if self.hints.http_rules => foreign(Foreign::Http2),
+            Detected::Http2Preface => http(HttpVersion::Http2),
+            Detected::Http1 => http(HttpVersion::Http1),
+            // The codec refuses what it cannot read.
+            Detected::Tcp if self.is_http() => http(HttpVersion::Http1),
             Detected::Tls if self.hints.http_rules => foreign(Foreign::Tls),
-            Detected::Http2Preface => relay(Verdict::Http2),
             Detected::Tls => relay(Verdict::Tls),
             Detected::Tcp => relay(Verdict::Tcp),
         })
@@ -221,6 +231,7 @@ impl Wait {
     /// The server spoke first; `None` where that decides nothing.
     fn server_spoke(&self, spoke: Spoke) -> Option<Event> {
         match spoke {
+            Spoke::Settings => Some(Event::Http(HttpVersion::Http2, Reason::ServerFirst)),
             Spoke::Reset if !self.hints.http_rules => Some(Event::Unserved),
             _ if !self.hints.http_rules => Some(Event::Relay(Verdict::Tcp, Reason::ServerFirst)),
             // One that waited in vain for a request closes.
@@ -270,6 +281,8 @@ impl Wait {
 /// What a server did that was asked nothing yet.
 #[derive(Debug, Clone, Copy)]
 enum Spoke {
+    /// What a server of HTTP/2 begins with, and nothing else is likely to.
+    Settings,
     Bytes,
     Closed,
     Reset,
@@ -277,11 +290,27 @@ enum Spoke {
 
 async fn server_speaks(early: Option<&Result<Early, Refused>>) -> Spoke {
     match early {
-        Some(Ok(early)) => match early.transport.peek().await {
-            Ok(0) => Spoke::Closed,
-            Ok(_) => Spoke::Bytes,
-            Err(_) => Spoke::Reset,
-        },
+        Some(Ok(early)) => {
+            let mut first = [0; FRAME_HEAD_BYTES];
+            match early.transport.peek_at(&mut first).await {
+                Ok(0) => Spoke::Closed,
+                Ok(_) if is_settings(first) => Spoke::Settings,
+                Ok(_) => Spoke::Bytes,
+                Err(_) => Spoke::Reset,
+            }
+        }
         _ => std::future::pending().await,
     }
+}
+
+/// Bytes of a frame's head (RFC 9113 §4.1).
+const FRAME_HEAD_BYTES: usize = 9;
+
+/// Is this the head of the SETTINGS that a server of HTTP/2 begins with, as some do before they have read
+/// a byte? All nine bytes of it are fixed but one, and that one is a small multiple of a setting's length.
+fn is_settings(first: [u8; FRAME_HEAD_BYTES]) -> bool {
+    const SETTINGS: u8 = 4;
+    const SETTING_BYTES: u8 = 6;
+    let [0, 0, length, SETTINGS, 0, 0, 0, 0, 0] = first else { return false };
+    length % SETTING_BYTES == 0
 }

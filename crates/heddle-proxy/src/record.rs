@@ -15,7 +15,7 @@ use heddle_runtime::{clock, transport::Transport};
 use crate::{
     caller::{Caller, HttpRecord, TcpRecord},
     direction::Direction,
-    metrics::ServiceLabels,
+    metrics::{Grpc, ServiceLabels},
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, relay},
     series::SeriesSet,
@@ -42,6 +42,7 @@ pub(crate) struct RequestOutcome {
     ended: Cell<Option<Instant>>,
     status: Cell<u16>,
     flags: Cell<Flags>,
+    grpc: Cell<Grpc>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
     finished: bool,
@@ -64,6 +65,7 @@ impl RequestOutcome {
             ended: Cell::default(),
             status: Cell::default(),
             flags: Cell::default(),
+            grpc: Cell::default(),
             request_bytes: Cell::default(),
             response_bytes: Cell::default(),
             finished: false,
@@ -84,6 +86,19 @@ impl RequestOutcome {
     /// The status the client gets.
     pub(crate) fn status(&self, status: u16) {
         self.status.set(status);
+    }
+
+    /// Notes what a response's head or trailers say in gRPC's terms.
+    pub(crate) fn grpc_fields(&self, fields: &http::HeaderMap) {
+        let status = fields.get("grpc-status").and_then(|value| value.to_str().ok()?.parse().ok());
+        if let (Grpc::Unanswered | Grpc::Status(_), Some(status)) = (self.grpc.get(), status) {
+            self.grpc.set(Grpc::Status(status));
+        }
+    }
+
+    /// It is a call of gRPC.
+    pub(crate) fn is_grpc(&self) {
+        self.grpc.set(Grpc::Unanswered);
     }
 
     /// Bytes of the request came from the client.
@@ -119,6 +134,9 @@ impl RequestOutcome {
         self.worker.shared.metrics.refused(&row, self.direction);
         self.flag(row.flag);
         self.status.set(row.status);
+        if self.grpc.get() != Grpc::No {
+            self.grpc.set(Grpc::Status(row.grpc));
+        }
         row
     }
 
@@ -138,6 +156,7 @@ impl Drop for RequestOutcome {
             direction: self.direction,
             status: self.status.get(),
             flags: self.flags.get(),
+            grpc: self.grpc.get(),
             duration: ended.saturating_duration_since(self.begun),
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),

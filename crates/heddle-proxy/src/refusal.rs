@@ -247,6 +247,8 @@ pub(crate) enum Cut {
     Closed,
     /// The upstream reset.
     Reset,
+    /// It ended the stream of HTTP/2 with this code.
+    Stream(h2::Reason),
 }
 
 impl From<Refusal> for Failure {

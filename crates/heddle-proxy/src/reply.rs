@@ -1,17 +1,24 @@
 //! A reply of the mesh's own: a refusal's, and whatever else is answered without an upstream (a
 //! redirect, a direct response, a preflight). It is made of values; `frames` writes it.
 
-use std::task::{Context, Poll};
+use std::{
+    fmt::Write as _,
+    task::{Context, Poll},
+};
 
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tracing::Level;
 
 use crate::{
     frames::{Frame, Frames, Head, Reset},
-    outgoing::OutgoingRequest,
     record::RequestOutcome,
     refusal::{AfterRefusal, REFUSAL_HEADER, RefusalRow, Refused},
     worker::Worker,
 };
+
+/// Under which an id goes with its request.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Longest request id that is repeated in a refusal, bytes.
 const ID_BYTES_MAX: usize = 128;
@@ -21,9 +28,11 @@ const ID_BYTES_MAX: usize = 128;
 pub(crate) struct Reply {
     pub(crate) head: Head,
     /// `None` once it was taken.
-    body: Option<Vec<u8>>,
+    body: Option<Bytes>,
     /// What becomes of the client's connection, if its request was read to the end.
     pub(crate) connection: AfterRefusal,
+    /// The same in gRPC's terms.
+    grpc: u8,
 }
 
 impl Reply {
@@ -31,11 +40,10 @@ impl Reply {
     pub(crate) fn refusing(
         worker: &Worker,
         refused: &Refused,
-        outgoing: Option<&OutgoingRequest>,
+        id: Option<String>,
         outcome: &RequestOutcome,
     ) -> Self {
         let row = outcome.refuse(&refused.refusal);
-        let id = outgoing.and_then(request_id);
         let id = id.unwrap_or_else(|| worker.request_id().as_str().to_owned());
         let rule = refused.rule.as_ref().map(|rule| rule.0.as_str());
         // A name from a file never ends a header line.
@@ -44,21 +52,69 @@ impl Reply {
         log(worker, &row, &hop, rule, &id);
         let why = format!("{}; hop={hop}; rule={rule}; id={id}", row.code);
         let text = format!("heddle: {} ({}, {})\n", row.text, row.code, row.flag.name());
-        let mut fields = vec![(REFUSAL_HEADER.into(), why), ("x-request-id".into(), id)];
+        let mut fields = HeaderMap::with_capacity(4);
+        fields.insert(HeaderName::from_static(REFUSAL_HEADER), printable(&why));
+        fields.insert(REQUEST_ID, printable(&id));
         if !matches!(row.status, 100..=199 | 204 | 304) {
-            fields.push(("content-type".into(), "text/plain; charset=utf-8".to_owned()));
+            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            fields.insert(header::CONTENT_TYPE, plain);
         }
         Self {
             head: Head { status: row.status, fields, length: Some(text.len() as u64) },
-            body: Some(text.into_bytes()),
+            body: Some(text.into()),
             connection: row.connection,
+            grpc: row.grpc,
         }
     }
+}
+
+impl Reply {
+    /// Says the same to a client of gRPC, which reads no status but its own: a head that is all there is
+    /// ("trailers only").
+    pub(crate) fn for_grpc(mut self) -> Self {
+        let text = self.body.take().unwrap_or_default();
+        let fields = &mut self.head.fields;
+        let grpc = HeaderValue::from_static("application/grpc");
+        fields.insert(header::CONTENT_TYPE, grpc);
+        fields.insert(
+            HeaderName::from_static("grpc-status"),
+            HeaderValue::from(u16::from(self.grpc)),
+        );
+        let text = percent_encoded(text.trim_ascii());
+        fields.insert(HeaderName::from_static("grpc-message"), printable(&text));
+        self.head.status = 200;
+        self.head.length = None;
+        self
+    }
+}
+
+/// A field's value; what may not stand there becomes a blank.
+fn printable(text: &str) -> HeaderValue {
+    let allowed =
+        |byte: u8| if byte == b'\t' || byte >= b' ' && byte != 0x7f { byte } else { b' ' };
+    let bytes: Vec<u8> = text.bytes().map(allowed).collect();
+    HeaderValue::from_bytes(&bytes).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// As `grpc-message` has it: what is not printable ASCII, and `%`, is escaped.
+fn percent_encoded(text: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for &byte in text {
+        match byte {
+            b' '..=b'~' if byte != b'%' => encoded.push(char::from(byte)),
+            _ => drop(write!(encoded, "%{byte:02X}")),
+        }
+    }
+    encoded
 }
 
 impl Frames for Reply {
     fn poll_frame(&mut self, _: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
         Poll::Ready(self.body.take().map(|body| Ok(Frame::Data(body))))
+    }
+
+    fn is_over(&self) -> bool {
+        self.body.is_none()
     }
 }
 
@@ -66,13 +122,18 @@ impl Frames for Reply {
 ///
 /// Looked for line by line, since an edited head may be larger than one that is scanned: ours is
 /// behind the client's two hundred fields.
-fn request_id(outgoing: &OutgoingRequest) -> Option<String> {
-    let mut lines = outgoing.head().split(|byte| *byte == b'\n').skip(1);
+pub(crate) fn sent_id(head: &[u8]) -> Option<String> {
+    let mut lines = head.split(|byte| *byte == b'\n').skip(1);
     let id = lines.find_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at(colon);
         name.eq_ignore_ascii_case(b"x-request-id").then(|| value[1..].trim_ascii())
     })?;
+    safe_id(id)
+}
+
+/// An id of somebody else's, if it may be repeated.
+pub(crate) fn safe_id(id: &[u8]) -> Option<String> {
     let safe = (1..=ID_BYTES_MAX).contains(&id.len())
         && id.iter().all(|b| b.is_ascii_graphic() && *b != b';');
     safe.then(|| String::from_utf8_lossy(id).into_owned())

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, sync::Arc};
 
 use crate::{
-    metrics::{Edge, HttpSeries, Metrics, TcpSeries},
+    metrics::{Edge, Grpc, HttpSeries, Metrics, TcpSeries},
     refusal::Flags,
 };
 
@@ -12,7 +12,7 @@ use crate::{
 pub(crate) struct SeriesSet {
     edge: Edge,
     worker: usize,
-    http: RefCell<Vec<(u32, Arc<HttpSeries>)>>,
+    http: RefCell<Vec<(u64, Arc<HttpSeries>)>>,
     tcp: RefCell<Vec<(u16, Arc<TcpSeries>)>>,
 }
 
@@ -27,15 +27,15 @@ impl SeriesSet {
     pub(crate) fn http(
         &self,
         metrics: &Metrics,
-        (status, flags): (u16, Flags),
+        (status, grpc, flags): (u16, Grpc, Flags),
         count: impl FnOnce(&HttpSeries),
     ) {
-        let key = u32::from(status) << 16 | u32::from(flags.bits());
+        let key = u64::from(grpc.code()) << 32 | u64::from(status) << 16 | u64::from(flags.bits());
         let mut known = self.http.borrow_mut();
         if let Some((_, series)) = known.iter().find(|(one, _)| *one == key) {
             return count(series);
         }
-        let series = metrics.http_series(self.worker, &self.edge, status, flags);
+        let series = metrics.http_series(self.worker, &self.edge, (status, grpc), flags);
         count(&series);
         known.push((key, series));
     }

@@ -80,6 +80,15 @@ impl Route {
         Self { backend: Ok(backend), fault: None, rule: None, path: None }
     }
 
+    /// Is whoever gets the request another sidecar? On one machine every workload has one.
+    pub(crate) fn leads_to_a_hop(&self) -> bool {
+        match &self.backend {
+            Ok(Backend::Cluster(_)) => true,
+            Ok(Backend::Upstream(upstream)) => upstream.workload().is_some(),
+            Err(_) => false,
+        }
+    }
+
     /// The rule that decided, for a refusal's text.
     pub(crate) fn rule(&self) -> Option<Provenance> {
         Some(self.rule.as_ref()?.rule.provenance.clone())

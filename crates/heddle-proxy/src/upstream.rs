@@ -17,7 +17,7 @@ use std::{
 
 use hashbrown::HashMap;
 use heddle_logic::balance::{self, Completion, Cost, LoadEstimate};
-use heddle_model::{ServiceName, discovery::WorkloadInfo};
+use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
 
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     refusal::Refusal,
     series::SeriesSet,
     snapshot::{Cluster, EndpointSlot, LbEndpoint},
+    streams::Streams,
 };
 
 /// Answers after which an endpoint's speed counts as known.
@@ -55,6 +56,15 @@ impl fmt::Display for DialTarget {
     }
 }
 
+/// Which HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HttpVersion {
+    /// 1.0 and 1.1.
+    Http1,
+    /// With prior knowledge, where there is no TLS.
+    Http2,
+}
+
 /// How much is known about an endpoint's speed.
 ///
 /// The first answers of a process just started tell how cold it is, not how fast: taken as peaks,
@@ -71,6 +81,11 @@ enum Warmth {
 pub(crate) struct Upstream {
     pub(crate) target: DialTarget,
     pub(crate) pool: Pool,
+    pub(crate) streams: Streams,
+    /// What its port was declared to speak, where that is not its workload's to say.
+    declared: Cell<Protocol>,
+    /// It answered HTTP/2 in HTTP/1.
+    http1_only: Cell<bool>,
     /// Is it in the worker's list of upstreams with idle connections?
     pub(crate) listed: Cell<bool>,
     workload: RefCell<Option<Arc<WorkloadInfo>>>,
@@ -90,6 +105,9 @@ impl Upstream {
         Self {
             target,
             pool: Pool::default(),
+            streams: Streams::default(),
+            declared: Cell::default(),
+            http1_only: Cell::default(),
             listed: Cell::new(false),
             workload: RefCell::new(workload),
             load: RefCell::new(load),
@@ -102,6 +120,47 @@ impl Upstream {
     /// Who it is; `None` outside the mesh and for the own application.
     pub(crate) fn workload(&self) -> Option<Arc<WorkloadInfo>> {
         self.workload.borrow().clone()
+    }
+
+    /// The version in which to ask it for the sake of a client that speaks `asked`: what its port was
+    /// declared to speak, unless it was found to speak less, else the client's own.
+    pub(crate) fn version(&self, asked: HttpVersion) -> HttpVersion {
+        match self.declared() {
+            _ if self.http1_only.get() => HttpVersion::Http1,
+            Protocol::Http2 | Protocol::Grpc => HttpVersion::Http2,
+            _ => asked,
+        }
+    }
+
+    fn declared(&self) -> Protocol {
+        let port = match self.target {
+            DialTarget::Workload(address) | DialTarget::Own(address) => address.port(),
+            DialTarget::Application(_) | DialTarget::Outside(_) => return self.declared.get(),
+        };
+        let workload = self.workload.borrow();
+        let of_workload = workload.as_ref().and_then(|one| one.ports.get(&port).copied());
+        of_workload.unwrap_or(self.declared.get())
+    }
+
+    /// Its port is declared to speak this.
+    pub(crate) fn declare(&self, protocol: Protocol) {
+        self.declared.set(protocol);
+    }
+
+    /// It answers HTTP/2 in HTTP/1.
+    pub(crate) fn learn_http1(&self) {
+        self.http1_only.set(true);
+        self.streams.abandon();
+    }
+
+    /// Closes idle connections that are not wanted any longer; true while some are left.
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
+        self.pool.sweep(now) | self.streams.sweep(now)
+    }
+
+    /// Closes all connections that are only kept at hand; true while some are left.
+    pub(crate) fn clear(&self) -> bool {
+        self.pool.clear() | self.streams.clear()
     }
 
     /// The series of requests that were given to it as one of `backend`, on this `worker`. `None`

@@ -19,7 +19,7 @@ use crate::{
     dial::{Dialer, Early, Network, OwnCall},
     http_seen::HttpSeen,
     limits::{MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
-    pool::{Pool, Tenancy, Tenant},
+    pool::{Tenancy, Tenant},
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
@@ -162,14 +162,14 @@ impl Worker {
     /// Closes every connection that is only kept at hand; false if there was none.
     pub(crate) fn give_up_idle(&self) -> bool {
         let before = self.with_idle.borrow().len();
-        self.go_through_idle(Pool::clear);
+        self.go_through_idle(Upstream::clear);
         self.with_idle.borrow().len() < before
     }
 
     /// Has every pool with idle connections close some; those that keep none leave the list.
-    fn go_through_idle(&self, keeps_some: impl Fn(&Pool) -> bool) {
+    fn go_through_idle(&self, keeps_some: impl Fn(&Upstream) -> bool) {
         self.with_idle.borrow_mut().retain(|upstream| {
-            let kept = keeps_some(&upstream.pool);
+            let kept = keeps_some(upstream);
             upstream.listed.set(kept);
             kept
         });
@@ -194,7 +194,8 @@ impl Worker {
         self.list(&upstream);
     }
 
-    fn list(&self, upstream: &Rc<Upstream>) {
+    /// Notes that the upstream has connections that may become idle.
+    pub(crate) fn list(&self, upstream: &Rc<Upstream>) {
         if !upstream.listed.replace(true) {
             self.with_idle.borrow_mut().push(Rc::clone(upstream));
             self.idle_added.notify_one();
@@ -210,7 +211,7 @@ async fn sweep(worker: Rc<Worker>) {
         }
         clock::sleep(POOL_SWEEP).await;
         let now = clock::now();
-        worker.go_through_idle(|pool| pool.sweep(now));
+        worker.go_through_idle(|upstream| upstream.sweep(now));
     }
 }
 

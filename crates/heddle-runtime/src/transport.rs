@@ -98,9 +98,17 @@ impl Transport {
     /// # Errors
     /// The connection was reset.
     pub async fn peek(&self) -> io::Result<usize> {
+        self.peek_at(&mut [0]).await
+    }
+
+    /// The same, with a look at as much as is there of the first bytes.
+    ///
+    /// # Errors
+    /// As [`Self::peek`].
+    pub async fn peek_at(&self, first: &mut [u8]) -> io::Result<usize> {
         match &self.0 {
-            Carrier::Tcp(stream) => stream.peek(&mut [0]).await,
-            Carrier::Memory(end) => poll_fn(|context| end.poll_peek(context)).await,
+            Carrier::Tcp(stream) => stream.peek(first).await,
+            Carrier::Memory(end) => poll_fn(|context| end.poll_peek_at(context, first)).await,
         }
     }
 
@@ -167,6 +175,24 @@ impl AsyncWrite for Transport {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Carrier::Memory(end) => end.poll_write(context, bytes),
         }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Carrier::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
+            Carrier::Memory(end) => {
+                let first = pieces.iter().find(|piece| !piece.is_empty());
+                end.poll_write(context, first.map_or(&[], |piece| piece))
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -24,7 +24,7 @@ mod response;
 mod write;
 
 pub use body::{Body, BodyEnd, BodyRewrite};
-pub use chunked::{CHUNK_END, ChunkedDecoder, LAST_CHUNK, Progress, Run, chunk_head};
+pub use chunked::{CHUNK_END, ChunkedDecoder, LAST_CHUNK, Part, Progress, Run, chunk_head};
 pub use error::{ChunkError, HeadError};
 pub use fields::{Fields, KnownHeader};
 pub(crate) use request::is_request_line;

@@ -1,8 +1,9 @@
 //! `cargo xtask bench http1`: one proxy on one core, HTTP/1.1 keep-alive, 1 KB, 64 connections,
 //! outbound and inbound, Heddle and its peers in turn within each round.
 //!
-//! Two loads: as much as the proxy carries, and a fixed 10,000 requests a second, where it wakes up
-//! for single requests as most sidecars do most of the time.
+//! Three loads: as much as the proxy carries, a fixed 10,000 requests a second, where it wakes up
+//! for single requests as most sidecars do most of the time, and clients that open a connection per
+//! request and say so (`Connection: close`).
 //!
 //! The load (wrk) and the application share the other core. The figure to trust is CPU time per
 //! request: user and system time of all the proxy's threads over the counted window. A relay that
@@ -30,9 +31,10 @@ use sample::measure;
 
 /// For `--help`.
 pub(super) const ABOUT: &str = "\
-CPU time per request of one sidecar on one core, outbound and inbound, saturated and at 10,000
-requests a second, in turn with a relay that looks at nothing, HAProxy, nginx, Envoy, and the binary
-of --against. Medians with their range, and the targets met or not. Needs root.";
+CPU time per request of one sidecar on one core, outbound and inbound, saturated, at 10,000
+requests a second and with a connection per request, in turn with a relay that looks at nothing,
+HAProxy, nginx, Envoy, and the binary of --against. Medians with their range, and the targets met or
+not. Needs root.";
 
 /// Rounds unless told otherwise: with every peer and `--against`, under five minutes.
 const ROUNDS: u64 = 3;
@@ -40,6 +42,8 @@ const ROUNDS: u64 = 3;
 const SECONDS: u64 = 2;
 /// Seconds that start, first answer and warm-up of one proxy take.
 const START_SECONDS: u64 = 2;
+/// Ways of loading it.
+const LOADS: u64 = 3;
 
 /// Runs the bench and prints its table or JSON.
 pub(super) fn run(options: &Options) -> Result<(), String> {
@@ -106,7 +110,7 @@ fn one_round(
 /// Says what is measured, what is missing, and how long it takes.
 fn announce(proxies: &[Proxy], missing: &[String], rounds: u64, seconds: u64) {
     let names: Vec<&str> = proxies.iter().map(Proxy::name).collect();
-    let each = START_SECONDS + 2 * seconds;
+    let each = START_SECONDS + LOADS * seconds;
     let total = Duration::from_secs(proxies.len() as u64 * 2 * rounds * each);
     eprintln!("measuring {}", names.join(", "));
     for what in missing {

@@ -29,10 +29,7 @@ pub(super) fn run(words: &[&str]) -> Result<(), String> {
 
 async fn serve(stream: TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Type: text/plain\r\nContent-Length: {BODY}\r\n\r\n"
-    );
-    let answer = [head.as_bytes(), &[b'x'; BODY]].concat();
+    let (stays, last) = (answer(""), answer("Connection: close\r\n"));
     let mut buffer = vec![0; READ];
     let mut seen: Vec<u8> = Vec::new();
     loop {
@@ -45,10 +42,25 @@ async fn serve(stream: TcpStream) -> std::io::Result<()> {
         };
         seen.extend_from_slice(&buffer[..read]);
         while let Some(end) = seen.windows(4).position(|four| four == b"\r\n\r\n") {
-            seen.drain(..end + 4);
-            write_all(&stream, &answer).await?;
+            let head: Vec<u8> = seen.drain(..end + 4).collect();
+            if wants_close(&head) {
+                return write_all(&stream, &last).await;
+            }
+            write_all(&stream, &stays).await?;
         }
     }
+}
+
+fn answer(more: &str) -> Vec<u8> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Type: text/plain\r\nContent-Length: {BODY}\r\n{more}\r\n"
+    );
+    [head.as_bytes(), &[b'x'; BODY]].concat()
+}
+
+fn wants_close(head: &[u8]) -> bool {
+    const CLOSE: &[u8] = b"connection: close\r\n";
+    head.split_inclusive(|byte| *byte == b'\n').any(|line| line.eq_ignore_ascii_case(CLOSE))
 }
 
 async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> std::io::Result<()> {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::{
     limits::LABEL_SETS,
-    metrics::{Edge, Metrics, Reporter, ServiceLabels},
+    metrics::{Edge, Grpc, Metrics, Reporter, ServiceLabels},
     refusal::Flags,
     series::SeriesSet,
     snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
@@ -188,7 +188,7 @@ fn counted_a_lot(shared: &Shared) {
     let service = ServiceLabels::of(&ServiceName::new("reviews", "default").unwrap());
     let set = SeriesSet::new(Edge { reporter: Reporter::Source, peer: None, service }, 0);
     for status in 0..u16::try_from(LABEL_SETS).unwrap() {
-        set.http(&shared.metrics, (status, Flags::default()), |series| {
+        set.http(&shared.metrics, (status, Grpc::No, Flags::default()), |series| {
             series.record(Duration::from_millis(1), 100, 100);
         });
     }

@@ -139,7 +139,7 @@ async fn pass_interim(
 }
 
 /// Reads until a head is complete.
-async fn read_head(
+pub(super) async fn read_head(
     upstream: &mut ReadHalf<'_>,
     head: &mut ResponseHead,
     input: &mut Option<Lent<Buffer>>,

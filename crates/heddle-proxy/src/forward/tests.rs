@@ -66,7 +66,7 @@ async fn prepared(
     outcome: &RequestOutcome,
 ) -> OutgoingRequest {
     let request = client.read_request().await.unwrap().expect("a request");
-    let edits = RequestEdits { path: None, default_host: &String::new };
+    let edits = RequestEdits { path: None, default_host: &String::new, to_a_hop: false };
     let mut outgoing = client.prepare(worker, &request, &edits, outcome);
     client.take_body(&mut outgoing, outcome).unwrap();
     outgoing

@@ -101,6 +101,43 @@ impl ServiceLabels {
     }
 }
 
+/// What a request was in gRPC's terms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Grpc {
+    /// No call of gRPC.
+    #[default]
+    No,
+    /// One that was not answered with a status.
+    Unanswered,
+    /// One with this status.
+    Status(u8),
+}
+
+impl Grpc {
+    /// A number of its own for each, below 2^16.
+    pub(crate) fn code(self) -> u16 {
+        match self {
+            Self::No => 0,
+            Self::Unanswered => 1,
+            Self::Status(status) => 2 + u16::from(status),
+        }
+    }
+
+    /// Istio's `request_protocol`.
+    fn protocol(self) -> &'static str {
+        if self == Self::No { "http" } else { "grpc" }
+    }
+}
+
+impl fmt::Display for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::No | Self::Unanswered => Ok(()),
+            Self::Status(status) => write!(f, "{status}"),
+        }
+    }
+}
+
 /// One edge: this workload, the other one, and the service called.
 #[derive(Debug, Clone)]
 pub(crate) struct Edge {
@@ -111,26 +148,38 @@ pub(crate) struct Edge {
 }
 
 impl Edge {
-    pub(super) fn http_labels(&self, own: &Own, status: u16, flags: Flags) -> String {
+    pub(super) fn http_labels(
+        &self,
+        own: &Own,
+        (status, grpc): (u16, Grpc),
+        flags: Flags,
+    ) -> String {
         let mut text = self.labels(own);
+        let protocol = grpc.protocol();
         let _ = write!(
             text,
-            ",request_protocol=\"http\",response_code=\"{status}\",grpc_response_status=\"\",\
-             response_flags=\"{flags}\""
+            ",request_protocol=\"{protocol}\",response_code=\"{status}\",\
+             grpc_response_status=\"{grpc}\",response_flags=\"{flags}\""
         );
         text
     }
 
     /// Keeps service and status class, and whether the answer was injected: a failure on purpose must
     /// not look like one of the service's.
-    pub(super) fn http_overflow_labels(&self, own: &Own, status: u16, flags: Flags) -> [String; 2] {
+    pub(super) fn http_overflow_labels(
+        &self,
+        own: &Own,
+        (status, grpc): (u16, Grpc),
+        flags: Flags,
+    ) -> [String; 2] {
         let class = status / 100;
+        let protocol = grpc.protocol();
         let flags = if flags.has(Flag::FI) { Flag::FI.name() } else { "-" };
         self.overflow_labels(own).map(|mut text| {
             let _ = write!(
                 text,
-                ",request_protocol=\"http\",response_code=\"{class}xx\",grpc_response_status=\"\",\
-                 response_flags=\"{flags}\""
+                ",request_protocol=\"{protocol}\",response_code=\"{class}xx\",\
+                 grpc_response_status=\"\",response_flags=\"{flags}\""
             );
             text
         })

@@ -33,7 +33,7 @@ fn record(metrics: &Metrics, worker: usize, name: &str, status: u16) {
 
 fn record_flagged(metrics: &Metrics, worker: usize, name: &str, answer: (u16, Flags)) {
     let set = SeriesSet::new(edge(name), worker);
-    set.http(metrics, answer, |series| {
+    set.http(metrics, (answer.0, Grpc::No, answer.1), |series| {
         series.record(Duration::from_micros(700), 80, 1_200);
     });
 }
@@ -180,7 +180,9 @@ fn refusals_are_counted_by_code_and_direction() {
 fn record_outside(metrics: &Arc<Metrics>, host: &str, status: u16) {
     let service = ServiceLabels::passthrough(Some(host));
     let set = SeriesSet::new(Edge { reporter: Reporter::Source, peer: None, service }, 0);
-    set.http(metrics, (status, Flags::default()), |series| series.record(Duration::ZERO, 1, 1));
+    set.http(metrics, (status, Grpc::No, Flags::default()), |series| {
+        series.record(Duration::ZERO, 1, 1)
+    });
 }
 
 #[test]

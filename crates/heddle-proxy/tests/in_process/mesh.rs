@@ -104,16 +104,26 @@ impl Mesh {
             resources::vip(REVIEWS),
             Owner::Service(resources::service("reviews")),
         ));
-        set.insert_endpoints(resources::endpoints("reviews", lasts));
+        let mut endpoints = resources::endpoints("reviews", lasts);
+        let declared =
+            endpoints.endpoints.iter_mut().flat_map(|one| one.workload.ports.values_mut());
+        declared.for_each(|port| *port = protocol);
+        set.insert_endpoints(endpoints);
         let mut destination = resources::destination("reviews", Vec::new());
         destination.ports.iter_mut().for_each(|port| port.protocol = protocol);
         set.insert_destination(CompiledDestination::new(destination).unwrap());
         let owner = |id: &str, name| Owner::Workload(Box::new(resources::workload(id, name, "v1")));
         set.insert_address(resources::address(address(CLIENT), owner("client-1", "client")));
-        let client = Sidecar::start(CLIENT, "client-1", "client", &set, &network, &application);
+        let mut start = |last, id: &str, service| {
+            let mut inbound = resources::inbound_of(id, service, PORT);
+            inbound.ports.iter_mut().for_each(|port| port.protocol = protocol);
+            set.inbound = Some(Arc::new(inbound));
+            Sidecar::start(last, (id, service), &set, &network, &application)
+        };
+        let client = start(CLIENT, "client-1", "client");
         let server = |last: &u8| {
             let id = format!("reviews-{last}");
-            Sidecar::start(*last, &id, "reviews", &set, &network, &application)
+            start(*last, &id, "reviews")
         };
         let servers = lasts.iter().map(server).collect();
         Self { client, servers, network }
@@ -148,8 +158,7 @@ impl Mesh {
 impl Sidecar {
     fn start(
         last: u8,
-        id: &str,
-        service: &str,
+        (id, service): (&str, &str),
         set: &ResourceSet,
         network: &Rc<Wires>,
         application: &Application,
@@ -163,9 +172,7 @@ impl Sidecar {
         // Nobody answers look-ups: what is not in the snapshot is not known.
         let (shared, _) = Shared::new(config, metrics);
         let shared = Arc::new(shared);
-        let mut set = set.clone();
-        set.inbound = Some(Arc::new(resources::inbound_of(id, service, PORT)));
-        let built = SnapshotBuilder::new(WorkloadId(id.into())).build(&set, 1);
+        let built = SnapshotBuilder::new(WorkloadId(id.into())).build(set, 1);
         shared.snapshot.store(Arc::new(built.snapshot));
         let (wires, own, application) = (Rc::clone(network), address(last), Rc::clone(application));
         let connect = move |to: SocketAddr| -> heddle_proxy::dial::Connecting {

@@ -133,9 +133,21 @@ impl End {
 
     /// Ready with 1 when there are bytes and with 0 at the end; takes nothing.
     pub(super) fn poll_peek(&self, context: &Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_peek_at(context, &mut [0])
+    }
+
+    /// Ready with the first bytes that are there, and how many, or with 0 at the end; takes nothing.
+    pub(super) fn poll_peek_at(
+        &self,
+        context: &Context<'_>,
+        first: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
         let mut pipe = self.incoming.borrow_mut();
         match pipe.ending {
-            _ if !pipe.bytes.is_empty() => Poll::Ready(Ok(1)),
+            _ if !pipe.bytes.is_empty() => {
+                let both = first.iter_mut().zip(&pipe.bytes);
+                Poll::Ready(Ok(both.map(|(to, byte)| *to = *byte).count()))
+            }
             None => pipe.wait(context),
             Some(Ending::Closed) => Poll::Ready(Ok(0)),
             Some(Ending::Reset) => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),

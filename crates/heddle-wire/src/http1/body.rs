@@ -1,7 +1,7 @@
 //! One message's body on its way through: how much of the input belongs to it, and whether it was
 //! complete when the connection ended.
 
-use super::{ChunkError, ChunkedDecoder, Framing, Progress, Run};
+use super::{ChunkError, ChunkedDecoder, Framing, Part, Progress, Run};
 
 /// What becomes of a response's body framing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +71,17 @@ impl Body {
         match &mut self.kind {
             Kind::Chunked(decoder) => decoder.data(input),
             _ => Ok(self.plain(input)),
+        }
+    }
+
+    /// The next part by itself, data or a line of the trailers: to a peer of another version.
+    ///
+    /// # Errors
+    /// [`ChunkError`]: forward nothing more, cut both connections.
+    pub fn part(&mut self, input: &[u8]) -> Result<(Run, Part), ChunkError> {
+        match &mut self.kind {
+            Kind::Chunked(decoder) => decoder.part(input),
+            _ => Ok((self.plain(input), Part::Data)),
         }
     }
 

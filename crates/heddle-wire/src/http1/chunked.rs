@@ -48,6 +48,15 @@ pub struct Run {
     pub progress: Progress,
 }
 
+/// What the bytes of a [`Run`] are, where a body is taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Payload.
+    Data,
+    /// One line of the trailers, without CR LF.
+    Trailer,
+}
+
 /// What to do after a [`Run`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -164,6 +173,42 @@ impl ChunkedDecoder {
                 Step::Done => Progress::Done,
             };
             return Ok(Run { forward: at..at, consumed: at, progress });
+        }
+    }
+
+    /// The next part by itself: a run of data, or one line of the trailers without its end. What may not
+    /// be a trailer is left out.
+    ///
+    /// # Errors
+    /// [`ChunkError`]: forward nothing more, cut both connections.
+    pub fn part(&mut self, input: &[u8]) -> Result<(Run, Part), ChunkError> {
+        let mut at = 0;
+        loop {
+            let in_trailers = self.state == State::Trailer;
+            let progress = match self.step(&input[at..])? {
+                Step::Data(n) => {
+                    let forward = at..at + n;
+                    return Ok((
+                        Run { forward, consumed: at + n, progress: Progress::More },
+                        Part::Data,
+                    ));
+                }
+                // The empty line that ends them is none of them.
+                Step::Framing(n) if in_trailers && n > 2 => {
+                    let forward = at..at + n - 2;
+                    return Ok((
+                        Run { forward, consumed: at + n, progress: Progress::More },
+                        Part::Trailer,
+                    ));
+                }
+                Step::Framing(n) | Step::Drop(n) => {
+                    at += n;
+                    continue;
+                }
+                Step::NeedInput => Progress::NeedInput,
+                Step::Done => Progress::Done,
+            };
+            return Ok((Run { forward: at..at, consumed: at, progress }, Part::Data));
         }
     }
 

@@ -23,8 +23,10 @@ impl Options {
     pub(super) const KEEP_ALIVE: Self = Self(2);
     pub(super) const UPGRADE: Self = Self(4);
     pub(super) const TE: Self = Self(8);
+    /// Said by one hop of the mesh to the next: this connection stays, but the client's own ends.
+    pub(super) const CLIENT_LEAVES: Self = Self(16);
     /// Some other field is nominated.
-    pub(super) const NOMINATED: Self = Self(16);
+    pub(super) const NOMINATED: Self = Self(32);
 
     pub(super) fn has(self, option: Self) -> bool {
         self.0 & option.0 != 0
@@ -38,14 +40,15 @@ impl Options {
     /// stay: they are the same, or say `keep-alive` besides, which is so anyway on HTTP/1.1.
     pub(super) fn edit_to(self, wanted: Self) -> Option<Self> {
         let keep_alive = wanted.with(Self::KEEP_ALIVE);
-        let stays = self == wanted || (self == keep_alive && !wanted.has(Self::CLOSE));
+        let says_so = wanted.has(Self::CLOSE) || wanted.has(Self::CLIENT_LEAVES);
+        let stays = self == wanted || (self == keep_alive && !says_so);
         (!stays).then_some(wanted)
     }
 
     /// The field value; empty where there is no option.
     pub(super) fn text(self) -> &'static str {
         let known = self.0 & (Self::NOMINATED.0 - 1);
-        const TEXTS: [&str; 16] = [
+        const TEXTS: [&str; 32] = [
             "",
             "close",
             "keep-alive",
@@ -61,6 +64,22 @@ impl Options {
             "te, upgrade",
             "te, upgrade, close",
             "te, upgrade, keep-alive",
+            "te, upgrade, close",
+            "heddle-leaves",
+            "close",
+            "heddle-leaves",
+            "close",
+            "upgrade, heddle-leaves",
+            "upgrade, close",
+            "upgrade, heddle-leaves",
+            "upgrade, close",
+            "te, heddle-leaves",
+            "te, close",
+            "te, heddle-leaves",
+            "te, close",
+            "te, upgrade, heddle-leaves",
+            "te, upgrade, close",
+            "te, upgrade, heddle-leaves",
             "te, upgrade, close",
         ];
         TEXTS[usize::from(known)]
@@ -83,6 +102,7 @@ impl Options {
             5 if is_word(option, b"close") => Self::CLOSE,
             7 if is_word(option, b"upgrade") => Self::UPGRADE,
             2 if is_word(option, b"te") => Self::TE,
+            13 if is_word(option, b"heddle-leaves") => Self::CLIENT_LEAVES,
             _ => Self::NOMINATED,
         }
     }

@@ -36,7 +36,9 @@ pub enum Method {
 }
 
 impl Method {
-    fn of(name: &[u8]) -> Self {
+    /// By its name; case matters.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
         match name {
             b"GET" => Self::Get,
             b"HEAD" => Self::Head,
@@ -186,6 +188,13 @@ impl RequestHead {
     #[must_use]
     pub fn persistent(&self) -> bool {
         self.head.persistent(self.line.version)
+    }
+
+    /// Does the hop of the mesh that sent it say that its client's connection ends behind it
+    /// ([`super::Connection::ClientLeaves`])?
+    #[must_use]
+    pub fn client_leaves(&self) -> bool {
+        self.head.options.has(Options::CLIENT_LEAVES)
     }
 
     fn finish(&mut self, raw: &[u8]) -> Result<(), HeadError> {

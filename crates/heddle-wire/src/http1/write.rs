@@ -47,6 +47,9 @@ pub enum Connection {
     KeepAlive,
     /// It is closed: `connection: close`.
     Close,
+    /// It stays open, and the next hop of the mesh is told that the client's own connection does not,
+    /// which is the application's to know.
+    ClientLeaves,
 }
 
 /// How a request is forwarded.
@@ -84,8 +87,10 @@ pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &m
     let head = request.head();
     let upgrade = request.upgrade().is_some();
     let mut connection = Options::default();
-    if rewrite.connection == Connection::Close {
-        connection = connection.with(Options::CLOSE);
+    match rewrite.connection {
+        Connection::KeepAlive => {}
+        Connection::Close => connection = connection.with(Options::CLOSE),
+        Connection::ClientLeaves => connection = connection.with(Options::CLIENT_LEAVES),
     }
     if upgrade {
         connection = connection.with(Options::UPGRADE);
@@ -126,8 +131,8 @@ pub fn write_response(response: Response<'_>, rewrite: &ResponseRewrite<'_>, out
     let mut connection = match (rewrite.connection, rewrite.client) {
         (Connection::Close, _) if head.is_interim() => Options::default(),
         (Connection::Close, _) => Options::CLOSE,
-        (Connection::KeepAlive, Version::Http10) => Options::KEEP_ALIVE,
-        (Connection::KeepAlive, Version::Http11) => Options::default(),
+        (_, Version::Http10) => Options::KEEP_ALIVE,
+        (_, Version::Http11) => Options::default(),
     };
     if upgrade {
         connection = connection.with(Options::UPGRADE);

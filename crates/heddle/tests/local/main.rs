@@ -10,6 +10,7 @@ mod codec;
 mod deaths;
 mod demo;
 mod host;
+mod http2;
 mod memory;
 mod meshes;
 mod outside;

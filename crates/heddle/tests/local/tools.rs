@@ -165,7 +165,7 @@ fn dashboard(machine: &Machine) -> String {
     text.to_owned()
 }
 
-fn host_get(url: &str) -> String {
+pub(crate) fn host_get(url: &str) -> String {
     let got = Command::new("curl").args(["-sS", "--max-time", "20", url]).output().unwrap();
     String::from_utf8_lossy(&got.stdout).into_owned()
 }

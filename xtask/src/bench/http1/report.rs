@@ -19,7 +19,9 @@ pub(super) fn print(rows: &[Row], missing: &[String], as_json: bool) {
         println!("{all:#}");
         return;
     }
-    println!("HTTP/1.1 keep-alive, 1 KB, 64 connections, one core; medians (min–max over rounds)");
+    println!(
+        "HTTP/1.1, kept alive unless told otherwise, 1 KB, 64 connections, one core; medians (min–max over rounds)"
+    );
     for row in rows {
         println!("{}", line(row));
     }
@@ -39,7 +41,7 @@ fn line(Row { proxy, outbound, samples }: &Row) -> String {
     };
     format!(
         "{:12} {:8} CPU µs/request {} (user {}) | requests/s {} | p99 ms {} | RSS MB idle {} loaded {} | \
-         at 10,000/s: CPU µs/request {} p99 ms {}",
+         at 10,000/s: CPU µs/request {} p99 ms {} | a connection per request: CPU µs/request {}",
         proxy.name(),
         path(*outbound),
         column(|s| s.cpu_us_per_request),
@@ -49,7 +51,8 @@ fn line(Row { proxy, outbound, samples }: &Row) -> String {
         column(|s| s.rss_mb),
         column(|s| s.rss_loaded_mb),
         column(|s| s.steady_cpu_us_per_request),
-        column(|s| s.steady_p99_ms)
+        column(|s| s.steady_p99_ms),
+        column(|s| s.reconnecting_cpu_us_per_request)
     )
 }
 
@@ -68,5 +71,6 @@ fn object(Row { proxy, outbound, samples }: &Row) -> Value {
         "rss_mb": of(|s| s.rss_mb).0, "rss_loaded_mb": of(|s| s.rss_loaded_mb).0,
         "steady_cpu_us_per_request": steady, "steady_cpu_us_per_request_range": [steady_min, steady_max],
         "steady_p99_ms": of(|s| s.steady_p99_ms).0,
+        "reconnecting_cpu_us_per_request": of(|s| s.reconnecting_cpu_us_per_request).0,
     })
 }

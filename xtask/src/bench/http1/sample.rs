@@ -1,4 +1,4 @@
-//! One run of one proxy: started, loaded twice, counted.
+//! One run of one proxy: started, loaded in three ways, counted.
 
 use std::{
     sync::mpsc::{self, RecvTimeoutError},
@@ -39,6 +39,8 @@ pub(super) struct Sample {
     pub(super) steady_cpu_us_per_request: f64,
     /// At 10,000 requests a second.
     pub(super) steady_p99_ms: f64,
+    /// User and system time, saturated by clients that open a connection per request.
+    pub(super) reconnecting_cpu_us_per_request: f64,
 }
 
 /// What one load gave and what it took of the proxy.
@@ -68,6 +70,7 @@ pub(super) fn measure(
     let all = count(&proxy, &url, seconds, Offered::AllItCarries)?;
     let rss_loaded_mb = proxy.rss_mb()?;
     let steady = count(&proxy, &url, seconds, Offered::Steady)?;
+    let reconnecting = count(&proxy, &url, seconds, Offered::Reconnecting)?;
     drop(scraper);
     Ok(Sample {
         cpu_us_per_request: all.cpu_us_per_request,
@@ -78,6 +81,7 @@ pub(super) fn measure(
         rss_loaded_mb,
         steady_cpu_us_per_request: steady.cpu_us_per_request,
         steady_p99_ms: steady.load.p99_ms,
+        reconnecting_cpu_us_per_request: reconnecting.cpu_us_per_request,
     })
 }
 

@@ -24,19 +24,25 @@ struct Target {
 enum Load {
     Saturated,
     Steady,
+    Reconnecting,
 }
 
 const SATURATED: Load = Load::Saturated;
 const STEADY: Load = Load::Steady;
+const RECONNECTING: Load = Load::Reconnecting;
 
 /// All of them, on both paths.
-const TARGETS: [Target; 6] = [
+const TARGETS: [Target; 10] = [
     Target { to: "relay", load: SATURATED, limit: Some(1.15) },
     Target { to: "haproxy", load: SATURATED, limit: Some(0.9) },
     Target { to: "envoy", load: SATURATED, limit: None },
     Target { to: "envoy", load: STEADY, limit: None },
     Target { to: "heddle (old)", load: SATURATED, limit: Some(1.03) },
     Target { to: "heddle (old)", load: STEADY, limit: Some(1.03) },
+    Target { to: "relay", load: RECONNECTING, limit: None },
+    Target { to: "haproxy", load: RECONNECTING, limit: None },
+    Target { to: "envoy", load: RECONNECTING, limit: None },
+    Target { to: "heddle (old)", load: RECONNECTING, limit: None },
 ];
 
 /// A ratio that was measured.
@@ -75,6 +81,7 @@ impl Load {
         match self {
             Self::Saturated => sample.cpu_us_per_request,
             Self::Steady => sample.steady_cpu_us_per_request,
+            Self::Reconnecting => sample.reconnecting_cpu_us_per_request,
         }
     }
 
@@ -82,6 +89,7 @@ impl Load {
         match self {
             Self::Saturated => "saturated",
             Self::Steady => "at 10,000/s",
+            Self::Reconnecting => "per request",
         }
     }
 }
@@ -133,6 +141,7 @@ mod tests {
             rss_loaded_mb: 0.0,
             steady_cpu_us_per_request: 2.0 * cost,
             steady_p99_ms: 0.0,
+            reconnecting_cpu_us_per_request: 3.0 * cost,
         };
         Row { proxy, outbound: true, samples: costs.iter().map(sample).collect() }
     }
@@ -149,6 +158,8 @@ mod tests {
             "outbound saturated   CPU heddle / haproxy      1.000 (0.500–1.100)  NOT met (at most 0.9)",
             "outbound saturated   CPU heddle / heddle (old) 1.000 (1.000–1.000)  met (at most 1.03)",
             "outbound at 10,000/s CPU heddle / heddle (old) 1.000 (1.000–1.000)  met (at most 1.03)",
+            "outbound per request CPU heddle / haproxy      1.000 (0.500–1.100)  no target",
+            "outbound per request CPU heddle / heddle (old) 1.000 (1.000–1.000)  no target",
         ];
         assert_eq!(lines, wanted);
     }

@@ -19,6 +19,8 @@ pub(super) enum Offered {
     AllItCarries,
     /// About 10,000 requests a second (`bench/steady.lua`).
     Steady,
+    /// As much as it carries, by clients that open a connection per request and say so.
+    Reconnecting,
 }
 
 /// What a run of wrk gave.
@@ -51,9 +53,11 @@ pub(super) fn run(
     let duration = format!("-d{seconds}s");
     let arguments = ["-c", "1", "wrk", "-t1", CONNECTIONS, &duration, "--latency", "-H", HEADER];
     let mut command = inside(namespace, "taskset", &arguments);
-    if offered == Offered::Steady {
-        command.arg("-s").arg(root().join("bench/steady.lua"));
-    }
+    match offered {
+        Offered::AllItCarries => &mut command,
+        Offered::Steady => command.arg("-s").arg(root().join("bench/steady.lua")),
+        Offered::Reconnecting => command.args(["-H", "connection: close"]),
+    };
     parse(&output(command.arg(url))?)
 }
 

@@ -1,0 +1,142 @@
+//! One request as it came, whatever its version: what the connection's way needs of it ([`Call`]), and
+//! how a client of HTTP/1 ([`Http1Call`]) or of HTTP/2 ([`Http2Call`]) gives it.
+
+mod http2;
+
+use std::{rc::Rc, time::Instant};
+
+use heddle_logic::route::RequestView;
+
+pub(crate) use self::http2::Http2Call;
+use crate::{
+    exchange::Http1Exchange,
+    forward::forward,
+    http1::{Client, IncomingRequest, Persistence},
+    outgoing::{OutgoingRequest, RequestEdits},
+    record::RequestOutcome,
+    refusal::{Failure, Refusal},
+    upstream::Backend,
+    worker::Worker,
+};
+
+/// A request, from its decoded head to its end.
+pub(crate) trait Call {
+    /// The head as rules and labels see it; only before [`Self::prepare`].
+    fn seen(&self) -> impl RequestView;
+
+    /// When its first byte came.
+    fn begun(&self) -> Instant;
+
+    /// Makes it ready to be sent, perhaps more than once.
+    fn prepare(&mut self, worker: &Worker, edits: &RequestEdits<'_>, outcome: &RequestOutcome);
+
+    /// Takes what is there of its body.
+    ///
+    /// # Errors
+    /// A body that breaks its coding.
+    fn take_body(&mut self, outcome: &RequestOutcome) -> Result<(), Refusal>;
+
+    /// Waits until its client is gone.
+    async fn gone(&mut self);
+
+    /// Sends it to one of the backend's endpoints, and the response back.
+    ///
+    /// # Errors
+    /// As `forward`.
+    async fn forward(
+        &mut self,
+        worker: &Rc<Worker>,
+        backend: &Backend,
+        outcome: &mut RequestOutcome,
+    ) -> Result<Persistence, Failure>;
+
+    /// Its one exit: replies if the mesh is to answer, says what becomes of the connection, and lets
+    /// the outcome record.
+    async fn conclude(
+        self,
+        worker: &Worker,
+        result: Result<Persistence, Failure>,
+        outcome: RequestOutcome,
+    ) -> Persistence;
+}
+
+/// A request of HTTP/1: its connection is its own until it is over.
+#[derive(Debug)]
+pub(crate) struct Http1Call<'a> {
+    client: &'a mut Client,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Incoming(IncomingRequest),
+    Outgoing(OutgoingRequest),
+    /// On the way from one to the other.
+    Between,
+}
+
+impl<'a> Http1Call<'a> {
+    pub(crate) fn new(client: &'a mut Client, request: IncomingRequest) -> Self {
+        Self { client, state: State::Incoming(request) }
+    }
+
+    fn incoming(&self) -> &IncomingRequest {
+        match &self.state {
+            State::Incoming(request) => request,
+            _ => unreachable!("invariant: asked before it was prepared"),
+        }
+    }
+}
+
+impl Call for Http1Call<'_> {
+    fn seen(&self) -> impl RequestView {
+        self.incoming().seen(self.client)
+    }
+
+    fn begun(&self) -> Instant {
+        self.incoming().begun
+    }
+
+    fn prepare(&mut self, worker: &Worker, edits: &RequestEdits<'_>, outcome: &RequestOutcome) {
+        if let State::Incoming(request) = std::mem::replace(&mut self.state, State::Between) {
+            self.state = State::Outgoing(self.client.prepare(worker, &request, edits, outcome));
+        }
+    }
+
+    fn take_body(&mut self, outcome: &RequestOutcome) -> Result<(), Refusal> {
+        match &mut self.state {
+            State::Outgoing(outgoing) => self.client.take_body(outgoing, outcome),
+            _ => Ok(()),
+        }
+    }
+
+    async fn gone(&mut self) {
+        self.client.transport.reset_by_peer().await;
+    }
+
+    async fn forward(
+        &mut self,
+        worker: &Rc<Worker>,
+        backend: &Backend,
+        outcome: &mut RequestOutcome,
+    ) -> Result<Persistence, Failure> {
+        let State::Outgoing(outgoing) = &mut self.state else {
+            unreachable!("invariant: prepared before it is sent")
+        };
+        let mut exchange = Http1Exchange { client: self.client, outgoing };
+        forward(worker, &mut exchange, backend, outcome).await
+    }
+
+    async fn conclude(
+        self,
+        worker: &Worker,
+        result: Result<Persistence, Failure>,
+        outcome: RequestOutcome,
+    ) -> Persistence {
+        let outgoing = match &self.state {
+            State::Outgoing(outgoing) => Some(outgoing),
+            _ => None,
+        };
+        self.client.conclude(worker, result, outgoing, outcome).await
+    }
+}

@@ -1,0 +1,197 @@
+//! One exchange by frames, whatever either side speaks: the seam between who asks ([`Upload`],
+//! [`Responder`]) and who is asked (`over_http2`, `over_http1`), and how both directions run at once.
+
+use std::{
+    cell::Cell,
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll},
+};
+
+use h2::Reason;
+use heddle_runtime::clock;
+
+use super::{AnswerHead, Broke};
+use crate::{
+    frames::{Frames, Head, Reset},
+    record::RequestOutcome,
+    refusal::{Cut, Failure, REFUSAL_HEADER, Refusal, says_undelivered},
+    upstream::Attempt,
+};
+
+/// A request's body as its client sends it.
+pub(crate) trait Upload: Frames {
+    /// Why the body ended in a reset, if it is the body that is bad.
+    fn refusal(&mut self) -> Option<Refusal>;
+
+    /// So many bytes of what was sent of it stay at hand.
+    fn keeps(&self) -> u64;
+}
+
+/// Where a response goes.
+pub(crate) trait Responder {
+    /// Passes a head of 1xx on.
+    ///
+    /// # Errors
+    /// [`Failure::ClientGone`].
+    async fn interim(&mut self, head: &Head, outcome: &RequestOutcome) -> Result<(), Failure>;
+
+    /// Passes the response on, to its end.
+    ///
+    /// # Errors
+    /// [`Failure::ClientGone`], or [`Failure::Cut`] if the body broke off.
+    async fn respond(
+        &mut self,
+        head: Head,
+        body: &mut impl Frames,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Failure>;
+
+    /// Ready when the client is gone, where its side of the response tells.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()>;
+}
+
+/// What the directions of one exchange must know of each other.
+#[derive(Debug, Default)]
+pub(super) struct Course {
+    /// Bytes of the body that were sent.
+    pub(super) sent: Cell<u64>,
+    /// All of the request was sent.
+    pub(super) uploaded: Cell<bool>,
+    /// The final head was passed on: no other answer is possible.
+    pub(super) answering: Cell<bool>,
+    /// All of the response was passed on.
+    answered: Cell<bool>,
+}
+
+impl Course {
+    /// So many bytes of the body went out.
+    pub(super) fn moved(&self, bytes: u64) {
+        self.sent.set(self.sent.get() + bytes);
+    }
+}
+
+/// Why sending ended before the exchange did.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// The upstream takes nothing more; it may have answered before.
+    UpstreamGone,
+    /// The client reset its request, or its body is malformed.
+    Client(Reset),
+}
+
+/// How an exchange failed before anything of a final response was passed on.
+#[derive(Debug)]
+pub(super) enum Unanswered {
+    /// The upstream did not process it, whatever was sent.
+    Unprocessed,
+    /// The connection ended without a response.
+    Lost,
+    /// The server ended the request with this code.
+    Reset(Reason),
+    /// Its response is unusable.
+    Bad(Refusal),
+    /// The answer is not the one to pass on.
+    Again,
+    ClientGone,
+    /// The response could not be passed on to its end.
+    Failed(Failure),
+}
+
+/// Runs both directions until the exchange is over; `sending` goes on watching the client when it has sent
+/// all. A response that is complete before the request is
+/// waits for that, since a server may answer first and read then.
+pub(super) async fn both(
+    sending: impl Future<Output = Stopped>,
+    receiving: impl Future<Output = Result<(), Unanswered>>,
+    course: &Course,
+) -> Result<Result<(), Unanswered>, Reset> {
+    let (mut sending, mut receiving) = (pin!(sending), pin!(receiving));
+    let mut sends = true;
+    let mut received = None;
+    poll_fn(|context| {
+        if sends && let Poll::Ready(end) = sending.as_mut().poll(context) {
+            sends = false;
+            match end {
+                Stopped::UpstreamGone => {}
+                Stopped::Client(_) if course.answered.get() => {}
+                Stopped::Client(reset) => return Poll::Ready(Err(reset)),
+            }
+        }
+        if received.is_none()
+            && let Poll::Ready(end) = receiving.as_mut().poll(context)
+        {
+            course.answered.set(end.is_ok());
+            received = Some(end);
+        }
+        match received.take_if(|end| !sends || course.uploaded.get() || end.is_err()) {
+            Some(end) => Poll::Ready(Ok(end)),
+            None => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Looks at a final head before anything of it goes to the client.
+///
+/// # Errors
+/// [`Unanswered::Again`].
+pub(super) fn judge(
+    head: &Head,
+    kept: bool,
+    attempt: &mut Attempt,
+    again: impl Fn(AnswerHead) -> bool,
+    outcome: &RequestOutcome,
+) -> Result<(), Unanswered> {
+    attempt.answered(clock::now(), head.status);
+    let said = head.fields.get(REFUSAL_HEADER).filter(|_| head.status == 503);
+    let by = said.and_then(|said| Some((attempt.upstream().workload()?, said)));
+    let undelivered = by.is_some_and(|(by, said)| says_undelivered(said.as_bytes(), &by.id));
+    if !outcome.has_sent() && again(AnswerHead { undelivered, kept }) {
+        return Err(Unanswered::Again);
+    }
+    Ok(())
+}
+
+/// The end of an exchange, as `forward` wants to hear of it.
+pub(super) fn broke(
+    result: Result<Result<(), Unanswered>, Reset>,
+    upload: &mut impl Upload,
+    course: &Course,
+) -> Result<(), Broke> {
+    let unanswered = match result {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(unanswered)) => unanswered,
+        // Once a response has begun, nothing can be said any more.
+        Err(_) => match upload.refusal() {
+            Some(_) if course.answering.get() => Unanswered::Failed(Failure::Cut(Cut::Reset)),
+            Some(refusal) => Unanswered::Failed(refusal.into()),
+            None => Unanswered::ClientGone,
+        },
+    };
+    Err(match unanswered {
+        Unanswered::Unprocessed => Broke::Unprocessed,
+        Unanswered::Lost => Broke::Unanswered,
+        Unanswered::Reset(reason) => Broke::Failed(Failure::Cut(Cut::Stream(reason))),
+        Unanswered::Bad(refusal) => Broke::Failed(refusal.into()),
+        Unanswered::Again => Broke::Again,
+        Unanswered::ClientGone => Broke::Failed(Failure::ClientGone),
+        Unanswered::Failed(failure) => Broke::Failed(failure),
+    })
+}
+
+/// Waits for `upstream`, or for the client's end.
+///
+/// # Errors
+/// [`Unanswered::ClientGone`].
+pub(super) async fn while_client_waits<T>(
+    responder: &mut impl Responder,
+    upstream: impl Future<Output = T>,
+) -> Result<T, Unanswered> {
+    let mut upstream = pin!(upstream);
+    poll_fn(|context| match upstream.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Ok(value)),
+        Poll::Pending => responder.poll_gone(context).map(|()| Err(Unanswered::ClientGone)),
+    })
+    .await
+}

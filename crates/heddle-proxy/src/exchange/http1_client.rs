@@ -1,0 +1,147 @@
+//! A client of HTTP/1 as the frames of an exchange: its body taken apart, the response put together. Only
+//! where the server speaks another version.
+
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Poll, ready},
+};
+
+use h2::Reason;
+use heddle_logic::Replayable;
+use heddle_runtime::transport::{ReadHalf, WriteHalf};
+use heddle_wire::http1::{BodyEnd, Progress};
+
+use super::framed::{Responder, Upload};
+use crate::{
+    buffers::{Buffer, Lent, poll_input},
+    frames::{
+        Frame, Frames, Head, Reset,
+        http1::Parts,
+        respond::{Recipient, send_interim, send_response},
+    },
+    outgoing::OutgoingRequest,
+    record::RequestOutcome,
+    refusal::{Failure, Refusal},
+};
+
+/// The rest of a request: what was taken of its body, then what comes.
+pub(super) struct Http1Upload<'a, 't> {
+    client: ReadHalf<'t>,
+    input: &'a mut Option<Lent<Buffer>>,
+    outgoing: &'a mut OutgoingRequest,
+    parts: Parts,
+    refusal: Option<Refusal>,
+    outcome: &'a RequestOutcome,
+}
+
+impl<'a, 't> Http1Upload<'a, 't> {
+    pub(super) fn new(
+        client: ReadHalf<'t>,
+        input: &'a mut Option<Lent<Buffer>>,
+        outgoing: &'a mut OutgoingRequest,
+        outcome: &'a RequestOutcome,
+    ) -> Self {
+        let parts = Parts::new(outgoing.body_from_its_beginning());
+        Self { client, input, outgoing, parts, refusal: None, outcome }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
+        loop {
+            let found = match self.parts.next(self.outgoing.unwritten()) {
+                Ok(found) => found,
+                Err(reset) => return Poll::Ready(Some(Err(reset))),
+            };
+            self.outgoing.wrote(found.consumed);
+            if let Some(frame) = found.frame {
+                return Poll::Ready(Some(Ok(frame)));
+            }
+            if found.progress == Progress::More {
+                continue;
+            }
+            if self.parts.is_done() {
+                return Poll::Ready(self.parts.end().map(Ok));
+            }
+            if self.outgoing.replayable == Replayable::No {
+                self.outgoing.forget_sent_body();
+            }
+            if let Err(reset) = ready!(self.poll_more(context)) {
+                return Poll::Ready(Some(Err(reset)));
+            }
+        }
+    }
+
+    /// Reads from the client, and prepares what belongs to the body.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Reset>> {
+        let read = ready!(poll_input(context, &mut self.client, self.input));
+        Poll::Ready(match read {
+            Ok(0) if self.outgoing.body.eof() == BodyEnd::Truncated => {
+                self.outgoing.truncated = true;
+                Err(Reset(Reason::CANCEL))
+            }
+            Ok(_) => self.absorb(),
+            Err(_) => Err(Reset(Reason::CANCEL)),
+        })
+    }
+
+    fn absorb(&mut self) -> Result<(), Reset> {
+        let Some(input) = self.input.as_mut() else { return Ok(()) };
+        let absorbed = self.outgoing.absorb(input, self.outcome);
+        self.input.take_if(|input| input.is_empty());
+        absorbed.map_err(|refusal| {
+            self.refusal = Some(refusal);
+            Reset(Reason::PROTOCOL_ERROR)
+        })
+    }
+}
+
+impl Frames for Http1Upload<'_, '_> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
+        self.poll_next(context)
+    }
+
+    fn is_over(&self) -> bool {
+        self.parts.is_over()
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        pin!(self.client.reset_by_peer()).poll(context)
+    }
+}
+
+impl Upload for Http1Upload<'_, '_> {
+    fn refusal(&mut self) -> Option<Refusal> {
+        self.refusal.take()
+    }
+
+    fn keeps(&self) -> u64 {
+        if self.outgoing.replayable == Replayable::Yes { u64::MAX } else { 0 }
+    }
+}
+
+/// Where the response goes.
+pub(super) struct Http1Responder<'t> {
+    pub(super) client: WriteHalf<'t>,
+    pub(super) recipient: Recipient,
+}
+
+impl Responder for Http1Responder<'_> {
+    async fn interim(&mut self, head: &Head, outcome: &RequestOutcome) -> Result<(), Failure> {
+        send_interim(&mut self.client, head, self.recipient, outcome).await
+    }
+
+    async fn respond(
+        &mut self,
+        head: Head,
+        body: &mut impl Frames,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Failure> {
+        outcome.status(head.status);
+        send_response(&mut self.client, &head, body, self.recipient, outcome).await
+    }
+
+    /// What is read of its request says so.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}

@@ -1,0 +1,309 @@
+//! A client's stream of HTTP/2 as the frames of an exchange, and the exchange itself.
+
+use std::{
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream, SendStream, server::SendResponse};
+use heddle_logic::{Replayable, retry};
+use http::{HeaderValue, header, request};
+
+use super::{
+    AnswerHead, Broke, Carrier, Exchange, Sent,
+    framed::{Responder, Upload},
+    over_http1, over_http2,
+};
+use crate::{
+    frames::{Frame, Frames, Head, Reset, bytes_of},
+    http1::Persistence,
+    http2::{Stopped, poll_received, pump},
+    pool::{Connected, Tenancy, Tenant},
+    record::RequestOutcome,
+    refusal::{Cut, Failure, Refusal},
+    upstream::{Attempt, HttpVersion, Upstream},
+    worker::Worker,
+};
+
+/// A request's body, of which the beginning is kept in case it has to be sent again.
+#[derive(Debug)]
+pub(crate) struct Http2Upload {
+    stream: RecvStream,
+    trailed: bool,
+    ended: bool,
+    kept: Vec<Frame>,
+    kept_bytes: usize,
+    /// Of `kept`, so many were given on this attempt.
+    given: usize,
+    forgot: bool,
+    /// Bytes that came.
+    pub(crate) received: u64,
+}
+
+impl Http2Upload {
+    pub(crate) fn new(stream: RecvStream) -> Self {
+        let ended = stream.is_end_stream();
+        let (kept, given) = (Vec::new(), 0);
+        Self {
+            stream,
+            trailed: false,
+            ended,
+            kept,
+            kept_bytes: 0,
+            given,
+            forgot: false,
+            received: 0,
+        }
+    }
+
+    /// Is all of it there?
+    pub(crate) fn is_complete(&self) -> bool {
+        self.ended || self.stream.is_end_stream()
+    }
+
+    fn rewind(&mut self) {
+        self.given = 0;
+    }
+
+    fn keep(&mut self, frame: &Frame) {
+        if self.forgot {
+            return;
+        }
+        self.kept_bytes += match frame {
+            Frame::Data(data) => data.len(),
+            Frame::Trailers(fields) => bytes_of(fields) as usize,
+        };
+        if self.kept_bytes > retry::REPLAY_BODY_BYTES_MAX {
+            self.forgot = true;
+            (self.kept, self.given) = (Vec::new(), 0);
+        } else {
+            self.kept.push(frame.clone());
+            self.given += 1;
+        }
+    }
+}
+
+impl Frames for Http2Upload {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
+        if let Some(frame) = self.kept.get(self.given) {
+            self.given += 1;
+            return Poll::Ready(Some(Ok(frame.clone())));
+        }
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let frame = ready!(poll_received(&mut self.stream, &mut self.trailed, context));
+        match &frame {
+            Some(Ok(frame)) => {
+                self.received += match frame {
+                    Frame::Data(data) => data.len() as u64,
+                    Frame::Trailers(fields) => bytes_of(fields),
+                };
+                self.ended = matches!(frame, Frame::Trailers(_)) || self.stream.is_end_stream();
+                self.keep(frame);
+            }
+            Some(Err(_)) => {}
+            None => self.ended = true,
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_over(&self) -> bool {
+        self.given == self.kept.len() && self.is_complete()
+    }
+}
+
+impl Upload for Http2Upload {
+    /// The codec resets streams that are malformed; none of them comes here.
+    fn refusal(&mut self) -> Option<Refusal> {
+        None
+    }
+
+    fn keeps(&self) -> u64 {
+        retry::REPLAY_BODY_BYTES_MAX as u64
+    }
+}
+
+/// Where the response goes.
+pub(crate) struct Http2Responder {
+    respond: SendResponse<Bytes>,
+    /// Behind the head.
+    body: Option<SendStream<Bytes>>,
+}
+
+impl Http2Responder {
+    pub(crate) fn new(respond: SendResponse<Bytes>) -> Self {
+        Self { respond, body: None }
+    }
+
+    /// Ends the stream where nothing can be said any more.
+    pub(crate) fn reset(&mut self, reason: Reason) {
+        match &mut self.body {
+            Some(body) => body.send_reset(reason),
+            None => self.respond.send_reset(reason),
+        }
+    }
+}
+
+impl Responder for Http2Responder {
+    async fn interim(&mut self, head: &Head, _: &RequestOutcome) -> Result<(), Failure> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = status_of(head.status);
+        *response.headers_mut() = head.fields.clone();
+        // 101 has no place in HTTP/2 and was refused before; the stream may be over by now.
+        let _over = self.respond.send_informational(response);
+        Ok(())
+    }
+
+    async fn respond(
+        &mut self,
+        head: Head,
+        body: &mut impl Frames,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Failure> {
+        let mut response = http::Response::new(());
+        outcome.status(head.status);
+        outcome.sent(bytes_of(&head.fields));
+        outcome.grpc_fields(&head.fields);
+        *response.status_mut() = status_of(head.status);
+        *response.headers_mut() = head.fields;
+        if let Some(length) = head.length {
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        let over = body.is_over();
+        let sent = self.respond.send_response(response, over);
+        let to = self.body.insert(sent.map_err(|_| Failure::ClientGone)?);
+        if over {
+            return Ok(());
+        }
+        let mut body = Noted { frames: body, outcome };
+        match pump(&mut body, to, |bytes| outcome.sent(bytes)).await {
+            Ok(()) => Ok(()),
+            Err(Stopped::Source(Reset(reason))) => Err(Failure::Cut(Cut::Stream(reason))),
+            Err(Stopped::Sink) => Err(Failure::ClientGone),
+        }
+    }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.body {
+            Some(body) => body.poll_reset(context).map(drop),
+            None => self.respond.poll_reset(context).map(drop),
+        }
+    }
+}
+
+/// Frames whose trailers are looked at on their way.
+struct Noted<'a, F> {
+    frames: &'a mut F,
+    outcome: &'a RequestOutcome,
+}
+
+impl<F: Frames> Frames for Noted<'_, F> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
+        let frame = ready!(self.frames.poll_frame(context));
+        if let Some(Ok(Frame::Trailers(fields))) = &frame {
+            self.outcome.grpc_fields(fields);
+            self.outcome.sent(bytes_of(fields));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_over(&self) -> bool {
+        self.frames.is_over()
+    }
+}
+
+/// A status that no server may send is as bad as none.
+fn status_of(status: u16) -> http::StatusCode {
+    http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY)
+}
+
+/// A request of HTTP/2 to an upstream of either version.
+pub(crate) struct Http2Exchange<'a> {
+    pub(crate) head: &'a request::Parts,
+    pub(crate) upload: &'a mut Http2Upload,
+    pub(crate) responder: &'a mut Http2Responder,
+    pub(crate) replayable: Replayable,
+    pub(crate) tenant: &'a Tenant,
+    /// Was anything sent on the last attempt?
+    pub(crate) sent: bool,
+}
+
+impl Exchange for Http2Exchange<'_> {
+    fn replayable(&self) -> Replayable {
+        self.replayable
+    }
+
+    fn version(&self, upstream: &Upstream) -> HttpVersion {
+        upstream.version(HttpVersion::Http2)
+    }
+
+    fn sent(&self) -> Sent {
+        Sent { bytes: u64::from(self.sent), kept: !self.upload.forgot }
+    }
+
+    fn tenant(&self) -> &Tenant {
+        self.tenant
+    }
+
+    /// What authenticates connections is not to be used with HTTP/2 (RFC 9113 leaves it no place).
+    fn bound_to(&self) -> Option<&Rc<Upstream>> {
+        None
+    }
+
+    fn rewind(&mut self) {
+        self.upload.rewind();
+        self.sent = false;
+    }
+
+    async fn run(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        carrier: Carrier,
+        again: impl Fn(AnswerHead) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        self.sent = true;
+        match carrier {
+            Carrier::Stream(stream) => {
+                let client = (&mut *self.upload, &mut *self.responder);
+                let head = self.head.clone();
+                over_http2::run(&stream, head, client, attempt, again, outcome).await?;
+                outcome.ended();
+            }
+            Carrier::Connection(connected) => {
+                self.over_http1(worker, attempt, connected, again, outcome).await?;
+            }
+        }
+        Ok(Persistence::KeepAlive)
+    }
+}
+
+impl Http2Exchange<'_> {
+    async fn over_http1(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        connected: Connected,
+        again: impl Fn(AnswerHead) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Broke> {
+        let mut transport = connected.transport;
+        let client = (&mut *self.upload, &mut *self.responder);
+        let result =
+            over_http1::run(&mut transport, self.head, client, attempt, again, outcome).await;
+        if matches!(result, Err(Broke::Failed(Failure::ClientGone))) {
+            transport.reset_on_close();
+        }
+        let done = result?;
+        let now = outcome.ended();
+        attempt.upstream().pool.announced(done.announced_idle);
+        if done.persists && done.uploaded {
+            let tenancy = if done.bodiless { Tenancy::SameClient } else { Tenancy::Anybody };
+            worker.keep(attempt.upstream(), transport, now, (tenancy, self.tenant));
+        }
+        Ok(())
+    }
+}

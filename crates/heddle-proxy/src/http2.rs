@@ -1,0 +1,220 @@
+//! HTTP/2 as clients speak it to a sidecar: the connection with its limits, and frames written to a
+//! stream. Requests on it are `call`'s; connections to upstreams are `streams`'.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf as _, Bytes};
+use h2::{Reason, RecvStream, SendStream, server};
+use heddle_runtime::transport::Transport;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::{
+    buffers::{Buffer, Lent},
+    frames::{Frame, Frames, Reset},
+    limits::{
+        HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
+        HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
+    },
+};
+
+/// A client's connection.
+pub(crate) type Connection = server::Connection<Rewound, Bytes>;
+
+/// Begins a connection of which `held` was read already.
+///
+/// # Errors
+/// The client's beginning is none of HTTP/2, or it is gone.
+pub(crate) async fn accept(
+    transport: Transport,
+    held: Option<Lent<Buffer>>,
+) -> Result<Connection, h2::Error> {
+    server::Builder::new()
+        .initial_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(HTTP2_HEADER_LIST_BYTES)
+        .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
+        .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
+        .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
+        .handshake(Rewound { transport, held })
+        .await
+}
+
+/// A transport of which some was read already.
+#[derive(Debug)]
+pub(crate) struct Rewound {
+    transport: Transport,
+    held: Option<Lent<Buffer>>,
+}
+
+impl AsyncRead for Rewound {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(held) = &mut this.held {
+            let n = held.filled().len().min(buffer.remaining());
+            buffer.put_slice(&held.filled()[..n]);
+            held.consume(n);
+            this.held.take_if(|held| held.is_empty());
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut this.transport).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Rewound {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(context)
+    }
+}
+
+/// Why frames did not all go out.
+#[derive(Debug)]
+pub(crate) enum Stopped {
+    /// Their source gave up.
+    Source(Reset),
+    /// Whoever they were for takes no more.
+    Sink,
+}
+
+/// Writes frames to a stream to their end, no faster than its receiver lets it; `moved` counts.
+///
+/// # Errors
+/// [`Stopped`]; the stream is not ended then.
+pub(crate) async fn pump(
+    frames: &mut impl Frames,
+    to: &mut SendStream<Bytes>,
+    moved: impl Fn(u64),
+) -> Result<(), Stopped> {
+    loop {
+        match next(frames, to).await? {
+            Some(Frame::Data(mut data)) => {
+                while data.has_remaining() {
+                    let room = room_for(to, data.len(), frames).await?;
+                    let piece = data.split_to(room.min(data.len()));
+                    moved(piece.len() as u64);
+                    let last = data.is_empty() && frames.is_over();
+                    to.send_data(piece, last).map_err(|_| Stopped::Sink)?;
+                    if last {
+                        return Ok(());
+                    }
+                }
+            }
+            Some(Frame::Trailers(fields)) => {
+                return to.send_trailers(fields).map_err(|_| Stopped::Sink);
+            }
+            None => return to.send_data(Bytes::new(), true).map_err(|_| Stopped::Sink),
+        }
+    }
+}
+
+/// The next frame, unless the receiver resets the stream before it comes.
+async fn next(
+    frames: &mut impl Frames,
+    to: &mut SendStream<Bytes>,
+) -> Result<Option<Frame>, Stopped> {
+    poll_fn(|context| {
+        if let Poll::Ready(frame) = frames.poll_frame(context) {
+            return Poll::Ready(frame.transpose().map_err(Stopped::Source));
+        }
+        to.poll_reset(context).map(|_| Err(Stopped::Sink))
+    })
+    .await
+}
+
+/// Waits until the receiver takes some of `bytes`; nobody waits for the sake of a source that is gone.
+async fn room_for(
+    to: &mut SendStream<Bytes>,
+    bytes: usize,
+    frames: &mut impl Frames,
+) -> Result<usize, Stopped> {
+    to.reserve_capacity(bytes);
+    loop {
+        let room = to.capacity();
+        if room > 0 {
+            return Ok(room);
+        }
+        let changed = poll_fn(|context| match to.poll_capacity(context) {
+            Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(())),
+            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Err(Stopped::Sink)),
+            Poll::Pending => {
+                let gone = frames.poll_gone(context);
+                gone.map(|()| Err(Stopped::Source(Reset(Reason::CANCEL))))
+            }
+        });
+        changed.await?;
+    }
+}
+
+/// The code to end a stream with for the sake of `error` on another.
+pub(crate) fn reason_of(error: &h2::Error) -> Reason {
+    match error.reason() {
+        Some(reason) => reason,
+        None => Reason::INTERNAL_ERROR,
+    }
+}
+
+/// The next frame of a stream; `trailed` once its trailers were given.
+pub(crate) fn poll_received(
+    stream: &mut RecvStream,
+    trailed: &mut bool,
+    context: &mut Context<'_>,
+) -> Poll<Option<Result<Frame, Reset>>> {
+    let failed = |error: h2::Error| Some(Err(Reset(reason_of(&error))));
+    loop {
+        match ready!(stream.poll_data(context)) {
+            Some(Ok(data)) if data.is_empty() => {}
+            Some(Ok(data)) => return Poll::Ready(received(stream, data)),
+            Some(Err(error)) => return Poll::Ready(failed(error)),
+            None => break,
+        }
+    }
+    if *trailed {
+        return Poll::Ready(None);
+    }
+    let trailers = ready!(stream.poll_trailers(context));
+    *trailed = true;
+    Poll::Ready(match trailers {
+        Ok(trailers) => trailers.map(|fields| Ok(Frame::Trailers(fields))),
+        Err(error) => failed(error),
+    })
+}
+
+/// Taken, it makes room for more: what goes on waits in one frame at most.
+fn received(stream: &mut RecvStream, data: Bytes) -> Option<Result<Frame, Reset>> {
+    // A stream that has ended needs no room.
+    let _ended = stream.flow_control().release_capacity(data.len());
+    Some(Ok(Frame::Data(data)))
+}

@@ -1,0 +1,293 @@
+//! Connections of HTTP/2 to one upstream, on one worker, and the streams that requests get of them.
+//!
+//! Any request may share any of these connections: what a server of HTTP/2 remembers, it remembers per
+//! request. One is opened when there is none with room, and those who want one meanwhile wait for it; it
+//! is closed when it has carried nothing for as long as one of HTTP/1 may idle (`pool`).
+
+use std::{
+    cell::{Cell, OnceCell, RefCell},
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use h2::client::{self, ResponseFuture, SendRequest};
+use heddle_logic::retry::POOL_IDLE_MAX;
+use heddle_runtime::{clock, task, transport::Transport};
+use http::request;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
+};
+
+use crate::{
+    limits::{
+        HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
+        HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW,
+    },
+    refusal::Refusal,
+};
+
+/// Connections to one upstream.
+#[derive(Debug, Default)]
+pub(crate) struct Streams {
+    connections: RefCell<Vec<Rc<Connection>>>,
+    opening: RefCell<Option<Rc<Opening>>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    send: SendRequest<Bytes>,
+    /// Streams in use.
+    open: Cell<usize>,
+    idle_since: Cell<Instant>,
+    fate: Rc<Fate>,
+}
+
+/// What became of a connection.
+#[derive(Debug, Default)]
+struct Fate {
+    ended: Cell<bool>,
+    /// Its first bytes were those of a response of HTTP/1.
+    speaks_http1: Cell<bool>,
+}
+
+/// A connection on its way, for which others wait.
+#[derive(Debug, Default)]
+struct Opening {
+    over: Notify,
+    failed: OnceCell<Refusal>,
+}
+
+/// Room for one request on a connection.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    connection: Rc<Connection>,
+    /// Did the connection carry requests before?
+    pub(crate) reused: bool,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.open.set(self.connection.open.get() - 1);
+        self.connection.idle_since.set(clock::now());
+    }
+}
+
+impl Streams {
+    /// Room for a request: on a connection that is there, unless it must be `fresh`, or on one that
+    /// `dial` opens.
+    ///
+    /// # Errors
+    /// The refusal of dialling.
+    pub(crate) async fn take(
+        &self,
+        fresh: bool,
+        dial: impl AsyncFn() -> Result<Transport, Refusal>,
+    ) -> Result<Stream, Refusal> {
+        loop {
+            if !fresh && let Some(stream) = self.with_room() {
+                return Ok(stream);
+            }
+            let waited_for = self.opening.borrow().clone().filter(|_| !fresh);
+            if let Some(opening) = waited_for {
+                opening.over.notified().await;
+                match opening.failed.get() {
+                    Some(refusal) => return Err(refusal.clone()),
+                    // Its room may be gone again, or whoever opened it has given up.
+                    None => continue,
+                }
+            }
+            return self.open(dial()).await;
+        }
+    }
+
+    async fn open(
+        &self,
+        dialling: impl Future<Output = Result<Transport, Refusal>>,
+    ) -> Result<Stream, Refusal> {
+        let opening = Announced::by(self);
+        let opened = async { connect(dialling.await?).await }.await;
+        match opened {
+            Ok(connection) => {
+                let connection = Rc::new(connection);
+                self.connections.borrow_mut().push(Rc::clone(&connection));
+                drop(opening);
+                Ok(take_room(&connection, false))
+            }
+            Err(refusal) => {
+                let _first = opening.opening.failed.set(refusal.clone());
+                Err(refusal)
+            }
+        }
+    }
+
+    fn with_room(&self) -> Option<Stream> {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|one| !one.fate.ended.get());
+        let fit =
+            connections.iter().find(|one| one.open.get() < one.send.current_max_send_streams());
+        fit.map(|connection| take_room(connection, true))
+    }
+
+    /// Closes what was idle for too long; true while some are left.
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
+        self.keep(|one| now.saturating_duration_since(one.idle_since.get()) < POOL_IDLE_MAX)
+    }
+
+    /// Closes all that carry nothing; true while some are left.
+    pub(crate) fn clear(&self) -> bool {
+        self.keep(|_| false)
+    }
+
+    /// Keeps what is in use, and of the rest what is `wanted`.
+    fn keep(&self, wanted: impl Fn(&Connection) -> bool) -> bool {
+        let mut connections = self.connections.borrow_mut();
+        connections.retain(|one| !one.fate.ended.get() && (one.open.get() > 0 || wanted(one)));
+        !connections.is_empty()
+    }
+
+    /// Nothing more goes over connections of this kind: those that carry something end with it.
+    pub(crate) fn abandon(&self) {
+        self.connections.borrow_mut().clear();
+    }
+}
+
+/// Says to others that a connection is on its way, until it is dropped.
+struct Announced<'a> {
+    streams: &'a Streams,
+    opening: Rc<Opening>,
+}
+
+impl<'a> Announced<'a> {
+    fn by(streams: &'a Streams) -> Self {
+        let opening = Rc::<Opening>::default();
+        *streams.opening.borrow_mut() = Some(Rc::clone(&opening));
+        Self { streams, opening }
+    }
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.streams.opening.borrow_mut().take_if(|one| Rc::ptr_eq(one, &self.opening));
+        self.opening.over.notify_waiters();
+    }
+}
+
+fn take_room(connection: &Rc<Connection>, reused: bool) -> Stream {
+    connection.open.set(connection.open.get() + 1);
+    Stream { connection: Rc::clone(connection), reused }
+}
+
+async fn connect(transport: Transport) -> Result<Connection, Refusal> {
+    let fate = Rc::<Fate>::default();
+    let io = Watched { transport, fate: Rc::clone(&fate), first: Some(Vec::new()) };
+    let handshake = client::Builder::new()
+        .initial_window_size(HTTP2_STREAM_WINDOW)
+        .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
+        .max_header_list_size(HTTP2_HEADER_LIST_BYTES)
+        .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
+        .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
+        .enable_push(false)
+        .handshake::<_, Bytes>(io);
+    let failed = |error: h2::Error| Refusal::ConnectFailed(error.to_string());
+    let (send, connection) = handshake.await.map_err(failed)?;
+    let driven = Rc::clone(&fate);
+    drop(task::spawn_contained("http2 upstream", async move {
+        // Whoever has a stream on it is told by the stream.
+        let _ended = connection.await;
+        driven.ended.set(true);
+    }));
+    Ok(Connection { send, open: Cell::new(0), idle_since: Cell::new(clock::now()), fate })
+}
+
+impl Stream {
+    /// Sends a head, when the connection has room for it.
+    ///
+    /// # Errors
+    /// The connection has ended; nothing was sent.
+    pub(crate) async fn send(
+        &self,
+        head: request::Parts,
+        over: bool,
+    ) -> Result<(ResponseFuture, h2::SendStream<Bytes>), h2::Error> {
+        let mut send = self.connection.send.clone();
+        poll_fn(|context| send.poll_ready(context)).await?;
+        send.send_request(http::Request::from_parts(head, ()), over)
+    }
+
+    /// Was it found out that the server speaks HTTP/1 only?
+    pub(crate) fn speaks_http1(&self) -> bool {
+        self.connection.fate.speaks_http1.get()
+    }
+}
+
+/// A connection whose first bytes are looked at: what is no frame may be a server of HTTP/1 that says so.
+#[derive(Debug)]
+struct Watched {
+    transport: Transport,
+    fate: Rc<Fate>,
+    first: Option<Vec<u8>>,
+}
+
+impl Watched {
+    fn look(&mut self, bytes: &[u8]) {
+        const HTTP1: &[u8] = b"HTTP/1";
+        let Some(first) = &mut self.first else { return };
+        first.extend_from_slice(&bytes[..bytes.len().min(HTTP1.len() - first.len())]);
+        if first.len() == HTTP1.len() || !HTTP1.starts_with(first) {
+            self.fate.speaks_http1.set(first == HTTP1);
+            self.first = None;
+        }
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut this.transport).poll_read(context, buffer);
+        if this.first.is_some() {
+            this.look(&buffer.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().transport).poll_write_vectored(context, pieces)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.transport.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().transport).poll_shutdown(context)
+    }
+}
