@@ -79,6 +79,7 @@ pub async fn serve_outbound(worker: Rc<Worker>, client: Transport, original_dst:
     // The original destination decides the service; nothing the client says later does.
     let side = Outbound::of(&worker, original_dst).await;
     serve(client, &side).await;
+    side.client_left();
 }
 
 /// Serves one connection from `peer` to this workload, meant for the port of `original_dst`.
@@ -92,6 +93,7 @@ pub async fn serve_inbound(
     let caller = worker.callers.at(peer);
     let side = Inbound::of(&worker, original_dst.port(), caller);
     serve(client, &side).await;
+    side.client_left();
 }
 
 async fn serve_own_calls(worker: Rc<Worker>, mut own_calls: mpsc::UnboundedReceiver<OwnCall>) {
@@ -101,6 +103,7 @@ async fn serve_own_calls(worker: Rc<Worker>, mut own_calls: mpsc::UnboundedRecei
             let _open = worker.shared.state.connections.enter();
             let side = Inbound::of(&worker, to.port(), worker.callers.own());
             serve(client, &side).await;
+            side.client_left();
         }));
     }
 }

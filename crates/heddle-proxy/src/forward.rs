@@ -53,8 +53,8 @@ pub(crate) async fn forward(
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
         let mut attempt = upstream.begin(now);
-        let connected = match connect(worker, request, &upstream, (now, fresh), others).await {
-            Ok(connected) => connected,
+        let mut carrier = match connect(worker, request, &upstream, (now, fresh), others).await {
+            Ok(carrier) => carrier,
             Err(refusal) => {
                 attempt.failed(clock::now());
                 may_try_another(backend, number, refusal, outcome)?;
@@ -63,10 +63,15 @@ pub(crate) async fn forward(
                 continue;
             }
         };
-        let reused = connected.is_reused();
+        let reused = carrier.is_reused();
+        if let Carrier::Connection(Connected { unanswered, .. }) = &mut carrier
+            && let Some(opening) = unanswered.take()
+        {
+            worker.queue(&mut attempt, opening);
+        }
         let by_answer =
             |answer: AnswerHead| again(Ended::Answered(answer, number, others)) != Decision::GiveUp;
-        match request.run(worker, &mut attempt, connected, by_answer, outcome).await {
+        match request.run(worker, &mut attempt, carrier, by_answer, outcome).await {
             Ok(persistence) => return Ok(persistence),
             Err(Broke::Failed(failure)) => {
                 if !failure.is_the_clients() {
@@ -126,8 +131,9 @@ async fn connect(
             if !fresh && let Some(pooled) = upstream.pool.take(now, replayable, tenant) {
                 return Ok(Carrier::Connection(pooled));
             }
+            let opening = upstream.opening();
             let dialled = Box::pin(worker.dial(upstream, others)).await;
-            dialled.map(|transport| Carrier::Connection(Connected::new(transport)))
+            dialled.map(|transport| Carrier::Connection(Connected::new(transport, opening)))
         }
         HttpVersion::Http2 => {
             let dial = async || match upstream.pool.take_unused(now) {

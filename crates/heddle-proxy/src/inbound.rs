@@ -56,6 +56,12 @@ impl Inbound {
         }
     }
 
+    /// The application sees its clients leave as it would without a mesh: nobody else is to have what
+    /// this one used last.
+    pub(crate) fn client_left(&self) {
+        self.application.pool.close_left();
+    }
+
     fn application(&self) -> Backend {
         Backend::Upstream(Rc::clone(&self.application))
     }

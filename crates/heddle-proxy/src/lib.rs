@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod admin;
+mod backlog;
 pub mod broker;
 mod buffers;
 mod call;

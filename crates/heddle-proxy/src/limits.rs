@@ -31,6 +31,13 @@ pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 /// that may be replayed; others are asked (one system call) whether the peer closed.
 pub const POOL_TRUST: Duration = Duration::from_millis(20);
 
+/// A server at which requests wait on new connections counts as held up by idle ones when nobody's turn
+/// has come for so long: longer than most answers take, and nothing that a person notices.
+pub const BACKLOG_PATIENCE: Duration = Duration::from_millis(20);
+
+/// It counts so for as long as requests wait, and at most for this long before it is looked at anew.
+pub const BACKLOG_ROOM: Duration = Duration::from_secs(1);
+
 /// Open connections per direction and proxy, where the limit of open files allows so many.
 pub const CONNECTIONS_TOTAL: usize = 20_000;
 

@@ -85,6 +85,15 @@ impl Outbound {
         }
     }
 
+    /// Outside nobody waits behind a client that has left.
+    pub(crate) fn client_left(&self) {
+        if let Kind::Outside(upstream) = &self.kind
+            && upstream.is_held_up()
+        {
+            upstream.make_room();
+        }
+    }
+
     /// Outside, `destination_service` is the host that was named.
     fn by_host(&self, authority: &str) -> MetricSeries {
         let host = host_label(authority);

@@ -16,7 +16,10 @@ use heddle_logic::{
 };
 use heddle_runtime::{net::Liveness, transport::Transport};
 
-use crate::limits::{POOL_PER_ENDPOINT, POOL_TRUST};
+use crate::{
+    backlog::Opening,
+    limits::{POOL_PER_ENDPOINT, POOL_TRUST},
+};
 
 /// Idle times below this are no idle timeout of the server's: it restarted or crashed.
 const OBSERVED_IDLE_MIN: Duration = Duration::from_secs(1);
@@ -55,12 +58,14 @@ pub(crate) struct Connected {
     pub(crate) reused: bool,
     /// Is it authenticated as the client that uses it?
     pub(crate) bound: bool,
+    /// When its opening began, if it never had an answer.
+    pub(crate) unanswered: Option<Opening>,
 }
 
 impl Connected {
     /// A connection just opened.
-    pub(crate) fn new(transport: Transport) -> Self {
-        Self { transport, reused: false, bound: false }
+    pub(crate) fn new(transport: Transport, opening: Opening) -> Self {
+        Self { transport, reused: false, bound: false, unanswered: Some(opening) }
     }
 }
 
@@ -124,7 +129,9 @@ impl Pool {
             if transport.is_quiet() && (trusted || transport.liveness() == Liveness::Idle) {
                 // Waiting unused, it meets a server that tires of it like any other. One that is
                 // taken as it comes has not waited: there a reset is the server's answer.
-                return Some(Connected { transport, reused: reused || age >= POOL_TRUST, bound });
+                let unanswered = (!reused).then(Opening::default);
+                let reused = reused || age >= POOL_TRUST;
+                return Some(Connected { transport, reused, bound, unanswered });
             }
             self.observe_close(age);
         }
@@ -205,8 +212,14 @@ impl Pool {
         !idle.is_empty()
     }
 
+    /// Closes those that were used last by clients that have left since; true while some are left.
+    pub(crate) fn close_left(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        idle.retain(|one| !(one.reused && one.is_left()));
+        !idle.is_empty()
+    }
+
     /// How many are idle.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.idle.borrow().len()
     }

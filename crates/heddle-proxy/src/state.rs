@@ -17,7 +17,10 @@ use std::{
 
 use hashbrown::HashMap;
 
-use crate::limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL};
+use crate::{
+    backlog::Backlogs,
+    limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL},
+};
 
 /// Everything that is counted for the whole proxy.
 #[derive(Debug)]
@@ -28,6 +31,8 @@ pub struct ProxyState {
     pub connections: OpenConnections,
     /// Open inbound connections by source address, against [`CONNECTIONS_PER_SOURCE`].
     pub(crate) sources: Sources,
+    /// Who waits at which server.
+    pub(crate) backlogs: Backlogs,
 }
 
 impl Default for ProxyState {
@@ -36,6 +41,7 @@ impl Default for ProxyState {
             connections_max: CONNECTIONS_TOTAL,
             connections: OpenConnections::default(),
             sources: Sources::default(),
+            backlogs: Backlogs::default(),
         }
     }
 }

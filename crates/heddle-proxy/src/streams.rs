@@ -144,6 +144,11 @@ impl Streams {
         self.keep(|_| false)
     }
 
+    /// How many connections there are.
+    pub(crate) fn len(&self) -> usize {
+        self.connections.borrow().len()
+    }
+
     /// Keeps what is in use, and of the rest what is `wanted`.
     fn keep(&self, wanted: impl Fn(&Connection) -> bool) -> bool {
         let mut connections = self.connections.borrow_mut();

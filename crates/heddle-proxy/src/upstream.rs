@@ -21,6 +21,7 @@ use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
 
 use crate::{
+    backlog::{Backlog, Backlogs, Opening, Server, Waiting},
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
     refusal::Refusal,
@@ -43,6 +44,17 @@ pub(crate) enum DialTarget {
     Application(u16),
     /// Through the holder: outside the mesh.
     Outside(SocketAddr),
+}
+
+impl DialTarget {
+    /// Who answers there, if that is no hop of the mesh.
+    fn server(self) -> Option<Server> {
+        match self {
+            Self::Application(port) => Some(Server::Application(port)),
+            Self::Outside(address) => Some(Server::Outside(address)),
+            Self::Workload(_) | Self::Own(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for DialTarget {
@@ -88,6 +100,8 @@ pub(crate) struct Upstream {
     http1_only: Cell<bool>,
     /// Is it in the worker's list of upstreams with idle connections?
     pub(crate) listed: Cell<bool>,
+    /// Who waits there, on all workers.
+    pub(crate) backlog: Option<Arc<Backlog>>,
     workload: RefCell<Option<Arc<WorkloadInfo>>>,
     load: RefCell<LoadEstimate>,
     warmth: Cell<Warmth>,
@@ -109,6 +123,7 @@ impl Upstream {
             declared: Cell::default(),
             http1_only: Cell::default(),
             listed: Cell::new(false),
+            backlog: None,
             workload: RefCell::new(workload),
             load: RefCell::new(load),
             warmth: Cell::new(Warmth::Cold { answers: 0, best: Duration::MAX }),
@@ -158,6 +173,11 @@ impl Upstream {
         self.pool.sweep(now) | self.streams.sweep(now)
     }
 
+    /// How many connections are kept at hand or in use as streams.
+    pub(crate) fn kept(&self) -> usize {
+        self.pool.len() + self.streams.len()
+    }
+
     /// Closes all connections that are only kept at hand; true while some are left.
     pub(crate) fn clear(&self) -> bool {
         self.pool.clear() | self.streams.clear()
@@ -202,7 +222,28 @@ impl Upstream {
     /// A request or connection is given to it.
     pub(crate) fn begin(self: &Rc<Self>, now: Instant) -> Attempt {
         self.load.borrow_mut().begin();
-        Attempt { upstream: Rc::clone(self), begun: now, completion: None }
+        Attempt { upstream: Rc::clone(self), begun: now, completion: None, waiting: None }
+    }
+
+    /// To be asked for before a connection is opened.
+    pub(crate) fn opening(&self) -> Opening {
+        self.backlog.as_ref().map_or_else(Opening::default, |backlog| backlog.opening())
+    }
+
+    /// Do others wait there while connections to it are idle?
+    pub(crate) fn is_held_up(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.is_held_up())
+    }
+
+    /// Closes idle connections that may hold up the server; true while some are left. Of an application
+    /// all that can be spared, because who opened one may keep it for others too; another costs next to
+    /// nothing. Outside only those whose client has left.
+    pub(crate) fn make_room(&self) -> bool {
+        let keeps_some = match self.target {
+            DialTarget::Application(_) => self.pool.clear(),
+            _ => self.pool.close_left(),
+        };
+        keeps_some || self.streams.len() > 0
     }
 
     /// What one more request costs here; `None` while the endpoint is cold.
@@ -259,6 +300,8 @@ pub(crate) struct Attempt {
     begun: Instant,
     /// How it went, and when that was known.
     completion: Option<(Instant, Completion)>,
+    /// It waits on a connection that never had an answer.
+    waiting: Option<Waiting>,
 }
 
 impl Attempt {
@@ -266,8 +309,16 @@ impl Attempt {
         &self.upstream
     }
 
+    /// It goes out on a connection that never had an answer, and until it has one, waits for that.
+    pub(crate) fn waits(&mut self, waiting: Waiting) {
+        self.waiting = Some(waiting);
+    }
+
     /// A response head came.
     pub(crate) fn answered(&mut self, now: Instant, status: u16) {
+        if let Some(waiting) = self.waiting.take() {
+            waiting.served();
+        }
         let latency = self.latency(now);
         let trouble = status >= 500 || status == 429;
         let completion =
@@ -335,9 +386,15 @@ impl Backend {
 pub(crate) struct Upstreams {
     by_slot: RefCell<Vec<Option<Rc<Upstream>>>>,
     by_target: RefCell<HashMap<DialTarget, Weak<Upstream>>>,
+    backlogs: Backlogs,
 }
 
 impl Upstreams {
+    /// None so far; who waits at them is known to all who share `backlogs`.
+    pub(crate) fn new(backlogs: Backlogs) -> Self {
+        Self { backlogs, ..Self::default() }
+    }
+
     /// Picks the upstream for a request's next attempt: another than those `tried` if there is one.
     ///
     /// # Errors
@@ -400,7 +457,8 @@ impl Upstreams {
         }
         known.retain(|_, upstream| upstream.strong_count() > 0);
         let load = LoadEstimate::neutral(clock::now(), []);
-        let upstream = Rc::new(Upstream::new(target, workload, load, 0));
+        let backlog = target.server().map(|server| self.backlogs.of(server));
+        let upstream = Rc::new(Upstream { backlog, ..Upstream::new(target, workload, load, 0) });
         known.insert(target, Rc::downgrade(&upstream));
         upstream
     }

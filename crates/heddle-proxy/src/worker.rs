@@ -14,7 +14,9 @@ use heddle_runtime::{clock, task, transport::Transport};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
-    Shared, buffers,
+    Shared,
+    backlog::Opening,
+    buffers,
     caller::Callers,
     dial::{Dialer, Early, Network, OwnCall},
     http_seen::HttpSeen,
@@ -23,7 +25,7 @@ use crate::{
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
-    upstream::{Backend, Upstream, Upstreams},
+    upstream::{Attempt, Backend, Upstream, Upstreams},
 };
 
 /// State of one worker.
@@ -72,7 +74,7 @@ impl Worker {
     ) -> (Rc<Self>, mpsc::UnboundedReceiver<OwnCall>) {
         let (dialer, own_calls) = Dialer::new(Arc::clone(&shared), options.network);
         let worker = Rc::new(Self {
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(shared.state.backlogs.clone()),
             dialer,
             callers: Callers::new(Arc::clone(&shared), index),
             ports: Ports::new(Arc::clone(&shared.metrics), index),
@@ -85,6 +87,7 @@ impl Worker {
             index,
         });
         drop(task::spawn_contained("pool sweep", sweep(Rc::clone(&worker))));
+        drop(task::spawn_contained("make room", make_room(Rc::clone(&worker))));
         drop(task::spawn_contained("shrink", shrink(Rc::clone(&worker))));
         drop(task::spawn_contained("free buffers", free_buffers(Arc::clone(&worker.shared))));
         (worker, own_calls)
@@ -161,12 +164,17 @@ impl Worker {
 
     /// Closes every connection that is only kept at hand; false if there was none.
     pub(crate) fn give_up_idle(&self) -> bool {
-        let before = self.with_idle.borrow().len();
-        self.go_through_idle(Upstream::clear);
-        self.with_idle.borrow().len() < before
+        let closed = Cell::new(false);
+        self.go_through_idle(|upstream| {
+            let before = upstream.kept();
+            let keeps_some = upstream.clear();
+            closed.set(closed.get() || upstream.kept() < before);
+            keeps_some
+        });
+        closed.get()
     }
 
-    /// Has every pool with idle connections close some; those that keep none leave the list.
+    /// Has every upstream with idle connections close some; those that keep none leave the list.
     fn go_through_idle(&self, keeps_some: impl Fn(&Upstream) -> bool) {
         self.with_idle.borrow_mut().retain(|upstream| {
             let kept = keeps_some(upstream);
@@ -185,6 +193,20 @@ impl Worker {
     ) {
         upstream.pool.put(transport, now, by);
         self.list(upstream);
+        if upstream.is_held_up() {
+            upstream.make_room();
+        }
+    }
+
+    /// The request of `attempt` goes out on a connection that never had an answer. Until it has one,
+    /// idle connections are not to stand in its way.
+    pub(crate) fn queue(&self, attempt: &mut Attempt, opening: Opening) {
+        let Some(backlog) = &attempt.upstream().backlog else { return };
+        let (waiting, watch) = backlog.wait(opening);
+        if let Some(watch) = watch {
+            drop(task::spawn_contained("backlog", watch.run()));
+        }
+        attempt.waits(waiting);
     }
 
     /// The same for one that was opened early and not needed.
@@ -212,6 +234,15 @@ async fn sweep(worker: Rc<Worker>) {
         clock::sleep(POOL_SWEEP).await;
         let now = clock::now();
         worker.go_through_idle(|upstream| upstream.sweep(now));
+    }
+}
+
+/// Closes idle connections to servers that others wait at.
+async fn make_room(worker: Rc<Worker>) {
+    loop {
+        let held_up = worker.shared.state.backlogs.held_up();
+        worker.go_through_idle(|upstream| !upstream.is_held_up() || upstream.make_room());
+        held_up.await;
     }
 }
 

@@ -6,6 +6,7 @@ mod answers;
 mod drain;
 mod early;
 mod heads;
+mod held_up;
 mod http2;
 mod idle;
 mod lost;

@@ -56,6 +56,7 @@ pub(crate) struct Mesh {
     pub(crate) client: Sidecar,
     pub(crate) servers: Vec<Sidecar>,
     network: Rc<Wires>,
+    application: Application,
 }
 
 /// One sidecar with its application.
@@ -126,12 +127,19 @@ impl Mesh {
             start(*last, &id, "reviews")
         };
         let servers = lasts.iter().map(server).collect();
-        Self { client, servers, network }
+        Self { client, servers, network, application }
     }
 
     /// A connection of the client's application to `reviews`.
     pub(crate) fn call(&self) -> End {
         self.client.call(SocketAddr::new(resources::vip(REVIEWS), PORT))
+    }
+
+    /// Another worker of the sidecar at this address: connections to it go to each in turn.
+    pub(crate) fn add_worker(&self, last: u8) {
+        let has = |sidecar: &&Sidecar| sidecar.shared.config.addresses.contains(address(last));
+        let shared = &self.servers.iter().find(has).expect("a sidecar").shared;
+        start_worker_at(last, shared, 1, &self.network, &self.application);
     }
 
     /// From now on nothing comes back from this address: it is neither reached nor refused.
@@ -168,22 +176,14 @@ impl Sidecar {
         config.name = format!("{service}-v1");
         config.service = service.into();
         config.addresses = address(last).into();
+        config.workers = 2;
         let metrics = Arc::new(Metrics::new(&config));
         // Nobody answers look-ups: what is not in the snapshot is not known.
         let (shared, _) = Shared::new(config, metrics);
         let shared = Arc::new(shared);
         let built = SnapshotBuilder::new(WorkloadId(id.into())).build(set, 1);
         shared.snapshot.store(Arc::new(built.snapshot));
-        let (wires, own, application) = (Rc::clone(network), address(last), Rc::clone(application));
-        let connect = move |to: SocketAddr| -> heddle_proxy::dial::Connecting {
-            Box::pin(Rc::clone(&wires).connect(own, to, Rc::clone(&application)))
-        };
-        let options = WorkerOptions {
-            network: Network::InProcess(Rc::new(connect)),
-            random: fastrand::Rng::with_seed(7),
-        };
-        let worker = start_worker(Arc::clone(&shared), 0, options);
-        network.sidecars.borrow_mut().push((own, Rc::clone(&worker)));
+        let worker = start_worker_at(last, &shared, 0, network, application);
         Self { shared, worker }
     }
 
@@ -214,6 +214,27 @@ impl Sidecar {
     }
 }
 
+/// A worker of the sidecar at this address.
+fn start_worker_at(
+    last: u8,
+    shared: &Arc<Shared>,
+    index: usize,
+    network: &Rc<Wires>,
+    application: &Application,
+) -> Rc<Worker> {
+    let (wires, own, application) = (Rc::clone(network), address(last), Rc::clone(application));
+    let connect = move |to: SocketAddr| -> heddle_proxy::dial::Connecting {
+        Box::pin(Rc::clone(&wires).connect(own, to, Rc::clone(&application)))
+    };
+    let options = WorkerOptions {
+        network: Network::InProcess(Rc::new(connect)),
+        random: fastrand::Rng::with_seed(7),
+    };
+    let worker = start_worker(Arc::clone(shared), index, options);
+    network.sidecars.borrow_mut().push((own, Rc::clone(&worker)));
+    worker
+}
+
 impl Wires {
     async fn connect(
         self: Rc<Self>,
@@ -233,8 +254,9 @@ impl Wires {
             return Ok(near);
         }
         let sidecars = self.sidecars.borrow();
-        let found = sidecars.iter().find(|(ip, _)| *ip == to.ip());
-        let (_, worker) = found.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let workers: Vec<_> = sidecars.iter().filter(|(ip, _)| *ip == to.ip()).collect();
+        let turn = self.connects.get().checked_rem(workers.len());
+        let (_, worker) = workers[turn.ok_or(io::ErrorKind::ConnectionRefused)?];
         self.connects.set(self.connects.get() + 1);
         let serving = serve_inbound(Rc::clone(worker), far, from, to);
         drop(spawn_contained("inbound", serving));

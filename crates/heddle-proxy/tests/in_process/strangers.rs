@@ -156,7 +156,7 @@ fn a_client_that_posts_again_uses_its_connection_again() {
 }
 
 /// A server with one thread: it reads one connection to its end, then the next.
-fn single_threaded() -> (Mesh, Rc<RefCell<Vec<String>>>) {
+pub(crate) fn single_threaded() -> (Mesh, Rc<RefCell<Vec<String>>>) {
     let seen = Rc::<RefCell<Vec<String>>>::default();
     let (log, thread) = (Rc::clone(&seen), Rc::new(tokio::sync::Mutex::new(())));
     let mesh = Mesh::new(move |mut end: End| {

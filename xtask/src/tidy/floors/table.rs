@@ -86,7 +86,10 @@ pub(super) const FLOORS: [Floors; 11] = [
                 ],
             ),
             ("metrics", &["metrics", "series"]),
-            ("snapshot", &["snapshot", "lookup", "broker", "state", "shared"]),
+            (
+                "snapshot",
+                &["backlog", "snapshot", "lookup", "broker", "state", "shared"],
+            ),
             ("upstream", &["pool", "streams", "upstream", "dial"]),
             ("worker", &["caller", "http_seen", "ports", "worker"]),
             ("record", &["record"]),
