@@ -13,7 +13,7 @@ use std::{
 };
 
 use heddle_runtime::transport::Source;
-use heddle_wire::http1::{HEAD_BYTES_MAX, RequestHead, ResponseHead};
+use heddle_wire::http1::{HEAD_BYTES_MAX, HeadBytes, RequestHead, ResponseHead};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COPY_BYTES};
@@ -127,11 +127,6 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
-    /// The same, to be put right in place.
-    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.end]
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -188,6 +183,21 @@ impl Buffer {
         larger[..self.end].copy_from_slice(&self.bytes[..self.end]);
         self.bytes = larger.into_boxed_slice();
         Ok(())
+    }
+}
+
+impl HeadBytes for Buffer {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
+    fn replace_front(&mut self, len: usize, by: &[u8]) {
+        let rest = &self.filled()[len..];
+        let mut bytes = vec![0; self.bytes.len().max(by.len() + rest.len())].into_boxed_slice();
+        let end = by.len() + rest.len();
+        bytes[..by.len()].copy_from_slice(by);
+        bytes[by.len()..end].copy_from_slice(rest);
+        *self = Self { bytes, start: 0, end };
     }
 }
 

@@ -7,8 +7,9 @@
 //! the input may go to the other side as they are.
 //!
 //! The rules are strict where leniency lets two parsers disagree about where a message ends:
-//! see [`HeadError`]. In particular a line must end with CR LF; a lone LF is refused both ways,
-//! because a recipient may ignore it or not, and what two recipients read differently can smuggle.
+//! see [`HeadError`]. In particular a line must end with CR LF; a request with a lone LF is refused,
+//! because a recipient may ignore it or not, and what two recipients read differently can smuggle. What of a
+//! response's head has one reading only is put in order (`lenient`).
 //!
 //! What this is not: it opens no socket, measures no time and decides no route. A connection that
 //! has had a [`HeadError`] or [`ChunkError`] cannot be used further: answer (400, 431, 502) and close.
@@ -29,7 +30,7 @@ pub use error::{ChunkError, HeadError};
 pub use fields::{Fields, KnownHeader};
 pub(crate) use request::is_request_line;
 pub use request::{Method, Request, RequestHead, TargetForm};
-pub use response::{Response, ResponseHead, reason};
+pub use response::{HeadBytes, Response, ResponseHead, reason};
 pub use write::{Connection, Edit, RequestRewrite, ResponseRewrite, write_request, write_response};
 
 /// Largest head, bytes: start line, fields, blank line and empty lines before it. Both directions;

@@ -169,7 +169,7 @@ pub(super) async fn read_head(
 
 /// Scans what is there of a head; what has one reading only is made to be as it should be.
 fn scan(head: &mut ResponseHead, buffer: &mut Buffer) -> Result<Scan, Failed> {
-    head.scan_normalising(buffer.filled_mut()).map_err(|error| unreadable(error, head, buffer))
+    head.scan_normalising(buffer).map_err(|error| unreadable(error, head, buffer))
 }
 
 /// Names the place, since whoever reads it has to find it in somebody else's program.

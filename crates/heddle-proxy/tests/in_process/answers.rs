@@ -28,6 +28,8 @@ fn a_response_with_one_reading_only_is_put_in_order() {
             ("HTTP/1.1 200 OK\r\nX-A : b\r\nContent-Length: 2\r\n\r\nok", "x-a: "),
             ("HTTP/1.1 200 OK\r\nX-A: b\r\n c\r\nContent-Length: 2\r\n\r\nok", "x-a: b   c"),
             ("HTTP/1.1  200  OK\r\nContent-Length: 2\r\n\r\nok", "http/1.1 200 "),
+            ("HTTP/1.1 200 OK\nX-A: b\nContent-Length: 2\n\nok", "x-a: b\r\n"),
+            ("HTTP/1.1 200 OK\r\nX-A: b\nContent-Length: 2\r\n\r\nok", "x-a: b\r\n"),
             (
                 "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
                 "chunked",

@@ -7,6 +7,25 @@ use super::{
     lenient,
 };
 
+/// Bytes that begin with a head, which may have to be put in order.
+pub trait HeadBytes {
+    /// All there are.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// Puts `by` in place of the first `len` bytes.
+    fn replace_front(&mut self, len: usize, by: &[u8]);
+}
+
+impl HeadBytes for Vec<u8> {
+    fn bytes(&mut self) -> &mut [u8] {
+        self
+    }
+
+    fn replace_front(&mut self, len: usize, by: &[u8]) {
+        self.splice(..len, by.iter().copied());
+    }
+}
+
 /// A response head: state of the scan, then its result. See [`super::RequestHead`] for use.
 #[derive(Debug, Clone, Default)]
 pub struct ResponseHead {
@@ -63,14 +82,15 @@ impl ResponseHead {
     }
 
     /// As [`Self::scan`]; what of a head breaks the grammar and yet has one reading only is put in order
-    /// in place first, as clients read it (see `lenient`). That is done once the head is there in full.
+    /// first, as clients read it (see `lenient`). That is done once the head is there in full.
     ///
     /// # Errors
     /// As [`Self::scan`].
-    pub fn scan_normalising(&mut self, buf: &mut [u8]) -> Result<Scan, HeadError> {
+    pub fn scan_normalising(&mut self, buf: &mut impl HeadBytes) -> Result<Scan, HeadError> {
         if self.awaiting_end == 0 {
-            match self.scan(buf) {
-                Err(error) if lenient::may_normalise(error, buf) => {}
+            let bytes = buf.bytes();
+            match self.scan(bytes) {
+                Err(error) if lenient::may_normalise(error, bytes) => {}
                 result => return result,
             }
         }
@@ -78,18 +98,26 @@ impl ResponseHead {
     }
 
     #[cold]
-    fn scan_whole(&mut self, buf: &mut [u8]) -> Result<Scan, HeadError> {
-        const END: &[u8] = b"\r\n\r\n";
-        let window = buf.len().min(HEAD_BYTES_MAX);
-        let from = self.awaiting_end.saturating_sub(END.len() - 1);
+    fn scan_whole(&mut self, buf: &mut impl HeadBytes) -> Result<Scan, HeadError> {
+        let bytes = buf.bytes();
+        let window = bytes.len().min(HEAD_BYTES_MAX);
+        // The end is of three bytes at most, of which two may have been there.
+        let from = self.awaiting_end.saturating_sub(2);
         self.clear();
-        let Some(end) = memchr::memmem::find(&buf[from..window], END) else {
+        let Some(mut end) = lenient::whole(&bytes[..window], from) else {
             self.awaiting_end = window.max(1);
             let full = window == HEAD_BYTES_MAX;
             return if full { Err(HeadError::TooLarge) } else { Ok(Scan::Partial) };
         };
-        lenient::normalise(&mut buf[..from + end + 2]);
-        self.scan(buf)
+        if let Some(longer) = lenient::with_line_ends(&bytes[..end]) {
+            if longer.len() > HEAD_BYTES_MAX {
+                return Err(HeadError::TooLarge);
+            }
+            buf.replace_front(end, &longer);
+            end = longer.len();
+        }
+        lenient::normalise(&mut buf.bytes()[..end - 2]);
+        self.scan(buf.bytes())
     }
 
     /// First byte of the line at which a scan stopped: after an error, of the line at fault.

@@ -62,11 +62,11 @@ pub(crate) fn response_head(input: &[u8]) {
 }
 
 /// Put in order at once and byte by byte it is the same, and what comes of it is a head by the grammar.
-fn put_in_order(input: &mut [u8]) {
+fn put_in_order(input: &mut Vec<u8>) {
     let mut split = ResponseHead::new();
     let mut pieces = Vec::new();
     let mut in_pieces = split.scan_normalising(&mut pieces);
-    for byte in &*input {
+    for byte in &input.clone() {
         if in_pieces == Ok(Scan::Partial) {
             pieces.push(*byte);
             in_pieces = split.scan_normalising(&mut pieces);

@@ -377,25 +377,37 @@ fn a_response_with_one_reading_only_is_read_and_a_request_is_not() {
         ("HTTP/1.1 200 OK\r\nContent-Length : 5\r\n\r\n", HeadError::SpaceBeforeColon),
         ("HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 5\r\n\r\n", HeadError::LineFolding),
         ("HTTP/1.1  200 OK\r\nContent-Length: 5\r\n\r\n", HeadError::BadStatus),
+        ("HTTP/1.1 200 OK\nContent-Length: 5\n\n", HeadError::LoneLf(15)),
+        ("HTTP/1.1 200 OK\r\nA : b\r\nContent-Length: 5\n\r\n", HeadError::SpaceBeforeColon),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\n", HeadError::LoneLf(36)),
     ];
     for (raw, strictly) in cases {
         assert_eq!(response(raw.as_bytes()).unwrap_err(), strictly);
         let mut whole = raw.as_bytes().to_vec();
         let mut head = ResponseHead::new();
         assert_eq!(head.scan_normalising(&mut whole), Ok(Scan::Complete), "{raw:?}");
-        assert_eq!((head.status(), head.len()), (200, raw.len()));
+        let lone = raw.matches('\n').count() - raw.matches("\r\n").count();
+        assert_eq!((head.status(), head.len()), (200, raw.len() + lone));
+        assert_eq!(head.len(), whole.len());
         assert_eq!(head.framing(Method::Get), Framing::Length(5));
         // The same however it arrives.
         let mut pieces = Vec::new();
         let mut head = ResponseHead::new();
-        for byte in raw.bytes() {
+        for (at, byte) in raw.bytes().enumerate() {
             pieces.push(byte);
             let scan = head.scan_normalising(&mut pieces).unwrap();
-            assert_eq!(scan == Scan::Complete, pieces.len() == raw.len());
+            assert_eq!(scan == Scan::Complete, at + 1 == raw.len());
         }
         assert_eq!(pieces, whole);
     }
-    for raw in ["HTTP/1.1 200 OK\r\n folded\r\n\r\n", "HTTP/1.1 200 OK\r\nA b\r\n\r\n"] {
+    for raw in [
+        "HTTP/1.1 200 OK\r\n folded\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b\r\n\r\n",
+        "HTTP/1.1 200 OK\nA: b\rc\n\n",
+        "HTTP/1.1 200 OK\n\rA: b\n\n",
+        // Another protocol's line: nothing is waited for.
+        "hello\n",
+    ] {
         assert!(ResponseHead::new().scan_normalising(&mut raw.as_bytes().to_vec()).is_err());
     }
 }
