@@ -20,6 +20,7 @@ mod exchange;
 mod foreign;
 mod forward;
 mod frames;
+mod heartbeat;
 pub mod host_ports;
 mod http1;
 mod http2;

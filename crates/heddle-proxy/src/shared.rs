@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use crate::{
     broker::{Broker, BrokerRequest},
     capture::CaptureProbe,
+    heartbeat::Heartbeat,
     listening::Listening,
     lookup::{Ask, Lookup},
     memory::Memory,
@@ -45,6 +46,8 @@ pub struct Shared {
     pub memory: Arc<Memory>,
     /// Which addresses outside belong together.
     pub outside_names: OutsideNames,
+    /// Whether every worker still does its work.
+    pub heartbeat: Heartbeat,
     /// What the workers tell the prober of the redirection.
     pub probe: CaptureProbe,
     /// Has the sidecar shown that it captures and escapes, and does it know its workload?
@@ -72,8 +75,10 @@ impl Shared {
         let (lookup, asks) = Lookup::new(Arc::clone(&snapshot), ranges);
         let (broker, broker_requests) = Broker::new(ranges, config.outside() != Outside::None);
         let listening = Listening::unknown(config.addresses);
+        let heartbeat = Heartbeat::new(config.workers.max(1));
         let shared = Self {
             config,
+            heartbeat,
             snapshot,
             lookup,
             broker,

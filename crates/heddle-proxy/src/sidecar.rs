@@ -79,11 +79,12 @@ fn connections_max() -> usize {
 async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), ProxyError> {
     // Before any thread exists: a thread started earlier would take the signals the old way.
     let mut signals = Signals::redirect(&[Signal::TERMINATE, Signal::INTERRUPT])?;
-    pulse::answer();
     let metrics = Arc::new(Metrics::new(&config));
     let (mut shared, receivers) = Shared::new(config, metrics);
     shared.state.connections_max = connections_max;
     let shared = Arc::new(shared);
+    let all = Arc::clone(&shared);
+    pulse::answer_when(async move || all.heartbeat.all().await);
     let Listeners { workers, dns, host_ports, admin } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
     let Tasks { save, mut discovery, mut broker } = start_tasks(&shared, receivers);

@@ -86,6 +86,7 @@ impl Worker {
             shared,
             index,
         });
+        drop(task::spawn_contained("heartbeat", heartbeat(Rc::clone(&worker))));
         drop(task::spawn_contained("pool sweep", sweep(Rc::clone(&worker))));
         drop(task::spawn_contained("make room", make_room(Rc::clone(&worker))));
         drop(task::spawn_contained("shrink", shrink(Rc::clone(&worker))));
@@ -223,6 +224,11 @@ impl Worker {
             self.idle_added.notify_one();
         }
     }
+}
+
+/// Tells whoever asks that this thread runs.
+async fn heartbeat(worker: Rc<Worker>) {
+    worker.shared.heartbeat.answer(worker.index).await;
 }
 
 /// Closes idle connections in time; sleeps while there are none.

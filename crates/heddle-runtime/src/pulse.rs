@@ -87,6 +87,11 @@ async fn answers(stream: &mut UnixStream, limit: Duration) -> bool {
 /// Answers whoever started this process, if that asks; on this thread's runtime (see
 /// [`task::run_local`]), for ever. Call it before anything else opens descriptors.
 pub fn answer() {
+    answer_when(async || ());
+}
+
+/// As [`answer`], each time when `well` has returned: a process of several threads is well when all are.
+pub fn answer_when(well: impl AsyncFnMut() + 'static) {
     let number = std::env::var(SOCKET_VARIABLE).ok().and_then(|text| text.parse().ok());
     let Some(number) = number else { return };
     let taken = net::inherited_fd(number).and_then(|fd| {
@@ -95,16 +100,19 @@ pub fn answer() {
         UnixStream::from_std(socket)
     });
     match taken {
-        Ok(stream) => drop(task::spawn_contained("pulse", answer_on(stream))),
+        Ok(stream) => drop(task::spawn_contained("pulse", answer_on(stream, well))),
         Err(error) => tracing::warn!(%error, number, "nobody can ask whether this process runs"),
     }
 }
 
-async fn answer_on(mut stream: UnixStream) {
+async fn answer_on(mut stream: UnixStream, mut well: impl AsyncFnMut()) {
     let mut question = [0];
-    while stream.read_exact(&mut question).await.is_ok()
-        && stream.write_all(&question).await.is_ok()
-    {}
+    while stream.read_exact(&mut question).await.is_ok() {
+        well().await;
+        if stream.write_all(&question).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -158,7 +166,7 @@ mod tests {
         let (pulse, theirs) = pair();
         tokio::select! {
             () = pulse.stopped() => unreachable!("it answers"),
-            () = answer_on(theirs) => unreachable!("it is asked"),
+            () = answer_on(theirs, async || ()) => unreachable!("it is asked"),
             () = clock::sleep(Duration::from_secs(3600)) => {}
         }
     }

@@ -88,7 +88,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("metrics", &["metrics", "series"]),
             (
                 "snapshot",
-                &["backlog", "snapshot", "lookup", "broker", "state", "shared"],
+                &["backlog", "heartbeat", "snapshot", "lookup", "broker", "state", "shared"],
             ),
             ("upstream", &["pool", "streams", "upstream", "dial"]),
             ("worker", &["caller", "http_seen", "ports", "worker"]),
