@@ -1,6 +1,8 @@
 //! The one entry of continuous integration, the same on a laptop: each step in turn, the first that
 //! fails ends the run.
 
+use std::process::Stdio;
+
 use crate::{
     command::{exists, program, run},
     deny, tidy,
@@ -8,7 +10,7 @@ use crate::{
 };
 
 /// Programs the tests use, with the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 10] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("curl", "curl"),
     ("nginx", "nginx"),
     ("node", "nodejs"),
@@ -18,9 +20,14 @@ const PROGRAMS: [(&str, &str); 10] = [
     ("chromium", "chromium"),
     ("python3", "python3"),
     ("setpriv", "util-linux"),
+    ("perl", "perl-base"),
+    ("varnishd", "varnish"),
     // Debian's own interpreter, which need not be the first of the path, has grpcio there.
     ("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
+
+/// The same for what is no program but a module of Perl.
+const PERL_MODULES: [(&str, &str); 1] = [("HTTP::Daemon", "libhttp-daemon-perl")];
 
 /// A step's name and what it does.
 type Step = (&'static str, fn() -> Result<(), String>);
@@ -52,7 +59,9 @@ pub(crate) fn check_all() -> Result<(), String> {
 
 /// Installs what the tests use and the machine lacks, where that is possible without asking.
 fn packages() -> Result<(), String> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(name, _)| !exists(name)).collect();
+    let programs = PROGRAMS.iter().filter(|(name, _)| !exists(name));
+    let modules = PERL_MODULES.iter().filter(|(name, _)| !perl_has(name));
+    let missing: Vec<_> = programs.chain(modules).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -68,7 +77,13 @@ fn packages() -> Result<(), String> {
         [&["install", "-y", "-qq", "--no-install-recommends"], names.as_slice()].concat();
     run(program("apt-get", &arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdout(std::process::Stdio::null()))
+        .stdout(Stdio::null()))
+}
+
+fn perl_has(module: &str) -> bool {
+    let tried =
+        program("perl", &[&format!("-M{module}"), "-e", "1"]).stderr(Stdio::null()).status();
+    tried.is_ok_and(|status| status.success())
 }
 
 fn clippy() -> Result<(), String> {

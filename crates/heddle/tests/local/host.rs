@@ -258,8 +258,11 @@ impl Mesh<'_> {
 
     /// The control plane's view of a service's workloads.
     pub(crate) fn workloads(&self, service: &str) -> Vec<Value> {
-        let told = self.run("get", &["workloads", "-o", "json"]);
-        let Ok(Value::Array(all)) = serde_json::from_str(&told.stdout) else { return Vec::new() };
+        // What cannot be told just now, as when control has died, is not nothing.
+        let all = wait_until("the control plane tells its workloads", || {
+            let told = self.run("get", &["workloads", "-o", "json"]);
+            serde_json::from_str::<Vec<Value>>(&told.stdout).ok()
+        });
         all.into_iter().filter(|view| view["workload"]["service"]["name"] == service).collect()
     }
 

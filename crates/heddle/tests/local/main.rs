@@ -16,6 +16,7 @@ mod meshes;
 mod outside;
 mod programs;
 mod reach;
+mod side_by_side;
 mod talk;
 mod tools;
 mod uploads;
