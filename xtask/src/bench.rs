@@ -5,11 +5,13 @@ mod demo;
 mod edits;
 mod heddle;
 mod http1;
+mod mesh;
 mod namespaces;
 mod options;
 mod process;
 mod relay;
 mod restarts;
+mod scrape;
 mod statistics;
 mod upstream;
 
@@ -24,7 +26,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -42,6 +44,12 @@ const BENCHES: [Bench; 3] = [
         about: "Time from `apply`, or from the write of a file, to the last acknowledgement.",
         options: &[OUTPUT, COUNT],
         run: edits::run,
+    },
+    Bench {
+        name: "scrape",
+        about: scrape::ABOUT,
+        options: &[OUTPUT, ROUNDS, BINARY],
+        run: scrape::run,
     },
 ];
 

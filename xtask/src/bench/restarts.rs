@@ -5,17 +5,21 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    fs,
+    path::Path,
+    process::{Child, Command},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use super::{demo::find_number, process::wait_for};
+use super::{
+    demo::find_number,
+    mesh::{Mesh, PATIENCE},
+    process::wait_for,
+};
 use crate::{
-    command::{exists, program},
+    command::exists,
     time::{now, pause},
 };
 
@@ -30,8 +34,6 @@ const EDIT_EVERY: Duration = Duration::from_millis(500);
 const KILL_EVERY: Duration = Duration::from_secs(10);
 /// From a replica's first word until the one it replaces is told to end: its port is seen by then.
 const OVERLAP: Duration = Duration::from_secs(1);
-/// Longest wait for anything to start or end.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Errors that are printed; all are counted.
 const SHOWN_MAX: usize = 20;
 
@@ -75,9 +77,7 @@ impl Outcome {
 
 /// A mesh with replicas, and what goes on in it.
 struct Bed {
-    binary: PathBuf,
-    dir: PathBuf,
-    up: Child,
+    mesh: Mesh,
     /// Of each service, the oldest first.
     replicas: BTreeMap<&'static str, Vec<Child>>,
     started: usize,
@@ -103,7 +103,7 @@ pub(super) fn run(binary: &Path, seconds: u64) -> Result<Outcome, String> {
         wait_for(&format!("the end of the {name} client"), PATIENCE, || {
             client.try_wait().is_ok_and(|ended| ended.is_some())
         })?;
-        let told = bed.output(&format!("client-{name}.out"));
+        let told = bed.mesh.output(&format!("client-{name}.out"));
         let told: Value =
             serde_json::from_str(&told).map_err(|e| format!("{name}: {e}: {told}"))?;
         outcome.calls += told["calls"].as_u64().unwrap_or(0);
@@ -115,72 +115,43 @@ pub(super) fn run(binary: &Path, seconds: u64) -> Result<Outcome, String> {
 
 impl Bed {
     fn make(binary: &Path) -> Result<Self, String> {
-        let dir = std::env::temp_dir().join(format!("heddle-restarts-{}", std::process::id()));
-        drop(fs::remove_dir_all(&dir));
-        fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let mesh = Mesh::start(binary, MESH)?;
         for (service, _, server, load) in KINDS {
             for (name, text) in [(service.to_owned(), server), (format!("{service}-load"), load)] {
-                fs::write(dir.join(name), text).map_err(|e| e.to_string())?;
+                mesh.write(&name, text)?;
             }
         }
-        let mut up = heddle(binary, &dir, &["up", "--mesh", MESH]);
-        up.arg("--state-dir").arg(dir.join("state"));
-        let up = start(up, &dir, "up")?;
-        let bed =
-            Self { binary: binary.to_owned(), dir, up, replicas: BTreeMap::new(), started: 0 };
-        wait_for("the mesh", PATIENCE, || bed.call(&["get", "services"]).is_ok())?;
-        Ok(bed)
-    }
-
-    fn heddle(&self, words: &[&str]) -> Command {
-        let mut command = heddle(&self.binary, &self.dir, &words[..1]);
-        command.args(["--mesh", MESH]).args(&words[1..]);
-        command
-    }
-
-    fn call(&self, words: &[&str]) -> Result<String, String> {
-        let output = self.heddle(words).output().map_err(|e| e.to_string())?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-
-    fn output(&self, name: &str) -> String {
-        fs::read_to_string(self.dir.join(name)).unwrap_or_default()
+        Ok(Self { mesh, replicas: BTreeMap::new(), started: 0 })
     }
 
     /// Starts a replica; returns when it says that it listens.
     fn add(&mut self, service: &'static str) -> Result<(), String> {
         let name = self.begin(service)?;
-        wait_for(&name, PATIENCE, || self.output(&format!("{name}.out")).contains("ready"))
+        wait_for(&name, PATIENCE, || self.mesh.output(&format!("{name}.out")).contains("ready"))
     }
 
     fn begin(&mut self, service: &'static str) -> Result<String, String> {
         self.started += 1;
         let name = format!("{service}-{}", self.started);
         let (_, program, ..) = KINDS[usize::from(service != KINDS[0].0)];
-        let (script, notes) = (self.path(service), self.path(&format!("{name}.posts")));
+        let (script, notes) = (self.mesh.path(service), self.mesh.path(&format!("{name}.posts")));
         let words = ["run", "--service", service, "--port", "http:80", "--"];
-        let mut command = self.heddle(&words);
+        let mut command = self.mesh.heddle(&words);
         command.args([program, &script, "80", &notes]);
-        let child = start(command, &self.dir, &name)?;
+        let child = self.mesh.start_as(&name, command)?;
         self.replicas.entry(service).or_default().push(child);
         Ok(name)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.dir.join(name).to_string_lossy().into_owned()
     }
 
     fn start_clients(&self, seconds: u64) -> Result<Vec<(&'static str, Child)>, String> {
         let rate = (RATE / KINDS.len() as u64).to_string();
         let one = |(service, program, ..): (&str, &'static str, &str, &str)| {
-            let script = self.path(&format!("{service}-load"));
+            let script = self.mesh.path(&format!("{service}-load"));
             let name = format!("client-{program}");
-            let mut command = self.heddle(&["run", "--service", &name, "--", program, &script]);
+            let mut command =
+                self.mesh.heddle(&["run", "--service", &name, "--", program, &script]);
             command.args([&seconds.to_string(), &rate]).args(KINDS.map(|(service, ..)| service));
-            Ok((program, start(command, &self.dir, &name)?))
+            Ok((program, self.mesh.start_as(&name, command)?))
         };
         KINDS.into_iter().map(one).collect()
     }
@@ -228,7 +199,7 @@ impl Bed {
         mut replacement: Replacement,
         at: Duration,
     ) -> Result<Option<Replacement>, String> {
-        if !self.output(&format!("{}.out", replacement.name)).contains("ready") {
+        if !self.mesh.output(&format!("{}.out", replacement.name)).contains("ready") {
             return Ok(Some(replacement));
         }
         let ready_at = *replacement.ready_at.get_or_insert(at);
@@ -247,18 +218,19 @@ impl Bed {
 
     /// A rule that changes nothing for these calls; `false`: there was no control plane to take it.
     fn edit(&self, number: u64) -> bool {
-        let (service, file) = (KINDS[number as usize % 2].0, self.dir.join("edit.yaml"));
+        let (service, file) = (KINDS[number as usize % 2].0, self.mesh.dir.join("edit.yaml"));
         let text = format!(
             "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{ name: {service} }}\nspec:\n  \
              hosts: [{service}]\n  http:\n    - match: [{{ headers: {{ x-edit: {{ exact: e{number} }} }} }}]\n      \
              route: [{{ destination: {{ host: {service} }} }}]\n    - route: [{{ destination: {{ host: {service} }} }}]\n"
         );
         let written = fs::write(&file, text).is_ok();
-        written && self.call(&["apply", "--timeout", "0s", "-f", &file.to_string_lossy()]).is_ok()
+        written
+            && self.mesh.call(&["apply", "--timeout", "0s", "-f", &file.to_string_lossy()]).is_ok()
     }
 
     fn kill_control(&self) -> bool {
-        let status = self.call(&["status", "--output", "json"]).unwrap_or_default();
+        let status = self.mesh.call(&["status", "--output", "json"]).unwrap_or_default();
         let status: Value = serde_json::from_str(&status).unwrap_or_default();
         let pid = find_number(&status, "control").filter(|pid| *pid != 0);
         let kill = |pid: u64| Command::new("kill").args(["-9", &pid.to_string()]).status();
@@ -267,7 +239,8 @@ impl Bed {
 
     /// Ids that were noted more than once, by whichever replicas.
     fn repeated(&self) -> usize {
-        let files = fs::read_dir(&self.dir).into_iter().flatten().flatten().map(|file| file.path());
+        let files =
+            fs::read_dir(&self.mesh.dir).into_iter().flatten().flatten().map(|file| file.path());
         let mut seen: BTreeMap<String, usize> = BTreeMap::new();
         for file in files.filter(|file| file.extension().is_some_and(|end| end == "posts")) {
             for id in fs::read_to_string(file).unwrap_or_default().lines() {
@@ -280,12 +253,9 @@ impl Bed {
 
 impl Drop for Bed {
     fn drop(&mut self) {
-        drop(self.call(&["down"]));
-        for child in self.replicas.values_mut().flatten().chain([&mut self.up]) {
+        self.mesh.end();
+        for child in self.replicas.values_mut().flatten() {
             drop(child.wait());
-        }
-        if std::env::var_os("HEDDLE_BENCH_KEEP").is_none() {
-            drop(fs::remove_dir_all(&self.dir));
         }
     }
 }
@@ -296,20 +266,6 @@ struct Replacement {
     name: String,
     ready_at: Option<Duration>,
     told: bool,
-}
-
-fn heddle(binary: &Path, dir: &Path, words: &[&str]) -> Command {
-    let mut command = program(&binary.to_string_lossy(), words);
-    command.env("HEDDLE_RUNTIME_DIR", dir.join("run")).current_dir(dir).stdin(Stdio::null());
-    command
-}
-
-fn start(mut command: Command, dir: &Path, name: &str) -> Result<Child, String> {
-    let file = |end: &str| {
-        File::create(dir.join(format!("{name}.{end}"))).map_err(|e| format!("{name}: {e}"))
-    };
-    command.stdout(file("out")?).stderr(file("err")?);
-    command.spawn().map_err(|e| format!("{name}: {e}"))
 }
 
 fn signal(child: &Child, signal: &str) -> Result<(), String> {
