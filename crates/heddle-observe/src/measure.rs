@@ -240,7 +240,8 @@ pub(crate) fn meaning(
         |cells: &mut Cells, dimension| Meaning::Counter(cells.intern(cell.clone()), dimension);
     match sample.name {
         "istio_requests_total" => {
-            let code = status_code(sample.label("response_code"));
+            let code = grpc_as_http(sample.label("grpc_response_status"))
+                .unwrap_or_else(|| status_code(sample.label("response_code")));
             counter(cells, answers.number(code, if flags.is_empty() { "-" } else { flags }))
         }
         // An abort made here says nothing about how long the callee takes.
@@ -310,6 +311,15 @@ fn status_code(text: &str) -> u16 {
     let class = text.strip_suffix("xx").and_then(|class| class.parse::<u16>().ok());
     let class = class.filter(|class| *class <= 9).map(|class| class * 100);
     class.or_else(|| text.parse().ok()).unwrap_or(0)
+}
+
+/// What a call of gRPC came to in HTTP's terms: its own status is 200 even where the call failed. The
+/// mapping is that of `google.rpc.Code`. `None` without a status.
+fn grpc_as_http(text: &str) -> Option<u16> {
+    const HTTP: [u16; 17] =
+        [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
+    let status: usize = text.parse().ok()?;
+    Some(HTTP.get(status).copied().unwrap_or(500))
 }
 
 /// The calling service as the server's sidecar names it.

@@ -180,6 +180,19 @@ fn an_overflow_series_is_counted_by_its_status_class() {
 }
 
 #[test]
+fn a_call_of_grpc_counts_by_its_own_status() {
+    let mut fixture = Fixture::new(false);
+    for (status, code) in [("0", 200), ("5", 404), ("14", 503), ("99", 500), ("", 200)] {
+        let line = format!(
+            "istio_requests_total{{reporter=\"source\",request_protocol=\"grpc\",response_code=\"200\",grpc_response_status=\"{status}\"}} 2\n"
+        );
+        let increases = fixture.scrape(&line);
+        let (&dimension, _) = increases[0].1.counts.iter().next().unwrap();
+        assert_eq!(fixture.answers.get(dimension).unwrap().code, code, "{status}");
+    }
+}
+
+#[test]
 fn injected_aborts_of_an_overflow_series_are_no_failures() {
     let labels = "reporter=\"source\",response_code=\"5xx\",response_flags=\"FI\"";
     let text = format!(

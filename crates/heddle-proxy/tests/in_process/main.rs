@@ -8,6 +8,7 @@ mod early;
 mod heads;
 mod held_up;
 mod http2;
+mod http2_attacks;
 mod idle;
 mod lost;
 mod mesh;

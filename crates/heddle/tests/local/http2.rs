@@ -149,8 +149,8 @@ fn calls_over_one_connection_are_shared_among_the_replicas(machine: &Machine) {
     let shares: Vec<f64> =
         called.stdout.split_whitespace().map(|text| text.parse().unwrap()).collect();
     assert_eq!(shares.iter().sum::<f64>(), 200.0, "{}{}", called.stdout, called.stderr);
-    // By chance alone less often than once in a million.
-    assert!(shares.iter().all(|share| *share > 60.0), "{shares:?}");
+    // By connection one of them would have all; which of two is faster on a busy machine, nobody knows.
+    assert!(shares.iter().all(|share| *share > 20.0), "{shares:?}");
 }
 
 /// Serves HTTP/2 without TLS, and tells what it was asked.
@@ -184,7 +184,7 @@ fn node_and_curl_speak_http_2_to_each_other_and_to_what_speaks_less(machine: &Ma
     let mesh = machine.up("versions");
     let node = ["--port", "http2:80", "--", "node", "-e", NODE_SERVER];
     let _node = mesh.start_ready("modern", &node);
-    let _python = mesh.serve("plain", &["--port", "http:80"]);
+    let _python = mesh.serve("plain", &[]);
     const UPLOAD: &str = "20000000";
     let asked = mesh.client(&["node", "-e", NODE_CLIENT, "modern", "/a?b=c", UPLOAD]);
     assert_eq!(asked.stdout, format!("200 POST /a?b=c {UPLOAD}"), "{}", asked.stderr);
