@@ -1,11 +1,15 @@
 //! Regular expressions as rules use them: RE2 syntax, the whole value must match, linear time.
 //!
 //! The one place that compiles them: what `apply` accepts here is what a proxy builds, so an
-//! accepted rule always loads. Not a general regex wrapper: only yes-or-no on one value.
+//! accepted rule always loads. Not a general regex wrapper: only yes-or-no on one value, and
+//! [`Replacement`] for the one place where rules rewrite by pattern.
 
 use regex::bytes::{Regex, RegexBuilder};
 
 mod class;
+mod replace;
+
+pub use replace::Replacement;
 
 /// Longest pattern in bytes, as in Istio.
 pub const PATTERN_BYTES_MAX: usize = 1024;
@@ -32,6 +36,14 @@ pub enum PatternError {
         /// The pattern as written.
         pattern: String,
         /// What the compiler says, in one line.
+        reason: String,
+    },
+    /// What is to stand in the place of matches cannot be read.
+    #[error("`{substitution}` is no text to put in place of a match: {reason}")]
+    Substitution {
+        /// As written.
+        substitution: String,
+        /// What is wrong.
         reason: String,
     },
 }
