@@ -4,14 +4,16 @@ use std::net::IpAddr;
 
 use heddle_model::{
     Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
-    discovery::{HttpMatch, HttpRule, Provenance, RuleAction, WeightedTarget},
-    resource::{HttpRoute, RouteMatch, TcpMatch, TcpRoute},
+    discovery::{HttpMatch, HttpRule, Provenance, RuleAction, Target, WeightedTarget},
+    resource::{HttpRoute, Resource, RouteMatch, TcpMatch, TcpRoute},
 };
 
 use crate::{
     client::Client,
+    delegate::InForce,
     rules::{Routing, RuleIndex},
     target::Scope,
+    traffic::{for_older_sidecars, targets, traffic},
 };
 
 /// Longest rule name that serves as provenance.
@@ -72,14 +74,9 @@ pub(crate) fn takes_tcp(protocol: Protocol) -> bool {
 }
 
 /// Where a rule comes from: by its name if it has a plain one, else by its position.
-pub(crate) fn provenance(
-    routing: Routing<'_>,
-    list: &str,
-    position: usize,
-    name: &str,
-) -> Provenance {
+fn provenance(resource: &Resource, list: &str, position: usize, name: &str) -> Provenance {
     let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    let key = &routing.resource.key;
+    let key = &resource.key;
     if !name.is_empty() && plain && name.len() <= RULE_NAME_MAX {
         Provenance(format!("{key}#{name}"))
     } else {
@@ -102,14 +99,17 @@ impl Governed<'_> {
         if !takes_http(self.port.protocol) {
             return rules;
         }
-        for (position, route) in self.routing.rule.http.iter().enumerate() {
-            let Some(matches) = self.matches(route) else { continue };
+        for rule in self.scope.index.in_force(self.routing) {
+            let Some(matches) = self.matches(&rule.route) else { continue };
             let last = matches.is_empty();
+            // Short names of a delegate are of its own namespace.
+            let here = (self.scope.within(&rule.resource.key.namespace), self.port.number);
             rules.push(HttpRule {
-                provenance: provenance(self.routing, "http", position, &route.name),
+                provenance: provenance(rule.resource, "http", rule.position, &rule.route.name),
+                fault: rule.route.fault.clone(),
+                action: action(&rule, here),
+                traffic: traffic(&rule, self.routing.resource, &matches, here),
                 matches,
-                fault: route.fault.clone(),
-                action: self.action(route),
             });
             if last {
                 break; // It matches everything: no rule after it is ever reached.
@@ -134,15 +134,6 @@ impl Governed<'_> {
             return None;
         }
         Some(if left.iter().any(asks_nothing) { Vec::new() } else { left })
-    }
-
-    fn action(&self, route: &HttpRoute) -> RuleAction {
-        match route.action {
-            None => RuleAction::Forward(self.resolved(&route.route)),
-            Some(action) => {
-                RuleAction::Refuse(format!("`{}` is not enforced yet", action.as_str()))
-            }
-        }
     }
 
     fn tcp(&self) -> Vec<WeightedTarget> {
@@ -170,6 +161,18 @@ impl Governed<'_> {
     fn resolved(&self, route: &[heddle_model::resource::RouteDestination]) -> Vec<WeightedTarget> {
         let resolve = |to| self.scope.target(to, self.port.number);
         route.iter().map(resolve).collect()
+    }
+}
+
+/// Where the requests of `rule` go.
+fn action(rule: &InForce<'_>, here: (Scope<'_>, u16)) -> RuleAction {
+    if let Some(reason) = &rule.dangling {
+        let to = Target::Dangling(reason.clone());
+        return RuleAction::Forward(vec![WeightedTarget { weight: 1, to, headers: None }]);
+    }
+    match for_older_sidecars(&rule.route) {
+        Some(refusal) => RuleAction::Refuse(refusal),
+        None => RuleAction::Forward(targets(&rule.route.route, here)),
     }
 }
 

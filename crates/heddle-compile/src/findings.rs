@@ -10,6 +10,7 @@ use heddle_model::{
 
 use crate::{
     client::Client,
+    delegate::merged,
     destination::{asks_nothing, takes_http, takes_tcp},
     finding::{Finding, FindingKind},
     host::Host,
@@ -152,7 +153,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    /// Rules that are never reached, inject nothing, or are refused at run time.
+    /// Rules that are never reached, inject nothing, or delegate to nobody.
     fn rules(&mut self, routing: Routing<'a>) {
         let mut catches_all: Option<usize> = None;
         for (i, route) in routing.rule.http.iter().enumerate() {
@@ -163,14 +164,31 @@ impl<'a> Findings<'a> {
             } else if catches_everything(route) {
                 catches_all = Some(i);
             }
-            if let Some(action) = route.action {
-                let text = format!(
-                    "`{}` is not enforced yet: requests that match are refused with 503, and go nowhere else",
-                    action.as_str()
-                );
-                self.say(routing, place, FindingKind::NotEnforced, text);
-            }
+            self.delegate(routing, i, route);
             self.faults(routing, i, route);
+        }
+    }
+
+    /// A delegate that is absent, and rules of one that no request can meet.
+    fn delegate(&mut self, routing: Routing<'a>, i: usize, route: &HttpRoute) {
+        let Some(delegate) = &route.delegate else { return };
+        let field = format!("spec.http[{i}].delegate");
+        let (found, rule) = match self.index.delegate(routing.resource, delegate) {
+            Ok(found) => found,
+            Err(reason) => {
+                let text =
+                    format!("{reason}: requests that match are refused with 503 until it is there");
+                return self.say(routing, (delegate.line, field), FindingKind::Dangling, text);
+            }
+        };
+        for (j, part) in rule.http.iter().enumerate() {
+            if merged(route, part).is_none() {
+                let text = format!(
+                    "spec.http[{j}] of {} has no effect here: its conditions do not lie within those of this rule (a prefix within a prefix, no regex)",
+                    found.key
+                );
+                self.say(routing, (delegate.line, field.clone()), FindingKind::NoEffect, text);
+            }
         }
     }
 

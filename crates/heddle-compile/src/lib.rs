@@ -10,12 +10,13 @@
 //! oldest first, and the first one wins.
 //!
 //! **What names something absent is kept**: its share of traffic is refused by name
-//! (`Target::Dangling`), never sent somewhere else, and [`RuleIndex::findings`] says so. Actions that
-//! are accepted but not enforced yet, such as `redirect`, refuse (`RuleAction::Refuse`).
+//! (`Target::Dangling`), never sent somewhere else, and [`RuleIndex::findings`] says so. What a sidecar of
+//! an older version cannot carry out, such as a redirect, it refuses (`RuleAction::Refuse`).
 //!
 //! Nothing here does I/O, waits or reads a clock; the same input gives the same output.
 
 mod client;
+mod delegate;
 mod destination;
 mod facts;
 mod finding;
@@ -24,6 +25,7 @@ mod host;
 mod reference;
 mod rules;
 mod target;
+mod traffic;
 
 pub use client::{Client, View};
 pub use facts::{address, behind, endpoint, endpoints, inbound, name_answer};

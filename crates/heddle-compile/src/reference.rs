@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_model::{
     Registry,
-    resource::{Resource, RouteDestination, Spec},
+    resource::{Delegate, Resource, RouteDestination, Spec},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ pub struct Reference {
     pub to: RouteDestination,
 }
 
-/// Everything a resource names: the destinations of a VirtualService.
+/// Everything a resource names: the destinations of a VirtualService, those of copies among them.
 #[must_use]
 pub fn references(resource: &Resource) -> Vec<Reference> {
     let Spec::VirtualService(rule) = &resource.spec else { return Vec::new() };
@@ -36,6 +36,12 @@ pub fn references(resource: &Resource) -> Vec<Reference> {
         for (j, to) in destinations.iter().enumerate() {
             let field = format!("spec.{list}[{i}].route[{j}].destination");
             found.push(Reference { field, to: to.clone() });
+        }
+    }
+    for (i, route) in rule.http.iter().enumerate() {
+        for (j, mirror) in route.mirrors.iter().enumerate() {
+            let field = format!("spec.http[{i}].mirrors[{j}].destination");
+            found.push(Reference { field, to: mirror.to.clone() });
         }
     }
     found
@@ -53,6 +59,7 @@ impl RuleIndex {
         for old in self.routings() {
             let Some(&new) = then.get(&old.resource.key) else { continue };
             known.insert(&old.resource.key.namespace);
+            found.extend(self.undelegated(after, old, new));
             let kept = references(old.resource);
             let in_both = |one: &Reference| kept.iter().any(|old| same_target(&old.to, &one.to));
             for reference in references(new.resource).into_iter().filter(in_both) {
@@ -72,6 +79,23 @@ impl RuleIndex {
         found.into_iter().collect()
     }
 
+    /// Delegates that are there now and would be no more.
+    fn undelegated(&self, after: &Self, old: Routing<'_>, new: Routing<'_>) -> Vec<Finding> {
+        let named = |delegate: &Delegate| (delegate.name.clone(), delegate.namespace.clone());
+        let kept = old.rule.http.iter().filter_map(|route| route.delegate.as_ref());
+        let kept: BTreeMap<_, _> = kept.map(|one| (named(one), one)).collect();
+        let rules = new.rule.http.iter().enumerate();
+        let broken = rules.filter_map(|(i, route)| {
+            let delegate = route.delegate.as_ref()?;
+            self.delegate(old.resource, kept.get(&named(delegate))?).ok()?;
+            let reason = after.delegate(new.resource, delegate).err()?;
+            let place = (delegate.line, format!("spec.http[{i}].delegate"));
+            let text = format!("{reason}: the edit would leave this without a target");
+            Some(Finding::new(new.resource, place, FindingKind::Dangling, text))
+        });
+        broken.collect()
+    }
+
     /// Does a destination resolve? `None` if the rule that names it governs nothing for the client.
     fn resolves(
         &self,
@@ -85,7 +109,10 @@ impl RuleIndex {
             let winner = self.winner(client, &Host::read(host, namespace));
             winner.is_some_and(|winner| winner.position == routing.position)
         };
-        let live = routing.rule.hosts.iter().any(wins);
+        let live = match routing.rule.hosts.is_empty() {
+            true => self.is_delegated_to(routing.resource),
+            false => routing.rule.hosts.iter().any(wins),
+        };
         let scope = Scope { index: self, registry, client, namespace };
         live.then(|| scope.resolve(to, None).map(|_| ()))
     }

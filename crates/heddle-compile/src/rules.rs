@@ -96,6 +96,14 @@ impl RuleIndex {
         self.resources.iter().find(|resource| resource.key == *key)
     }
 
+    /// The same by its parts.
+    pub(crate) fn resource_of(&self, kind: &str, namespace: &str, name: &str) -> Option<&Resource> {
+        let key = |one: &Arc<Resource>| {
+            (&*one.key.kind, &*one.key.namespace, &*one.key.name) == (kind, namespace, name)
+        };
+        self.resources.iter().find(|one| key(one)).map(|one| &**one)
+    }
+
     /// Which view a client has: clients of one view are told the same.
     #[must_use]
     pub fn view(&self, client: Client<'_>) -> View {

@@ -26,7 +26,12 @@ pub(crate) struct Found {
     port: Option<u16>,
 }
 
-impl Scope<'_> {
+impl<'a> Scope<'a> {
+    /// The same for a rule of another namespace.
+    pub(crate) fn within(self, namespace: &'a str) -> Self {
+        Self { namespace, ..self }
+    }
+
     /// Resolves `to` for calls that arrive on `port`. What is absent makes the target dangling; it
     /// keeps its weight, so its share is refused and goes nowhere else.
     pub(crate) fn target(&self, to: &RouteDestination, port: u16) -> WeightedTarget {
@@ -39,6 +44,7 @@ impl Scope<'_> {
         WeightedTarget {
             weight: to.weight,
             to: resolved.map_or_else(Target::Dangling, Target::Cluster),
+            headers: None,
         }
     }
 

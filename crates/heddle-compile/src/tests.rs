@@ -18,11 +18,13 @@ use heddle_model::{
 use super::*;
 
 mod conflicts;
+mod delegates;
 mod examples;
 mod properties;
 mod registry;
 mod rules;
 mod said;
+mod traffic;
 
 fn name(service: &str) -> ServiceName {
     ServiceName::resolve(service, "default").unwrap()

@@ -7,7 +7,7 @@ use std::{
 };
 
 use heddle_compile::{Client, RuleIndex, View};
-use heddle_logic::Matcher;
+use heddle_logic::{Matcher, RulePlan};
 use heddle_model::{
     Destination, Protocol, Registry, Service, ServicePort, TargetPort,
     discovery::Provenance,
@@ -88,7 +88,8 @@ fn load(destination: &Destination) -> Result<(), Fault> {
         return Err(fault(format!("{} changes on its way to the proxy", destination.service)));
     }
     for rule in decoded.ports.iter().flat_map(|port| &port.http) {
-        Matcher::build(rule).map_err(|error| Fault {
+        let built = Matcher::build(rule).and_then(|_| RulePlan::build(rule));
+        built.map_err(|error| Fault {
             resource: resource_of(&error.provenance),
             reason: error.to_string(),
         })?;

@@ -38,6 +38,24 @@ pub fn literal(text: &str) -> String {
     escapes(text.as_bytes())
 }
 
+/// A path that a rule made, as it can be sent: it begins with a slash, and what would end a request's
+/// first line or the path in it is escaped. Otherwise it is as the rule wants it.
+#[must_use]
+pub fn sendable(path: &str) -> String {
+    let mut out = String::with_capacity(path.len() + 1);
+    if !path.starts_with('/') {
+        out.push('/');
+    }
+    for byte in path.bytes() {
+        match byte {
+            b'#' => push_escape(&mut out, byte),
+            byte if byte.is_ascii_graphic() => out.push(char::from(byte)),
+            byte => push_escape(&mut out, byte),
+        }
+    }
+    out
+}
+
 /// A canonical path with its escapes in small letters; `None` if that is the same. Equivalent, and
 /// what a regular expression was written for that spells them so.
 #[must_use]

@@ -5,8 +5,19 @@
 //! replayable request whose *reused* connection was reset before the first response byte (the
 //! keep-alive race that only a pool creates). A reset on a fresh connection is the server's answer
 //! and is passed on.
+//!
+//! A rule may ask for more ([`policy`]), and for less: where it has `retries`, only these conditions
+//! count besides that race. [`Attempts`] is what has been tried for one request; what all of them may
+//! cost, [`RetryBudget`] says.
 
 use std::time::Duration;
+
+mod budget;
+pub mod policy;
+
+pub use budget::RetryBudget;
+use policy::Asks;
+pub use policy::{Answered, Ended, RetryPolicy};
 
 /// Most further attempts after the first.
 pub const FURTHER_ATTEMPTS_MAX: u32 = 2;
@@ -103,6 +114,117 @@ pub fn after_reset(broken: Broken) -> Decision {
     }
 }
 
+/// What has been tried for one request.
+#[derive(Debug)]
+pub struct Attempts<'a> {
+    policy: Option<&'a RetryPolicy>,
+    /// Is it a gRPC call?
+    grpc: bool,
+    /// The attempt under way, counted from 1.
+    number: u32,
+    /// How many of them the rule asked for.
+    asked: u32,
+}
+
+/// What else matters when an attempt has ended.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// May this request be sent twice?
+    pub replayable: Replayable,
+    /// Is all that was sent of it still at hand?
+    pub kept: bool,
+    /// Had the connection carried a request before, or waited for one?
+    pub reused: bool,
+}
+
+/// What becomes of a request whose attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// That is the end.
+    GiveUp,
+    /// That is the end, because there were enough attempts.
+    Spent,
+    /// It goes once more to the same endpoint, over a new connection. That race the pool made, so it
+    /// costs no budget.
+    Replay,
+    /// It goes once more, if the budget has it, after a time even between nothing and this one.
+    Again(Duration),
+}
+
+impl<'a> Attempts<'a> {
+    /// The first attempt is under way.
+    #[must_use]
+    pub fn new(policy: Option<&'a RetryPolicy>, grpc: bool) -> Self {
+        Self { policy, grpc, number: 1, asked: 0 }
+    }
+
+    /// The attempt under way, counted from 1.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// What the rule says; `None` if it says nothing.
+    #[must_use]
+    pub fn policy(&self) -> Option<&'a RetryPolicy> {
+        self.policy
+    }
+
+    /// The next attempt begins, after this verdict.
+    pub fn next(&mut self, verdict: Verdict) {
+        self.number += 1;
+        self.asked += u32::from(matches!(verdict, Verdict::Again(_)));
+    }
+
+    /// What becomes of the request now that the attempt under way has ended so.
+    #[must_use]
+    pub fn after(&self, ended: Ended, standing: Standing) -> Verdict {
+        let replayable = if standing.kept { standing.replayable } else { Replayable::No };
+        if let Ended::Broken { begun } = ended {
+            let broken = Broken {
+                reused: standing.reused,
+                response_bytes: 0,
+                request_bytes_written: u64::from(begun),
+                replayable,
+                attempt: self.number - if self.policy.is_some() { self.asked } else { 0 },
+            };
+            if after_reset(broken) != Decision::GiveUp {
+                return Verdict::Replay;
+            }
+        }
+        match self.policy {
+            Some(policy) => self.by_rule(policy, ended, replayable, standing.kept),
+            None if !matches!(ended, Ended::Undelivered | Ended::Refused) || !standing.kept => {
+                Verdict::GiveUp
+            }
+            None => match after_connect_failure(self.number) {
+                Decision::GiveUp => Verdict::Spent,
+                _ => Verdict::Again(Duration::ZERO),
+            },
+        }
+    }
+
+    fn by_rule(
+        &self,
+        policy: &RetryPolicy,
+        ended: Ended,
+        replayable: Replayable,
+        kept: bool,
+    ) -> Verdict {
+        let may = match policy.asks(ended) {
+            None => false,
+            Some(Asks::Unprocessed) => kept,
+            Some(Asks::ByGrpcStatus) => kept && (self.grpc || replayable == Replayable::Yes),
+            Some(Asks::Otherwise) => replayable == Replayable::Yes,
+        };
+        match () {
+            () if !may || policy.further == 0 => Verdict::GiveUp,
+            () if self.asked >= policy.further => Verdict::Spent,
+            () => Verdict::Again(policy.backoff(self.asked + 1)),
+        }
+    }
+}
+
 /// May this request take a pooled connection that has been idle for `idle`? The mesh may not
 /// create a race that the application did not have.
 #[must_use]
@@ -128,6 +250,132 @@ mod tests {
 
     fn broken(reused: bool, written: u64, replayable: Replayable, attempt: u32) -> Broken {
         Broken { reused, response_bytes: 0, request_bytes_written: written, replayable, attempt }
+    }
+
+    fn policy(attempts: u32, conditions: &[&str], statuses: &[u16]) -> RetryPolicy {
+        RetryPolicy::build(&heddle_model::discovery::Retries {
+            attempts,
+            conditions: conditions.iter().map(|text| (*text).to_owned()).collect(),
+            statuses: statuses.to_vec(),
+            ..Default::default()
+        })
+    }
+
+    fn answered(status: u16) -> Ended {
+        Ended::Answered(Answered { status, ..Answered::default() })
+    }
+
+    const GET: Standing = Standing { replayable: Replayable::Yes, kept: true, reused: false };
+    const POST: Standing = Standing { replayable: Replayable::No, kept: true, reused: false };
+
+    #[test]
+    fn a_rule_repeats_what_it_names_as_often_as_it_says() {
+        let policy = policy(2, &["5xx"], &[]);
+        let mut attempts = Attempts::new(Some(&policy), false);
+        for most in [25, 75] {
+            let verdict = attempts.after(answered(503), GET);
+            assert_eq!(verdict, Verdict::Again(Duration::from_millis(most)));
+            attempts.next(verdict);
+        }
+        assert_eq!(attempts.after(answered(503), GET), Verdict::Spent);
+        assert_eq!(attempts.after(answered(200), GET), Verdict::GiveUp);
+        assert_eq!(attempts.number(), 3);
+    }
+
+    #[test]
+    fn a_post_is_repeated_only_where_nothing_was_processed() {
+        let policy = policy(3, &["5xx"], &[429]);
+        let attempts = Attempts::new(Some(&policy), false);
+        for ended in [answered(503), answered(429), Ended::TimedOut, Ended::Broken { begun: true }]
+        {
+            assert_eq!(attempts.after(ended, POST), Verdict::GiveUp, "{ended:?}");
+        }
+        for ended in [Ended::Undelivered, Ended::Refused] {
+            assert!(matches!(attempts.after(ended, POST), Verdict::Again(_)), "{ended:?}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_call_is_repeated_by_its_status_and_by_nothing_else_that_was_processed() {
+        let policy = policy(3, &["unavailable", "5xx"], &[]);
+        let attempts = Attempts::new(Some(&policy), true);
+        let answer = Answered { status: 200, grpc_status: Some(14), ..Answered::default() };
+        assert!(matches!(attempts.after(Ended::Answered(answer), POST), Verdict::Again(_)));
+        assert_eq!(attempts.after(answered(503), POST), Verdict::GiveUp);
+        let other = Attempts::new(Some(&policy), false);
+        assert_eq!(other.after(Ended::Answered(answer), POST), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn no_attempts_switch_off_what_is_retried_by_itself_but_not_the_pools_own_race() {
+        let policy = policy(0, &["connect-failure"], &[]);
+        let attempts = Attempts::new(Some(&policy), false);
+        assert_eq!(attempts.after(Ended::Undelivered, GET), Verdict::GiveUp);
+        let raced = Standing { reused: true, ..GET };
+        assert_eq!(attempts.after(Ended::Broken { begun: true }, raced), Verdict::Replay);
+    }
+
+    #[test]
+    fn without_a_rule_only_what_reached_nobody_is_repeated_twice() {
+        let mut attempts = Attempts::new(None, false);
+        assert_eq!(attempts.after(answered(503), GET), Verdict::GiveUp);
+        for _ in 0..2 {
+            let verdict = attempts.after(Ended::Undelivered, POST);
+            assert_eq!(verdict, Verdict::Again(Duration::ZERO));
+            attempts.next(verdict);
+        }
+        assert_eq!(attempts.after(Ended::Undelivered, POST), Verdict::Spent);
+    }
+
+    /// Ways for an attempt to end.
+    fn ended() -> impl Strategy<Value = Ended> {
+        let answer = (200u16..600, prop::option::of(0u16..17)).prop_map(|(status, grpc_status)| {
+            Ended::Answered(Answered { status, grpc_status, ..Answered::default() })
+        });
+        prop_oneof![
+            Just(Ended::Undelivered),
+            any::<bool>().prop_map(|begun| Ended::Broken { begun }),
+            Just(Ended::Refused),
+            Just(Ended::TimedOut),
+            answer,
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_rule_says_attempts_are_bounded_and_nothing_unsafe_is_sent_twice(
+            attempts in 0u32..5, all in prop::collection::vec((ended(), any::<bool>()), 0..20),
+            yes: bool, kept: bool, grpc: bool, ruled: bool,
+        ) {
+            const EVERY: [&str; 12] = [
+                "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure",
+                "retriable-4xx", "refused-stream", "cancelled", "deadline-exceeded", "internal",
+                "resource-exhausted", "unavailable",
+            ];
+            let policy = policy(attempts, &EVERY, &[429]);
+            let mut tried = Attempts::new(ruled.then_some(&policy), grpc);
+            for (ended, reused) in all {
+                let replayable = if yes { Replayable::Yes } else { Replayable::No };
+                let verdict = tried.after(ended, Standing { replayable, kept, reused });
+                let unprocessed = matches!(
+                    ended,
+                    Ended::Undelivered | Ended::Refused | Ended::Broken { begun: false }
+                );
+                let by_grpc = grpc
+                    && matches!(ended, Ended::Answered(Answered { grpc_status: Some(1..), .. }));
+                match verdict {
+                    Verdict::Replay => prop_assert!(unprocessed || yes && kept && reused),
+                    Verdict::Again(_) => {
+                        prop_assert!(kept && (unprocessed || yes || by_grpc));
+                        prop_assert!(ruled || ended == Ended::Undelivered);
+                    }
+                    Verdict::GiveUp | Verdict::Spent => continue,
+                }
+                tried.next(verdict);
+                let most = if ruled { attempts + FURTHER_ATTEMPTS_MAX } else { FURTHER_ATTEMPTS_MAX };
+                prop_assert!(tried.number() <= 1 + most);
+            }
+        }
     }
 
     #[test]

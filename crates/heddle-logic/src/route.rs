@@ -17,9 +17,13 @@ use heddle_model::{
 };
 
 mod condition;
+#[cfg(test)]
+pub(crate) mod testing;
 mod view;
 
+pub use condition::Reach;
 use condition::{Alternative, MatchInput};
+pub(crate) use condition::{Text, without_fragment};
 pub use view::RequestView;
 
 use crate::path;
@@ -94,6 +98,15 @@ impl Matcher {
         self.alternatives.is_empty() || self.alternatives.iter().any(|one| one.matches(request))
     }
 
+    /// How much of the canonical `path` the alternative took that a request meets; where none looks at
+    /// paths, the slash that each begins with.
+    #[must_use]
+    pub fn reach(&self, request: &dyn RequestView, path: &str) -> Reach {
+        let input = MatchInput { request, path };
+        let met = self.alternatives.iter().find(|one| one.matches(&input));
+        met.map_or(Reach::Prefix(1), Alternative::reach)
+    }
+
     fn reads_path(&self) -> bool {
         self.alternatives.iter().any(Alternative::reads_path)
     }
@@ -143,16 +156,23 @@ fn to_forward(request: &dyn RequestView, canonical: Cow<'_, str>) -> Option<Box<
 #[inline]
 #[must_use]
 pub fn pick_target<T>(targets: &[Weighted<T>], random: u64) -> Option<&T> {
+    pick_position(targets, random).map(|at| &targets[at].to)
+}
+
+/// The same; says at which position.
+#[inline]
+#[must_use]
+pub fn pick_position<T>(targets: &[Weighted<T>], random: u64) -> Option<usize> {
     let total: u64 = targets.iter().map(|target| u64::from(target.weight)).sum();
     // The high half of a 128-bit product is even over `0..total`, without division.
     let mut left = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    for target in targets {
+    for (at, target) in targets.iter().enumerate() {
         match left.checked_sub(u64::from(target.weight)) {
             Some(rest) => left = rest,
-            None => return Some(&target.to),
+            None => return Some(at),
         }
     }
-    targets.first().map(|target| &target.to)
+    (!targets.is_empty()).then_some(0)
 }
 
 #[cfg(test)]

@@ -4,6 +4,8 @@
 //! made in `heddle-compile`, and matchers are built from them in `heddle-logic`.
 
 mod check;
+mod parts;
+mod traffic;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,6 +16,13 @@ use std::{
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    parts::{ClusterKey, StringMatch, Subset, Target},
+    traffic::{
+        Answer, CorsPolicy, DirectResponse, HeaderOperations, HeaderRules, Mirror, PathRewrite,
+        Redirect, RedirectPath, RegexRewrite, Retries, Rewrite, Traffic,
+    },
+};
 use crate::{
     Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId,
     wire::closed,
@@ -125,9 +134,11 @@ impl Destination {
     /// Every service whose endpoints its rules can pick: its own, and those they name.
     #[must_use]
     pub fn backends(&self) -> BTreeSet<ServiceName> {
-        let http = self.ports.iter().flat_map(|port| &port.http).flat_map(HttpRule::targets);
-        let tcp = self.ports.iter().flat_map(|port| &port.tcp);
-        let named = http.chain(tcp).filter_map(|target| match &target.to {
+        let rules = || self.ports.iter().flat_map(|port| &port.http);
+        let http = rules().flat_map(HttpRule::targets).map(|target| &target.to);
+        let mirrors = rules().flat_map(|rule| &rule.traffic.mirrors).map(|mirror| &mirror.to);
+        let tcp = self.ports.iter().flat_map(|port| &port.tcp).map(|target| &target.to);
+        let named = http.chain(mirrors).chain(tcp).filter_map(|to| match to {
             Target::Cluster(key) => Some(key.service.clone()),
             Target::Dangling(_) => None,
         });
@@ -203,6 +214,9 @@ pub struct HttpRule {
     /// What becomes of a request that matches.
     #[n(4)]
     pub action: RuleAction,
+    /// What else happens to it.
+    #[cbor(n(5), default)]
+    pub traffic: Traffic,
 }
 
 /// What becomes of a request.
@@ -261,19 +275,6 @@ pub enum HeaderMatch {
 
 closed!(HeaderMatch { 0 => Present, 1 => Value(condition) });
 
-/// Istio's `StringMatch`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum StringMatch {
-    /// Equal.
-    Exact(String),
-    /// A plain string prefix (`/v2` matches `/v2example`).
-    Prefix(String),
-    /// RE2 syntax, matched against the whole value; at most 1024 bytes.
-    Regex(String),
-}
-
-closed!(StringMatch { 1 => Exact(text), 2 => Prefix(text), 3 => Regex(text) });
-
 /// Something with its share of the traffic.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
@@ -284,48 +285,13 @@ pub struct Weighted<T> {
     /// Where that share goes.
     #[n(2)]
     pub to: T,
+    /// Fields of its requests and responses, before those of the rule. HTTP only.
+    #[n(3)]
+    pub headers: Option<Box<HeaderRules>>,
 }
 
 /// A share of the traffic, and where it goes.
 pub type WeightedTarget = Weighted<Target>;
-
-/// Where traffic goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// To endpoints of a service.
-    Cluster(ClusterKey),
-    /// Nowhere, because it names something absent: refused with 503 `NC` and this text.
-    Dangling(String),
-}
-
-closed!(Target { 1 => Cluster(key), 2 => Dangling(reason) });
-
-/// Which endpoints: what a cluster's name is made of. Content, never a position in a list.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cbor(map)]
-pub struct ClusterKey {
-    /// Service.
-    #[n(1)]
-    pub service: ServiceName,
-    /// Subset name with its label selector; `None` means all endpoints.
-    #[n(2)]
-    pub subset: Option<Subset>,
-    /// Port of that service: the one its clients use.
-    #[n(3)]
-    pub port: u16,
-}
-
-/// A subset with its selector, resolved.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[cbor(map)]
-pub struct Subset {
-    /// Name from the DestinationRule.
-    #[n(1)]
-    pub name: String,
-    /// Labels an endpoint must carry, all of them.
-    #[cbor(n(2), default)]
-    pub labels: BTreeMap<String, String>,
-}
 
 /// Fault injection (VirtualService `HTTPFaultInjection`). Absent percentage is 0 %, as in Istio.
 #[derive(Debug, Clone, Decode, Encode, PartialEq)]

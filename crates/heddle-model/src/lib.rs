@@ -5,6 +5,7 @@
 
 pub mod addresses;
 pub mod discovery;
+pub mod field_name;
 pub mod identity;
 pub mod name;
 pub mod pattern;

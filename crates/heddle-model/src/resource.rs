@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     ResourceKey,
-    discovery::{Fault, HttpMatch},
+    discovery::{Fault, HeaderRules, HttpMatch, Traffic},
 };
 
 /// One parsed resource.
@@ -79,34 +79,36 @@ pub struct HttpRoute {
     pub matches: Vec<RouteMatch>,
     /// Fault.
     pub fault: Option<Fault>,
-    /// Destinations with weights; empty if and only if `action` is set.
+    /// Destinations with weights; empty if requests are answered or delegated instead.
     pub route: Vec<RouteDestination>,
-    /// An action other than `route` that is valid but not enforced yet. Requests that match are
-    /// refused by name, so that the rule does not silently become another one.
-    pub action: Option<NotEnforcedAction>,
+    /// The rules of another VirtualService hold for requests that match.
+    pub delegate: Option<Delegate>,
+    /// What else happens to requests. Its mirrors are in `mirrors`, as written.
+    pub traffic: Traffic,
+    /// A redirect names the port that was called (`derivePort: FROM_REQUEST_PORT`).
+    pub redirect_to_called_port: bool,
+    /// Who is sent copies.
+    pub mirrors: Vec<MirrorDestination>,
 }
 
-/// A rule's action that is accepted but not carried out yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotEnforcedAction {
-    /// `redirect`.
-    Redirect,
-    /// `directResponse`.
-    DirectResponse,
-    /// `delegate`.
-    Delegate,
+/// A VirtualService without hosts, whose rules hold within another's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delegate {
+    /// Its name.
+    pub name: String,
+    /// Its namespace; `None`: that of the rule that names it.
+    pub namespace: Option<String>,
+    /// 1-based line in the file.
+    pub line: usize,
 }
 
-impl NotEnforcedAction {
-    /// The field's name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Redirect => "redirect",
-            Self::DirectResponse => "directResponse",
-            Self::Delegate => "delegate",
-        }
-    }
+/// Who is sent copies of a share of requests, as written.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct MirrorDestination {
+    /// Where they go; its weight means nothing.
+    pub to: RouteDestination,
+    /// Share in percent.
+    pub percent: f64,
 }
 
 /// One alternative of `match`.
@@ -162,6 +164,8 @@ pub struct RouteDestination {
     pub port: Option<u16>,
     /// Weight; a single destination without one counts as 100.
     pub weight: u32,
+    /// Fields of its requests and responses.
+    pub headers: Option<HeaderRules>,
     /// 1-based line in the file.
     pub line: usize,
 }

@@ -15,6 +15,7 @@ use crate::{
     resource::{Origin, Resource, Spec},
 };
 
+mod base64;
 mod destination_rule;
 mod emit;
 mod node;
@@ -56,13 +57,16 @@ const KINDS_TO_COME: &[&str] = &[
     "ErrorBudget",
     "Fault",
 ];
-/// Our annotations: known, and without effect yet.
+/// Our annotations.
 const ANNOTATIONS: &[&str] = &[
     "heddle.dev/fault-expires",
     "heddle.dev/mirror-compare",
     "heddle.dev/retry-unsafe",
     "heddle.dev/istio-fault-semantics",
 ];
+/// Those of them that have no effect yet.
+const ANNOTATIONS_TO_COME: &[&str] =
+    &["heddle.dev/fault-expires", "heddle.dev/mirror-compare", "heddle.dev/istio-fault-semantics"];
 
 static VIRTUAL_SERVICE: Object = envelope(&[
     required("apiVersion", Kind::Choice(API_VERSIONS)),
@@ -225,9 +229,10 @@ fn refuse_twins(resources: &[Resource], report: &mut Report<'_>) {
 fn own_annotations(metadata: &Node, path: &str, report: &mut Report<'_>) {
     let place = join(path, "annotations");
     for entry in metadata.get("annotations").map_or(&[][..], Node::entries) {
-        if ANNOTATIONS.contains(&entry.key.as_str()) {
+        if ANNOTATIONS_TO_COME.contains(&entry.key.as_str()) {
             report.not_enforced(entry.line, &join(&place, &entry.key));
-        } else if entry.key.starts_with("heddle.dev/") {
+        } else if entry.key.starts_with("heddle.dev/") && !ANNOTATIONS.contains(&entry.key.as_str())
+        {
             let reason = suggest("annotation", &entry.key, ANNOTATIONS);
             report.error(entry.line, &join(&place, &entry.key), reason);
         }

@@ -13,13 +13,13 @@ use std::{
 };
 
 use heddle_runtime::transport::Source;
-use heddle_wire::http1::{HEAD_BYTES_MAX, HeadBytes, RequestHead, ResponseHead};
+use heddle_wire::http1::{ADDED_BYTES_MAX, HEAD_BYTES_MAX, HeadBytes, RequestHead, ResponseHead};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::limits::{BUFFER_BYTES, BUFFERS_KEPT, COPY_BYTES};
 
 /// Largest a buffer grows to: a head or trailer line at its limit, and room to see that it is.
-const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + 4 * 1024;
+const BUFFER_BYTES_MAX: usize = HEAD_BYTES_MAX + ADDED_BYTES_MAX + 4 * 1024;
 
 /// Free ones of a thread. Boxed, so that lending moves a pointer and a task holds no more.
 pub(crate) struct Free<T>(RefCell<Vec<Box<T>>>);

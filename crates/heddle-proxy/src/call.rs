@@ -10,11 +10,12 @@ use heddle_logic::route::RequestView;
 pub(crate) use self::http2::Http2Call;
 use crate::{
     exchange::Http1Exchange,
-    forward::forward,
+    forward::{Terms, forward},
     http1::{Client, IncomingRequest, Persistence},
     outgoing::{OutgoingRequest, RequestEdits},
     record::RequestOutcome,
     refusal::{Failure, Refusal},
+    reply::Reply,
     upstream::Backend,
     worker::Worker,
 };
@@ -39,6 +40,9 @@ pub(crate) trait Call {
     /// Waits until its client is gone.
     async fn gone(&mut self);
 
+    /// Answers it with what a rule says.
+    async fn answer(&mut self, reply: Reply, outcome: &RequestOutcome) -> Persistence;
+
     /// Sends it to one of the backend's endpoints, and the response back.
     ///
     /// # Errors
@@ -47,6 +51,7 @@ pub(crate) trait Call {
         &mut self,
         worker: &Rc<Worker>,
         backend: &Backend,
+        terms: Terms<'_>,
         outcome: &mut RequestOutcome,
     ) -> Result<Persistence, Failure>;
 
@@ -73,6 +78,15 @@ enum State {
     Outgoing(OutgoingRequest),
     /// On the way from one to the other.
     Between,
+}
+
+impl State {
+    fn outgoing(&self) -> Option<&OutgoingRequest> {
+        match self {
+            Self::Outgoing(outgoing) => Some(outgoing),
+            Self::Incoming(_) | Self::Between => None,
+        }
+    }
 }
 
 impl<'a> Http1Call<'a> {
@@ -114,17 +128,22 @@ impl Call for Http1Call<'_> {
         self.client.transport.reset_by_peer().await;
     }
 
+    async fn answer(&mut self, reply: Reply, outcome: &RequestOutcome) -> Persistence {
+        self.client.respond(reply, self.state.outgoing(), outcome).await
+    }
+
     async fn forward(
         &mut self,
         worker: &Rc<Worker>,
         backend: &Backend,
+        terms: Terms<'_>,
         outcome: &mut RequestOutcome,
     ) -> Result<Persistence, Failure> {
         let State::Outgoing(outgoing) = &mut self.state else {
             unreachable!("invariant: prepared before it is sent")
         };
         let mut exchange = Http1Exchange { client: self.client, outgoing };
-        forward(worker, &mut exchange, backend, outcome).await
+        forward(worker, &mut exchange, backend, terms, outcome).await
     }
 
     async fn conclude(
@@ -133,10 +152,6 @@ impl Call for Http1Call<'_> {
         result: Result<Persistence, Failure>,
         outcome: RequestOutcome,
     ) -> Persistence {
-        let outgoing = match &self.state {
-            State::Outgoing(outgoing) => Some(outgoing),
-            _ => None,
-        };
-        self.client.conclude(worker, result, outgoing, outcome).await
+        self.client.conclude(worker, result, self.state.outgoing(), outcome).await
     }
 }

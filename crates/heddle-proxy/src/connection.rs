@@ -3,7 +3,7 @@
 //! [`serve`] is the connection's way, [`serve_request`] the request's; both read from top to bottom.
 //! What differs between sides, a [`Side`] answers; what an upstream does is `forward`'s.
 
-use std::{future::poll_fn, pin::pin};
+use std::{future::poll_fn, pin::pin, rc::Rc};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use heddle_logic::FaultPlan;
@@ -11,17 +11,19 @@ use heddle_runtime::{clock, task, transport::Transport};
 
 use crate::{
     call::{Call, Http1Call, Http2Call},
+    deadline::{Progress, until},
     dial::Early,
     foreign::{self, Foreign},
+    forward::Terms,
     http1::{Client, Idle, Persistence},
     http2,
     outgoing::RequestEdits,
     pool::Tenant,
     protocol::{Beginning, Decided, decide},
     record::{RequestOutcome, TcpOutcome},
-    refusal::{Failure, Flag, Refusal, Refused},
+    refusal::{Cut, Failure, Flag, Refusal, Refused},
     relay::Preread,
-    side::{Route, Side},
+    side::{Onward, Route, Side},
     verdict::{Reason, Verdict},
 };
 
@@ -124,6 +126,8 @@ async fn serve_request<S: Side>(side: &S, mut call: impl Call) -> Persistence {
     // 3. Made ready to be sent, perhaps more than once.
     let edits = RequestEdits {
         path: route.as_ref().map_or(None, |route| route.path.as_deref()),
+        changes: route.as_ref().map_or(None, |route| route.changes.as_deref()),
+        retries: route.as_ref().map_or(None, Route::retries),
         default_host: &|| side.default_host(),
         to_a_hop: route.as_ref().is_ok_and(Route::leads_to_a_hop),
     };
@@ -140,21 +144,50 @@ async fn carry_out<S: Side>(
     route: Result<Route, Refused>,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
+    let limit = route.as_ref().map_or(None, Route::timeout);
+    let limits_attempts =
+        |route: &Route| route.retries().is_some_and(|one| one.per_try_timeout.is_some());
+    let watched = limit.is_some() || route.as_ref().is_ok_and(limits_attempts);
+    let progress = watched.then(|| outcome.watched());
     call.take_body(outcome)?;
     let route = route?;
-    if let Some(fault) = &route.fault {
-        inject(call, fault, outcome).await.map_err(|failure| failure.by(route.rule()))?;
-    }
-    let forwarded = match &route.backend {
-        Err(refusal) => Err(refusal.clone().into()),
-        Ok(backend) => call.forward(side.worker(), backend, outcome).await,
+    let rule = route.rule();
+    let result = match limit.zip(progress.as_deref()) {
+        None => go_on(side, call, route, progress.clone(), outcome).await,
+        Some((limit, watched)) => {
+            let work = go_on(side, call, route, progress.clone(), outcome);
+            match Box::pin(until(|| watched.deadline(limit), work)).await {
+                Some(result) => result,
+                None if watched.is_answering() => Err(Failure::Cut(Cut::Late)),
+                None => Err(Refusal::Timeout(limit).into()),
+            }
+        }
     };
-    match forwarded {
-        Ok(persistence) => {
+    result.map_err(|failure| failure.by(rule))
+}
+
+/// Faults, and then wherever the route leads. What a limit on the request's time holds for.
+async fn go_on<S: Side>(
+    side: &S,
+    call: &mut impl Call,
+    route: Route,
+    progress: Option<Rc<Progress>>,
+    outcome: &mut RequestOutcome,
+) -> Result<Persistence, Failure> {
+    if let Some(fault) = &route.fault {
+        inject(call, fault, outcome).await?;
+    }
+    let terms = Terms { retries: route.retries(), grpc: route.grpc, progress };
+    match route.onward {
+        Err(refusal) => Err(refusal.into()),
+        Ok(Onward::Answer(ref reply)) => {
+            Ok(call.answer(reply.clone(), outcome).await)
+        }
+        Ok(Onward::To(ref backend)) => {
+            let persistence = call.forward(side.worker(), backend, terms, outcome).await?;
             side.spoke_http();
             Ok(persistence)
         }
-        Err(failure) => Err(failure.by(route.rule())),
     }
 }
 

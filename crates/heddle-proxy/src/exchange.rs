@@ -59,6 +59,8 @@ pub(crate) enum Broke {
     Unanswered,
     /// The same, and no server has processed the request, whatever was sent of it.
     Unprocessed,
+    /// The same, and it is to be asked in HTTP/1 from now on.
+    WrongVersion,
     /// A response came that the caller does not want; the client saw nothing of it.
     Again,
     Failed(Failure),
@@ -81,8 +83,11 @@ pub(crate) trait Exchange {
     /// Where a connection waits that is authenticated as this client.
     fn bound_to(&self) -> Option<&Rc<Upstream>>;
 
-    /// Starts over for another attempt.
-    fn rewind(&mut self);
+    /// Starts over for attempt so and so.
+    fn rewind(&mut self, attempt: u32);
+
+    /// What becomes of it if no server wanted to process it, and none is asked any more.
+    fn unprocessed(&self) -> Failure;
 
     /// Sends and receives on one connection; keeps the connection if it can be used again. `again` is
     /// asked once, about the final head, before anything of the response goes to the client.
@@ -91,7 +96,7 @@ pub(crate) trait Exchange {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         carrier: Carrier,
-        again: impl Fn(AnswerHead) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke>;
 }
@@ -157,8 +162,12 @@ impl Exchange for Http1Exchange<'_> {
         self.client.bound_to.as_ref()
     }
 
-    fn rewind(&mut self) {
-        self.outgoing.rewind();
+    fn rewind(&mut self, attempt: u32) {
+        self.outgoing.rewind(attempt);
+    }
+
+    fn unprocessed(&self) -> Failure {
+        Refusal::UpstreamReset.into()
     }
 
     async fn run(
@@ -166,7 +175,7 @@ impl Exchange for Http1Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         carrier: Carrier,
-        again: impl Fn(AnswerHead) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         match carrier {
@@ -188,29 +197,30 @@ impl Http1Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         connected: Connected,
-        again: impl Fn(AnswerHead) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         let Self { client, outgoing } = self;
-        let mut upstream = connected.transport;
-        let request = outgoing.facts;
+        let mut held = Held(Some(connected.transport));
+        let (request, edits) = (outgoing.facts, outgoing.answer_edits.clone());
         let course = Course::default();
         let result = {
             let (mut client_read, mut client_write) = client.transport.split();
-            let (mut up_read, mut up_write) = upstream.split();
+            let (mut up_read, mut up_write) = held.transport()?.split();
             let input = &mut client.input;
             let mut send =
                 pin!(send(&mut client_read, &mut up_write, input, outgoing, outcome, &course));
             let mut receive = pin!(receive(
                 &mut up_read,
                 &mut client_write,
-                (request, &course),
+                (request, &course, edits.as_deref().unwrap_or_default()),
                 attempt,
                 again,
                 outcome,
             ));
             both(send.as_mut(), receive.as_mut(), &course).await
         };
+        let mut upstream = held.0.take().ok_or(Broke::Unanswered)?;
         if matches!(result, Err(Failed::ClientGone)) {
             // The next hop must not take it for a client that waits for its answer after its own end.
             upstream.reset_on_close();
@@ -241,7 +251,7 @@ impl Http1Exchange<'_> {
         &mut self,
         stream: &Stream,
         attempt: &mut Attempt,
-        again: impl Fn(AnswerHead) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         let Self { client, outgoing } = self;
@@ -254,7 +264,8 @@ impl Http1Exchange<'_> {
             persists: facts.persistent,
         };
         let (client_read, client_write) = client.transport.split();
-        let mut responder = Http1Responder { client: client_write, recipient };
+        let edits = outgoing.answer_edits.clone();
+        let mut responder = Http1Responder { client: client_write, recipient, edits };
         let mut upload = Http1Upload::new(client_read, &mut client.input, outgoing, outcome);
         let parts = (&mut upload, &mut responder);
         let uploaded = over_http2::run(stream, head, parts, attempt, again, outcome).await;
@@ -268,6 +279,24 @@ impl Http1Exchange<'_> {
         outcome.ended();
         let persists = uploaded && facts.persistent && responder.recipient.persists;
         Ok(if persists { Persistence::KeepAlive } else { Persistence::Close })
+    }
+}
+
+/// An upstream's connection while a request is on it: if the request is given up, nobody waits for its
+/// answer there, and the next hop must not take that for a client that still does.
+struct Held(Option<Transport>);
+
+impl Held {
+    fn transport(&mut self) -> Result<&mut Transport, Broke> {
+        self.0.as_mut().ok_or(Broke::Unanswered)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(transport) = &self.0 {
+            transport.reset_on_close();
+        }
     }
 }
 

@@ -3,15 +3,13 @@
 //!
 //! What may be sent twice, `heddle_logic::retry` decides; [`again`] is the one place that says so.
 
-use std::{rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, time::Instant};
 
-use heddle_logic::{
-    Decision, Replayable,
-    retry::{Broken, after_connect_failure, after_reset},
-};
+use heddle_logic::retry::{Answered, Attempts, Ended, RetryPolicy, Standing, Verdict};
 use heddle_runtime::clock;
 
 use crate::{
+    deadline::{Progress, until},
     exchange::{AnswerHead, Broke, Carrier, Exchange, Sent},
     http1::Persistence,
     memory::Pressure,
@@ -19,9 +17,20 @@ use crate::{
     pool::Connected,
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
-    upstream::{Backend, HttpVersion, Upstream, Upstreams},
+    upstream::{Attempt, Backend, HttpVersion, Upstream, Upstreams},
     worker::Worker,
 };
+
+/// What a rule says about sending a request.
+#[derive(Debug, Default)]
+pub(crate) struct Terms<'a> {
+    /// When it is sent again; `None` where the rule says nothing.
+    pub(crate) retries: Option<&'a RetryPolicy>,
+    /// Is it a gRPC call?
+    pub(crate) grpc: bool,
+    /// How far it has come, where a limit on an attempt needs to know.
+    pub(crate) progress: Option<Rc<Progress>>,
+}
 
 /// Sends the request to one of the backend's endpoints and its response to the client.
 ///
@@ -31,16 +40,19 @@ pub(crate) async fn forward(
     worker: &Rc<Worker>,
     request: &mut impl Exchange,
     backend: &Backend,
+    terms: Terms<'_>,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
     if worker.shared.memory.pressure() >= Pressure::RefuseRequests {
         return Err(Refusal::MemoryLimit.into());
     }
+    if let Backend::Cluster(cluster) = backend {
+        cluster.retries.request(worker.index);
+    }
+    let mut attempts = Attempts::new(terms.retries, terms.grpc);
     let mut tried: Vec<Rc<Upstream>> = Vec::new();
     let mut same = None;
-    let mut number = 0;
     loop {
-        number += 1;
         let now = clock::now();
         let repeated = same.take();
         let fresh = repeated.is_some();
@@ -52,54 +64,195 @@ pub(crate) async fn forward(
             outcome.count_as(MetricSeries::Edge(series));
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
+        let asking = Asking { worker, backend, attempts: &attempts, others };
         let mut attempt = upstream.begin(now);
-        let mut carrier = match connect(worker, request, &upstream, (now, fresh), others).await {
-            Ok(carrier) => carrier,
+        let more = match connect(worker, request, &upstream, (now, fresh), others).await {
+            Ok(carrier) => {
+                let terms = (terms.retries, terms.progress.as_deref());
+                match exchange(request, &mut attempt, carrier, &asking, terms, outcome).await? {
+                    Next::Done(persistence) => return Ok(persistence),
+                    Next::Again(more) => more,
+                }
+            }
             Err(refusal) => {
                 attempt.failed(clock::now());
-                may_try_another(backend, number, refusal, outcome)?;
-                worker.shared.metrics.retried(RetryReason::ConnectFailure);
-                tried.push(upstream);
-                continue;
+                let standing = standing(request, false);
+                again(&asking, Ended::Undelivered, standing, outcome).ok_or(refusal)?
             }
         };
-        let reused = carrier.is_reused();
-        if let Carrier::Connection(Connected { unanswered, .. }) = &mut carrier
-            && let Some(opening) = unanswered.take()
+        drop(attempt);
+        worker.shared.metrics.retried(more.reason);
+        attempts.next(more.verdict);
+        request.rewind(attempts.number());
+        match more.verdict {
+            Verdict::Replay => same = Some(upstream),
+            _ if terms.retries.is_some_and(|policy| policy.same_endpoint) => {}
+            _ => tried.push(upstream),
+        }
+        if let Verdict::Again(most) = more.verdict
+            && !most.is_zero()
         {
-            worker.queue(&mut attempt, opening);
+            clock::sleep(most.mul_f64(worker.random_share())).await;
         }
-        let by_answer =
-            |answer: AnswerHead| again(Ended::Answered(answer, number, others)) != Decision::GiveUp;
-        match request.run(worker, &mut attempt, carrier, by_answer, outcome).await {
-            Ok(persistence) => return Ok(persistence),
-            Err(Broke::Failed(failure)) => {
-                if !failure.is_the_clients() {
-                    attempt.failed(clock::now());
-                }
-                return Err(failure);
-            }
-            Err(Broke::Again) => {
-                worker.shared.metrics.retried(RetryReason::ConnectFailure);
-                request.rewind();
-                tried.push(upstream);
-                continue;
-            }
-            Err(broke @ (Broke::Unanswered | Broke::Unprocessed)) => {
-                attempt.failed(clock::now());
-                let mut broken = broken(request, reused, number);
-                if matches!(broke, Broke::Unprocessed) && request.sent().kept {
-                    broken.request_bytes_written = 0;
-                }
-                if again(Ended::Unanswered(broken)) == Decision::GiveUp {
-                    return Err(Refusal::UpstreamReset.into());
-                }
-                worker.shared.metrics.retried(RetryReason::ReuseRace);
-            }
-        }
-        request.rewind();
-        same = Some(upstream);
     }
+}
+
+/// What follows an attempt that had a connection.
+enum Next {
+    Done(Persistence),
+    Again(More),
+}
+
+/// Why and how a request is sent once more.
+#[derive(Debug, Clone, Copy)]
+struct More {
+    verdict: Verdict,
+    reason: RetryReason,
+}
+
+/// One exchange with an upstream, within the time that the rule gives an attempt.
+async fn exchange(
+    request: &mut impl Exchange,
+    attempt: &mut Attempt,
+    mut carrier: Carrier,
+    asking: &Asking<'_>,
+    (policy, progress): (Option<&RetryPolicy>, Option<&Progress>),
+    outcome: &RequestOutcome,
+) -> Result<Next, Failure> {
+    let reused = carrier.is_reused();
+    if let Carrier::Connection(Connected { unanswered, .. }) = &mut carrier
+        && let Some(opening) = unanswered.take()
+    {
+        asking.worker.queue(attempt, opening);
+    }
+    let replayable = request.replayable();
+    let wanted = Cell::new(None);
+    let by_answer = |answer: AnswerHead<'_>| {
+        let standing = Standing { replayable, kept: answer.kept, reused };
+        wanted.set(again_by_answer(asking, &answer, standing, outcome));
+        wanted.get().is_some()
+    };
+    let limit = policy.and_then(|policy| policy.per_try_timeout);
+    let result = match limit.zip(progress) {
+        None => request.run(asking.worker, attempt, carrier, by_answer, outcome).await,
+        Some((limit, progress)) => {
+            let begun = clock::now();
+            let run = request.run(asking.worker, attempt, carrier, by_answer, outcome);
+            let within = until(|| progress.attempt_deadline(limit, begun), run);
+            match Box::pin(within).await {
+                Some(result) => result,
+                None => {
+                    attempt.failed(clock::now());
+                    let standing = standing(request, reused);
+                    let more = again(asking, Ended::TimedOut, standing, outcome);
+                    return more.map(Next::Again).ok_or_else(|| Refusal::Timeout(limit).into());
+                }
+            }
+        }
+    };
+    match result {
+        Ok(persistence) => Ok(Next::Done(persistence)),
+        Err(Broke::Failed(failure)) => {
+            if !failure.is_the_clients() {
+                attempt.failed(clock::now());
+            }
+            Err(failure)
+        }
+        // It said so itself.
+        Err(Broke::Again) => {
+            wanted.get().map(Next::Again).ok_or_else(|| Refusal::UpstreamReset.into())
+        }
+        Err(Broke::WrongVersion) if request.sent().kept => {
+            let (verdict, reason) = (Verdict::Replay, RetryReason::Version);
+            Ok(Next::Again(More { verdict, reason }))
+        }
+        Err(Broke::Unprocessed | Broke::WrongVersion) => {
+            attempt.failed(clock::now());
+            let more = again(asking, Ended::Refused, standing(request, reused), outcome);
+            more.map(Next::Again).ok_or_else(|| request.unprocessed())
+        }
+        Err(Broke::Unanswered) => {
+            attempt.failed(clock::now());
+            let begun = request.sent().bytes > 0;
+            let more = again(asking, Ended::Broken { begun }, standing(request, reused), outcome);
+            more.map(Next::Again).ok_or_else(|| Refusal::UpstreamReset.into())
+        }
+    }
+}
+
+fn standing(request: &impl Exchange, reused: bool) -> Standing {
+    let Sent { kept, .. } = request.sent();
+    Standing { replayable: request.replayable(), kept, reused }
+}
+
+/// Who asks whether there is to be another attempt.
+struct Asking<'a> {
+    worker: &'a Rc<Worker>,
+    backend: &'a Backend,
+    attempts: &'a Attempts<'a>,
+    /// Are there endpoints that were not tried?
+    others: bool,
+}
+
+/// Is the request sent once more, now that an attempt has ended so? Nobody else says so.
+fn again(
+    asking: &Asking<'_>,
+    ended: Ended,
+    standing: Standing,
+    outcome: &RequestOutcome,
+) -> Option<More> {
+    // Where there is no other to go to, a failed connection is the answer.
+    let Backend::Cluster(cluster) = asking.backend else {
+        let verdict = asking.attempts.after(ended, standing);
+        let reason = RetryReason::ReuseRace;
+        return (verdict == Verdict::Replay).then_some(More { verdict, reason });
+    };
+    let verdict = asking.attempts.after(ended, standing);
+    let reason = match (verdict, ended) {
+        (Verdict::Replay, _) => RetryReason::ReuseRace,
+        (_, Ended::Undelivered) => RetryReason::ConnectFailure,
+        (_, Ended::Broken { .. } | Ended::Refused) => RetryReason::Reset,
+        (_, Ended::TimedOut) => RetryReason::Timeout,
+        (_, Ended::Answered(_)) => RetryReason::Status,
+    };
+    match verdict {
+        Verdict::GiveUp => return None,
+        Verdict::Spent => {
+            outcome.flag(Flag::URX);
+            return None;
+        }
+        Verdict::Replay => {}
+        Verdict::Again(_) if cluster.retries.withdraw(clock::now()) => {}
+        Verdict::Again(_) => {
+            outcome.flag(Flag::UO);
+            return None;
+        }
+    }
+    Some(More { verdict, reason })
+}
+
+/// The same by the head of an answer. One of the next hop's that reached nobody is a connect failure
+/// seen from further off, unless there is nobody else to go to.
+fn again_by_answer(
+    asking: &Asking<'_>,
+    answer: &AnswerHead<'_>,
+    standing: Standing,
+    outcome: &RequestOutcome,
+) -> Option<More> {
+    let policy = asking.attempts.policy();
+    let undelivered = answer.undelivered && (asking.others || policy.is_some());
+    if undelivered && let Some(more) = again(asking, Ended::Undelivered, standing, outcome) {
+        return Some(more);
+    }
+    policy?;
+    let number = |name| (answer.field)(name)?.trim().parse().ok();
+    let answered = Answered {
+        status: answer.status,
+        grpc_status: number("grpc-status"),
+        overloaded: (answer.field)("x-envoy-overloaded").is_some(),
+        rate_limited: (answer.field)("x-envoy-ratelimited").is_some(),
+    };
+    again(asking, Ended::Answered(answered), standing, outcome)
 }
 
 /// The upstream for the next attempt: where the client is known by its connection, else the best one.
@@ -145,59 +298,6 @@ async fn connect(
             Ok(Carrier::Stream(stream))
         }
     }
-}
-
-/// How an attempt ended, before anything of a response went to the client.
-enum Ended {
-    /// Attempt so and so never reached a server.
-    Unconnected(u32),
-    /// Its connection broke.
-    Unanswered(Broken),
-    /// Attempt so and so got a response head; are there other endpoints?
-    Answered(AnswerHead, u32, bool),
-}
-
-/// Is the request sent once more? Nobody else says so.
-fn again(ended: Ended) -> Decision {
-    match ended {
-        Ended::Unconnected(attempt) => after_connect_failure(attempt),
-        Ended::Unanswered(broken) => after_reset(broken),
-        // The next hop reached nobody, which is a connect failure seen from further off.
-        Ended::Answered(AnswerHead { undelivered: true, kept: true, .. }, attempt, true) => {
-            after_connect_failure(attempt)
-        }
-        // No rule asks for another try by status yet: every other answer is the answer.
-        Ended::Answered(..) => Decision::GiveUp,
-    }
-}
-
-fn broken(request: &impl Exchange, reused: bool, attempt: u32) -> Broken {
-    let Sent { bytes, kept } = request.sent();
-    Broken {
-        reused,
-        response_bytes: 0,
-        request_bytes_written: bytes,
-        replayable: if kept { request.replayable() } else { Replayable::No },
-        attempt,
-    }
-}
-
-/// After a connection that failed with `refusal`: the next endpoint's turn, or the refusal.
-fn may_try_another(
-    backend: &Backend,
-    attempt: u32,
-    refusal: Refusal,
-    outcome: &RequestOutcome,
-) -> Result<(), Refusal> {
-    // Where there is no other to go to, the failure is the answer.
-    if matches!(backend, Backend::Upstream(_)) {
-        return Err(refusal);
-    }
-    if again(Ended::Unconnected(attempt)) == Decision::GiveUp {
-        outcome.flag(Flag::URX);
-        return Err(refusal);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::Reason;
-use heddle_logic::route::RequestView;
+use heddle_logic::{HeaderEdit, route::RequestView};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request};
 
 /// A response's head.
@@ -138,6 +138,27 @@ pub(crate) fn strip_hop_by_hop(fields: &mut HeaderMap) {
     fields.remove(header::TE);
     if trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Carries out what a rule changes.
+pub(crate) fn apply(fields: &mut HeaderMap, edits: &[HeaderEdit]) {
+    for edit in edits {
+        let Ok(name) = edit.name().parse::<HeaderName>() else { continue };
+        let value = |text: &str| HeaderValue::from_bytes(text.as_bytes()).ok();
+        match edit {
+            HeaderEdit::Remove(_) => drop(fields.remove(name)),
+            HeaderEdit::Set(_, text) => {
+                if let Some(value) = value(text) {
+                    fields.insert(name, value);
+                }
+            }
+            HeaderEdit::Add(_, text) => {
+                if let Some(value) = value(text) {
+                    fields.append(name, value);
+                }
+            }
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use heddle_wire::http1::{Request, RequestHead, Scan};
 use crate::{
     buffers::{Buffer, Lent, poll_input, read_input},
     direction::Direction,
-    frames::respond::{Recipient, send_response},
+    frames::{self, respond::{Recipient, send_response}},
     limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_SILENCE, LINGER_TIME},
     outgoing::{OutgoingRequest, RequestEdits},
     pool::{Tenancy, Tenant},
@@ -229,7 +229,7 @@ impl Client {
                 self.respond(reply, outgoing, &outcome).await
             }
             Err(Failure::Cut(cut)) => {
-                outcome.flag(Flag::UC);
+                outcome.flag(if cut == Cut::Late { Flag::UT } else { Flag::UC });
                 if cut == Cut::Closed { Persistence::Close } else { Persistence::Reset }
             }
             // Dropped unfinished, the outcome says so itself.
@@ -239,8 +239,8 @@ impl Client {
         persistence
     }
 
-    /// Writes a reply of the mesh's own.
-    async fn respond(
+    /// Writes a reply of the mesh's own, with what the request's rule changes about answers.
+    pub(crate) async fn respond(
         &mut self,
         mut reply: Reply,
         outgoing: Option<&OutgoingRequest>,
@@ -254,11 +254,15 @@ impl Client {
             persists: goes_on,
         };
         let (_, mut to) = self.transport.split();
-        let head = std::mem::take(&mut reply.head);
+        let mut head = std::mem::take(&mut reply.head);
+        outcome.status(head.status);
+        if let Some(edits) = outgoing.and_then(|request| request.answer_edits.as_deref()) {
+            frames::apply(&mut head.fields, edits);
+        }
         match send_response(&mut to, &head, &mut reply, recipient, outcome).await {
             Ok(()) if goes_on => Persistence::KeepAlive,
             Ok(()) | Err(Failure::Cut(Cut::Closed)) => Persistence::Close,
-            Err(Failure::Cut(Cut::Reset | Cut::Stream(_))) => Persistence::Reset,
+            Err(Failure::Cut(Cut::Reset | Cut::Late | Cut::Stream(_))) => Persistence::Reset,
             Err(_) => Persistence::Ended,
         }
     }

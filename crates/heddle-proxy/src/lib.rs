@@ -12,6 +12,7 @@ mod call;
 mod caller;
 mod capture;
 mod connection;
+mod deadline;
 pub mod dial;
 pub mod direction;
 pub mod discovery;

@@ -32,22 +32,41 @@ use crate::{
     refusal::{Flags, RefusalCode, RefusalRow},
 };
 
-/// Why a request was sent a second time.
+/// Why a request was sent once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RetryReason {
     /// The endpoint did not accept the connection.
     ConnectFailure,
     /// A reused connection was reset before the first byte of an answer.
     ReuseRace,
+    /// A connection broke, and the rule asks for another attempt then.
+    Reset,
+    /// An answer's status, for which the rule asks for another attempt.
+    Status,
+    /// An attempt took longer than the rule gives it.
+    Timeout,
+    /// The server turned out to speak HTTP/1 only.
+    Version,
 }
 
 impl RetryReason {
-    const ALL: [Self; 2] = [Self::ConnectFailure, Self::ReuseRace];
+    const ALL: [Self; 6] = [
+        Self::ConnectFailure,
+        Self::ReuseRace,
+        Self::Reset,
+        Self::Status,
+        Self::Timeout,
+        Self::Version,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::ConnectFailure => "connect-failure",
             Self::ReuseRace => "reuse-race",
+            Self::Reset => "reset",
+            Self::Status => "status",
+            Self::Timeout => "timeout",
+            Self::Version => "version",
         }
     }
 }
@@ -62,7 +81,7 @@ pub struct Metrics {
     /// Seconds since 1970 at which this process began to serve.
     started: u64,
     refusals: [[AtomicU64; RefusalCode::ALL.len()]; 2],
-    retries: [AtomicU64; 2],
+    retries: [AtomicU64; RetryReason::ALL.len()],
     connections: [AtomicU64; 2],
 }
 

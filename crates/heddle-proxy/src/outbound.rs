@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use heddle_logic::{FaultPlan, Selected, Selection, fault, route::RequestView};
+use heddle_logic::{FaultPlan, Selected, Selection, fault, route::RequestView, rule};
 use heddle_model::{Protocol, ServiceName};
 
 use crate::{
@@ -17,9 +17,10 @@ use crate::{
     ranges::AddressKind,
     record::MetricSeries,
     refusal::{Refusal, Refused},
+    reply::Reply,
     series::SeriesSet,
-    side::{Route, Side},
-    snapshot::{AddressOwner, PortPlan},
+    side::{Onward, Route, Side},
+    snapshot::{AddressOwner, CompiledRule, PortPlan},
     upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
 };
@@ -268,11 +269,41 @@ fn by_rule(worker: &Worker, plan: &PortPlan, request: &dyn RequestView) -> Optio
     let fault = (compiled.rule.fault.as_ref())
         .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
         .filter(|plan| *plan != FaultPlan::default());
-    let backend = match rule.pick(worker.random()) {
-        Ok(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
+    let (position, picked) = rule.pick(worker.random());
+    let onward = match picked {
+        Ok(cluster) => Ok(Onward::To(Backend::Cluster(Arc::clone(cluster)))),
         Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
     };
-    Some(Route { backend, fault, rule: Some(Arc::clone(compiled)), path })
+    let rule = Some(Arc::clone(compiled));
+    let grpc = compiled.does.retries.is_some() && is_grpc(request);
+    let route = Route { onward, fault, rule, path, changes: None, grpc };
+    Some(match compiled.does.is_plain() {
+        true => route,
+        false => changed(route, compiled, request, position),
+    })
+}
+
+fn is_grpc(request: &dyn RequestView) -> bool {
+    request.header("content-type").is_some_and(|kind| kind.starts_with("application/grpc"))
+}
+
+/// The route with what the rule does besides choosing where the request goes.
+fn changed(
+    route: Route,
+    compiled: &CompiledRule,
+    request: &dyn RequestView,
+    position: Option<usize>,
+) -> Route {
+    let (does, matcher) = (&compiled.does, &compiled.matcher);
+    let path = rule::canonical_path(request);
+    let (mut changes, preflight) = does.changes(matcher, request, &path, position);
+    let own = does.answer(matcher, request, &path).or(preflight);
+    Route {
+        onward: own.map_or(route.onward, |answer| Ok(Onward::Answer(Reply::given(answer)))),
+        path: changes.path.take().or(route.path),
+        changes: Some(Box::new(changes)),
+        ..route
+    }
 }
 
 /// A host as a label's value: without port, in lower case, and nothing that is no host.

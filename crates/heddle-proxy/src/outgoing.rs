@@ -1,7 +1,13 @@
 //! A request on its way to an upstream of HTTP/1: its edited head with what is there of its body, how
 //! much of it was sent, and whether it may be sent again. It knows no connection.
 
-use heddle_logic::{Replayable, retry};
+use std::{ops::Range, rc::Rc};
+
+use heddle_logic::{
+    HeaderEdit, Replayable,
+    retry::{self, RetryPolicy},
+    rule::Changes,
+};
 use heddle_wire::http1::{
     Body, Connection, Edit, Framing, KnownHeader, Method, Progress, Request as RequestView,
     RequestHead, RequestRewrite, Version, write_request,
@@ -14,10 +20,17 @@ use crate::{
     request_id::RequestId,
 };
 
+/// Says how often a request was sent so far, where a rule may have it sent again (Envoy's).
+pub(crate) const ATTEMPT_COUNT: &str = "x-envoy-attempt-count";
+
 /// What changes about a request on its way, whatever its version.
 pub(crate) struct RequestEdits<'a> {
     /// Goes on in place of the path that came.
     pub(crate) path: Option<&'a str>,
+    /// What else a rule changes about it.
+    pub(crate) changes: Option<&'a Changes>,
+    /// What a rule says about sending it again.
+    pub(crate) retries: Option<&'a RetryPolicy>,
     /// Names the host of a request that came without one.
     pub(crate) default_host: &'a dyn Fn() -> String,
     /// Is whoever gets it a hop of the mesh, and not the application itself?
@@ -66,6 +79,17 @@ pub(crate) struct OutgoingRequest {
     pub(crate) closes: bool,
     /// Did the client end in the middle of the body?
     pub(crate) truncated: bool,
+    /// What a rule changes about the fields of whatever answers it.
+    pub(crate) answer_edits: Option<Rc<[HeaderEdit]>>,
+}
+
+/// A change to a head, for a head of HTTP/1.
+pub(crate) fn as_edit(edit: &HeaderEdit) -> Edit<'_> {
+    match edit {
+        HeaderEdit::Set(name, value) => Edit::Set(name, value),
+        HeaderEdit::Add(name, value) => Edit::Add(name, value),
+        HeaderEdit::Remove(name) => Edit::Remove(name),
+    }
 }
 
 impl OutgoingRequest {
@@ -76,7 +100,8 @@ impl OutgoingRequest {
         edits: &RequestEdits<'_>,
         new_id: impl FnOnce() -> RequestId,
     ) -> Self {
-        let mut outgoing = Self::of_head(view, head);
+        let any_method = edits.retries.is_some_and(|policy| policy.any_method);
+        let mut outgoing = Self::of_head(view, head, any_method);
         let id = match view.fields().known(KnownHeader::XRequestId) {
             Some(_) => None,
             None => Some(new_id()),
@@ -86,9 +111,21 @@ impl OutgoingRequest {
             && view.fields().known(KnownHeader::Host).is_none();
         let default_host = if nameless { (edits.default_host)() } else { String::new() };
         outgoing.closes = outgoing.facts.client_leaves && !edits.to_a_hop;
-        let edit = id.as_ref().map(|id| [Edit::Default("x-request-id", id.as_str())]);
+        let fields = edits.changes.map_or(&[][..], |changes| &changes.request);
+        let decided = |name| fields.iter().any(|one| one.replaces() && one.name() == name);
+        let id = id.as_ref().filter(|_| !decided("x-request-id"));
+        let id = id.map(|id| Edit::Default("x-request-id", id.as_str()));
+        let count = edits.retries.filter(|_| !decided(ATTEMPT_COUNT));
+        let count = count.map(|_| Edit::Set(ATTEMPT_COUNT, "1"));
+        let all: Vec<_>;
         let rewrite = RequestRewrite {
-            edits: edit.as_ref().map_or(&[], |edit| edit.as_slice()),
+            edits: match (fields, count) {
+                ([], None) => id.as_slice(),
+                (fields, count) => {
+                    all = fields.iter().map(as_edit).chain(id).chain(count).collect::<Vec<_>>();
+                    &all
+                }
+            },
             // A server with one thread is free for others only when this connection ends.
             connection: match (outgoing.facts.client_leaves, edits.to_a_hop) {
                 (false, _) => Connection::KeepAlive,
@@ -97,13 +134,16 @@ impl OutgoingRequest {
             },
             default_host: &default_host,
             path: edits.path,
+            authority: edits.changes.and_then(|changes| changes.authority.as_deref()),
         };
         write_request(view, &rewrite, &mut outgoing.out.0);
         outgoing.head_bytes = outgoing.out.0.len();
+        let answer = edits.changes.map(|changes| &changes.answer[..]).filter(|all| !all.is_empty());
+        outgoing.answer_edits = answer.map(Rc::from);
         outgoing
     }
 
-    fn of_head(view: RequestView<'_>, head: &RequestHead) -> Self {
+    fn of_head(view: RequestView<'_>, head: &RequestHead, any_method: bool) -> Self {
         let length = match head.framing() {
             Framing::None => Some(0),
             Framing::Length(length) => Some(length),
@@ -117,7 +157,11 @@ impl OutgoingRequest {
             sent: 0,
             body: Body::new(head.framing()),
             framing: head.framing(),
-            replayable: Replayable::of(view.method(), view.has_idempotency_key(), kept),
+            replayable: Replayable::of(
+                view.method(),
+                any_method || view.has_idempotency_key(),
+                kept,
+            ),
             facts: RequestFacts {
                 method: head.method(),
                 client_version: head.version(),
@@ -129,6 +173,7 @@ impl OutgoingRequest {
             },
             closes: false,
             truncated: false,
+            answer_edits: None,
         }
     }
 
@@ -150,6 +195,9 @@ impl OutgoingRequest {
             input.consume(run.consumed);
             outcome.received(run.consumed as u64);
             if run.progress != Progress::More {
+                if self.body.is_done() {
+                    outcome.arrived();
+                }
                 return Ok(());
             }
         }
@@ -199,9 +247,34 @@ impl OutgoingRequest {
         Body::new(self.framing)
     }
 
-    /// Starts over for another attempt.
-    pub(crate) fn rewind(&mut self) {
+    /// Starts over for attempt so and so.
+    pub(crate) fn rewind(&mut self, attempt: u32) {
         self.written = 0;
         self.sent = 0;
+        if let Some(count) = self.attempt_count() {
+            let before = self.out.0.len();
+            self.out.0.splice(count, attempt.to_string().into_bytes());
+            self.head_bytes = self.head_bytes + self.out.0.len() - before;
+        }
+    }
+
+    /// Where the head tells the attempt's number, if it does.
+    fn attempt_count(&self) -> Option<Range<usize>> {
+        let mut at = 0;
+        for line in self.head().split_inclusive(|byte| *byte == b'\n') {
+            let name = line.get(..ATTEMPT_COUNT.len()).unwrap_or_default();
+            if name.eq_ignore_ascii_case(ATTEMPT_COUNT.as_bytes())
+                && line.get(ATTEMPT_COUNT.len()) == Some(&b':')
+            {
+                let digit = |byte: &u8| byte.is_ascii_digit();
+                let from = line.iter().rposition(digit).map(|last| {
+                    let first = line[..last].iter().rposition(|byte| !digit(byte));
+                    (first.map_or(0, |at| at + 1), last + 1)
+                });
+                return from.map(|(from, to)| at + from..at + to);
+            }
+            at += line.len();
+        }
+        None
     }
 }

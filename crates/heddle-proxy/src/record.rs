@@ -14,6 +14,7 @@ use heddle_runtime::{clock, transport::Transport};
 
 use crate::{
     caller::{Caller, HttpRecord, TcpRecord},
+    deadline::Progress,
     direction::Direction,
     metrics::{Grpc, ServiceLabels},
     refusal::{Flag, Flags, Refusal, RefusalRow},
@@ -45,6 +46,8 @@ pub(crate) struct RequestOutcome {
     grpc: Cell<Grpc>,
     request_bytes: Cell<u64>,
     response_bytes: Cell<u64>,
+    /// How far it has come, where a limit on its time needs to know.
+    progress: Option<Rc<Progress>>,
     finished: bool,
 }
 
@@ -68,7 +71,20 @@ impl RequestOutcome {
             grpc: Cell::default(),
             request_bytes: Cell::default(),
             response_bytes: Cell::default(),
+            progress: None,
             finished: false,
+        }
+    }
+
+    /// From now on what happens is noted for limits on its time.
+    pub(crate) fn watched(&mut self) -> Rc<Progress> {
+        Rc::clone(self.progress.get_or_insert_default())
+    }
+
+    /// All of the request has come from the client.
+    pub(crate) fn arrived(&self) {
+        if let Some(progress) = &self.progress {
+            progress.arrived();
         }
     }
 
@@ -83,9 +99,12 @@ impl RequestOutcome {
         self.flags.set(flags);
     }
 
-    /// The status the client gets.
+    /// The status the client gets: its final answer begins to go to it.
     pub(crate) fn status(&self, status: u16) {
         self.status.set(status);
+        if let Some(progress) = &self.progress {
+            progress.answers();
+        }
     }
 
     /// Notes what a response's head or trailers say in gRPC's terms.
@@ -120,6 +139,9 @@ impl RequestOutcome {
     pub(crate) fn ended(&self) -> Instant {
         let now = clock::now();
         self.ended.set(Some(now));
+        if let Some(progress) = &self.progress {
+            progress.ends();
+        }
         now
     }
 

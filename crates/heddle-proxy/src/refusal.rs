@@ -4,7 +4,7 @@
 //! code, Envoy's response flag, metric label, log level, whether the connection ends, and text. It
 //! writes no bytes: `reply` makes an answer of it, and a connection without requests is reset.
 
-use std::{borrow::Cow, fmt, net::IpAddr};
+use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
 use heddle_model::{ServiceName, WorkloadId, discovery::Provenance};
 use heddle_wire::http1::HeadError;
@@ -39,6 +39,8 @@ pub enum Refusal {
     BadResponse(Cow<'static, str>),
     /// A fault rule ended the request with this status.
     FaultAbort(u16),
+    /// The endpoint took longer than the rule's limit, which this is.
+    Timeout(Duration),
     /// A virtual address of this mesh that the control plane did not explain in time.
     DiscoveryTimeout(String),
     /// A destination outside the mesh could not be reached; the text holds the error.
@@ -138,6 +140,7 @@ codes! {
     UpstreamReset: "upstream-reset",
     BadResponse: "bad-response",
     FaultAbort: "fault-abort",
+    Timeout: "timeout",
     DiscoveryTimeout: "discovery-timeout",
     OutsideUnreachable: "outside-unreachable",
     ApplicationUnreachable: "application-unreachable",
@@ -188,6 +191,8 @@ impl Refusal {
                 format!("the endpoint's answer cannot be passed on: {what}")),
             Self::FaultAbort(status) => row(Code::FaultAbort, *status, grpc_of_http(*status), Flag::FI, L::DEBUG, Stays,
                 "a fault rule ended this request"),
+            Self::Timeout(limit) => row(Code::Timeout, 504, grpc_of_http(504), Flag::UT, L::WARN, Stays,
+                format!("the endpoint did not answer in full within the rule's limit of {limit:?}")),
             Self::DiscoveryTimeout(what) => row(Code::DiscoveryTimeout, 503, 14, Flag::NC, L::WARN, Ends,
                 format!("the control plane did not answer for {what}; is `heddle control` running?")),
             Self::OutsideUnreachable(error) => row(Code::OutsideUnreachable, 503, 14, Flag::UF, L::DEBUG, Stays,
@@ -249,6 +254,8 @@ pub(crate) enum Cut {
     Reset,
     /// It ended the stream of HTTP/2 with this code.
     Stream(h2::Reason),
+    /// Its time was over.
+    Late,
 }
 
 impl From<Refusal> for Failure {
@@ -344,8 +351,12 @@ impl Flag {
     pub const NC: Self = Self(1 << 11, "NC");
     /// A limit of the sidecar's was reached.
     pub const OM: Self = Self(1 << 12, "OM");
+    /// Time limit of the rule.
+    pub const UT: Self = Self(1 << 13, "UT");
+    /// Upstream overflow: the budget for further attempts is spent.
+    pub const UO: Self = Self(1 << 14, "UO");
 
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 15] = [
         Self::UH,
         Self::UF,
         Self::UC,
@@ -359,6 +370,8 @@ impl Flag {
         Self::UPE,
         Self::NC,
         Self::OM,
+        Self::UT,
+        Self::UO,
     ];
 
     /// The short name.
@@ -422,6 +435,7 @@ mod tests {
             Refusal::UpstreamReset,
             Refusal::BadResponse("x".into()),
             Refusal::FaultAbort(500),
+            Refusal::Timeout(Duration::from_secs(1)),
             Refusal::DiscoveryTimeout(String::new()),
             Refusal::OutsideUnreachable(String::new()),
             Refusal::ApplicationUnreachable(1, String::new()),

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use heddle_logic::rule::OwnAnswer;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tracing::Level;
 
@@ -24,7 +25,7 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 const ID_BYTES_MAX: usize = 128;
 
 /// What a client is answered by the mesh itself.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Reply {
     pub(crate) head: Head,
     /// `None` once it was taken.
@@ -36,6 +37,21 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// An answer that a rule gives.
+    pub(crate) fn given(answer: OwnAnswer) -> Self {
+        let OwnAnswer { status, fields, body } = answer;
+        let field = |(name, value): (&'static str, String)| {
+            (HeaderName::from_static(name), printable(&value))
+        };
+        let fields = fields.into_iter().map(field).collect();
+        Self {
+            head: Head { status, fields, length: Some(body.len() as u64) },
+            body: Some(body.into()),
+            connection: AfterRefusal::Stays,
+            grpc: 2,
+        }
+    }
+
     /// Says why a request is refused, and notes it in its outcome and in the log.
     pub(crate) fn refusing(
         worker: &Worker,

@@ -4,7 +4,7 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use heddle_logic::{FaultPlan, route::RequestView};
+use heddle_logic::{FaultPlan, retry::RetryPolicy, route::RequestView, rule::Changes};
 use heddle_model::discovery::Provenance;
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     protocol::PortHints,
     record::MetricSeries,
     refusal::{Refusal, Refused},
+    reply::Reply,
     snapshot::CompiledRule,
     upstream::{Backend, Upstream},
     worker::Worker,
@@ -64,7 +65,7 @@ pub(crate) trait Side {
 #[derive(Debug)]
 pub(crate) struct Route {
     /// Where it may go, or why the rule's target is nowhere; known only after the fault.
-    pub(crate) backend: Result<Backend, Refusal>,
+    pub(crate) onward: Result<Onward, Refusal>,
     /// What to inject first.
     pub(crate) fault: Option<FaultPlan>,
     /// The rule that decided.
@@ -72,20 +73,44 @@ pub(crate) struct Route {
     /// The path to send on in place of the one that came: the one by which the rules decided, where
     /// an upstream could take the other for another.
     pub(crate) path: Option<Box<str>>,
+    /// What else the rule changes; `None` for nothing.
+    pub(crate) changes: Option<Box<Changes>>,
+    /// Is it a gRPC call? Told only where the rule says something about sending it again.
+    pub(crate) grpc: bool,
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub(crate) enum Onward {
+    /// It goes to one of these.
+    To(Backend),
+    /// The rule answers it.
+    Answer(Reply),
 }
 
 impl Route {
     /// A route that no rule decided.
     pub(crate) fn to(backend: Backend) -> Self {
-        Self { backend: Ok(backend), fault: None, rule: None, path: None }
+        let onward = Ok(Onward::To(backend));
+        Self { onward, fault: None, rule: None, path: None, changes: None, grpc: false }
+    }
+
+    /// What the rule that decided says about sending it again.
+    pub(crate) fn retries(&self) -> Option<&RetryPolicy> {
+        self.rule.as_ref()?.does.retries.as_ref()
+    }
+
+    /// Most time from the end of the request to that of its answer.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.rule.as_ref()?.rule.traffic.timeout
     }
 
     /// Is whoever gets the request another sidecar? On one machine every workload has one.
     pub(crate) fn leads_to_a_hop(&self) -> bool {
-        match &self.backend {
-            Ok(Backend::Cluster(_)) => true,
-            Ok(Backend::Upstream(upstream)) => upstream.workload().is_some(),
-            Err(_) => false,
+        match &self.onward {
+            Ok(Onward::To(Backend::Cluster(_))) => true,
+            Ok(Onward::To(Backend::Upstream(upstream))) => upstream.workload().is_some(),
+            Ok(Onward::Answer(_)) | Err(_) => false,
         }
     }
 

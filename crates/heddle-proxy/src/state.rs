@@ -2,20 +2,24 @@
 //!
 //! Keyed by what is counted, never by a position in some list, so that an edit of the rules resets
 //! nothing. Open connections and their sources are here; the gauge of one direction, which is also its
-//! limit, is in `metrics`, since it is shown there. What will be counted per cluster (requests, retries,
-//! ejections) is to be found by its key when a snapshot is built and carried beside the cluster: no
+//! limit, is in `metrics`, since it is shown there. What is counted per destination (retries; requests and
+//! ejections to come) is found by its key when a snapshot is built and carried beside the cluster: no
 //! request may look into a map. What a worker merely estimates for itself (latency, warmth, which port
 //! speaks what) is beside its pools, in `upstream` and `ports`.
 
 use std::{
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use hashbrown::HashMap;
+use heddle_logic::retry::RetryBudget;
+use heddle_model::ServiceName;
+use heddle_runtime::clock;
 
 use crate::{
     backlog::Backlogs,
@@ -33,6 +37,8 @@ pub struct ProxyState {
     pub(crate) sources: Sources,
     /// Who waits at which server.
     pub(crate) backlogs: Backlogs,
+    /// What may be sent again, by destination.
+    pub retries: RetryAccounts,
 }
 
 impl Default for ProxyState {
@@ -42,9 +48,73 @@ impl Default for ProxyState {
             connections: OpenConnections::default(),
             sources: Sources::default(),
             backlogs: Backlogs::default(),
+            retries: RetryAccounts::default(),
         }
     }
 }
+
+/// What of each destination's requests may be sent again.
+#[derive(Debug, Clone, Default)]
+pub struct RetryAccounts(Arc<Mutex<HashMap<ServiceName, Weak<RetryAccount>>>>);
+
+impl RetryAccounts {
+    /// The account of a destination, as long as somebody holds it. Asked when a snapshot is built.
+    #[must_use]
+    pub fn of(&self, service: &ServiceName) -> Arc<RetryAccount> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(account) = all.get(service).and_then(Weak::upgrade) {
+            return account;
+        }
+        all.retain(|_, account| account.strong_count() > 0);
+        let account = Arc::new(RetryAccount::new());
+        all.insert(service.clone(), Arc::downgrade(&account));
+        account
+    }
+}
+
+/// Requests to one destination, and what of them may be sent again.
+#[derive(Debug)]
+pub struct RetryAccount {
+    /// By worker, so that counting one costs no other worker a look.
+    requests: [Shard; SHARDS],
+    budget: Mutex<RetryBudget>,
+}
+
+/// Workers that count apart; more of them share.
+const SHARDS: usize = 8;
+
+/// As large as what two processors fight for.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard(AtomicU64);
+
+impl RetryAccount {
+    fn new() -> Self {
+        Self { requests: Default::default(), budget: Mutex::new(RetryBudget::new(clock::now())) }
+    }
+
+    /// There is one more request.
+    #[inline]
+    pub(crate) fn request(&self, worker: usize) {
+        self.requests[worker % SHARDS].0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one further attempt out of the budget; false if there is none left.
+    pub(crate) fn withdraw(&self, now: Instant) -> bool {
+        let requests = self.requests.iter().map(|shard| shard.0.load(Ordering::Relaxed)).sum();
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        budget.withdraw(now, requests)
+    }
+}
+
+/// One account is another only if it is the same.
+impl PartialEq for RetryAccount {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for RetryAccount {}
 
 /// Open connections by the address they come from.
 #[derive(Debug, Clone, Default)]
@@ -154,6 +224,19 @@ impl Drop for ByRequestGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destination_has_one_account_whoever_asks() {
+        let accounts = RetryAccounts::default();
+        let service = |name: &str| ServiceName::new(name, "default").unwrap();
+        let account = accounts.of(&service("reviews"));
+        assert!(Arc::ptr_eq(&account, &accounts.of(&service("reviews"))));
+        assert!(!Arc::ptr_eq(&account, &accounts.of(&service("ratings"))));
+        (0..500).for_each(|request| account.request(request));
+        let now = clock::now();
+        let given = (0..1_000).filter(|_| account.withdraw(now)).count();
+        assert_eq!(given, 200, "a fifth of 500 requests, and what is free");
+    }
 
     #[test]
     fn an_open_connection_counts_until_its_guard_is_dropped() {

@@ -10,7 +10,8 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, Owner, Protocol, ServiceName,
     ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        ClusterKey, HttpRule, Provenance, RuleAction, Subset, Target, WeightedTarget, WorkloadInfo,
+        ClusterKey, HttpRule, Provenance, RuleAction, Subset, Target, Traffic, WeightedTarget,
+        WorkloadInfo,
     },
 };
 
@@ -110,12 +111,12 @@ pub fn target(name: &str, version: Option<&str>) -> WeightedTarget {
         }),
         port: PORT,
     };
-    WeightedTarget { weight: 1, to: Target::Cluster(key) }
+    WeightedTarget { weight: 1, to: Target::Cluster(key), headers: None }
 }
 
 /// All weight to something absent.
 pub fn dangling(reason: &str) -> WeightedTarget {
-    WeightedTarget { weight: 1, to: Target::Dangling(reason.into()) }
+    WeightedTarget { weight: 1, to: Target::Dangling(reason.into()), headers: None }
 }
 
 /// A service whose one rule has these targets; no rule without targets.
@@ -126,6 +127,7 @@ pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
         matches: vec![],
         fault: None,
         action: RuleAction::Forward(targets),
+        traffic: Traffic::default(),
     };
     Destination {
         service: service(name),

@@ -53,10 +53,10 @@ pub const CHUNK_OVERHEAD_BYTES_MAX: u64 = 16 * 1024;
 pub const CHUNK_OVERHEAD_FREE: u64 = 16;
 /// Fields by which a request may exceed [`FIELDS_MAX`] after a hop of the mesh has added its own, and
 /// [`ADDED_BYTES_MAX`] the same for [`HEAD_BYTES_MAX`]: who sent what is just within them is not refused
-/// for what the mesh itself added.
-pub const ADDED_FIELDS_MAX: usize = 8;
+/// for what the mesh itself added, by its own account or by a rule's.
+pub const ADDED_FIELDS_MAX: usize = 48;
 /// See [`ADDED_FIELDS_MAX`].
-pub const ADDED_BYTES_MAX: usize = 1024;
+pub const ADDED_BYTES_MAX: usize = 16 * 1024;
 
 /// What a scan found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

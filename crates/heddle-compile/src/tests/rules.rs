@@ -117,26 +117,6 @@ fn what_is_absent_keeps_its_share_and_says_what_it_is() {
 }
 
 #[test]
-fn an_action_that_is_not_enforced_refuses_and_goes_nowhere_else() {
-    let text = virtual_service(
-        "r",
-        "{hosts: [reviews], http: [{match: [{uri: {exact: /old}}], redirect: {uri: /new}}, {route: [{destination: {host: reviews}}]}]}",
-    );
-    let (demo, rules) = (Mesh::demo(), rules(&text));
-    let told = demo.told(&rules, "frontend", "reviews");
-    assert_eq!(
-        told.ports[0].http[0].action,
-        RuleAction::Refuse("`redirect` is not enforced yet".to_owned())
-    );
-    assert_eq!(
-        demo.said(&rules),
-        [
-            "NotEnforced spec.http[0]: `redirect` is not enforced yet: requests that match are refused with 503, and go nowhere else"
-        ]
-    );
-}
-
-#[test]
 fn rules_for_gateways_only_do_not_reach_the_mesh() {
     let text = virtual_service(
         "g",

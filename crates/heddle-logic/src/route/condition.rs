@@ -10,6 +10,15 @@ use heddle_model::{
 use super::view::RequestView;
 use crate::path;
 
+/// How much of a path a rule's condition took: what a rewrite replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// So many bytes of its beginning.
+    Prefix(usize),
+    /// All of it.
+    Whole,
+}
+
 /// A request as conditions see it.
 pub(super) struct MatchInput<'a> {
     pub(super) request: &'a dyn RequestView,
@@ -43,8 +52,9 @@ enum Source {
     Header(String),
 }
 
+/// A condition on a text, built.
 #[derive(Debug, Clone)]
-enum Text {
+pub(crate) enum Text {
     Exact(String, Case),
     Prefix(String, Case),
     Pattern(Pattern),
@@ -80,6 +90,19 @@ impl Alternative {
 
     pub(super) fn matches(&self, input: &MatchInput<'_>) -> bool {
         self.0.iter().all(|condition| condition.holds(input))
+    }
+
+    /// How much of a path it takes.
+    pub(super) fn reach(&self) -> Reach {
+        let path = self.0.iter().find_map(|condition| match condition {
+            Condition::Path(text) => Some(text),
+            _ => None,
+        });
+        match path {
+            Some(Text::Prefix(prefix, _)) => Reach::Prefix(prefix.len()),
+            Some(Text::Exact(..) | Text::Pattern(_)) => Reach::Whole,
+            None => Reach::Prefix(1),
+        }
     }
 
     /// Does a condition look at the path?
@@ -142,7 +165,7 @@ impl Source {
 }
 
 impl Text {
-    fn build(text: &StringMatch, case: Case) -> Result<Self, PatternError> {
+    pub(crate) fn build(text: &StringMatch, case: Case) -> Result<Self, PatternError> {
         Ok(match text {
             StringMatch::Exact(value) => Self::Exact(value.clone(), case),
             StringMatch::Prefix(value) => Self::Prefix(value.clone(), case),
@@ -150,7 +173,7 @@ impl Text {
         })
     }
 
-    fn matches(&self, value: &str) -> bool {
+    pub(crate) fn matches(&self, value: &str) -> bool {
         match self {
             Self::Exact(text, Case::Sensitive) => text == value,
             Self::Exact(text, Case::Ignored) => text.eq_ignore_ascii_case(value),
@@ -210,7 +233,7 @@ fn without_port(authority: &str) -> Option<&str> {
     (numeric && whole).then_some(host)
 }
 
-fn without_fragment(target: &str) -> &str {
+pub(crate) fn without_fragment(target: &str) -> &str {
     target.split('#').next().unwrap_or_default()
 }
 

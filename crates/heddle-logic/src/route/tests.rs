@@ -1,53 +1,18 @@
 //! Route selection, by example and against a naive model.
 
-use std::collections::BTreeMap;
-
-use heddle_model::discovery::{HeaderMatch, HttpMatch, RuleAction, StringMatch};
+use heddle_model::discovery::{HeaderMatch, HttpMatch, RuleAction, StringMatch, Traffic};
 use proptest::prelude::*;
 
 use super::*;
 
-#[derive(Debug, Clone)]
-struct Request {
-    method: String,
-    target: String,
-    authority: String,
-    headers: BTreeMap<String, String>,
-}
-
-impl RequestView for Request {
-    fn method(&self) -> &str {
-        &self.method
-    }
-    fn target(&self) -> &str {
-        &self.target
-    }
-    fn path(&self) -> &[u8] {
-        self.target.split(['?', '#']).next().unwrap_or_default().as_bytes()
-    }
-    fn authority(&self) -> &str {
-        &self.authority
-    }
-    fn scheme(&self) -> &str {
-        "http"
-    }
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.headers.get(name).map(|value| value.into())
-    }
-}
+type Request = testing::Asked;
 
 fn get(target: &str) -> Request {
-    Request {
-        method: "GET".into(),
-        target: target.into(),
-        authority: "reviews:9080".into(),
-        headers: BTreeMap::new(),
-    }
+    Request::get(target).host("reviews:9080")
 }
 
-fn with(mut request: Request, name: &str, value: &str) -> Request {
-    request.headers.insert(name.into(), value.into());
-    request
+fn with(request: Request, name: &str, value: &str) -> Request {
+    request.with(name, value)
 }
 
 /// A rule that carries its position.
@@ -66,6 +31,7 @@ fn rule(name: &str, matches: Vec<HttpMatch>) -> HttpRule {
         matches,
         fault: None,
         action: RuleAction::Refuse(String::new()),
+        traffic: Traffic::default(),
     }
 }
 
@@ -260,7 +226,7 @@ fn weights_are_relative_and_exact_over_the_whole_range() {
 
 /// Targets that are their position.
 fn weighted(weights: &[u32]) -> Vec<Weighted<usize>> {
-    let one = |(to, &weight)| Weighted { weight, to };
+    let one = |(to, &weight)| Weighted { weight, to, headers: None };
     weights.iter().enumerate().map(one).collect()
 }
 

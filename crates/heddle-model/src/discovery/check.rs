@@ -2,16 +2,22 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    Address, ClusterKey, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort,
-    FaultDelay, HeaderMatch, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, NameAnswer,
-    Owner, RuleAction, ServicePortRef, StringMatch, Subset, Target, WeightedTarget, WorkloadInfo,
+    Address, Answer, ClusterKey, CorsPolicy, Destination, DestinationPort, Endpoint, Endpoints,
+    Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
+    Inbound, InboundPort, MeshSettings, Mirror, NameAnswer, Owner, PathRewrite, RuleAction,
+    ServicePortRef, StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,
+    field_name::{delimits_messages, is_lower_case_token},
     name::check_label,
     pattern::PATTERN_BYTES_MAX,
     wire::{Check, FieldError, distinct, each, entries, field, not_empty, percent, port, prefix},
 };
+
+/// Most changes to fields in one place of a rule: those of a target, of its rule and a sidecar's own are
+/// carried out together (`heddle_wire::http1` takes 256).
+const HEADER_OPERATIONS_MAX: usize = 120;
 
 type Checked = Result<(), FieldError>;
 
@@ -139,6 +145,7 @@ impl Check for HttpRule {
     fn check(&self) -> Checked {
         each("matches", &self.matches)?;
         field("fault", self.fault.as_ref())?;
+        field("traffic", &self.traffic)?;
         match &self.action {
             RuleAction::Forward(targets) => {
                 each("targets", targets)?;
@@ -211,9 +218,16 @@ impl Check for FaultAbort {
 
 impl Check for WeightedTarget {
     fn check(&self) -> Checked {
-        match &self.to {
-            Target::Cluster(key) => key.check(),
-            Target::Dangling(_) => Ok(()),
+        field("headers", self.headers.as_deref())?;
+        self.to.check()
+    }
+}
+
+impl Check for Target {
+    fn check(&self) -> Checked {
+        match self {
+            Self::Cluster(key) => key.check(),
+            Self::Dangling(_) => Ok(()),
         }
     }
 }
@@ -229,5 +243,91 @@ impl Check for ClusterKey {
 impl Check for Subset {
     fn check(&self) -> Checked {
         not_empty("name", &self.name)
+    }
+}
+
+impl Check for Traffic {
+    fn check(&self) -> Checked {
+        field("answer", self.answer.as_ref())?;
+        field("headers", self.headers.as_ref())?;
+        field("cors", self.cors.as_ref())?;
+        each("mirrors", &self.mirrors)?;
+        if let Some(rewrite) = &self.rewrite {
+            rewrite.authority.as_deref().map_or(Ok(()), |text| authority("rewrite", text))?;
+            if let Some(PathRewrite::Regex(regex)) = &rewrite.path {
+                field("rewrite.path", &StringMatch::Regex(regex.pattern.clone()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Check for Answer {
+    fn check(&self) -> Checked {
+        let (status, least, most) = match self {
+            Self::Redirect(redirect) => (redirect.status, 300, 399),
+            Self::Direct(response) => (response.status, 200, 599),
+        };
+        if (least..=most).contains(&status) {
+            return Ok(());
+        }
+        let reason = format_args!("{status} is not within {least} to {most}");
+        Err(FieldError::new("status", reason))
+    }
+}
+
+impl Check for HeaderRules {
+    fn check(&self) -> Checked {
+        field("request", &self.request)?;
+        field("response", &self.response)?;
+        self.authority.as_deref().map_or(Ok(()), |text| authority("authority", text))
+    }
+}
+
+impl Check for HeaderOperations {
+    fn check(&self) -> Checked {
+        if self.count() > HEADER_OPERATIONS_MAX {
+            let reason = format_args!("{}, at most {HEADER_OPERATIONS_MAX}", self.count());
+            return Err(FieldError::new("operations", reason));
+        }
+        self.remove.iter().try_for_each(|name| may_edit("remove", name))?;
+        self.set.keys().try_for_each(|name| may_edit("set", name))?;
+        self.add.keys().try_for_each(|name| may_edit("add", name))
+    }
+}
+
+/// A field that a rule may change: a name in lower case, of none that delimits a message or routes it.
+fn may_edit(operation: &str, name: &str) -> Checked {
+    if !is_lower_case_token(name) {
+        return Err(FieldError::new(operation, format_args!("`{name}` is no name in lower case")));
+    }
+    if delimits_messages(name) {
+        return Err(FieldError::new(operation, format_args!("`{name}` belongs to one hop")));
+    }
+    Ok(())
+}
+
+/// What may stand as Host: no blank and nothing that would end it.
+fn authority(name: &str, text: &str) -> Checked {
+    let fine = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\,".contains(&byte);
+    if text.is_empty() || !text.bytes().all(fine) {
+        return Err(FieldError::new(
+            name,
+            format_args!("`{}` is no authority", text.escape_debug()),
+        ));
+    }
+    Ok(())
+}
+
+impl Check for CorsPolicy {
+    fn check(&self) -> Checked {
+        each("origins", &self.origins)
+    }
+}
+
+impl Check for Mirror {
+    fn check(&self) -> Checked {
+        field("to", &self.to)?;
+        percent(self.percent)
     }
 }

@@ -7,8 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     discovery::{HeaderMatch, StringMatch},
-    resource::{DestinationRule, FieldNote, NotEnforcedAction, VirtualService},
+    resource::{DestinationRule, FieldNote, VirtualService},
 };
+
+mod traffic;
 
 const HEAD: &str =
     "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: r}\n";
@@ -529,28 +531,32 @@ const EVERY_FIELD: &str = include_str!("tests/every_field.yaml");
 #[test]
 fn every_field_of_istio_is_accepted_and_what_has_no_effect_is_noted_once() {
     let noted = notes(EVERY_FIELD);
-    for field in ["timeout", "retries", "mirror", "rewrite", "headers", "corsPolicy", "redirect"] {
+    for field in ["mirror", "mirrors", "mirrorPercentage", "retryRemoteLocalities", "statPrefix"] {
         assert!(
             noted.iter().any(|note| note.contains(&format!(".{field} "))),
             "{field}: {noted:#?}"
         );
     }
     assert!(noted.iter().all(|note| !note.contains("trafficPolicy.")), "{noted:#?}");
-    let enforced = ["match", "route", "fault", "hosts", "subsets[0].labels", "exportTo"];
+    let enforced = [
+        "match",
+        "route",
+        "fault",
+        "hosts",
+        "subsets[0].labels",
+        "exportTo",
+        "redirect",
+        "directResponse",
+        "rewrite",
+        "headers",
+        "timeout",
+        "retries",
+        "corsPolicy",
+        "delegate",
+    ];
     for field in enforced {
         assert!(!noted.iter().any(|note| note.contains(&format!(".{field} "))), "{field}");
     }
-}
-
-#[test]
-fn an_action_that_is_not_enforced_is_kept_as_such() {
-    let action = |action: &str| {
-        virtual_service(&format!("{HEAD}spec:\n  hosts: [a]\n  http:\n  - {action}\n")).http[0]
-            .action
-    };
-    assert_eq!(action("redirect: {uri: /x}"), Some(NotEnforcedAction::Redirect));
-    assert_eq!(action("directResponse: {status: 418}"), Some(NotEnforcedAction::DirectResponse));
-    assert_eq!(action("delegate: {name: other}"), Some(NotEnforcedAction::Delegate));
 }
 
 #[test]

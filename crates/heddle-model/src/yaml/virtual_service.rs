@@ -18,6 +18,7 @@ mod actions;
 mod overlap;
 mod parts;
 mod read;
+mod traffic;
 
 use parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, reaches_mesh, weights_sum};
 
@@ -47,18 +48,18 @@ static HTTP_ROUTE: Object = Object {
         optional("match", Kind::List { of: &Kind::Object(&HTTP_MATCH), least: 0 }),
         optional("route", Kind::List { of: &Kind::Object(&HTTP_DESTINATION), least: 0 }),
         optional("fault", Kind::Object(&FAULT)),
-        not_yet("redirect", Kind::Object(&actions::REDIRECT)),
-        not_yet("directResponse", Kind::Object(&actions::DIRECT_RESPONSE)),
-        not_yet("delegate", Kind::Object(&actions::DELEGATE)),
-        not_yet("rewrite", Kind::Object(&actions::REWRITE)),
-        not_yet("timeout", DURATION),
-        not_yet("retries", Kind::Object(&actions::RETRIES)),
+        optional("redirect", Kind::Object(&actions::REDIRECT)),
+        optional("directResponse", Kind::Object(&actions::DIRECT_RESPONSE)),
+        optional("delegate", Kind::Object(&actions::DELEGATE)),
+        optional("rewrite", Kind::Object(&actions::REWRITE)),
+        optional("timeout", Kind::Duration { least_ms: 0 }),
+        optional("retries", Kind::Object(&actions::RETRIES)),
         not_yet("mirror", Kind::Object(&DESTINATION)),
         not_yet("mirrors", Kind::List { of: &Kind::Object(&actions::MIRROR), least: 0 }),
         not_yet("mirrorPercent", Kind::Int { min: 0, max: 100 }),
         not_yet("mirrorPercentage", Kind::Object(&PERCENT)),
-        not_yet("corsPolicy", Kind::Object(&actions::CORS)),
-        not_yet("headers", Kind::Object(&actions::HEADERS)),
+        optional("corsPolicy", Kind::Object(&actions::CORS)),
+        optional("headers", Kind::Object(&actions::HEADERS)),
     ],
     rules: &[one_action, no_action_beside_another, weights, actions::authority_is_set_once],
 };
@@ -100,7 +101,7 @@ static HTTP_DESTINATION: Object = Object {
     fields: &[
         required("destination", Kind::Object(&DESTINATION)),
         optional("weight", SMALL_COUNT),
-        not_yet("headers", Kind::Object(&actions::HEADERS)),
+        optional("headers", Kind::Object(&actions::HEADERS)),
     ],
     rules: &[],
 };
@@ -169,13 +170,9 @@ static TCP_MATCH: Object = Object {
 fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
     let hosts = spec.items_of("hosts");
     let mesh = reaches_mesh(spec);
-    if hosts.is_empty() {
-        if spec.has("gateways") {
-            let reason =
-                "a VirtualService without hosts is a delegate, and a delegate has no gateways";
-            return report.at(spec, &join(path, "hosts"), reason);
-        }
-        report.not_enforced(spec.line, &join(path, "hosts"));
+    if hosts.is_empty() && spec.has("gateways") {
+        let reason = "a VirtualService without hosts is a delegate, and a delegate has no gateways";
+        return report.at(spec, &join(path, "hosts"), reason);
     }
     if let Some(first) = hosts.get(HOSTS_MAX) {
         let reason = format!(

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heddle_model::discovery::Weighted;
+use heddle_model::discovery::{Traffic, Weighted};
 use serde::Serialize;
 
 use crate::{
@@ -52,6 +52,8 @@ struct Rule {
     provenance: String,
     fault: Option<String>,
     refuses: Option<String>,
+    /// What else it does with requests, if anything.
+    does: Option<String>,
     targets: Vec<Target>,
 }
 
@@ -138,9 +140,15 @@ fn port_dump(port: &PortPlan) -> Port {
         provenance: plan.compiled.rule.provenance.0.clone(),
         fault: plan.compiled.rule.fault.as_ref().map(|fault| format!("{fault:?}")),
         refuses: match &plan.action {
-            ActionPlan::Refuse(reason) => Some(reason.clone()),
-            ActionPlan::Forward(_) => None,
+            // An own answer goes before it.
+            ActionPlan::Refuse(reason) if plan.compiled.rule.traffic.answer.is_none() => {
+                Some(reason.clone())
+            }
+            ActionPlan::Refuse(_) | ActionPlan::Forward(_) => None,
         },
+        does: Some(&plan.compiled.rule.traffic)
+            .filter(|traffic| **traffic != Traffic::default())
+            .map(|traffic| format!("{traffic:?}")),
         targets: plan.targets().iter().map(target).collect(),
     });
     Port {

@@ -11,10 +11,10 @@ use http::{HeaderValue, Uri, header, request, uri};
 use super::Call;
 use crate::{
     exchange::{Http2Exchange, Http2Responder, Http2Upload, Responder as _},
-    forward::forward,
-    frames::{Seen, bytes_of, strip_hop_by_hop},
+    forward::{Terms, forward},
+    frames::{Seen, apply, bytes_of, strip_hop_by_hop},
     http1::Persistence,
-    outgoing::RequestEdits,
+    outgoing::{ATTEMPT_COUNT, RequestEdits},
     pool::Tenant,
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
@@ -29,6 +29,8 @@ pub(crate) struct Http2Call<'a> {
     upload: Http2Upload,
     responder: Http2Responder,
     replayable: Replayable,
+    /// Of the body, where it is known.
+    length: Option<u64>,
     tenant: &'a Tenant,
     begun: Instant,
 }
@@ -47,16 +49,37 @@ impl<'a> Http2Call<'a> {
                 head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok())
             }
         };
-        let has_key = head.headers.contains_key("idempotency-key");
-        let body = retry::Body::of_length(length);
-        let replayable = Replayable::of(head.method.as_str(), has_key, body);
-        Self {
+        let mut call = Self {
             upload: Http2Upload::new(stream),
             responder: Http2Responder::new(respond),
-            replayable,
+            replayable: Replayable::No,
+            length,
             tenant,
             begun: clock::now(),
             head,
+        };
+        call.replayable = call.replayable_if(false);
+        call
+    }
+
+    /// `any_method`: a rule says so.
+    fn replayable_if(&self, any_method: bool) -> Replayable {
+        let has_key = self.head.headers.contains_key("idempotency-key");
+        let body = retry::Body::of_length(self.length);
+        Replayable::of(self.head.method.as_str(), any_method || has_key, body)
+    }
+
+    /// Changes what a rule changes.
+    fn change(&mut self, edits: &RequestEdits<'_>) {
+        let Some(changes) = edits.changes else { return };
+        if let Some(uri) = changes.authority.as_ref().and_then(|to| with_authority(&self.head.uri, to)) {
+            self.head.uri = uri;
+            self.head.headers.remove(header::HOST);
+        }
+        apply(&mut self.head.headers, &changes.request);
+        self.responder.edits.clone_from(&changes.answer);
+        if edits.retries.is_some() && !changes.request.iter().any(|one| one.name() == ATTEMPT_COUNT) {
+            self.head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
         }
     }
 
@@ -78,6 +101,14 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
+/// The target of somebody else.
+fn with_authority(uri: &Uri, authority: &str) -> Option<Uri> {
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(authority.parse().ok()?);
+    parts.scheme.get_or_insert(uri::Scheme::HTTP);
+    Uri::from_parts(parts).ok()
+}
+
 impl Call for Http2Call<'_> {
     fn seen(&self) -> impl RequestView {
         Seen::of(&self.head)
@@ -93,7 +124,11 @@ impl Call for Http2Call<'_> {
         if self.is_grpc() {
             outcome.is_grpc();
         }
+        if edits.retries.is_some_and(|policy| policy.any_method) {
+            self.replayable = self.replayable_if(true);
+        }
         strip_hop_by_hop(&mut self.head.headers);
+        self.change(edits);
         if let Some(uri) = edits.path.and_then(|path| with_path(&self.head.uri, path)) {
             self.head.uri = uri;
         }
@@ -112,21 +147,30 @@ impl Call for Http2Call<'_> {
         std::future::poll_fn(|context| self.responder.poll_gone(context)).await;
     }
 
+    async fn answer(&mut self, mut reply: Reply, outcome: &RequestOutcome) -> Persistence {
+        let head = std::mem::take(&mut reply.head);
+        match self.responder.respond(head, &mut reply, outcome).await {
+            Ok(()) => Persistence::KeepAlive,
+            Err(_) => Persistence::Ended,
+        }
+    }
+
     async fn forward(
         &mut self,
         worker: &Rc<Worker>,
         backend: &Backend,
+        terms: Terms<'_>,
         outcome: &mut RequestOutcome,
     ) -> Result<Persistence, Failure> {
         let mut exchange = Http2Exchange {
-            head: &self.head,
+            head: &mut self.head,
             upload: &mut self.upload,
             responder: &mut self.responder,
             replayable: self.replayable,
             tenant: self.tenant,
             sent: false,
         };
-        forward(worker, &mut exchange, backend, outcome).await
+        forward(worker, &mut exchange, backend, terms, outcome).await
     }
 
     async fn conclude(
@@ -150,9 +194,10 @@ impl Call for Http2Call<'_> {
         match failure {
             None => {}
             Some(Failure::Cut(cut)) => {
-                outcome.flag(Flag::UC);
+                outcome.flag(if cut == Cut::Late { Flag::UT } else { Flag::UC });
                 self.responder.reset(match cut {
                     Cut::Stream(reason) => reason,
+                    Cut::Late => Reason::CANCEL,
                     Cut::Closed | Cut::Reset => Reason::INTERNAL_ERROR,
                 });
             }

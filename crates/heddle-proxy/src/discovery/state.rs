@@ -73,7 +73,9 @@ impl State {
         subscriptions.add(ResourceType::Inbound, inbound_name(workload), now);
         subscriptions.add(ResourceType::Mesh, MESH_NAME.into(), now);
         Self {
-            builder: SnapshotBuilder::new(workload.clone()).with_addresses(shared.config.addresses),
+            builder: SnapshotBuilder::new(workload.clone())
+                .with_addresses(shared.config.addresses)
+                .with_retries(shared.state.retries.clone()),
             shared,
             set: ResourceSet::default(),
             generation: 0,

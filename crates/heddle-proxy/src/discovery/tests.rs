@@ -104,7 +104,7 @@ impl Bench {
     fn rule_target(&self) -> ServiceName {
         let snapshot = self.snapshot();
         let port = snapshot.destination(&service("reviews")).unwrap().port(9080).unwrap();
-        port.http.rules()[0].pick(0).unwrap().key.service.clone()
+        port.http.rules()[0].pick(0).1.unwrap().key.service.clone()
     }
 
     /// Has the proxy ask for `reviews` and answers with one endpoint and the rules given.

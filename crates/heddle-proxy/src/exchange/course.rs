@@ -9,8 +9,10 @@ use crate::{
 };
 
 /// A final head, before anything of it goes to the client.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct AnswerHead {
+pub(crate) struct AnswerHead<'a> {
+    pub(crate) status: u16,
+    /// A field by its name in lower case.
+    pub(crate) field: &'a dyn Fn(&str) -> Option<String>,
     /// It is the next hop's own, and says that no application was reached.
     pub(crate) undelivered: bool,
     /// Is all that was sent of the request still at hand?

@@ -4,11 +4,12 @@
 use std::{
     future::Future,
     pin::pin,
+    rc::Rc,
     task::{Context, Poll, ready},
 };
 
 use h2::Reason;
-use heddle_logic::Replayable;
+use heddle_logic::{HeaderEdit, Replayable};
 use heddle_runtime::transport::{ReadHalf, WriteHalf};
 use heddle_wire::http1::{BodyEnd, Progress};
 
@@ -16,7 +17,7 @@ use super::framed::{Responder, Upload};
 use crate::{
     buffers::{Buffer, Lent, poll_input},
     frames::{
-        Frame, Frames, Head, Reset,
+        Frame, Frames, Head, Reset, apply,
         http1::Parts,
         respond::{Recipient, send_interim, send_response},
     },
@@ -123,6 +124,8 @@ impl Upload for Http1Upload<'_, '_> {
 pub(super) struct Http1Responder<'t> {
     pub(super) client: WriteHalf<'t>,
     pub(super) recipient: Recipient,
+    /// What a rule changes about the fields of whatever answers.
+    pub(super) edits: Option<Rc<[HeaderEdit]>>,
 }
 
 impl Responder for Http1Responder<'_> {
@@ -132,10 +135,11 @@ impl Responder for Http1Responder<'_> {
 
     async fn respond(
         &mut self,
-        head: Head,
+        mut head: Head,
         body: &mut impl Frames,
         outcome: &RequestOutcome,
     ) -> Result<(), Failure> {
+        apply(&mut head.fields, self.edits.as_deref().unwrap_or_default());
         outcome.status(head.status);
         send_response(&mut self.client, &head, body, self.recipient, outcome).await
     }

@@ -7,18 +7,19 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use heddle_logic::{Replayable, retry};
+use heddle_logic::{HeaderEdit, Replayable, retry};
 use http::{HeaderValue, header, request};
 
 use super::{
-    AnswerHead, Broke, Carrier, Exchange, Sent,
+    AnswerHead, Broke, Carrier, Exchange, Held, Sent,
     framed::{Responder, Upload},
     over_http1, over_http2,
 };
 use crate::{
-    frames::{Frame, Frames, Head, Reset, bytes_of},
+    frames::{Frame, Frames, Head, Reset, apply, bytes_of},
     http1::Persistence,
     http2::{Stopped, poll_received, pump},
+    outgoing::ATTEMPT_COUNT,
     pool::{Connected, Tenancy, Tenant},
     record::RequestOutcome,
     refusal::{Cut, Failure, Refusal},
@@ -130,11 +131,13 @@ pub(crate) struct Http2Responder {
     respond: SendResponse<Bytes>,
     /// Behind the head.
     body: Option<SendStream<Bytes>>,
+    /// What a rule changes about the fields of whatever answers.
+    pub(crate) edits: Vec<HeaderEdit>,
 }
 
 impl Http2Responder {
     pub(crate) fn new(respond: SendResponse<Bytes>) -> Self {
-        Self { respond, body: None }
+        Self { respond, body: None, edits: Vec::new() }
     }
 
     /// Ends the stream where nothing can be said any more.
@@ -158,10 +161,11 @@ impl Responder for Http2Responder {
 
     async fn respond(
         &mut self,
-        head: Head,
+        mut head: Head,
         body: &mut impl Frames,
         outcome: &RequestOutcome,
     ) -> Result<(), Failure> {
+        apply(&mut head.fields, &self.edits);
         let mut response = http::Response::new(());
         outcome.status(head.status);
         outcome.sent(bytes_of(&head.fields));
@@ -221,7 +225,7 @@ fn status_of(status: u16) -> http::StatusCode {
 
 /// A request of HTTP/2 to an upstream of either version.
 pub(crate) struct Http2Exchange<'a> {
-    pub(crate) head: &'a request::Parts,
+    pub(crate) head: &'a mut request::Parts,
     pub(crate) upload: &'a mut Http2Upload,
     pub(crate) responder: &'a mut Http2Responder,
     pub(crate) replayable: Replayable,
@@ -252,9 +256,17 @@ impl Exchange for Http2Exchange<'_> {
         None
     }
 
-    fn rewind(&mut self) {
+    fn rewind(&mut self, attempt: u32) {
         self.upload.rewind();
         self.sent = false;
+        if let Some(count) = self.head.headers.get_mut(ATTEMPT_COUNT) {
+            *count = HeaderValue::from(attempt);
+        }
+    }
+
+    /// Whoever asked may know somebody else to ask.
+    fn unprocessed(&self) -> Failure {
+        Failure::Cut(Cut::Stream(Reason::REFUSED_STREAM))
     }
 
     async fn run(
@@ -262,7 +274,7 @@ impl Exchange for Http2Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         carrier: Carrier,
-        again: impl Fn(AnswerHead) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         self.sent = true;
@@ -287,17 +299,14 @@ impl Http2Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         connected: Connected,
-        again: impl Fn(AnswerHead) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<(), Broke> {
-        let mut transport = connected.transport;
+        let mut held = Held(Some(connected.transport));
         let client = (&mut *self.upload, &mut *self.responder);
-        let result =
-            over_http1::run(&mut transport, self.head, client, attempt, again, outcome).await;
-        if matches!(result, Err(Broke::Failed(Failure::ClientGone))) {
-            transport.reset_on_close();
-        }
-        let done = result?;
+        let transport = held.transport()?;
+        let done = over_http1::run(transport, self.head, client, attempt, again, outcome).await?;
+        let transport = held.0.take().ok_or(Broke::Unanswered)?;
         let now = outcome.ended();
         attempt.upstream().pool.announced(done.announced_idle);
         if done.persists && done.uploaded {

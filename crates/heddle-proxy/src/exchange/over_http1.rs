@@ -50,7 +50,7 @@ pub(super) async fn run(
     head: &request::Parts,
     (upload, responder): (&mut impl Upload, &mut impl Responder),
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> bool,
     outcome: &RequestOutcome,
 ) -> Result<Done, Broke> {
     let course = Course::default();
@@ -59,7 +59,7 @@ pub(super) async fn run(
     let mut done = Done { uploaded: false, persists: false, bodiless: false, announced_idle: None };
     let result = {
         let (mut read, mut write) = transport.split();
-        let sending = send(head, &mut *upload, &mut write, &course);
+        let sending = send(head, &mut *upload, &mut write, (&course, outcome));
         let receiving = async {
             let (raw, input) = receive_head(&mut read, responder, outcome).await?;
             let buffer = input.as_ref().map_or(&[][..], |input| input.filled());
@@ -95,7 +95,7 @@ async fn send(
     head: &request::Parts,
     upload: &mut impl Upload,
     to: &mut WriteHalf<'_>,
-    course: &Course,
+    (course, outcome): (&Course, &RequestOutcome),
 ) -> Stopped {
     let mut out = Lent::<Output>::take();
     let mut body = write_head(&mut out.0, head, upload.is_over());
@@ -131,6 +131,7 @@ async fn send(
         return stopped;
     }
     course.uploaded.set(true);
+    outcome.arrived();
     poll_fn(|context| upload.poll_gone(context)).await;
     Stopped::Client(Reset(Reason::CANCEL))
 }

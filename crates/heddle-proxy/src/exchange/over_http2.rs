@@ -30,7 +30,7 @@ pub(super) async fn run(
     head: request::Parts,
     (upload, responder): (&mut impl Upload, &mut impl Responder),
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> bool,
     outcome: &RequestOutcome,
 ) -> Result<bool, Broke> {
     let over = upload.is_over();
@@ -40,11 +40,14 @@ pub(super) async fn run(
     let course = Course::default();
     let keeps = upload.keeps();
     let result = {
-        let sending = send_body((&mut *upload, over), &mut send, &course);
+        let sending = send_body((&mut *upload, over), &mut send, (&course, outcome));
         let receiving = async {
             let (head, mut body) =
-                receive_head(response, responder, outcome).await.map_err(|error| {
-                    if stream.speaks_http1() { Unanswered::Unprocessed } else { error }
+                receive_head((stream, response), responder, outcome).await.map_err(|unanswered| {
+                    match stream.speaks_http1() {
+                        true => Unanswered::Unprocessed,
+                        false => unanswered,
+                    }
                 })?;
             judge(&head, course.sent.get() <= keeps, attempt, again, outcome)?;
             course.answering.set(true);
@@ -63,7 +66,7 @@ pub(super) async fn run(
 async fn send_body(
     (upload, over): (&mut impl Upload, bool),
     send: &mut SendStream<Bytes>,
-    course: &Course,
+    (course, outcome): (&Course, &RequestOutcome),
 ) -> Stopped {
     let end = match over {
         true => Ok(()),
@@ -72,6 +75,7 @@ async fn send_body(
     match end {
         Ok(()) => {
             course.uploaded.set(true);
+            outcome.arrived();
             poll_fn(|context| upload.poll_gone(context)).await;
             Stopped::Client(Reset(Reason::CANCEL))
         }
@@ -85,15 +89,16 @@ async fn send_body(
 
 /// Nothing was processed; and if it was for want of HTTP/2, that is remembered.
 fn unsent(stream: &Stream, attempt: &Attempt) -> Broke {
-    if stream.speaks_http1() {
-        attempt.upstream().learn_http1();
+    if !stream.speaks_http1() {
+        return Broke::Unprocessed;
     }
-    Broke::Unprocessed
+    attempt.upstream().learn_http1();
+    Broke::WrongVersion
 }
 
 /// Waits for the final head, and passes interim ones on.
 async fn receive_head(
-    mut response: ResponseFuture,
+    (stream, mut response): (&Stream, ResponseFuture),
     responder: &mut impl Responder,
     outcome: &RequestOutcome,
 ) -> Result<(Head, Body), Unanswered> {
@@ -104,7 +109,8 @@ async fn receive_head(
             }
             Pin::new(&mut response).poll(context).map(|result| result.map(Next::Final))
         });
-        match while_client_waits(responder, next).await?.map_err(|error| unanswered(&error))? {
+        let next = while_client_waits(responder, next).await?;
+        match next.map_err(|error| unanswered(&error, stream))? {
             Next::Interim(response) => {
                 let (parts, ()) = response.into_parts();
                 let passed = responder.interim(&head_of(parts), outcome).await;
@@ -131,14 +137,14 @@ fn head_of(mut parts: response::Parts) -> Head {
 }
 
 /// What the end of a stream without a response says about its request.
-fn unanswered(error: &h2::Error) -> Unanswered {
+fn unanswered(error: &h2::Error, stream: &Stream) -> Unanswered {
+    if error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED) {
+        stream.wants_http1();
+    }
     let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
-    let wants_http1 = error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED);
     match () {
         // Those that a GOAWAY names as processed end otherwise.
-        () if refused || wants_http1 || error.is_go_away() && error.is_remote() => {
-            Unanswered::Unprocessed
-        }
+        () if refused || error.is_go_away() && error.is_remote() => Unanswered::Unprocessed,
         () if error.is_io() || error.is_go_away() => Unanswered::Lost,
         () => Unanswered::Reset(reason_of(error)),
     }

@@ -136,6 +136,9 @@ async fn move_request_body(
     if moved < unseen {
         outgoing.truncated = outgoing.body.eof() == BodyEnd::Truncated;
     }
+    if outgoing.body.is_done() {
+        outcome.arrived();
+    }
     Ok(())
 }
 

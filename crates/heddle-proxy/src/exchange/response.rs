@@ -8,6 +8,7 @@ use std::{
     task::Poll,
 };
 
+use heddle_logic::HeaderEdit;
 use heddle_runtime::{
     clock,
     splice::BrokenEnd,
@@ -22,7 +23,7 @@ use super::course::{Answer, AnswerHead, Course, Failed, Received};
 use crate::{
     buffers::{Buffer, Lent, Output, read_input},
     limits::{COPY_BYTES, SPLICE_BODY_BYTES},
-    outgoing::RequestFacts,
+    outgoing::{RequestFacts, as_edit},
     record::RequestOutcome,
     refusal::{Cut, REFUSAL_HEADER, Refusal, says_undelivered},
     upstream::Attempt,
@@ -42,9 +43,9 @@ struct Framed {
 pub(super) async fn receive(
     upstream: &mut ReadHalf<'_>,
     client: &mut WriteHalf<'_>,
-    (request, course): (RequestFacts, &Course),
+    (request, course, edits): (RequestFacts, &Course, &[HeaderEdit]),
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> bool,
     outcome: &RequestOutcome,
 ) -> Result<Received, Failed> {
     let mut head = Lent::<ResponseHead>::take();
@@ -55,8 +56,9 @@ pub(super) async fn receive(
     let Some(buffer) = input.as_mut() else { return Err(Failed::Unanswered) };
     let status = head.status();
     attempt.answered(clock::now(), status);
+    let fields = head.view(buffer.filled()).fields();
     let undelivered = status == 503 && {
-        let said = head.view(buffer.filled()).fields().get(REFUSAL_HEADER);
+        let said = fields.get(REFUSAL_HEADER);
         attempt
             .upstream()
             .workload()
@@ -64,10 +66,11 @@ pub(super) async fn receive(
             .is_some_and(|(by, said)| says_undelivered(said, &by.id))
     };
     let kept = !course.forgot.get();
-    if !outcome.has_sent() && again(AnswerHead { undelivered, kept }) {
+    let field = |name: &str| Some(String::from_utf8_lossy(fields.get(name)?).into_owned());
+    if !outcome.has_sent() && again(AnswerHead { status, field: &field, undelivered, kept }) {
         return Err(Failed::Again);
     }
-    let framed = frame(buffer, &head, (request, course), &mut out.0)?;
+    let framed = frame(buffer, &head, (request, course, edits), &mut out.0)?;
     drop(head);
     let to = ToClient { client, out, status, course, outcome };
     let received = relay_body(upstream, input, framed, to).await?;
@@ -195,7 +198,7 @@ fn bad(what: impl Into<Cow<'static, str>>) -> Failed {
 fn frame(
     buffer: &mut Buffer,
     head: &ResponseHead,
-    (request, course): (RequestFacts, &Course),
+    (request, course, edits): (RequestFacts, &Course, &[HeaderEdit]),
     out: &mut Vec<u8>,
 ) -> Result<Framed, Failed> {
     let response = head.view(buffer.filled());
@@ -217,8 +220,13 @@ fn frame(
         true => Connection::KeepAlive,
         false => Connection::Close,
     };
-    let edit =
-        ResponseRewrite { edits: &[], connection, client: request.client_version, body: rewrite };
+    let edits: Vec<_> = edits.iter().map(as_edit).collect();
+    let edit = ResponseRewrite {
+        edits: &edits,
+        connection,
+        client: request.client_version,
+        body: rewrite,
+    };
     write_response(response, &edit, out);
     let bodiless = head.is_bodiless(request.method) && !tunnel;
     let received = Received {

@@ -66,7 +66,13 @@ async fn prepared(
     outcome: &RequestOutcome,
 ) -> OutgoingRequest {
     let request = client.read_request().await.unwrap().expect("a request");
-    let edits = RequestEdits { path: None, default_host: &String::new, to_a_hop: false };
+    let edits = RequestEdits {
+        path: None,
+        changes: None,
+        retries: None,
+        default_host: &String::new,
+        to_a_hop: false,
+    };
     let mut outgoing = client.prepare(worker, &request, &edits, outcome);
     client.take_body(&mut outgoing, outcome).unwrap();
     outgoing
@@ -94,7 +100,7 @@ async fn a_post_that_is_cut_off() {
     };
     let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing };
     let result = tokio::select! {
-        result = forward(&worker, &mut exchange, &backend, &mut outcome) => result,
+        result = forward(&worker, &mut exchange, &backend, Terms::default(), &mut outcome) => result,
         _ = dies => panic!("it was sent again"),
     };
     assert!(
@@ -131,7 +137,7 @@ async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
             far.write_all(answer.as_bytes()).await.unwrap();
         };
         let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing };
-        let forwarded = forward(worker, &mut exchange, &backend, &mut outcome);
+        let forwarded = forward(worker, &mut exchange, &backend, Terms::default(), &mut outcome);
         let (result, ()) = tokio::join!(forwarded, answers);
         result.expect("an answer");
     }
@@ -172,7 +178,8 @@ async fn turns_during(heads: usize) -> usize {
         far.write_all(answer.as_bytes()).await.unwrap();
     };
     let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing };
-    let mut forwarded = pin!(forward(&worker, &mut exchange, &backend, &mut outcome));
+    let mut forwarded =
+        pin!(forward(&worker, &mut exchange, &backend, Terms::default(), &mut outcome));
     let mut turns = 0;
     let forwarded = poll_fn(|context| {
         turns += 1;

@@ -18,6 +18,7 @@ use super::{
     HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, TargetPlan,
     used::{UseMark, Used},
 };
+use crate::state::RetryAccounts;
 
 /// Makes each snapshot from the resources and the snapshot before.
 #[derive(Debug)]
@@ -25,6 +26,7 @@ pub struct SnapshotBuilder {
     own: WorkloadId,
     /// Which family a connection from here can have; `None`: either.
     addresses: Option<Addresses>,
+    retries: RetryAccounts,
     slots: Slots,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
@@ -55,6 +57,7 @@ impl SnapshotBuilder {
         Self {
             own,
             addresses: None,
+            retries: RetryAccounts::default(),
             slots: Slots::default(),
             workloads: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -71,6 +74,12 @@ impl SnapshotBuilder {
     #[must_use]
     pub fn with_addresses(self, addresses: Addresses) -> Self {
         Self { addresses: Some(addresses), ..self }
+    }
+
+    /// The same where retries are accounted for here.
+    #[must_use]
+    pub fn with_retries(self, retries: RetryAccounts) -> Self {
+        Self { retries, ..self }
     }
 
     /// Builds the next snapshot.
@@ -217,6 +226,7 @@ impl SnapshotBuilder {
     ) -> Vec<Weighted<TargetPlan>> {
         let mut resolve = |target: &WeightedTarget| Weighted {
             weight: target.weight,
+            headers: None,
             to: match &target.to {
                 Target::Cluster(key) => TargetPlan::Cluster(self.cluster(key.clone(), set, round)),
                 Target::Dangling(reason) => TargetPlan::Dangling(reason.clone()),
@@ -233,7 +243,8 @@ impl SnapshotBuilder {
             .endpoints
             .get(&key.service)
             .map_or_else(Vec::new, |endpoints| self.endpoints_of(&key, endpoints, round));
-        let fresh = Cluster { key, endpoints };
+        let retries = self.retries.of(&key.service);
+        let fresh = Cluster { key, endpoints, retries };
         let cluster = match self.clusters.get(&fresh.key) {
             Some(before) if **before == fresh => Arc::clone(before),
             _ => Arc::new(fresh),

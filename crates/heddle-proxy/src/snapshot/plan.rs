@@ -7,13 +7,17 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use heddle_logic::route::{Matcher, RouteError, RouteTable, Rule, pick_target};
+use heddle_logic::{
+    RulePlan,
+    route::{Matcher, RouteError, RouteTable, Rule, pick_position, pick_target},
+};
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName, WorkloadId,
     discovery::{ClusterKey, HttpRule, Weighted, WeightedTarget, WorkloadInfo},
 };
 
 use super::used::UseMark;
+use crate::state::RetryAccount;
 
 /// A destination's rules do not build.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +58,9 @@ pub(super) struct CompiledPort {
 pub struct CompiledRule {
     /// As told.
     pub rule: HttpRule,
-    matcher: Matcher,
+    pub(crate) matcher: Matcher,
+    /// What it does besides choosing where requests go.
+    pub(crate) does: RulePlan,
 }
 
 impl CompiledDestination {
@@ -88,8 +94,8 @@ impl CompiledPort {
     fn new(port: DestinationPort) -> Result<Self, RouteError> {
         let DestinationPort { number, name, protocol, http, tcp } = port;
         let compiled = |rule| {
-            let matcher = Matcher::build(&rule)?;
-            Ok(Arc::new(CompiledRule { rule, matcher }))
+            let (matcher, does) = (Matcher::build(&rule)?, RulePlan::build(&rule)?);
+            Ok(Arc::new(CompiledRule { rule, matcher, does }))
         };
         let http = http.into_iter().map(compiled).collect::<Result<_, _>>()?;
         Ok(Self { number, name, protocol, http, tcp })
@@ -196,15 +202,17 @@ impl PortPlan {
 }
 
 impl HttpRulePlan {
-    /// Where a request that matches goes. `random` is uniform over all of `u64`.
+    /// Where a request that matches goes, and at which position of the targets that is. `random` is
+    /// uniform over all of `u64`.
     #[inline]
-    pub fn pick(&self, random: u64) -> Picked<'_> {
+    pub fn pick(&self, random: u64) -> (Option<usize>, Picked<'_>) {
         match &self.action {
-            ActionPlan::Forward(targets) => {
+            ActionPlan::Forward(targets) => match pick_position(targets, random) {
+                Some(at) => (Some(at), targets[at].to.get()),
                 // The list is never empty: that is checked where rules come in.
-                pick_target(targets, random).map_or(Err("the rule has no target"), TargetPlan::get)
-            }
-            ActionPlan::Refuse(reason) => Err(reason),
+                None => (None, Err("the rule has no target")),
+            },
+            ActionPlan::Refuse(reason) => (None, Err(reason)),
         }
     }
 
@@ -258,6 +266,8 @@ pub struct Cluster {
     pub key: ClusterKey,
     /// In order of workload id; empty is possible.
     pub endpoints: Vec<Arc<LbEndpoint>>,
+    /// What of the service's requests may be sent again.
+    pub retries: Arc<RetryAccount>,
 }
 
 /// One workload's port behind a service.

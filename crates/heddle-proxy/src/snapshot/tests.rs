@@ -82,7 +82,7 @@ fn a_rule_that_refuses_has_no_target_and_needs_no_backend() {
     assert!(built.held_back.is_empty());
     let port = port(&built.snapshot);
     assert!(rule(&port).targets().is_empty());
-    assert_eq!(rule(&port).pick(7), Err("`redirect` is no more"));
+    assert_eq!(rule(&port).pick(7), (None, Err("`redirect` is no more")));
 }
 
 #[test]

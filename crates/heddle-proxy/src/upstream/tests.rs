@@ -34,6 +34,7 @@ fn cluster(count: u8) -> Backend {
     Backend::Cluster(Arc::new(Cluster {
         key: ClusterKey { service: service.clone(), subset: None, port: 80 },
         endpoints: (0..count).map(|n| Arc::new(endpoint(n))).collect(),
+        retries: crate::state::RetryAccounts::default().of(&service),
     }))
 }
 

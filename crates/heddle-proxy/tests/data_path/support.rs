@@ -13,7 +13,7 @@ use heddle_model::{
     Endpoints, Identity, Locality, Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
     discovery::{
         ClusterKey, HttpRule, Inbound, InboundPort, Provenance, RuleAction, Subset, Target,
-        WeightedTarget, WorkloadInfo,
+        Traffic, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_proxy::{
@@ -313,7 +313,7 @@ impl TestService {
             }),
             port: self.port,
         };
-        WeightedTarget { weight, to: Target::Cluster(key) }
+        WeightedTarget { weight, to: Target::Cluster(key), headers: None }
     }
 
     /// A rule that sends everything to `targets`.
@@ -323,6 +323,7 @@ impl TestService {
             matches: Vec::new(),
             fault: None,
             action: RuleAction::Forward(targets),
+            traffic: Traffic::default(),
         }
     }
 }

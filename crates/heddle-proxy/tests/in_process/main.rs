@@ -14,5 +14,8 @@ mod lost;
 mod mesh;
 mod own_calls;
 mod races;
+mod retries;
 mod strangers;
+mod timeouts;
+mod traffic;
 mod unserved;

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_model::{Owner, Protocol, WorkloadId};
+use heddle_model::{Destination, Owner, Protocol, WorkloadId, discovery::HttpRule};
 use heddle_proxy::{
     Shared,
     accept::{serve_inbound, serve_outbound, start_worker},
@@ -98,6 +98,30 @@ impl Mesh {
         lasts: &[u8],
         application: impl Fn(End) -> F + 'static,
     ) -> Self {
+        let mut destination = resources::destination("reviews", Vec::new());
+        destination.ports.iter_mut().for_each(|port| port.protocol = protocol);
+        Self::told(destination, lasts, application)
+    }
+
+    /// The same where requests of the client's to `reviews` are under one rule: `change`d from one that
+    /// sends all to all workloads.
+    pub(crate) fn ruled<F: Future<Output = ()> + 'static>(
+        lasts: &[u8],
+        change: impl FnOnce(&mut HttpRule),
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
+        let all = vec![resources::target("reviews", None)];
+        let mut destination = resources::destination("reviews", all);
+        change(&mut destination.ports[0].http[0]);
+        Self::told(destination, lasts, application)
+    }
+
+    fn told<F: Future<Output = ()> + 'static>(
+        destination: Destination,
+        lasts: &[u8],
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
+        let protocol = destination.ports[0].protocol;
         let application: Application = Rc::new(move |end| Box::pin(application(end)));
         let network = Rc::new(Wires::default());
         let mut set = ResourceSet::default();
@@ -110,8 +134,6 @@ impl Mesh {
             endpoints.endpoints.iter_mut().flat_map(|one| one.workload.ports.values_mut());
         declared.for_each(|port| *port = protocol);
         set.insert_endpoints(endpoints);
-        let mut destination = resources::destination("reviews", Vec::new());
-        destination.ports.iter_mut().for_each(|port| port.protocol = protocol);
         set.insert_destination(CompiledDestination::new(destination).unwrap());
         let owner = |id: &str, name| Owner::Workload(Box::new(resources::workload(id, name, "v1")));
         set.insert_address(resources::address(address(CLIENT), owner("client-1", "client")));
@@ -181,7 +203,8 @@ impl Sidecar {
         // Nobody answers look-ups: what is not in the snapshot is not known.
         let (shared, _) = Shared::new(config, metrics);
         let shared = Arc::new(shared);
-        let built = SnapshotBuilder::new(WorkloadId(id.into())).build(set, 1);
+        let builder = SnapshotBuilder::new(WorkloadId(id.into()));
+        let built = builder.with_retries(shared.state.retries.clone()).build(set, 1);
         shared.snapshot.store(Arc::new(built.snapshot));
         let worker = start_worker_at(last, &shared, 0, network, application);
         Self { shared, worker }

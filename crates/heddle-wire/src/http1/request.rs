@@ -396,6 +396,11 @@ impl<'a> Request<'a> {
         (start, start + len as u32)
     }
 
+    /// Where an absolute target names its authority.
+    pub(super) fn authority_range(&self) -> (u32, u32) {
+        (self.head.line.authority, self.head.line.authority_end)
+    }
+
     /// Where a fragment begins, and where the target ends.
     pub(super) fn fragment_range(&self) -> Option<(u32, u32)> {
         let line = &self.head.line;

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Most edits a head takes; more are the caller's mistake.
-const EDITS_MAX: usize = 64;
+const EDITS_MAX: usize = 256;
 
 /// A change to the fields of a head. Names are compared without case. A control character in a
 /// value becomes a blank, so that no edit can split a head.
@@ -65,6 +65,9 @@ pub struct RequestRewrite<'a> {
     /// Path to send in place of the target's; the query stays, a fragment goes. Only for a target
     /// that has a path.
     pub path: Option<&'a str>,
+    /// Whom the request is for, in place of what its target and Host say. Not for CONNECT, which names
+    /// what it connects to.
+    pub authority: Option<&'a str>,
 }
 
 /// How a response is forwarded.
@@ -99,7 +102,9 @@ pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &m
     if trailers && head.head.options.has(Options::TE) {
         connection = connection.with(Options::TE);
     }
+    let authority = rewrite.authority.filter(|_| head.target_form() != TargetForm::Authority);
     let host = match head.target_form() {
+        _ if authority.is_some() => authority,
         TargetForm::Absolute => Some(request.authority()),
         _ if head.version() == Version::Http10 && !head.head.table.has(KnownHeader::Host) => {
             Some(rewrite.default_host).filter(|host| !host.is_empty())
@@ -117,6 +122,10 @@ pub fn write_request(request: Request<'_>, rewrite: &RequestRewrite<'_>, out: &m
     };
     let digit = (head.version() == Version::Http10).then(|| head.head.fields_start - 3);
     let mut writer = Writer::new(&head.head, request.fields(), out);
+    if let (Some(authority), TargetForm::Absolute) = (authority, head.target_form()) {
+        let (start, end) = request.authority_range();
+        writer.replace(start, end, authority.as_bytes());
+    }
     if let Some(path) = rewrite.path {
         writer.replace_path(request, path);
     }
@@ -206,7 +215,7 @@ struct Writer<'a, 'o> {
     /// First byte of the head not written or dropped yet.
     from: u32,
     /// Bit i: edit i met a field.
-    met: u64,
+    met: [u64; EDITS_MAX / 64],
     wrote_connection: bool,
     wrote_length: bool,
 }
@@ -219,7 +228,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             raw,
             out,
             from: head.start,
-            met: 0,
+            met: [0; EDITS_MAX / 64],
             wrote_connection: false,
             wrote_length: false,
         }
@@ -283,9 +292,8 @@ impl<'a, 'o> Writer<'a, 'o> {
             if !name.eq_ignore_ascii_case(edit.name().as_bytes()) {
                 continue;
             }
-            let bit = 1 << (index % EDITS_MAX);
-            let again = self.met & bit != 0;
-            self.met |= bit;
+            let again = self.met(index);
+            self.met[index % EDITS_MAX / 64] |= 1 << (index % 64);
             match *edit {
                 Edit::Set(_, value) if !again => action = Some(Action::Value(value)),
                 Edit::Set(..) | Edit::Remove(_) => action = Some(Action::Drop),
@@ -295,6 +303,11 @@ impl<'a, 'o> Writer<'a, 'o> {
             }
         }
         action
+    }
+
+    /// Has the edit at `index` met a field?
+    fn met(&self, index: usize) -> bool {
+        self.met[index % EDITS_MAX / 64] & 1 << (index % 64) != 0
     }
 
     /// What the rules of a proxy say about a field; `None` if nothing.
@@ -349,7 +362,7 @@ impl<'a, 'o> Writer<'a, 'o> {
             self.put_field("host", host);
         }
         for (index, edit) in rules.edits.iter().enumerate() {
-            let met = self.met & 1 << (index % EDITS_MAX) != 0;
+            let met = self.met(index);
             match *edit {
                 Edit::Set(name, value) | Edit::Default(name, value) if !met => {
                     self.put_field(name, value);

@@ -11,8 +11,10 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        ClusterKey, Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, HttpRule, Provenance,
-        RuleAction, StringMatch, Subset, Target, WeightedTarget, WorkloadInfo,
+        Answer, ClusterKey, CorsPolicy, DirectResponse, Fault, FaultAbort, FaultDelay, HeaderMatch,
+        HeaderOperations, HeaderRules, HttpMatch, HttpRule, Mirror, PathRewrite, Provenance,
+        Redirect, RedirectPath, Retries, Rewrite, RuleAction, StringMatch, Subset, Target, Traffic,
+        WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
@@ -148,7 +150,7 @@ prop_compose! {
 fn target() -> impl Strategy<Value = WeightedTarget> {
     let to =
         prop_oneof![cluster_key().prop_map(Target::Cluster), ".{0,9}".prop_map(Target::Dangling),];
-    (any::<u32>(), to).prop_map(|(weight, to)| WeightedTarget { weight, to })
+    (any::<u32>(), to).prop_map(|(weight, to)| WeightedTarget { weight, to, headers: None })
 }
 
 prop_compose! {
@@ -167,13 +169,76 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn header_rules()(
+        remove in vec("[a-z]{1,4}", 0..2), set in btree_map("x-[a-z]{1,4}", ".{0,4}", 0..2),
+        add in btree_map("y-[a-z]{1,4}", ".{0,4}", 0..2), authority in option::of("[a-z]{1,5}"),
+    ) -> HeaderRules {
+        let operations = HeaderOperations { remove, set, add };
+        HeaderRules { request: operations.clone(), response: operations, authority }
+    }
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let path = prop_oneof![
+        ".{0,5}".prop_map(RedirectPath::Whole),
+        ".{0,5}".prop_map(RedirectPath::Prefix)
+    ];
+    let redirect = (option::of(path), option::of("[a-z]{1,5}"), option::of(port()), 300..=399u16);
+    prop_oneof![
+        redirect.prop_map(|(path, authority, port, status)| {
+            let scheme = Some("https".to_owned());
+            Answer::Redirect(Redirect { path, authority, port, scheme, status })
+        }),
+        (200..=599u16, vec(any::<u8>(), 0..9))
+            .prop_map(|(status, body)| Answer::Direct(DirectResponse { status, body })),
+    ]
+}
+
+prop_compose! {
+    fn retries()(
+        attempts: u32, millis in option::of(any::<u32>()), conditions in vec("[a-z-]{1,9}", 0..3),
+        statuses in vec(any::<u16>(), 0..3), same_endpoint: bool, any_method: bool,
+    ) -> Retries {
+        let limit = millis.map(|millis| Duration::from_millis(millis.into()));
+        Retries {
+            attempts, per_try_timeout: limit, conditions, statuses, backoff: limit, same_endpoint,
+            any_method,
+        }
+    }
+}
+
+prop_compose! {
+    fn traffic()(
+        answer in option::of(answer()), authority in option::of("[a-z]{1,5}"),
+        path in option::of("/[a-z]{0,5}"), headers in option::of(header_rules()),
+        seconds in option::of(any::<u32>()), retries in option::of(retries()),
+        origins in option::of(vec(string_match(), 0..2)), mirrored in option::of(0.0..=100.0f64),
+        to in cluster_key(),
+    ) -> Traffic {
+        Traffic {
+            answer,
+            rewrite: Some(Rewrite { path: path.map(PathRewrite::Prefix), authority }),
+            headers,
+            timeout: seconds.map(|seconds| Duration::from_secs(seconds.into())),
+            retries,
+            cors: origins.map(|origins| CorsPolicy { origins, ..CorsPolicy::default() }),
+            mirrors: mirrored
+                .map(|percent| Mirror { to: Target::Cluster(to), percent })
+                .into_iter()
+                .collect(),
+        }
+    }
+}
+
+prop_compose! {
     fn http_rule()(
         provenance in ".{0,20}", matches in vec(http_match(), 0..3), fault in option::of(fault()),
         action in prop_oneof![
             targets().prop_map(RuleAction::Forward), ".{0,9}".prop_map(RuleAction::Refuse),
         ],
+        traffic in traffic(),
     ) -> HttpRule {
-        HttpRule { provenance: Provenance(provenance), matches, fault, action }
+        HttpRule { provenance: Provenance(provenance), matches, fault, action, traffic }
     }
 }
 
@@ -296,7 +361,7 @@ fn reviews() -> ServiceName {
 /// A destination with one of everything.
 fn example() -> Destination {
     let key = ClusterKey { service: reviews(), subset: None, port: 80 };
-    let target = WeightedTarget { weight: 1, to: Target::Cluster(key) };
+    let target = WeightedTarget { weight: 1, to: Target::Cluster(key), headers: None };
     let uri = Some(StringMatch::Exact("/".to_owned()));
     let rule = HttpRule {
         provenance: Provenance("VirtualService/default/x#0".to_owned()),
@@ -306,6 +371,7 @@ fn example() -> Destination {
             abort: Some(FaultAbort { status: 500, percent: 80.0 }),
         }),
         action: RuleAction::Forward(vec![target.clone()]),
+        traffic: Traffic::default(),
     };
     Destination {
         service: reviews(),

@@ -205,7 +205,7 @@ proptest! {
         }
         let connection = if close { Connection::Close } else { Connection::KeepAlive };
         let edits = [Edit::Default("x-request-id", "2"), Edit::Set("x-new", "v"), Edit::Remove("x-a")];
-        let rewrite = RequestRewrite { edits: &edits, connection, default_host: "dialled:80", path: None };
+        let rewrite = RequestRewrite { edits: &edits, connection, default_host: "dialled:80", path: None, authority: None };
         let mut once = Vec::new();
         write_request(head.view(&raw), &rewrite, &mut once);
         let second = request(&once).expect("what we send is valid");

@@ -18,9 +18,19 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "heddle-model",
         floors: &[
             ("wire form", &["wire"]),
-            ("names", &["addresses", "identity", "name", "pattern"]),
+            ("names", &["addresses", "field_name", "identity", "name", "pattern"]),
             ("nouns", &["registry", "discovery", "resource"]),
-            ("text", &["yaml/node", "yaml/emit", "yaml/value", "yaml/report", "yaml/schema"]),
+            (
+                "text",
+                &[
+                    "yaml/base64",
+                    "yaml/node",
+                    "yaml/emit",
+                    "yaml/value",
+                    "yaml/report",
+                    "yaml/schema",
+                ],
+            ),
             ("kinds", &["yaml/destination_rule", "yaml/virtual_service"]),
             ("documents", &["yaml"]),
         ],
@@ -30,13 +40,19 @@ pub(super) const FLOORS: [Floors; 11] = [
         floors: &[
             ("leaves", &["client", "facts", "finding", "host"]),
             ("rules", &["rules", "target"]),
+            ("what a rule says", &["delegate", "traffic"]),
             ("what a client gets", &["destination", "reference"]),
             ("findings", &["findings"]),
         ],
     },
     Floors {
         of: "heddle-logic",
-        floors: &[("leaves", &["balance", "fault", "path", "retry"]), ("routes", &["route"])],
+        floors: &[
+            ("leaves", &["balance", "fault", "headers", "path", "retry"]),
+            ("routes", &["route"]),
+            ("what a rule does", &["cors", "rewrite"]),
+            ("rules", &["rule"]),
+        ],
     },
     Floors {
         of: "heddle-wire",
@@ -73,6 +89,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                 &[
                     "buffers",
                     "capture",
+                    "deadline",
                     "direction",
                     "limits",
                     "listening",

@@ -1,14 +1,23 @@
-//! Parts of a VirtualService that are checked and noted, but not carried out yet.
+//! What a rule of a VirtualService does besides matching and routing, as it is checked; `traffic` makes
+//! nouns of it.
 
-use super::parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, weights_sum};
-use crate::yaml::{
-    node::Node,
-    report::{Report, suggest},
-    schema::{
-        DURATION, Kind, LABELS, NAME, Object, PORT, SMALL_COUNT, TEXT, at_least_one, at_most_one,
-        exactly_one, join, optional, required,
+use super::{
+    parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, weights_sum},
+    traffic::names_authority,
+};
+use crate::{
+    field_name::delimits_messages,
+    pattern::Replacement,
+    yaml::{
+        base64,
+        node::Node,
+        report::{Report, suggest},
+        schema::{
+            DURATION, Kind, LABELS, NAME, Object, PORT, SMALL_COUNT, TEXT, at_least_one,
+            at_most_one, exactly_one, join, not_yet, optional, required,
+        },
+        value,
     },
-    value,
 };
 
 pub(super) static REDIRECT: Object = Object {
@@ -38,7 +47,7 @@ pub(super) static DIRECT_RESPONSE: Object = Object {
 };
 
 static BODY: Object = Object {
-    fields: &[optional("string", TEXT), optional("bytes", TEXT)],
+    fields: &[optional("string", TEXT), optional("bytes", Kind::Text(base64::check))],
     rules: &[|node, path, report| exactly_one(node, &["string", "bytes"], path, report)],
 };
 
@@ -64,7 +73,12 @@ pub(super) static REWRITE: Object = Object {
 
 static REGEX_REWRITE: Object = Object {
     fields: &[required("match", Kind::Text(value::regex)), required("rewrite", TEXT)],
-    rules: &[],
+    rules: &[|node, path, report| {
+        let (pattern, substitution) = (node.text_of("match"), node.text_of("rewrite"));
+        if let Err(error) = Replacement::new(pattern, substitution) {
+            report.at(node, &join(path, "rewrite"), error.to_string());
+        }
+    }],
 };
 
 pub(super) static RETRIES: Object = Object {
@@ -72,7 +86,7 @@ pub(super) static RETRIES: Object = Object {
         optional("attempts", SMALL_COUNT),
         optional("perTryTimeout", DURATION),
         optional("retryOn", Kind::Text(retry_on)),
-        optional("retryRemoteLocalities", Kind::Bool),
+        not_yet("retryRemoteLocalities", Kind::Bool),
         optional("retryIgnorePreviousHosts", Kind::Bool),
         optional("backoff", DURATION),
     ],
@@ -145,8 +159,32 @@ pub(super) static HEADERS: Object = Object {
         optional("request", Kind::Object(&HEADER_OPERATIONS)),
         optional("response", Kind::Object(&HEADER_OPERATIONS)),
     ],
-    rules: &[],
+    rules: &[unchanged_fields_are_noted],
 };
+
+/// Fields by which a message ends, or which belong to one connection, no rule changes; the authority
+/// of a request can be set and nothing else.
+fn unchanged_fields_are_noted(headers: &Node, path: &str, report: &mut Report<'_>) {
+    for side in ["request", "response"] {
+        let Some(operations) = headers.get(side) else { continue };
+        let path = join(path, side);
+        let stays = |name: &str| delimits_messages(name) || name.starts_with(':');
+        for operation in ["set", "add"] {
+            for entry in operations.get(operation).map_or(&[][..], Node::entries) {
+                let is_the_authority = side == "request" && names_authority(&entry.key);
+                if stays(&entry.key) && !is_the_authority {
+                    let place = join(&join(&path, operation), &entry.key);
+                    report.not_enforced(entry.line, &place);
+                }
+            }
+        }
+        for (i, name) in operations.items_of("remove").iter().enumerate() {
+            if stays(name.text()) {
+                report.not_enforced(name.line, &format!("{}[{i}]", join(&path, "remove")));
+            }
+        }
+    }
+}
 
 static HEADER_OPERATIONS: Object = Object {
     fields: &[
@@ -168,8 +206,7 @@ pub(super) fn authority_is_set_once(route: &Node, path: &str, report: &mut Repor
         .into_iter()
         .filter_map(|operation| request.and_then(|request| request.get(operation)))
         .flat_map(Node::entries);
-    let named =
-        entries.filter(|entry| entry.key == ":authority" || entry.key.eq_ignore_ascii_case("host"));
+    let named = entries.filter(|entry| names_authority(&entry.key));
     for entry in named.skip(usize::from(rewrite.is_none())) {
         let reason = "the authority is set twice: keep one of `rewrite.authority` and `headers`";
         report.error(entry.line, &join(path, "headers"), reason);

@@ -1,10 +1,13 @@
 //! What several parts of a VirtualService share.
 
-use crate::yaml::{
-    node::Node,
-    report::Report,
-    schema::{Kind, Object, PORT, SMALL_COUNT, TEXT, at_most_one, join, optional, required},
-    value,
+use crate::{
+    discovery::StringMatch,
+    yaml::{
+        node::Node,
+        report::Report,
+        schema::{Kind, Object, PORT, SMALL_COUNT, TEXT, at_most_one, join, optional, required},
+        value,
+    },
 };
 
 /// A condition on a text; empty means presence.
@@ -17,6 +20,14 @@ static STRING_MATCH_OBJECT: Object = Object {
     ],
     rules: &[|node, path, report| at_most_one(node, &["exact", "prefix", "regex"], path, report)],
 };
+
+/// `None` for `{}`: no condition, or presence.
+pub(super) fn string_match(node: &Node) -> Option<StringMatch> {
+    let text = |key: &str| node.get(key).map(|value| value.text().to_owned());
+    (text("exact").map(StringMatch::Exact))
+        .or_else(|| text("prefix").map(StringMatch::Prefix))
+        .or_else(|| text("regex").map(StringMatch::Regex))
+}
 
 /// Where requests go.
 pub(super) static DESTINATION: Object = Object {

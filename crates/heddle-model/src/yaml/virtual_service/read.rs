@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use super::parts::reaches_mesh;
+use super::{
+    parts::{reaches_mesh, string_match},
+    traffic,
+};
 use crate::{
     discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
     resource::{
-        HttpRoute, NotEnforcedAction, RouteDestination, RouteMatch, TcpMatch, TcpRoute,
+        Delegate, HttpRoute, MirrorDestination, RouteDestination, RouteMatch, TcpMatch, TcpRoute,
         VirtualService,
     },
     yaml::{node::Node, value},
@@ -27,19 +30,40 @@ pub(in crate::yaml) fn read(spec: &Node) -> VirtualService {
 }
 
 fn http_route(route: &Node) -> HttpRoute {
-    let action = [
-        ("redirect", NotEnforcedAction::Redirect),
-        ("directResponse", NotEnforcedAction::DirectResponse),
-        ("delegate", NotEnforcedAction::Delegate),
-    ];
     HttpRoute {
         name: route.text_of("name").to_owned(),
         line: route.line,
         matches: route.items_of("match").iter().map(http_match).collect(),
         fault: route.get("fault").map(fault),
         route: destinations(route.items_of("route")),
-        action: action.into_iter().find(|(name, _)| route.has(name)).map(|(_, action)| action),
+        delegate: route.get("delegate").map(|one| Delegate {
+            name: one.text_of("name").to_owned(),
+            namespace: one.get("namespace").map(|text| text.text().to_owned()),
+            line: one.line,
+        }),
+        traffic: traffic::read(route),
+        redirect_to_called_port: route
+            .get("redirect")
+            .is_some_and(|redirect| redirect.text_of("derivePort") == "FROM_REQUEST_PORT"),
+        mirrors: mirrors(route),
     }
+}
+
+/// `mirror` with its own percentage, or `mirrors` with one each; all requests where none is given.
+fn mirrors(route: &Node) -> Vec<MirrorDestination> {
+    let share = |of: &Node, key: &str| {
+        of.get(key).map(|share| share.text_of("value").parse().unwrap_or(0.0))
+    };
+    let one = route.get("mirror").map(|to| {
+        let older = || route.text_of("mirrorPercent").parse().ok();
+        let percent = share(route, "mirrorPercentage").or_else(older).unwrap_or(100.0);
+        MirrorDestination { to: destination(to, 0), percent }
+    });
+    let several = route.items_of("mirrors").iter().filter_map(|mirror| {
+        let to = destination(mirror.get("destination")?, 0);
+        Some(MirrorDestination { to, percent: share(mirror, "percentage").unwrap_or(100.0) })
+    });
+    one.into_iter().chain(several).collect()
 }
 
 fn http_match(one: &Node) -> RouteMatch {
@@ -59,14 +83,6 @@ fn http_match(one: &Node) -> RouteMatch {
         source_namespace: one.get("sourceNamespace").map(|text| text.text().to_owned()),
         gateways_only: !reaches_mesh(one),
     }
-}
-
-/// `None` for `{}`: no condition, or presence.
-fn string_match(node: &Node) -> Option<StringMatch> {
-    let text = |key: &str| node.get(key).map(|value| value.text().to_owned());
-    (text("exact").map(StringMatch::Exact))
-        .or_else(|| text("prefix").map(StringMatch::Prefix))
-        .or_else(|| text("regex").map(StringMatch::Regex))
 }
 
 fn header_matches(one: &Node, list: &str) -> BTreeMap<String, HeaderMatch> {
@@ -132,17 +148,22 @@ fn destinations(items: &[Node]) -> Vec<RouteDestination> {
         Ok(weight) => weight,
         Err(_) => 0,
     };
-    let destination = |item: &Node| {
-        let target = item.get("destination")?;
-        Some(RouteDestination {
-            host: target.text_of("host").to_owned(),
-            subset: target.get("subset").map(|subset| subset.text().to_owned()),
-            port: target.get("port").and_then(|port| port.text_of("number").parse().ok()),
-            weight: weight(item),
-            line: target.line,
-        })
+    let weighted = |item: &Node| {
+        let headers = item.get("headers").map(traffic::headers);
+        Some(RouteDestination { headers, ..destination(item.get("destination")?, weight(item)) })
     };
-    items.iter().filter_map(destination).collect()
+    items.iter().filter_map(weighted).collect()
+}
+
+fn destination(target: &Node, weight: u32) -> RouteDestination {
+    RouteDestination {
+        host: target.text_of("host").to_owned(),
+        subset: target.get("subset").map(|subset| subset.text().to_owned()),
+        port: target.get("port").and_then(|port| port.text_of("number").parse().ok()),
+        weight,
+        headers: None,
+        line: target.line,
+    }
 }
 
 fn port(one: &Node) -> Option<u16> {

@@ -1,0 +1,113 @@
+//! What a rule does with requests besides choosing where they go, as one port of a service has it.
+
+use heddle_model::{
+    discovery::{
+        Answer, HeaderOperations, HeaderRules, HttpMatch, Mirror, Redirect, Rewrite, StringMatch,
+        Traffic, WeightedTarget,
+    },
+    resource::{HttpRoute, Resource, RouteDestination},
+};
+
+use crate::{delegate::InForce, target::Scope};
+
+/// The rule's author says that requests may be repeated whatever their method.
+const RETRY_UNSAFE: &str = "heddle.dev/retry-unsafe";
+
+/// What `rule` does on the port `number`, where its conditions are `matches`. `root` is the
+/// VirtualService that has the hosts.
+pub(crate) fn traffic(
+    rule: &InForce<'_>,
+    root: &Resource,
+    matches: &[HttpMatch],
+    (scope, number): (Scope<'_>, u16),
+) -> Traffic {
+    let route = &*rule.route;
+    let mut traffic = route.traffic.clone();
+    traffic.timeout = traffic.timeout.filter(|limit| !limit.is_zero());
+    if let Some(Answer::Redirect(redirect)) = &mut traffic.answer {
+        to_port(redirect, route.redirect_to_called_port.then_some(number));
+    }
+    if let Some(retries) = &mut traffic.retries {
+        let said = |resource: &Resource| {
+            resource.annotations.get(RETRY_UNSAFE).is_some_and(|value| value == "true")
+        };
+        retries.any_method = said(root) || said(rule.resource) || names_methods(matches);
+    }
+    if let [only] = &route.route[..] {
+        traffic.headers = as_one(traffic.headers.take(), only.headers.as_ref());
+    }
+    lift_authority(&mut traffic);
+    let mirrored = route
+        .mirrors
+        .iter()
+        .map(|mirror| Mirror { to: scope.target(&mirror.to, number).to, percent: mirror.percent });
+    traffic.mirrors = mirrored.collect();
+    traffic
+}
+
+/// Where a rule's requests go. What a single destination says of fields is part of the rule's
+/// ([`traffic`]), as in Istio.
+pub(crate) fn targets(
+    route: &[RouteDestination],
+    (scope, number): (Scope<'_>, u16),
+) -> Vec<WeightedTarget> {
+    let alone = route.len() == 1;
+    let resolve = |to: &RouteDestination| WeightedTarget {
+        headers: to.headers.clone().filter(|_| !alone).map(Box::new),
+        ..scope.target(to, number)
+    };
+    route.iter().map(resolve).collect()
+}
+
+/// A port that the scheme implies is not named, as in Istio.
+fn to_port(redirect: &mut Redirect, called: Option<u16>) {
+    redirect.port = redirect.port.or(called);
+    let implied = match redirect.scheme.as_deref().unwrap_or("http") {
+        "http" => 80,
+        "https" => 443,
+        _ => return,
+    };
+    redirect.port = redirect.port.filter(|port| *port != implied);
+}
+
+/// Does every alternative name the method it is for?
+fn names_methods(matches: &[HttpMatch]) -> bool {
+    let named = |one: &HttpMatch| matches!(one.method, Some(StringMatch::Exact(_)));
+    !matches.is_empty() && matches.iter().all(named)
+}
+
+/// The rule's changes to fields and those of its one destination: the latter's values win.
+fn as_one(rule: Option<HeaderRules>, target: Option<&HeaderRules>) -> Option<HeaderRules> {
+    let Some(target) = target else { return rule };
+    let rule = rule.unwrap_or_default();
+    let one = |mut rule: HeaderOperations, target: &HeaderOperations| {
+        rule.remove.extend(target.remove.iter().cloned());
+        rule.set.extend(target.set.clone());
+        rule.add.extend(target.add.clone());
+        rule
+    };
+    Some(HeaderRules {
+        request: one(rule.request, &target.request),
+        response: one(rule.response, &target.response),
+        authority: rule.authority.or_else(|| target.authority.clone()),
+    })
+}
+
+/// An authority that is written as a field is a rewrite, unless there is one.
+fn lift_authority(traffic: &mut Traffic) {
+    let Some(authority) = traffic.headers.as_mut().and_then(|headers| headers.authority.take())
+    else {
+        return;
+    };
+    let rewrite = traffic.rewrite.get_or_insert_with(Rewrite::default);
+    rewrite.authority.get_or_insert(authority);
+}
+
+/// What a rule does that a sidecar of an older version cannot: it refuses by this text.
+pub(crate) fn for_older_sidecars(route: &HttpRoute) -> Option<String> {
+    let what = match route.traffic.answer.as_ref()? {
+        Answer::Redirect(_) => "redirect",
+        Answer::Direct(_) => "directResponse",
+    };
+    Some(format!("`{what}` needs a newer sidecar: restart the workload"))
+}

@@ -1,0 +1,42 @@
+//! Names of header fields as rules may use them. Not the fields of a message: those are `heddle-wire`'s.
+
+/// Is this a field's name in lower case?
+#[must_use]
+pub fn is_lower_case_token(name: &str) -> bool {
+    let plain = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    };
+    !name.is_empty() && name.bytes().all(plain)
+}
+
+/// Does a message end by this field, or belong it to one connection, or say whom the message is for? No
+/// rule changes these: a message would be read in two ways. (The authority of requests has its own
+/// place.) Compared without case.
+#[must_use]
+pub fn delimits_messages(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "te",
+        "trailer",
+        "host",
+    ];
+    NAMES.iter().any(|one| one.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_delimit_a_message_are_told_whatever_their_case() {
+        assert!(delimits_messages("Content-Length") && delimits_messages("te"));
+        assert!(!delimits_messages("x-te") && !delimits_messages("content-type"));
+        assert!(is_lower_case_token("x-a_1") && !is_lower_case_token("X-A"));
+        assert!(!is_lower_case_token(":path") && !is_lower_case_token(""));
+    }
+}
