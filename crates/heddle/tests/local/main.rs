@@ -17,6 +17,7 @@ mod outside;
 mod programs;
 mod reach;
 mod side_by_side;
+mod rules;
 mod talk;
 mod tools;
 mod uploads;
