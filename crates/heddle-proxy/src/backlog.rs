@@ -25,7 +25,7 @@ use hashbrown::HashMap;
 use heddle_runtime::clock;
 use tokio::sync::{Notify, futures::Notified};
 
-use crate::limits::{BACKLOG_PATIENCE, BACKLOG_ROOM};
+use crate::limits::{BACKLOG_CONNECTS, BACKLOG_PATIENCE, BACKLOG_ROOM};
 
 /// A server that knows nothing of the mesh. Another hop of the mesh reads all connections at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -82,6 +82,8 @@ struct Queue {
     stretch: u64,
     /// When it was somebody's turn, or the first began to wait.
     turn: Instant,
+    /// How long it may be nobody's turn.
+    patience: Duration,
     held_up_since: Option<Instant>,
 }
 
@@ -91,8 +93,13 @@ pub(crate) struct Opening(u64);
 
 impl Backlog {
     fn new(all: Backlogs) -> Self {
-        let queue =
-            Queue { waiting: BTreeSet::new(), stretch: 0, turn: clock::now(), held_up_since: None };
+        let queue = Queue {
+            waiting: BTreeSet::new(),
+            stretch: 0,
+            turn: clock::now(),
+            patience: BACKLOG_PATIENCE,
+            held_up_since: None,
+        };
         let (held_up, opened) = (AtomicBool::new(false), AtomicU64::new(1));
         Self { all, held_up, opened, queue: Mutex::new(queue) }
     }
@@ -107,18 +114,25 @@ impl Backlog {
         self.held_up.load(Ordering::Relaxed)
     }
 
-    /// A request goes out on a connection that had no answer yet. Gives a watch to run beside it if
-    /// nobody waited before.
-    pub(crate) fn wait(self: &Arc<Self>, opening: Opening) -> (Waiting, Option<Watch>) {
+    /// A request goes out on a connection that had no answer yet and `took` so long to open. Gives a watch
+    /// to run beside it if nobody waited before.
+    pub(crate) fn wait(
+        self: &Arc<Self>,
+        opening: Opening,
+        took: Duration,
+    ) -> (Waiting, Option<Watch>) {
         let open = self.opened.fetch_add(1, Ordering::Relaxed);
         let mut queue = lock(&self.queue);
         let first = queue.waiting.is_empty();
         queue.waiting.insert(open);
         let watch = first.then(|| {
             queue.turn = clock::now();
+            queue.patience = BACKLOG_PATIENCE;
             queue.stretch += 1;
             Watch { backlog: Arc::clone(self), stretch: queue.stretch }
         });
+        // Who is far away answers no sooner.
+        queue.patience = queue.patience.max(took * BACKLOG_CONNECTS);
         (Waiting { backlog: Arc::clone(self), opening, open }, watch)
     }
 
@@ -138,7 +152,7 @@ impl Backlog {
             self.release(&mut queue);
             queue.turn = now;
         }
-        let left = left(BACKLOG_PATIENCE, queue.turn);
+        let left = left(queue.patience, queue.turn);
         if !left.is_zero() {
             return Some(left);
         }
@@ -217,7 +231,7 @@ mod tests {
     }
 
     fn wait(backlog: &Arc<Backlog>) -> Waiting {
-        backlog.wait(backlog.opening()).0
+        backlog.wait(backlog.opening(), Duration::ZERO).0
     }
 
     #[test]
@@ -255,7 +269,7 @@ mod tests {
         let long = wait(&backlog);
         let together = backlog.opening();
         let beside = wait(&backlog);
-        let (later, _) = backlog.wait(together);
+        let (later, _) = backlog.wait(together, Duration::ZERO);
         later.served();
         let waiting = lock(&backlog.queue).waiting.clone();
         assert_eq!(waiting, BTreeSet::from([beside.open]), "`long` had its turn");
@@ -275,12 +289,23 @@ mod tests {
     }
 
     #[test]
+    fn a_server_far_away_is_given_the_time_of_a_few_connects() {
+        let backlog = backlog();
+        let (_one, _) = backlog.wait(backlog.opening(), 100 * MS);
+        let begun = clock::now();
+        assert!(backlog.look(1, begun + BACKLOG_PATIENCE).is_some_and(|pause| pause > 300 * MS));
+        assert!(!backlog.is_held_up());
+        backlog.look(1, begun + 400 * MS);
+        assert!(backlog.is_held_up());
+    }
+
+    #[test]
     fn a_watch_ends_when_another_has_begun() {
         let backlog = backlog();
-        let (one, watch) = backlog.wait(Opening::default());
+        let (one, watch) = backlog.wait(Opening::default(), Duration::ZERO);
         assert_eq!(watch.map(|watch| watch.stretch), Some(1));
         drop(one);
-        let (_two, watch) = backlog.wait(Opening::default());
+        let (_two, watch) = backlog.wait(Opening::default(), Duration::ZERO);
         assert_eq!(watch.map(|watch| watch.stretch), Some(2));
         assert_eq!(backlog.look(1, clock::now()), None);
     }

@@ -35,6 +35,9 @@ pub const POOL_TRUST: Duration = Duration::from_millis(20);
 /// has come for so long: longer than most answers take, and nothing that a person notices.
 pub const BACKLOG_PATIENCE: Duration = Duration::from_millis(20);
 
+/// But no sooner than after so many times what connecting to it took.
+pub const BACKLOG_CONNECTS: u32 = 4;
+
 /// It counts so for as long as requests wait, and at most for this long before it is looked at anew.
 pub const BACKLOG_ROOM: Duration = Duration::from_secs(1);
 

@@ -344,7 +344,8 @@ impl Attempt {
         self.completion = Some((now, Completion::Failure(self.latency(now))));
     }
 
-    fn latency(&self, now: Instant) -> Duration {
+    /// How long it has lasted.
+    pub(crate) fn latency(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun)
     }
 }

@@ -203,7 +203,7 @@ impl Worker {
     /// idle connections are not to stand in its way.
     pub(crate) fn queue(&self, attempt: &mut Attempt, opening: Opening) {
         let Some(backlog) = &attempt.upstream().backlog else { return };
-        let (waiting, watch) = backlog.wait(opening);
+        let (waiting, watch) = backlog.wait(opening, attempt.latency(clock::now()));
         if let Some(watch) = watch {
             drop(task::spawn_contained("backlog", watch.run()));
         }
