@@ -46,11 +46,11 @@ impl Cors {
     /// What it says about a request.
     #[must_use]
     pub fn verdict(&self, request: &dyn RequestView) -> CorsVerdict {
-        let Some(origin) = request.header("origin").filter(|origin| !origin.is_empty()) else {
+        let Some(origin) = request.first_header("origin").filter(|origin| !origin.is_empty()) else {
             return CorsVerdict::None;
         };
         let allowed = self.any || self.origins.iter().any(|one| one.matches(&origin));
-        let asked = |name: &str| request.header(name).filter(|value| !value.is_empty());
+        let asked = |name: &str| request.first_header(name).filter(|value| !value.is_empty());
         let method = asked("access-control-request-method");
         match method.filter(|_| request.method() == "OPTIONS") {
             Some(method) if allowed || self.policy.keeps_unmatched => {

@@ -8,9 +8,10 @@
 //! - escapes of unreserved characters (letters, digits, `-._~`) are decoded, once;
 //! - `\` becomes `/`, and dot segments are resolved, also those that were escaped;
 //! - escapes that stay (`%2F` and `%5C` among them) are in capitals, which Istio leaves as sent;
-//! - bytes that no path may hold unescaped are escaped, a `%` that begins no escape among them.
+//! - a `%` that begins no escape stays, unless decoding what follows it would make it begin one;
+//! - other bytes that no path may hold unescaped are escaped.
 //!
-//! Slashes in a row stay, as in Istio's default.
+//! Slashes in a row stay, as in Istio's default. A path with a zero byte or a fragment has no form.
 
 use std::borrow::Cow;
 
@@ -31,11 +32,56 @@ pub fn canonical(path: &[u8]) -> Cow<'_, str> {
     }
 }
 
-/// Text of a rule that paths are compared with, its escapes as in canonical paths. Dots and
-/// backslashes stay: a prefix `/.` means names that begin so.
+/// Why a path has no canonical form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It holds `%00`.
+    ZeroByte,
+    /// It has a `#`, which no client sends.
+    Fragment,
+}
+
+impl Fault {
+    /// In words.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ZeroByte => "the path holds a zero byte (%00)",
+            Self::Fragment => "the target has a fragment (#)",
+        }
+    }
+}
+
+/// What keeps a target's path from having a canonical form.
+#[must_use]
+pub fn fault(target: &str) -> Option<Fault> {
+    if target.contains('#') {
+        return Some(Fault::Fragment);
+    }
+    let path = target.split('?').next().unwrap_or_default();
+    path.contains("%00").then_some(Fault::ZeroByte)
+}
+
+/// Text of a rule that paths are compared with: as written, but with its escapes in capitals and
+/// escaped where no path may hold it bare. What canonical paths never hold, such as `/%61` and `/..`,
+/// stays and is never met.
 #[must_use]
 pub fn literal(text: &str) -> String {
-    escapes(text.as_bytes())
+    let mut out = String::with_capacity(text.len() + 16);
+    let mut rest = text.as_bytes();
+    while let Some((&byte, behind)) = rest.split_first() {
+        rest = behind;
+        match escaped_byte(behind).filter(|_| byte == b'%') {
+            Some((value, behind)) => {
+                push_escape(&mut out, value);
+                rest = behind;
+            }
+            None if byte == b'%' || byte == b'\\' => out.push(char::from(byte)),
+            None if CLASS[usize::from(byte)].is_plain() => out.push(char::from(byte)),
+            None => push_escape(&mut out, byte),
+        }
+    }
+    out
 }
 
 /// A path that a rule made, as it can be sent: it begins with a slash, and what would end a request's
@@ -80,7 +126,8 @@ fn is_canonical(path: &[u8]) -> bool {
     let mut rest = path;
     while let Some((&byte, behind)) = rest.split_first() {
         match CLASS[usize::from(byte)] {
-            Class::Special if byte != b'%' || !begins_with_canonical_escape(behind) => {
+            Class::Special if byte != b'%' => return false,
+            Class::Special if !begins_with_canonical_escape(behind) && !is_stray(behind) => {
                 return false;
             }
             _ if byte == b'.' && before == b'/' && begins_with_dot_segment(rest) => return false,
@@ -98,6 +145,27 @@ fn begins_with_canonical_escape(rest: &[u8]) -> bool {
     escaped_byte(rest).is_some_and(|(value, _)| {
         CLASS[usize::from(value)] != Class::Unreserved && !small(&rest[..2])
     })
+}
+
+/// Does a `%` before this begin no escape, now or once what follows is decoded?
+fn is_stray(rest: &[u8]) -> bool {
+    escaped_byte(rest).is_none() && !would_be_digits(rest)
+}
+
+/// Would the next two characters, decoded, be the digits of an escape?
+fn would_be_digits(mut rest: &[u8]) -> bool {
+    for _ in 0..2 {
+        let Some((&first, behind)) = rest.split_first() else { return false };
+        let (digit, behind) = match escaped_byte(behind).filter(|_| first == b'%') {
+            Some((value, behind)) => (value, behind),
+            None => (first, behind),
+        };
+        if !digit.is_ascii_hexdigit() {
+            return false;
+        }
+        rest = behind;
+    }
+    true
 }
 
 /// Is the segment that begins here `.` or `..`?
@@ -120,6 +188,9 @@ fn escapes(path: &[u8]) -> String {
             } else {
                 push_escape(&mut out, value);
             }
+        } else if byte == b'%' {
+            // Decoded once more by the service, `%%30%30` would be a zero byte.
+            out.push_str(if would_be_digits(rest) { "%25" } else { "%" });
         } else if byte == b'\\' || CLASS[usize::from(byte)].is_plain() {
             out.push(char::from(byte));
         } else {

@@ -4,10 +4,9 @@
 //! rule carries (its clusters, its fault) is the caller's. Selecting allocates nothing.
 //! Semantics are Istio's: alternatives are ORed, conditions within one are ANDed, the first rule
 //! that matches decides. `uri` and the pseudo-header `:path` see the canonical path ([`crate::path`]),
-//! `uri` without the query; header values sent several times are joined by commas; query parameters
-//! are compared as sent, the first of a name.
-//! Differences, all wider: `authority` ignores case and, where it names no port, a port; escapes in a
-//! `uri` match whatever the case of their digits.
+//! `uri` without the query; of a header sent on several lines each line is a value; `authority` is
+//! compared whole; query parameters are compared as sent, the first of a name.
+//! One difference, which is wider: escapes in a `uri` match whatever the case of their digits.
 
 use std::borrow::Cow;
 
@@ -66,8 +65,8 @@ pub struct RouteTable<R> {
 pub struct Selection<'a, R> {
     /// Which rule decides.
     pub selected: Selected<'a, R>,
-    /// The path to send on in place of the one that came, and without its fragment: the one that
-    /// the rules looked at. `None` where that is the same for any upstream, or no rule looked.
+    /// The path to send on in place of the one that came: the one that the rules looked at. `None`
+    /// where that is the same for any upstream, or no rule looked.
     pub path: Option<Box<str>>,
 }
 
@@ -80,6 +79,8 @@ pub enum Selected<'a, R> {
     Default,
     /// There are rules and none matches: 404 `NR`, as in Istio.
     NoRoute,
+    /// A rule looks at the path, and this one has no canonical form: 400, as in Istio.
+    BadPath(path::Fault),
 }
 
 impl Matcher {
@@ -127,6 +128,11 @@ impl<R: Rule> RouteTable<R> {
         if self.rules.is_empty() {
             return Selection { selected: Selected::Default, path: None };
         }
+        if self.reads_path
+            && let Some(fault) = path::fault(request.target())
+        {
+            return Selection { selected: Selected::BadPath(fault), path: None };
+        }
         let path = if self.reads_path { path::canonical(request.path()) } else { "".into() };
         let input = MatchInput { request, path: &path };
         let found = self.rules.iter().find(|rule| rule.matcher().matches(&input));
@@ -148,7 +154,7 @@ impl<R: Rule> RouteTable<R> {
 /// as they spell it.
 fn to_forward(request: &dyn RequestView, canonical: Cow<'_, str>) -> Option<Box<str>> {
     let same = canonical.as_bytes().eq_ignore_ascii_case(request.path());
-    (!same || request.target().contains('#')).then(|| canonical.into())
+    (!same).then(|| canonical.into())
 }
 
 /// Picks by weight; what has weight 0 gets no traffic while another has weight. `random` is uniform

@@ -9,7 +9,6 @@ pub(crate) mod http1;
 pub(crate) mod respond;
 
 use std::{
-    borrow::Cow,
     cell::OnceCell,
     task::{Context, Poll},
 };
@@ -94,19 +93,9 @@ impl RequestView for Seen<'_> {
         self.head.uri.scheme_str().unwrap_or("http")
     }
 
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        let mut values = self.head.headers.get_all(name).iter();
-        let text = |value: &'_ HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-        let first = values.next()?;
-        let Some(second) = values.next() else {
-            return Some(String::from_utf8_lossy(first.as_bytes()));
-        };
-        let mut joined = text(first);
-        for value in std::iter::once(second).chain(values) {
-            joined.push(',');
-            joined.push_str(&text(value));
-        }
-        Some(Cow::Owned(joined))
+    fn any_header(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool {
+        let mut lines = self.head.headers.get_all(name).iter();
+        lines.any(|value| test(&String::from_utf8_lossy(value.as_bytes())))
     }
 }
 

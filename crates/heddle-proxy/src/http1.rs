@@ -106,8 +106,9 @@ impl RequestView for Seen<'_> {
         self.request.scheme()
     }
 
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.request.fields().joined(name)
+    fn any_header(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool {
+        let mut values = self.request.fields().values(name);
+        values.any(|value| test(&String::from_utf8_lossy(value)))
     }
 }
 

@@ -164,8 +164,7 @@ impl Side for Outbound {
         if plan.http.rules().is_empty() {
             return Ok(Route::to(Backend::Cluster(Arc::clone(&plan.default))));
         }
-        by_rule(&self.worker, &plan, request)
-            .ok_or_else(|| Refusal::NoRoute((**service).clone()).into())
+        by_rule(&self.worker, &plan, service, request).map_err(Refused::from)
     }
 
     fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries {
@@ -257,13 +256,19 @@ fn tcp_backend(worker: &Worker, plan: &PortPlan) -> Result<Backend, Refused> {
     }
 }
 
-/// What the first rule that matches says; `None` if none does.
-fn by_rule(worker: &Worker, plan: &PortPlan, request: &dyn RequestView) -> Option<Route> {
+/// What the first rule that matches says.
+fn by_rule(
+    worker: &Worker,
+    plan: &PortPlan,
+    service: &ServiceName,
+    request: &dyn RequestView,
+) -> Result<Route, Refusal> {
     let Selection { selected, path } = plan.http.select(request);
     let rule = match selected {
         Selected::Rule(rule) => rule,
-        Selected::Default => return Some(Route::to(Backend::Cluster(Arc::clone(&plan.default)))),
-        Selected::NoRoute => return None,
+        Selected::Default => return Ok(Route::to(Backend::Cluster(Arc::clone(&plan.default)))),
+        Selected::NoRoute => return Err(Refusal::NoRoute(service.clone())),
+        Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
     };
     let compiled = &rule.compiled;
     let fault = (compiled.rule.fault.as_ref())
@@ -277,14 +282,14 @@ fn by_rule(worker: &Worker, plan: &PortPlan, request: &dyn RequestView) -> Optio
     let rule = Some(Arc::clone(compiled));
     let grpc = compiled.does.retries.is_some() && is_grpc(request);
     let route = Route { onward, fault, rule, path, changes: None, grpc };
-    Some(match compiled.does.is_plain() {
+    Ok(match compiled.does.is_plain() {
         true => route,
         false => changed(route, compiled, request, position),
     })
 }
 
 fn is_grpc(request: &dyn RequestView) -> bool {
-    request.header("content-type").is_some_and(|kind| kind.starts_with("application/grpc"))
+    request.any_header("content-type", &mut |kind| kind.starts_with("application/grpc"))
 }
 
 /// The route with what the rule does besides choosing where the request goes.

@@ -21,6 +21,8 @@ fn an_ordinary_path_is_not_copied() {
         "/a;v=1/@x:y",
         "/a[0]",
         "/a%20b%2F",
+        "/sale-50%",
+        "/a%zz",
     ];
     for path in ordinary {
         assert!(
@@ -68,11 +70,14 @@ fn the_rules_are_those_of_rfc_3986_and_of_istios_default() {
         ("/a;x/..;/b", "/a;x/..;/b"),
         ("/caf\u{e9}", "/caf%C3%A9"),
         ("/a|b\"", "/a%7Cb%22"),
-        ("/100%", "/100%25"),
-        ("/%zz", "/%25zz"),
+        ("/100%", "/100%"),
+        ("/%zz/%61", "/%zz/a"),
         ("/%%30%30", "/%2500"),
-        ("/%00", "/%00"),
-        ("/%", "/%25"),
+        ("/%%30", "/%0"),
+        ("/%3%30", "/%2530"),
+        ("/%%zz", "/%%zz"),
+        ("/%%41b", "/%25Ab"),
+        ("/%", "/%"),
         ("db:5432", "db:5432"),
     ];
     for (path, expected) in cases {
@@ -83,10 +88,20 @@ fn the_rules_are_those_of_rfc_3986_and_of_istios_default() {
 
 #[test]
 fn a_rules_text_is_compared_by_its_canonical_escapes() {
-    assert_eq!(literal("/%61%2f/."), "/a%2F/.");
+    assert_eq!(literal("/%61%2f/."), "/%61%2F/.", "no canonical path has %61");
+    assert_eq!(literal("/50%/a\\b"), "/50%/a\\b");
     assert_eq!(literal("/caf\u{e9}"), "/caf%C3%A9");
     assert_eq!(in_small_escapes("/A%2Fb%C3"), Some("/A%2fb%c3".to_owned()));
     assert_eq!(in_small_escapes("/A%20B"), None);
+}
+
+#[test]
+fn a_zero_byte_and_a_fragment_have_no_form() {
+    assert_eq!(fault("/a%00b?x"), Some(Fault::ZeroByte));
+    assert_eq!(fault("/a#b"), Some(Fault::Fragment));
+    assert_eq!(fault("/a?b#c"), Some(Fault::Fragment));
+    assert_eq!(fault("/a?b=%00"), None, "the query is the service's");
+    assert_eq!(fault("/a%20%30%30"), None);
 }
 
 /// Paths full of what matters.

@@ -49,6 +49,8 @@ enum Source {
     Target,
     Scheme,
     Authority,
+    /// The one header whose lines are one value: a client may send each cookie on its own.
+    Cookie,
     Header(String),
 }
 
@@ -73,9 +75,7 @@ impl Alternative {
             all.push(Condition::Path(Text::build(&canonical(uri), case)?));
         }
         all.extend(plain(&rule.scheme).transpose()?.map(Condition::Scheme));
-        if let Some(authority) = &rule.authority {
-            all.push(Condition::Authority(Text::build(authority, Case::Ignored)?));
-        }
+        all.extend(plain(&rule.authority).transpose()?.map(Condition::Authority));
         for (name, condition) in &rule.headers {
             all.push(Condition::Header(Source::of(name), value(condition)?));
         }
@@ -123,17 +123,19 @@ impl Condition {
         match self {
             Self::Method(text) => text.matches(request.method()),
             Self::Path(text) => path_matches(text, input.path),
-            Self::Scheme(text) => text.matches(request.scheme()),
-            Self::Authority(text) => authority_matches(text, request.authority()),
-            Self::Header(source, text) => match (source.read(input), text) {
-                (None, _) => false,
-                (Some(_), None) => true,
-                (Some(value), Some(text)) => text.matches(&value),
-            },
-            Self::NotHeader(source, text) => match (source.read(input), text) {
-                (present, None) => present.is_none(),
-                (value, Some(text)) => !text.matches(value.as_deref().unwrap_or("")),
-            },
+            Self::Scheme(text) => text.matches(scheme(request)),
+            Self::Authority(text) => text.matches(request.authority()),
+            Self::Header(source, None) => source.any(input, &mut |_| true),
+            Self::Header(source, Some(text)) => source.any(input, &mut |value| text.matches(value)),
+            Self::NotHeader(source, None) => !source.any(input, &mut |_| true),
+            Self::NotHeader(source, Some(text)) => {
+                let mut is_absent = true;
+                let met = source.any(input, &mut |value| {
+                    is_absent = false;
+                    text.matches(value)
+                });
+                !met && !(is_absent && text.matches(""))
+            }
             Self::Query(name, text) => {
                 query_value(request.target(), name).is_some_and(|value| text.matches(value))
             }
@@ -148,18 +150,21 @@ impl Source {
             ":path" => Self::Target,
             ":scheme" => Self::Scheme,
             ":authority" | "host" => Self::Authority,
+            "cookie" => Self::Cookie,
             name => Self::Header(name.to_ascii_lowercase()),
         }
     }
 
-    fn read<'a>(&self, input: &'a MatchInput<'_>) -> Option<Cow<'a, str>> {
+    /// Does a value of it meet `test`?
+    fn any(&self, input: &MatchInput<'_>, test: &mut dyn FnMut(&str) -> bool) -> bool {
         let request = input.request;
         match self {
-            Self::Method => Some(request.method().into()),
-            Self::Target => Some(canonical_target(input)),
-            Self::Scheme => Some(request.scheme().into()),
-            Self::Authority => Some(request.authority().into()),
-            Self::Header(name) => request.header(name),
+            Self::Method => test(request.method()),
+            Self::Target => test(&canonical_target(input)),
+            Self::Scheme => test(scheme(request)),
+            Self::Authority => test(request.authority()),
+            Self::Cookie => cookies(request).is_some_and(|cookies| test(&cookies)),
+            Self::Header(name) => request.any_header(name, test),
         }
     }
 }
@@ -220,17 +225,32 @@ fn canonical_target<'a>(input: &'a MatchInput<'_>) -> Cow<'a, str> {
     Cow::Owned(format!("{}{}", input.path, &target[query..]))
 }
 
-/// As sent, and, if that does not match, without its port.
-fn authority_matches(text: &Text, authority: &str) -> bool {
-    text.matches(authority) || without_port(authority).is_some_and(|host| text.matches(host))
+/// The scheme that the client's own proxy saw, where one says so, as in Envoy.
+fn scheme(request: &dyn RequestView) -> &str {
+    let mut forwarded = None;
+    let mut lines = 0;
+    request.any_header("x-forwarded-proto", &mut |value| {
+        lines += 1;
+        forwarded = ["http", "https"].into_iter().find(|scheme| scheme.eq_ignore_ascii_case(value));
+        false
+    });
+    forwarded.filter(|_| lines == 1).unwrap_or_else(|| request.scheme())
 }
 
-/// The host of `host:port` or `[v6]:port`; `None` if there is no port.
-fn without_port(authority: &str) -> Option<&str> {
-    let (host, port) = authority.rsplit_once(':')?;
-    let numeric = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
-    let whole = !host.contains(':') || host.ends_with(']');
-    (numeric && whole).then_some(host)
+/// All cookies as one value; `None` if there is none.
+fn cookies(request: &dyn RequestView) -> Option<String> {
+    let mut all: Option<String> = None;
+    request.any_header("cookie", &mut |value| {
+        match &mut all {
+            None => all = Some(value.to_owned()),
+            Some(all) => {
+                all.push_str("; ");
+                all.push_str(value);
+            }
+        }
+        false
+    });
+    all
 }
 
 pub(crate) fn without_fragment(target: &str) -> &str {

@@ -1,6 +1,6 @@
 //! A request made of values, for tests.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::collections::BTreeMap;
 
 use super::RequestView;
 
@@ -9,7 +9,7 @@ pub(crate) struct Asked {
     pub(crate) method: String,
     pub(crate) target: String,
     pub(crate) authority: String,
-    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, Vec<String>>,
 }
 
 impl Asked {
@@ -31,7 +31,7 @@ impl Asked {
     }
 
     pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
-        self.headers.insert(name.into(), value.into());
+        self.headers.entry(name.into()).or_default().push(value.into());
         self
     }
 }
@@ -52,7 +52,7 @@ impl RequestView for Asked {
     fn scheme(&self) -> &str {
         "http"
     }
-    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.headers.get(name).map(|value| value.into())
+    fn any_header(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool {
+        self.headers.get(name).is_some_and(|lines| lines.iter().any(|value| test(value)))
     }
 }

@@ -1,7 +1,5 @@
 //! What the matchers ask of a request.
 
-use std::borrow::Cow;
-
 /// A request as the matchers see it. Bytes that are not UTF-8 are given lossily.
 pub trait RequestView {
     /// Method as sent; case matters.
@@ -14,6 +12,17 @@ pub trait RequestView {
     fn authority(&self) -> &str;
     /// `http` or `https`.
     fn scheme(&self) -> &str;
-    /// A header by lower-case name; several of one name joined by `,`. `None` if absent.
-    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// Is there a line of this header, by lower-case name, of which the value meets `test`? Each line
+    /// is a value of its own.
+    fn any_header(&self, name: &str, test: &mut dyn FnMut(&str) -> bool) -> bool;
+    /// The first line of this header.
+    fn first_header(&self, name: &str) -> Option<String> {
+        let mut first = None;
+        let mut keep = |value: &str| {
+            first = Some(value.to_owned());
+            true
+        };
+        let _found = self.any_header(name, &mut keep);
+        first
+    }
 }

@@ -1,7 +1,5 @@
 //! The fields of a head as ranges into its raw bytes, with the ones the proxy reads pre-indexed.
 
-use std::borrow::Cow;
-
 use super::{ADDED_FIELDS_MAX, FIELDS_MAX, HeadError};
 
 /// Fields that are recognised while scanning, so that reading them costs no search.
@@ -206,20 +204,6 @@ impl<'a> Fields<'a> {
                     && field.name(raw).eq_ignore_ascii_case(name.as_bytes())
             })
             .map(move |field| field.value(raw))
-    }
-
-    /// All values of `name` as one text, joined by `,` as rules see it; bytes that are not UTF-8
-    /// become U+FFFD. Borrowed in the usual case of one field.
-    #[must_use]
-    pub fn joined(&self, name: &str) -> Option<Cow<'a, str>> {
-        let mut values = self.values(name);
-        let mut text = String::from_utf8_lossy(values.next()?);
-        for value in values {
-            let text = text.to_mut();
-            text.push(',');
-            text.push_str(&String::from_utf8_lossy(value));
-        }
-        Some(text)
     }
 }
 
