@@ -34,11 +34,15 @@ pub enum FindingKind {
     Notice,
 }
 
-/// A resource's state, the gravest of its findings.
+/// A resource's state, the gravest thing about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceState {
     /// In force as written.
     Programmed,
+    /// In force, but for fields that this version does not enforce.
+    Partial,
+    /// Kept without effect: this version does not serve its kind.
+    NotEnforced,
     /// In force; a part is refused because it names something absent.
     Dangling,
     /// An older resource wins, at least partly.
@@ -51,22 +55,28 @@ impl ResourceState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Programmed => "Programmed",
+            Self::Partial => "Partial",
+            Self::NotEnforced => "NotEnforced",
             Self::Dangling => "Dangling",
             Self::Conflicted => "Conflicted",
         }
     }
 
-    /// The state of the resource that `findings` are about.
+    /// The state of a resource that `findings` are about.
     #[must_use]
-    pub fn of<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Self {
+    pub fn of<'a>(resource: &Resource, findings: impl IntoIterator<Item = &'a Finding>) -> Self {
+        let own = match () {
+            () if resource.is_not_served() => Self::NotEnforced,
+            () if resource.is_partial() => Self::Partial,
+            () => Self::Programmed,
+        };
         let state = |finding: &Finding| match finding.kind {
             FindingKind::Conflict => Self::Conflicted,
             FindingKind::Dangling => Self::Dangling,
-            FindingKind::NoEffect | FindingKind::NotEnforced | FindingKind::Notice => {
-                Self::Programmed
-            }
+            FindingKind::NotEnforced => Self::Partial,
+            FindingKind::NoEffect | FindingKind::Notice => Self::Programmed,
         };
-        findings.into_iter().map(state).max().unwrap_or(Self::Programmed)
+        findings.into_iter().map(state).max().unwrap_or(own).max(own)
     }
 }
 

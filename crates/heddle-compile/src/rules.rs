@@ -74,7 +74,7 @@ impl RuleIndex {
                     }
                     index.conditions.extend(source_labels(rule));
                 }
-                Spec::VirtualService(_) => {}
+                Spec::VirtualService(_) | Spec::NotServed => {}
                 Spec::DestinationRule(rule) => {
                     index.subsets.entry(read(&rule.host)).or_default().push(position);
                     index.conditions.extend(rule.workload_selector.clone());
@@ -163,7 +163,7 @@ impl RuleIndex {
         let resource = self.resources.get(position)?;
         match &resource.spec {
             Spec::VirtualService(rule) => Some(Routing { resource, rule, position }),
-            Spec::DestinationRule(_) => None,
+            Spec::DestinationRule(_) | Spec::NotServed => None,
         }
     }
 

@@ -118,7 +118,7 @@ impl Mesh {
 /// Reads rules, oldest first.
 fn resources(text: &str) -> Vec<Arc<Resource>> {
     match yaml::parse("f.yaml", text, "default") {
-        Ok(resources) => resources.into_iter().map(Arc::new).collect(),
+        Ok(parsed) => parsed.resources.into_iter().map(Arc::new).collect(),
         Err(errors) => panic!("{}", errors.iter().map(|e| format!("{e}\n")).collect::<String>()),
     }
 }

@@ -1,17 +1,13 @@
 //! A text's documents as resources, its errors as the problems that people are told.
 
-use heddle_model::{resource::Resource, yaml};
+use heddle_model::yaml::{self, Parsed};
 use heddle_wire::local::control_api::Problem;
 
 /// Reads the documents of a named text.
 ///
 /// # Errors
 /// Every error of the text, with its place.
-pub(crate) fn parse(
-    file: &str,
-    text: &str,
-    namespace: &str,
-) -> Result<Vec<Resource>, Vec<Problem>> {
+pub(crate) fn parse(file: &str, text: &str, namespace: &str) -> Result<Parsed, Vec<Problem>> {
     yaml::parse(file, text, namespace).map_err(|errors| {
         errors
             .into_iter()

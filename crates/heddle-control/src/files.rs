@@ -3,6 +3,7 @@
 //! A file that became invalid keeps its last good version in force. Nothing here touches the disk:
 //! [`watch`] says what to look at, [`read`] looks.
 
+mod links;
 pub(crate) mod read;
 pub(crate) mod watch;
 
@@ -11,7 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use heddle_model::{name::DEFAULT_NAMESPACE, resource::Resource};
+use heddle_model::{
+    name::DEFAULT_NAMESPACE,
+    resource::Resource,
+    yaml::{Parsed, Skipped},
+};
 use heddle_wire::local::control_api::Problem;
 
 use self::read::FileText;
@@ -24,6 +29,8 @@ pub(crate) struct RuleFile {
     pub(crate) resources: Vec<Arc<Resource>>,
     /// The text `resources` come from; `None` if no version was ever good.
     pub(crate) good: Option<String>,
+    /// What else is in it, that is no rule.
+    pub(crate) skipped: Skipped,
     /// Why the newest version is not in force; empty if it is.
     pub(crate) problems: Vec<Problem>,
     /// The text read last, if it could be read.
@@ -37,9 +44,10 @@ pub(crate) struct RuleFiles {
 }
 
 impl RuleFile {
-    fn valid(text: String, resources: Vec<Resource>) -> Self {
+    fn valid(text: String, parsed: Parsed) -> Self {
         Self {
-            resources: resources.into_iter().map(Arc::new).collect(),
+            resources: parsed.resources.into_iter().map(Arc::new).collect(),
+            skipped: parsed.skipped,
             good: Some(text.clone()),
             problems: Vec::new(),
             seen: Some(text),
@@ -66,8 +74,8 @@ impl RuleFiles {
     /// parse any more (an older version accepted it) is left out.
     pub(crate) fn recall(&mut self, path: &str, text: &str) {
         match parse(path, text, DEFAULT_NAMESPACE) {
-            Ok(resources) => {
-                let file = RuleFile { seen: None, ..RuleFile::valid(text.to_owned(), resources) };
+            Ok(parsed) => {
+                let file = RuleFile { seen: None, ..RuleFile::valid(text.to_owned(), parsed) };
                 self.files.insert(path.to_owned(), Arc::new(file));
             }
             Err(problems) => {
@@ -75,6 +83,18 @@ impl RuleFiles {
                 tracing::warn!(path, reason, "stored version of a rule file is not valid any more");
             }
         }
+    }
+
+    /// What the files hold that is no rule.
+    pub(crate) fn skipped(&self) -> Skipped {
+        let mut all = Skipped::default();
+        self.iter().for_each(|(_, file)| all.add(&file.skipped));
+        all
+    }
+
+    /// Objects of all files.
+    pub(crate) fn len(&self) -> usize {
+        self.iter().map(|(_, file)| file.resources.len()).sum()
     }
 
     /// Takes in what a look at files brought. Returns those whose state changed.
@@ -94,7 +114,7 @@ impl RuleFiles {
                     continue;
                 }
                 FileText::Text(text) => match parse(&path, &text, DEFAULT_NAMESPACE) {
-                    Ok(resources) => RuleFile::valid(text, resources),
+                    Ok(parsed) => RuleFile::valid(text, parsed),
                     Err(problems) => before.invalid(Some(text), problems),
                 },
                 FileText::Unreadable(reason) => {

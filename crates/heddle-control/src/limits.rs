@@ -21,14 +21,15 @@ pub(crate) const ADDRESS_INDEX_FIRST: u32 = 10;
 /// Tries to find a free id suffix before a join is refused.
 pub(crate) const ID_TRIES_MAX: usize = 64;
 
-/// Largest body of a call on `control.sock`, bytes.
-pub(crate) const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Largest rule file, bytes.
-pub(crate) const FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// Rule files read from the `--config` folder; further ones are reported, not read.
-pub(crate) const FILES_MAX: usize = 1_000;
-/// Objects in force, from all sources.
-pub(crate) const RESOURCES_MAX: usize = 10_000;
+/// Largest body of a call on `control.sock`, bytes: a cluster's export of 10,000 objects as JSON text.
+pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Largest rule file, bytes; the reader of YAML has the same bound.
+pub(crate) const FILE_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Rule files of the `--config` folder. Of one with more nothing new is read: half a folder may be
+/// worse than what is in force.
+pub(crate) const FILES_MAX: usize = 20_000;
+/// Objects in force, from all sources: twice what a large cluster's export holds.
+pub(crate) const RESOURCES_MAX: usize = 20_000;
 /// Problems in one answer; the rest is counted in a last line.
 pub(crate) const PROBLEMS_MAX: usize = 100;
 /// Longest a call may ask to wait for acknowledgements.
@@ -44,6 +45,8 @@ pub(crate) const FILES_SETTLE_MAX: Duration = Duration::from_millis(200);
 pub(crate) const FILE_WRITING_MAX: Duration = Duration::from_secs(1);
 /// How often a vanished `--config` folder is looked for.
 pub(crate) const FOLDER_RETRY: Duration = Duration::from_secs(1);
+/// How often the targets of links in the `--config` folder are looked at.
+pub(crate) const LINKS_INTERVAL: Duration = Duration::from_millis(500);
 /// File events waiting to be handled; beyond it the whole folder is read again.
 pub(crate) const FILE_EVENTS_MAX: usize = 1_024;
 

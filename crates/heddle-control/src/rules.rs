@@ -4,7 +4,10 @@
 //! path wins; an applied object wins over a file that came later, until it is deleted. Order of
 //! force, which decides conflicts between objects: applied ones by creation, then files by path.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use heddle_model::{ResourceKey, resource::Resource};
 use heddle_wire::local::control_api::Problem;
@@ -33,6 +36,8 @@ pub(crate) enum Holder<'a> {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Rules {
     applied: BTreeMap<ResourceKey, Applied>,
+    /// The greatest order given out.
+    newest: u64,
     /// Stored, but not valid for this version: out of force until applied again or deleted.
     unreadable: BTreeMap<ResourceKey, Problem>,
     /// Files of the `--config` folder.
@@ -57,6 +62,7 @@ impl Rules {
             match recalled(key, document) {
                 Ok(resource) => {
                     let applied = Applied { order: document.order, resource: Arc::new(resource) };
+                    rules.newest = rules.newest.max(document.order);
                     rules.applied.insert(key.clone(), applied);
                 }
                 Err(problem) => {
@@ -109,15 +115,17 @@ impl Rules {
         in_force
     }
 
-    /// Who holds an object, if anybody does.
-    pub(crate) fn holder(&self, key: &ResourceKey) -> Option<Holder<'_>> {
-        if self.applied.contains_key(key) || self.unreadable.contains_key(key) {
-            return Some(Holder::Apply);
+    /// Who holds each object that anybody holds.
+    pub(crate) fn holders(&self) -> HashMap<&ResourceKey, Holder<'_>> {
+        let mut holders = HashMap::new();
+        // The first file by path goes before the others, and what was applied before all files.
+        let files = self.files.iter().collect::<Vec<_>>();
+        for (path, file) in files.into_iter().rev() {
+            holders.extend(file.resources.iter().map(|held| (&held.key, Holder::File(path))));
         }
-        self.files
-            .iter()
-            .find(|(_, file)| file.resources.iter().any(|resource| resource.key == *key))
-            .map(|(path, _)| Holder::File(path))
+        let applied = self.applied.keys().chain(self.unreadable.keys());
+        holders.extend(applied.map(|key| (key, Holder::Apply)));
+        holders
     }
 
     /// An applied object.
@@ -128,9 +136,14 @@ impl Rules {
     /// Puts an applied object in place; an edit keeps the order of its creation.
     pub(crate) fn put(&mut self, resource: Arc<Resource>) -> u64 {
         self.unreadable.remove(&resource.key);
-        let newest = self.applied.values().map(|applied| applied.order).max().unwrap_or(0);
         let key = resource.key.clone();
-        let order = self.applied.get(&key).map_or(newest + 1, |applied| applied.order);
+        let order = match self.applied.get(&key) {
+            Some(applied) => applied.order,
+            None => {
+                self.newest += 1;
+                self.newest
+            }
+        };
         self.applied.insert(key, Applied { order, resource });
         order
     }
@@ -143,7 +156,7 @@ impl Rules {
 
     /// Objects in force or not, from both sources.
     pub(crate) fn len(&self) -> usize {
-        self.applied.len() + self.files.iter().map(|(_, file)| file.resources.len()).sum::<usize>()
+        self.applied.len() + self.files.len()
     }
 
     /// Problems of what is not in force: newest versions of files, and stored objects.
@@ -169,7 +182,7 @@ fn recalled(key: &ResourceKey, document: &AppliedDocument) -> Result<Resource, P
     let read = |text: &str| {
         let all = parse(&document.file, text, &key.namespace)
             .map_err(|errors| errors.into_iter().next().unwrap_or_default())?;
-        let found = all.into_iter().find(|resource| resource.key == *key);
+        let found = all.resources.into_iter().find(|resource| resource.key == *key);
         found.ok_or_else(|| Problem {
             reason: "its text names another object".to_owned(),
             ..Problem::default()
@@ -193,7 +206,7 @@ mod tests {
     fn a_stored_object_keeps_its_place_and_an_unreadable_one_is_reported_until_it_goes() {
         let text = "# why\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata:\n  name: a\nspec:\n  host: a\n";
         let whole = format!("# a file\n---\n{text}---\n{}", text.replace("name: a", "name: b"));
-        let resources = parse("rules.yaml", &whole, "shop").unwrap();
+        let resources = parse("rules.yaml", &whole, "shop").unwrap().resources;
         let documents: BTreeMap<ResourceKey, AppliedDocument> = resources
             .iter()
             .zip(1..)
@@ -215,7 +228,7 @@ mod tests {
         let mut rules = Rules::recall(&documents);
         assert_eq!(rules.in_force().resources.len(), 1);
         assert!(rules.problems().any(|problem| problem.reason.contains("b is not in force")));
-        assert_eq!(rules.holder(&key), Some(Holder::Apply), "so it can be deleted");
+        assert_eq!(rules.holders().get(&key), Some(&Holder::Apply), "so it can be deleted");
         rules.put(Arc::new(resources[1].clone()));
         assert_eq!(rules.problems().count(), 0);
     }

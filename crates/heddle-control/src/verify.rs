@@ -152,7 +152,7 @@ mod tests {
             )
         };
         let check = |routes: usize| {
-            let resources = parse("big.yaml", &text(routes), "default").unwrap();
+            let resources = parse("big.yaml", &text(routes), "default").unwrap().resources;
             let resources: Vec<_> = resources.into_iter().map(Arc::new).collect();
             verify(&RuleIndex::new(&resources), &Registry::default())
         };

@@ -46,7 +46,8 @@ impl Cors {
     /// What it says about a request.
     #[must_use]
     pub fn verdict(&self, request: &dyn RequestView) -> CorsVerdict {
-        let Some(origin) = request.first_header("origin").filter(|origin| !origin.is_empty()) else {
+        let Some(origin) = request.first_header("origin").filter(|origin| !origin.is_empty())
+        else {
             return CorsVerdict::None;
         };
         let allowed = self.any || self.origins.iter().any(|one| one.matches(&origin));
@@ -55,10 +56,10 @@ impl Cors {
         match method.filter(|_| request.method() == "OPTIONS") {
             Some(method) if allowed || self.policy.keeps_unmatched => {
                 let headers = asked("access-control-request-headers").unwrap_or_default();
-                let origin = allowed.then(|| origin.into_owned());
+                let origin = allowed.then_some(origin);
                 CorsVerdict::Preflight(self.preflight(origin, &method, &headers))
             }
-            _ if allowed => CorsVerdict::Leave(self.leave(origin.into_owned())),
+            _ if allowed => CorsVerdict::Leave(self.leave(origin)),
             _ => CorsVerdict::None,
         }
     }

@@ -243,18 +243,17 @@ pub struct HttpMatch {
     /// Condition on the method.
     #[n(3)]
     pub method: Option<StringMatch>,
-    /// Condition on Host, without case; the only one that reads it. A value without a port also
-    /// meets a Host with one.
+    /// Condition on Host, whole and with its port; the only one that reads it.
     #[n(4)]
     pub authority: Option<StringMatch>,
     /// Condition on the scheme.
     #[n(5)]
     pub scheme: Option<StringMatch>,
-    /// Headers that must match; names in lower case. `:authority`, `:method`, `:path` and `:scheme`
+    /// Headers of which a line must match; names in lower case. `:authority`, `:method`, `:path` and `:scheme`
     /// mean the parts of the request line.
     #[cbor(n(6), default)]
     pub headers: BTreeMap<String, HeaderMatch>,
-    /// Headers that must not match; for a value condition an absent header counts as empty, as in
+    /// Headers of which no line may match; for a value condition an absent header counts as empty, as in
     /// Istio.
     #[cbor(n(7), default)]
     pub without_headers: BTreeMap<String, HeaderMatch>,
@@ -321,7 +320,7 @@ pub struct FaultDelay {
 #[derive(Debug, Clone, Decode, Encode, PartialEq)]
 #[cbor(map)]
 pub struct FaultAbort {
-    /// HTTP status, 200 to 599.
+    /// HTTP status, 200 to 600, as in Istio.
     #[n(1)]
     pub status: u16,
     /// Share in percent, 0 to 100.

@@ -7,6 +7,8 @@
 use regex::bytes::{Regex, RegexBuilder};
 
 mod class;
+mod escape;
+mod re2;
 mod replace;
 
 pub use replace::Replacement;
@@ -65,8 +67,7 @@ pub struct Pattern(Regex);
 impl Pattern {
     /// Compiles `pattern`.
     ///
-    /// `\d`, `\w`, `\s` and `\b` are ASCII, as in RE2; a pattern that needs Unicode classes is
-    /// compiled with them.
+    /// `\d`, `\w`, `\s` and `\b` are ASCII, as in RE2; everything else is of whole characters.
     ///
     /// # Errors
     /// [`PatternError`] if the pattern is empty, too long, not RE2 syntax or too large.
@@ -78,7 +79,7 @@ impl Pattern {
             return Err(PatternError::TooLong(pattern.len()));
         }
         let invalid = |reason| PatternError::Invalid { pattern: pattern.to_owned(), reason };
-        let read = class::rewrite(pattern).map_err(invalid)?;
+        let read = re2::rewrite(pattern).map_err(invalid)?;
         // Alone first: `a)|(b` must not become valid by the group around it.
         compile(&read, case).map_err(invalid)?;
         compile(&format!(r"\A(?:{read})\z"), case).map(Self).map_err(invalid)
@@ -93,16 +94,13 @@ impl Pattern {
 
 /// The error is the reason.
 fn compile(pattern: &str, case: Case) -> Result<Regex, String> {
-    let build = |unicode: bool| {
-        RegexBuilder::new(pattern)
-            .unicode(unicode)
-            .case_insensitive(case == Case::Ignored)
-            .size_limit(PROGRAM_BYTES_MAX)
-            .dfa_size_limit(CACHE_BYTES_MAX)
-            .nest_limit(NESTING_MAX)
-            .build()
-    };
-    build(false).or_else(|_| build(true)).map_err(|error| one_line(&error))
+    RegexBuilder::new(pattern)
+        .case_insensitive(case == Case::Ignored)
+        .size_limit(PROGRAM_BYTES_MAX)
+        .dfa_size_limit(CACHE_BYTES_MAX)
+        .nest_limit(NESTING_MAX)
+        .build()
+        .map_err(|error| one_line(&error))
 }
 
 /// The last line of the compiler's message says what is wrong; the lines before it are a drawing.
@@ -141,7 +139,26 @@ mod tests {
     fn character_classes_are_ascii_unless_the_pattern_needs_unicode() {
         assert!(!matches(r"\d", "٣"));
         assert!(matches(r"[é]", "é"));
-        assert!(matches("caf.+", "café"));
+        assert!(matches("caf.", "café") && !matches("caf..", "café"), "a character is one");
+        assert!(!matches(r"\w+é", "éé") && matches(r"\w+é", "eé"));
+        assert!(matches(r"/\p{L}+", "/größe") && !matches(r"/\p{L}+", "/a1"));
+        assert!(matches(r"[\p{Greek}]+", "λόγος") && !matches(r"[\p{Greek}]+", "logos"));
+        assert!(matches(r"\p{^L}\PL\pN", "1!2"));
+    }
+
+    #[test]
+    fn braces_quotes_and_octal_numbers_are_those_of_re2() {
+        assert!(matches("/items/{id}", "/items/{id}"));
+        assert!(matches(r"/\Qa.b\E", "/a.b") && !matches(r"/\Qa.b\E", "/axb"));
+        assert!(matches(r"/a\07", "/a\x07"));
+        assert!(matches(r"\<a\>", "<a>"));
+    }
+
+    #[test]
+    fn what_re2_refuses_is_refused() {
+        for pattern in ["a{1001}", "a**", "a?+", "(?x)/a b", r"(a)\1", r"\p{Alphabetic}"] {
+            assert!(Pattern::new(pattern, Case::Sensitive).is_err(), "{pattern}");
+        }
     }
 
     #[test]
@@ -160,9 +177,17 @@ mod tests {
 
     #[test]
     fn bad_patterns_are_refused_with_a_reason_in_one_line() {
-        for pattern in
-            ["(", "a)|(b", "*", "(?x)a #", "((a{1000}){1000}){1000}", r"(?=a)", "[[:x:]]", "[a"]
-        {
+        for pattern in [
+            "(",
+            "a)|(b",
+            "*",
+            "(?x)a #",
+            "((a{1000}){1000}){1000}",
+            r"(?=a)",
+            "[[:x:]]",
+            "[a",
+            r"a\",
+        ] {
             let error = Pattern::new(pattern, Case::Sensitive).unwrap_err();
             let PatternError::Invalid { pattern: named, reason } = error else {
                 panic!("{pattern}: {error}");

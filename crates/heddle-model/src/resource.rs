@@ -18,7 +18,7 @@ pub struct Resource {
     pub annotations: BTreeMap<String, String>,
     /// File (or `-`) and 1-based line of the document.
     pub origin: Origin,
-    /// Valid Istio fields that are not enforced yet, as `path (line N)`.
+    /// Valid fields without effect.
     pub not_enforced: Vec<FieldNote>,
     /// The document's own text, as `get -o yaml` prints it.
     pub text: String,
@@ -40,15 +40,33 @@ pub struct FieldNote {
     pub field: String,
     /// 1-based line in the file.
     pub line: usize,
+    /// Why it has no effect; `None` if this version does not enforce it.
+    pub reason: Option<String>,
 }
 
-/// A supported kind.
+/// What an object says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Spec {
     /// Istio `VirtualService`.
     VirtualService(VirtualService),
     /// Istio `DestinationRule`.
     DestinationRule(DestinationRule),
+    /// A kind of the mesh that is kept and not served yet.
+    NotServed,
+}
+
+impl Resource {
+    /// Is all of it kept without effect, because its kind is not served yet?
+    #[must_use]
+    pub fn is_not_served(&self) -> bool {
+        self.spec == Spec::NotServed
+    }
+
+    /// Is a part of it kept without effect?
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.not_enforced.iter().any(|note| note.reason.is_none())
+    }
 }
 
 /// Istio `VirtualService`: rules for the hosts it names.

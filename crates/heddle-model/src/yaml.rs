@@ -2,8 +2,9 @@
 //!
 //! All errors of a file are told together and nothing of a faulty file is accepted. Istio's
 //! `VirtualService` and `DestinationRule` are read with every field they have; what is valid but
-//! without effect yet is noted in [`Resource::not_enforced`]. JSON is YAML here, a `kind: List` is
-//! its items, and several documents are separated by `---`.
+//! without effect yet is noted in [`Resource::not_enforced`]. Other kinds of the mesh are kept as they
+//! are, and objects that are none of the mesh's are counted ([`Skipped`]). JSON is YAML here, a `List`
+//! is its items, and several documents are separated by `---`.
 //!
 //! Not here: whether what a rule names exists. That changes without the rule and is said by
 //! `heddle-compile`.
@@ -12,51 +13,82 @@ use std::collections::BTreeMap;
 
 use crate::{
     ResourceKey,
-    resource::{Origin, Resource, Spec},
+    resource::{FieldNote, Origin, Resource, Spec},
 };
 
 mod base64;
+mod catalog;
 mod destination_rule;
 mod emit;
+mod hint;
 mod node;
 mod report;
 mod schema;
 mod value;
 mod virtual_service;
+mod word;
 
-use node::{Document, Node};
+pub use catalog::kinds;
+use catalog::{API_VERSIONS, Place, SERVED};
+use node::{Document, Node, Value};
 pub use report::ParseError;
 use report::{Report, suggest};
-use schema::{Kind, LABELS, Object, join, optional, required};
+use schema::{Kind, Object, join, optional, required};
 
-/// API versions under which Istio serves its networking kinds.
-const API_VERSIONS: &[&str] =
-    &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
-/// Kinds that can be read.
-const KINDS: &[&str] = &["VirtualService", "DestinationRule"];
-/// Kinds of Istio, Gateway API and Heddle that are known and not read yet.
-const KINDS_TO_COME: &[&str] = &[
-    "Gateway",
-    "ServiceEntry",
-    "WorkloadEntry",
-    "WorkloadGroup",
-    "Sidecar",
-    "ProxyConfig",
-    "EnvoyFilter",
-    "PeerAuthentication",
-    "RequestAuthentication",
-    "AuthorizationPolicy",
-    "Telemetry",
-    "WasmPlugin",
-    "TrafficExtension",
-    "HTTPRoute",
-    "GRPCRoute",
-    "TCPRoute",
-    "TLSRoute",
-    "ReferenceGrant",
-    "ErrorBudget",
-    "Fault",
+/// Largest object in bytes, as in Kubernetes.
+const OBJECT_BYTES_MAX: usize = 3 << 19;
+/// Kinds of a cluster whose objects the mesh would use, and why they are not read here.
+const UNUSED: &[(&str, &str)] = &[
+    ("Service", "on one machine `heddle run` declares services"),
+    ("Namespace", "on one machine `heddle run --namespace` makes namespaces"),
 ];
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parsed {
+    /// Objects of the mesh.
+    pub resources: Vec<Resource>,
+    /// Objects that are none of the mesh's.
+    pub skipped: Skipped,
+}
+
+/// How many objects of a kind were not read, by kind: `Deployment`, or `VirtualService.appmesh.k8s.aws`
+/// where the kind is the mesh's in another group.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Skipped(pub BTreeMap<String, usize>);
+
+impl Skipped {
+    /// Adds what another file holds.
+    pub fn add(&mut self, other: &Self) {
+        for (kind, count) in &other.0 {
+            *self.0.entry(kind.clone()).or_default() += count;
+        }
+    }
+
+    /// How many objects that is.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.values().sum()
+    }
+
+    /// All of them in one line; `None` if there are none.
+    #[must_use]
+    pub fn line(&self) -> Option<String> {
+        let count = self.count();
+        if count == 0 {
+            return None;
+        }
+        let kinds = self.0.iter().map(|(kind, count)| {
+            let why = UNUSED.iter().find(|(unused, _)| unused == kind);
+            let why = why.map(|(_, why)| format!(" ({why})")).unwrap_or_default();
+            format!("{count} {kind}{why}")
+        });
+        let kinds: Vec<_> = kinds.collect();
+        let objects = if count == 1 { "object" } else { "objects" };
+        Some(format!("{count} {objects} skipped, no rules: {}", kinds.join(", ")))
+    }
+}
+
 /// Our annotations.
 const ANNOTATIONS: &[&str] = &[
     "heddle.dev/fault-expires",
@@ -70,7 +102,7 @@ const ANNOTATIONS_TO_COME: &[&str] =
 
 static VIRTUAL_SERVICE: Object = envelope(&[
     required("apiVersion", Kind::Choice(API_VERSIONS)),
-    required("kind", Kind::Choice(KINDS)),
+    required("kind", Kind::Choice(SERVED)),
     required("metadata", Kind::Object(&METADATA)),
     required("spec", Kind::Object(&virtual_service::SPEC)),
     optional("status", Kind::Any),
@@ -78,9 +110,18 @@ static VIRTUAL_SERVICE: Object = envelope(&[
 
 static DESTINATION_RULE: Object = envelope(&[
     required("apiVersion", Kind::Choice(API_VERSIONS)),
-    required("kind", Kind::Choice(KINDS)),
+    required("kind", Kind::Choice(SERVED)),
     required("metadata", Kind::Object(&METADATA)),
     required("spec", Kind::Object(&destination_rule::SPEC)),
+    optional("status", Kind::Any),
+]);
+
+/// An object of a kind that is not served: only what names it is read.
+static NOT_SERVED: Object = envelope(&[
+    required("apiVersion", Kind::Text(value::not_empty)),
+    required("kind", Kind::Text(value::not_empty)),
+    required("metadata", Kind::Object(&METADATA)),
+    optional("spec", Kind::Any),
     optional("status", Kind::Any),
 ]);
 
@@ -92,8 +133,11 @@ const fn envelope(fields: &'static [schema::Field]) -> Object {
 static METADATA: Object = Object {
     fields: &[
         required("name", Kind::Text(value::object_name)),
-        optional("namespace", Kind::Text(value::dns_label)),
-        optional("labels", LABELS),
+        optional("namespace", Kind::Text(value::namespace)),
+        optional(
+            "labels",
+            Kind::Map { key: value::label_key, of: &Kind::Text(value::label_value) },
+        ),
         optional("annotations", Kind::Map { key: value::not_empty, of: &schema::TEXT }),
         optional("creationTimestamp", Kind::Any),
         optional("deletionGracePeriodSeconds", Kind::Any),
@@ -115,115 +159,183 @@ static METADATA: Object = Object {
 ///
 /// # Errors
 /// Every error of the file, in the order of lines; at least one.
-pub fn parse(
-    file: &str,
-    text: &str,
-    default_namespace: &str,
-) -> Result<Vec<Resource>, Vec<ParseError>> {
+pub fn parse(file: &str, text: &str, default_namespace: &str) -> Result<Parsed, Vec<ParseError>> {
     let (documents, flaws) = node::read(text);
-    let mut report = Report::new(file);
+    let mut reader = Reader {
+        file,
+        namespace: default_namespace,
+        report: Report::new(file),
+        parsed: Parsed::default(),
+    };
     for flaw in flaws {
-        report.error(flaw.line, "", flaw.reason);
+        reader.report.error(flaw.line, "", flaw.reason);
     }
-    let mut resources = Vec::new();
     for Document { root, text } in documents {
         if is_list(&root) {
-            for (i, item) in root.items_of("items").iter().enumerate() {
-                let one = One { root: item, text: emit::yaml(item), path: format!("items[{i}]") };
-                resources.extend(one.read(file, default_namespace, &mut report));
+            for (i, item) in into_items(root).into_iter().enumerate() {
+                let text = emit::yaml(&item);
+                reader.read(item, text, &format!("items[{i}]"));
             }
         } else {
-            let one = One { root: &root, text, path: String::new() };
-            resources.extend(one.read(file, default_namespace, &mut report));
+            reader.read(root, text, "");
         }
     }
-    refuse_twins(&resources, &mut report);
+    let Reader { mut report, mut parsed, .. } = reader;
+    keep_one_of_twins(&mut parsed.resources, &mut report);
     let errors = report.into_errors();
-    if errors.is_empty() { Ok(resources) } else { Err(errors) }
+    if errors.is_empty() { Ok(parsed) } else { Err(errors) }
 }
 
-/// One object of a file.
-struct One<'n> {
-    root: &'n Node,
-    text: String,
-    path: String,
+/// Reads one object after another.
+struct Reader<'a> {
+    file: &'a str,
+    namespace: &'a str,
+    report: Report<'a>,
+    parsed: Parsed,
 }
 
-impl One<'_> {
-    fn read(self, file: &str, namespace: &str, report: &mut Report<'_>) -> Option<Resource> {
-        let before = report.count();
-        let object = self.object(report)?;
-        schema::check(self.root, &Kind::Object(object), &self.path, report);
-        let not_enforced = report.take_notes();
-        if report.count() > before {
-            return None;
+impl Reader<'_> {
+    /// Reads the object at `path` of its document.
+    fn read(&mut self, mut root: Node, text: String, path: &str) {
+        let before = self.report.count();
+        let Some(place) = self.place(&root, path) else { return };
+        let (object, kind) = match place {
+            Place::Served("VirtualService") => (&VIRTUAL_SERVICE, "VirtualService"),
+            Place::Served(kind) => (&DESTINATION_RULE, kind),
+            Place::Kept(kind) => (&NOT_SERVED, kind),
+            Place::Foreign => return self.skip(&root),
+        };
+        let schema = Kind::Object(object);
+        schema::settle(&mut root, &schema);
+        let key = self.key(&root, kind);
+        if text.len() > OBJECT_BYTES_MAX {
+            let reason = format!(
+                "{key} has {} bytes, more than the {OBJECT_BYTES_MAX} an object may have: divide it",
+                text.len()
+            );
+            return self.report.at(&root, path, reason);
         }
-        let (metadata, spec) = (self.root.get("metadata")?, self.root.get("spec")?);
-        let kind = self.root.text_of("kind");
-        Some(Resource {
-            key: ResourceKey {
-                kind: kind.to_owned(),
-                namespace: metadata.get("namespace").map_or(namespace, Node::text).to_owned(),
-                name: metadata.text_of("name").to_owned(),
-            },
-            spec: match kind {
-                "VirtualService" => Spec::VirtualService(virtual_service::read(spec)),
-                _ => Spec::DestinationRule(destination_rule::read(spec)),
-            },
-            annotations: metadata.labels_of("annotations"),
-            origin: Origin { file: file.to_owned(), line: self.root.line },
+        self.report.begin(&key.namespace);
+        schema::check(&root, &schema, path, &mut self.report);
+        let mut not_enforced = self.report.take_notes();
+        if self.report.count() > before {
+            return;
+        }
+        let spec = root.get("spec");
+        let spec = match (place, spec) {
+            (Place::Served("VirtualService"), Some(spec)) => {
+                Spec::VirtualService(virtual_service::read(spec))
+            }
+            (Place::Served(_), Some(spec)) => Spec::DestinationRule(destination_rule::read(spec)),
+            _ => {
+                let line = spec.map_or(root.line, |spec| spec.line);
+                not_enforced = vec![FieldNote { field: join(path, "spec"), line, reason: None }];
+                Spec::NotServed
+            }
+        };
+        self.parsed.resources.push(Resource {
+            key,
+            spec,
+            annotations: root
+                .get("metadata")
+                .map(|metadata| metadata.labels_of("annotations"))
+                .unwrap_or_default(),
+            origin: Origin { file: self.file.to_owned(), line: root.line },
             not_enforced,
-            text: self.text,
-        })
+            text,
+        });
     }
 
-    /// The schema of the document's kind. What a kind nobody knows holds cannot be checked.
-    fn object(&self, report: &mut Report<'_>) -> Option<&'static Object> {
-        let place = join(&self.path, "kind");
-        if self.root.entries().is_empty() {
+    fn key(&self, root: &Node, kind: &str) -> ResourceKey {
+        let metadata = root.get("metadata");
+        let own = metadata.and_then(|metadata| metadata.get("namespace")).map(Node::text);
+        ResourceKey {
+            kind: kind.to_owned(),
+            namespace: own.unwrap_or(self.namespace).to_owned(),
+            name: metadata.map(|metadata| metadata.text_of("name")).unwrap_or_default().to_owned(),
+        }
+    }
+
+    fn skip(&mut self, root: &Node) {
+        let kind = root.text_of("kind");
+        let group = root.text_of("apiVersion").split_once('/').map_or("", |(group, _)| group);
+        let known = kinds().any(|known| known == kind);
+        let name = if known { format!("{kind}.{group}") } else { kind.to_owned() };
+        *self.parsed.skipped.0.entry(name).or_default() += 1;
+    }
+
+    /// What the object is. What a kind nobody knows holds cannot be checked.
+    fn place(&mut self, root: &Node, path: &str) -> Option<Place> {
+        if root.entries().is_empty() {
             let reason = format!(
                 "{} where a resource belongs: a mapping with `apiVersion`, `kind`, `metadata` and `spec`",
-                self.root.describe()
+                root.describe()
             );
-            report.at(self.root, &self.path, reason);
+            self.report.at(root, path, reason);
             return None;
         }
-        let Some(kind) = self.root.get("kind") else {
-            report.at(self.root, &place, "this field is required, e.g. `VirtualService`");
+        let Some(kind) = root.get("kind").filter(|kind| !kind.text().is_empty()) else {
+            let reason = "this field is required, e.g. `VirtualService`";
+            self.report.at(root, &join(path, "kind"), reason);
             return None;
         };
-        match kind.text() {
-            "VirtualService" => Some(&VIRTUAL_SERVICE),
-            "DestinationRule" => Some(&DESTINATION_RULE),
-            known if KINDS_TO_COME.contains(&known) => {
-                let reason = format!(
-                    "`{known}` is not supported yet; supported are {}",
-                    schema::listed(KINDS)
-                );
-                report.at(kind, &place, reason);
-                None
-            }
-            other => {
-                report.at(kind, &place, suggest("kind", other, KINDS));
+        let api_version = root.get("apiVersion");
+        match catalog::place(api_version.map(Node::text), kind.text()) {
+            Ok(place) => Some(place),
+            Err((field, reason)) => {
+                let node = root.get(field).unwrap_or(root);
+                let reason = match hint::placeholder(node.text()) {
+                    Some(found) => hint::unfilled(&found),
+                    None => reason,
+                };
+                self.report.at(node, &join(path, field), reason);
                 None
             }
         }
     }
 }
 
+/// A `List` of anything, as `kubectl get` writes it.
 fn is_list(root: &Node) -> bool {
-    root.text_of("kind").strip_suffix("List").is_some_and(|of| of.is_empty() || KINDS.contains(&of))
+    root.text_of("kind").ends_with("List") && root.has("items")
 }
 
-/// Two documents for one object: one of them would be lost.
-fn refuse_twins(resources: &[Resource], report: &mut Report<'_>) {
-    let mut seen: BTreeMap<&ResourceKey, usize> = BTreeMap::new();
-    for resource in resources {
-        if let Some(first) = seen.insert(&resource.key, resource.origin.line) {
-            let reason = format!("{} is also defined at line {first}: keep one", resource.key);
-            report.error(resource.origin.line, "metadata.name", reason);
-        }
+fn into_items(root: Node) -> Vec<Node> {
+    let Value::Map(entries) = root.value else { return Vec::new() };
+    let items = entries.into_iter().find(|entry| entry.key == "items");
+    match items.map(|entry| entry.value.value) {
+        Some(Value::List(items)) => items,
+        _ => Vec::new(),
     }
+}
+
+/// Two documents for one object: one of them would be lost, unless they say the same.
+fn keep_one_of_twins(resources: &mut Vec<Resource>, report: &mut Report<'_>) {
+    let mut first: BTreeMap<ResourceKey, usize> = BTreeMap::new();
+    let mut twins = Vec::new();
+    for (at, resource) in resources.iter().enumerate() {
+        let Some(&before) = first.get(&resource.key) else {
+            first.insert(resource.key.clone(), at);
+            continue;
+        };
+        if says(&resources[before].text).eq(says(&resource.text)) {
+            twins.push(at);
+            continue;
+        }
+        let line = resources[before].origin.line;
+        let reason =
+            format!("{} is also defined at line {line}, and differs: keep one", resource.key);
+        report.error(resource.origin.line, "metadata.name", reason);
+    }
+    for at in twins.into_iter().rev() {
+        resources.remove(at);
+    }
+}
+
+/// The lines of an object that say something.
+fn says(text: &str) -> impl Iterator<Item = &str> {
+    let lines = text.lines().map(str::trim_end);
+    lines.filter(|line| !line.is_empty() && !line.trim_start().starts_with('#'))
 }
 
 fn own_annotations(metadata: &Node, path: &str, report: &mut Report<'_>) {

@@ -180,9 +180,7 @@ async fn go_on<S: Side>(
     let terms = Terms { retries: route.retries(), grpc: route.grpc, progress };
     match route.onward {
         Err(refusal) => Err(refusal.into()),
-        Ok(Onward::Answer(ref reply)) => {
-            Ok(call.answer(reply.clone(), outcome).await)
-        }
+        Ok(Onward::Answer(ref reply)) => Ok(call.answer(reply.clone(), outcome).await),
         Ok(Onward::To(ref backend)) => {
             let persistence = call.forward(side.worker(), backend, terms, outcome).await?;
             side.spoke_http();

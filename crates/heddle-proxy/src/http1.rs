@@ -17,7 +17,10 @@ use heddle_wire::http1::{Request, RequestHead, Scan};
 use crate::{
     buffers::{Buffer, Lent, poll_input, read_input},
     direction::Direction,
-    frames::{self, respond::{Recipient, send_response}},
+    frames::{
+        self,
+        respond::{Recipient, send_response},
+    },
     limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_SILENCE, LINGER_TIME},
     outgoing::{OutgoingRequest, RequestEdits},
     pool::{Tenancy, Tenant},

@@ -230,6 +230,10 @@ pub(crate) struct ApplyArgs {
     /// Also make an edit that leaves another rule naming something absent
     #[arg(long)]
     pub force: bool,
+    /// Refuse files that hold anything which would not be in force as written: kinds and fields that
+    /// this version does not enforce, and objects that are no rules
+    #[arg(long)]
+    pub strict: bool,
     /// How long to wait for the proxies; 0 returns at once
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = values::duration)]
     pub timeout: Duration,
@@ -244,7 +248,7 @@ pub(crate) struct ApplyArgs {
 /// `heddle get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// virtualservices, destinationrules, services, workloads, or `all` rules
+    /// virtualservices, destinationrules, another kind of rule, services, workloads, or `all` rules
     #[arg(default_value = "all")]
     pub kind: String,
     /// Only the one of this name

@@ -3,7 +3,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use heddle_model::ResourceKey;
+use heddle_model::{ResourceKey, yaml::Skipped};
 use heddle_wire::local::control_api::{
     Acknowledgement, Action, ApplyRequest, ApplyResponse, DeleteRequest, Status,
 };
@@ -32,6 +32,7 @@ pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
         namespace: args.namespace,
         dry_run: args.dry_run,
         force: args.force,
+        strict: args.strict,
         wait_ms: milliseconds(args.timeout),
     };
     let control = ControlClient::new(&mesh.paths);
@@ -91,7 +92,7 @@ fn keys_in(paths: &[PathBuf], namespace: &str) -> Result<Vec<ResourceKey>, Failu
     let mut problems = Vec::new();
     for file in files::read(paths)? {
         match heddle_model::yaml::parse(&file.file, &file.text, namespace) {
-            Ok(resources) => keys.extend(resources.into_iter().map(|resource| resource.key)),
+            Ok(read) => keys.extend(read.resources.into_iter().map(|resource| resource.key)),
             Err(errors) => problems.extend(errors.iter().map(ToString::to_string)),
         }
     }
@@ -131,8 +132,13 @@ fn response_text(response: &ApplyResponse, timeout: Duration, dry_run: bool) -> 
             Action::Deleted => "deleted",
         };
         let checked_only = if dry_run { " (dry run)" } else { "" };
-        lines.push(format!("{} {done}{checked_only}", change.key));
+        let state = match change.state.as_str() {
+            "" | "Programmed" => String::new(),
+            state => format!(", {state}"),
+        };
+        lines.push(format!("{} {done}{state}{checked_only}", change.key));
     }
+    lines.extend(Skipped(response.skipped.clone()).line());
     lines.extend(response.notes.iter().map(|note| format!("note: {}", problem_line(note))));
     if dry_run {
         lines.push("nothing was changed".to_owned());
@@ -185,7 +191,8 @@ mod tests {
         };
         let response = ApplyResponse {
             generation: 7,
-            changes: vec![Change { key, action: Action::Created }],
+            changes: vec![Change { key, action: Action::Created, state: "Partial".to_owned() }],
+            skipped: [("Deployment".to_owned(), 2), ("Service".to_owned(), 1)].into(),
             notes: vec![Problem {
                 file: Some("a.yaml".to_owned()),
                 line: Some(3),
@@ -196,7 +203,8 @@ mod tests {
         };
         assert_eq!(
             response_text(&response, Duration::from_secs(1), false),
-            "VirtualService/default/reviews created\n\
+            "VirtualService/default/reviews created, Partial\n\
+             3 objects skipped, no rules: 2 Deployment, 1 Service (on one machine `heddle run` declares services)\n\
              note: a.yaml:3: spec.http[0].timeout: not enforced yet\n\
              generation 7: in force in all 3 proxies it concerns"
         );

@@ -30,7 +30,7 @@ fn of_two_rules_for_one_host_the_older_wins_and_the_other_is_told() {
         name: "a".into(),
     };
     let findings = index.findings(&demo.0);
-    assert_eq!(ResourceState::of(&findings), ResourceState::Conflicted);
+    assert_eq!(ResourceState::of(&index.resources()[0], &findings), ResourceState::Conflicted);
     assert_eq!(findings[0].key, loser);
     assert!(findings[0].text.starts_with("VirtualService/default/b also names `reviews.default`"));
     assert_eq!(findings.len(), 1, "the winner is told nothing");

@@ -16,7 +16,7 @@ fn dangling_references_are_told_with_their_place() {
         findings[0].text,
         "no DestinationRule defines the subset `v1` of `reviews.default.svc.cluster.local`: this share is refused with 503 until it is there"
     );
-    assert_eq!(ResourceState::of(&findings), ResourceState::Dangling);
+    assert_eq!(ResourceState::of(&index.resources()[0], &findings), ResourceState::Dangling);
     let complete = rules(&(text + &destination_rule("r", VERSIONS)));
     assert_eq!(demo.said(&complete), Vec::<String>::new(), "in any order");
 }

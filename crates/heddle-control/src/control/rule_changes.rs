@@ -3,15 +3,19 @@
 //! only then put in force.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
 use axum::http::StatusCode;
-use heddle_compile::{Finding, RuleIndex};
-use heddle_model::{Registry, ResourceKey, resource::Resource};
+use heddle_compile::{Finding, ResourceState, RuleIndex};
+use heddle_model::{
+    Registry, ResourceKey,
+    resource::Resource,
+    yaml::{Parsed, Skipped},
+};
 use heddle_wire::local::control_api::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, Problem,
 };
@@ -49,9 +53,13 @@ impl Control {
         let (control, wait, dry_run) = (self.clone(), request.wait_ms, request.dry_run);
         let answer = uncancelled(async move {
             let _turn = control.turn.lock().await;
-            let resources = read_documents(&request)?;
+            let Parsed { resources, skipped } = read_documents(&request)?;
+            if request.strict {
+                refuse_ineffective(&resources, &skipped)?;
+            }
             let plan = plan_apply(&control.mesh().rules, resources)?;
-            control.carry_out(plan, request.force, request.dry_run).await
+            let answer = control.carry_out(plan, request.force, request.dry_run).await?;
+            Ok(ApplyResponse { skipped: skipped.0, ..answer })
         })
         .await?;
         if dry_run {
@@ -101,8 +109,10 @@ impl Control {
             }
             let unchanged = plan.changes.iter().all(|change| change.action == Action::Unchanged);
             let generation = mesh.generations.newest();
-            let notes = notes(&index.findings(registry), &in_force.resources, &plan.about);
-            let changes = plan.changes.clone();
+            let findings = index.findings(registry);
+            let notes = notes(&findings, &in_force.resources, &plan.about);
+            let mut changes = plan.changes.clone();
+            tell_states(&mut changes, &in_force.resources, &findings);
             (ApplyResponse { generation, changes, notes, ..ApplyResponse::default() }, unchanged)
         };
         shorten(&mut answer.notes);
@@ -141,27 +151,40 @@ impl Control {
             (known, files.unsettled().map(PathBuf::from).collect())
         };
         let folder = watch.folder().to_owned();
-        let batch = with_unsettled(batch, unsettled);
+        // Of a folder that could not be taken in, no file is taken in alone.
+        let was_refused = !self.troubles().folder.is_empty();
+        let batch = match with_unsettled(batch, unsettled) {
+            Batch::Files(_) if was_refused => Batch::Folder { except: BTreeSet::new() },
+            batch => batch,
+        };
         let looked = tokio::task::spawn_blocking(move || look_at(folder, batch, known)).await;
         let Ok(looked) = looked else { return };
         let watching = watch.problem().map(str::to_owned);
-        let reasons = watching.into_iter().chain(looked.problem);
+        let refused = self.take_files(looked.files).await.err();
+        let reasons = watching.into_iter().chain(looked.problem).chain(refused);
         let problem = |reason| Problem { reason, ..Problem::default() };
         self.troubles().folder = reasons.map(problem).collect();
-        self.take_files(looked.files).await;
     }
 
-    async fn take_files(&self, looked: Vec<(String, FileText)>) {
+    /// Puts what was read in force; all of it stays out if there is too much.
+    async fn take_files(&self, looked: Vec<(String, FileText)>) -> Result<(), String> {
         let _turn = self.turn.lock().await;
         let stored = {
             let mut mesh = self.mesh();
             let mut newest = mesh.rules.files.clone();
             let changed = newest.update(looked);
             if changed.is_empty() {
-                return;
+                return Ok(());
             }
             let paths: Vec<String> = changed.iter().cloned().collect();
             let mut rules = mesh.rules.clone();
+            let objects = rules.len() - rules.files.len() + newest.len();
+            if objects > RESOURCES_MAX {
+                return Err(format!(
+                    "the folder would make {objects} objects, and {}; nothing new of it is in force",
+                    too_many()
+                ));
+            }
             admit(&mut rules, &newest, &paths, mesh.members.registry());
             let index = RuleIndex::new(&rules.in_force().resources);
             let before = &mesh.rules.files;
@@ -185,6 +208,7 @@ impl Control {
         // The files themselves are what counts; the store keeps the last good text beside them. So
         // this comes after the proxies, and its failure is a finding, not a refusal.
         self.note(stored.into_iter()).await;
+        Ok(())
     }
 }
 
@@ -193,10 +217,7 @@ impl Control {
 fn admit(rules: &mut Rules, newest: &RuleFiles, paths: &[String], registry: &Registry) {
     let mut trial = rules.clone();
     trial.files.take_over(newest, paths);
-    let verified = match trial.len() > RESOURCES_MAX {
-        true => Err(vec![Problem { reason: too_many(), ..Problem::default() }]),
-        false => verify::verify(&RuleIndex::new(&trial.in_force().resources), registry),
-    };
+    let verified = verify::verify(&RuleIndex::new(&trial.in_force().resources), registry);
     match (verified, paths) {
         (Ok(()), _) => *rules = trial,
         (Err(_), []) => {}
@@ -250,22 +271,17 @@ fn look_at(folder: PathBuf, batch: Batch, known: BTreeSet<String>) -> Looked {
     let (paths, problem) = match batch {
         Batch::Files(paths) => (paths.into_iter().collect(), None),
         Batch::Folder { except } => match read::list(&folder) {
-            Ok((mut paths, too_many)) => {
+            Ok(mut paths) => {
                 let present: BTreeSet<String> = paths.iter().map(name).collect();
                 let gone = known.into_iter().filter(|path| !present.contains(path));
                 paths.extend(gone.map(PathBuf::from));
                 paths.retain(|path| !except.contains(path));
-                let problem = too_many.then(|| {
-                    let folder = folder.display();
-                    format!("the folder {folder} holds too many rule files: the first {} by name are read", crate::limits::FILES_MAX)
-                });
-                (paths, problem)
+                (paths, None)
             }
-            Err(error) => {
+            Err(why) => {
                 let folder = folder.display();
-                let reason = format!(
-                    "the folder {folder} cannot be listed: {error}; what was read from it stays in force"
-                );
+                let reason =
+                    format!("the folder {folder} {why}; what was read from it stays in force");
                 (Vec::new(), Some(reason))
             }
         },
@@ -275,12 +291,16 @@ fn look_at(folder: PathBuf, batch: Batch, known: BTreeSet<String>) -> Looked {
 }
 
 /// Reads all files of a request; every error of every file is told together.
-fn read_documents(request: &ApplyRequest) -> Result<Vec<Resource>, Refused> {
+fn read_documents(request: &ApplyRequest) -> Result<Parsed, Refused> {
     let mut resources: Vec<Resource> = Vec::new();
+    let mut skipped = Skipped::default();
     let mut problems = Vec::new();
     for file in &request.files {
         match parse(&file.file, &file.text, &request.namespace) {
-            Ok(read) => resources.extend(read),
+            Ok(read) => {
+                resources.extend(read.resources);
+                skipped.add(&read.skipped);
+            }
             Err(errors) => problems.extend(errors),
         }
     }
@@ -297,22 +317,68 @@ fn read_documents(request: &ApplyRequest) -> Result<Vec<Resource>, Refused> {
     }
     if problems.is_empty() && resources.is_empty() {
         let files: Vec<&str> = request.files.iter().map(|file| file.file.as_str()).collect();
-        let reason = format!("no object in {}: there is nothing to apply", files.join(", "));
+        let others = skipped.line().map(|line| format!(" ({line})")).unwrap_or_default();
+        let reason = format!("no rule in {}: there is nothing to apply{others}", named(&files));
         problems.push(Problem { reason, ..Problem::default() });
     }
     if problems.is_empty() {
-        Ok(resources)
+        Ok(Parsed { resources, skipped })
     } else {
         Err(Refused::of(StatusCode::BAD_REQUEST, problems))
     }
 }
 
+/// A few names; of many, how many there are.
+fn named(files: &[&str]) -> String {
+    const SHOWN_MAX: usize = 3;
+    match files.get(SHOWN_MAX) {
+        None => files.join(", "),
+        Some(_) => {
+            format!("{} and {} more", files[..SHOWN_MAX].join(", "), files.len() - SHOWN_MAX)
+        }
+    }
+}
+
+/// Refuses what would not be in force as it is written.
+fn refuse_ineffective(resources: &[Resource], skipped: &Skipped) -> Result<(), Refused> {
+    let strict = |problem: Problem| Problem {
+        reason: format!("{}: refused by --strict", problem.reason),
+        ..problem
+    };
+    let noted = resources.iter().flat_map(not_enforced).map(strict);
+    let others = skipped.line().map(|reason| strict(Problem { reason, ..Problem::default() }));
+    let problems: Vec<Problem> = noted.chain(others).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Refused::of(StatusCode::BAD_REQUEST, problems)) }
+}
+
+/// Says of each changed object what has become of it.
+fn tell_states(changes: &mut [Change], resources: &[Arc<Resource>], findings: &[Finding]) {
+    let resources: HashMap<&ResourceKey, &Arc<Resource>> =
+        resources.iter().map(|resource| (&resource.key, resource)).collect();
+    let findings = by_key(findings);
+    for change in changes {
+        let Some(resource) = resources.get(&change.key) else { continue };
+        let own = findings.get(&change.key).into_iter().flatten().copied();
+        ResourceState::of(resource, own).as_str().clone_into(&mut change.state);
+    }
+}
+
+/// Findings by what they are about.
+pub(super) fn by_key(findings: &[Finding]) -> HashMap<&ResourceKey, Vec<&Finding>> {
+    let mut by_key: HashMap<&ResourceKey, Vec<&Finding>> = HashMap::new();
+    for finding in findings {
+        by_key.entry(&finding.key).or_default().push(finding);
+    }
+    by_key
+}
+
 fn plan_apply(rules: &Rules, resources: Vec<Resource>) -> Result<Plan, Refused> {
     let mut plan = Plan::of(rules);
     let mut problems = Vec::new();
+    let holders = rules.holders();
     for resource in resources {
         let key = resource.key.clone();
-        if let Some(Holder::File(path)) = rules.holder(&key) {
+        if let Some(Holder::File(path)) = holders.get(&key) {
             let reason = format!(
                 "{key} is held by the file {path}: edit it there, or take it out of that file first"
             );
@@ -325,7 +391,7 @@ fn plan_apply(rules: &Rules, resources: Vec<Resource>) -> Result<Plan, Refused> 
             Some(applied) if applied.resource.text == resource.text => Action::Unchanged,
             Some(_) => Action::Configured,
         };
-        plan.changes.push(Change { key: key.clone(), action });
+        plan.changes.push(Change { key: key.clone(), action, state: String::new() });
         if action == Action::Unchanged {
             continue;
         }
@@ -345,12 +411,14 @@ fn plan_delete(rules: &Rules, keys: &[ResourceKey]) -> Result<Plan, Refused> {
     let mut plan = Plan::of(rules);
     let (mut absent, mut held) = (Vec::new(), Vec::new());
     let keys: BTreeSet<&ResourceKey> = keys.iter().collect();
+    let holders = rules.holders();
     for key in keys {
-        match rules.holder(key) {
+        match holders.get(key) {
             Some(Holder::Apply) => {
                 plan.rules.remove(key);
-                plan.changes.push(Change { key: key.clone(), action: Action::Deleted });
-                plan.stored.push(store::Change::Applied(key.clone(), None));
+                plan.stored.push(store::Change::Applied(ResourceKey::clone(key), None));
+                let (key, state) = (key.clone(), String::new());
+                plan.changes.push(Change { key, action: Action::Deleted, state });
             }
             Some(Holder::File(path)) => {
                 held.push(format!("{key} is held by the file {path}: take it out of that file"))
@@ -422,13 +490,17 @@ fn notes(
     not_enforced.chain(found.map(problem)).collect()
 }
 
-/// Valid fields of an object that have no effect yet.
+/// Valid fields of an object that have no effect.
 pub(super) fn not_enforced(resource: &Resource) -> impl Iterator<Item = Problem> + '_ {
-    resource.not_enforced.iter().map(|note| Problem {
+    let ineffective = || match resource.is_not_served() {
+        true => format!("{} is kept, but not enforced by this version", resource.key.kind),
+        false => "accepted, but not enforced by this version".to_owned(),
+    };
+    resource.not_enforced.iter().map(move |note| Problem {
         file: Some(resource.origin.file.clone()),
         line: Some(note.line),
         field: Some(note.field.clone()),
-        reason: "accepted, but not enforced by this version".to_owned(),
+        reason: note.reason.clone().unwrap_or_else(ineffective),
     })
 }
 
@@ -451,5 +523,5 @@ fn at(resource: &Resource, field: Option<&str>, reason: String) -> Problem {
 }
 
 fn too_many() -> String {
-    format!("more than {RESOURCES_MAX} objects: this mesh takes no more")
+    format!("this mesh takes no more than {RESOURCES_MAX} objects")
 }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use super::{
     Control,
-    rule_changes::{not_enforced, problem},
+    rule_changes::{by_key, not_enforced, problem},
 };
 use crate::error::shorten;
 
@@ -62,6 +62,7 @@ impl Control {
         for (key, problem) in in_force.lost {
             lost.insert((key, problem.file.clone()), problem);
         }
+        let findings = by_key(&findings);
         let sources = mesh.rules.sources().into_iter();
         sources
             .filter(|(resource, ..)| query.matches(&resource.key))
@@ -69,7 +70,8 @@ impl Control {
                 let loser = lost.remove(&(resource.key.clone(), Some(source.clone())));
                 let invalid = mesh.rules.files.file(&source).filter(|_| is_invalid);
                 let invalid = invalid.map(|file| file.problems.clone());
-                view(&resource, source, invalid, loser, &findings)
+                let own = findings.get(&resource.key).map_or(&[][..], Vec::as_slice);
+                view(&resource, source, invalid, loser, own)
             })
             .collect()
     }
@@ -99,7 +101,9 @@ impl Control {
         shorten(&mut problems);
         shorten(&mut out_of_force);
         let generation = mesh.generations.newest();
-        Status { mesh: mesh.settings.mesh.clone(), generation, proxies, problems, out_of_force }
+        let skipped = mesh.rules.files.skipped().0;
+        let mesh = mesh.settings.mesh.clone();
+        Status { mesh, generation, proxies, problems, out_of_force, skipped }
     }
 }
 
@@ -119,7 +123,7 @@ fn is_kind(word: &str, kind: &str) -> bool {
         "destinationrule" => "dr",
         _ => "",
     };
-    word == kind || word == short || word.strip_suffix('s') == Some(&kind)
+    word == kind || (word == short && !short.is_empty()) || word.strip_suffix('s') == Some(&kind)
 }
 
 fn view(
@@ -127,13 +131,13 @@ fn view(
     source: String,
     invalid: Option<Vec<Problem>>,
     lost: Option<Problem>,
-    findings: &[Finding],
+    findings: &[&Finding],
 ) -> ResourceView {
-    let own = findings.iter().filter(|finding| lost.is_none() && finding.key == resource.key);
+    let own = findings.iter().copied().filter(|_| lost.is_none());
     let state = match () {
         () if invalid.is_some() => "Invalid",
         () if lost.is_some() => ResourceState::Conflicted.as_str(),
-        () => ResourceState::of(own.clone()).as_str(),
+        () => ResourceState::of(resource, own.clone()).as_str(),
     };
     let mut notes: Vec<Problem> = invalid.into_iter().flatten().collect();
     notes.extend(lost.clone());

@@ -30,7 +30,13 @@ pub(crate) fn is_rule_file(path: &Path) -> bool {
 pub(crate) fn look(path: &Path) -> FileText {
     match text(path) {
         Ok(text) => FileText::Text(text),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => FileText::Gone,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match fs::read_link(path) {
+            Ok(target) => FileText::Unreadable(format!(
+                "it is a link to {}, which is not there; its last good version stays in force",
+                target.display()
+            )),
+            Err(_) => FileText::Gone,
+        },
         Err(error) => FileText::Unreadable(format!(
             "the file cannot be read: {error}; its last good version stays in force"
         )),
@@ -52,22 +58,27 @@ fn text(path: &Path) -> io::Result<String> {
         .map_err(|error| invalid(format!("byte {} is no UTF-8", error.utf8_error().valid_up_to())))
 }
 
-/// The rule files of a folder in order of their names, and whether there were too many.
+/// The rule files of a folder in order of their names.
 ///
 /// # Errors
-/// The system's, if the folder cannot be listed.
-pub(crate) fn list(folder: &Path) -> io::Result<(Vec<PathBuf>, bool)> {
+/// Why it cannot be listed: the system's reason, or that it holds too many.
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
+    let cannot = |error: io::Error| format!("cannot be listed: {error}");
     let mut paths = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
+    for entry in fs::read_dir(folder).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
         if is_rule_file(&path) && !path.is_dir() {
             paths.push(path);
         }
     }
+    if paths.len() > FILES_MAX {
+        return Err(format!(
+            "holds {} rule files, more than the {FILES_MAX} allowed: put several objects into one",
+            paths.len()
+        ));
+    }
     paths.sort();
-    let too_many = paths.len() > FILES_MAX;
-    paths.truncate(FILES_MAX);
-    Ok((paths, too_many))
+    Ok(paths)
 }
 
 #[cfg(test)]
@@ -99,14 +110,16 @@ mod tests {
         assert_eq!(look(&folder.join("none.yaml")), FileText::Gone);
         for (name, why) in [
             ("folder.yaml", "no regular file"),
-            ("big.yaml", "larger than 1 MiB"),
+            ("big.yaml", "larger than 32 MiB"),
             ("latin.yaml", "byte 3 is no UTF-8"),
         ] {
             let FileText::Unreadable(reason) = look(&folder.join(name)) else { panic!("{name}") };
             assert!(reason.contains(why), "{reason}");
         }
-        let (paths, too_many) = list(folder.path()).unwrap();
-        assert_eq!(paths.len(), 3, "folders are not read: {paths:?}");
-        assert!(!too_many);
+        std::os::unix::fs::symlink("nowhere", folder.join("dangling.yaml")).unwrap();
+        let FileText::Unreadable(reason) = look(&folder.join("dangling.yaml")) else { panic!() };
+        assert!(reason.contains("a link to nowhere, which is not there"), "{reason}");
+        let paths = list(folder.path()).unwrap();
+        assert_eq!(paths.len(), 4, "folders are not read: {paths:?}");
     }
 }

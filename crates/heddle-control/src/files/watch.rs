@@ -2,7 +2,8 @@
 //!
 //! A file is looked at when it was closed after writing or renamed into place, never while it is
 //! being written: a half-written file must not replace good rules. A file that vanishes is waited
-//! for a little, because many editors save by renaming the old one away first.
+//! for a little, because many editors save by renaming the old one away first. What links lead to is
+//! looked at twice a second.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,9 +22,9 @@ use notify::{
 };
 use tokio::sync::mpsc;
 
-use super::read::is_rule_file;
+use super::{links::Links, read::is_rule_file};
 use crate::limits::{
-    FILE_EVENTS_MAX, FILE_WRITING_MAX, FILES_SETTLE, FILES_SETTLE_MAX, FOLDER_RETRY,
+    FILE_EVENTS_MAX, FILE_WRITING_MAX, FILES_SETTLE, FILES_SETTLE_MAX, FOLDER_RETRY, LINKS_INTERVAL,
 };
 
 /// How long a vanished file may take to come back before it counts as removed.
@@ -63,6 +64,9 @@ pub(crate) struct FolderWatch {
     hint: mpsc::Sender<Hint>,
     overflow: Arc<AtomicBool>,
     pending: Pending,
+    links: Links,
+    /// When to look at what the links lead to.
+    links_due: Instant,
     problem: Option<String>,
 }
 
@@ -77,9 +81,12 @@ impl FolderWatch {
             hint,
             overflow: Arc::new(AtomicBool::new(false)),
             pending: Pending { everything: true, ..Pending::default() },
+            links: Links::default(),
+            links_due: clock::now() + LINKS_INTERVAL,
             problem: None,
         };
         watch.start();
+        watch.links.refresh(folder);
         watch
     }
 
@@ -101,11 +108,19 @@ impl FolderWatch {
             if self.overflow.swap(false, Ordering::Relaxed) {
                 self.pending.note(Hint::Everything, now);
             }
+            if now >= self.links_due {
+                self.links_due = now + LINKS_INTERVAL;
+                for link in self.links.changed() {
+                    self.pending.note(Hint::Written(link), now);
+                }
+            }
             if let Some(batch) = self.pending.take(now) {
+                self.links.refresh(&self.folder);
                 return batch;
             }
             let retry = self.watcher.is_none().then(|| now + FOLDER_RETRY);
-            let wake = [self.pending.due(), retry].into_iter().flatten().min();
+            let links = (!self.links.is_empty()).then_some(self.links_due);
+            let wake = [self.pending.due(), retry, links].into_iter().flatten().min();
             let hint = match wake {
                 Some(at) => {
                     clock::within(at.saturating_duration_since(now), self.hints.recv()).await

@@ -4,6 +4,7 @@
 mod plane;
 mod proxy;
 
+mod any_file;
 mod discovery;
 mod folder;
 mod members;

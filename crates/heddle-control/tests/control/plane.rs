@@ -269,6 +269,7 @@ pub(crate) fn documents(text: &str) -> ApplyRequest {
         namespace: "default".to_owned(),
         dry_run: false,
         force: false,
+        strict: false,
         wait_ms: 10_000,
     }
 }

@@ -209,10 +209,10 @@ impl Check for FaultDelay {
 impl Check for FaultAbort {
     fn check(&self) -> Checked {
         percent(self.percent)?;
-        if (200..=599).contains(&self.status) {
+        if (200..=600).contains(&self.status) {
             return Ok(());
         }
-        Err(FieldError::new("status", format_args!("{} is not within 200 to 599", self.status)))
+        Err(FieldError::new("status", format_args!("{} is not within 200 to 600", self.status)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use regex::bytes::{Captures, Regex};
 
-use super::{Case, PATTERN_BYTES_MAX, PatternError, class, compile};
+use super::{Case, PATTERN_BYTES_MAX, PatternError, compile, re2};
 
 /// A pattern that is found anywhere, and what to put in its place.
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ impl Replacement {
             return Err(PatternError::TooLong(pattern.len()));
         }
         let invalid = |reason| PatternError::Invalid { pattern: pattern.to_owned(), reason };
-        let read = class::rewrite(pattern).map_err(invalid)?;
+        let read = re2::rewrite(pattern).map_err(invalid)?;
         let regex = compile(&read, Case::Sensitive).map_err(invalid)?;
         let parts = parts(substitution, regex.captures_len()).map_err(|reason| {
             PatternError::Substitution { substitution: substitution.to_owned(), reason }

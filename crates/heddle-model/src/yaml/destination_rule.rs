@@ -7,6 +7,7 @@ use super::{
     report::Report,
     schema::{Kind, LABELS, Object, join, not_yet, optional, required},
     value,
+    virtual_service::exports_differ,
 };
 use crate::resource::{DestinationRule, SubsetRule};
 
@@ -21,7 +22,7 @@ pub(super) static SPEC: Object = Object {
         optional("exportTo", Kind::List { of: &Kind::Text(value::export_to), least: 0 }),
         optional("workloadSelector", Kind::Object(&SELECTOR)),
     ],
-    rules: &[subset_names_differ, selectors_stay_at_home],
+    rules: &[subset_names_differ, exports_differ, selectors_stay_at_home],
 };
 
 static SUBSET: Object = Object {
@@ -33,7 +34,13 @@ static SUBSET: Object = Object {
     rules: &[],
 };
 
-static SELECTOR: Object = Object { fields: &[optional("matchLabels", LABELS)], rules: &[] };
+static SELECTOR: Object = Object {
+    fields: &[optional(
+        "matchLabels",
+        Kind::Map { key: value::selector_key, of: &Kind::Text(value::selector_value) },
+    )],
+    rules: &[],
+};
 
 fn subset_names_differ(spec: &Node, path: &str, report: &mut Report<'_>) {
     let mut seen = HashSet::new();
@@ -48,7 +55,8 @@ fn subset_names_differ(spec: &Node, path: &str, report: &mut Report<'_>) {
 
 fn selectors_stay_at_home(spec: &Node, path: &str, report: &mut Report<'_>) {
     let exported = spec.items_of("exportTo");
-    if spec.has("workloadSelector") && exported.iter().any(|to| to.text() != ".") {
+    let is_home = |to: &Node| to.text() == "." || to.text() == report.namespace();
+    if spec.has("workloadSelector") && !exported.iter().all(is_home) {
         let reason = "a rule with `workloadSelector` holds in its own namespace: use `[\".\"]`";
         report.at(spec, &join(path, "exportTo"), reason);
     }

@@ -59,7 +59,7 @@ fn pad(indent: usize, position: usize, text: &mut String) {
 fn flow(node: &Node) -> String {
     match &node.value {
         Value::Null => "null".to_owned(),
-        Value::Scalar { text, plain } => scalar(text, *plain),
+        Value::Scalar { text, plain, .. } => scalar(text, *plain),
         Value::List(_) => "[]".to_owned(),
         Value::Map(_) => "{}".to_owned(),
     }

@@ -8,10 +8,12 @@ use std::{
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-/// Largest file in bytes; a Kubernetes object is at most 1.5 MiB.
-const FILE_BYTES_MAX: usize = 4 << 20;
-/// Most nodes of a file, those that aliases repeat included.
-const NODES_MAX: usize = 200_000;
+use super::{hint, word::Word};
+
+/// Largest file in bytes: a cluster's export of 10,000 objects has about 20 MB.
+pub(super) const FILE_BYTES_MAX: usize = 32 << 20;
+/// Most nodes of a file, those that aliases repeat included: 200 for each of 10,000 objects.
+const NODES_MAX: usize = 2_000_000;
 /// Most bytes of text in a file's values and keys, those that anchors and aliases repeat included.
 const TEXT_BYTES_MAX: usize = 2 * FILE_BYTES_MAX;
 /// Deepest nesting; Istio's kinds need 12.
@@ -27,10 +29,12 @@ pub(super) struct Node {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {
     Null,
-    /// Text as written; `plain` if it was not quoted, so that it may mean a number or a boolean.
+    /// `plain` if it was not quoted, so that it may mean a number or a boolean: then `text` is its
+    /// one spelling ([`Word::canonical`]), and `written` what the file has, where that differs.
     Scalar {
         text: String,
         plain: bool,
+        written: Option<Box<str>>,
     },
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -87,12 +91,25 @@ impl Node {
         }
     }
 
-    /// Text of a scalar as written; empty for anything else.
+    /// Text of a scalar, numbers and booleans in their one spelling; empty for anything else.
     pub(super) fn text(&self) -> &str {
         match &self.value {
             Value::Scalar { text, .. } => text,
             _ => "",
         }
+    }
+
+    /// Text of a scalar as the file has it; empty for anything else.
+    pub(super) fn written(&self) -> &str {
+        match &self.value {
+            Value::Scalar { text, written, .. } => written.as_deref().unwrap_or(text),
+            _ => "",
+        }
+    }
+
+    /// Is it a scalar without quotes?
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.value, Value::Scalar { plain: true, .. })
     }
 
     /// Text below a key; empty if absent.
@@ -122,12 +139,21 @@ impl Node {
     pub(super) fn describe(&self) -> Cow<'static, str> {
         match &self.value {
             Value::Null => "nothing".into(),
-            Value::Scalar { text, .. } => {
+            Value::Scalar { .. } => {
+                let text = self.written();
                 let mut short: String = text.chars().take(60).collect();
                 if short.len() < text.len() {
                     short.push('…');
                 }
-                format!("`{}`", short.escape_debug()).into()
+                // Only what would break the line: a backslash is the user's own.
+                let shown: String = short
+                    .chars()
+                    .flat_map(|c| match c.is_control() {
+                        true => c.escape_debug().collect::<Vec<_>>(),
+                        false => vec![c],
+                    })
+                    .collect();
+                format!("`{shown}`").into()
             }
             Value::List(_) => "a list".into(),
             Value::Map(_) => "a mapping".into(),
@@ -164,7 +190,7 @@ fn read_events(text: &str) -> (Vec<Document>, Vec<Flaw>) {
             }
         };
         if let Err(flaw) = done {
-            tree.flaws.push(flaw);
+            tree.flaws.push(hint::better(text, flaw));
             break;
         }
     }
@@ -390,7 +416,10 @@ fn too_deep(line: usize) -> Flaw {
 
 fn as_key(node: Node) -> Result<(String, usize), Flaw> {
     match node.value {
-        Value::Scalar { text, .. } => Ok((text, node.line)),
+        Value::Scalar { text, written, .. } => {
+            // A key is text in any case, and the author's: `y` is no `true`.
+            Ok((written.map_or(text, String::from), node.line))
+        }
         Value::Null => Ok((String::new(), node.line)),
         _ => Err(not_a_key(node.line)),
     }
@@ -401,8 +430,14 @@ fn not_a_key(line: usize) -> Flaw {
 }
 
 fn scalar(text: Cow<'_, str>, plain: bool, line: usize) -> Node {
-    let null = plain && matches!(&*text, "" | "~" | "null" | "Null" | "NULL");
-    let value = if null { Value::Null } else { Value::Scalar { text: text.into_owned(), plain } };
+    let word = if plain { Word::of(&text) } else { Word::Text };
+    let value = match word.canonical() {
+        _ if word == Word::Null => Value::Null,
+        Some(canonical) if canonical != *text => {
+            Value::Scalar { text: canonical, plain, written: Some(text.into()) }
+        }
+        _ => Value::Scalar { text: text.into_owned(), plain, written: None },
+    };
     Node { line, value }
 }
 

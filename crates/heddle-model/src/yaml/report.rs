@@ -43,11 +43,24 @@ pub(super) struct Report<'a> {
     notes: Vec<FieldNote>,
     /// Inside a field that is noted already.
     quiet: bool,
+    /// Namespace of the object that is being checked.
+    namespace: String,
 }
 
 impl<'a> Report<'a> {
     pub(super) fn new(file: &'a str) -> Self {
-        Self { file, errors: Vec::new(), notes: Vec::new(), quiet: false }
+        let (errors, notes, namespace) = (Vec::new(), Vec::new(), String::new());
+        Self { file, errors, notes, quiet: false, namespace }
+    }
+
+    /// Begins with another object.
+    pub(super) fn begin(&mut self, namespace: &str) {
+        namespace.clone_into(&mut self.namespace);
+    }
+
+    /// Namespace of the object that is being checked.
+    pub(super) fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     pub(super) fn error(&mut self, line: usize, field: &str, reason: impl Into<String>) {
@@ -65,8 +78,17 @@ impl<'a> Report<'a> {
     /// A valid field that has no effect yet.
     pub(super) fn not_enforced(&mut self, line: usize, field: &str) {
         if !self.quiet {
-            self.notes.push(FieldNote { field: field.to_owned(), line });
+            self.notes.push(FieldNote { field: field.to_owned(), line, reason: None });
         }
+    }
+
+    /// A field that does nothing as it is written, in Istio neither.
+    pub(super) fn no_effect(&mut self, line: usize, field: &str, reason: &str) {
+        self.notes.push(FieldNote {
+            field: field.to_owned(),
+            line,
+            reason: Some(reason.to_owned()),
+        });
     }
 
     /// Runs `check` with notes switched off: the field that holds all of it is noted already.

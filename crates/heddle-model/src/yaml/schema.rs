@@ -2,10 +2,14 @@
 //! effect yet. One walk checks types, ranges, unknown and missing fields, and notes what is not
 //! enforced. Conditions across fields are rules beside the tables.
 
+use std::str::FromStr;
+
 use super::{
+    hint,
     node::{Node, Value},
     report::{Report, closest, suggest},
     value,
+    word::Word,
 };
 
 /// Checks a text; the error says what would be right.
@@ -55,8 +59,48 @@ pub(super) struct Object {
 #[derive(Debug)]
 pub(super) struct Field {
     name: &'static str,
+    /// Another name it goes by.
+    alias: Option<&'static str>,
     kind: Kind,
     must: Must,
+    /// Is it there even if it is empty or zero? So it is where one of several fields may be given.
+    even_if_empty: bool,
+}
+
+impl Field {
+    const fn new(name: &'static str, kind: Kind, must: Must) -> Self {
+        Self { name, alias: None, kind, must, even_if_empty: false }
+    }
+
+    /// The same, but an empty value counts as one.
+    pub(super) const fn even_if_empty(self) -> Self {
+        Self { even_if_empty: true, ..self }
+    }
+
+    /// The same, under another name too.
+    pub(super) const fn or_named(self, alias: &'static str) -> Self {
+        Self { alias: Some(alias), ..self }
+    }
+
+    /// Its name.
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alias == Some(name)
+    }
+
+    /// Does this value say no more than none would? Protobuf cannot tell the two apart.
+    fn is_absent(&self, value: &Node) -> bool {
+        match (&value.value, &self.kind) {
+            _ if self.even_if_empty => false,
+            (Value::Scalar { text, .. }, Kind::Text(_)) => text.is_empty(),
+            (Value::Scalar { text, plain: true, .. }, Kind::Int { min: 1.., .. }) => text == "0",
+            (Value::List(items), Kind::List { .. }) => items.is_empty(),
+            _ => false,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +113,17 @@ enum Must {
 
 /// A field that may be absent.
 pub(super) const fn optional(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, must: Must::Nothing }
+    Field::new(name, kind, Must::Nothing)
 }
 
 /// A field that must be there.
 pub(super) const fn required(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, must: Must::Exist }
+    Field::new(name, kind, Must::Exist)
 }
 
 /// A field that is checked and then noted as not enforced yet.
 pub(super) const fn not_yet(name: &'static str, kind: Kind) -> Field {
-    Field { name, kind, must: Must::BeNoted }
+    Field::new(name, kind, Must::BeNoted)
 }
 
 /// A count that protobuf keeps in 32 bits, unsigned.
@@ -94,9 +138,37 @@ pub(super) const DURATION: Kind = Kind::Duration { least_ms: 1 };
 pub(super) const TEXT: Kind = Kind::Text(value::any);
 /// Text that is not empty.
 pub(super) const NAME: Kind = Kind::Text(value::not_empty);
-/// Labels as in Kubernetes.
+/// Labels that a rule asks for. As in Istio, values may be longer than an object's can be.
 pub(super) const LABELS: Kind =
-    Kind::Map { key: value::label_key, of: &Kind::Text(value::label_value) };
+    Kind::Map { key: value::label_key, of: &Kind::Text(value::asked_label_value) };
+
+/// Brings a tree into the form that checks and readers see: a field has its own name, and one that is
+/// empty is absent.
+pub(super) fn settle(node: &mut Node, kind: &Kind) {
+    match (&mut node.value, kind) {
+        (Value::Map(entries), Kind::Object(object)) => {
+            let field_of = |key: &str| object.fields.iter().find(|field| field.is_called(key));
+            entries.retain(|entry| {
+                !field_of(&entry.key).is_some_and(|field| field.is_absent(&entry.value))
+            });
+            let given: Vec<String> = entries.iter().map(|entry| entry.key.clone()).collect();
+            for entry in entries {
+                let Some(field) = field_of(&entry.key) else { continue };
+                if entry.key != field.name && !given.iter().any(|key| key == field.name) {
+                    entry.key = field.name.to_owned();
+                }
+                settle(&mut entry.value, &field.kind);
+            }
+        }
+        (Value::Map(entries), Kind::Map { of, .. }) => {
+            entries.iter_mut().for_each(|entry| settle(&mut entry.value, of));
+        }
+        (Value::List(items), Kind::List { of, .. }) => {
+            items.iter_mut().for_each(|item| settle(item, of));
+        }
+        _ => {}
+    }
+}
 
 /// Checks `node` against `kind`.
 pub(super) fn check(node: &Node, kind: &Kind, path: &str, report: &mut Report<'_>) {
@@ -107,10 +179,15 @@ pub(super) fn check(node: &Node, kind: &Kind, path: &str, report: &mut Report<'_
         Kind::Map { key, of } => check_map(node, *key, of, path, report),
         scalar => {
             if let Err(reason) = check_scalar(node, scalar) {
-                report.at(node, path, reason);
+                report.at(node, path, or_unfilled(node.written(), reason));
             }
         }
     }
+}
+
+/// The reason, unless the text is a template's: then that is what is wrong.
+fn or_unfilled(text: &str, reason: String) -> String {
+    hint::placeholder(text).map_or(reason, |found| hint::unfilled(&found))
 }
 
 fn check_object(node: &Node, object: &Object, path: &str, report: &mut Report<'_>) {
@@ -127,7 +204,8 @@ fn check_object(node: &Node, object: &Object, path: &str, report: &mut Report<'_
         match object.fields.iter().find(|field| field.name == entry.key) {
             None => {
                 meant.extend(closest(&entry.key, &names));
-                report.error(entry.line, &place, suggest("field", &entry.key, &names));
+                let reason = suggest("field", &entry.key, &names);
+                report.error(entry.line, &place, or_unfilled(&entry.key, reason));
             }
             Some(_) if entry.value.value == Value::Null => {}
             Some(field) if field.must == Must::BeNoted => {
@@ -175,11 +253,13 @@ fn check_map(node: &Node, key: TextCheck, of: &Kind, path: &str, report: &mut Re
     for entry in entries {
         let place = join(path, &entry.key);
         if let Err(reason) = key(&entry.key) {
-            report.error(entry.line, &place, reason);
+            report.error(entry.line, &place, or_unfilled(&entry.key, reason));
         }
         if entry.value.value == Value::Null {
-            let empty = if matches!(of, Kind::Object(_)) { "`{}`" } else { "`\"\"`" };
-            report.error(entry.line, &place, format!("no value: write {empty} for an empty one"));
+            // Of texts, nothing is the empty one.
+            if !matches!(of, Kind::Text(_)) {
+                report.error(entry.line, &place, "no value: write `{}` for an empty one");
+            }
         } else {
             check(&entry.value, of, &place, report);
         }
@@ -187,28 +267,24 @@ fn check_map(node: &Node, key: TextCheck, of: &Kind, path: &str, report: &mut Re
 }
 
 fn check_scalar(node: &Node, kind: &Kind) -> Result<(), String> {
-    let Value::Scalar { text, plain } = &node.value else {
+    let Value::Scalar { text, plain, .. } = &node.value else {
         return Err(format!("{} where a single value belongs", node.describe()));
     };
+    let word = if *plain { Word::of(text) } else { Word::Text };
     match kind {
-        Kind::Bool if *plain && matches!(text.as_str(), "true" | "false" | "True" | "False") => {
-            Ok(())
-        }
+        Kind::Bool if matches!(word, Word::Bool(_)) => Ok(()),
         Kind::Bool => Err(format!("{} is neither `true` nor `false`", node.describe())),
-        Kind::Int { min, max } => match text.parse::<i64>() {
-            Ok(_) if !plain => Err(format!("{} is text: leave out the quotes", node.describe())),
-            Ok(number) if (*min..=*max).contains(&number) => Ok(()),
-            Ok(number) => Err(format!("{number} is out of range: use {min} to {max}")),
-            Err(_) => Err(format!("{} is no whole number from {min} to {max}", node.describe())),
-        },
-        Kind::Number { min, max } => match text.parse::<f64>() {
-            Ok(_) if !plain => Err(format!("{} is text: leave out the quotes", node.describe())),
-            Ok(number) if (*min..=*max).contains(&number) => Ok(()),
-            Ok(number) => Err(format!("{number} is out of range: use {min} to {max}")),
-            Err(_) => Err(format!("{} is no number from {min} to {max}", node.describe())),
-        },
-        Kind::Text(_) | Kind::Duration { .. } | Kind::Choice(_) if *plain && not_text(text) => {
-            Err(text_needed(text, kind))
+        Kind::Int { min, max } => {
+            let range = format!("{min} to {max}");
+            check_number(node, *min, *max, "whole number", &range)
+        }
+        Kind::Number { min, max } => {
+            // The greatest number of all has 309 digits.
+            let most = if *max < f64::MAX { format!(" to {max}") } else { " or more".to_owned() };
+            check_number(node, *min, *max, "number", &format!("{min}{most}"))
+        }
+        Kind::Text(_) | Kind::Duration { .. } | Kind::Choice(_) if word != Word::Text => {
+            Err(text_needed(node, word, kind))
         }
         Kind::Text(accepts) => accepts(text),
         Kind::Duration { least_ms } => value::duration(text).and_then(|duration| {
@@ -223,19 +299,35 @@ fn check_scalar(node: &Node, kind: &Kind) -> Result<(), String> {
     }
 }
 
-/// Would Kubernetes take this plain word as a number or a boolean?
-fn not_text(text: &str) -> bool {
-    let number = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
-        && text.parse::<f64>().is_ok();
-    number || matches!(text, "true" | "false" | "True" | "False" | "TRUE" | "FALSE")
+fn check_number<N: FromStr + PartialOrd>(
+    node: &Node,
+    min: N,
+    max: N,
+    what: &str,
+    range: &str,
+) -> Result<(), String> {
+    let shown = node.describe();
+    match node.text().parse::<N>() {
+        Ok(_) if !node.is_plain() => Err(format!("{shown} is text: leave out the quotes")),
+        Ok(number) if (min..=max).contains(&number) => Ok(()),
+        Ok(_) => Err(format!("{shown} is out of range: use {range}")),
+        Err(_) => Err(format!("{shown} is no {what} from {range}")),
+    }
 }
 
-fn text_needed(text: &str, kind: &Kind) -> String {
-    match kind {
-        Kind::Duration { .. } => {
-            format!("`{text}` has no unit: write e.g. `{text}s` or `{text}ms`")
+/// Kubernetes would take this unquoted word for a number or a boolean.
+fn text_needed(node: &Node, word: Word, kind: &Kind) -> String {
+    let (written, means) = (node.written(), node.text());
+    match (kind, word) {
+        (Kind::Duration { .. }, Word::Int(_) | Word::Float(_)) => {
+            format!("`{written}` has no unit: write e.g. `{written}s` or `{written}ms`")
         }
-        _ => format!("`{text}` is no text: put it in quotes, \"{text}\""),
+        _ if written == means => {
+            format!("`{written}` is no text: put it in quotes, \"{written}\"")
+        }
+        _ => {
+            format!("`{written}` means {means} and is no text: put it in quotes, \"{written}\"")
+        }
     }
 }
 
@@ -243,13 +335,13 @@ fn text_needed(text: &str, kind: &Kind) -> String {
 /// field below the key, so an endless key would cost its length each time.
 const KEY_SHOWN_MAX: usize = 320;
 
-/// `a.b`, or `a["b.c"]` where the key itself has a dot.
+/// `a.b`, or `a["b.c"]` where the key itself has a dot or is empty.
 pub(super) fn join(path: &str, key: &str) -> String {
     let end = (0..=key.len().min(KEY_SHOWN_MAX)).rev().find(|at| key.is_char_boundary(*at));
     let key = &key[..end.unwrap_or(0)];
     if path.is_empty() {
         key.to_owned()
-    } else if key.contains(['.', '/', ' ', '[']) {
+    } else if key.is_empty() || key.contains(['.', '/', ' ', '[', ':']) {
         format!("{path}[\"{key}\"]")
     } else {
         format!("{path}.{key}")

@@ -3,6 +3,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
+use super::report::suggest;
 use crate::{name::check_label, pattern};
 
 /// Accepts everything.
@@ -13,6 +14,14 @@ pub(super) fn any(_: &str) -> Result<(), String> {
 /// Refuses the empty text.
 pub(super) fn not_empty(text: &str) -> Result<(), String> {
     if text.is_empty() { Err("this must not be empty".to_owned()) } else { Ok(()) }
+}
+
+/// A prefix that says something.
+pub(super) fn prefix(text: &str) -> Result<(), String> {
+    if !text.is_empty() {
+        return Ok(());
+    }
+    Err("an empty prefix says nothing: write `{}` for any value, or leave it out".to_owned())
 }
 
 /// A duration as Go writes it: `1h`, `1m30s`, `1.5s`, `250ms`; whole milliseconds, as in Istio.
@@ -56,18 +65,26 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
-/// A host of a rule: a name, `*`, `*.suffix` or `*-suffix`.
+/// A host of a DestinationRule: a name, `*`, `*.suffix` or `*-suffix`; no address.
 pub(super) fn wildcard_host(host: &str) -> Result<(), String> {
-    match host.strip_prefix('*') {
-        Some("") => Ok(()),
-        Some(rest) => dns_name(rest.strip_prefix(['.', '-']).unwrap_or(rest), host),
-        None => dns_name(host, host),
+    let Some(rest) = host.strip_prefix('*') else { return host_name(host, host) };
+    match rest.strip_prefix(['.', '-']).unwrap_or(rest) {
+        "" if rest.is_empty() => Ok(()),
+        name => host_name(name, host),
     }
 }
 
 /// A host of a VirtualService: as [`wildcard_host`], or an IP address.
 pub(super) fn host_or_ip(host: &str) -> Result<(), String> {
     if host.parse::<IpAddr>().is_ok() { Ok(()) } else { wildcard_host(host) }
+}
+
+/// One host or address: no wildcard.
+pub(super) fn single_host(host: &str) -> Result<(), String> {
+    match host.parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => host_name(host, host),
+    }
 }
 
 /// A host traffic can be sent to.
@@ -78,84 +95,182 @@ pub(super) fn target_host(host: &str) -> Result<(), String> {
     wildcard_host(host)
 }
 
-fn dns_name(name: &str, written: &str) -> Result<(), String> {
+/// Hosts ignore case, and so may be written in any.
+fn host_name(name: &str, written: &str) -> Result<(), String> {
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.len() > 253 {
         return Err("a DNS name has at most 253 characters".to_owned());
     }
-    if name.bytes().any(|b| b.is_ascii_uppercase()) {
-        return Err(format!("`{written}` has capitals: write `{}`", written.to_ascii_lowercase()));
-    }
-    if name.is_empty() || name.split('.').any(|label| check_label(label).is_err()) {
+    if name.is_empty() || !name.split('.').all(is_label) {
         return Err(format!(
-            "`{written}` is no DNS name: use a-z, 0-9 and `-` between dots, e.g. `reviews` or `*.example.com`"
+            "`{written}` is no DNS name: use letters, digits and `-` between dots, e.g. `reviews` or `*.example.com`"
         ));
+    }
+    let (_, top) = written.trim_end_matches('.').rsplit_once('.').unwrap_or_default();
+    if !top.is_empty() && top.bytes().all(|byte| byte.is_ascii_digit()) {
+        let what = match name.parse::<IpAddr>() {
+            Ok(_) => "an address, and a host belongs here",
+            Err(_) => "no DNS name: its last part cannot be a number",
+        };
+        return Err(format!("`{written}` is {what}"));
     }
     Ok(())
 }
 
-/// A subset's name: as a DNS label, and as in Istio it may have capitals.
-pub(super) fn subset_name(text: &str) -> Result<(), String> {
-    check_label(&text.to_ascii_lowercase()).map_err(|_| {
-        format!(
-            "`{text}` is no name of a subset: use 1 to 63 letters, digits and `-`, beginning and ending with a letter or digit"
-        )
-    })
+/// A DNS label in any case, as Istio takes it.
+fn is_label(text: &str) -> bool {
+    check_label(&text.to_ascii_lowercase()).is_ok()
 }
 
-/// A DNS label: names of namespaces.
-pub(super) fn dns_label(text: &str) -> Result<(), String> {
+/// A subset's name: as a DNS label, and as in Istio it may have capitals.
+pub(super) fn subset_name(text: &str) -> Result<(), String> {
+    if is_label(text) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no name of a subset: use 1 to 63 letters, digits and `-`, beginning and ending with a letter or digit"
+    ))
+}
+
+/// The namespace of an object, a DNS label.
+pub(super) fn namespace(text: &str) -> Result<(), String> {
     check_label(text).map_err(|error| error.to_string())
 }
 
-/// A DNS subdomain: names of objects.
+/// A namespace that a rule asks for. As in Istio it may have capitals, and is none then.
+pub(super) fn asked_namespace(text: &str) -> Result<(), String> {
+    if is_label(text) { Ok(()) } else { namespace(text) }
+}
+
+/// The name of an object: a DNS subdomain as Kubernetes takes it, without a limit to one label.
 pub(super) fn object_name(text: &str) -> Result<(), String> {
-    if text.starts_with('*') { Err(format!("`{text}` is no name")) } else { dns_name(text, text) }
+    let edge = |part: &str, at: Option<u8>| {
+        !part.is_empty()
+            && at.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let inner =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-".contains(&byte);
+    let valid = |part: &str| {
+        edge(part, part.bytes().next())
+            && edge(part, part.bytes().next_back())
+            && part.bytes().all(inner)
+    };
+    if text.len() <= 253 && text.split('.').all(valid) {
+        return Ok(());
+    }
+    if text.bytes().any(|byte| byte.is_ascii_uppercase())
+        && object_name(&text.to_lowercase()).is_ok()
+    {
+        return Err(format!("`{text}` has capitals: write `{}`", text.to_ascii_lowercase()));
+    }
+    Err(format!(
+        "`{text}` is no name of an object: use up to 253 of a-z, 0-9, `-` and `.`, each part beginning and ending with a letter or digit"
+    ))
 }
 
 /// A Kubernetes label key: `[prefix/]name`.
 pub(super) fn label_key(key: &str) -> Result<(), String> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(p, n)| (Some(p), n));
-    let name_ok = !name.is_empty() && is_label_text(name);
-    if !name_ok || prefix.is_some_and(|prefix| dns_name(prefix, prefix).is_err()) {
+    let name_ok = name.len() <= LABEL_MAX && is_label_text(name);
+    let prefix_ok = |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(is_label);
+    if !name_ok || !prefix.is_none_or(prefix_ok) {
         return Err(format!("`{key}` is no label key: use e.g. `version` or `example.com/team`"));
     }
     Ok(())
 }
 
-/// A Kubernetes label value; may be empty.
+/// Kubernetes' bound on a label's value and on the name part of its key.
+const LABEL_MAX: usize = 63;
+
+/// A label's value on an object; may be empty.
 pub(super) fn label_value(text: &str) -> Result<(), String> {
+    if text.len() <= LABEL_MAX {
+        return asked_label_value(text);
+    }
+    Err(format!("`{text}` is longer than a label's value can be, {LABEL_MAX} characters"))
+}
+
+/// A label's value that a rule asks for; may be empty.
+pub(super) fn asked_label_value(text: &str) -> Result<(), String> {
     if text.is_empty() || is_label_text(text) {
         return Ok(());
     }
     Err(format!(
-        "`{text}` is no label value: use up to 63 of letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit"
+        "`{text}` is no label value: use letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit"
     ))
 }
 
 fn is_label_text(text: &str) -> bool {
     let edge = |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric());
-    text.len() <= 63
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         && edge(text.bytes().next())
         && edge(text.bytes().last())
 }
 
+/// The key of a selector's label: anything that is no wildcard.
+pub(super) fn selector_key(key: &str) -> Result<(), String> {
+    if key.is_empty() { Err("a label's key is not empty".to_owned()) } else { selector_value(key) }
+}
+
+/// The value of a selector's label.
+pub(super) fn selector_value(text: &str) -> Result<(), String> {
+    if text.contains('*') {
+        return Err(format!("`{text}` has a `*`: a selector takes labels as they are"));
+    }
+    if text.len() > LABEL_MAX {
+        return Err(format!("`{text}` is longer than a label can be, {LABEL_MAX} characters"));
+    }
+    Ok(())
+}
+
+/// What Istio writes for a claim of a token, where a header's name stands.
+const CLAIM: &str = "@request.auth.claims";
+
+/// Is this Istio's way to name a claim of a token?
+pub(super) fn is_claim(name: &str) -> bool {
+    name.strip_prefix(CLAIM).is_some_and(|rest| match rest.as_bytes() {
+        [b'.', inner @ ..] => !inner.is_empty(),
+        [b'[', inner @ .., b']'] => !inner.is_empty(),
+        _ => false,
+    })
+}
+
+const PSEUDO_HEADERS: &[&str] = &[":authority", ":method", ":path", ":scheme", ":status"];
+
 /// A header name in a match: a token, a pseudo-header, or Istio's JWT claim.
 pub(super) fn match_header(name: &str) -> Result<(), String> {
-    let plain = name.strip_prefix(':').unwrap_or(name);
-    if name.starts_with("@request.auth.claims") || is_token(plain) {
+    if is_token(name) || PSEUDO_HEADERS.contains(&name) || is_claim(name) {
         return Ok(());
+    }
+    if name.starts_with(':') {
+        return Err(suggest("pseudo-header", name, PSEUDO_HEADERS));
     }
     Err(format!("`{name}` is no header name"))
 }
 
-/// A header name to set, add or remove.
-pub(super) fn header_name(name: &str) -> Result<(), String> {
-    if is_token(name) || name == ":authority" {
+/// A header of a request to set or add; the authority is one.
+pub(super) fn request_header(name: &str) -> Result<(), String> {
+    if is_token(name) || name.eq_ignore_ascii_case(":authority") {
         return Ok(());
     }
     Err(format!("`{name}` is no header name that can be changed"))
+}
+
+/// A header to remove, or of a response: the authority is none of these.
+pub(super) fn other_header(name: &str) -> Result<(), String> {
+    if name.eq_ignore_ascii_case("host") {
+        return Err(format!("`{name}` can only be set, and only in a request"));
+    }
+    if is_token(name) {
+        Ok(())
+    } else {
+        Err(format!("`{name}` is no header name that can be changed"))
+    }
+}
+
+/// A header name of a CORS policy, or `*`.
+pub(super) fn cors_header(name: &str) -> Result<(), String> {
+    if is_token(name) { Ok(()) } else { Err(format!("`{name}` is no header name, nor `*`")) }
 }
 
 fn is_token(name: &str) -> bool {
@@ -163,30 +278,60 @@ fn is_token(name: &str) -> bool {
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
 }
 
-/// A header value: no control characters.
+/// A header value: no control characters, and a `%` only as Envoy's `%NAME%` or `%%`.
 pub(super) fn header_value(value: &str) -> Result<(), String> {
     if value.bytes().any(|b| b < 0x20 && b != b'\t' || b == 0x7f) {
         return Err("a header value has no control characters".to_owned());
     }
+    let mut rest = value;
+    while let Some(at) = rest.find('%') {
+        rest = &rest[at + 1..];
+        match after_command(rest) {
+            Some(behind) => rest = behind,
+            None => {
+                return Err(format!(
+                    "a `%` in `{value}` begins no command such as `%PROTOCOL%`: write `%%` for the sign itself"
+                ));
+            }
+        }
+    }
     Ok(())
+}
+
+/// What follows a command whose first `%` has been read: `NAME%`, `NAME(...)%`, or the second `%`.
+fn after_command(text: &str) -> Option<&str> {
+    if let Some(behind) = text.strip_prefix('%') {
+        return Some(behind);
+    }
+    let name_end = text.find(['%', '('])?;
+    if text[name_end..].starts_with('%') {
+        return Some(&text[name_end + 1..]);
+    }
+    let mut inside = text[name_end + 1..].char_indices();
+    let mut quoted = false;
+    let close = loop {
+        match inside.next()? {
+            (_, '\\') => drop(inside.next()?),
+            (_, '"') => quoted = !quoted,
+            (at, ')') if !quoted => break at,
+            _ => {}
+        }
+    };
+    text[name_end + 1 + close + 1..].trim_start_matches(' ').strip_prefix('%')
 }
 
 /// A regex that compiles.
 pub(super) fn regex(text: &str) -> Result<(), String> {
-    compiles(text, pattern::Case::Sensitive)
-}
-
-/// A regex that compiles where case is ignored: that takes more room.
-pub(super) fn regex_in_any_case(text: &str) -> Result<(), String> {
-    compiles(text, pattern::Case::Ignored)
-}
-
-fn compiles(text: &str, case: pattern::Case) -> Result<(), String> {
-    match pattern::Pattern::new(text, case) {
+    match pattern::Pattern::new(text, pattern::Case::Sensitive) {
         Ok(_) => Ok(()),
         Err(error) if text == "*" => Err(format!("{error}; for any value write `{{}}` or `.*`")),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The same, or `*`, which Istio takes for "any value" where a header must be missing.
+pub(super) fn regex_or_any(text: &str) -> Result<(), String> {
+    if text == "*" { Ok(()) } else { regex(text) }
 }
 
 /// `10.0.0.0/8`, `fd00::/8`, or a single address.
@@ -195,7 +340,14 @@ pub(super) fn subnet(text: &str) -> Result<(IpAddr, u8), String> {
     let (address, bits) = text.split_once('/').map_or((text, None), |(a, b)| (a, Some(b)));
     let address: IpAddr = address.parse().map_err(|_| wrong())?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.map_or(Ok(most), |bits| bits.parse::<u8>().map_err(|_| wrong()))?;
+    let plain = |bits: &str| {
+        bits.bytes().all(|byte| byte.is_ascii_digit()) && (bits == "0" || !bits.starts_with('0'))
+    };
+    let bits = match bits {
+        None => most,
+        Some(bits) if plain(bits) => bits.parse::<u8>().map_err(|_| wrong())?,
+        Some(_) => return Err(wrong()),
+    };
     if bits > most { Err(wrong()) } else { Ok((address, bits)) }
 }
 
@@ -204,20 +356,21 @@ pub(super) fn is_subnet(text: &str) -> Result<(), String> {
     subnet(text).map(|_| ())
 }
 
-/// `.`, `*`, `~` or a namespace.
+/// `.`, `*` or a namespace. `~`, for nobody, is a ServiceEntry's.
 pub(super) fn export_to(text: &str) -> Result<(), String> {
-    if matches!(text, "." | "*" | "~") {
+    if matches!(text, "." | "*") || is_label(text) {
         return Ok(());
     }
-    dns_label(text)
-        .map_err(|_| format!("`{text}` is no namespace: use `.`, `*`, `~` or a namespace's name"))
+    Err(format!("`{text}` is no namespace: use `.`, `*` or a namespace's name"))
 }
 
 /// `mesh`, `name` or `namespace/name`.
 pub(super) fn gateway_name(text: &str) -> Result<(), String> {
-    let (namespace, name) = text.split_once('/').unwrap_or((".", text));
-    let namespace_ok = namespace == "." || dns_label(namespace).is_ok();
-    if namespace_ok && dns_name(name, name).is_ok() {
+    let valid = match text.split_once('/') {
+        Some((namespace, name)) => is_label(namespace) && is_label(name),
+        None => host_name(text, text).is_ok(),
+    };
+    if valid {
         return Ok(());
     }
     Err(format!("`{text}` names no gateway: use `mesh`, NAME or NAMESPACE/NAME"))
@@ -251,12 +404,12 @@ mod tests {
     #[test]
     fn hosts_are_names_wildcards_and_nothing_else() {
         for host in
-            ["reviews", "reviews.default.svc.cluster.local", "*", "*.example.com", "*-a.b", "a.b."]
+            ["reviews", "A.svc.cluster.local", "*", "*.example.com", "*-a.b", "a.b.", "1", "*a.b"]
         {
             assert!(wildcard_host(host).is_ok(), "{host}");
         }
         for host in
-            ["", "a..b", "-a", "a_b", "a b", "Reviews", "a.*.b", "**", "http://a", "*.", "é"]
+            ["", "a..b", "-a", "a_b", "a b", "a.*.b", "**", "http://a", "*.", "é", "a.1", "1.2.3.4"]
         {
             assert!(wildcard_host(host).is_err(), "{host}");
         }
@@ -274,12 +427,60 @@ mod tests {
         }
         assert!(label_value("").is_ok() && label_value("v1.0_x").is_ok());
         assert!(label_value("a b").is_err() && label_value(&"a".repeat(64)).is_err());
+        assert!(asked_label_value(&"a".repeat(64)).is_ok() && asked_label_value("a b").is_err());
+        assert!(selector_value("any thing").is_ok() && selector_value("a*").is_err());
     }
 
     #[test]
     fn subnets_are_bounded_by_their_family() {
         assert_eq!(subnet("10.0.0.0/8").unwrap().1, 8);
         assert_eq!(subnet("fd00::1").unwrap().1, 128);
-        assert!(subnet("10.0.0.0/33").is_err() && subnet("10.0.0/8").is_err());
+        for text in ["10.0.0.0/33", "10.0.0/8", "10.0.0.0/08", "10.0.0.0/+8", "10.0.0.0/"] {
+            assert!(subnet(text).is_err(), "{text}");
+        }
+        assert!(subnet("0.0.0.0/0").is_ok());
+    }
+
+    #[test]
+    fn a_percent_sign_in_a_header_begins_a_command_or_is_doubled() {
+        for value in [
+            "",
+            "100%%",
+            "%PROTOCOL%",
+            "a %REQ(x-a)% b %RESP(x)%",
+            "%REQ(a\\)b)%",
+            r#"%DYNAMIC_METADATA(["a", "b)"])%"#,
+            "%START_TIME(%Y)  %",
+        ] {
+            assert!(header_value(value).is_ok(), "{value}");
+        }
+        for value in ["100%", "abc%123", "%START_TIME%%", "%REQ(a", "%REQ(a)b%", "%%%", "a\n"] {
+            assert!(header_value(value).is_err(), "{value}");
+        }
+    }
+
+    #[test]
+    fn headers_are_named_as_istio_takes_them() {
+        for name in ["x-a", ":path", "@request.auth.claims.group", "@request.auth.claims[a][b]"] {
+            assert!(match_header(name).is_ok(), "{name}");
+        }
+        for name in [":foo", "a b", "@request.auth.claims", "@request.auth.claims.", "@other"] {
+            assert!(match_header(name).is_err(), "{name}");
+        }
+        assert!(request_header("host").is_ok() && request_header(":authority").is_ok());
+        assert!(request_header(":path").is_err());
+        assert!(other_header("Host").is_err() && other_header(":status").is_err());
+    }
+
+    #[test]
+    fn an_objects_name_is_a_subdomain_of_any_shape() {
+        for name in ["a", "a.b-c", "0a", "a--b.0"] {
+            assert!(object_name(name).is_ok(), "{name}");
+        }
+        assert!(object_name(&"a".repeat(253)).is_ok());
+        for name in ["", "a_b", "-a", "a.", "a..b", "*", &"a".repeat(254)] {
+            assert!(object_name(name).is_err(), "{name}");
+        }
+        assert_eq!(object_name("Rule"), Err("`Rule` has capitals: write `rule`".to_owned()));
     }
 }

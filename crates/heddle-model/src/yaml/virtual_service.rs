@@ -2,7 +2,7 @@
 //!
 //! What Heddle does not carry out yet is checked all the same and noted; see [`actions`].
 
-use std::collections::HashSet;
+use std::{collections::HashSet, net::IpAddr};
 
 use super::{
     node::Node,
@@ -20,11 +20,15 @@ mod parts;
 mod read;
 mod traffic;
 
-use parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, reaches_mesh, weights_sum};
+use parts::{
+    ABSENT_MATCH, DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, URI_MATCH, reaches_mesh,
+    weights_sum,
+};
 
 /// Hosts of one VirtualService. Every host is a service that every client's rules are made for.
 const HOSTS_MAX: usize = 1_000;
 
+pub(super) use parts::exports_differ;
 pub(super) use read::read;
 
 /// `spec` of a VirtualService.
@@ -37,7 +41,13 @@ pub(super) static SPEC: Object = Object {
         optional("tcp", Kind::List { of: &Kind::Object(&TCP_ROUTE), least: 0 }),
         optional("exportTo", Kind::List { of: &Kind::Text(value::export_to), least: 0 }),
     ],
-    rules: &[hosts_and_routes, gateways_are_noted, sni_hosts_are_hosts],
+    rules: &[
+        hosts_and_routes,
+        gateways_are_noted,
+        sni_hosts_are_hosts,
+        claims_need_a_gateway,
+        exports_differ,
+    ],
 };
 
 const GATEWAYS: Kind = Kind::List { of: &Kind::Text(value::gateway_name), least: 0 };
@@ -56,7 +66,7 @@ static HTTP_ROUTE: Object = Object {
         optional("retries", Kind::Object(&actions::RETRIES)),
         not_yet("mirror", Kind::Object(&DESTINATION)),
         not_yet("mirrors", Kind::List { of: &Kind::Object(&actions::MIRROR), least: 0 }),
-        not_yet("mirrorPercent", Kind::Int { min: 0, max: 100 }),
+        not_yet("mirrorPercent", Kind::Int { min: 0, max: 100 }).or_named("mirror_percent"),
         not_yet("mirrorPercentage", Kind::Object(&PERCENT)),
         optional("corsPolicy", Kind::Object(&actions::CORS)),
         optional("headers", Kind::Object(&actions::HEADERS)),
@@ -67,35 +77,24 @@ static HTTP_ROUTE: Object = Object {
 static HTTP_MATCH: Object = Object {
     fields: &[
         optional("name", TEXT),
-        optional("uri", STRING_MATCH),
+        optional("uri", URI_MATCH),
         optional("scheme", STRING_MATCH),
         optional("method", STRING_MATCH),
-        optional("authority", AUTHORITY_MATCH),
+        optional("authority", STRING_MATCH),
         optional("headers", HEADER_MATCHES),
         optional("port", PORT),
         optional("sourceLabels", LABELS),
         optional("gateways", GATEWAYS),
         optional("queryParams", Kind::Map { key: value::not_empty, of: &STRING_MATCH }),
         optional("ignoreUriCase", Kind::Bool),
-        optional("withoutHeaders", HEADER_MATCHES),
-        optional("sourceNamespace", Kind::Text(value::dns_label)),
+        optional("withoutHeaders", Kind::Map { key: value::match_header, of: &ABSENT_MATCH }),
+        optional("sourceNamespace", Kind::Text(value::asked_namespace)),
         not_yet("statPrefix", TEXT),
     ],
     rules: &[header_names_differ, claims_are_noted, gateways_are_noted],
 };
 
 const HEADER_MATCHES: Kind = Kind::Map { key: value::match_header, of: &STRING_MATCH };
-
-/// As [`STRING_MATCH`]; matched without regard to case.
-const AUTHORITY_MATCH: Kind = Kind::Object(&AUTHORITY_MATCH_OBJECT);
-static AUTHORITY_MATCH_OBJECT: Object = Object {
-    fields: &[
-        optional("exact", TEXT),
-        optional("prefix", TEXT),
-        optional("regex", Kind::Text(value::regex_in_any_case)),
-    ],
-    rules: &[|node, path, report| at_most_one(node, &["exact", "prefix", "regex"], path, report)],
-};
 
 static HTTP_DESTINATION: Object = Object {
     fields: &[
@@ -122,26 +121,27 @@ static DELAY: Object = Object {
         if let Some(delay) = node.get("exponentialDelay") {
             let reason = "Istio knows no such delay either: use `fixedDelay`";
             report.at(delay, &join(path, "exponentialDelay"), reason);
-        } else {
-            at_least_one(node, &["fixedDelay"], path, report);
+        } else if !node.has("fixedDelay") {
+            report.no_effect(node.line, path, "nothing is delayed: set `fixedDelay`");
         }
     }],
 };
 
 static ABORT: Object = Object {
     fields: &[
-        optional("percent", Kind::Int { min: 0, max: 100 }),
         optional("percentage", Kind::Object(&PERCENT)),
-        optional("httpStatus", Kind::Int { min: 200, max: 599 }),
-        not_yet("grpcStatus", Kind::Text(actions::grpc_status)),
-        optional("http2Error", TEXT),
+        optional("httpStatus", actions::STATUS).even_if_empty(),
+        not_yet("grpcStatus", Kind::Text(actions::grpc_status)).even_if_empty(),
+        optional("http2Error", TEXT).even_if_empty(),
     ],
     rules: &[|node, path, report| {
         if let Some(error) = node.get("http2Error") {
             let reason = "Istio does not carry this out either: use `httpStatus`";
             report.at(error, &join(path, "http2Error"), reason);
+        } else if node.has("httpStatus") || node.has("grpcStatus") {
+            at_most_one(node, &["httpStatus", "grpcStatus"], path, report);
         } else {
-            super::schema::exactly_one(node, &["httpStatus", "grpcStatus"], path, report);
+            report.no_effect(node.line, path, "nothing is aborted: set `httpStatus`");
         }
     }],
 };
@@ -158,10 +158,10 @@ static TCP_MATCH: Object = Object {
     fields: &[
         optional("destinationSubnets", Kind::List { of: &Kind::Text(value::is_subnet), least: 0 }),
         optional("port", PORT),
-        not_yet("sourceSubnet", Kind::Text(value::is_subnet)),
+        not_yet("sourceSubnet", TEXT),
         optional("sourceLabels", LABELS),
         optional("gateways", GATEWAYS),
-        optional("sourceNamespace", Kind::Text(value::dns_label)),
+        optional("sourceNamespace", Kind::Text(value::asked_namespace)),
     ],
     rules: &[gateways_are_noted],
 };
@@ -170,9 +170,17 @@ static TCP_MATCH: Object = Object {
 fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
     let hosts = spec.items_of("hosts");
     let mesh = reaches_mesh(spec);
-    if hosts.is_empty() && spec.has("gateways") {
-        let reason = "a VirtualService without hosts is a delegate, and a delegate has no gateways";
-        return report.at(spec, &join(path, "hosts"), reason);
+    if hosts.is_empty() {
+        if spec.has("gateways") {
+            let reason =
+                "a VirtualService without hosts is a delegate, and a delegate has no gateways";
+            return report.at(spec, &join(path, "hosts"), reason);
+        }
+        for list in present(spec, &["tcp", "tls"]) {
+            let line = spec.get(list).map_or(spec.line, |list| list.line);
+            let reason = "a VirtualService without hosts is a delegate, and a delegate has only `http`: name `hosts`, or remove this";
+            report.error(line, &join(path, list), reason);
+        }
     }
     if let Some(first) = hosts.get(HOSTS_MAX) {
         let reason = format!(
@@ -215,16 +223,21 @@ fn gateways_are_noted(node: &Node, path: &str, report: &mut Report<'_>) {
 }
 
 fn sni_hosts_are_hosts(spec: &Node, path: &str, report: &mut Report<'_>) {
+    if !spec.has("hosts") {
+        return; // Then there are no `tls` rules either, and that is told.
+    }
     let mut hosts = overlap::Hosts::default();
     for host in spec.items_of("hosts") {
         hosts.add(host.text());
     }
     for (i, route) in spec.items_of("tls").iter().enumerate() {
-        for sni in route.items_of("match").iter().flat_map(|one| one.items_of("sniHosts")) {
-            if hosts.covering(sni.text()).is_none() {
-                let place = format!("{}[{i}]", join(path, "tls"));
-                let reason = format!("the SNI host `{}` is none of `hosts`", sni.text());
-                report.at(sni, &place, reason);
+        for (j, one) in route.items_of("match").iter().enumerate() {
+            for (k, sni) in one.items_of("sniHosts").iter().enumerate() {
+                if hosts.covering(sni.text()).is_none() && sni.text().parse::<IpAddr>().is_err() {
+                    let place = format!("{}[{i}].match[{j}].sniHosts[{k}]", join(path, "tls"));
+                    let reason = format!("the SNI host `{}` is none of `hosts`", sni.text());
+                    report.at(sni, &place, reason);
+                }
             }
         }
     }
@@ -242,6 +255,8 @@ fn one_action(route: &Node, path: &str, report: &mut Report<'_>) {
             "one of `route`, `redirect`, `directResponse` or `delegate` is needed",
         ),
         [_] => {}
+        // What a delegate's route answers itself goes before what stands here.
+        ["directResponse", "delegate"] => {}
         [first, second, ..] => {
             let reason = format!("`{first}` and `{second}` exclude each other: keep one");
             report.at(route, &join(path, second), reason);
@@ -250,23 +265,15 @@ fn one_action(route: &Node, path: &str, report: &mut Report<'_>) {
 }
 
 fn no_action_beside_another(route: &Node, path: &str, report: &mut Report<'_>) {
+    at_most_one(route, &["mirror", "mirrors"], path, report);
+    if route.has("delegate") {
+        return;
+    }
     for action in present(route, &["redirect", "directResponse"]) {
         for beside in present(route, &["fault", "rewrite"]) {
             let line = route.get(beside).map_or(route.line, |node| node.line);
             let reason = format!("`{beside}` has no meaning beside `{action}`: remove one");
             report.error(line, &join(path, beside), reason);
-        }
-    }
-    at_most_one(route, &["mirror", "mirrors"], path, report);
-    if route.has("delegate") {
-        for (i, one) in route.items_of("match").iter().enumerate() {
-            if ["uri", "scheme", "method", "authority"]
-                .iter()
-                .any(|part| one.get(part).is_some_and(|text| text.has("regex")))
-            {
-                let place = format!("{}[{i}]", join(path, "match"));
-                report.at(one, &place, "a rule that delegates may not match by regex");
-            }
         }
     }
 }
@@ -283,6 +290,25 @@ fn header_names_differ(one: &Node, path: &str, report: &mut Report<'_>) {
             if !seen.insert(entry.key.to_ascii_lowercase()) {
                 let place = join(&join(path, list), &entry.key);
                 report.error(entry.line, &place, "the same header twice: names ignore case");
+            }
+        }
+    }
+}
+
+/// A claim of a token is known to a gateway, which has checked the token, and not to a sidecar.
+fn claims_need_a_gateway(spec: &Node, path: &str, report: &mut Report<'_>) {
+    if !reaches_mesh(spec) {
+        return;
+    }
+    for (i, route) in spec.items_of("http").iter().enumerate() {
+        for (j, one) in route.items_of("match").iter().enumerate() {
+            for list in ["headers", "withoutHeaders"] {
+                let entries = one.get(list).map_or(&[][..], Node::entries).iter();
+                for entry in entries.filter(|entry| value::is_claim(&entry.key)) {
+                    let place = format!("{}[{i}].match[{j}].{list}", join(path, "http"));
+                    let reason = "only a gateway knows the claims of a token: name one in `gateways`, and not `mesh`";
+                    report.error(entry.line, &join(&place, &entry.key), reason);
+                }
             }
         }
     }

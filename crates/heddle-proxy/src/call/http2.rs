@@ -72,13 +72,16 @@ impl<'a> Http2Call<'a> {
     /// Changes what a rule changes.
     fn change(&mut self, edits: &RequestEdits<'_>) {
         let Some(changes) = edits.changes else { return };
-        if let Some(uri) = changes.authority.as_ref().and_then(|to| with_authority(&self.head.uri, to)) {
+        if let Some(uri) =
+            changes.authority.as_ref().and_then(|to| with_authority(&self.head.uri, to))
+        {
             self.head.uri = uri;
             self.head.headers.remove(header::HOST);
         }
         apply(&mut self.head.headers, &changes.request);
         self.responder.edits.clone_from(&changes.answer);
-        if edits.retries.is_some() && !changes.request.iter().any(|one| one.name() == ATTEMPT_COUNT) {
+        if edits.retries.is_some() && !changes.request.iter().any(|one| one.name() == ATTEMPT_COUNT)
+        {
             self.head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
         }
     }

@@ -147,9 +147,8 @@ pub(super) fn judge(
     let said = head.fields.get(REFUSAL_HEADER).filter(|_| head.status == 503);
     let by = said.and_then(|said| Some((attempt.upstream().workload()?, said)));
     let undelivered = by.is_some_and(|(by, said)| says_undelivered(said.as_bytes(), &by.id));
-    let field = |name: &str| {
-        Some(String::from_utf8_lossy(head.fields.get(name)?.as_bytes()).into_owned())
-    };
+    let field =
+        |name: &str| Some(String::from_utf8_lossy(head.fields.get(name)?.as_bytes()).into_owned());
     let status = head.status;
     if !outcome.has_sent() && again(AnswerHead { status, field: &field, undelivered, kept }) {
         return Err(Unanswered::Again);

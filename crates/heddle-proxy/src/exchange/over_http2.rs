@@ -42,12 +42,11 @@ pub(super) async fn run(
     let result = {
         let sending = send_body((&mut *upload, over), &mut send, (&course, outcome));
         let receiving = async {
-            let (head, mut body) =
-                receive_head((stream, response), responder, outcome).await.map_err(|unanswered| {
-                    match stream.speaks_http1() {
-                        true => Unanswered::Unprocessed,
-                        false => unanswered,
-                    }
+            let (head, mut body) = receive_head((stream, response), responder, outcome)
+                .await
+                .map_err(|unanswered| match stream.speaks_http1() {
+                    true => Unanswered::Unprocessed,
+                    false => unanswered,
                 })?;
             judge(&head, course.sent.get() <= keeps, attempt, again, outcome)?;
             course.answering.set(true);

@@ -115,9 +115,18 @@ fn a_client_that_resets_all_it_asks_for_is_told_to_calm_down() {
 fn a_head_that_never_ends_is_no_reason_to_keep_it() {
     with_standing_clock(|| async {
         let (mesh, _) = counting();
-        let piece = |n: u32| frame(CONTINUATION, 0, 1, format!("\x00\x04x{n:03}\x7f\x00{}", "a".repeat(127)).as_bytes());
+        let piece = |n: u32| {
+            frame(
+                CONTINUATION,
+                0,
+                1,
+                format!("\x00\x04x{n:03}\x7f\x00{}", "a".repeat(127)).as_bytes(),
+            )
+        };
         let first = frame(HEADERS, END_STREAM, 1, REQUEST);
-        let code = attack(&mesh, std::iter::once(first).chain((0..100_000).map(move |n| piece(n % 1000)))).await;
+        let code =
+            attack(&mesh, std::iter::once(first).chain((0..100_000).map(move |n| piece(n % 1000))))
+                .await;
         assert!(code.is_some_and(|code| code != 0), "{code:?}");
         others_are_served(&mesh).await;
     });

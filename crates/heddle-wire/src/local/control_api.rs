@@ -128,6 +128,10 @@ pub struct ApplyRequest {
     pub dry_run: bool,
     /// Also make edits that leave a live reference dangling.
     pub force: bool,
+    /// Refuse what would not be in force as it is written: kinds and fields that are not enforced, and
+    /// objects that are none of the mesh's.
+    #[serde(default)]
+    pub strict: bool,
     /// How long to wait for acknowledgements, milliseconds; 0 returns at once.
     pub wait_ms: u64,
 }
@@ -161,6 +165,9 @@ pub struct ApplyResponse {
     pub changes: Vec<Change>,
     /// Valid but worth saying: fields not enforced yet, dangling references, conflicts.
     pub notes: Vec<Problem>,
+    /// Objects of the files that are none of the mesh's and were left out, by kind.
+    #[serde(default)]
+    pub skipped: BTreeMap<String, usize>,
     /// How far the generation has come.
     pub acknowledgement: Acknowledgement,
 }
@@ -172,6 +179,9 @@ pub struct Change {
     pub key: ResourceKey,
     /// What.
     pub action: Action,
+    /// Its state from now on, as in [`ResourceView`]; empty if it is gone.
+    #[serde(default)]
+    pub state: String,
 }
 
 /// What happened to an object.
@@ -197,7 +207,9 @@ pub struct ResourceView {
     pub source: String,
     /// The document's text.
     pub text: String,
-    /// `Programmed`, `Dangling`, `Conflicted` or `Invalid` (an invalid edit of a file; the last good version is in force).
+    /// `Programmed`, `Partial` (some of its fields are not enforced), `NotEnforced` (its kind is not
+    /// served yet), `Dangling`, `Conflicted` or `Invalid` (an invalid edit of a file; the last good
+    /// version is in force).
     pub state: String,
     /// What the state means here, fields not enforced included.
     pub notes: Vec<Problem>,
@@ -218,6 +230,9 @@ pub struct Status {
     /// be read, an object that another file holds.
     #[serde(default)]
     pub out_of_force: Vec<Problem>,
+    /// Objects in the files of the `--config` folder that are none of the mesh's, by kind.
+    #[serde(default)]
+    pub skipped: BTreeMap<String, usize>,
 }
 
 /// One proxy's state.

@@ -10,10 +10,10 @@ use heddle_wire::local::control_api::SourceFile;
 
 use crate::failure::{Doing as _, Failure};
 
-/// Largest file of rules, bytes.
-const FILE_MAX: u64 = 4 * 1024 * 1024;
-/// Most files in one call.
-const FILES_MAX: usize = 1000;
+/// Largest file of rules, bytes: a cluster's export of 10,000 objects has about 20 MB.
+const FILE_MAX: u64 = 32 * 1024 * 1024;
+/// Most files in one call: each of 10,000 objects may have its own, and some hold none.
+const FILES_MAX: usize = 20_000;
 
 /// Reads files, the `.yaml`, `.yml` and `.json` files of folders (sorted by name, not those of
 /// folders within), and for `-` standard input.
@@ -45,7 +45,8 @@ fn rule_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     let listing = fs::read_dir(folder).doing(|| format!("read the folder {}", folder.display()))?;
     let is_rules = |path: &PathBuf| {
         let extension = path.extension().and_then(|extension| extension.to_str());
-        matches!(extension, Some("yaml" | "yml" | "json")) && path.is_file()
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        matches!(extension, Some("yaml" | "yml" | "json")) && !hidden && !path.is_dir()
     };
     let mut files: Vec<PathBuf> =
         listing.filter_map(Result::ok).map(|entry| entry.path()).filter(is_rules).collect();
@@ -60,6 +61,13 @@ fn rule_files(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 fn open(path: &Path) -> Result<SourceFile, Failure> {
+    if let (Ok(target), false) = (fs::read_link(path), path.exists()) {
+        return Err(Failure::refused(format!(
+            "{} is a link to {}, which is not there",
+            path.display(),
+            target.display()
+        )));
+    }
     let mut file = File::open(path).doing(|| format!("read {}", path.display()))?;
     source(path, &mut file)
 }

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use heddle_model::{
-    EndpointState, Protocol, ServiceName,
-    name::{DEFAULT_NAMESPACE, check_label},
-};
+use heddle_model::{EndpointState, Protocol, ServiceName, name::DEFAULT_NAMESPACE, yaml::Skipped};
 use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status, WorkloadView};
 
 use crate::{
@@ -26,8 +23,9 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
     if kind == Kind::All && args.name.is_some() {
         return Err(Failure::usage("a name needs its kind: heddle get KIND NAME"));
     }
+    let part_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
     if let Some(name) = &args.name
-        && name.split('.').any(|part| check_label(part).is_err())
+        && !name.bytes().all(part_of_name)
     {
         return Err(Failure::usage(format!("`{name}` is no name of an object")));
     }
@@ -63,11 +61,16 @@ async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> R
         GetOutput::Yaml => output::line(yaml(&found)),
         GetOutput::Text => {
             // Where one object is asked for, files that hold others do not matter.
-            let out_of_force = match &args.name {
-                None => control.get::<Status>("/v1/status").await?.out_of_force,
-                Some(_) => Vec::new(),
+            let status = match &args.name {
+                None => control.get::<Status>("/v1/status").await?,
+                Some(_) => Status::default(),
             };
-            output::line(rule_table(&found, &out_of_force));
+            let mut text = rule_table(&found, &status.out_of_force);
+            if let Some(line) = Skipped(status.skipped).line() {
+                text.push_str("\nnote: in the rule files: ");
+                text.push_str(&line);
+            }
+            output::line(text);
         }
     }
     Ok(())

@@ -15,10 +15,17 @@ pub(crate) enum Kind {
     Workloads,
 }
 
-/// Each rule kind with the other names it goes by.
-const RULES: [(&str, &[&str]); 2] = [
-    ("VirtualService", &["virtualservice", "virtualservices", "vs"]),
-    ("DestinationRule", &["destinationrule", "destinationrules", "dr"]),
+/// Short names of rule kinds, as in `kubectl`.
+const SHORT: &[(&str, &str)] = &[
+    ("vs", "VirtualService"),
+    ("dr", "DestinationRule"),
+    ("gw", "Gateway"),
+    ("se", "ServiceEntry"),
+    ("we", "WorkloadEntry"),
+    ("wg", "WorkloadGroup"),
+    ("pa", "PeerAuthentication"),
+    ("ra", "RequestAuthentication"),
+    ("ap", "AuthorizationPolicy"),
 ];
 
 /// The kind that `word` means.
@@ -33,12 +40,31 @@ pub(crate) fn kind(word: &str) -> Result<Kind, Failure> {
         "workload" | "workloads" | "wl" => return Ok(Kind::Workloads),
         _ => {}
     }
-    let rule = RULES.iter().find(|(_, names)| names.contains(&word_lower.as_str()));
-    rule.map(|(kind, _)| Kind::Rule(kind)).ok_or_else(|| {
+    let short = SHORT.iter().find(|(short, _)| *short == word_lower).map(|(_, kind)| *kind);
+    let named = |kind: &&str| [singular(kind), plural(kind)].contains(&word_lower);
+    short.or_else(|| heddle_model::yaml::kinds().find(named)).map(Kind::Rule).ok_or_else(|| {
         Failure::usage(format!(
-            "`{word}` is no kind: use virtualservice (vs), destinationrule (dr), services, workloads or all"
+            "`{word}` is no kind: use virtualservice (vs), destinationrule (dr), another kind of rule, services, workloads or all"
         ))
     })
+}
+
+fn singular(kind: &str) -> String {
+    kind.to_ascii_lowercase()
+}
+
+/// The plural; of a kind with its group, that of the kind.
+fn plural(kind: &str) -> String {
+    let lower = singular(kind);
+    let (word, group) = match lower.split_once('.') {
+        Some((word, group)) => (word, format!(".{group}")),
+        None => (lower.as_str(), String::new()),
+    };
+    match word.strip_suffix('y') {
+        Some(stem) if !stem.ends_with(['a', 'e', 'o', 'u']) => format!("{stem}ies{group}"),
+        _ if word.ends_with('s') => format!("{word}es{group}"),
+        _ => format!("{word}s{group}"),
+    }
 }
 
 /// The kind of a rule as YAML spells it.
@@ -49,7 +75,7 @@ pub(crate) fn canonical(word: &str) -> Result<&'static str, Failure> {
     match kind(word) {
         Ok(Kind::Rule(kind)) => Ok(kind),
         _ => Err(Failure::usage(format!(
-            "`{word}` is no kind of rule: use virtualservice (vs) or destinationrule (dr)"
+            "`{word}` is no kind of rule: use e.g. virtualservice (vs) or destinationrule (dr)"
         ))),
     }
 }
@@ -65,6 +91,16 @@ mod tests {
         }
         assert_eq!(kind("svc"), Ok(Kind::Services));
         assert!(canonical("services").is_err());
-        assert!(kind("gateway").is_err());
+        for (word, rule) in [
+            ("gw", "Gateway"),
+            ("gateways.gateway.networking.k8s.io", "Gateway.gateway.networking.k8s.io"),
+            ("authorizationpolicies", "AuthorizationPolicy"),
+            ("serviceentries", "ServiceEntry"),
+            ("gatewayclasses", "GatewayClass"),
+            ("HTTPRoute", "HTTPRoute"),
+        ] {
+            assert_eq!(canonical(word), Ok(rule), "{word}");
+        }
+        assert!(kind("deployment").is_err());
     }
 }

@@ -1,20 +1,28 @@
 //! `trafficPolicy` of a DestinationRule with everything below it: checked as Istio checks it, noted
-//! as not enforced yet.
+//! as not enforced yet. Locality settings are in [`locality`].
 
 use crate::yaml::{
     node::Node,
     report::Report,
     schema::{
-        COUNT, DURATION, Field, Kind, NAME, Object, PORT, SMALL_COUNT, TEXT, at_least_one,
-        at_most_one, exactly_one, join, optional, required,
+        COUNT, DURATION, Field, Kind, NAME, Object, PORT, Rule, SMALL_COUNT, TEXT, at_least_one,
+        at_most_one, join, optional, present, required,
     },
     value,
 };
 
+mod locality;
+
 /// The policy of a whole destination.
-pub(super) static TRAFFIC_POLICY: Object = Object { fields: &POLICY_FIELDS, rules: &[] };
+pub(super) static TRAFFIC_POLICY: Object = Object { fields: &POLICY_FIELDS, rules: POLICY_RULES };
 /// The policy of a subset.
-pub(super) static SUBSET_POLICY: Object = Object { fields: &POLICY_FIELDS, rules: &[] };
+pub(super) static SUBSET_POLICY: Object = Object { fields: &POLICY_FIELDS, rules: POLICY_RULES };
+
+const POLICY_RULES: &[Rule] = &[|node, path, report| {
+    let parts = POLICY_FIELDS.each_ref().map(Field::name);
+    at_least_one(node, &parts, path, report);
+    at_most_one(node, &["tunnel", "proxyProtocol"], path, report);
+}];
 
 static POLICY_FIELDS: [Field; 8] = [
     optional("loadBalancer", Kind::Object(&LOAD_BALANCER)),
@@ -35,7 +43,10 @@ static PORT_POLICY: Object = Object {
         optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
         optional("tls", Kind::Object(&TLS)),
     ],
-    rules: &[],
+    rules: &[|node, path, report| {
+        let parts = ["loadBalancer", "connectionPool", "outlierDetection", "tls"];
+        at_least_one(node, &parts, path, report);
+    }],
 };
 
 static PORT_SELECTOR: Object = Object { fields: &[required("number", PORT)], rules: &[] };
@@ -54,15 +65,13 @@ static LOAD_BALANCER: Object = Object {
             ]),
         ),
         optional("consistentHash", Kind::Object(&CONSISTENT_HASH)),
-        optional("localityLbSetting", Kind::Object(&LOCALITY)),
-        optional("zoneAwareLbSetting", Kind::Object(&ZONE_AWARE)),
+        optional("localityLbSetting", Kind::Object(&locality::LOCALITY)),
+        optional("zoneAwareLbSetting", Kind::Object(&locality::ZONE_AWARE)),
         optional("warmupDurationSecs", DURATION),
         optional("warmup", Kind::Object(&WARMUP)),
     ],
     rules: &[|node, path, report| {
         at_most_one(node, &["simple", "consistentHash"], path, report);
-        at_most_one(node, &["warmup", "warmupDurationSecs"], path, report);
-        at_most_one(node, &["localityLbSetting", "zoneAwareLbSetting"], path, report);
     }],
 };
 
@@ -70,25 +79,36 @@ static WARMUP: Object = Object {
     fields: &[
         required("duration", DURATION),
         optional("minimumPercent", Kind::Number { min: 0.0, max: 100.0 }),
-        optional("aggression", Kind::Number { min: 1.0, max: f64::MAX }),
+        optional("aggression", Kind::Number { min: 0.0, max: f64::MAX }),
     ],
     rules: &[],
 };
 
 static CONSISTENT_HASH: Object = Object {
     fields: &[
-        optional("httpHeaderName", Kind::Text(value::header_name)),
+        optional("httpHeaderName", Kind::Text(value::request_header)).even_if_empty(),
         optional("httpCookie", Kind::Object(&COOKIE)),
         optional("useSourceIp", Kind::Bool),
-        optional("httpQueryParameterName", NAME),
+        optional("httpQueryParameterName", NAME).even_if_empty(),
         optional("ringHash", Kind::Object(&RING_HASH)),
         optional("maglev", Kind::Object(&MAGLEV)),
         optional("minimumRingSize", COUNT),
     ],
     rules: &[|node, path, report| {
         let keys = ["httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"];
-        exactly_one(node, &keys, path, report);
+        at_most_one(node, &keys, path, report);
         at_most_one(node, &["ringHash", "maglev"], path, report);
+        if node.get("minimumRingSize").is_some_and(|size| size.text() != "0") {
+            at_most_one(node, &["ringHash", "minimumRingSize"], path, report);
+            at_most_one(node, &["maglev", "minimumRingSize"], path, report);
+        }
+        if present(node, &keys).is_empty() {
+            report.no_effect(
+                node.line,
+                path,
+                "nothing to hash is named: requests are spread evenly",
+            );
+        }
     }],
 };
 
@@ -107,54 +127,24 @@ static COOKIE_ATTRIBUTE: Object =
 
 static RING_HASH: Object = Object { fields: &[optional("minimumRingSize", COUNT)], rules: &[] };
 
-static MAGLEV: Object = Object { fields: &[optional("tableSize", COUNT)], rules: &[] };
+/// Table sizes of Maglev are below this, as in Envoy.
+const TABLE_SIZE_END: u32 = 5_000_011;
 
-static LOCALITY: Object = Object {
-    fields: &[
-        optional("distribute", Kind::List { of: &Kind::Object(&DISTRIBUTE), least: 0 }),
-        optional("failover", Kind::List { of: &Kind::Object(&FAILOVER), least: 0 }),
-        optional("failoverPriority", Kind::List { of: &NAME, least: 0 }),
-        optional("enabled", Kind::Bool),
-    ],
+static MAGLEV: Object = Object {
+    fields: &[required("tableSize", Kind::Int { min: 1, max: TABLE_SIZE_END as i64 - 1 })],
     rules: &[|node, path, report| {
-        at_most_one(node, &["distribute", "failover"], path, report);
-        at_most_one(node, &["distribute", "failoverPriority"], path, report);
-    }],
-};
-
-static DISTRIBUTE: Object = Object {
-    fields: &[
-        required("from", NAME),
-        required("to", Kind::Map { key: value::not_empty, of: &Kind::Int { min: 1, max: 100 } }),
-    ],
-    rules: &[|node, path, report| {
-        let Some(to) = node.get("to") else { return };
-        let shares = to.entries().iter().map(|e| e.value.text().parse::<u64>().unwrap_or(0));
-        let sum: u64 = shares.sum();
-        if sum != 100 {
-            report.at(to, &join(path, "to"), format!("the shares sum to {sum}, not to 100"));
+        let Some(size) = node.get("tableSize") else { return };
+        if !size.text().parse().is_ok_and(is_prime) {
+            let reason = format!("{} is no prime number: use e.g. 65537", size.text());
+            report.at(size, &join(path, "tableSize"), reason);
         }
     }],
 };
 
-static FAILOVER: Object = Object {
-    fields: &[required("from", NAME), required("to", NAME)],
-    rules: &[|node, path, report| {
-        if node.text_of("from") == node.text_of("to") {
-            report.at(node, path, "`from` and `to` are the same");
-        }
-    }],
-};
-
-static ZONE_AWARE: Object = Object {
-    fields: &[
-        optional("enabled", Kind::Bool),
-        optional("failover", Kind::List { of: &Kind::Object(&FAILOVER), least: 0 }),
-        optional("failoverPriority", Kind::List { of: &NAME, least: 0 }),
-        optional("minClusterSize", COUNT),
-    ],
-    rules: &[],
-};
+fn is_prime(number: u32) -> bool {
+    let factors = (2..).take_while(|factor| factor * factor <= number);
+    number > 1 && factors.into_iter().all(|factor| !number.is_multiple_of(factor))
+}
 
 static CONNECTION_POOL: Object = Object {
     fields: &[optional("tcp", Kind::Object(&TCP_POOL)), optional("http", Kind::Object(&HTTP_POOL))],
@@ -187,7 +177,7 @@ static HTTP_POOL: Object = Object {
         optional("http2MaxRequests", SMALL_COUNT),
         optional("maxRequestsPerConnection", SMALL_COUNT),
         optional("maxRetries", SMALL_COUNT),
-        optional("idleTimeout", Kind::Duration { least_ms: 0 }),
+        optional("idleTimeout", DURATION),
         optional("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
         optional("useClientProtocol", Kind::Bool),
         optional("maxConcurrentStreams", SMALL_COUNT),
@@ -203,7 +193,7 @@ static HTTP_POOL: Object = Object {
 };
 
 static HTTP2_KEEPALIVE: Object =
-    Object { fields: &[optional("interval", DURATION), optional("timeout", DURATION)], rules: &[] };
+    Object { fields: &[required("interval", DURATION), required("timeout", DURATION)], rules: &[] };
 
 static OUTLIER_DETECTION: Object = Object {
     fields: &[
@@ -249,37 +239,45 @@ static TLS: Object = Object {
 };
 
 fn tls_files_fit_the_mode(node: &Node, path: &str, report: &mut Report<'_>) {
-    let files = ["clientCertificate", "privateKey", "caCertificates"];
-    match node.text_of("mode") {
-        "ISTIO_MUTUAL" => {
-            for file in files.into_iter().chain(["credentialName"]) {
-                if let Some(given) = node.get(file) {
-                    let reason = "ISTIO_MUTUAL uses the mesh's own certificates: remove this";
-                    report.at(given, &join(path, file), reason);
-                }
-            }
+    let mode = node.text_of("mode");
+    let is_own = matches!(mode, "SIMPLE" | "MUTUAL");
+    config_map_is_at_home(node, path, report);
+    let unverified = node.text_of("insecureSkipVerify") == "true" && is_own;
+    for part in present(node, &["caCertificates", "subjectAltNames", "credentialName"]) {
+        if unverified && (part != "credentialName" || mode == "SIMPLE") {
+            let reason = format!("`{part}` and `insecureSkipVerify` exclude each other: keep one");
+            report.at(node, &join(path, part), reason);
         }
-        "MUTUAL" if !node.has("credentialName") => {
-            for file in ["clientCertificate", "privateKey"] {
-                if !node.has(file) {
-                    report.at(node, &join(path, file), "MUTUAL needs this, or `credentialName`");
-                }
-            }
-        }
-        _ => {}
     }
-    if let Some(name) = node.get("credentialName") {
-        for file in files.into_iter().filter(|file| node.has(file)) {
+    if node.has("credentialName") && is_own {
+        for file in present(node, &["clientCertificate", "privateKey", "caCertificates", "caCrl"]) {
             let reason = format!("`credentialName` and `{file}` exclude each other: keep one");
-            report.at(name, &join(path, file), reason);
+            report.at(node, &join(path, file), reason);
         }
+    } else if mode == "MUTUAL" {
+        for file in ["clientCertificate", "privateKey"].into_iter().filter(|file| !node.has(file)) {
+            report.at(node, &join(path, file), "MUTUAL needs this, or `credentialName`");
+        }
+    }
+}
+
+/// `configmap://NAME` or `configmap://NAMESPACE/NAME`, of the rule's own namespace.
+fn config_map_is_at_home(node: &Node, path: &str, report: &mut Report<'_>) {
+    let Some(credential) = node.get("credentialName") else { return };
+    let Some(name) = credential.text().strip_prefix("configmap://") else { return };
+    let (namespace, name) = name.split_once('/').unwrap_or((report.namespace(), name));
+    if namespace != report.namespace() || name.is_empty() || name.contains('/') {
+        let home = report.namespace();
+        let reason =
+            format!("use a ConfigMap of the rule's own namespace: `configmap://{home}/NAME`");
+        report.at(credential, &join(path, "credentialName"), reason);
     }
 }
 
 static TUNNEL: Object = Object {
     fields: &[
         optional("protocol", Kind::Choice(&["CONNECT", "POST"])),
-        required("targetHost", Kind::Text(value::host_or_ip)),
+        required("targetHost", Kind::Text(value::single_host)),
         required("targetPort", PORT),
     ],
     rules: &[],

@@ -2,7 +2,7 @@
 //! nouns of it.
 
 use super::{
-    parts::{DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, weights_sum},
+    parts::{DESTINATION, MIRROR_PERCENT, ORIGIN_MATCH, TCP_DESTINATION, weights_sum},
     traffic::names_authority,
 };
 use crate::{
@@ -13,8 +13,8 @@ use crate::{
         node::Node,
         report::{Report, suggest},
         schema::{
-            DURATION, Kind, LABELS, NAME, Object, PORT, SMALL_COUNT, TEXT, at_least_one,
-            at_most_one, exactly_one, join, not_yet, optional, required,
+            DURATION, Kind, LABELS, NAME, Object, PORT, SMALL_COUNT, TEXT, TextCheck, at_least_one,
+            at_most_one, join, not_yet, optional, required,
         },
         value,
     },
@@ -27,7 +27,7 @@ pub(super) static REDIRECT: Object = Object {
         optional("authority", NAME),
         optional("port", PORT),
         optional("derivePort", Kind::Choice(&["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"])),
-        optional("scheme", NAME),
+        optional("scheme", Kind::Choice(&["http", "https"])),
         optional("redirectCode", Kind::Int { min: 300, max: 399 }),
     ],
     rules: &[|node, path, report| {
@@ -38,23 +38,33 @@ pub(super) static REDIRECT: Object = Object {
     }],
 };
 
+/// A status that a rule answers with. Istio takes 600 too.
+pub(super) const STATUS: Kind = Kind::Int { min: 200, max: 600 };
+
+/// Most bytes of a direct response, as in Istio.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
 pub(super) static DIRECT_RESPONSE: Object = Object {
-    fields: &[
-        required("status", Kind::Int { min: 200, max: 599 }),
-        optional("body", Kind::Object(&BODY)),
-    ],
+    fields: &[required("status", STATUS), optional("body", Kind::Object(&BODY))],
     rules: &[],
 };
 
 static BODY: Object = Object {
     fields: &[optional("string", TEXT), optional("bytes", Kind::Text(base64::check))],
-    rules: &[|node, path, report| exactly_one(node, &["string", "bytes"], path, report)],
+    rules: &[|node, path, report| {
+        at_most_one(node, &["string", "bytes"], path, report);
+        let bytes = node.text_of("string").len().max(node.text_of("bytes").len() / 4 * 3);
+        if bytes > BODY_BYTES_MAX {
+            let reason = format!("{bytes} bytes, more than the {BODY_BYTES_MAX} allowed");
+            report.at(node, path, reason);
+        }
+    }],
 };
 
 pub(super) static DELEGATE: Object = Object {
     fields: &[
         required("name", Kind::Text(value::object_name)),
-        optional("namespace", Kind::Text(value::dns_label)),
+        optional("namespace", Kind::Text(value::asked_namespace)),
     ],
     rules: &[],
 };
@@ -123,19 +133,47 @@ const RETRY_CONDITIONS: &[&str] = &[
 ];
 
 fn retry_on(text: &str) -> Result<(), String> {
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        let status = word.parse::<u16>().is_ok_and(|code| (100..600).contains(&code));
-        if !status && !RETRY_CONDITIONS.contains(&word) {
-            return Err(suggest("retry condition", word, RETRY_CONDITIONS));
+    for word in text.split(',') {
+        if word.parse().is_ok_and(is_named_status) || RETRY_CONDITIONS.contains(&word) {
+            continue;
         }
+        return Err(match word.trim() {
+            bare if bare != word && RETRY_CONDITIONS.contains(&bare) => {
+                format!("`{word}` has blanks, which Istio does not take: write `{bare}`")
+            }
+            _ if word.parse::<u16>().is_ok() => format!("`{word}` is no HTTP status with a name"),
+            _ => suggest("retry condition", word, RETRY_CONDITIONS),
+        });
     }
     Ok(())
+}
+
+/// Has this HTTP status a name in Go's library, which Istio asks?
+fn is_named_status(code: u16) -> bool {
+    matches!(
+        code,
+        100..=103
+            | 200..=208
+            | 226
+            | 300..=305
+            | 307
+            | 308
+            | 400..=418
+            | 421..=426
+            | 428
+            | 429
+            | 431
+            | 451
+            | 500..=508
+            | 510
+            | 511
+    )
 }
 
 pub(super) static MIRROR: Object = Object {
     fields: &[
         required("destination", Kind::Object(&DESTINATION)),
-        optional("percentage", Kind::Object(&PERCENT)),
+        optional("percentage", Kind::Object(&MIRROR_PERCENT)),
     ],
     rules: &[],
 };
@@ -143,21 +181,29 @@ pub(super) static MIRROR: Object = Object {
 pub(super) static CORS: Object = Object {
     fields: &[
         optional("allowOrigin", Kind::List { of: &TEXT, least: 0 }),
-        optional("allowOrigins", Kind::List { of: &STRING_MATCH, least: 0 }),
-        optional("allowMethods", Kind::List { of: &NAME, least: 0 }),
-        optional("allowHeaders", Kind::List { of: &Kind::Text(value::header_name), least: 0 }),
-        optional("exposeHeaders", Kind::List { of: &Kind::Text(value::header_name), least: 0 }),
-        optional("maxAge", Kind::Duration { least_ms: 0 }),
+        optional("allowOrigins", Kind::List { of: &ORIGIN_MATCH, least: 0 }),
+        optional("allowMethods", Kind::List { of: &Kind::Choice(CORS_METHODS), least: 0 }),
+        optional("allowHeaders", Kind::List { of: &Kind::Text(value::cors_header), least: 0 }),
+        optional("exposeHeaders", Kind::List { of: &Kind::Text(value::cors_header), least: 0 }),
+        optional("maxAge", DURATION),
         optional("allowCredentials", Kind::Bool),
         optional("unmatchedPreflights", Kind::Choice(&["UNSPECIFIED", "FORWARD", "IGNORE"])),
     ],
-    rules: &[],
+    rules: &[|node, path, report| {
+        let Some(age) = node.get("maxAge") else { return };
+        if value::duration(age.text()).is_ok_and(|age| age.subsec_nanos() > 0) {
+            report.at(age, &join(path, "maxAge"), "browsers count whole seconds: use e.g. `2s`");
+        }
+    }],
 };
+
+const CORS_METHODS: &[&str] =
+    &["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "CONNECT", "OPTIONS", "TRACE", "*"];
 
 pub(super) static HEADERS: Object = Object {
     fields: &[
-        optional("request", Kind::Object(&HEADER_OPERATIONS)),
-        optional("response", Kind::Object(&HEADER_OPERATIONS)),
+        optional("request", Kind::Object(&REQUEST_HEADERS)),
+        optional("response", Kind::Object(&RESPONSE_HEADERS)),
     ],
     rules: &[unchanged_fields_are_noted],
 };
@@ -186,17 +232,27 @@ fn unchanged_fields_are_noted(headers: &Node, path: &str, report: &mut Report<'_
     }
 }
 
-static HEADER_OPERATIONS: Object = Object {
+static REQUEST_HEADERS: Object = Object {
     fields: &[
-        optional("set", HEADER_VALUES),
-        optional("add", HEADER_VALUES),
-        optional("remove", Kind::List { of: &Kind::Text(value::header_name), least: 0 }),
+        optional("set", header_values(value::request_header)),
+        optional("add", header_values(value::request_header)),
+        optional("remove", Kind::List { of: &Kind::Text(value::other_header), least: 0 }),
     ],
     rules: &[],
 };
 
-const HEADER_VALUES: Kind =
-    Kind::Map { key: value::header_name, of: &Kind::Text(value::header_value) };
+static RESPONSE_HEADERS: Object = Object {
+    fields: &[
+        optional("set", header_values(value::other_header)),
+        optional("add", header_values(value::other_header)),
+        optional("remove", Kind::List { of: &Kind::Text(value::other_header), least: 0 }),
+    ],
+    rules: &[],
+};
+
+const fn header_values(key: TextCheck) -> Kind {
+    Kind::Map { key, of: &Kind::Text(value::header_value) }
+}
 
 /// The authority may be rewritten in one place only.
 pub(super) fn authority_is_set_once(route: &Node, path: &str, report: &mut Report<'_>) {
@@ -230,7 +286,7 @@ static TLS_MATCH: Object = Object {
         optional("port", PORT),
         optional("sourceLabels", LABELS),
         optional("gateways", Kind::List { of: &Kind::Text(value::gateway_name), least: 0 }),
-        optional("sourceNamespace", Kind::Text(value::dns_label)),
+        optional("sourceNamespace", Kind::Text(value::asked_namespace)),
     ],
     rules: &[],
 };

@@ -89,8 +89,12 @@ fn header_matches(one: &Node, list: &str) -> BTreeMap<String, HeaderMatch> {
     let entries = one.get(list).map_or(&[][..], Node::entries).iter();
     entries
         .map(|entry| {
-            let condition =
-                string_match(&entry.value).map_or(HeaderMatch::Present, HeaderMatch::Value);
+            let condition = match string_match(&entry.value) {
+                None => HeaderMatch::Present,
+                // No regex: Istio's word for any value, allowed where a header must be missing.
+                Some(StringMatch::Regex(any)) if any == "*" => HeaderMatch::Present,
+                Some(value) => HeaderMatch::Value(value),
+            };
             (entry.key.to_ascii_lowercase(), condition)
         })
         .collect()
