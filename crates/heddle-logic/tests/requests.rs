@@ -68,6 +68,7 @@ fn table(name: &str, text: &str) -> RouteTable<Numbered> {
             matches: route.matches.iter().map(|one| one.http.clone()).collect(),
             fault: None,
             action: RuleAction::Refuse(String::new()),
+            traffic: Default::default(),
         };
         Numbered(at, Matcher::build(&rule).unwrap())
     };
