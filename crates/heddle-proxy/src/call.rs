@@ -3,19 +3,24 @@
 
 mod http2;
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use heddle_logic::route::RequestView;
+use heddle_wire::http1::Method;
 
 pub(crate) use self::http2::Http2Call;
 use crate::{
     exchange::Http1Exchange,
     forward::{Terms, forward},
+    frames::http1::request_head,
     http1::{Client, IncomingRequest, Persistence},
+    mirror,
     outgoing::{OutgoingRequest, RequestEdits},
     record::RequestOutcome,
     refusal::{Failure, Refusal},
     reply::Reply,
+    snapshot::Cluster,
+    tee::Tee,
     upstream::Backend,
     worker::Worker,
 };
@@ -63,6 +68,20 @@ pub(crate) trait Call {
         result: Result<Persistence, Failure>,
         outcome: RequestOutcome,
     ) -> Persistence;
+}
+
+/// Begins copies for these mirrors. What follows an Upgrade or CONNECT is no request's body.
+#[cold]
+fn copied(
+    worker: &Rc<Worker>,
+    mirrors: &[Arc<Cluster>],
+    outgoing: &OutgoingRequest,
+) -> Option<Tee> {
+    if outgoing.facts.upgrade || outgoing.facts.method == Method::Connect {
+        return None;
+    }
+    let head = request_head(outgoing.head()).ok()?;
+    mirror::begin(worker, mirrors, &head, !outgoing.has_body())
 }
 
 /// A request of HTTP/1: its connection is its own until it is over.
@@ -142,7 +161,11 @@ impl Call for Http1Call<'_> {
         let State::Outgoing(outgoing) = &mut self.state else {
             unreachable!("invariant: prepared before it is sent")
         };
-        let mut exchange = Http1Exchange { client: self.client, outgoing };
+        let tee = match &terms.mirrors[..] {
+            [] => None,
+            mirrors => copied(worker, mirrors, outgoing),
+        };
+        let mut exchange = Http1Exchange { client: self.client, outgoing, tee };
         forward(worker, &mut exchange, backend, terms, outcome).await
     }
 

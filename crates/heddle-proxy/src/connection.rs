@@ -170,14 +170,15 @@ async fn carry_out<S: Side>(
 async fn go_on<S: Side>(
     side: &S,
     call: &mut impl Call,
-    route: Route,
+    mut route: Route,
     progress: Option<Rc<Progress>>,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
     if let Some(fault) = &route.fault {
         inject(call, fault, outcome).await?;
     }
-    let terms = Terms { retries: route.retries(), grpc: route.grpc, progress };
+    let mirrors = std::mem::take(&mut route.mirrors);
+    let terms = Terms { retries: route.retries(), grpc: route.grpc, progress, mirrors };
     match route.onward {
         Err(refusal) => Err(refusal.into()),
         Ok(Onward::Answer(ref reply)) => Ok(call.answer(reply.clone(), outcome).await),

@@ -8,6 +8,7 @@
 //! goes by frames (`exchange/framed.rs`): between a client (`http1_client.rs`, `http2_client.rs`) and what
 //! carries its request (`over_http1.rs`, `over_http2.rs`).
 
+mod by_frames;
 mod course;
 mod framed;
 mod http1_client;
@@ -27,11 +28,13 @@ use std::{
 use heddle_logic::Replayable;
 use heddle_runtime::transport::Transport;
 use heddle_wire::http1::Method;
+use http::request;
 
 pub(crate) use self::{
+    by_frames::FramesExchange,
     course::AnswerHead,
-    framed::Responder,
-    http2_client::{Http2Exchange, Http2Responder, Http2Upload},
+    framed::{Responder, Upload},
+    http2_client::{Http2Responder, Http2Upload},
 };
 use self::{
     course::{Answer, Course, Failed, Received, Stopped},
@@ -48,6 +51,7 @@ use crate::{
     refusal::{Cut, Failure, Flag, Refusal},
     relay::{End, Preread, relay},
     streams::Stream,
+    tee::Tee,
     upstream::{Attempt, HttpVersion, Upstream},
     worker::Worker,
 };
@@ -134,6 +138,8 @@ pub(crate) struct Sent {
 pub(crate) struct Http1Exchange<'a> {
     pub(crate) client: &'a mut Client,
     pub(crate) outgoing: &'a mut OutgoingRequest,
+    /// Who gets a copy: then it goes by frames whatever the upstream speaks.
+    pub(crate) tee: Option<Tee>,
 }
 
 impl Exchange for Http1Exchange<'_> {
@@ -179,8 +185,12 @@ impl Exchange for Http1Exchange<'_> {
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         match carrier {
-            Carrier::Connection(connected) => {
+            Carrier::Connection(connected) if self.tee.is_none() => {
                 self.pass_bytes(worker, attempt, connected, again, outcome).await
+            }
+            Carrier::Connection(connected) => {
+                let copied = self.frames_over_http1(worker, attempt, connected, again, outcome);
+                Box::pin(copied).await
             }
             // Another version, and larger: not worth room in every request.
             Carrier::Stream(stream) => {
@@ -200,7 +210,7 @@ impl Http1Exchange<'_> {
         again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
-        let Self { client, outgoing } = self;
+        let Self { client, outgoing, .. } = self;
         let mut held = Held(Some(connected.transport));
         let (request, edits) = (outgoing.facts, outgoing.answer_edits.clone());
         let course = Course::default();
@@ -254,19 +264,8 @@ impl Http1Exchange<'_> {
         again: impl Fn(AnswerHead<'_>) -> bool,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
-        let Self { client, outgoing } = self;
-        let facts = outgoing.facts;
-        let head =
-            request_head(outgoing.head()).map_err(|refusal| Broke::Failed(refusal.into()))?;
-        let recipient = Recipient {
-            method: Some(facts.method),
-            version: facts.client_version,
-            persists: facts.persistent,
-        };
-        let (client_read, client_write) = client.transport.split();
-        let edits = outgoing.answer_edits.clone();
-        let mut responder = Http1Responder { client: client_write, recipient, edits };
-        let mut upload = Http1Upload::new(client_read, &mut client.input, outgoing, outcome);
+        let head = self.head()?;
+        let (mut upload, mut responder) = self.parts(outcome);
         let parts = (&mut upload, &mut responder);
         let uploaded = over_http2::run(stream, head, parts, attempt, again, outcome).await;
         let uploaded = uploaded.map_err(|broke| match broke {
@@ -277,8 +276,67 @@ impl Http1Exchange<'_> {
             broke => broke,
         })?;
         outcome.ended();
-        let persists = uploaded && facts.persistent && responder.recipient.persists;
-        Ok(if persists { Persistence::KeepAlive } else { Persistence::Close })
+        Ok(self.persistence(uploaded))
+    }
+
+    /// To a server of HTTP/1, where what passes is copied.
+    async fn frames_over_http1(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        connected: Connected,
+        again: impl Fn(AnswerHead<'_>) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        let head = self.head()?;
+        let mut held = Held(Some(connected.transport));
+        let done = {
+            let (mut upload, mut responder) = self.parts(outcome);
+            let parts = (&mut upload, &mut responder);
+            over_http1::run(held.transport()?, &head, parts, attempt, again, outcome).await?
+        };
+        let transport = held.0.take().ok_or(Broke::Unanswered)?;
+        let now = outcome.ended();
+        attempt.upstream().pool.announced(done.announced_idle);
+        if done.persists && done.uploaded && !self.outgoing.closes {
+            let bound = connected.bound || done.binds || self.outgoing.facts.binds;
+            let tenancy = match (bound, done.bodiless) {
+                (true, _) => Tenancy::Bound,
+                (false, true) => Tenancy::SameClient,
+                (false, false) => Tenancy::Anybody,
+            };
+            self.client.used(attempt.upstream(), tenancy);
+            worker.keep(attempt.upstream(), transport, now, (tenancy, &self.client.tenant));
+        }
+        Ok(self.persistence(done.uploaded))
+    }
+
+    fn head(&self) -> Result<request::Parts, Broke> {
+        request_head(self.outgoing.head()).map_err(|refusal| Broke::Failed(refusal.into()))
+    }
+
+    /// The client as frames.
+    fn parts<'e>(
+        &'e mut self,
+        outcome: &'e RequestOutcome,
+    ) -> (Http1Upload<'e, 'e>, Http1Responder<'e>) {
+        let Self { client, outgoing, tee } = self;
+        let recipient = Recipient {
+            method: Some(outgoing.facts.method),
+            version: outgoing.facts.client_version,
+            persists: outgoing.facts.persistent,
+        };
+        let (read, write) = client.transport.split();
+        let edits = outgoing.answer_edits.clone();
+        let responder = Http1Responder { client: write, recipient, edits };
+        (Http1Upload::new(read, &mut client.input, outgoing, (tee.as_mut(), outcome)), responder)
+    }
+
+    fn persistence(&self, uploaded: bool) -> Persistence {
+        match uploaded && self.outgoing.facts.persistent {
+            true => Persistence::KeepAlive,
+            false => Persistence::Close,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //!
 //! What may be sent twice, `heddle_logic::retry` decides; [`again`] is the one place that says so.
 
-use std::{cell::Cell, rc::Rc, time::Instant};
+use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
 
 use heddle_logic::retry::{Answered, Attempts, Ended, RetryPolicy, Standing, Verdict};
 use heddle_runtime::clock;
@@ -17,6 +17,7 @@ use crate::{
     pool::Connected,
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
+    snapshot::Cluster,
     upstream::{Attempt, Backend, HttpVersion, Upstream, Upstreams},
     worker::Worker,
 };
@@ -30,6 +31,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) grpc: bool,
     /// How far it has come, where a limit on an attempt needs to know.
     pub(crate) progress: Option<Rc<Progress>>,
+    /// Who gets a copy of it.
+    pub(crate) mirrors: Vec<Arc<Cluster>>,
 }
 
 /// Sends the request to one of the backend's endpoints and its response to the client.

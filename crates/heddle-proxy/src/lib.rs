@@ -32,6 +32,7 @@ pub mod listening;
 pub mod lookup;
 pub mod memory;
 pub mod metrics;
+mod mirror;
 mod outbound;
 mod outgoing;
 pub mod outside_names;
@@ -53,6 +54,7 @@ pub mod sidecar;
 pub mod snapshot;
 pub mod state;
 mod streams;
+mod tee;
 #[cfg(test)]
 mod testing;
 mod upstream;

@@ -127,6 +127,15 @@ pub const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// with more its connection ends with ENHANCE_YOUR_CALM.
 pub const HTTP2_RESET_STREAMS: usize = 50;
 
+/// Copies for mirrors that a worker has on their way at once; of more requests none is made.
+pub const MIRRORS_AT_ONCE: usize = 256;
+
+/// Bytes of a copy's body that wait to be taken; one that falls further behind is cut.
+pub const MIRROR_BUFFER_BYTES: usize = 256 * 1024;
+
+/// Time for a copy and its answer.
+pub const MIRROR_TIME: Duration = Duration::from_secs(60);
+
 /// Bytes above the fewest it ever had from which a sidecar asks its allocator for free memory.
 pub const MEMORY_KEPT_FREE: u64 = 4 * 1024 * 1024;
 

@@ -71,6 +71,32 @@ impl RetryReason {
     }
 }
 
+/// What became of a copy of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MirrorResult {
+    /// It was answered, whatever the status.
+    Answered,
+    /// It was not.
+    Failed,
+    /// Its receiver did not keep up with the request, or the request itself broke off.
+    Cut,
+    /// None was made: too many were on their way, or memory was short.
+    Dropped,
+}
+
+impl MirrorResult {
+    const ALL: [Self; 4] = [Self::Answered, Self::Failed, Self::Cut, Self::Dropped];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Cut => "cut",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
 /// All counters of one sidecar.
 #[derive(Debug)]
 pub struct Metrics {
@@ -82,6 +108,7 @@ pub struct Metrics {
     started: u64,
     refusals: [[AtomicU64; RefusalCode::ALL.len()]; 2],
     retries: [AtomicU64; RetryReason::ALL.len()],
+    mirrors: [AtomicU64; MirrorResult::ALL.len()],
     connections: [AtomicU64; 2],
 }
 
@@ -104,6 +131,7 @@ impl Metrics {
             started: clock::unix_now().as_secs(),
             refusals: Default::default(),
             retries: Default::default(),
+            mirrors: Default::default(),
             connections: Default::default(),
         }
     }
@@ -138,6 +166,14 @@ impl Metrics {
     #[must_use]
     pub fn refusals(&self, code: RefusalCode, direction: Direction) -> u64 {
         self.refusals[direction as usize][code as usize].load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mirrored(&self, result: MirrorResult) {
+        self.mirrors[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn mirrors(&self, result: MirrorResult) -> u64 {
+        self.mirrors[result as usize].load(Ordering::Relaxed)
     }
 
     pub(crate) fn retried(&self, reason: RetryReason) {

@@ -20,7 +20,7 @@ use crate::{
     reply::Reply,
     series::SeriesSet,
     side::{Onward, Route, Side},
-    snapshot::{AddressOwner, CompiledRule, PortPlan},
+    snapshot::{AddressOwner, Cluster, CompiledRule, PortPlan},
     upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
 };
@@ -270,7 +270,7 @@ fn by_rule(
         Selected::NoRoute => return Err(Refusal::NoRoute(service.clone())),
         Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
     };
-    let compiled = &rule.compiled;
+    let (compiled, copies) = (&rule.compiled, &rule.mirrors);
     let fault = (compiled.rule.fault.as_ref())
         .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
         .filter(|plan| *plan != FaultPlan::default());
@@ -281,11 +281,19 @@ fn by_rule(
     };
     let rule = Some(Arc::clone(compiled));
     let grpc = compiled.does.retries.is_some() && is_grpc(request);
-    let route = Route { onward, fault, rule, path, changes: None, grpc };
+    let mirrors = picked_mirrors(worker, copies);
+    let route = Route { onward, fault, rule, path, changes: None, grpc, mirrors };
     Ok(match compiled.does.is_plain() {
         true => route,
         false => changed(route, compiled, request, position),
     })
+}
+
+/// Who of the rule's mirrors gets a copy of this request.
+fn picked_mirrors(worker: &Worker, mirrors: &[(Arc<Cluster>, f64)]) -> Vec<Arc<Cluster>> {
+    let hit = |percent: f64| worker.random_share() * 100.0 < percent;
+    let picked = mirrors.iter().filter(|(_, percent)| hit(*percent));
+    picked.map(|(cluster, _)| Arc::clone(cluster)).collect()
 }
 
 fn is_grpc(request: &dyn RequestView) -> bool {

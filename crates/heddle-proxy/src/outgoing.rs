@@ -203,6 +203,11 @@ impl OutgoingRequest {
         }
     }
 
+    /// Does a body belong to it?
+    pub(crate) fn has_body(&self) -> bool {
+        !matches!(self.framing, Framing::None | Framing::Length(0))
+    }
+
     /// Has all of the request been taken from the client?
     pub(crate) fn is_complete(&self) -> bool {
         self.body.is_done()

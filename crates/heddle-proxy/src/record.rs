@@ -16,7 +16,7 @@ use crate::{
     caller::{Caller, HttpRecord, TcpRecord},
     deadline::Progress,
     direction::Direction,
-    metrics::{Grpc, ServiceLabels},
+    metrics::{Edge, Grpc, Reporter, ServiceLabels},
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, relay},
     series::SeriesSet,
@@ -49,6 +49,7 @@ pub(crate) struct RequestOutcome {
     /// How far it has come, where a limit on its time needs to know.
     progress: Option<Rc<Progress>>,
     finished: bool,
+    is_copy: bool,
 }
 
 impl RequestOutcome {
@@ -73,6 +74,7 @@ impl RequestOutcome {
             response_bytes: Cell::default(),
             progress: None,
             finished: false,
+            is_copy: false,
         }
     }
 
@@ -86,6 +88,19 @@ impl RequestOutcome {
         if let Some(progress) = &self.progress {
             progress.arrived();
         }
+    }
+
+    /// A copy of a request: nobody's call, so that it is in no series.
+    pub(crate) fn of_a_copy(worker: &Rc<Worker>, direction: Direction) -> Self {
+        let edge = Edge {
+            reporter: Reporter::Source,
+            peer: None,
+            service: ServiceLabels::passthrough(None),
+        };
+        let series = MetricSeries::Edge(Rc::new(SeriesSet::new(edge, worker.index)));
+        let mut outcome = Self::begin(worker, direction, series, clock::now());
+        outcome.is_copy = true;
+        outcome
     }
 
     /// Who is called is known now (better).
@@ -170,6 +185,10 @@ impl RequestOutcome {
 
 impl Drop for RequestOutcome {
     fn drop(&mut self) {
+        if self.is_copy {
+            let metrics = &self.worker.shared.metrics;
+            return metrics.request_ended(self.worker.index, self.direction);
+        }
         if !self.finished {
             self.flag(Flag::DC);
         }

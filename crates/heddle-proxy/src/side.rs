@@ -15,7 +15,7 @@ use crate::{
     record::MetricSeries,
     refusal::{Refusal, Refused},
     reply::Reply,
-    snapshot::CompiledRule,
+    snapshot::{Cluster, CompiledRule},
     upstream::{Backend, Upstream},
     worker::Worker,
 };
@@ -77,6 +77,8 @@ pub(crate) struct Route {
     pub(crate) changes: Option<Box<Changes>>,
     /// Is it a gRPC call? Told only where the rule says something about sending it again.
     pub(crate) grpc: bool,
+    /// Who gets a copy of it.
+    pub(crate) mirrors: Vec<Arc<Cluster>>,
 }
 
 /// What becomes of a request.
@@ -92,7 +94,15 @@ impl Route {
     /// A route that no rule decided.
     pub(crate) fn to(backend: Backend) -> Self {
         let onward = Ok(Onward::To(backend));
-        Self { onward, fault: None, rule: None, path: None, changes: None, grpc: false }
+        Self {
+            onward,
+            fault: None,
+            rule: None,
+            path: None,
+            changes: None,
+            grpc: false,
+            mirrors: Vec::new(),
+        }
     }
 
     /// What the rule that decided says about sending it again.

@@ -33,6 +33,7 @@ pub struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) index: usize,
     pub(crate) upstreams: Upstreams,
+    pub(crate) mirrors: Mirrors,
     pub(crate) dialer: Dialer,
     pub(crate) callers: Rc<Callers>,
     pub(crate) ports: Ports,
@@ -47,6 +48,14 @@ impl fmt::Debug for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Worker").field("index", &self.index).finish_non_exhaustive()
     }
+}
+
+/// What copies of requests use: nothing of it is the live ones'.
+#[derive(Debug, Default)]
+pub(crate) struct Mirrors {
+    pub(crate) upstreams: Upstreams,
+    /// Copies on their way.
+    pub(crate) open: Cell<usize>,
 }
 
 /// What a worker is made with, apart from what all of them share.
@@ -75,6 +84,7 @@ impl Worker {
         let (dialer, own_calls) = Dialer::new(Arc::clone(&shared), options.network);
         let worker = Rc::new(Self {
             upstreams: Upstreams::new(shared.state.backlogs.clone()),
+            mirrors: Mirrors::default(),
             dialer,
             callers: Callers::new(Arc::clone(&shared), index),
             ports: Ports::new(Arc::clone(&shared.metrics), index),

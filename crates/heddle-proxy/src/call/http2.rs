@@ -10,10 +10,11 @@ use http::{HeaderValue, Uri, header, request, uri};
 
 use super::Call;
 use crate::{
-    exchange::{Http2Exchange, Http2Responder, Http2Upload, Responder as _},
+    exchange::{FramesExchange, Http2Responder, Http2Upload, Responder as _},
     forward::{Terms, forward},
     frames::{Seen, apply, bytes_of, strip_hop_by_hop},
     http1::Persistence,
+    mirror,
     outgoing::{ATTEMPT_COUNT, RequestEdits},
     pool::Tenant,
     record::RequestOutcome,
@@ -165,7 +166,11 @@ impl Call for Http2Call<'_> {
         terms: Terms<'_>,
         outcome: &mut RequestOutcome,
     ) -> Result<Persistence, Failure> {
-        let mut exchange = Http2Exchange {
+        if !terms.mirrors.is_empty() && self.head.method != http::Method::CONNECT {
+            let over = self.upload.is_complete();
+            self.upload.tee = mirror::begin(worker, &terms.mirrors, &self.head, over);
+        }
+        let mut exchange = FramesExchange {
             head: &mut self.head,
             upload: &mut self.upload,
             responder: &mut self.responder,

@@ -26,6 +26,12 @@ pub(crate) trait Upload: Frames {
 
     /// So many bytes of what was sent of it stay at hand.
     fn keeps(&self) -> u64;
+
+    /// Is all that was sent of it still at hand?
+    fn is_kept(&self) -> bool;
+
+    /// It begins anew.
+    fn rewind(&mut self);
 }
 
 /// Where a response goes.

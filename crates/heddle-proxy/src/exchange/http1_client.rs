@@ -24,6 +24,7 @@ use crate::{
     outgoing::OutgoingRequest,
     record::RequestOutcome,
     refusal::{Failure, Refusal},
+    tee::Tee,
 };
 
 /// The rest of a request: what was taken of its body, then what comes.
@@ -33,6 +34,7 @@ pub(super) struct Http1Upload<'a, 't> {
     outgoing: &'a mut OutgoingRequest,
     parts: Parts,
     refusal: Option<Refusal>,
+    tee: Option<&'a mut Tee>,
     outcome: &'a RequestOutcome,
 }
 
@@ -41,10 +43,13 @@ impl<'a, 't> Http1Upload<'a, 't> {
         client: ReadHalf<'t>,
         input: &'a mut Option<Lent<Buffer>>,
         outgoing: &'a mut OutgoingRequest,
-        outcome: &'a RequestOutcome,
+        (mut tee, outcome): (Option<&'a mut Tee>, &'a RequestOutcome),
     ) -> Self {
         let parts = Parts::new(outgoing.body_from_its_beginning());
-        Self { client, input, outgoing, parts, refusal: None, outcome }
+        if let Some(tee) = &mut tee {
+            tee.rewind();
+        }
+        Self { client, input, outgoing, parts, refusal: None, tee, outcome }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
@@ -98,7 +103,18 @@ impl<'a, 't> Http1Upload<'a, 't> {
 
 impl Frames for Http1Upload<'_, '_> {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
-        self.poll_next(context)
+        let frame = ready!(self.poll_next(context));
+        let over = self.is_over();
+        if let Some(tee) = &mut self.tee {
+            match &frame {
+                Some(Ok(frame)) => tee.pass(Some(frame)),
+                Some(Err(_)) | None => {}
+            }
+            if over || frame.is_none() {
+                tee.pass(None);
+            }
+        }
+        Poll::Ready(frame)
     }
 
     fn is_over(&self) -> bool {
@@ -117,6 +133,14 @@ impl Upload for Http1Upload<'_, '_> {
 
     fn keeps(&self) -> u64 {
         if self.outgoing.replayable == Replayable::Yes { u64::MAX } else { 0 }
+    }
+
+    fn is_kept(&self) -> bool {
+        self.outgoing.is_kept()
+    }
+
+    fn rewind(&mut self) {
+        self.parts = Parts::new(self.outgoing.body_from_its_beginning());
     }
 }
 

@@ -1,4 +1,4 @@
-//! A client's stream of HTTP/2 as the frames of an exchange, and the exchange itself.
+//! A client's stream of HTTP/2 as the frames of an exchange.
 
 use std::{
     rc::Rc,
@@ -23,6 +23,7 @@ use crate::{
     pool::{Connected, Tenancy, Tenant},
     record::RequestOutcome,
     refusal::{Cut, Failure, Refusal},
+    tee::Tee,
     upstream::{Attempt, HttpVersion, Upstream},
     worker::Worker,
 };
@@ -40,6 +41,8 @@ pub(crate) struct Http2Upload {
     forgot: bool,
     /// Bytes that came.
     pub(crate) received: u64,
+    /// Who gets a copy.
+    pub(crate) tee: Option<Tee>,
 }
 
 impl Http2Upload {
@@ -55,6 +58,7 @@ impl Http2Upload {
             given,
             forgot: false,
             received: 0,
+            tee: None,
         }
     }
 
@@ -63,8 +67,10 @@ impl Http2Upload {
         self.ended || self.stream.is_end_stream()
     }
 
-    fn rewind(&mut self) {
-        self.given = 0;
+    fn copy(&mut self, frame: Option<&Frame>) {
+        if let Some(tee) = &mut self.tee {
+            tee.pass(frame);
+        }
     }
 
     fn keep(&mut self, frame: &Frame) {
@@ -103,9 +109,13 @@ impl Frames for Http2Upload {
                 };
                 self.ended = matches!(frame, Frame::Trailers(_)) || self.stream.is_end_stream();
                 self.keep(frame);
+                self.copy(Some(frame));
             }
             Some(Err(_)) => {}
             None => self.ended = true,
+        }
+        if self.ended {
+            self.copy(None);
         }
         Poll::Ready(frame)
     }
@@ -123,6 +133,14 @@ impl Upload for Http2Upload {
 
     fn keeps(&self) -> u64 {
         retry::REPLAY_BODY_BYTES_MAX as u64
+    }
+
+    fn is_kept(&self) -> bool {
+        !self.forgot
+    }
+
+    fn rewind(&mut self) {
+        self.given = 0;
     }
 }
 
@@ -221,98 +239,4 @@ impl<F: Frames> Frames for Noted<'_, F> {
 /// A status that no server may send is as bad as none.
 fn status_of(status: u16) -> http::StatusCode {
     http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::BAD_GATEWAY)
-}
-
-/// A request of HTTP/2 to an upstream of either version.
-pub(crate) struct Http2Exchange<'a> {
-    pub(crate) head: &'a mut request::Parts,
-    pub(crate) upload: &'a mut Http2Upload,
-    pub(crate) responder: &'a mut Http2Responder,
-    pub(crate) replayable: Replayable,
-    pub(crate) tenant: &'a Tenant,
-    /// Was anything sent on the last attempt?
-    pub(crate) sent: bool,
-}
-
-impl Exchange for Http2Exchange<'_> {
-    fn replayable(&self) -> Replayable {
-        self.replayable
-    }
-
-    fn version(&self, upstream: &Upstream) -> HttpVersion {
-        upstream.version(HttpVersion::Http2)
-    }
-
-    fn sent(&self) -> Sent {
-        Sent { bytes: u64::from(self.sent), kept: !self.upload.forgot }
-    }
-
-    fn tenant(&self) -> &Tenant {
-        self.tenant
-    }
-
-    /// What authenticates connections is not to be used with HTTP/2 (RFC 9113 leaves it no place).
-    fn bound_to(&self) -> Option<&Rc<Upstream>> {
-        None
-    }
-
-    fn rewind(&mut self, attempt: u32) {
-        self.upload.rewind();
-        self.sent = false;
-        if let Some(count) = self.head.headers.get_mut(ATTEMPT_COUNT) {
-            *count = HeaderValue::from(attempt);
-        }
-    }
-
-    /// Whoever asked may know somebody else to ask.
-    fn unprocessed(&self) -> Failure {
-        Failure::Cut(Cut::Stream(Reason::REFUSED_STREAM))
-    }
-
-    async fn run(
-        &mut self,
-        worker: &Rc<Worker>,
-        attempt: &mut Attempt,
-        carrier: Carrier,
-        again: impl Fn(AnswerHead<'_>) -> bool,
-        outcome: &RequestOutcome,
-    ) -> Result<Persistence, Broke> {
-        self.sent = true;
-        match carrier {
-            Carrier::Stream(stream) => {
-                let client = (&mut *self.upload, &mut *self.responder);
-                let head = self.head.clone();
-                over_http2::run(&stream, head, client, attempt, again, outcome).await?;
-                outcome.ended();
-            }
-            Carrier::Connection(connected) => {
-                self.over_http1(worker, attempt, connected, again, outcome).await?;
-            }
-        }
-        Ok(Persistence::KeepAlive)
-    }
-}
-
-impl Http2Exchange<'_> {
-    async fn over_http1(
-        &mut self,
-        worker: &Rc<Worker>,
-        attempt: &mut Attempt,
-        connected: Connected,
-        again: impl Fn(AnswerHead<'_>) -> bool,
-        outcome: &RequestOutcome,
-    ) -> Result<(), Broke> {
-        let mut held = Held(Some(connected.transport));
-        let client = (&mut *self.upload, &mut *self.responder);
-        let transport = held.transport()?;
-        let done = over_http1::run(transport, self.head, client, attempt, again, outcome).await?;
-        let transport = held.0.take().ok_or(Broke::Unanswered)?;
-        let now = outcome.ended();
-        attempt.upstream().pool.announced(done.announced_idle);
-        if done.persists && done.uploaded {
-            let tenancy = if done.bodiless { Tenancy::SameClient } else { Tenancy::Anybody };
-            worker.keep(attempt.upstream(), transport, now, (tenancy, self.tenant));
-        }
-        Ok(())
-    }
 }

@@ -33,6 +33,8 @@ use crate::{
 };
 
 /// What is left of the connection when the exchange is over.
+#[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "answers of which none bears on another")]
 pub(super) struct Done {
     /// All of the request was sent.
     pub(super) uploaded: bool,
@@ -42,6 +44,8 @@ pub(super) struct Done {
     pub(super) bodiless: bool,
     /// Seconds of idleness that the server announced.
     pub(super) announced_idle: Option<u32>,
+    /// Does the server authenticate connections, not requests?
+    pub(super) binds: bool,
 }
 
 /// Sends a request and passes its response on.
@@ -56,7 +60,7 @@ pub(super) async fn run(
     let course = Course::default();
     let keeps = upload.keeps();
     let method = Method::of(head.method.as_str().as_bytes());
-    let mut done = Done { uploaded: false, persists: false, bodiless: false, announced_idle: None };
+    let mut done = Done::default();
     let result = {
         let (mut read, mut write) = transport.split();
         let sending = send(head, &mut *upload, &mut write, (&course, outcome));
@@ -72,6 +76,7 @@ pub(super) async fn run(
             judge(&head, course.sent.get() <= keeps, attempt, again, outcome)?;
             done.bodiless = raw.is_bodiless(method);
             done.announced_idle = response.announced_idle_seconds();
+            done.binds = response.binds_connection();
             let persists = raw.persistent(method);
             let body = http1::Body::new(raw.framing(method));
             let mut body = Body { read: &mut read, input, parts: Parts::new(body), failed: false };

@@ -8,7 +8,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::{
-    Metrics, RetryReason,
+    Metrics, MirrorResult, RetryReason,
     registry::SetCounts,
     render::{
         Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
@@ -136,6 +136,13 @@ fn own(text: &mut String, metrics: &Metrics) {
         let count = metrics.retries(reason);
         let reason = reason.as_str();
         let _ = writeln!(text, "heddle_retries_total{{reason=\"{reason}\"}} {count}");
+    }
+    let help = "Copies of requests for mirrors, by what became of them.";
+    family(text, "heddle_mirrored_requests_total", "counter", help);
+    for result in MirrorResult::ALL {
+        let count = metrics.mirrors(result);
+        let result = result.as_str();
+        let _ = writeln!(text, "heddle_mirrored_requests_total{{result=\"{result}\"}} {count}");
     }
     let help = "Label sets folded into an overflow series because the limit was reached.";
     family(text, "heddle_label_sets_overflow_total", "counter", help);

@@ -215,7 +215,12 @@ impl SnapshotBuilder {
             RuleAction::Forward(targets) => ActionPlan::Forward(self.targets(targets, set, round)),
             RuleAction::Refuse(reason) => ActionPlan::Refuse(reason.clone()),
         };
-        HttpRulePlan { compiled: Arc::clone(compiled), action }
+        let mirrors = compiled.rule.traffic.mirrors.iter().filter_map(|mirror| match &mirror.to {
+            Target::Cluster(key) => Some((self.cluster(key.clone(), set, round), mirror.percent)),
+            Target::Dangling(_) => None,
+        });
+        let mirrors = mirrors.collect();
+        HttpRulePlan { compiled: Arc::clone(compiled), action, mirrors }
     }
 
     fn targets(

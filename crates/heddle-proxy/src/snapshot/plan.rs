@@ -160,6 +160,8 @@ pub struct HttpRulePlan {
     pub compiled: Arc<CompiledRule>,
     /// What becomes of a request that matches.
     pub action: ActionPlan,
+    /// Who is sent copies, and of how many in a hundred. What is absent gets none.
+    pub mirrors: Vec<(Arc<Cluster>, f64)>,
 }
 
 /// What becomes of a request.
@@ -226,8 +228,11 @@ impl HttpRulePlan {
     }
 
     fn same(&self, other: &Self) -> bool {
+        let mirrors = self.mirrors.iter().zip(&other.mirrors);
         Arc::ptr_eq(&self.compiled, &other.compiled)
             && same_targets(self.targets(), other.targets())
+            && self.mirrors.len() == other.mirrors.len()
+            && mirrors.into_iter().all(|(one, other)| Arc::ptr_eq(&one.0, &other.0))
     }
 }
 

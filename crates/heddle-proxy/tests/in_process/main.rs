@@ -12,6 +12,7 @@ mod http2_attacks;
 mod idle;
 mod lost;
 mod mesh;
+mod mirrors;
 mod own_calls;
 mod races;
 mod retries;

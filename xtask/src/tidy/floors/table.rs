@@ -110,8 +110,11 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("upstream", &["pool", "streams", "upstream", "dial"]),
             ("worker", &["caller", "http_seen", "ports", "worker"]),
             ("record", &["record"]),
-            ("http", &["foreign", "protocol", "outgoing", "frames", "reply", "http1", "http2"]),
-            ("forward", &["exchange", "forward"]),
+            (
+                "http",
+                &["foreign", "protocol", "outgoing", "frames", "reply", "http1", "http2", "tee"],
+            ),
+            ("forward", &["exchange", "forward", "mirror"]),
             ("sides", &["side", "outbound", "inbound"]),
             ("connection", &["call", "connection"]),
             ("accept", &["accept"]),

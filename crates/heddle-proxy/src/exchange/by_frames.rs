@@ -1,0 +1,116 @@
+//! The exchange that goes by frames on both sides: a request as values to an upstream of either version.
+
+use std::rc::Rc;
+
+use h2::Reason;
+use heddle_logic::Replayable;
+use http::{HeaderValue, request};
+
+use super::{
+    AnswerHead, Broke, Carrier, Exchange, Held, Sent,
+    framed::{Responder, Upload},
+    over_http1, over_http2,
+};
+use crate::{
+    http1::Persistence,
+    outgoing::ATTEMPT_COUNT,
+    pool::{Connected, Tenancy, Tenant},
+    record::RequestOutcome,
+    refusal::{Cut, Failure},
+    upstream::{Attempt, HttpVersion, Upstream},
+    worker::Worker,
+};
+
+/// A request of which the parts are there, and where its response goes.
+pub(crate) struct FramesExchange<'a, U, R> {
+    pub(crate) head: &'a mut request::Parts,
+    pub(crate) upload: &'a mut U,
+    pub(crate) responder: &'a mut R,
+    pub(crate) replayable: Replayable,
+    pub(crate) tenant: &'a Tenant,
+    /// Was anything sent on the last attempt?
+    pub(crate) sent: bool,
+}
+
+impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
+    fn replayable(&self) -> Replayable {
+        self.replayable
+    }
+
+    fn version(&self, upstream: &Upstream) -> HttpVersion {
+        upstream.version(HttpVersion::Http2)
+    }
+
+    fn sent(&self) -> Sent {
+        Sent { bytes: u64::from(self.sent), kept: self.upload.is_kept() }
+    }
+
+    fn tenant(&self) -> &Tenant {
+        self.tenant
+    }
+
+    /// What authenticates connections is not to be used with HTTP/2 (RFC 9113 leaves it no place).
+    fn bound_to(&self) -> Option<&Rc<Upstream>> {
+        None
+    }
+
+    fn rewind(&mut self, attempt: u32) {
+        self.upload.rewind();
+        self.sent = false;
+        if let Some(count) = self.head.headers.get_mut(ATTEMPT_COUNT) {
+            *count = HeaderValue::from(attempt);
+        }
+    }
+
+    /// Whoever asked may know somebody else to ask.
+    fn unprocessed(&self) -> Failure {
+        Failure::Cut(Cut::Stream(Reason::REFUSED_STREAM))
+    }
+
+    async fn run(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        carrier: Carrier,
+        again: impl Fn(AnswerHead<'_>) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        self.sent = true;
+        match carrier {
+            Carrier::Stream(stream) => {
+                let client = (&mut *self.upload, &mut *self.responder);
+                let head = self.head.clone();
+                over_http2::run(&stream, head, client, attempt, again, outcome).await?;
+                outcome.ended();
+            }
+            Carrier::Connection(connected) => {
+                self.over_http1(worker, attempt, connected, again, outcome).await?;
+            }
+        }
+        Ok(Persistence::KeepAlive)
+    }
+}
+
+impl<U: Upload, R: Responder> FramesExchange<'_, U, R> {
+    async fn over_http1(
+        &mut self,
+        worker: &Rc<Worker>,
+        attempt: &mut Attempt,
+        connected: Connected,
+        again: impl Fn(AnswerHead<'_>) -> bool,
+        outcome: &RequestOutcome,
+    ) -> Result<(), Broke> {
+        let mut held = Held(Some(connected.transport));
+        let client = (&mut *self.upload, &mut *self.responder);
+        let transport = held.transport()?;
+        let done = over_http1::run(transport, self.head, client, attempt, again, outcome).await?;
+        let transport = held.0.take().ok_or(Broke::Unanswered)?;
+        let now = outcome.ended();
+        attempt.upstream().pool.announced(done.announced_idle);
+        if done.persists && done.uploaded {
+            let tenancy = if done.bodiless { Tenancy::SameClient } else { Tenancy::Anybody };
+            worker.keep(attempt.upstream(), transport, now, (tenancy, self.tenant));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! Copies of live requests for those whom a rule names as mirrors. None can hurt the request it is made
+//! of: it is sent by a task of its own, over connections of its own, spends no budget, is bounded in
+//! number, bytes and time, and whatever becomes of it is counted and goes no further.
+
+use std::{
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use h2::Reason;
+use heddle_logic::Replayable;
+use heddle_runtime::{clock, task};
+use http::{HeaderValue, Uri, header, request};
+
+use crate::{
+    direction::Direction,
+    exchange::{FramesExchange, Responder, Upload},
+    forward::{Terms, forward},
+    frames::{Frame, Frames, Head, Reset},
+    limits::{MIRROR_TIME, MIRRORS_AT_ONCE},
+    memory::Pressure,
+    metrics::MirrorResult,
+    pool::Tenant,
+    record::RequestOutcome,
+    refusal::{Failure, Refusal},
+    snapshot::Cluster,
+    tee::{Copied, Tee},
+    upstream::Backend,
+    worker::Worker,
+};
+
+/// Marks a copy, so that whoever gets it can tell.
+const MARK: &str = "x-heddle-mirror";
+/// What a copy's host ends with, as in Istio.
+const SHADOW: &str = "-shadow";
+
+/// Begins a copy of a request for each of `clusters`; `over`: it has no body. What passes of its body is
+/// to be given to the tee.
+pub(crate) fn begin(
+    worker: &Rc<Worker>,
+    clusters: &[Arc<Cluster>],
+    head: &request::Parts,
+    over: bool,
+) -> Option<Tee> {
+    let metrics = &worker.shared.metrics;
+    let may = worker.shared.memory.pressure() < Pressure::Shrink;
+    let room = MIRRORS_AT_ONCE.saturating_sub(worker.mirrors.open.get());
+    let taken = if may { clusters.len().min(room) } else { 0 };
+    clusters[taken..].iter().for_each(|_| metrics.mirrored(MirrorResult::Dropped));
+    if taken == 0 {
+        return None;
+    }
+    let (tee, copies) = Tee::new(taken, over);
+    let head = copy_of(head);
+    for (cluster, copy) in clusters.iter().zip(copies) {
+        let open = Open::one(worker);
+        let send = send(Rc::clone(worker), Arc::clone(cluster), head.clone(), copy);
+        drop(task::spawn_contained("mirror", async move {
+            let _open = open;
+            send.await;
+        }));
+    }
+    Some(tee)
+}
+
+/// Counts a copy as long as it is on its way.
+struct Open(Rc<Worker>);
+
+impl Open {
+    fn one(worker: &Rc<Worker>) -> Self {
+        worker.mirrors.open.set(worker.mirrors.open.get() + 1);
+        Self(Rc::clone(worker))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.mirrors.open.set(self.0.mirrors.open.get() - 1);
+    }
+}
+
+/// The head of a copy: for the same host in name, marked, and waiting for no leave to send its body.
+fn copy_of(head: &request::Parts) -> request::Parts {
+    let mut copy = head.clone();
+    copy.headers.insert(MARK, HeaderValue::from_static("true"));
+    copy.headers.remove(header::EXPECT);
+    if let Some(uri) = shadowed(&copy.uri) {
+        copy.uri = uri;
+    }
+    copy
+}
+
+fn shadowed(uri: &Uri) -> Option<Uri> {
+    let authority = uri.authority()?;
+    let shadow = match authority.port() {
+        Some(port) => format!("{}{SHADOW}:{port}", authority.host()),
+        None => format!("{}{SHADOW}", authority.host()),
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.authority = Some(shadow.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// Sends one copy, and reads what answers it.
+async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, mut head: request::Parts, copy: Copied) {
+    let (now, random) = (clock::now(), worker.random());
+    let backend = Backend::Cluster(cluster);
+    let result = match worker.mirrors.upstreams.pick(&backend, &[], now, random) {
+        Ok(upstream) => {
+            let mut outcome = RequestOutcome::of_a_copy(&worker, Direction::Outbound);
+            let mut upload = copy;
+            let tenant = Tenant::default();
+            let mut exchange = FramesExchange {
+                head: &mut head,
+                upload: &mut upload,
+                responder: &mut Discard,
+                replayable: Replayable::No,
+                tenant: &tenant,
+                sent: false,
+            };
+            // One endpoint and no terms: nothing is tried again.
+            let backend = Backend::Upstream(upstream);
+            let sending = forward(&worker, &mut exchange, &backend, Terms::default(), &mut outcome);
+            let ended = clock::within(MIRROR_TIME, Box::pin(sending)).await;
+            match ended {
+                Some(Ok(_)) => MirrorResult::Answered,
+                _ if upload.is_cut() => MirrorResult::Cut,
+                _ => MirrorResult::Failed,
+            }
+        }
+        Err(_) => MirrorResult::Failed,
+    };
+    worker.shared.metrics.mirrored(result);
+}
+
+impl Upload for Copied {
+    fn refusal(&mut self) -> Option<Refusal> {
+        None
+    }
+
+    fn keeps(&self) -> u64 {
+        0
+    }
+
+    fn is_kept(&self) -> bool {
+        false
+    }
+
+    fn rewind(&mut self) {}
+}
+
+/// Takes whatever answers a copy, and drops it.
+struct Discard;
+
+impl Responder for Discard {
+    async fn interim(&mut self, _: &Head, _: &RequestOutcome) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    async fn respond(
+        &mut self,
+        _: Head,
+        body: &mut impl Frames,
+        _: &RequestOutcome,
+    ) -> Result<(), Failure> {
+        loop {
+            let frame = std::future::poll_fn(|context| body.poll_frame(context)).await;
+            match frame {
+                None | Some(Ok(Frame::Trailers(_))) => return Ok(()),
+                Some(Ok(Frame::Data(_))) => {}
+                Some(Err(Reset(reason))) => return Err(ended(reason)),
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+fn ended(reason: Reason) -> Failure {
+    Failure::Cut(crate::refusal::Cut::Stream(reason))
+}
