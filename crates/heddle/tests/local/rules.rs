@@ -93,8 +93,13 @@ const CASES: &[Case] = &[
     ("http://shop/teapot", &["418 I'm a Teapot", "short and stout"], &["GET ", "x-heddle-refusal"]),
     (
         "http://shop/v1/x?q=1",
-        &["GET /v2/x?q=1 HTTP", "Host: inner.example", "x-envoy-original-path: /v1/x?q=1"],
-        &["Host: shop"],
+        &[
+            "GET /v2/x?q=1 HTTP",
+            "Host: inner.example",
+            "x-envoy-original-path: /v1/x?q=1",
+            "x-envoy-original-host: shop",
+        ],
+        &["\nHost: shop"],
     ),
     ("http://shop/by/a/b?q", &["GET /b/a?q HTTP"], &[]),
     (
