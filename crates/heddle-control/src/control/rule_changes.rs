@@ -305,16 +305,26 @@ fn read_documents(request: &ApplyRequest) -> Result<Parsed, Refused> {
         }
     }
     let mut seen: BTreeMap<&ResourceKey, &Resource> = BTreeMap::new();
-    for resource in &resources {
-        if let Some(first) = seen.insert(&resource.key, resource) {
-            let origin = &first.origin;
-            let reason = format!(
-                "{} is also defined in {}:{}: keep one",
-                resource.key, origin.file, origin.line
-            );
-            problems.push(at(resource, Some("metadata.name"), reason));
+    let mut twins = BTreeSet::new();
+    for (position, resource) in resources.iter().enumerate() {
+        let Some(first) = seen.get(&resource.key) else {
+            seen.insert(&resource.key, resource);
+            continue;
+        };
+        // One object in two files is no harm as long as it is the same.
+        if first.text == resource.text {
+            twins.insert(position);
+            continue;
         }
+        let origin = &first.origin;
+        let reason = format!(
+            "{} is also defined in {}:{}, and differs: keep one",
+            resource.key, origin.file, origin.line
+        );
+        problems.push(at(resource, Some("metadata.name"), reason));
     }
+    let mut positions = 0..;
+    resources.retain(|_| positions.next().is_none_or(|position| !twins.contains(&position)));
     if problems.is_empty() && resources.is_empty() {
         let files: Vec<&str> = request.files.iter().map(|file| file.file.as_str()).collect();
         let others = skipped.line().map(|line| format!(" ({line})")).unwrap_or_default();

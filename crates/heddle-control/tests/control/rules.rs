@@ -95,7 +95,8 @@ async fn every_error_of_every_file_is_told_and_nothing_is_applied() {
     assert!(text.contains("regex.yaml:"), "{text}");
     assert_eq!(proxy.held().weights("reviews"), [1, 0], "the rules before stay in force");
     assert_eq!(proxy.held().groups, groups);
-    let twice = plane.apply(&(subsets("a", &[]) + "---\n" + &subsets("a", &[]))).await.unwrap_err();
+    let twins = subsets("a", &[]) + "---\n" + &subsets("a", &[("v1", 1)]);
+    let twice = plane.apply(&twins).await.unwrap_err();
     assert!(twice.text().contains("also defined"), "{}", twice.text());
     assert!(plane.apply("# nothing\n").await.unwrap_err().text().contains("nothing to apply"));
 }

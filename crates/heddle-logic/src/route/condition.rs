@@ -134,7 +134,7 @@ impl Condition {
                     is_absent = false;
                     text.matches(value)
                 });
-                !met && !(is_absent && text.matches(""))
+                !(met || is_absent && text.matches(""))
             }
             Self::Query(name, text) => {
                 query_value(request.target(), name).is_some_and(|value| text.matches(value))

@@ -265,7 +265,7 @@ fn tls_files_fit_the_mode(node: &Node, path: &str, report: &mut Report<'_>) {
 fn config_map_is_at_home(node: &Node, path: &str, report: &mut Report<'_>) {
     let Some(credential) = node.get("credentialName") else { return };
     let Some(name) = credential.text().strip_prefix("configmap://") else { return };
-    let (namespace, name) = name.split_once('/').unwrap_or((report.namespace(), name));
+    let (namespace, name) = name.split_once('/').unwrap_or_else(|| (report.namespace(), name));
     if namespace != report.namespace() || name.is_empty() || name.contains('/') {
         let home = report.namespace();
         let reason =
