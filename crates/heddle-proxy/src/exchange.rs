@@ -28,7 +28,6 @@ use std::{
 use heddle_logic::Replayable;
 use heddle_runtime::transport::Transport;
 use heddle_wire::http1::Method;
-use http::request;
 
 pub(crate) use self::{
     by_frames::FramesExchange,
@@ -311,7 +310,7 @@ impl Http1Exchange<'_> {
         Ok(self.persistence(done.uploaded))
     }
 
-    fn head(&self) -> Result<request::Parts, Broke> {
+    fn head(&self) -> Result<http::request::Parts, Broke> {
         request_head(self.outgoing.head()).map_err(|refusal| Broke::Failed(refusal.into()))
     }
 

@@ -38,7 +38,7 @@ struct Shared {
     waiting: RefCell<VecDeque<Frame>>,
     bytes: Cell<usize>,
     end: Cell<End>,
-    waker: Cell<Option<Waker>>,
+    waker: RefCell<Option<Waker>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -73,7 +73,7 @@ impl Shared {
     }
 
     fn wake(&self) {
-        if let Some(waker) = self.waker.take() {
+        if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
     }
@@ -160,7 +160,7 @@ impl Frames for Copied {
             End::Whole => Poll::Ready(None),
             End::Cut => Poll::Ready(Some(Err(Reset(Reason::CANCEL)))),
             End::Open => {
-                shared.waker.set(Some(context.waker().clone()));
+                *shared.waker.borrow_mut() = Some(context.waker().clone());
                 Poll::Pending
             }
         }

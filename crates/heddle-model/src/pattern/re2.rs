@@ -1,7 +1,7 @@
 //! RE2's syntax, written so that our compiler reads it the same way. One pass over the pattern: what RE2
 //! does not take is refused, what the two read differently is written out.
 //!
-//! Classes of characters are in [`class`](super::class); what is wrong in both syntaxes is left for the
+//! Classes of characters are in `class`; what is wrong in both syntaxes is left for the
 //! compiler to say.
 
 use super::{class, escape};

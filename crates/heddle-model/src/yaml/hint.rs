@@ -1,27 +1,26 @@
 //! What is probably meant where a file is no YAML: the parser's own words tell what it found, seldom
 //! what to do. Looks at the lines around the place, nothing else.
 
-use super::node::Flaw;
-
 /// Marks of templates that were not filled in, with how they end.
 const PLACEHOLDERS: &[(&str, &str)] = &[("${", "}"), ("{{", "}}"), ("<%", "%>")];
 /// Characters of a placeholder that are shown.
 const SHOWN_MAX: usize = 60;
 
-/// The flaw with a reason that says what to do, if the text around it shows that.
-pub(super) fn better(text: &str, flaw: Flaw) -> Flaw {
+/// Where something is really wrong and what to do, if the text around the line that the parser names
+/// shows that.
+pub(super) fn better(text: &str, at: usize) -> Option<(usize, String)> {
     // The parser sees some faults one line late.
     let near = |back: usize| {
-        let line = flaw.line.checked_sub(back).filter(|line| *line > 0)?;
+        let line = at.checked_sub(back).filter(|line| *line > 0)?;
         text.lines().nth(line - 1).map(|content| (line, content))
     };
     let places: Vec<_> = [near(0), near(1)].into_iter().flatten().collect();
     // A line that goes on with a tab is often read as part of the one before it.
-    let next = text.lines().nth(flaw.line).map(|content| (flaw.line + 1, content));
+    let next = text.lines().nth(at).map(|content| (at + 1, content));
     let tab = places.iter().copied().chain(next).find(|(_, line)| is_indented_by_tab(line));
     if let Some((line, _)) = tab {
         let reason = "the line is indented with a tab: YAML takes only spaces".to_owned();
-        return Flaw { line, reason };
+        return Some((line, reason));
     }
     for (line, content) in places {
         let reason = match (placeholder(content), unquoted_wildcard(content)) {
@@ -31,9 +30,9 @@ pub(super) fn better(text: &str, flaw: Flaw) -> Flaw {
             }
             (None, None) => continue,
         };
-        return Flaw { line, reason };
+        return Some((line, reason));
     }
-    flaw
+    None
 }
 
 /// The first placeholder in a text.
@@ -77,20 +76,20 @@ fn unquoted_wildcard(line: &str) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn told(text: &str, line: usize) -> Flaw {
-        better(text, Flaw { line, reason: "as it was".to_owned() })
+    fn told(text: &str, line: usize) -> (usize, String) {
+        better(text, line).unwrap_or_else(|| (line, "as it was".to_owned()))
     }
 
     #[test]
     fn what_people_forget_is_told_by_name() {
-        assert!(told("hosts:\n- *.shop\n", 2).reason.contains("\"*.shop\""));
-        assert!(told("hosts: [*, a]\n", 1).reason.contains("\"*\""));
-        assert!(told("name: {{ .Values.a }}\n", 1).reason.contains("helm template"));
+        assert!(told("hosts:\n- *.shop\n", 2).1.contains("\"*.shop\""));
+        assert!(told("hosts: [*, a]\n", 1).1.contains("\"*\""));
+        assert!(told("name: {{ .Values.a }}\n", 1).1.contains("helm template"));
         let tab = told("a:\n  b: c\n\td: e\n", 2);
-        assert_eq!(tab.line, 3);
-        assert!(tab.reason.contains("tab"));
-        assert_eq!(told("a: b: c\n", 1).reason, "as it was");
-        assert_eq!(told("a: *b\n", 1).reason, "as it was", "an alias of YAML's own");
+        assert_eq!(tab.0, 3);
+        assert!(tab.1.contains("tab"));
+        assert_eq!(told("a: b: c\n", 1).1, "as it was");
+        assert_eq!(told("a: *b\n", 1).1, "as it was", "an alias of YAML's own");
     }
 
     #[test]

@@ -190,7 +190,9 @@ fn read_events(text: &str) -> (Vec<Document>, Vec<Flaw>) {
             }
         };
         if let Err(flaw) = done {
-            tree.flaws.push(hint::better(text, flaw));
+            let better = hint::better(text, flaw.line);
+            let better = better.map(|(line, reason)| Flaw { line, reason });
+            tree.flaws.push(better.unwrap_or(flaw));
             break;
         }
     }

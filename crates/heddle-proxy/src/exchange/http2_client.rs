@@ -1,31 +1,19 @@
 //! A client's stream of HTTP/2 as the frames of an exchange.
 
-use std::{
-    rc::Rc,
-    task::{Context, Poll, ready},
-};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
-use heddle_logic::{HeaderEdit, Replayable, retry};
-use http::{HeaderValue, header, request};
+use heddle_logic::{HeaderEdit, retry};
+use http::{HeaderValue, header};
 
-use super::{
-    AnswerHead, Broke, Carrier, Exchange, Held, Sent,
-    framed::{Responder, Upload},
-    over_http1, over_http2,
-};
+use super::framed::{Responder, Upload};
 use crate::{
     frames::{Frame, Frames, Head, Reset, apply, bytes_of},
-    http1::Persistence,
     http2::{Stopped, poll_received, pump},
-    outgoing::ATTEMPT_COUNT,
-    pool::{Connected, Tenancy, Tenant},
     record::RequestOutcome,
     refusal::{Cut, Failure, Refusal},
     tee::Tee,
-    upstream::{Attempt, HttpVersion, Upstream},
-    worker::Worker,
 };
 
 /// A request's body, of which the beginning is kept in case it has to be sent again.
