@@ -21,7 +21,7 @@ use crate::{
     reply::Reply,
     snapshot::Cluster,
     tee::Tee,
-    upstream::Backend,
+    upstream::{Backend, HttpVersion},
     worker::Worker,
 };
 
@@ -81,7 +81,7 @@ fn copied(
         return None;
     }
     let head = request_head(outgoing.head()).ok()?;
-    mirror::begin(worker, mirrors, &head, !outgoing.has_body())
+    mirror::begin(worker, mirrors, (&head, HttpVersion::Http1), !outgoing.has_body())
 }
 
 /// A request of HTTP/1: its connection is its own until it is over.

@@ -26,7 +26,7 @@ use crate::{
     refusal::{Failure, Refusal},
     snapshot::Cluster,
     tee::{Copied, Tee},
-    upstream::Backend,
+    upstream::{Backend, HttpVersion},
     worker::Worker,
 };
 
@@ -40,7 +40,7 @@ const SHADOW: &str = "-shadow";
 pub(crate) fn begin(
     worker: &Rc<Worker>,
     clusters: &[Arc<Cluster>],
-    head: &request::Parts,
+    (head, version): (&request::Parts, HttpVersion),
     over: bool,
 ) -> Option<Tee> {
     let metrics = &worker.shared.metrics;
@@ -55,7 +55,8 @@ pub(crate) fn begin(
     let head = copy_of(head);
     for (cluster, copy) in clusters.iter().zip(copies) {
         let open = Open::one(worker);
-        let send = send(Rc::clone(worker), Arc::clone(cluster), head.clone(), copy);
+        let head = (head.clone(), version);
+        let send = send(Rc::clone(worker), Arc::clone(cluster), head, copy);
         drop(task::spawn_contained("mirror", async move {
             let _open = open;
             send.await;
@@ -103,7 +104,12 @@ fn shadowed(uri: &Uri) -> Option<Uri> {
 }
 
 /// Sends one copy, and reads what answers it.
-async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, mut head: request::Parts, copy: Copied) {
+async fn send(
+    worker: Rc<Worker>,
+    cluster: Arc<Cluster>,
+    (mut head, version): (request::Parts, HttpVersion),
+    copy: Copied,
+) {
     let (now, random) = (clock::now(), worker.random());
     let backend = Backend::Cluster(cluster);
     let result = match worker.mirrors.upstreams.pick(&backend, &[], now, random) {
@@ -116,6 +122,7 @@ async fn send(worker: Rc<Worker>, cluster: Arc<Cluster>, mut head: request::Part
                 upload: &mut upload,
                 responder: &mut Discard,
                 replayable: Replayable::No,
+                version,
                 tenant: &tenant,
                 sent: false,
             };

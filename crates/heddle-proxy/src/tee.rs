@@ -169,6 +169,14 @@ impl Frames for Copied {
     fn is_over(&self) -> bool {
         self.0.end.get() == End::Whole && self.0.waiting.borrow().is_empty()
     }
+
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if self.is_cut() {
+            return Poll::Ready(());
+        }
+        *self.0.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
+    }
 }
 
 impl Drop for Copied {

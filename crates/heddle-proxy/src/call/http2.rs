@@ -20,7 +20,7 @@ use crate::{
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
     reply::{REQUEST_ID, Reply, safe_id},
-    upstream::Backend,
+    upstream::{Backend, HttpVersion},
     worker::Worker,
 };
 
@@ -168,13 +168,15 @@ impl Call for Http2Call<'_> {
     ) -> Result<Persistence, Failure> {
         if !terms.mirrors.is_empty() && self.head.method != http::Method::CONNECT {
             let over = self.upload.is_complete();
-            self.upload.tee = mirror::begin(worker, &terms.mirrors, &self.head, over);
+            self.upload.tee =
+                mirror::begin(worker, &terms.mirrors, (&self.head, HttpVersion::Http2), over);
         }
         let mut exchange = FramesExchange {
             head: &mut self.head,
             upload: &mut self.upload,
             responder: &mut self.responder,
             replayable: self.replayable,
+            version: HttpVersion::Http2,
             tenant: self.tenant,
             sent: false,
         };

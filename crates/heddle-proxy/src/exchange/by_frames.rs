@@ -27,6 +27,8 @@ pub(crate) struct FramesExchange<'a, U, R> {
     pub(crate) upload: &'a mut U,
     pub(crate) responder: &'a mut R,
     pub(crate) replayable: Replayable,
+    /// What the client speaks.
+    pub(crate) version: HttpVersion,
     pub(crate) tenant: &'a Tenant,
     /// Was anything sent on the last attempt?
     pub(crate) sent: bool,
@@ -38,7 +40,7 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
     }
 
     fn version(&self, upstream: &Upstream) -> HttpVersion {
-        upstream.version(HttpVersion::Http2)
+        upstream.version(self.version)
     }
 
     fn sent(&self) -> Sent {

@@ -2,8 +2,9 @@
 //! that speaks no other.
 
 use std::{
-    future::poll_fn,
+    future::{Future as _, poll_fn},
     io::Write as _,
+    pin::pin,
     task::{Context, Poll, ready},
 };
 
@@ -124,7 +125,7 @@ async fn send(
             Ok(true) => break,
             Ok(false) if out.0.len() <= COPY_BYTES => {}
             Ok(false) => {
-                if let Err(stopped) = flush(&mut out.0, to).await {
+                if let Err(stopped) = flush(&mut out.0, to, upload).await {
                     return stopped;
                 }
             }
@@ -132,7 +133,7 @@ async fn send(
             Err(_) => return Stopped::Client(Reset(Reason::PROTOCOL_ERROR)),
         }
     }
-    if let Err(stopped) = flush(&mut out.0, to).await {
+    if let Err(stopped) = flush(&mut out.0, to, upload).await {
         return stopped;
     }
     course.uploaded.set(true);
@@ -151,17 +152,29 @@ async fn next(
     let frame = match at_once {
         Poll::Ready(frame) => frame,
         Poll::Pending => {
-            flush(out, to).await?;
+            flush(out, to, upload).await?;
             poll_fn(|context| upload.poll_frame(context)).await
         }
     };
     frame.transpose().map_err(Stopped::Client)
 }
 
-async fn flush(out: &mut Vec<u8>, to: &mut WriteHalf<'_>) -> Result<(), Stopped> {
-    let written = to.write_all(out).await;
-    out.clear();
-    written.map_err(|_| Stopped::UpstreamGone)
+/// Writes what waits; not for the sake of a client that is gone.
+async fn flush(
+    out: &mut Vec<u8>,
+    to: &mut WriteHalf<'_>,
+    upload: &mut impl Upload,
+) -> Result<(), Stopped> {
+    let bytes = std::mem::take(out);
+    let mut writing = pin!(to.write_all(&bytes));
+    poll_fn(|context| match writing.as_mut().poll(context) {
+        Poll::Ready(written) => Poll::Ready(written.map_err(|_| Stopped::UpstreamGone)),
+        Poll::Pending => {
+            let gone = upload.poll_gone(context);
+            gone.map(|()| Err(Stopped::Client(Reset(Reason::CANCEL))))
+        }
+    })
+    .await
 }
 
 /// Writes a request's head as HTTP/1 has it. `over`: there is no body.

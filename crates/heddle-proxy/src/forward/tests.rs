@@ -136,7 +136,8 @@ async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
             let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             far.write_all(answer.as_bytes()).await.unwrap();
         };
-        let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None };
+        let mut exchange =
+            Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None };
         let forwarded = forward(worker, &mut exchange, &backend, Terms::default(), &mut outcome);
         let (result, ()) = tokio::join!(forwarded, answers);
         result.expect("an answer");

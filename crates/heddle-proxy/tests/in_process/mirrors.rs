@@ -58,7 +58,7 @@ fn a_copy_is_the_request_with_its_body_marked_and_for_a_shadow_of_its_host() {
         let (head, body) = copy.expect("a copy");
         assert!(head.starts_with("POST / HTTP/1.1\r\n"), "{head}");
         assert!(head.contains("host: reviews-shadow\r\n") && body == "hi", "{head}{body}");
-        assert_eq!(seen.len(), 2);
+        assert_eq!(seen.len(), 2, "{seen:?}");
         assert_eq!(copies(&mesh, "answered"), 1.0);
         assert_eq!(mesh.client.requests(&[]), 1.0, "a copy is nobody's call");
         assert_eq!(mesh.servers[0].requests(&[]), 2.0, "and yet the server had to do it");

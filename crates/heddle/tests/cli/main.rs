@@ -72,7 +72,7 @@ fn wrong_flags_exit_with_2_and_name_what_would_be_right() {
         ("up --colour blue", "--colour"),
         ("apply", "--filename"),
         ("apply -f x.yaml --timeout soon", "500ms"),
-        ("get gateway", "virtualservice"),
+        ("get elephants", "virtualservice"),
         ("get all x", "get KIND NAME"),
         ("delete", "-f FILE"),
         ("delete vs", "<NAME>"),
