@@ -367,7 +367,7 @@ mod tests {
                     Verdict::Replay => prop_assert!(unprocessed || yes && kept && reused),
                     Verdict::Again(_) => {
                         prop_assert!(kept && (unprocessed || yes || by_grpc));
-                        prop_assert!(ruled || ended == Ended::Undelivered);
+                        prop_assert!(ruled || matches!(ended, Ended::Undelivered | Ended::Refused));
                     }
                     Verdict::GiveUp | Verdict::Spent => continue,
                 }

@@ -52,7 +52,7 @@ struct Connection {
 #[derive(Debug, Default)]
 struct Fate {
     ended: Cell<bool>,
-    /// Its first bytes were those of a response of HTTP/1.
+    /// Its first bytes were none of HTTP/2: so servers of HTTP/1 answer what they cannot read.
     speaks_http1: Cell<bool>,
 }
 
@@ -236,7 +236,7 @@ impl Stream {
     }
 }
 
-/// A connection whose first bytes are looked at: what is no frame may be a server of HTTP/1 that says so.
+/// A connection whose first bytes are looked at: what is no SETTINGS is a server that speaks less.
 #[derive(Debug)]
 struct Watched {
     transport: Transport,
@@ -245,12 +245,15 @@ struct Watched {
 }
 
 impl Watched {
+    /// A server of HTTP/2 begins with SETTINGS (RFC 9113 §3.4), of which the type is the fourth byte.
     fn look(&mut self, bytes: &[u8]) {
-        const HTTP1: &[u8] = b"HTTP/1";
+        const TYPE: usize = 3;
+        const SETTINGS: u8 = 4;
         let Some(first) = &mut self.first else { return };
-        first.extend_from_slice(&bytes[..bytes.len().min(HTTP1.len() - first.len())]);
-        if first.len() == HTTP1.len() || !HTTP1.starts_with(first) {
-            self.fate.speaks_http1.set(first == HTTP1);
+        first.extend_from_slice(&bytes[..bytes.len().min(TYPE + 1 - first.len())]);
+        let ended = bytes.is_empty() && !first.is_empty();
+        if ended || first.len() > TYPE {
+            self.fate.speaks_http1.set(first.get(TYPE) != Some(&SETTINGS));
             self.first = None;
         }
     }
@@ -265,7 +268,7 @@ impl AsyncRead for Watched {
         let this = self.get_mut();
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.transport).poll_read(context, buffer);
-        if this.first.is_some() {
+        if this.first.is_some() && matches!(read, Poll::Ready(Ok(()))) {
             this.look(&buffer.filled()[before..]);
         }
         read

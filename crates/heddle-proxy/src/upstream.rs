@@ -154,7 +154,7 @@ impl Upstream {
         };
         let workload = self.workload.borrow();
         let of_workload = workload.as_ref().and_then(|one| one.ports.get(&port).copied());
-        of_workload.unwrap_or(self.declared.get())
+        of_workload.unwrap_or_else(|| self.declared.get())
     }
 
     /// Its port is declared to speak this.

@@ -38,12 +38,12 @@ fn a_redirect_answers_and_an_older_sidecar_refuses() {
 #[test]
 fn fields_of_a_single_destination_are_the_rules_and_its_values_win() {
     let told = rule(
-        "{headers: {request: {set: {a: rule, b: rule}, remove: [x]}}, route: [{destination: {host: reviews}, headers: {request: {set: {a: target, host: t}, remove: [y]}}}]}",
+        "{headers: {request: {set: {a: rule, b: rule}, remove: [x]}}, route: [{destination: {host: reviews}, headers: {request: {set: {a: target, host: t}, remove: [z]}}}]}",
     );
     let headers = told.traffic.headers.clone().unwrap();
     assert_eq!(headers.request.set["a"], "target");
     assert_eq!(headers.request.set["b"], "rule");
-    assert_eq!(headers.request.remove, ["x", "y"]);
+    assert_eq!(headers.request.remove, ["x", "z"]);
     assert_eq!(told.traffic.rewrite.unwrap().authority.as_deref(), Some("t"));
     assert_eq!(
         told.action,

@@ -271,15 +271,19 @@ async fn fields_not_enforced_are_named() {
     let (plane, _) = mesh(&folder).await;
     let text = route("reviews", &[]).replace(
         "  - route:\n",
-        "  - timeout: 3s\n    route:\n    - destination:\n        host: reviews\n",
+        "  - match:\n    - statPrefix: x\n    route:\n    - destination:\n        host: reviews\n",
     );
     let answer = plane.apply(&text).await.unwrap();
-    let note =
-        answer.notes.iter().find(|note| note.field.as_deref() == Some("spec.http[0].timeout"));
-    assert_eq!(note.and_then(|note| note.line), Some(9), "{:?}", answer.notes);
+    let note = answer
+        .notes
+        .iter()
+        .find(|note| note.field.as_deref() == Some("spec.http[0].match[0].statPrefix"));
+    assert_eq!(note.and_then(|note| note.line), Some(10), "{:?}", answer.notes);
     let problems = plane.status().await.problems;
     assert!(
-        problems.iter().any(|problem| problem.field.as_deref() == Some("spec.http[0].timeout"))
+        problems
+            .iter()
+            .any(|problem| problem.field.as_deref() == Some("spec.http[0].match[0].statPrefix"))
     );
 }
 

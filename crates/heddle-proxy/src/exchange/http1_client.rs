@@ -106,9 +106,8 @@ impl Frames for Http1Upload<'_, '_> {
         let frame = ready!(self.poll_next(context));
         let over = self.is_over();
         if let Some(tee) = &mut self.tee {
-            match &frame {
-                Some(Ok(frame)) => tee.pass(Some(frame)),
-                Some(Err(_)) | None => {}
+            if let Some(Ok(frame)) = &frame {
+                tee.pass(Some(frame));
             }
             if over || frame.is_none() {
                 tee.pass(None);

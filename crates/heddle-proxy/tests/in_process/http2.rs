@@ -195,6 +195,24 @@ fn a_client_of_http_2_is_served_by_a_server_that_speaks_http_1_only() {
 }
 
 #[test]
+fn a_server_that_answers_what_it_cannot_read_without_a_head_is_asked_in_http_1() {
+    with_standing_clock(|| async {
+        // As Python's http.server does.
+        let mesh = Mesh::new(|mut end: End| async move {
+            while let Some((head, _)) = end.message().await {
+                if head.starts_with("PRI ") {
+                    return end.send("<!DOCTYPE HTML><p>Invalid HTTP version (2.0)").await;
+                }
+                end.send(OK).await;
+            }
+        });
+        let mut client = connect(mesh.call()).await;
+        let (response, _) = send(&mut client, get("/"), true).await;
+        assert_eq!(whole(response).await.unwrap().1, "ok");
+    });
+}
+
+#[test]
 fn a_client_of_http_1_is_served_by_a_server_that_speaks_http_2_only() {
     with_standing_clock(|| async {
         let mesh = mesh_of_http2();

@@ -206,7 +206,7 @@ fn a_file_that_is_not_in_force_is_told_of_where_people_look(machine: &Machine) {
         let said = mesh.up.said();
         said.contains("not in force").then_some(said)
     });
-    assert!(told.contains("rules/web.yaml:1: kind: unknown kind `Nonsense`"), "{told}");
+    assert!(told.contains("rules/web.yaml:1: kind: `Nonsense` is no kind of the mesh"), "{told}");
     let rules = mesh.run("get", &[]).stdout;
     assert!(rules.starts_with("no rules\nproblem: ") && rules.contains("web.yaml:1:"), "{rules}");
     let text = "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: web}\nspec: {host: web}\n";
