@@ -51,10 +51,12 @@ impl RuleIndex {
                 tcp: rules.map(|rules| rules.tcp()).unwrap_or_default(),
             }
         });
+        let ports: Vec<_> = ports.collect();
         Some(Destination {
             service: service.clone(),
             vips: found.vips.clone(),
-            ports: ports.collect(),
+            policies: self.policies(client, service, &ports),
+            ports,
             subsets: self.subsets(client, service),
         })
     }

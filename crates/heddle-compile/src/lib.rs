@@ -22,6 +22,7 @@ mod facts;
 mod finding;
 mod findings;
 mod host;
+mod policy;
 mod reference;
 mod rules;
 mod target;

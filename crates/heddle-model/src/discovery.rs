@@ -5,6 +5,7 @@
 
 mod check;
 mod parts;
+mod policy;
 mod traffic;
 
 use std::{
@@ -27,6 +28,8 @@ use crate::{
     Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId,
     wire::closed,
 };
+
+pub use self::policy::{ClusterPolicy, ConnectionPool, OutlierDetection};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -128,21 +131,17 @@ pub struct Destination {
     /// Subsets by name with their label selectors, for rules of this or another service that name them.
     #[cbor(n(4), default)]
     pub subsets: BTreeMap<String, BTreeMap<String, String>>,
+    /// What DestinationRules ask of the clusters its rules can pick; those without are left out.
+    #[cbor(n(20), default)]
+    pub policies: Vec<ClusterPolicy>,
 }
 
 impl Destination {
     /// Every service whose endpoints its rules can pick: its own, and those they name.
     #[must_use]
     pub fn backends(&self) -> BTreeSet<ServiceName> {
-        let rules = || self.ports.iter().flat_map(|port| &port.http);
-        let http = rules().flat_map(HttpRule::targets).map(|target| &target.to);
-        let mirrors = rules().flat_map(|rule| &rule.traffic.mirrors).map(|mirror| &mirror.to);
-        let tcp = self.ports.iter().flat_map(|port| &port.tcp).map(|target| &target.to);
-        let named = http.chain(mirrors).chain(tcp).filter_map(|to| match to {
-            Target::Cluster(key) => Some(key.service.clone()),
-            Target::Dangling(_) => None,
-        });
-        named.chain([self.service.clone()]).collect()
+        let named = self.ports.iter().flat_map(DestinationPort::clusters);
+        named.map(|key| key.service.clone()).chain([self.service.clone()]).collect()
     }
 }
 
@@ -177,6 +176,19 @@ pub struct DestinationPort {
     /// Where TCP connections go; empty means the service itself.
     #[cbor(n(5), default)]
     pub tcp: Vec<WeightedTarget>,
+}
+
+impl DestinationPort {
+    /// Every cluster that its rules name, mirrors among them.
+    pub fn clusters(&self) -> impl Iterator<Item = &ClusterKey> {
+        let http = self.http.iter().flat_map(HttpRule::targets).map(|target| &target.to);
+        let mirrors = self.http.iter().flat_map(|rule| &rule.traffic.mirrors);
+        let tcp = self.tcp.iter().map(|target| &target.to);
+        http.chain(mirrors.map(|mirror| &mirror.to)).chain(tcp).filter_map(|to| match to {
+            Target::Cluster(key) => Some(key),
+            Target::Dangling(_) => None,
+        })
+    }
 }
 
 /// `kind/namespace/name#rule`: where a decision comes from.

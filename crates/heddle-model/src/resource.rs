@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     ResourceKey,
-    discovery::{Fault, HeaderRules, HttpMatch, Traffic},
+    discovery::{ConnectionPool, Fault, HeaderRules, HttpMatch, OutlierDetection, Traffic},
 };
 
 /// One parsed resource.
@@ -188,13 +188,15 @@ pub struct RouteDestination {
     pub line: usize,
 }
 
-/// Istio `DestinationRule`: subsets of a host.
+/// Istio `DestinationRule`: subsets of a host, and what holds for calls of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DestinationRule {
     /// Host as written.
     pub host: String,
     /// 1-based line of `host`.
     pub host_line: usize,
+    /// What holds for all endpoints.
+    pub policy: Option<TrafficPolicy>,
     /// Subsets in order; of two with one name the first wins.
     pub subsets: Vec<SubsetRule>,
     /// Namespaces whose clients see it: names, `.`, `*` or `~`; empty means all.
@@ -210,6 +212,26 @@ pub struct SubsetRule {
     pub name: String,
     /// Labels, all of which must be carried.
     pub labels: BTreeMap<String, String>,
+    /// What holds for it instead of what holds for all.
+    pub policy: Option<TrafficPolicy>,
     /// 1-based line in the file.
     pub line: usize,
+}
+
+/// A `trafficPolicy`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TrafficPolicy {
+    /// What holds for all ports.
+    pub general: PolicyParts,
+    /// What holds for some ports, in place of all of the above.
+    pub ports: Vec<(u16, PolicyParts)>,
+}
+
+/// The parts of a policy that are put in force. One that is absent says nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PolicyParts {
+    /// When endpoints are taken out.
+    pub outlier: Option<OutlierDetection>,
+    /// How much may be under way.
+    pub pool: Option<ConnectionPool>,
 }

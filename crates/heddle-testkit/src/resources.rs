@@ -140,5 +140,6 @@ pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
             tcp: vec![],
         }],
         subsets: BTreeMap::new(),
+        policies: Vec::new(),
     }
 }

@@ -2,10 +2,11 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    Address, Answer, ClusterKey, CorsPolicy, Destination, DestinationPort, Endpoint, Endpoints,
-    Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
-    Inbound, InboundPort, MeshSettings, Mirror, NameAnswer, Owner, PathRewrite, RuleAction,
-    ServicePortRef, StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
+    Address, Answer, ClusterKey, ClusterPolicy, CorsPolicy, Destination, DestinationPort, Endpoint,
+    Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
+    HttpRule, Inbound, InboundPort, MeshSettings, Mirror, NameAnswer, OutlierDetection, Owner,
+    PathRewrite, RuleAction, ServicePortRef, StringMatch, Subset, Target, Traffic, WeightedTarget,
+    WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,
@@ -121,7 +122,26 @@ impl Check for Destination {
         field("service", &self.service)?;
         each("ports", &self.ports)?;
         distinct("ports", self.ports.iter().map(|port| port.number))?;
-        entries("subsets", &self.subsets, |name, _| not_empty("name", name))
+        entries("subsets", &self.subsets, |name, _| not_empty("name", name))?;
+        each("policies", &self.policies)
+    }
+}
+
+impl Check for ClusterPolicy {
+    fn check(&self) -> Checked {
+        field("cluster", &self.cluster)?;
+        field("outlier", self.outlier.as_ref())
+    }
+}
+
+impl Check for OutlierDetection {
+    fn check(&self) -> Checked {
+        percent(self.max_ejection_percent.into())?;
+        percent(self.min_health_percent.into())?;
+        if self.interval.is_zero() || self.base_ejection_time.is_zero() {
+            return Err(FieldError::new("interval", "a duration of zero"));
+        }
+        Ok(())
     }
 }
 

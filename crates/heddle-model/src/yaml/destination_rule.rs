@@ -1,11 +1,11 @@
-//! Istio's `DestinationRule`: subsets are enforced; traffic policies are checked and noted.
+//! Istio's `DestinationRule`: its subsets; traffic policies are in `policy`.
 
 use std::collections::HashSet;
 
 use super::{
     node::Node,
     report::Report,
-    schema::{Kind, LABELS, Object, join, not_yet, optional, required},
+    schema::{Kind, LABELS, Object, join, optional, required},
     value,
     virtual_service::exports_differ,
 };
@@ -17,7 +17,7 @@ mod policy;
 pub(super) static SPEC: Object = Object {
     fields: &[
         required("host", Kind::Text(value::wildcard_host)),
-        not_yet("trafficPolicy", Kind::Object(&policy::TRAFFIC_POLICY)),
+        optional("trafficPolicy", Kind::Object(&policy::TRAFFIC_POLICY)),
         optional("subsets", Kind::List { of: &Kind::Object(&SUBSET), least: 0 }),
         optional("exportTo", Kind::List { of: &Kind::Text(value::export_to), least: 0 }),
         optional("workloadSelector", Kind::Object(&SELECTOR)),
@@ -29,7 +29,7 @@ static SUBSET: Object = Object {
     fields: &[
         required("name", Kind::Text(value::subset_name)),
         optional("labels", LABELS),
-        not_yet("trafficPolicy", Kind::Object(&policy::SUBSET_POLICY)),
+        optional("trafficPolicy", Kind::Object(&policy::SUBSET_POLICY)),
     ],
     rules: &[],
 };
@@ -67,12 +67,14 @@ pub(super) fn read(spec: &Node) -> DestinationRule {
     let subset = |subset: &Node| SubsetRule {
         name: subset.text_of("name").to_owned(),
         labels: subset.labels_of("labels"),
+        policy: subset.get("trafficPolicy").map(policy::read),
         line: subset.line,
     };
     let selector = spec.get("workloadSelector");
     DestinationRule {
         host: spec.text_of("host").to_owned(),
         host_line: spec.get("host").map_or(spec.line, |host| host.line),
+        policy: spec.get("trafficPolicy").map(policy::read),
         subsets: spec.items_of("subsets").iter().map(subset).collect(),
         export_to: spec.texts_of("exportTo"),
         workload_selector: selector.map(|selector| selector.labels_of("matchLabels")),

@@ -299,6 +299,7 @@ impl TestService {
             vips: vec![self.vip().ip()],
             ports: vec![port],
             subsets: BTreeMap::new(),
+            policies: Vec::new(),
         };
         set.insert_destination(CompiledDestination::new(destination).unwrap());
     }

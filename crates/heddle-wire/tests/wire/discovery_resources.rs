@@ -11,9 +11,10 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        Answer, ClusterKey, CorsPolicy, DirectResponse, Fault, FaultAbort, FaultDelay, HeaderMatch,
-        HeaderOperations, HeaderRules, HttpMatch, HttpRule, Mirror, PathRewrite, Provenance,
-        Redirect, RedirectPath, Retries, Rewrite, RuleAction, StringMatch, Subset, Target, Traffic,
+        Answer, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy, DirectResponse, Fault,
+        FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
+        Mirror, OutlierDetection, PathRewrite, Provenance, Redirect, RedirectPath, Retries, Rewrite,
+        RuleAction, StringMatch, Subset, Target, Traffic,
         WeightedTarget, WorkloadInfo,
     },
 };
@@ -252,14 +253,52 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn outlier()(
+        counts in any::<[u32; 3]>(), splits_local_origin in any::<bool>(), times in (1..9u64, 1..9u64),
+        percents in (0..=100u8, 0..=100u8),
+    ) -> OutlierDetection {
+        OutlierDetection {
+            consecutive_5xx: counts[0],
+            consecutive_gateway: counts[1],
+            splits_local_origin,
+            consecutive_local_origin: counts[2],
+            interval: Duration::from_secs(times.0),
+            base_ejection_time: Duration::from_millis(times.1),
+            max_ejection_percent: percents.0,
+            min_health_percent: percents.1,
+        }
+    }
+}
+
+prop_compose! {
+    fn policy()(
+        service in service(), port in port(), outlier in option::of(outlier()),
+        pool in option::of((option::of(any::<u32>()), option::of(0..9u64))),
+    ) -> ClusterPolicy {
+        let pool = pool.map(|(limit, seconds)| ConnectionPool {
+            max_connections: limit,
+            max_pending: limit,
+            idle_timeout: seconds.map(Duration::from_secs),
+            ..ConnectionPool::default()
+        });
+        ClusterPolicy {
+            cluster: ClusterKey { service, subset: None, port },
+            provenance: Provenance("DestinationRule/default/x".to_owned()),
+            outlier,
+            pool,
+        }
+    }
+}
+
+prop_compose! {
     fn destination()(
         service in service(), vips in vec(ip(), 0..3), ports in vec(destination_port(), 0..3),
-        subsets in btree_map(label(), labels(), 0..3),
+        subsets in btree_map(label(), labels(), 0..3), policies in vec(policy(), 0..3),
     ) -> Destination {
         let mut ports = ports;
         ports.sort_by_key(|port| port.number);
         ports.dedup_by_key(|port| port.number);
-        Destination { service, vips, ports, subsets }
+        Destination { service, vips, ports, subsets, policies }
     }
 }
 
@@ -384,6 +423,7 @@ fn example() -> Destination {
             tcp: vec![target],
         }],
         subsets: BTreeMap::new(),
+        policies: Vec::new(),
     }
 }
 
@@ -604,6 +644,7 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
         vips: Vec::new(),
         ports: vec![port],
         subsets: BTreeMap::new(),
+        policies: Vec::new(),
     };
     let bytes = minicbor::to_vec(&theirs).unwrap();
     assert_eq!(decode_example(&bytes), Ok(Resource::Destination(ours)));

@@ -42,7 +42,7 @@ pub(super) const FLOORS: [Floors; 11] = [
         floors: &[
             ("leaves", &["client", "facts", "finding", "host"]),
             ("rules", &["rules", "target"]),
-            ("what a rule says", &["delegate", "traffic"]),
+            ("what a rule says", &["delegate", "policy", "traffic"]),
             ("what a client gets", &["destination", "reference"]),
             ("findings", &["findings"]),
         ],

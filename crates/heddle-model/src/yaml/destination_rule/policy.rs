@@ -1,14 +1,21 @@
-//! `trafficPolicy` of a DestinationRule with everything below it: checked as Istio checks it, noted
-//! as not enforced yet. Locality settings are in [`locality`].
+//! `trafficPolicy` of a DestinationRule with everything below it: checked as Istio checks it. Outlier
+//! detection and limits are read; the rest is noted as not enforced yet. Locality settings are in
+//! [`locality`].
 
-use crate::yaml::{
-    node::Node,
-    report::Report,
-    schema::{
-        COUNT, DURATION, Field, Kind, NAME, Object, PORT, Rule, SMALL_COUNT, TEXT, at_least_one,
-        at_most_one, join, optional, present, required,
+use std::time::Duration;
+
+use crate::{
+    discovery::{ConnectionPool, OutlierDetection},
+    resource::{PolicyParts, TrafficPolicy},
+    yaml::{
+        node::Node,
+        report::Report,
+        schema::{
+            COUNT, DURATION, Field, Kind, NAME, Object, PORT, Rule, SMALL_COUNT, TEXT,
+            at_least_one, at_most_one, join, not_yet, optional, present, required,
+        },
+        value,
     },
-    value,
 };
 
 mod locality;
@@ -25,23 +32,23 @@ const POLICY_RULES: &[Rule] = &[|node, path, report| {
 }];
 
 static POLICY_FIELDS: [Field; 8] = [
-    optional("loadBalancer", Kind::Object(&LOAD_BALANCER)),
+    not_yet("loadBalancer", Kind::Object(&LOAD_BALANCER)),
     optional("connectionPool", Kind::Object(&CONNECTION_POOL)),
     optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
-    optional("tls", Kind::Object(&TLS)),
+    not_yet("tls", Kind::Object(&TLS)),
     optional("portLevelSettings", Kind::List { of: &Kind::Object(&PORT_POLICY), least: 0 }),
-    optional("tunnel", Kind::Object(&TUNNEL)),
-    optional("proxyProtocol", Kind::Object(&PROXY_PROTOCOL)),
-    optional("retryBudget", Kind::Object(&RETRY_BUDGET)),
+    not_yet("tunnel", Kind::Object(&TUNNEL)),
+    not_yet("proxyProtocol", Kind::Object(&PROXY_PROTOCOL)),
+    not_yet("retryBudget", Kind::Object(&RETRY_BUDGET)),
 ];
 
 static PORT_POLICY: Object = Object {
     fields: &[
         required("port", Kind::Object(&PORT_SELECTOR)),
-        optional("loadBalancer", Kind::Object(&LOAD_BALANCER)),
+        not_yet("loadBalancer", Kind::Object(&LOAD_BALANCER)),
         optional("connectionPool", Kind::Object(&CONNECTION_POOL)),
         optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
-        optional("tls", Kind::Object(&TLS)),
+        not_yet("tls", Kind::Object(&TLS)),
     ],
     rules: &[|node, path, report| {
         let parts = ["loadBalancer", "connectionPool", "outlierDetection", "tls"];
@@ -155,9 +162,9 @@ static TCP_POOL: Object = Object {
     fields: &[
         optional("maxConnections", SMALL_COUNT),
         optional("connectTimeout", DURATION),
-        optional("tcpKeepalive", Kind::Object(&KEEPALIVE)),
-        optional("maxConnectionDuration", DURATION),
-        optional("idleTimeout", Kind::Duration { least_ms: 0 }),
+        not_yet("tcpKeepalive", Kind::Object(&KEEPALIVE)),
+        not_yet("maxConnectionDuration", DURATION),
+        not_yet("idleTimeout", Kind::Duration { least_ms: 0 }),
     ],
     rules: &[],
 };
@@ -177,11 +184,11 @@ static HTTP_POOL: Object = Object {
         optional("http2MaxRequests", SMALL_COUNT),
         optional("maxRequestsPerConnection", SMALL_COUNT),
         optional("maxRetries", SMALL_COUNT),
-        optional("idleTimeout", DURATION),
-        optional("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
-        optional("useClientProtocol", Kind::Bool),
-        optional("maxConcurrentStreams", SMALL_COUNT),
-        optional("http2KeepAlive", Kind::Object(&HTTP2_KEEPALIVE)),
+        optional("idleTimeout", Kind::Duration { least_ms: 0 }),
+        not_yet("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
+        not_yet("useClientProtocol", Kind::Bool),
+        not_yet("maxConcurrentStreams", SMALL_COUNT),
+        not_yet("http2KeepAlive", Kind::Object(&HTTP2_KEEPALIVE)),
     ],
     rules: &[|node, path, report| {
         let client = node.get("useClientProtocol").filter(|flag| flag.text() != "false");
@@ -201,12 +208,12 @@ static OUTLIER_DETECTION: Object = Object {
         optional("consecutiveLocalOriginFailures", COUNT),
         optional("consecutiveGatewayErrors", COUNT),
         optional("consecutive5xxErrors", COUNT),
-        optional("consecutiveErrors", SMALL_COUNT),
+        not_yet("consecutiveErrors", SMALL_COUNT),
         optional("interval", DURATION),
         optional("baseEjectionTime", DURATION),
         optional("maxEjectionPercent", Kind::Int { min: 0, max: 100 }),
         optional("minHealthPercent", Kind::Int { min: 0, max: 100 }),
-        optional(
+        not_yet(
             "outlierDetectionHttpErrorCodes",
             Kind::List { of: &Kind::Int { min: 100, max: 599 }, least: 0 },
         ),
@@ -294,3 +301,68 @@ static RETRY_BUDGET: Object = Object {
     ],
     rules: &[],
 };
+
+/// A checked `trafficPolicy` into its noun.
+pub(super) fn read(policy: &Node) -> TrafficPolicy {
+    let port = |settings: &Node| {
+        let number = settings.get("port").and_then(|port| number_of(port, "number"))?;
+        Some((u16::try_from(number).ok()?, parts(settings)))
+    };
+    TrafficPolicy {
+        general: parts(policy),
+        ports: policy.items_of("portLevelSettings").iter().filter_map(port).collect(),
+    }
+}
+
+fn parts(policy: &Node) -> PolicyParts {
+    PolicyParts {
+        outlier: policy.get("outlierDetection").map(outlier),
+        pool: policy.get("connectionPool").map(pool),
+    }
+}
+
+fn outlier(node: &Node) -> OutlierDetection {
+    let by_default = OutlierDetection::default();
+    // As in protobuf a percentage of 0 is none that was given.
+    let percent = |key| number_of(node, key).and_then(|n| u8::try_from(n).ok()).filter(|n| *n > 0);
+    let local = number_of(node, "consecutiveLocalOriginFailures").filter(|count| *count > 0);
+    OutlierDetection {
+        consecutive_5xx: number_of(node, "consecutive5xxErrors")
+            .unwrap_or(by_default.consecutive_5xx),
+        consecutive_gateway: number_of(node, "consecutiveGatewayErrors")
+            .unwrap_or(by_default.consecutive_gateway),
+        splits_local_origin: node
+            .text_of("splitExternalLocalOriginErrors")
+            .eq_ignore_ascii_case("true"),
+        consecutive_local_origin: local.unwrap_or(by_default.consecutive_local_origin),
+        interval: duration_of(node, "interval").unwrap_or(by_default.interval),
+        base_ejection_time: duration_of(node, "baseEjectionTime")
+            .unwrap_or(by_default.base_ejection_time),
+        max_ejection_percent: percent("maxEjectionPercent")
+            .unwrap_or(by_default.max_ejection_percent),
+        min_health_percent: percent("minHealthPercent").unwrap_or(by_default.min_health_percent),
+    }
+}
+
+fn pool(node: &Node) -> ConnectionPool {
+    let (tcp, http) = (node.get("tcp"), node.get("http"));
+    // As in Istio a limit of 0 is none.
+    let limit = |part: Option<&Node>, key| number_of(part?, key).filter(|limit| *limit > 0);
+    ConnectionPool {
+        max_connections: limit(tcp, "maxConnections"),
+        connect_timeout: tcp.and_then(|tcp| duration_of(tcp, "connectTimeout")),
+        max_pending: limit(http, "http1MaxPendingRequests"),
+        max_requests: limit(http, "http2MaxRequests"),
+        max_requests_per_connection: limit(http, "maxRequestsPerConnection"),
+        max_retries: limit(http, "maxRetries"),
+        idle_timeout: http.and_then(|http| duration_of(http, "idleTimeout")),
+    }
+}
+
+fn number_of(node: &Node, key: &str) -> Option<u32> {
+    node.get(key)?.text().parse().ok()
+}
+
+fn duration_of(node: &Node, key: &str) -> Option<Duration> {
+    value::duration(node.get(key)?.text()).ok()
+}

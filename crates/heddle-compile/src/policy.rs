@@ -1,0 +1,76 @@
+//! The traffic policy of a cluster: which DestinationRule says it, and what of it holds for a subset
+//! and a port. Precedence as in Istio.
+
+use std::collections::BTreeSet;
+
+use heddle_model::{
+    DestinationPort, ServiceName,
+    discovery::{ClusterKey, ClusterPolicy, Provenance},
+    resource::{DestinationRule, PolicyParts, SubsetRule, TrafficPolicy},
+};
+
+use crate::{client::Client, rules::RuleIndex};
+
+impl RuleIndex {
+    /// The policies of every cluster that calls of `service` can reach; clusters without are left out.
+    pub(crate) fn policies(
+        &self,
+        client: Client<'_>,
+        service: &ServiceName,
+        ports: &[DestinationPort],
+    ) -> Vec<ClusterPolicy> {
+        let own = |port: &DestinationPort| ClusterKey {
+            service: service.clone(),
+            subset: None,
+            port: port.number,
+        };
+        let named = ports.iter().flat_map(DestinationPort::clusters).cloned();
+        let clusters: BTreeSet<ClusterKey> = ports.iter().map(own).chain(named).collect();
+        clusters.into_iter().filter_map(|cluster| self.policy(client, cluster)).collect()
+    }
+
+    fn policy(&self, client: Client<'_>, cluster: ClusterKey) -> Option<ClusterPolicy> {
+        let rules = self.subset_sources(client, &cluster.service);
+        // Of several rules for one host the oldest that says something about all endpoints counts.
+        let general = rules.iter().find_map(|one| Some((one, one.rule.policy.as_ref()?)));
+        let subset = cluster.subset.as_ref().and_then(|subset| {
+            rules.iter().find_map(|one| Some((one, subset_of(one.rule, &subset.name)?)))
+        });
+        let subset = subset.and_then(|(one, found)| Some((one, found.policy.as_ref()?)));
+        let parts = merged(general.map(|(_, p)| p), subset.map(|(_, p)| p), cluster.port);
+        let PolicyParts { outlier, pool } = parts;
+        let pool = pool.filter(|pool| !pool.is_empty());
+        if outlier.is_none() && pool.is_none() {
+            return None;
+        }
+        let (source, _) = subset.or(general)?;
+        let provenance = Provenance(source.resource.key.to_string());
+        Some(ClusterPolicy { cluster, provenance, outlier, pool })
+    }
+}
+
+fn subset_of<'a>(rule: &'a DestinationRule, name: &str) -> Option<&'a SubsetRule> {
+    rule.subsets.iter().find(|subset| subset.name == name)
+}
+
+/// What holds for a port: of the whole host, and over it part by part what a subset says.
+fn merged(
+    general: Option<&TrafficPolicy>,
+    subset: Option<&TrafficPolicy>,
+    port: u16,
+) -> PolicyParts {
+    let below = general.map(|policy| at(policy, PolicyParts::default(), port)).unwrap_or_default();
+    match subset {
+        None => below,
+        Some(policy) => at(policy, below, port),
+    }
+}
+
+/// Settings of a port take the place of all others, also where they say nothing.
+fn at(policy: &TrafficPolicy, below: PolicyParts, port: u16) -> PolicyParts {
+    if let Some((_, parts)) = policy.ports.iter().find(|(number, _)| *number == port) {
+        return parts.clone();
+    }
+    let PolicyParts { outlier, pool } = &policy.general;
+    PolicyParts { outlier: outlier.clone().or(below.outlier), pool: pool.clone().or(below.pool) }
+}

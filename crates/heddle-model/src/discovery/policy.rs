@@ -1,0 +1,108 @@
+//! What a DestinationRule asks of the endpoints behind a cluster: when one is taken out, and how much
+//! may be under way to all of them. Defaults are filled in where rules are read, so that every proxy
+//! does the same.
+
+use std::time::Duration;
+
+use minicbor::{Decode, Encode};
+
+use super::{ClusterKey, Provenance};
+
+/// The traffic policy of one cluster. A cluster without one has neither limits nor ejections.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct ClusterPolicy {
+    /// Which endpoints.
+    #[n(1)]
+    pub cluster: ClusterKey,
+    /// The DestinationRule it comes from.
+    #[cbor(n(2), default)]
+    pub provenance: Provenance,
+    /// When an endpoint is taken out; never where absent.
+    #[n(3)]
+    pub outlier: Option<OutlierDetection>,
+    /// How much may be under way; any number where absent.
+    #[n(4)]
+    pub pool: Option<ConnectionPool>,
+}
+
+/// Istio's `OutlierDetection`, with its defaults filled in.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct OutlierDetection {
+    /// Answers of 500 to 599 in a row that take an endpoint out; 0: never.
+    #[cbor(n(1), default)]
+    pub consecutive_5xx: u32,
+    /// Answers of 502, 503 or 504 in a row that take an endpoint out; 0: never.
+    #[cbor(n(2), default)]
+    pub consecutive_gateway: u32,
+    /// Are failures to connect and resets counted on their own, and not as answers of 5xx?
+    #[cbor(n(3), default)]
+    pub splits_local_origin: bool,
+    /// Such failures in a row that take an endpoint out, where they are counted on their own.
+    #[cbor(n(4), default)]
+    pub consecutive_local_origin: u32,
+    /// How long a readmitted endpoint has to behave for its next ejection to be one step shorter.
+    #[n(5)]
+    pub interval: Duration,
+    /// How long the first ejection lasts; each further one is longer by as much.
+    #[n(6)]
+    pub base_ejection_time: Duration,
+    /// While at least this share of the endpoints is out, no other is taken out.
+    #[cbor(n(7), default)]
+    pub max_ejection_percent: u8,
+    /// While less than this share of the endpoints is in, all of them are used.
+    #[cbor(n(8), default)]
+    pub min_health_percent: u8,
+}
+
+impl Default for OutlierDetection {
+    /// What `outlierDetection: {}` means.
+    fn default() -> Self {
+        Self {
+            consecutive_5xx: 5,
+            consecutive_gateway: 0,
+            splits_local_origin: false,
+            consecutive_local_origin: 5,
+            interval: Duration::from_secs(10),
+            base_ejection_time: Duration::from_secs(30),
+            max_ejection_percent: 10,
+            min_health_percent: 0,
+        }
+    }
+}
+
+/// Istio's `ConnectionPoolSettings`; what is absent is not limited, or as the proxy does it anyway.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Default)]
+#[cbor(map)]
+pub struct ConnectionPool {
+    /// Connections of TCP and HTTP/1.
+    #[n(1)]
+    pub max_connections: Option<u32>,
+    /// How long a connect may take.
+    #[n(2)]
+    pub connect_timeout: Option<Duration>,
+    /// Requests that wait for a connection (`http1MaxPendingRequests`).
+    #[n(3)]
+    pub max_pending: Option<u32>,
+    /// Requests under way, of any version (`http2MaxRequests`).
+    #[n(4)]
+    pub max_requests: Option<u32>,
+    /// Requests that one connection carries.
+    #[n(5)]
+    pub max_requests_per_connection: Option<u32>,
+    /// Retries under way.
+    #[n(6)]
+    pub max_retries: Option<u32>,
+    /// How long a connection may carry nothing; zero: any time.
+    #[n(7)]
+    pub idle_timeout: Option<Duration>,
+}
+
+impl ConnectionPool {
+    /// Does it ask for anything?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
