@@ -50,7 +50,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-logic",
         floors: &[
-            ("leaves", &["balance", "fault", "headers", "path", "retry"]),
+            ("leaves", &["balance", "eject", "fault", "headers", "path", "retry"]),
             ("routes", &["route"]),
             ("what a rule does", &["cors", "rewrite"]),
             ("rules", &["rule"]),
