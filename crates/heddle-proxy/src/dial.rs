@@ -1,6 +1,6 @@
 //! Opening connections: to peers, to the own application, to the outside, and to oneself.
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
 
 use heddle_runtime::{
     clock,
@@ -73,11 +73,12 @@ impl Dialer {
     /// # Errors
     /// The refusal to answer with, if no other upstream is left to try.
     async fn dial(&self, upstream: &Upstream) -> Result<Transport, Refusal> {
+        let limit = upstream.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
         let failed =
             |address| move |error| refused(&error, Refusal::ConnectFailed(said(address, &error)));
         let transport = match upstream.target {
             DialTarget::Workload(address) => {
-                self.connect(address).await.map_err(failed(address))?
+                self.connect(address, limit).await.map_err(failed(address))?
             }
             DialTarget::Own(address) => self.call_oneself(address).map_err(failed(address))?,
             DialTarget::Application(port) => self.application(port).await?,
@@ -97,7 +98,8 @@ impl Dialer {
         upstream: &Upstream,
         others: bool,
     ) -> Result<Transport, Refusal> {
-        if !others {
+        // Where a rule says how long a connect may take, that is how long.
+        if !others || upstream.connect_timeout().is_some() {
             return self.dial(upstream).await;
         }
         let in_time = clock::within(CONNECT_ELSEWHERE, self.dial(upstream)).await;
@@ -108,12 +110,17 @@ impl Dialer {
         })
     }
 
-    async fn connect(&self, address: SocketAddr) -> io::Result<Transport> {
-        self.connect_from(address, false).await
+    async fn connect(&self, address: SocketAddr, limit: Duration) -> io::Result<Transport> {
+        self.connect_from(address, false, limit).await
     }
 
     /// Connects, `as_caller` from an address of the loopback that is nobody's own.
-    async fn connect_from(&self, address: SocketAddr, as_caller: bool) -> io::Result<Transport> {
+    async fn connect_from(
+        &self,
+        address: SocketAddr,
+        as_caller: bool,
+        limit: Duration,
+    ) -> io::Result<Transport> {
         let mark = self.shared.mark();
         let connecting = async {
             match &self.network {
@@ -124,7 +131,7 @@ impl Dialer {
                 Network::InProcess(connect) => connect(address).await,
             }
         };
-        match clock::within(CONNECT_TIMEOUT, connecting).await {
+        match clock::within(limit, connecting).await {
             Some(result) => result,
             None => Err(io::ErrorKind::TimedOut.into()),
         }
@@ -142,7 +149,7 @@ impl Dialer {
         let mut first_error = None;
         for address in addresses {
             // On the loopback, where a program trusts itself, others may not pass for it.
-            match self.connect_from(address, address.ip().is_loopback()).await {
+            match self.connect_from(address, address.ip().is_loopback(), CONNECT_TIMEOUT).await {
                 Ok(transport) => return Ok(transport),
                 Err(error) => {
                     first_error.get_or_insert(error);
@@ -178,10 +185,12 @@ impl Dialer {
     async fn outside_at(&self, address: SocketAddr) -> Result<Transport, BrokerError> {
         match &self.network {
             Network::Kernel => self.shared.broker.connect(address).await.map(Transport::from),
-            Network::InProcess(_) => self.connect(address).await.map_err(|error| {
-                let errno = error.raw_os_error().unwrap_or(0);
-                BrokerError::Refused { reason: error.to_string(), errno }
-            }),
+            Network::InProcess(_) => {
+                self.connect(address, CONNECT_TIMEOUT).await.map_err(|error| {
+                    let errno = error.raw_os_error().unwrap_or(0);
+                    BrokerError::Refused { reason: error.to_string(), errno }
+                })
+            }
         }
     }
 

@@ -3,12 +3,18 @@
 //!
 //! What may be sent twice, `heddle_logic::retry` decides; [`again`] is the one place that says so.
 
-use std::{cell::Cell, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use heddle_logic::retry::{Answered, Attempts, Ended, RetryPolicy, Standing, Verdict};
 use heddle_runtime::clock;
 
 use crate::{
+    breaker::{Counted, Limit},
     deadline::{Progress, until},
     exchange::{AnswerHead, Broke, Carrier, Exchange, Sent},
     http1::Persistence,
@@ -49,6 +55,8 @@ pub(crate) async fn forward(
     if worker.shared.memory.pressure() >= Pressure::RefuseRequests {
         return Err(Refusal::MemoryLimit.into());
     }
+    let _counted = backend.enter(Limit::Requests)?;
+    let retrying = RefCell::default();
     if let Backend::Cluster(cluster) = backend {
         cluster.retries.request(worker.index);
     }
@@ -67,7 +75,8 @@ pub(crate) async fn forward(
             outcome.count_as(MetricSeries::Edge(series));
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
-        let asking = Asking { worker, backend, attempts: &attempts, others };
+        let asking =
+            Asking { worker, backend, attempts: &attempts, retrying: &retrying, others };
         let mut attempt = upstream.begin(now);
         let more = match connect(worker, request, &upstream, (now, fresh), others).await {
             Ok(carrier) => {
@@ -78,7 +87,11 @@ pub(crate) async fn forward(
                 }
             }
             Err(refusal) => {
-                attempt.failed(clock::now());
+                attempt.refused(clock::now(), &refusal);
+                // A limit of the cluster's is the same at each of its endpoints.
+                if matches!(refusal, Refusal::Overflow(_)) {
+                    return Err(refusal.into());
+                }
                 let standing = standing(request, false);
                 again(&asking, Ended::Undelivered, standing, outcome).ok_or(refusal)?
             }
@@ -193,6 +206,8 @@ struct Asking<'a> {
     worker: &'a Rc<Worker>,
     backend: &'a Backend,
     attempts: &'a Attempts<'a>,
+    /// The retry that a rule allowed, once there is one.
+    retrying: &'a RefCell<Option<Counted>>,
     /// Are there endpoints that were not tried?
     others: bool,
 }
@@ -225,6 +240,7 @@ fn again(
             return None;
         }
         Verdict::Replay => {}
+        Verdict::Again(_) if !may_retry(asking.backend, asking.retrying, outcome) => return None,
         Verdict::Again(_) if cluster.retries.withdraw(clock::now()) => {}
         Verdict::Again(_) => {
             outcome.flag(Flag::UO);
@@ -288,7 +304,7 @@ async fn connect(
                 return Ok(Carrier::Connection(pooled));
             }
             let opening = upstream.opening();
-            let dialled = Box::pin(worker.dial(upstream, others)).await;
+            let dialled = Box::pin(worker.open(upstream, others)).await;
             dialled.map(|transport| Carrier::Connection(Connected::new(transport, opening)))
         }
         HttpVersion::Http2 => {
@@ -299,6 +315,27 @@ async fn connect(
             let stream = Box::pin(upstream.streams.take(fresh, dial)).await?;
             worker.list(upstream);
             Ok(Carrier::Stream(stream))
+        }
+    }
+}
+
+/// Does a rule allow another retry at this time? One that is under way is counted to the request's end.
+fn may_retry(
+    backend: &Backend,
+    retrying: &RefCell<Option<Counted>>,
+    outcome: &RequestOutcome,
+) -> bool {
+    if retrying.borrow().is_some() {
+        return true;
+    }
+    match backend.enter(Limit::Retries) {
+        Ok(counted) => {
+            retrying.replace(counted);
+            true
+        }
+        Err(_) => {
+            outcome.flag(Flag::UO);
+            false
         }
     }
 }

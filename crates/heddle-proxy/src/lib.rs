@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod admin;
 mod backlog;
+pub mod breaker;
 pub mod broker;
 mod buffers;
 mod call;

@@ -28,6 +28,7 @@ pub(crate) use self::{
     series::{HttpSeries, TcpSeries},
 };
 use crate::{
+    breaker::Breakers,
     direction::Direction,
     refusal::{Flags, RefusalCode, RefusalRow},
 };
@@ -110,6 +111,8 @@ pub struct Metrics {
     retries: [AtomicU64; RetryReason::ALL.len()],
     mirrors: [AtomicU64; MirrorResult::ALL.len()],
     connections: [AtomicU64; 2],
+    /// Shown here, counted by the clusters themselves.
+    pub(crate) breakers: Breakers,
 }
 
 /// Requests begun and ended on one worker: a gauge without a shared cache line.
@@ -133,6 +136,7 @@ impl Metrics {
             retries: Default::default(),
             mirrors: Default::default(),
             connections: Default::default(),
+            breakers: Breakers::default(),
         }
     }
 

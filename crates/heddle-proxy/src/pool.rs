@@ -75,6 +75,8 @@ pub(crate) struct Pool {
     idle: RefCell<Vec<Idle>>,
     /// The shortest idle time after which the server was told or seen to close.
     server_closes_after: Cell<Option<Duration>>,
+    /// How long a rule lets connections idle, in place of our own limit; zero: any time.
+    idle_by_rule: Cell<Option<Duration>>,
 }
 
 #[derive(Debug)]
@@ -115,7 +117,7 @@ impl Pool {
         replayable: Replayable,
         tenant: &Tenant,
     ) -> Option<Connected> {
-        let limit = pool_idle_limit(self.server_closes_after.get());
+        let limit = self.idle_limit();
         let mut idle = self.idle.borrow_mut();
         while let Some(at) = choose(&idle, tenant, replayable) {
             let age = now.saturating_duration_since(idle[at].since);
@@ -166,12 +168,29 @@ impl Pool {
 
     /// One that was opened early and never used, while it is good for whatever is to be spoken on it.
     pub(crate) fn take_unused(&self, now: Instant) -> Option<Transport> {
-        let limit = pool_idle_limit(self.server_closes_after.get());
+        let limit = self.idle_limit();
         let mut idle = self.idle.borrow_mut();
         let fit = |one: &Idle| !one.reused && now.saturating_duration_since(one.since) < limit;
         let at = idle.iter().rposition(fit)?;
         let Idle { transport, .. } = idle.remove(at);
         (transport.liveness() != Liveness::Closed).then_some(transport)
+    }
+
+    /// A rule says how long connections may idle.
+    pub(crate) fn idle_by_rule(&self, limit: Option<Duration>) {
+        self.idle_by_rule.set(limit);
+    }
+
+    fn idle_limit(&self) -> Duration {
+        let closes_after = self.server_closes_after.get();
+        match self.idle_by_rule.get() {
+            None => pool_idle_limit(closes_after),
+            // What the server is known to do binds whatever a rule says.
+            Some(limit) => {
+                let limit = if limit.is_zero() { Duration::MAX } else { limit };
+                closes_after.map_or(limit, |after| limit.min(pool_idle_limit(Some(after))))
+            }
+        }
     }
 
     /// The server said `keep-alive: timeout=SECONDS`, or nothing.
@@ -183,7 +202,7 @@ impl Pool {
 
     /// Closes what was idle for too long or was closed by the server; true while some are left.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
-        let limit = pool_idle_limit(self.server_closes_after.get());
+        let limit = self.idle_limit();
         let mut idle = self.idle.borrow_mut();
         idle.retain(|one| {
             let age = now.saturating_duration_since(one.since);

@@ -130,6 +130,16 @@ impl RequestOutcome {
         }
     }
 
+    /// The status of gRPC that the response has had so far; `None` within where it had none, and for what
+    /// is no call of gRPC.
+    pub(crate) fn grpc(&self) -> Option<Option<u32>> {
+        match self.grpc.get() {
+            Grpc::No => None,
+            Grpc::Unanswered => Some(None),
+            Grpc::Status(status) => Some(Some(status.into())),
+        }
+    }
+
     /// It is a call of gRPC.
     pub(crate) fn is_grpc(&self) {
         self.grpc.set(Grpc::Unanswered);

@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
+use heddle_logic::eject::Seen;
 use heddle_model::{ServiceName, WorkloadId, discovery::Provenance};
 use heddle_wire::http1::HeadError;
 use tracing::Level;
@@ -27,6 +28,10 @@ pub enum Refusal {
     DanglingTarget(String),
     /// Nobody behind this service is ready.
     NoEndpoints(ServiceName),
+    /// All who are behind it were taken out for their errors, by this rule.
+    AllEjected(ServiceName, Provenance),
+    /// A limit of a DestinationRule is reached; the text names both.
+    Overflow(String),
     /// The service has no such port.
     PortNotDeclared(ServiceName, u16),
     /// A virtual address of this mesh that no service has.
@@ -61,15 +66,29 @@ pub enum Refusal {
 pub(crate) const REFUSAL_HEADER: &str = "x-heddle-refusal";
 
 /// Does the sidecar of the workload `by` say in this value of [`REFUSAL_HEADER`] that the request
-/// reached no application? A value that names another hop came through an application: that one was reached.
+/// reached no application?
 pub(crate) fn says_undelivered(value: &[u8], by: &WorkloadId) -> bool {
+    let code = refused_by(value, by);
+    matches!(code, Some(b"application-unreachable" | b"memory-limit" | b"connection-limit"))
+}
+
+/// The code with which the sidecar of the workload `by` refused, if it is that one who speaks in this value
+/// of [`REFUSAL_HEADER`]. One that names another hop came through an application: that one was reached.
+pub(crate) fn refused_by<'a>(value: &'a [u8], by: &WorkloadId) -> Option<&'a [u8]> {
     let mut parts = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let undelivered = matches!(
-        parts.next(),
-        Some(b"application-unreachable" | b"memory-limit" | b"connection-limit")
-    );
-    let hop = parts.next().and_then(|part| part.strip_prefix(b"hop=inbound@"));
-    undelivered && hop == Some(by.0.as_bytes())
+    let code = parts.next()?;
+    let hop = parts.next()?.strip_prefix(b"hop=inbound@")?;
+    (hop == by.0.as_bytes()).then_some(code)
+}
+
+/// What an endpoint is to be judged by, where its sidecar refused with this code instead of passing on what
+/// its application said: the failure of the application that it tells of; `None` where it tells of none.
+pub(crate) fn seen_in_refusal(code: &[u8]) -> Option<Seen> {
+    match code {
+        b"application-unreachable" | b"upstream-reset" => Some(Seen::Unreachable),
+        b"bad-response" => Some(Seen::Answer(502)),
+        _ => None,
+    }
 }
 
 /// All that follows from a [`Refusal`].
@@ -134,6 +153,8 @@ codes! {
     NoRoute: "no-route",
     DanglingTarget: "dangling-target",
     NoEndpoints: "no-endpoints",
+    AllEjected: "all-ejected",
+    Overflow: "overflow",
     PortNotDeclared: "port-not-declared",
     UnknownAddress: "unknown-address",
     ConnectFailed: "connect-failed",
@@ -179,6 +200,10 @@ impl Refusal {
                 format!("the rule's target does not exist: {what}")),
             Self::NoEndpoints(service) => row(Code::NoEndpoints, 503, 14, Flag::UH, L::WARN, Stays,
                 format!("no workload behind {service} is ready")),
+            Self::AllEjected(service, rule) => row(Code::AllEjected, 503, 14, Flag::UH, L::WARN, Stays,
+                format!("every workload behind {service} was taken out for its errors, by {}", rule.0)),
+            Self::Overflow(what) => row(Code::Overflow, 503, 14, Flag::UO, L::WARN, Stays,
+                format!("a limit is reached: {what}")),
             Self::PortNotDeclared(service, port) => row(Code::PortNotDeclared, 503, 14, Flag::NR, L::WARN, Stays,
                 format!("{service} has no port {port}; `heddle run --port {port}` would declare it")),
             Self::UnknownAddress(ip) => row(Code::UnknownAddress, 503, 14, Flag::NR, L::WARN, Ends,
@@ -353,7 +378,7 @@ impl Flag {
     pub const OM: Self = Self(1 << 12, "OM");
     /// Time limit of the rule.
     pub const UT: Self = Self(1 << 13, "UT");
-    /// Upstream overflow: the budget for further attempts is spent.
+    /// Upstream overflow: a limit of a rule's was reached, or the budget for further attempts is spent.
     pub const UO: Self = Self(1 << 14, "UO");
 
     const ALL: [Self; 15] = [
@@ -429,6 +454,8 @@ mod tests {
             Refusal::NoRoute(service.clone()),
             Refusal::DanglingTarget(String::new()),
             Refusal::NoEndpoints(service.clone()),
+            Refusal::AllEjected(service.clone(), Provenance::default()),
+            Refusal::Overflow(String::new()),
             Refusal::PortNotDeclared(service, 1),
             Refusal::UnknownAddress(IpAddr::from([240, 240, 0, 9])),
             Refusal::ConnectFailed(String::new()),

@@ -76,6 +76,7 @@ impl Shared {
         let (broker, broker_requests) = Broker::new(ranges, config.outside() != Outside::None);
         let listening = Listening::unknown(config.addresses);
         let heartbeat = Heartbeat::new(config.workers.max(1));
+        let breakers = metrics.breakers.clone();
         let shared = Self {
             config,
             heartbeat,
@@ -85,7 +86,7 @@ impl Shared {
             metrics,
             listening: ArcSwap::from_pointee(listening),
             ranges,
-            state: ProxyState::default(),
+            state: ProxyState { breakers, ..ProxyState::default() },
             memory: Arc::default(),
             outside_names: OutsideNames::default(),
             probe: CaptureProbe::default(),

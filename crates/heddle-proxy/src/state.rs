@@ -2,9 +2,10 @@
 //!
 //! Keyed by what is counted, never by a position in some list, so that an edit of the rules resets
 //! nothing. Open connections and their sources are here; the gauge of one direction, which is also its
-//! limit, is in `metrics`, since it is shown there. What is counted per destination (retries; requests and
-//! ejections to come) is found by its key when a snapshot is built and carried beside the cluster: no
-//! request may look into a map. What a worker merely estimates for itself (latency, warmth, which port
+//! limit, is in `metrics`, since it is shown there. What is counted per destination is found by its key
+//! when a snapshot is built and carried beside the cluster, so that no request looks into a map: what may
+//! be sent again is here, connections, requests, retries under way and ejections are in `breaker`. What a
+//! worker merely estimates for itself (latency, warmth, which port
 //! speaks what) is beside its pools, in `upstream` and `ports`.
 
 use std::{
@@ -23,6 +24,7 @@ use heddle_runtime::clock;
 
 use crate::{
     backlog::Backlogs,
+    breaker::Breakers,
     limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL},
 };
 
@@ -39,6 +41,8 @@ pub struct ProxyState {
     pub(crate) backlogs: Backlogs,
     /// What may be sent again, by destination.
     pub retries: RetryAccounts,
+    /// What DestinationRules count.
+    pub breakers: Breakers,
 }
 
 impl Default for ProxyState {
@@ -49,6 +53,7 @@ impl Default for ProxyState {
             sources: Sources::default(),
             backlogs: Backlogs::default(),
             retries: RetryAccounts::default(),
+            breakers: Breakers::default(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -37,6 +37,16 @@ use crate::{
 pub(crate) struct Streams {
     connections: RefCell<Vec<Rc<Connection>>>,
     opening: RefCell<Option<Rc<Opening>>>,
+    by_rule: Cell<StreamLimits>,
+}
+
+/// What a rule says of connections.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct StreamLimits {
+    /// Requests that one carries.
+    pub(crate) requests: Option<u32>,
+    /// How long one may carry nothing; zero: any time.
+    pub(crate) idle: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -44,6 +54,8 @@ struct Connection {
     send: SendRequest<Bytes>,
     /// Streams in use.
     open: Cell<usize>,
+    /// Streams so far.
+    carried: Cell<u32>,
     idle_since: Cell<Instant>,
     fate: Rc<Fate>,
 }
@@ -129,14 +141,27 @@ impl Streams {
     fn with_room(&self) -> Option<Stream> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|one| !one.fate.ended.get());
-        let fit =
-            connections.iter().find(|one| one.open.get() < one.send.current_max_send_streams());
+        let most = self.by_rule.get().requests.unwrap_or(u32::MAX);
+        let fit = connections.iter().find(|one| {
+            one.open.get() < one.send.current_max_send_streams() && one.carried.get() < most
+        });
         fit.map(|connection| take_room(connection, true))
     }
 
     /// Closes what was idle for too long; true while some are left.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
-        self.keep(|one| now.saturating_duration_since(one.idle_since.get()) < POOL_IDLE_MAX)
+        let StreamLimits { requests, idle } = self.by_rule.get();
+        let limit = idle.unwrap_or(POOL_IDLE_MAX);
+        self.keep(|one| {
+            let idled = now.saturating_duration_since(one.idle_since.get());
+            let used_up = requests.is_some_and(|most| one.carried.get() >= most);
+            !used_up && (limit.is_zero() || idled < limit)
+        })
+    }
+
+    /// A rule limits connections.
+    pub(crate) fn limited(&self, by_rule: StreamLimits) {
+        self.by_rule.set(by_rule);
     }
 
     /// Closes all that carry nothing; true while some are left.
@@ -185,6 +210,7 @@ impl Drop for Announced<'_> {
 
 fn take_room(connection: &Rc<Connection>, reused: bool) -> Stream {
     connection.open.set(connection.open.get() + 1);
+    connection.carried.set(connection.carried.get().saturating_add(1));
     Stream { connection: Rc::clone(connection), reused }
 }
 
@@ -207,7 +233,8 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
         let _ended = connection.await;
         driven.ended.set(true);
     }));
-    Ok(Connection { send, open: Cell::new(0), idle_since: Cell::new(clock::now()), fate })
+    let (open, carried) = (Cell::new(0), Cell::new(0));
+    Ok(Connection { send, open, carried, idle_since: Cell::new(clock::now()), fate })
 }
 
 impl Stream {

@@ -16,18 +16,22 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use heddle_logic::balance::{self, Completion, Cost, LoadEstimate};
+use heddle_logic::{
+    balance::{self, Completion, Cost, LoadEstimate},
+    eject::{Seen, http_of_grpc},
+};
 use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
 
 use crate::{
     backlog::{Backlog, Backlogs, Opening, Server, Waiting},
+    breaker::{Admitted, Counted, Limit, Place},
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
-    refusal::Refusal,
+    refusal::{Refusal, seen_in_refusal},
     series::SeriesSet,
     snapshot::{Cluster, EndpointSlot, LbEndpoint},
-    streams::Streams,
+    streams::{StreamLimits, Streams},
 };
 
 /// Answers after which an endpoint's speed counts as known.
@@ -103,6 +107,10 @@ pub(crate) struct Upstream {
     /// Who waits there, on all workers.
     pub(crate) backlog: Option<Arc<Backlog>>,
     workload: RefCell<Option<Arc<WorkloadInfo>>>,
+    /// Its place in what a rule counts, where one does.
+    place: RefCell<Option<Arc<Place>>>,
+    /// It was picked to be tried; the next attempt is that.
+    picked_to_try: Cell<bool>,
     load: RefCell<LoadEstimate>,
     warmth: Cell<Warmth>,
     stamp: u64,
@@ -125,6 +133,8 @@ impl Upstream {
             listed: Cell::new(false),
             backlog: None,
             workload: RefCell::new(workload),
+            place: RefCell::default(),
+            picked_to_try: Cell::default(),
             load: RefCell::new(load),
             warmth: Cell::new(Warmth::Cold { answers: 0, best: Duration::MAX }),
             stamp,
@@ -222,7 +232,46 @@ impl Upstream {
     /// A request or connection is given to it.
     pub(crate) fn begin(self: &Rc<Self>, now: Instant) -> Attempt {
         self.load.borrow_mut().begin();
-        Attempt { upstream: Rc::clone(self), begun: now, completion: None, waiting: None }
+        let place = self.place.borrow();
+        let watched = place.as_ref().filter(|place| place.is_watched()).map(|place| Watched {
+            place: Arc::clone(place),
+            tries: self.picked_to_try.take(),
+            trailers_decide: false,
+        });
+        let upstream = Rc::clone(self);
+        Attempt { upstream, begun: now, completion: None, waiting: None, watched }
+    }
+
+    /// Its place in what a rule counts.
+    pub(crate) fn place(&self) -> Option<Arc<Place>> {
+        self.place.borrow().clone()
+    }
+
+    /// How long a connect may take, where a rule says so.
+    pub(crate) fn connect_timeout(&self) -> Option<Duration> {
+        self.place.borrow().as_ref()?.pool()?.connect_timeout
+    }
+
+    /// Does somebody wait for one of its connections to end, of whichever worker?
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.place.borrow().as_ref().is_some_and(|place| place.breaker().is_waited_for())
+    }
+
+    /// What rules say of it may be new.
+    fn placed(&self, place: Option<&Arc<Place>>) {
+        let known = match (&*self.place.borrow(), place) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        };
+        if !known {
+            let pool = place.and_then(|place| place.pool());
+            let idle = pool.and_then(|pool| pool.idle_timeout);
+            let requests = pool.and_then(|pool| pool.max_requests_per_connection);
+            self.pool.idle_by_rule(idle);
+            self.streams.limited(StreamLimits { requests, idle });
+            *self.place.borrow_mut() = place.cloned();
+        }
     }
 
     /// To be asked for before a connection is opened.
@@ -290,6 +339,7 @@ impl Upstream {
             *self.workload.borrow_mut() = Some(Arc::clone(&endpoint.workload));
             self.series.borrow_mut().clear();
         }
+        self.placed(endpoint.place.as_ref());
     }
 }
 
@@ -302,6 +352,36 @@ pub(crate) struct Attempt {
     completion: Option<(Instant, Completion)>,
     /// It waits on a connection that never had an answer.
     waiting: Option<Waiting>,
+    watched: Option<Watched>,
+}
+
+/// A request to an endpoint that is watched for errors.
+#[derive(Debug)]
+struct Watched {
+    place: Arc<Place>,
+    /// It is the one with which an endpoint is tried that was taken out.
+    tries: bool,
+    /// It is a call of gRPC whose status is to come.
+    trailers_decide: bool,
+}
+
+impl Watched {
+    fn saw(&mut self, seen: Option<Seen>, now: Instant) {
+        match seen {
+            seen if std::mem::take(&mut self.tries) => self.place.tried(seen, now),
+            Some(seen) => self.place.saw(seen, now),
+            None => {}
+        }
+    }
+}
+
+/// What the head of a response says besides its status, for those who watch an endpoint.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Said<'a> {
+    /// The code with which the endpoint's own sidecar refused.
+    pub(crate) refused: Option<&'a [u8]>,
+    /// It answers a call of gRPC; with this status, where that is in its head.
+    pub(crate) grpc: Option<Option<u32>>,
 }
 
 impl Attempt {
@@ -326,8 +406,41 @@ impl Attempt {
         self.completion = Some((now, completion));
     }
 
+    /// Is the endpoint watched for errors, so that it matters what it [`says`](Self::says)?
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// What the head of a response says. Where a status of gRPC is still to come, the endpoint has shown
+    /// that it lives, which is enough for one that is tried.
+    pub(crate) fn says(&mut self, now: Instant, status: u16, said: Said<'_>) {
+        let Some(watched) = &mut self.watched else { return };
+        let seen = match said {
+            Said { refused: Some(code), .. } => seen_in_refusal(code),
+            Said { grpc: Some(Some(grpc)), .. } => Some(Seen::Answer(http_of_grpc(grpc))),
+            Said { grpc: Some(None), .. } if status == 200 => {
+                watched.trailers_decide = !watched.tries;
+                Some(Seen::Answer(status)).filter(|_| watched.tries)
+            }
+            Said { .. } => Some(Seen::Answer(status)),
+        };
+        watched.saw(seen, now);
+    }
+
+    /// The response is over; for gRPC with this status, or with none, which is an error.
+    pub(crate) fn ended(&mut self, now: Instant, grpc: Option<u32>) {
+        if let Some(watched) = &mut self.watched
+            && std::mem::take(&mut watched.trailers_decide)
+        {
+            watched.saw(Some(Seen::Answer(grpc.map_or(500, http_of_grpc))), now);
+        }
+    }
+
     /// The connection stands (TCP: that is all there is to judge by).
     pub(crate) fn connected(&mut self, now: Instant) {
+        if let Some(watched) = &mut self.watched {
+            watched.saw(Some(Seen::Connected), now);
+        }
         self.completion = Some((now, Completion::Success(self.latency(now))));
     }
 
@@ -339,8 +452,19 @@ impl Attempt {
         connected.map_or(self.begun, |(at, _)| at)
     }
 
+    /// No connection, and this is why. What says nothing about the endpoint leaves nothing behind.
+    pub(crate) fn refused(&mut self, now: Instant, refusal: &Refusal) {
+        if !matches!(refusal, Refusal::Overflow(_) | Refusal::DescriptorLimit(_)) {
+            self.failed(now);
+        }
+    }
+
     /// No connection, or no response.
     pub(crate) fn failed(&mut self, now: Instant) {
+        if let Some(watched) = &mut self.watched {
+            watched.trailers_decide = false;
+            watched.saw(Some(Seen::Unreachable), now);
+        }
         self.completion = Some((now, Completion::Failure(self.latency(now))));
     }
 
@@ -352,6 +476,9 @@ impl Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
+        if let Some(watched) = &mut self.watched {
+            watched.saw(None, self.begun);
+        }
         let (now, completion) = self.completion.unwrap_or_else(|| {
             let now = clock::now();
             (now, Completion::Cancelled(self.latency(now)))
@@ -370,6 +497,16 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// Counts one more of `what`, where a rule limits that.
+    ///
+    /// # Errors
+    /// [`Refusal::Overflow`].
+    pub(crate) fn enter(&self, what: Limit) -> Result<Option<Counted>, Refusal> {
+        let Self::Cluster(cluster) = self else { return Ok(None) };
+        let Some(breaker) = &cluster.breaker else { return Ok(None) };
+        breaker.enter(what).map_err(|overflow| Refusal::Overflow(overflow.to_string()))
+    }
+
     /// May a client that is bound to `upstream` go on with it in place of another endpoint? Whichever
     /// subset is picked, it is the service that the client authenticated itself to.
     pub(crate) fn is_served_by(&self, upstream: &Rc<Upstream>) -> bool {
@@ -396,10 +533,11 @@ impl Upstreams {
         Self { backlogs, ..Self::default() }
     }
 
-    /// Picks the upstream for a request's next attempt: another than those `tried` if there is one.
+    /// Picks the upstream for a request's next attempt: another than those `tried` if there is one, and
+    /// none that is out for its errors.
     ///
     /// # Errors
-    /// [`Refusal::NoEndpoints`].
+    /// [`Refusal::NoEndpoints`], [`Refusal::AllEjected`].
     pub(crate) fn pick(
         &self,
         backend: &Backend,
@@ -412,6 +550,9 @@ impl Upstreams {
             Backend::Cluster(cluster) => cluster,
         };
         let nobody = || Refusal::NoEndpoints(cluster.key.service.clone());
+        if cluster.has_ejected() {
+            return self.pick_admitted(cluster, tried, now, random);
+        }
         if tried.is_empty() {
             let picked = balance::pick(cluster.endpoints.len(), random, |index| {
                 self.cost(cluster, &cluster.endpoints[index], now)
@@ -431,6 +572,43 @@ impl Upstreams {
             balance::pick(untried.len(), random, |index| self.cost(cluster, untried[index], now));
         let picked = picked.ok_or_else(nobody)?;
         Ok(self.of_endpoint(cluster, untried[picked], now))
+    }
+
+    /// The same where endpoints are out.
+    #[cold]
+    fn pick_admitted(
+        &self,
+        cluster: &Cluster,
+        tried: &[Rc<Upstream>],
+        now: Instant,
+        random: u64,
+    ) -> Result<Rc<Upstream>, Refusal> {
+        let untried = |one: &&Arc<LbEndpoint>| tried.iter().all(|t| t.stamp != one.slot.stamp);
+        let mut among: Vec<&Arc<LbEndpoint>> = cluster.endpoints.iter().filter(untried).collect();
+        if among.is_empty() {
+            among.extend(&cluster.endpoints);
+        }
+        let places: Vec<&Place> = among.iter().filter_map(|one| one.place.as_deref()).collect();
+        let admitted = cluster
+            .breaker
+            .as_ref()
+            .map_or(Admitted::All, |breaker| breaker.admitted(&places, !tried.is_empty(), now));
+        match admitted {
+            Admitted::All => {}
+            Admitted::Probe(at) => {
+                let upstream = self.of_endpoint(cluster, among[at], now);
+                upstream.picked_to_try.set(true);
+                return Ok(upstream);
+            }
+            Admitted::Some(at) => among = at.into_iter().map(|at| among[at]).collect(),
+        }
+        let picked = balance::pick(among.len(), random, |at| self.cost(cluster, among[at], now));
+        match (picked, tried) {
+            (Some(picked), _) => Ok(self.of_endpoint(cluster, among[picked], now)),
+            // Whoever was tried before and is in may be asked again.
+            (None, [_, ..]) => self.pick_admitted(cluster, &[], now, random),
+            (None, []) => Err(nobody_left(cluster)),
+        }
     }
 
     /// Is there nobody else to go to than those `tried` and the `next`?
@@ -495,6 +673,7 @@ impl Upstreams {
         };
         let workload = Some(Arc::clone(&endpoint.workload));
         let upstream = Rc::new(Upstream::new(target, workload, load, endpoint.slot.stamp));
+        upstream.placed(endpoint.place.as_ref());
         let index = endpoint.slot.index as usize;
         let mut by_slot = self.by_slot.borrow_mut();
         if by_slot.len() <= index {
@@ -516,6 +695,17 @@ impl Upstreams {
         let by_slot = self.by_slot.borrow();
         let upstream = by_slot.get(slot.index as usize)?.as_ref()?;
         (upstream.stamp == slot.stamp).then(|| look(upstream))
+    }
+}
+
+/// Why a request goes to none of a cluster's endpoints.
+fn nobody_left(cluster: &Cluster) -> Refusal {
+    let service = cluster.key.service.clone();
+    match &cluster.breaker {
+        Some(breaker) if !cluster.endpoints.is_empty() => {
+            Refusal::AllEjected(service, breaker.policy().provenance.clone())
+        }
+        _ => Refusal::NoEndpoints(service),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::{
     Shared,
     backlog::Opening,
+    breaker::{Counted, Limit, Overflow},
     buffers,
     caller::Callers,
     dial::{Dialer, Early, Network, OwnCall},
@@ -99,6 +100,7 @@ impl Worker {
         drop(task::spawn_contained("heartbeat", heartbeat(Rc::clone(&worker))));
         drop(task::spawn_contained("pool sweep", sweep(Rc::clone(&worker))));
         drop(task::spawn_contained("make room", make_room(Rc::clone(&worker))));
+        drop(task::spawn_contained("make room by rule", make_room_by_rule(Rc::clone(&worker))));
         drop(task::spawn_contained("shrink", shrink(Rc::clone(&worker))));
         drop(task::spawn_contained("free buffers", free_buffers(Arc::clone(&worker.shared))));
         (worker, own_calls)
@@ -141,16 +143,16 @@ impl Worker {
             let upstream = self.upstreams.pick(backend, &tried, now, self.random())?;
             let mut attempt = upstream.begin(now);
             let others = !Upstreams::exhausted(backend, &tried, &upstream);
-            let refusal = match Box::pin(self.dial(&upstream, others)).await {
+            let refusal = match Box::pin(self.open_now(&upstream, others)).await {
                 Ok(transport) => {
                     attempt.connected(clock::now());
                     return Ok(Early { attempt, transport });
                 }
                 Err(refusal) => refusal,
             };
-            attempt.failed(clock::now());
+            attempt.refused(clock::now(), &refusal);
             tried.push(upstream);
-            if !others || tried.len() >= TCP_ATTEMPTS {
+            if matches!(refusal, Refusal::Overflow(_)) || !others || tried.len() >= TCP_ATTEMPTS {
                 return Err(refusal.into());
             }
         }
@@ -171,6 +173,45 @@ impl Worker {
             }
             result => result,
         }
+    }
+
+    /// As [`Self::dial`], for a request of HTTP/1: waits where a rule allows no other connection, as long as
+    /// that allows another request to wait.
+    ///
+    /// # Errors
+    /// As [`Self::dial`], and [`Refusal::Overflow`].
+    pub(crate) async fn open(
+        &self,
+        upstream: &Upstream,
+        others: bool,
+    ) -> Result<Transport, Refusal> {
+        let Some(place) = upstream.place().filter(|place| place.pool().is_some()) else {
+            return self.dial(upstream, others).await;
+        };
+        let _pending = place.breaker().enter(Limit::Pending).map_err(overflow)?;
+        let counted = place.breaker().connection(|| self.make_room()).await;
+        let mut transport = self.dial(upstream, others).await?;
+        transport.keep(Limited { carried: Cell::new(0), _counted: counted });
+        Ok(transport)
+    }
+
+    /// The same for bytes, which do not wait.
+    async fn open_now(&self, upstream: &Upstream, others: bool) -> Result<Transport, Refusal> {
+        let Some(place) = upstream.place().filter(|place| place.pool().is_some()) else {
+            return self.dial(upstream, others).await;
+        };
+        let counted = place.breaker().enter(Limit::Connections).map_err(overflow)?;
+        let mut transport = self.dial(upstream, others).await?;
+        transport.keep(Limited { carried: Cell::new(0), _counted: counted });
+        Ok(transport)
+    }
+
+    /// Closes idle connections where others wait for one to end.
+    fn make_room(&self) {
+        self.go_through_idle(|upstream| match upstream.is_waited_for() {
+            true => upstream.clear(),
+            false => upstream.kept() > 0,
+        });
     }
 
     /// Closes every connection that is only kept at hand; false if there was none.
@@ -202,6 +243,10 @@ impl Worker {
         now: Instant,
         by: (Tenancy, &Tenant),
     ) {
+        // Whoever waits, perhaps on another worker, opens one of its own.
+        if used_up(&transport, upstream) || upstream.is_waited_for() {
+            return;
+        }
         upstream.pool.put(transport, now, by);
         self.list(upstream);
         if upstream.is_held_up() {
@@ -223,6 +268,10 @@ impl Worker {
     /// The same for one that was opened early and not needed.
     pub(crate) fn keep_unused(&self, Early { attempt, transport }: Early) {
         let upstream = Rc::clone(attempt.upstream());
+        if upstream.is_waited_for() {
+            attempt.unused();
+            return;
+        }
         upstream.pool.put_unused(transport, attempt.unused());
         self.list(&upstream);
     }
@@ -260,6 +309,35 @@ async fn make_room(worker: Rc<Worker>) {
         worker.go_through_idle(|upstream| !upstream.is_held_up() || upstream.make_room());
         held_up.await;
     }
+}
+
+/// The same for connections that a rule allows no more of.
+async fn make_room_by_rule(worker: Rc<Worker>) {
+    loop {
+        let wanted = worker.shared.state.breakers.room_wanted();
+        worker.make_room();
+        wanted.await;
+    }
+}
+
+/// What is kept with a connection where a rule limits connections.
+struct Limited {
+    /// Requests so far.
+    carried: Cell<u32>,
+    _counted: Option<Counted>,
+}
+
+/// Has the connection carried as many requests as a rule allows, with the one that just ended?
+fn used_up(transport: &Transport, upstream: &Upstream) -> bool {
+    let Some(limited) = transport.kept::<Limited>() else { return false };
+    limited.carried.set(limited.carried.get().saturating_add(1));
+    let place = upstream.place();
+    let most = place.and_then(|place| place.pool()?.max_requests_per_connection);
+    most.is_some_and(|most| limited.carried.get() >= most)
+}
+
+fn overflow(what: Overflow) -> Refusal {
+    Refusal::Overflow(what.to_string())
 }
 
 /// Gives up what is only kept at hand, as long as memory is short.

@@ -8,6 +8,7 @@
 mod memory;
 
 use std::{
+    any::Any,
     future::poll_fn,
     io::{self, IoSlice},
     pin::Pin,
@@ -29,7 +30,10 @@ const MOVE_BYTES: usize = 16 * 1024;
 
 /// One connection.
 #[derive(Debug)]
-pub struct Transport(Carrier);
+pub struct Transport {
+    carrier: Carrier,
+    kept: Option<Box<dyn Any>>,
+}
 
 #[derive(Debug)]
 enum Carrier {
@@ -39,7 +43,7 @@ enum Carrier {
 
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
-        Self(Carrier::Tcp(stream))
+        Self { carrier: Carrier::Tcp(stream), kept: None }
     }
 }
 
@@ -49,12 +53,24 @@ impl Transport {
     #[must_use]
     pub fn pair() -> (Self, Self) {
         let (one, other) = memory::pair();
-        (Self(Carrier::Memory(one)), Self(Carrier::Memory(other)))
+        let end = |end| Self { carrier: Carrier::Memory(end), kept: None };
+        (end(one), end(other))
+    }
+
+    /// Keeps something as long as the connection, wherever that goes.
+    pub fn keep(&mut self, thing: impl Any) {
+        self.kept = Some(Box::new(thing));
+    }
+
+    /// What is kept with it, if it is a `T`.
+    #[must_use]
+    pub fn kept<T: Any>(&self) -> Option<&T> {
+        self.kept.as_ref()?.downcast_ref()
     }
 
     /// Both halves, each usable while the other waits.
     pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        match &mut self.0 {
+        match &mut self.carrier {
             Carrier::Tcp(stream) => {
                 let (read, write) = stream.split();
                 (ReadHalf(Half::Tcp(read)), WriteHalf(Half::Tcp(write)))
@@ -65,7 +81,7 @@ impl Transport {
 
     /// Options every connection of the data path has. A socket that refuses them is closing already.
     pub fn tune(&self, keepalive: Keepalive) {
-        if let Carrier::Tcp(stream) = &self.0 {
+        if let Carrier::Tcp(stream) = &self.carrier {
             let _closing = net::set_nodelay(stream);
             let _closing = net::set_keepalive(stream, keepalive);
         }
@@ -75,7 +91,7 @@ impl Transport {
     /// something did. Takes a byte that nobody asked for: the connection is unfit then.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => matches!(
                 stream.try_read(&mut [0]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock
@@ -87,7 +103,7 @@ impl Transport {
     /// Looks at the connection without taking a byte and without waiting; one system call.
     #[must_use]
     pub fn liveness(&self) -> Liveness {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => net::probe(stream),
             Carrier::Memory(end) => end.liveness(),
         }
@@ -106,7 +122,7 @@ impl Transport {
     /// # Errors
     /// As [`Self::peek`].
     pub async fn peek_at(&self, first: &mut [u8]) -> io::Result<usize> {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => stream.peek(first).await,
             Carrier::Memory(end) => poll_fn(|context| end.poll_peek_at(context, first)).await,
         }
@@ -115,7 +131,7 @@ impl Transport {
     /// Waits until the peer has reset the connection. One that merely vanished is found out by
     /// keepalive.
     pub async fn reset_by_peer(&self) {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => tcp_reset(stream).await,
             Carrier::Memory(end) => poll_fn(|context| end.poll_reset(context)).await,
         }
@@ -123,7 +139,7 @@ impl Transport {
 
     /// Sends an end and goes on reading. On one that is gone already reading says so.
     pub fn shutdown_write(&self) {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => {
                 let _gone = net::shutdown_write(stream);
             }
@@ -133,7 +149,7 @@ impl Transport {
 
     /// Makes closing this connection a reset, so that the peer sees a failure and not an end.
     pub fn reset_on_close(&self) {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => {
                 let _gone = net::reset_on_close(stream);
             }
@@ -158,7 +174,7 @@ impl AsyncRead for Transport {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Carrier::Memory(end) => end.poll_read(context, buffer),
         }
@@ -171,7 +187,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Carrier::Memory(end) => end.poll_write(context, bytes),
         }
@@ -182,7 +198,7 @@ impl AsyncWrite for Transport {
         context: &mut Context<'_>,
         pieces: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().0 {
+        match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write_vectored(context, pieces),
             Carrier::Memory(end) => {
                 let first = pieces.iter().find(|piece| !piece.is_empty());
@@ -216,7 +232,7 @@ pub trait Source: AsyncRead + Unpin {
 
 impl Source for Transport {
     fn poll_read_ready(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &self.0 {
+        match &self.carrier {
             Carrier::Tcp(stream) => stream.poll_read_ready(context),
             Carrier::Memory(end) => end.poll_peek(context).map(|_| Ok(())),
         }

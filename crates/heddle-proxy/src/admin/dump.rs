@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::{
     Shared,
+    breaker::Ejected,
     snapshot::{ActionPlan, AddressOwner, DestinationPlan, PortPlan, Snapshot, TargetPlan},
 };
 
@@ -19,6 +20,7 @@ struct Dump {
     control_plane: &'static str,
     last_refusal: Option<String>,
     inbound: Vec<InboundPort>,
+    ejected: Vec<EjectedDump>,
     destinations: BTreeMap<String, DestinationDump>,
     addresses: BTreeMap<String, String>,
     names: BTreeMap<String, Option<String>>,
@@ -30,6 +32,20 @@ struct InboundPort {
     protocol: String,
     services: Vec<String>,
     listening: bool,
+}
+
+/// An endpoint that is out for its errors.
+#[derive(Serialize)]
+struct EjectedDump {
+    service: String,
+    subset: Option<String>,
+    port: u16,
+    workload: String,
+    address: String,
+    reason: &'static str,
+    rule: String,
+    since_unix_seconds: u64,
+    until_unix_seconds: u64,
 }
 
 #[derive(Serialize)]
@@ -85,6 +101,7 @@ pub(super) fn of(shared: &Shared) -> String {
         control_plane: if shared.lookup.is_down() { "unreachable" } else { "connected" },
         last_refusal: shared.last_refusal.load().as_deref().cloned(),
         inbound: inbound(shared, &snapshot),
+        ejected: shared.state.breakers.ejected().into_iter().map(ejected).collect(),
         destinations: snapshot
             .destinations()
             .map(|plan| (plan.service().fqdn(), destination(plan)))
@@ -118,6 +135,20 @@ fn inbound(shared: &Shared, snapshot: &Snapshot) -> Vec<InboundPort> {
             listening: listening.has(port.number),
         })
         .collect()
+}
+
+fn ejected(one: Ejected) -> EjectedDump {
+    EjectedDump {
+        service: one.cluster.service.fqdn(),
+        subset: one.cluster.subset.map(|subset| subset.name),
+        port: one.cluster.port,
+        workload: one.workload.to_string(),
+        address: one.address.to_string(),
+        reason: one.reason,
+        rule: one.rule,
+        since_unix_seconds: one.since.as_secs(),
+        until_unix_seconds: one.until.as_secs(),
+    }
 }
 
 fn owner_text(owner: &AddressOwner) -> String {

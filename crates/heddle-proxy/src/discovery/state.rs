@@ -75,7 +75,8 @@ impl State {
         Self {
             builder: SnapshotBuilder::new(workload.clone())
                 .with_addresses(shared.config.addresses)
-                .with_retries(shared.state.retries.clone()),
+                .with_retries(shared.state.retries.clone())
+                .with_breakers(shared.state.breakers.clone()),
             shared,
             set: ResourceSet::default(),
             generation: 0,

@@ -15,8 +15,8 @@ use super::{AnswerHead, Broke};
 use crate::{
     frames::{Frames, Head, Reset},
     record::RequestOutcome,
-    refusal::{Cut, Failure, REFUSAL_HEADER, Refusal, says_undelivered},
-    upstream::Attempt,
+    refusal::{Cut, Failure, REFUSAL_HEADER, Refusal, refused_by, says_undelivered},
+    upstream::{Attempt, Said},
 };
 
 /// A request's body as its client sends it.
@@ -149,10 +149,17 @@ pub(super) fn judge(
     again: impl Fn(AnswerHead<'_>) -> bool,
     outcome: &RequestOutcome,
 ) -> Result<(), Unanswered> {
-    attempt.answered(clock::now(), head.status);
-    let said = head.fields.get(REFUSAL_HEADER).filter(|_| head.status == 503);
-    let by = said.and_then(|said| Some((attempt.upstream().workload()?, said)));
-    let undelivered = by.is_some_and(|(by, said)| says_undelivered(said.as_bytes(), &by.id));
+    let now = clock::now();
+    attempt.answered(now, head.status);
+    let said = head.fields.get(REFUSAL_HEADER);
+    let by = said.and_then(|said| Some((attempt.upstream().workload()?, said.as_bytes())));
+    if attempt.is_watched() {
+        let refused = by.as_ref().and_then(|(by, said)| refused_by(said, &by.id));
+        let status = || head.fields.get("grpc-status")?.to_str().ok()?.parse().ok();
+        attempt.says(now, head.status, Said { refused, grpc: outcome.grpc().map(|_| status()) });
+    }
+    let undelivered =
+        head.status == 503 && by.is_some_and(|(by, said)| says_undelivered(said, &by.id));
     let field =
         |name: &str| Some(String::from_utf8_lossy(head.fields.get(name)?.as_bytes()).into_owned());
     let status = head.status;

@@ -8,6 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
+use heddle_runtime::clock;
 use http::{header, request, response};
 
 use super::{
@@ -55,8 +56,10 @@ pub(super) async fn run(
         both(sending, receiving, &course).await
     };
     let result = broke(result, upload, &course).map(|()| course.uploaded.get());
-    if matches!(result, Err(Broke::Unprocessed)) {
-        return Err(unsent(stream, attempt));
+    match &result {
+        Ok(_) => attempt.ended(clock::now(), outcome.grpc().flatten()),
+        Err(Broke::Unprocessed) => return Err(unsent(stream, attempt)),
+        Err(_) => {}
     }
     result
 }

@@ -25,8 +25,8 @@ use crate::{
     limits::{COPY_BYTES, SPLICE_BODY_BYTES},
     outgoing::{RequestFacts, as_edit},
     record::RequestOutcome,
-    refusal::{Cut, REFUSAL_HEADER, Refusal, says_undelivered},
-    upstream::Attempt,
+    refusal::{Cut, REFUSAL_HEADER, Refusal, refused_by, says_undelivered},
+    upstream::{Attempt, Said},
 };
 
 /// How the final head goes on.
@@ -55,16 +55,17 @@ pub(super) async fn receive(
         .await?;
     let Some(buffer) = input.as_mut() else { return Err(Failed::Unanswered) };
     let status = head.status();
-    attempt.answered(clock::now(), status);
+    let now = clock::now();
+    attempt.answered(now, status);
     let fields = head.view(buffer.filled()).fields();
-    let undelivered = status == 503 && {
-        let said = fields.get(REFUSAL_HEADER);
-        attempt
-            .upstream()
-            .workload()
-            .zip(said)
-            .is_some_and(|(by, said)| says_undelivered(said, &by.id))
-    };
+    let watched = attempt.is_watched();
+    let said = (status == 503 || watched).then(|| fields.get(REFUSAL_HEADER)).flatten();
+    let by = said.and_then(|said| Some((attempt.upstream().workload()?, said)));
+    if watched {
+        let refused = by.as_ref().and_then(|(by, said)| refused_by(said, &by.id));
+        attempt.says(now, status, Said { refused, ..Said::default() });
+    }
+    let undelivered = status == 503 && by.is_some_and(|(by, said)| says_undelivered(said, &by.id));
     let kept = !course.forgot.get();
     let field = |name: &str| Some(String::from_utf8_lossy(fields.get(name)?).into_owned());
     if !outcome.has_sent() && again(AnswerHead { status, field: &field, undelivered, kept }) {

@@ -5,7 +5,9 @@
 //! the text than a piece, and its maker goes on where it stopped. The format wants all samples of a
 //! metric together, so the label sets are gone through once per metric.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
+
+use heddle_model::discovery::ClusterKey;
 
 use super::{
     Metrics, MirrorResult, RetryReason,
@@ -17,6 +19,7 @@ use super::{
     series::{HttpSeries, TcpSeries},
 };
 use crate::{
+    breaker::{Breakers, Ejected},
     direction::Direction,
     limits::SCRAPE_PIECE_BYTES,
     refusal::RefusalCode,
@@ -131,6 +134,7 @@ fn own(text: &mut String, metrics: &Metrics) {
     let help = "Open downstream connections.";
     by_direction(text, ("heddle_connections_open", help), open);
     refusals(text, metrics);
+    ejections(text, &metrics.breakers);
     family(text, "heddle_retries_total", "counter", "Requests sent again, by reason.");
     for reason in RetryReason::ALL {
         let count = metrics.retries(reason);
@@ -169,6 +173,51 @@ fn refusals(text: &mut String, metrics: &Metrics) {
             }
         }
     }
+}
+
+/// Endpoints that are out for their errors, and how often some were.
+fn ejections(text: &mut String, breakers: &Breakers) {
+    let ejected = breakers.ejected();
+    let at = |time: Duration| time.as_millis() as f64 / 1e3;
+    type Value<'a> = &'a dyn Fn(&Ejected) -> f64;
+    let rows: [(&str, &str, Value<'_>); 3] = [
+        ("heddle_endpoint_ejected", "Endpoints that take no requests for their errors.", &|_| 1.0),
+        (
+            "heddle_endpoint_ejected_since_seconds",
+            "Since when an endpoint takes none, seconds since 1970.",
+            &|one| at(one.since),
+        ),
+        (
+            "heddle_endpoint_ejected_until_seconds",
+            "When it is tried again, seconds since 1970.",
+            &|one| at(one.until),
+        ),
+    ];
+    for (name, help, value) in rows {
+        family(text, name, "gauge", help);
+        for one in &ejected {
+            let Ejected { workload, address, reason, rule, .. } = one;
+            let (cluster, value) = (cluster_labels(&one.cluster), value(one));
+            let _ = writeln!(
+                text,
+                "{name}{{{cluster},endpoint=\"{workload}\",address=\"{address}\",\
+                 reason=\"{reason}\",rule=\"{rule}\"}} {value}"
+            );
+        }
+    }
+    let (name, help) = ("heddle_endpoint_ejections_total", "Endpoints taken out, by reason.");
+    family(text, name, "counter", help);
+    for (cluster, reason, count) in breakers.ejections() {
+        let (cluster, reason) = (cluster_labels(&cluster), reason.as_str());
+        let _ = writeln!(text, "{name}{{{cluster},reason=\"{reason}\"}} {count}");
+    }
+}
+
+fn cluster_labels(cluster: &ClusterKey) -> String {
+    let service = cluster.service.fqdn();
+    let subset = cluster.subset.as_ref().map_or("", |subset| &subset.name);
+    let port = cluster.port;
+    format!("destination_service=\"{service}\",destination_port=\"{port}\",subset=\"{subset}\"")
 }
 
 /// The verdicts of one port; false: there is none with this index.

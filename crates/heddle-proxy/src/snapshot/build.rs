@@ -10,7 +10,10 @@ use hashbrown::HashMap;
 use heddle_logic::RouteTable;
 use heddle_model::{
     Addresses, EndpointState, Endpoints, ServiceName, WorkloadId,
-    discovery::{ClusterKey, Endpoint, RuleAction, Target, Weighted, WeightedTarget, WorkloadInfo},
+    discovery::{
+        ClusterKey, ClusterPolicy, Endpoint, RuleAction, Target, Weighted, WeightedTarget,
+        WorkloadInfo,
+    },
 };
 
 use super::{
@@ -18,7 +21,10 @@ use super::{
     HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, TargetPlan,
     used::{UseMark, Used},
 };
-use crate::state::RetryAccounts;
+use crate::{
+    breaker::{Breaker, Breakers},
+    state::RetryAccounts,
+};
 
 /// Makes each snapshot from the resources and the snapshot before.
 #[derive(Debug)]
@@ -27,6 +33,7 @@ pub struct SnapshotBuilder {
     /// Which family a connection from here can have; `None`: either.
     addresses: Option<Addresses>,
     retries: RetryAccounts,
+    breakers: Breakers,
     slots: Slots,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
@@ -37,8 +44,9 @@ pub struct SnapshotBuilder {
     name_marks: BTreeMap<String, UseMark>,
 }
 
-/// A workload's port at an address.
-type EndpointKey = (WorkloadId, IpAddr, u16);
+/// A workload's port at an address. Where a rule counts connections or errors of a cluster, they are that
+/// cluster's alone.
+type EndpointKey = (WorkloadId, IpAddr, u16, Option<ClusterKey>);
 
 /// A snapshot and what could not yet take force in it.
 #[derive(Debug)]
@@ -58,6 +66,7 @@ impl SnapshotBuilder {
             own,
             addresses: None,
             retries: RetryAccounts::default(),
+            breakers: Breakers::default(),
             slots: Slots::default(),
             workloads: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -82,6 +91,12 @@ impl SnapshotBuilder {
         Self { retries, ..self }
     }
 
+    /// The same where clusters are counted here.
+    #[must_use]
+    pub fn with_breakers(self, breakers: Breakers) -> Self {
+        Self { breakers, ..self }
+    }
+
     /// Builds the next snapshot.
     ///
     /// A destination takes force only if the endpoints of every backend it names are in the set
@@ -89,27 +104,31 @@ impl SnapshotBuilder {
     pub fn build(&mut self, set: &ResourceSet, generation: u64) -> Built {
         let mut held_back = BTreeMap::new();
         let mut round = Round::default();
-        let mut destinations = BTreeMap::new();
+        let mut in_force = Vec::new();
         for (service, wanted) in &set.destinations {
             let missing = missing_backends(wanted, set);
-            let before = self.destinations.get(service).cloned();
-            let compiled = if missing.is_empty() {
-                Arc::clone(wanted)
-            } else {
-                held_back.insert(service.clone(), missing);
-                match &before {
-                    Some(plan) => Arc::clone(&plan.compiled),
-                    None => continue,
-                }
-            };
+            if missing.is_empty() {
+                in_force.push(Arc::clone(wanted));
+                continue;
+            }
+            held_back.insert(service.clone(), missing);
+            in_force.extend(self.destinations.get(service).map(|plan| Arc::clone(&plan.compiled)));
+        }
+        round.policies = policies(&in_force);
+        let mut destinations = BTreeMap::new();
+        for compiled in in_force {
+            let before = self.destinations.get(&compiled.service).cloned();
             let plan = self.plan(&compiled, before.as_ref(), set, &mut round);
-            destinations.insert(service.clone(), plan);
+            destinations.insert(compiled.service.clone(), plan);
         }
         self.destinations = destinations;
         self.endpoints = round.endpoints;
         self.workloads = round.workloads;
         self.clusters = round.clusters;
         self.slots.retain(&self.endpoints);
+        let counted =
+            |key: &ClusterKey| self.clusters.get(key).is_some_and(|one| one.breaker.is_some());
+        self.breakers.only(counted);
         Built { snapshot: self.assemble(set, generation), held_back }
     }
 
@@ -244,12 +263,18 @@ impl SnapshotBuilder {
         if let Some(done) = round.clusters.get(&key) {
             return Arc::clone(done);
         }
+        let breaker = round.policies.get(&key).map(|policy| self.breaker(policy));
+        let cluster = (&key, breaker.as_ref());
         let endpoints = set
             .endpoints
             .get(&key.service)
-            .map_or_else(Vec::new, |endpoints| self.endpoints_of(&key, endpoints, round));
+            .map_or_else(Vec::new, |endpoints| self.endpoints_of(cluster, endpoints, round));
+        if let Some(breaker) = &breaker {
+            let id = |one: &Arc<LbEndpoint>| (one.id().clone(), one.ip, one.port);
+            breaker.is_of(endpoints.iter().map(id));
+        }
         let retries = self.retries.of(&key.service);
-        let fresh = Cluster { key, endpoints, retries };
+        let fresh = Cluster { key, endpoints, retries, breaker };
         let cluster = match self.clusters.get(&fresh.key) {
             Some(before) if **before == fresh => Arc::clone(before),
             _ => Arc::new(fresh),
@@ -258,10 +283,19 @@ impl SnapshotBuilder {
         cluster
     }
 
+    /// The breaker under this policy: the one there was, unless the policy is another.
+    fn breaker(&self, policy: &Arc<ClusterPolicy>) -> Arc<Breaker> {
+        let before = self.clusters.get(&policy.cluster).and_then(|one| one.breaker.as_ref());
+        match before {
+            Some(before) if before.policy() == &**policy => Arc::clone(before),
+            _ => self.breakers.of(Arc::clone(policy)),
+        }
+    }
+
     /// The ready ones, or where there is none those that serve until they end.
     fn endpoints_of(
         &mut self,
-        key: &ClusterKey,
+        (key, breaker): (&ClusterKey, Option<&Arc<Breaker>>),
         endpoints: &Endpoints,
         round: &mut Round,
     ) -> Vec<Arc<LbEndpoint>> {
@@ -271,7 +305,7 @@ impl SnapshotBuilder {
         let mut in_state = |state: EndpointState| -> Vec<_> {
             let led_to = members.clone().filter_map(|one| Some((one, one.ports.get(&key.port)?)));
             let found = led_to.filter(|(_, port)| port.state == state);
-            found.map(|(one, port)| self.endpoint(one, port.number, round)).collect()
+            found.map(|(one, port)| self.endpoint(one, (port.number, breaker), round)).collect()
         };
         match in_state(EndpointState::Ready) {
             none if none.is_empty() => in_state(EndpointState::ServingTerminating),
@@ -279,10 +313,16 @@ impl SnapshotBuilder {
         }
     }
 
-    fn endpoint(&mut self, one: &Endpoint, port: u16, round: &mut Round) -> Arc<LbEndpoint> {
+    fn endpoint(
+        &mut self,
+        one: &Endpoint,
+        (port, breaker): (u16, Option<&Arc<Breaker>>),
+        round: &mut Round,
+    ) -> Arc<LbEndpoint> {
         let reachable = |ip: &IpAddr| self.addresses.is_none_or(|own| own.of_family(*ip).is_some());
         let ip = one.addresses.iter().find(reachable).unwrap_or_else(|| one.addresses.first());
-        let key = (one.workload.id.clone(), ip, port);
+        let counted = breaker.map(|breaker| breaker.policy().cluster.clone());
+        let key = (one.workload.id.clone(), ip, port, counted);
         let workload = self.workload(&one.workload, round);
         let fresh = LbEndpoint {
             is_self: one.workload.id == self.own,
@@ -291,6 +331,7 @@ impl SnapshotBuilder {
             port,
             weight: one.weight.max(1),
             slot: self.slots.of(&key),
+            place: breaker.map(|breaker| Arc::new(breaker.place((key.0.clone(), ip, port)))),
         };
         let before = round.endpoints.get(&key).or_else(|| self.endpoints.get(&key));
         let endpoint = match before {
@@ -318,6 +359,7 @@ struct Round {
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
+    policies: BTreeMap<ClusterKey, Arc<ClusterPolicy>>,
 }
 
 /// Gives endpoints their indexes.
@@ -360,6 +402,20 @@ impl Slots {
 fn missing_backends(compiled: &CompiledDestination, set: &ResourceSet) -> BTreeSet<ServiceName> {
     let backends = compiled.backends().iter();
     backends.filter(|service| !set.endpoints.contains_key(*service)).cloned().collect()
+}
+
+/// What is asked of each cluster. What a service's own destination says of it goes before what another
+/// says, whose new rules may be held back.
+fn policies(in_force: &[Arc<CompiledDestination>]) -> BTreeMap<ClusterKey, Arc<ClusterPolicy>> {
+    let mut policies = BTreeMap::new();
+    for destination in in_force {
+        for (key, policy) in &destination.policies {
+            if key.service == destination.service || !policies.contains_key(key) {
+                policies.insert(key.clone(), Arc::clone(policy));
+            }
+        }
+    }
+    policies
 }
 
 fn carries(endpoint: &Endpoint, labels: &BTreeMap<String, String>) -> bool {

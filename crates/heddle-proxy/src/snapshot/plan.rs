@@ -1,7 +1,7 @@
 //! A destination made ready for requests: matchers built, targets resolved to clusters.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -13,11 +13,14 @@ use heddle_logic::{
 };
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName, WorkloadId,
-    discovery::{ClusterKey, HttpRule, Weighted, WeightedTarget, WorkloadInfo},
+    discovery::{ClusterKey, ClusterPolicy, HttpRule, Weighted, WeightedTarget, WorkloadInfo},
 };
 
 use super::used::UseMark;
-use crate::state::RetryAccount;
+use crate::{
+    breaker::{Breaker, Place},
+    state::RetryAccount,
+};
 
 /// A destination's rules do not build.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +44,8 @@ pub struct CompiledDestination {
     pub(super) ports: Vec<CompiledPort>,
     /// Every service whose endpoints it needs, itself included.
     backends: BTreeSet<ServiceName>,
+    /// What is asked of the clusters it names.
+    pub(super) policies: BTreeMap<ClusterKey, Arc<ClusterPolicy>>,
 }
 
 /// One of its ports.
@@ -70,7 +75,9 @@ impl CompiledDestination {
     /// [`PlanError`] naming the port whose rules do not build.
     pub fn new(destination: Destination) -> Result<Self, PlanError> {
         let backends = destination.backends();
-        let Destination { service, vips, ports, .. } = destination;
+        let Destination { service, vips, ports, policies, .. } = destination;
+        let named = |policy: ClusterPolicy| (policy.cluster.clone(), Arc::new(policy));
+        let policies = policies.into_iter().map(named).collect();
         let ports = ports.into_iter().map(|port| {
             let number = port.number;
             CompiledPort::new(port).map_err(|source| PlanError {
@@ -80,7 +87,7 @@ impl CompiledDestination {
             })
         });
         let ports = ports.collect::<Result<_, _>>()?;
-        Ok(Self { service, vips, ports, backends })
+        Ok(Self { service, vips, ports, backends, policies })
     }
 
     /// Every service whose endpoints it needs, itself included.
@@ -273,6 +280,17 @@ pub struct Cluster {
     pub endpoints: Vec<Arc<LbEndpoint>>,
     /// What of the service's requests may be sent again.
     pub retries: Arc<RetryAccount>,
+    /// What is counted of it, where a rule asks for something.
+    pub breaker: Option<Arc<Breaker>>,
+}
+
+impl Cluster {
+    /// Is any of its endpoints out for its errors?
+    #[inline]
+    #[must_use]
+    pub(crate) fn has_ejected(&self) -> bool {
+        self.breaker.as_ref().is_some_and(|breaker| breaker.has_ejected())
+    }
 }
 
 /// One workload's port behind a service.
@@ -291,6 +309,8 @@ pub struct LbEndpoint {
     pub is_self: bool,
     /// Where a worker keeps what it knows about it.
     pub slot: EndpointSlot,
+    /// Its place in what is counted of the cluster.
+    pub place: Option<Arc<Place>>,
 }
 
 impl LbEndpoint {
@@ -307,7 +327,8 @@ impl LbEndpoint {
     }
 }
 
-/// A small index for per-worker state about an endpoint (workload, address and port).
+/// A small index for per-worker state about an endpoint (workload, address and port; and where a rule
+/// counts something, its cluster).
 ///
 /// Indexes are dense and used again; `stamp` never is. State found at `index` with another stamp
 /// belongs to an endpoint that is gone and is to be replaced.

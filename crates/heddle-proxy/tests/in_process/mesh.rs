@@ -14,7 +14,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_model::{Destination, Owner, Protocol, WorkloadId, discovery::HttpRule};
+use heddle_model::{
+    Destination, Owner, Protocol, WorkloadId,
+    discovery::{ClusterPolicy, HttpRule},
+};
 use heddle_proxy::{
     Shared,
     accept::{serve_inbound, serve_outbound, start_worker},
@@ -63,6 +66,8 @@ pub(crate) struct Mesh {
 pub(crate) struct Sidecar {
     pub(crate) shared: Arc<Shared>,
     pub(crate) worker: Rc<Worker>,
+    builder: RefCell<SnapshotBuilder>,
+    set: ResourceSet,
 }
 
 /// Who is reached at which address.
@@ -98,8 +103,19 @@ impl Mesh {
         lasts: &[u8],
         application: impl Fn(End) -> F + 'static,
     ) -> Self {
+        Self::under(&[], protocol, lasts, application)
+    }
+
+    /// The same under policies for `reviews`.
+    pub(crate) fn under<F: Future<Output = ()> + 'static>(
+        policies: &[ClusterPolicy],
+        protocol: Protocol,
+        lasts: &[u8],
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
         let mut destination = resources::destination("reviews", Vec::new());
         destination.ports.iter_mut().for_each(|port| port.protocol = protocol);
+        destination.policies = policies.to_vec();
         Self::told(destination, lasts, application)
     }
 
@@ -157,6 +173,27 @@ impl Mesh {
         self.client.call(SocketAddr::new(resources::vip(REVIEWS), PORT))
     }
 
+    /// Another worker of the client's sidecar.
+    pub(crate) fn add_client_worker(&self) -> Rc<Worker> {
+        start_worker_at(CLIENT, &self.client.shared, 1, &self.network, &self.application)
+    }
+
+    /// A connection of the client's application to `reviews`, accepted by this worker.
+    pub(crate) fn call_on(&self, worker: &Rc<Worker>) -> End {
+        self.client.call_on(worker, SocketAddr::new(resources::vip(REVIEWS), PORT))
+    }
+
+    /// From now on the client is told these policies for `reviews`.
+    pub(crate) fn tell(&self, policies: &[ClusterPolicy]) {
+        let mut destination = resources::destination("reviews", Vec::new());
+        destination.ports.iter_mut().for_each(|port| port.protocol = Protocol::Http);
+        destination.policies = policies.to_vec();
+        let mut set = self.client.set.clone();
+        set.insert_destination(CompiledDestination::new(destination).unwrap());
+        let built = self.client.builder.borrow_mut().build(&set, 2);
+        self.client.shared.snapshot.store(Arc::new(built.snapshot));
+    }
+
     /// Another worker of the sidecar at this address: connections to it go to each in turn.
     pub(crate) fn add_worker(&self, last: u8) {
         let has = |sidecar: &&Sidecar| sidecar.shared.config.addresses.contains(address(last));
@@ -204,21 +241,26 @@ impl Sidecar {
         let (shared, _) = Shared::new(config, metrics);
         let shared = Arc::new(shared);
         let builder = SnapshotBuilder::new(WorkloadId(id.into()));
-        let built = builder.with_retries(shared.state.retries.clone()).build(set, 1);
-        shared.snapshot.store(Arc::new(built.snapshot));
+        let builder = builder.with_retries(shared.state.retries.clone());
+        let mut builder = builder.with_breakers(shared.state.breakers.clone());
+        shared.snapshot.store(Arc::new(builder.build(set, 1).snapshot));
         let worker = start_worker_at(last, &shared, 0, network, application);
-        Self { shared, worker }
+        Self { shared, worker, builder: RefCell::new(builder), set: set.clone() }
     }
 
     /// A connection of this workload's application to `to`.
     pub(crate) fn call(&self, to: SocketAddr) -> End {
+        self.call_on(&self.worker, to)
+    }
+
+    fn call_on(&self, worker: &Rc<Worker>, to: SocketAddr) -> End {
         let (near, far) = Transport::pair();
-        let (worker, open) = (Rc::clone(&self.worker), self.shared.state.connections.enter());
+        let (worker, open) = (Rc::clone(worker), self.shared.state.connections.enter());
         drop(spawn_contained("outbound", async move {
             let _open = open;
             serve_outbound(worker, far, to).await;
         }));
-        End::new(near)
+        End::new(near, to.ip())
     }
 
     /// The sum of a metric's samples whose labels contain every one of `labels`.
@@ -273,7 +315,7 @@ impl Wires {
         }
         let (near, far) = Transport::pair();
         if to.ip() == from {
-            drop(spawn_contained("application", application(End::new(far))));
+            drop(spawn_contained("application", application(End::new(far, from))));
             return Ok(near);
         }
         let sidecars = self.sidecars.borrow();
@@ -295,12 +337,14 @@ pub(crate) fn address(last: u8) -> IpAddr {
 /// An application's end of a connection.
 pub(crate) struct End {
     pub(crate) transport: Transport,
+    /// Whose application it is at the end of.
+    pub(crate) at: IpAddr,
     read: Vec<u8>,
 }
 
 impl End {
-    fn new(transport: Transport) -> Self {
-        Self { transport, read: Vec::new() }
+    fn new(transport: Transport, at: IpAddr) -> Self {
+        Self { transport, at, read: Vec::new() }
     }
 
     pub(crate) async fn send(&mut self, text: &str) {

@@ -89,6 +89,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             (
                 "leaves",
                 &[
+                    "breaker",
                     "buffers",
                     "capture",
                     "deadline",

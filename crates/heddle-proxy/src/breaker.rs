@@ -1,0 +1,483 @@
+//! What a DestinationRule counts of a cluster, for the whole proxy: which endpoints are out for their
+//! errors, and how much is under way against its limits.
+//!
+//! A [`Breaker`] is a rule and the counts it is about. Counts are found by the cluster's name when a
+//! snapshot is built, so that an edit of the rules resets nothing and no request looks into a map;
+//! they last as long as somebody counts there. When something is an error, `heddle_logic::eject` says.
+//! Who waits for a connection waits here; opening one is `dial`'s.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use heddle_logic::eject::{self, Health, Reason, Seen, Standing};
+use heddle_model::{
+    WorkloadId,
+    discovery::{ClusterKey, ClusterPolicy, ConnectionPool, Provenance},
+};
+use heddle_runtime::clock;
+use tokio::sync::{Notify, futures::Notified};
+
+/// The counts of all clusters that have a policy.
+#[derive(Debug, Clone, Default)]
+pub struct Breakers(Arc<All>);
+
+#[derive(Debug, Default)]
+struct All {
+    clusters: Mutex<BTreeMap<ClusterKey, Weak<Counts>>>,
+    room_wanted: Notify,
+}
+
+/// An endpoint within a cluster: workload, address and port.
+pub(crate) type EndpointId = (WorkloadId, IpAddr, u16);
+
+/// What is counted of one cluster.
+#[derive(Debug)]
+struct Counts {
+    cluster: ClusterKey,
+    all: Weak<All>,
+    under_way: [AtomicU32; Limit::ALL.len()],
+    /// Who waits for a connection.
+    waiting: AtomicUsize,
+    freed: Notify,
+    /// Endpoints that are out, those that are tried included.
+    out: AtomicUsize,
+    members: Mutex<BTreeMap<EndpointId, Member>>,
+    ejections: [AtomicU64; Reason::ALL.len()],
+}
+
+#[derive(Debug, Default)]
+struct Member {
+    health: Health,
+    /// Would another success change nothing? Read without the lock.
+    clean: Arc<AtomicBool>,
+    /// Since when and until when it is out, since 1970, and by which rule.
+    out: Option<(Duration, Duration, Provenance)>,
+}
+
+/// What a rule may limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    /// Connections of TCP and HTTP/1.
+    Connections,
+    /// Requests that wait for a connection.
+    Pending,
+    /// Requests under way.
+    Requests,
+    /// Retries under way.
+    Retries,
+}
+
+impl Limit {
+    const ALL: [Self; 4] = [Self::Connections, Self::Pending, Self::Requests, Self::Retries];
+
+    /// The field of a DestinationRule that sets it.
+    const fn field(self) -> &'static str {
+        match self {
+            Self::Connections => "maxConnections",
+            Self::Pending => "http1MaxPendingRequests",
+            Self::Requests => "http2MaxRequests",
+            Self::Retries => "maxRetries",
+        }
+    }
+
+    const fn of(self, pool: &ConnectionPool) -> Option<u32> {
+        match self {
+            Self::Connections => pool.max_connections,
+            Self::Pending => pool.max_pending,
+            Self::Requests => pool.max_requests,
+            Self::Retries => pool.max_retries,
+        }
+    }
+}
+
+/// A limit that is reached; displayed with the rule that sets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Overflow {
+    rule: String,
+    field: &'static str,
+    most: u32,
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} is {}", self.field, self.rule, self.most)
+    }
+}
+
+/// One of what is counted, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    counts: Arc<Counts>,
+    what: Limit,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.counts.under_way[self.what as usize].fetch_sub(1, Ordering::AcqRel);
+        if self.what == Limit::Connections {
+            self.counts.freed.notify_one();
+        }
+    }
+}
+
+/// An endpoint that is out, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ejected {
+    /// Of which cluster.
+    pub cluster: ClusterKey,
+    /// Who.
+    pub workload: WorkloadId,
+    /// Where.
+    pub address: SocketAddr,
+    /// Why, as [`Reason::as_str`] says it.
+    pub reason: &'static str,
+    /// The DestinationRule that asks for it.
+    pub rule: String,
+    /// Since when, since 1970.
+    pub since: Duration,
+    /// When it is tried again, since 1970.
+    pub until: Duration,
+}
+
+impl Breakers {
+    /// The breaker of a cluster under `policy`, with what was counted there so far.
+    pub(crate) fn of(&self, policy: Arc<ClusterPolicy>) -> Arc<Breaker> {
+        let mut clusters = lock(&self.0.clusters);
+        let known = clusters.get(&policy.cluster).and_then(Weak::upgrade);
+        let counts = known.unwrap_or_else(|| {
+            clusters.retain(|_, counts| counts.strong_count() > 0);
+            let counts = Arc::new(Counts::new(policy.cluster.clone(), Arc::downgrade(&self.0)));
+            clusters.insert(policy.cluster.clone(), Arc::downgrade(&counts));
+            counts
+        });
+        Arc::new(Breaker { policy, counts })
+    }
+
+    /// Only these clusters have a policy from now on: nobody is out of any other. What is under way there
+    /// stays counted, should it have limits again before that is over.
+    pub(crate) fn only(&self, in_force: impl Fn(&ClusterKey) -> bool) {
+        for counts in self.all().iter().filter(|counts| !in_force(&counts.cluster)) {
+            lock(&counts.members).clear();
+            counts.out.store(0, Ordering::Release);
+        }
+    }
+
+    /// Ready when somebody wants a connection from now on where none may be opened.
+    pub(crate) fn room_wanted(&self) -> Notified<'_> {
+        self.0.room_wanted.notified()
+    }
+
+    /// Every endpoint that is out now.
+    #[must_use]
+    pub fn ejected(&self) -> Vec<Ejected> {
+        self.all().iter().flat_map(|counts| counts.ejected()).collect()
+    }
+
+    /// How often endpoints of each cluster were taken out, by reason.
+    pub(crate) fn ejections(&self) -> Vec<(ClusterKey, Reason, u64)> {
+        let all = self.all();
+        let of = |counts: &Arc<Counts>, reason: Reason| {
+            let count = counts.ejections[reason as usize].load(Ordering::Relaxed);
+            (counts.cluster.clone(), reason, count)
+        };
+        let each = |counts| Reason::ALL.map(|reason| of(counts, reason));
+        all.iter().flat_map(each).filter(|(_, _, count)| *count > 0).collect()
+    }
+
+    fn all(&self) -> Vec<Arc<Counts>> {
+        lock(&self.0.clusters).values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Counts {
+    fn new(cluster: ClusterKey, all: Weak<All>) -> Self {
+        Self {
+            cluster,
+            all,
+            under_way: Default::default(),
+            waiting: AtomicUsize::new(0),
+            freed: Notify::new(),
+            out: AtomicUsize::new(0),
+            members: Mutex::default(),
+            ejections: Default::default(),
+        }
+    }
+
+    fn ejected(&self) -> Vec<Ejected> {
+        let members = lock(&self.members);
+        let out = members.iter().filter_map(|((workload, ip, port), member)| {
+            let (since, until, rule) = member.out.as_ref()?;
+            Some(Ejected {
+                cluster: self.cluster.clone(),
+                workload: workload.clone(),
+                address: SocketAddr::new(*ip, *port),
+                reason: member.health.ejection()?.reason.as_str(),
+                rule: rule.0.clone(),
+                since: *since,
+                until: *until,
+            })
+        });
+        out.collect()
+    }
+}
+
+/// A cluster's policy with what it counts.
+#[derive(Debug)]
+pub struct Breaker {
+    policy: Arc<ClusterPolicy>,
+    counts: Arc<Counts>,
+}
+
+impl PartialEq for Breaker {
+    fn eq(&self, other: &Self) -> bool {
+        self.policy == other.policy && Arc::ptr_eq(&self.counts, &other.counts)
+    }
+}
+
+impl Eq for Breaker {}
+
+impl Breaker {
+    /// What is asked of the cluster.
+    #[must_use]
+    pub fn policy(&self) -> &ClusterPolicy {
+        &self.policy
+    }
+
+    /// These are the cluster's endpoints from now on.
+    pub(crate) fn is_of(&self, endpoints: impl Iterator<Item = EndpointId>) {
+        let mut members = lock(&self.counts.members);
+        let mut before = std::mem::take(&mut *members);
+        for id in endpoints {
+            let member = before.remove(&id).unwrap_or_default();
+            member.clean.store(member.health.is_clean(), Ordering::Release);
+            members.insert(id, member);
+        }
+        self.recount(&members);
+    }
+
+    fn recount(&self, members: &BTreeMap<EndpointId, Member>) {
+        let out = members.values().filter(|member| member.health.ejection().is_some()).count();
+        self.counts.out.store(out, Ordering::Release);
+    }
+
+    /// The place of one of its endpoints.
+    pub(crate) fn place(self: &Arc<Self>, id: EndpointId) -> Place {
+        let mut members = lock(&self.counts.members);
+        let clean = Arc::clone(&members.entry(id.clone()).or_default().clean);
+        Place { breaker: Arc::clone(self), id, clean }
+    }
+
+    /// Is anybody out?
+    #[inline]
+    pub(crate) fn has_ejected(&self) -> bool {
+        self.policy.outlier.is_some() && self.counts.out.load(Ordering::Acquire) > 0
+    }
+
+    /// Which of these endpoints may take a request. One whose time is over is tried at once, unless the
+    /// request is `spared` that as long as others are in.
+    pub(crate) fn admitted(&self, endpoints: &[&Place], spared: bool, now: Instant) -> Admitted {
+        let Some(rule) = &self.policy.outlier else { return Admitted::All };
+        let mut members = lock(&self.counts.members);
+        let out = members.values().filter(|one| one.health.ejection().is_some()).count();
+        if eject::panics(rule, out, members.len()) {
+            return Admitted::All;
+        }
+        let standing = |place: &Place| {
+            members.get(&place.id).map_or(Standing::In, |one| one.health.standing(now))
+        };
+        let standings: Vec<_> = endpoints.iter().map(|place| standing(place)).collect();
+        if let Some(due) = standings.iter().position(|one| *one == Standing::Due)
+            && !(spared && standings.contains(&Standing::In))
+            && let Some(member) = members.get_mut(&endpoints[due].id)
+            && member.health.try_out(now)
+        {
+            return Admitted::Probe(due);
+        }
+        let admitted = (0..endpoints.len()).filter(|at| standings[*at] == Standing::In);
+        Admitted::Some(admitted.collect())
+    }
+
+    fn limit(&self, what: Limit) -> Option<u32> {
+        what.of(self.policy.pool.as_ref()?)
+    }
+
+    /// Counts one more of `what`, where that is limited.
+    ///
+    /// # Errors
+    /// There are as many as may be.
+    pub(crate) fn enter(&self, what: Limit) -> Result<Option<Counted>, Overflow> {
+        let Some(most) = self.limit(what) else { return Ok(None) };
+        let count = &self.counts.under_way[what as usize];
+        let more = |count: u32| (count < most).then(|| count + 1);
+        match count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
+            Ok(_) => Ok(Some(Counted { counts: Arc::clone(&self.counts), what })),
+            Err(_) => {
+                let rule = self.policy.provenance.0.clone();
+                Err(Overflow { rule, field: what.field(), most })
+            }
+        }
+    }
+
+    /// Does somebody wait for a connection?
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.counts.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Room for a connection, when there is some. Those who came before go first.
+    pub(crate) async fn connection(&self, make_room: impl Fn()) -> Option<Counted> {
+        if !self.is_waited_for()
+            && let Ok(counted) = self.enter(Limit::Connections)
+        {
+            return counted;
+        }
+        let _waiting = Waiting::begin(&self.counts);
+        loop {
+            let mut freed = pin!(self.counts.freed.notified());
+            freed.as_mut().enable();
+            if let Ok(counted) = self.enter(Limit::Connections) {
+                return counted;
+            }
+            make_room();
+            if let Some(all) = self.counts.all.upgrade() {
+                all.room_wanted.notify_waiters();
+            }
+            freed.await;
+        }
+    }
+}
+
+/// Somebody who waits for a connection.
+struct Waiting<'a>(&'a Counts);
+
+impl<'a> Waiting<'a> {
+    fn begin(counts: &'a Counts) -> Self {
+        counts.waiting.fetch_add(1, Ordering::AcqRel);
+        Self(counts)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        // Room that came in the meantime is the next one's.
+        self.0.freed.notify_one();
+    }
+}
+
+/// Which endpoints may take a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Admitted {
+    /// All: so few are in that nobody counts as out.
+    All,
+    /// This one, to see whether it is well again. It is tried from now on.
+    Probe(usize),
+    /// These.
+    Some(Vec<usize>),
+}
+
+/// An endpoint of a cluster that has a policy.
+#[derive(Debug)]
+pub struct Place {
+    breaker: Arc<Breaker>,
+    id: EndpointId,
+    clean: Arc<AtomicBool>,
+}
+
+impl PartialEq for Place {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id && self.breaker == other.breaker
+    }
+}
+
+impl Eq for Place {}
+
+impl Place {
+    /// The cluster's.
+    pub(crate) fn breaker(&self) -> &Arc<Breaker> {
+        &self.breaker
+    }
+
+    /// The limits that hold here.
+    pub(crate) fn pool(&self) -> Option<&ConnectionPool> {
+        self.breaker.policy.pool.as_ref()
+    }
+
+    /// Is it watched for errors?
+    pub(crate) fn is_watched(&self) -> bool {
+        self.breaker.policy.outlier.is_some()
+    }
+
+    /// Counts what was seen of a request that is no probe.
+    pub(crate) fn saw(&self, seen: Seen, now: Instant) {
+        let Some(rule) = &self.breaker.policy.outlier else { return };
+        let success = match seen {
+            Seen::Answer(status) => status < 500,
+            Seen::Connected => true,
+            Seen::Unreachable | Seen::TimedOut => false,
+        };
+        if success && self.clean.load(Ordering::Acquire) {
+            return;
+        }
+        let counts = &self.breaker.counts;
+        let mut members = lock(&counts.members);
+        let all = members.len();
+        let Some(member) = members.get_mut(&self.id) else { return };
+        if let Some(reason) = member.health.saw(rule, seen)
+            && eject::may_eject(rule, counts.out.load(Ordering::Acquire), all)
+        {
+            member.health.eject(rule, reason, now);
+            self.ejected(member, now);
+        }
+        member.clean.store(member.health.is_clean(), Ordering::Release);
+        self.breaker.recount(&members);
+    }
+
+    /// The request ended that it was tried with.
+    pub(crate) fn tried(&self, seen: Option<Seen>, now: Instant) {
+        let Some(rule) = &self.breaker.policy.outlier else { return };
+        let mut members = lock(&self.breaker.counts.members);
+        let Some(member) = members.get_mut(&self.id) else { return };
+        if member.health.tried(rule, seen, now) {
+            self.ejected(member, now);
+        }
+        if member.health.ejection().is_none() && member.out.take().is_some() {
+            tracing::info!(endpoint = %self, "takes requests again");
+        }
+        member.clean.store(member.health.is_clean(), Ordering::Release);
+        self.breaker.recount(&members);
+    }
+
+    fn ejected(&self, member: &mut Member, now: Instant) {
+        let Some(ejection) = member.health.ejection() else { return };
+        self.breaker.counts.ejections[ejection.reason as usize].fetch_add(1, Ordering::Relaxed);
+        let wall = clock::unix_now();
+        let since = wall.saturating_sub(now.saturating_duration_since(ejection.since));
+        let lasts = ejection.until.saturating_duration_since(now);
+        let rule = &self.breaker.policy.provenance;
+        member.out = Some((since, wall + lasts, rule.clone()));
+        let reason = ejection.reason.as_str();
+        tracing::warn!(endpoint = %self, reason, rule = %rule.0, ?lasts, "takes no requests for a while");
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (workload, ip, port) = &self.id;
+        let service = &self.breaker.policy.cluster.service;
+        write!(f, "{workload} of {service} at {}", SocketAddr::new(*ip, *port))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic while the lock was held can at worst have left one count behind.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
