@@ -56,6 +56,21 @@ export interface Graph {
   nodes: Node[];
   edges: Edge[];
   coverage: { sidecars: number; scraped: number; control: boolean };
+  ejections: Ejection[];
+}
+
+/** An endpoint that a sidecar gives no requests, for its errors; times are Unix seconds. */
+export interface Ejection {
+  by: string;
+  service: ServiceName;
+  port: number;
+  subset: string;
+  endpoint: string;
+  address: string;
+  reason: string;
+  rule: string;
+  since: number;
+  until: number;
 }
 
 export interface ServiceSummary {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    ejected::Ejected,
     exposition::{self, LineError},
     limits,
     measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
@@ -30,6 +31,8 @@ pub(crate) struct Ledger {
     first: bool,
     overflow: Overflow,
     staged: Vec<((u64, u64), f64)>,
+    /// Who is out, as this scrape says.
+    pub(crate) ejected: Ejected,
 }
 
 /// More series than are followed.
@@ -73,12 +76,14 @@ impl Ledger {
             first: true,
             overflow: Overflow::None,
             staged: Vec::new(),
+            ejected: Ejected::default(),
         }
     }
 
     /// Forgets what an unfinished scrape has staged.
     pub(crate) fn begin(&mut self) {
         self.staged.clear();
+        self.ejected.clear();
     }
 
     /// Stages one line.
@@ -100,6 +105,9 @@ impl Ledger {
             return Ok(());
         }
         let (name, _) = exposition::metric_name(line)?;
+        if Ejected::reads(name) {
+            return self.ejected.line(&self.owner.id, line);
+        }
         if !measure::is_read(name) {
             return Ok(());
         }

@@ -10,6 +10,8 @@
 //! `measure` (what it means) → `ledger` (increase) → `store` (slots) → `rates` (per second) →
 //! `answers` (JSON) → `routes` (HTTP).
 //!
+//! Who is out for its errors is no number over time: `ejected` takes it from each scrape as it is.
+//!
 //! Not here: what the numbers look like – the page under `ui/`, `heddle top` and `heddle graph` are
 //! three printers over the same JSON (`heddle_wire::local::observe_api`).
 
@@ -26,6 +28,7 @@ pub mod quantile;
 
 mod answers;
 mod assets;
+mod ejected;
 mod hosts;
 mod ledger;
 mod measure;

@@ -71,3 +71,6 @@ pub const FAILING_SHARE: f64 = 0.01;
 pub const FAILING_PAUSE: u64 = 60;
 /// A connection to the dashboard is closed after this time, when its current answer has gone out.
 pub const CONNECTION_LIFETIME_MAX: Duration = Duration::from_secs(600);
+
+/// Endpoints of one sidecar that are told to be out; more are as many as there can be of use.
+pub const EJECTED_MAX: usize = 1_000;

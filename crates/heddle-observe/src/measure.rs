@@ -355,7 +355,7 @@ fn destination_service(sample: &Sample<'_>, reporter: Reporter, owner: &Owner) -
 }
 
 /// A service of the mesh by its fully qualified name; anything shorter is a host of the outside.
-fn in_mesh(host: &str) -> Option<ServiceName> {
+pub(crate) fn in_mesh(host: &str) -> Option<ServiceName> {
     let short = host.strip_suffix(heddle_model::name::SERVICE_SUFFIX)?.strip_suffix('.')?;
     let (name, namespace) = short.split_once('.')?;
     ServiceName::new(name, namespace).ok()
@@ -376,7 +376,7 @@ fn has_flag(flags: &str, wanted: &str) -> bool {
 }
 
 /// The text within [`limits::NAME_BYTES_MAX`].
-fn cut(text: &str) -> &str {
+pub(crate) fn cut(text: &str) -> &str {
     let mut end = text.len().min(limits::NAME_BYTES_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use heddle_model::{Protocol, ServiceName};
-use heddle_wire::local::control_api::{ServiceView, WorkloadView};
+use heddle_wire::local::{
+    control_api::{ServiceView, WorkloadView},
+    observe_api::Ejection,
+};
 
 use crate::{limits, measure::Owner};
 
@@ -55,6 +58,8 @@ pub(crate) struct Member {
     pub(crate) ran_before: bool,
     /// Did the last scrape succeed?
     pub(crate) scraped: bool,
+    /// Endpoints that its sidecar gives no requests, as the last scrape said.
+    pub(crate) ejected: Vec<Ejection>,
 }
 
 impl Roster {
@@ -92,6 +97,7 @@ impl Roster {
                 present: true,
                 ran_before,
                 scraped: false,
+                ejected: Vec::new(),
             });
         }
         self.services = services

@@ -242,6 +242,7 @@ fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
             tracing::warn!(workload = %id, %error, "cannot scrape the sidecar; its numbers pause");
         }
         member.scraped = succeeded;
+        member.ejected = sidecar.ledger.ejected.take();
         if sidecar.ledger.take_overflow() {
             tracing::warn!(
                 workload = %id,
@@ -277,6 +278,7 @@ mod tests {
             present: true,
             ran_before: false,
             scraped: true,
+            ejected: Vec::new(),
         }
     }
 

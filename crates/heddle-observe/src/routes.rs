@@ -88,6 +88,7 @@ async fn route<B>(
                 ))),
             }
         }
+        ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
         ["api", "v1", "prometheus", "targets"] => {
             Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
         }

@@ -9,7 +9,7 @@ use crate::{
     failure::Failure,
     output,
     top::{
-        self,
+        self, ejected,
         figures::{bytes, milliseconds, name, percent, rate},
     },
 };
@@ -49,6 +49,9 @@ fn text(graph: &Graph) -> String {
             let callee = name(&edge.destination);
             push(&mut text, &format!("  -> {callee:width$}  {}", edge_words(edge)));
         }
+    }
+    for line in ejected::lines_now(&graph.ejections) {
+        push(&mut text, &line);
     }
     text.truncate(text.trim_end().len());
     text

@@ -10,7 +10,7 @@ use std::{
 };
 
 use heddle_runtime::{clock, local_http, terminal};
-use heddle_wire::local::observe_api::{Rates, ServiceSummary};
+use heddle_wire::local::observe_api::{Ejection, Rates, ServiceSummary};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     termination::Termination,
 };
 
+pub(crate) mod ejected;
 pub(crate) mod figures;
 
 use figures::{bytes, milliseconds, name, percent, rate};
@@ -65,7 +66,7 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
     if args.output == Output::Json {
         output::json(&services)?;
     } else if args.once || !stdout().is_terminal() {
-        output::line(table(&services, false));
+        output::line(with_ejected(table(&services, false), &ask_ejected(dashboard).await?));
     }
     if args.once || !stdout().is_terminal() {
         return Ok(());
@@ -93,18 +94,21 @@ async fn watch(
 ) {
     let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut trouble = String::new();
+    let mut out = ask_ejected(dashboard).await.unwrap_or_default();
     output::line(ENTER);
     loop {
         let rows = terminal::rows(&stdout()).unwrap_or(usize::MAX);
-        output::line(frame(&table(&services, coloured), &trouble, rows));
+        let picture = with_ejected(table(&services, coloured), &out);
+        output::line(frame(&picture, &trouble, rows));
         let asked = async {
             clock::sleep(args.interval).await;
-            ask::<Vec<ServiceSummary>>(dashboard, path).await
+            let services = ask::<Vec<ServiceSummary>>(dashboard, path).await?;
+            Ok::<_, Failure>((services, ask_ejected(dashboard).await?))
         };
         tokio::select! {
             answer = asked => match answer {
                 Ok(fresh) => {
-                    services = fresh;
+                    (services, out) = fresh;
                     trouble.clear();
                 }
                 Err(failure) => trouble = format!("these numbers are old: {failure}"),
@@ -113,7 +117,16 @@ async fn watch(
         }
     }
     output::line(LEAVE);
-    output::line(table(&services, false));
+    output::line(with_ejected(table(&services, false), &out));
+}
+
+/// The table, and below it who is out for its errors.
+fn with_ejected(mut table: String, ejections: &[Ejection]) -> String {
+    for line in ejected::lines_now(ejections) {
+        table.push('\n');
+        table.push_str(&line);
+    }
+    table
 }
 
 /// One picture from the top left corner, clearing what an earlier one left, on a terminal of so
@@ -163,6 +176,14 @@ pub(crate) async fn ask<T: DeserializeOwned>(
         return Err(Failure::refused(message));
     }
     serde_json::from_slice(&answer.body).doing(asked)
+}
+
+/// Asks the dashboard who is out for its errors.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) async fn ask_ejected(dashboard: SocketAddr) -> Result<Vec<Ejection>, Failure> {
+    ask(dashboard, "/api/v1/ejections").await
 }
 
 /// The table with its two heads; lines without an end.

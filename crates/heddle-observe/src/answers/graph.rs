@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_model::ServiceName;
-use heddle_wire::local::observe_api::{Coverage, Edge, Graph, Node, ServiceSummary, Version};
+use heddle_wire::local::observe_api::{
+    Coverage, Edge, Ejection, Graph, Node, ServiceSummary, Version,
+};
 
 use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, versions};
 use crate::{
@@ -43,7 +45,14 @@ impl View {
             nodes,
             edges: finish(edges, &bytes),
             coverage: self.coverage(),
+            ejections: self.ejections(),
         }
+    }
+
+    /// Who is out for its errors, as the sidecars last said that are in the mesh and answer.
+    pub(crate) fn ejections(&self) -> Vec<Ejection> {
+        let told = self.roster.present().filter(|member| member.scraped);
+        told.flat_map(|member| member.ejected.iter().cloned()).collect()
     }
 
     fn node(

@@ -40,6 +40,7 @@ impl Mesh {
                 present: true,
                 ran_before: false,
                 scraped: true,
+                ejected: Vec::new(),
             };
             view.roster.members.insert((*id).to_owned(), member);
             let known = KnownService { address: Some(address), kind: ServiceKind::Undeclared };

@@ -18,6 +18,7 @@ fn view() -> RefCell<View> {
         present: true,
         ran_before: false,
         scraped: true,
+        ejected: Vec::new(),
     };
     view.roster.members.insert("api-v1-1".to_owned(), member);
     RefCell::new(view)

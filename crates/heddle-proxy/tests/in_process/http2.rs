@@ -1,7 +1,7 @@
 //! HTTP/2 through two sidecars, and to and from HTTP/1: what goes in comes out, on both sides, and how
 //! each of its ends looks from the other.
 
-use std::{cell::Cell, future::poll_fn, rc::Rc};
+use std::{cell::Cell, future::poll_fn, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use h2::{
@@ -10,7 +10,7 @@ use h2::{
     server::{self, SendResponse},
 };
 use heddle_model::Protocol;
-use heddle_runtime::task::spawn_contained;
+use heddle_runtime::{clock, task::spawn_contained};
 use http::{HeaderMap, HeaderValue, Request, Response};
 
 use crate::mesh::{End, GET, Mesh, OK, with_standing_clock};
@@ -254,10 +254,10 @@ fn a_stream_that_its_client_resets_is_reset_at_the_server() {
         });
         let mut client = connect(mesh.call()).await;
         let (response, mut to) = send(&mut client, post("/"), false).await;
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        clock::sleep(Duration::from_secs(1)).await;
         to.send_reset(Reason::CANCEL);
         drop(response);
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        clock::sleep(Duration::from_secs(1)).await;
         assert_eq!(told.get(), Some(Reason::CANCEL));
         for sidecar in [&mesh.client, &mesh.servers[0]] {
             assert_eq!(sidecar.requests(&["response_flags=\"DC\""]), 1.0);
@@ -274,7 +274,7 @@ fn a_stream_that_its_server_resets_is_reset_at_the_client_with_the_same_code() {
                     if after_head {
                         let mut to = respond.send_response(Response::new(()), false).unwrap();
                         to.send_data("half".into(), false).unwrap();
-                        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                        clock::sleep(Duration::from_secs(1)).await;
                         to.send_reset(Reason::ENHANCE_YOUR_CALM);
                     } else {
                         respond.send_reset(Reason::ENHANCE_YOUR_CALM);
@@ -364,7 +364,7 @@ fn a_receiver_that_does_not_read_makes_its_sender_wait() {
         let mut client = connect(mesh.call()).await;
         let (response, _) = send(&mut client, get("/"), true).await;
         let mut body = response.await.unwrap().into_body();
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        clock::sleep(Duration::from_secs(5)).await;
         let windows = 3 * (256 << 10) + 3 * (64 << 10) + (256 << 10);
         assert!(sent.get() < windows, "{} bytes are on their way", sent.get());
         let mut got = 0;
@@ -382,7 +382,7 @@ fn a_server_that_speaks_first_in_http_2_is_no_server_of_tcp() {
         let mesh = Mesh::speaking(Protocol::Undeclared, &[20], |end| serve(end, echo));
         let end = mesh.call();
         // The server's SETTINGS are there long before the client says anything.
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        clock::sleep(Duration::from_secs(1)).await;
         let mut client = connect(end).await;
         let (response, _) = send(&mut client, get("/"), true).await;
         assert_eq!(whole(response).await.unwrap().0.status(), 200);
@@ -399,10 +399,10 @@ fn a_connection_of_http_2_that_carries_nothing_is_closed_and_opened_again_when_n
             let (response, _) = send(&mut client, get("/"), true).await;
             assert_eq!(whole(response).await.unwrap().0.status(), 200);
             assert_eq!(mesh.connects(), expected);
-            tokio::time::sleep(std::time::Duration::from_secs(if expected == 1 { 2 } else { 0 }))
+            clock::sleep(Duration::from_secs(if expected == 1 { 2 } else { 0 }))
                 .await;
             if expected == 1 && mesh.client.requests(&[]) == 2.0 {
-                tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+                clock::sleep(Duration::from_secs(10)).await;
             }
         }
     });

@@ -21,14 +21,17 @@ fn mirrored(percent: f64) -> impl FnOnce(&mut HttpRule) {
     }
 }
 
+/// Heads and bodies of what an application was asked.
+type Seen = Rc<RefCell<Vec<(String, String)>>>;
+
 /// What became of copies.
 fn copies(mesh: &Mesh, result: &str) -> f64 {
     mesh.client.sum("heddle_mirrored_requests_total", &[result])
 }
 
 /// An application that keeps what it is asked, and answers live requests; copies it treats as told.
-fn keeping(copies_are_answered: bool) -> (Mesh, Rc<RefCell<Vec<(String, String)>>>) {
-    let seen = Rc::<RefCell<Vec<_>>>::default();
+fn keeping(copies_are_answered: bool) -> (Mesh, Seen) {
+    let seen = Seen::default();
     let kept = Rc::clone(&seen);
     let application = move |mut end: End| {
         let kept = Rc::clone(&kept);

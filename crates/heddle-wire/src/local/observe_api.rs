@@ -5,6 +5,7 @@
 //! | `GET /api/v1/graph?window=10&end=UNIX` | [`Graph`] over the `window` seconds before `end` (at least one scrape interval; without `end`: until now) |
 //! | `GET /api/v1/services?window=10&end=UNIX` | list of [`ServiceSummary`] |
 //! | `GET /api/v1/services/{namespace}/{name}?window=300&end=UNIX` | [`ServicePage`]; `-` stands for the empty namespace of what is outside |
+//! | `GET /api/v1/ejections` | list of [`Ejection`]: endpoints that are out now |
 //! | `GET /api/v1/prometheus/targets` | Prometheus HTTP service discovery |
 //! | `GET /sidecars/{workload}/stats/prometheus` | that sidecar's :15090, passed through |
 //! | anything else | the dashboard |
@@ -30,6 +31,35 @@ pub struct Graph {
     /// How complete the picture is.
     #[serde(default)]
     pub coverage: Coverage,
+    /// Endpoints that are out now, sorted by who took them out.
+    #[serde(default)]
+    pub ejections: Vec<Ejection>,
+}
+
+/// An endpoint that a sidecar gives no requests, for its errors.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// The workload whose sidecar took it out.
+    pub by: WorkloadId,
+    /// Of which service.
+    pub service: ServiceName,
+    /// Port of the service.
+    pub port: u16,
+    /// Subset, or empty.
+    pub subset: String,
+    /// Who is out.
+    pub endpoint: WorkloadId,
+    /// Where it is.
+    pub address: String,
+    /// Why: `consecutive5xxErrors`, `consecutiveGatewayErrors`, `consecutiveLocalOriginFailures`, or
+    /// `probe` where it failed the request it was tried with.
+    pub reason: String,
+    /// The rule that asks for it.
+    pub rule: String,
+    /// Since when, Unix time in seconds.
+    pub since: f64,
+    /// When it is tried again, Unix time in seconds.
+    pub until: f64,
 }
 
 /// How complete the picture is.

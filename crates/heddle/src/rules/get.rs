@@ -12,6 +12,7 @@ use crate::{
     mesh::RunningMesh,
     output,
     rules::kinds::{self, Kind},
+    top::{self, ejected},
 };
 
 /// `heddle get`.
@@ -71,9 +72,22 @@ async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> R
                 text.push_str(&line);
             }
             output::line(text);
+            if found.iter().any(|view| view.key.kind == "DestinationRule") {
+                say_ejected(args, &found).await;
+            }
         }
     }
     Ok(())
+}
+
+/// Whom these rules have taken out, where the mesh has a dashboard that knows.
+async fn say_ejected(args: &GetArgs, found: &[ResourceView]) {
+    let Ok(dashboard) = top::dashboard_of(&args.mesh).await else { return };
+    let Ok(mut ejections) = top::ask_ejected(dashboard).await else { return };
+    ejections.retain(|one| found.iter().any(|view| view.key.to_string() == one.rule));
+    for line in ejected::lines_now(&ejections) {
+        output::line(line);
+    }
 }
 
 fn yaml(found: &[ResourceView]) -> String {
