@@ -29,7 +29,7 @@ use crate::{
     wire::closed,
 };
 
-pub use self::policy::{ClusterPolicy, ConnectionPool, OutlierDetection};
+pub use self::policy::{ConnectionPool, OutlierDetection};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -303,6 +303,24 @@ pub struct Weighted<T> {
 
 /// A share of the traffic, and where it goes.
 pub type WeightedTarget = Weighted<Target>;
+
+/// The traffic policy of one cluster. A cluster without one has neither limits nor ejections.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct ClusterPolicy {
+    /// Which endpoints.
+    #[n(1)]
+    pub cluster: ClusterKey,
+    /// The DestinationRule it comes from.
+    #[cbor(n(2), default)]
+    pub provenance: Provenance,
+    /// When an endpoint is taken out; never where absent.
+    #[n(3)]
+    pub outlier: Option<OutlierDetection>,
+    /// How much may be under way; any number where absent.
+    #[n(4)]
+    pub pool: Option<ConnectionPool>,
+}
 
 /// Fault injection (VirtualService `HTTPFaultInjection`). Absent percentage is 0 %, as in Istio.
 #[derive(Debug, Clone, Decode, Encode, PartialEq)]

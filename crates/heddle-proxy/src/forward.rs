@@ -136,11 +136,7 @@ async fn exchange(
     outcome: &RequestOutcome,
 ) -> Result<Next, Failure> {
     let reused = carrier.is_reused();
-    if let Carrier::Connection(Connected { unanswered, .. }) = &mut carrier
-        && let Some(opening) = unanswered.take()
-    {
-        asking.worker.queue(attempt, opening);
-    }
+    queue(asking.worker, attempt, &mut carrier);
     let replayable = request.replayable();
     let wanted = Cell::new(None);
     let by_answer = |answer: AnswerHead<'_>| {
@@ -285,6 +281,15 @@ fn choose(
     match request.bound_to() {
         Some(bound) if tried.is_empty() && backend.is_served_by(bound) => Ok(Rc::clone(bound)),
         _ => worker.upstreams.pick(backend, tried, now, worker.random()),
+    }
+}
+
+/// On a connection that never had an answer the request waits for its turn.
+fn queue(worker: &Worker, attempt: &mut Attempt, carrier: &mut Carrier) {
+    if let Carrier::Connection(Connected { unanswered, .. }) = carrier
+        && let Some(opening) = unanswered.take()
+    {
+        worker.queue(attempt, opening);
     }
 }
 

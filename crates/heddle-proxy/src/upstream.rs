@@ -6,6 +6,8 @@
 //! IP, the own application, the outside) by address, as long as somebody uses them. The choice
 //! itself is `heddle_logic::balance`'s; connecting is `pool`'s and `dial`'s.
 
+mod watched;
+
 use std::{
     cell::{Cell, RefCell},
     fmt,
@@ -18,7 +20,7 @@ use std::{
 use hashbrown::HashMap;
 use heddle_logic::{
     balance::{self, Completion, Cost, LoadEstimate},
-    eject::{Seen, http_of_grpc},
+    eject::Seen,
 };
 use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
@@ -28,11 +30,14 @@ use crate::{
     breaker::{Admitted, Counted, Limit, Place},
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
-    refusal::{Refusal, seen_in_refusal},
+    refusal::Refusal,
     series::SeriesSet,
     snapshot::{Cluster, EndpointSlot, LbEndpoint},
     streams::{StreamLimits, Streams},
 };
+
+pub(crate) use self::watched::Said;
+use self::watched::Watched;
 
 /// Answers after which an endpoint's speed counts as known.
 const COLD_ANSWERS: u8 = 3;
@@ -233,11 +238,8 @@ impl Upstream {
     pub(crate) fn begin(self: &Rc<Self>, now: Instant) -> Attempt {
         self.load.borrow_mut().begin();
         let place = self.place.borrow();
-        let watched = place.as_ref().filter(|place| place.is_watched()).map(|place| Watched {
-            place: Arc::clone(place),
-            tries: self.picked_to_try.take(),
-            trailers_decide: false,
-        });
+        let watched = place.as_ref().filter(|place| place.is_watched());
+        let watched = watched.map(|place| Watched::new(place, self.picked_to_try.take()));
         let upstream = Rc::clone(self);
         Attempt { upstream, begun: now, completion: None, waiting: None, watched }
     }
@@ -355,35 +357,6 @@ pub(crate) struct Attempt {
     watched: Option<Watched>,
 }
 
-/// A request to an endpoint that is watched for errors.
-#[derive(Debug)]
-struct Watched {
-    place: Arc<Place>,
-    /// It is the one with which an endpoint is tried that was taken out.
-    tries: bool,
-    /// It is a call of gRPC whose status is to come.
-    trailers_decide: bool,
-}
-
-impl Watched {
-    fn saw(&mut self, seen: Option<Seen>, now: Instant) {
-        match seen {
-            seen if std::mem::take(&mut self.tries) => self.place.tried(seen, now),
-            Some(seen) => self.place.saw(seen, now),
-            None => {}
-        }
-    }
-}
-
-/// What the head of a response says besides its status, for those who watch an endpoint.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Said<'a> {
-    /// The code with which the endpoint's own sidecar refused.
-    pub(crate) refused: Option<&'a [u8]>,
-    /// It answers a call of gRPC; with this status, where that is in its head.
-    pub(crate) grpc: Option<Option<u32>>,
-}
-
 impl Attempt {
     pub(crate) fn upstream(&self) -> &Rc<Upstream> {
         &self.upstream
@@ -411,28 +384,17 @@ impl Attempt {
         self.watched.is_some()
     }
 
-    /// What the head of a response says. Where a status of gRPC is still to come, the endpoint has shown
-    /// that it lives, which is enough for one that is tried.
+    /// What the head of a response says.
     pub(crate) fn says(&mut self, now: Instant, status: u16, said: Said<'_>) {
-        let Some(watched) = &mut self.watched else { return };
-        let seen = match said {
-            Said { refused: Some(code), .. } => seen_in_refusal(code),
-            Said { grpc: Some(Some(grpc)), .. } => Some(Seen::Answer(http_of_grpc(grpc))),
-            Said { grpc: Some(None), .. } if status == 200 => {
-                watched.trailers_decide = !watched.tries;
-                Some(Seen::Answer(status)).filter(|_| watched.tries)
-            }
-            Said { .. } => Some(Seen::Answer(status)),
-        };
-        watched.saw(seen, now);
+        if let Some(watched) = &mut self.watched {
+            watched.says(now, status, said);
+        }
     }
 
     /// The response is over; for gRPC with this status, or with none, which is an error.
     pub(crate) fn ended(&mut self, now: Instant, grpc: Option<u32>) {
-        if let Some(watched) = &mut self.watched
-            && std::mem::take(&mut watched.trailers_decide)
-        {
-            watched.saw(Some(Seen::Answer(grpc.map_or(500, http_of_grpc))), now);
+        if let Some(watched) = &mut self.watched {
+            watched.ended(now, grpc);
         }
     }
 
@@ -462,8 +424,7 @@ impl Attempt {
     /// No connection, or no response.
     pub(crate) fn failed(&mut self, now: Instant) {
         if let Some(watched) = &mut self.watched {
-            watched.trailers_decide = false;
-            watched.saw(Some(Seen::Unreachable), now);
+            watched.failed(now);
         }
         self.completion = Some((now, Completion::Failure(self.latency(now))));
     }

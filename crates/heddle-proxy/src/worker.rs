@@ -244,7 +244,8 @@ impl Worker {
         by: (Tenancy, &Tenant),
     ) {
         // Whoever waits, perhaps on another worker, opens one of its own.
-        if used_up(&transport, upstream) || upstream.is_waited_for() {
+        let spared = by.0 != Tenancy::Bound && upstream.is_waited_for();
+        if used_up(&transport, upstream) || spared {
             return;
         }
         upstream.pool.put(transport, now, by);

@@ -6,26 +6,6 @@ use std::time::Duration;
 
 use minicbor::{Decode, Encode};
 
-use super::{ClusterKey, Provenance};
-
-/// The traffic policy of one cluster. A cluster without one has neither limits nor ejections.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
-#[cbor(map)]
-pub struct ClusterPolicy {
-    /// Which endpoints.
-    #[n(1)]
-    pub cluster: ClusterKey,
-    /// The DestinationRule it comes from.
-    #[cbor(n(2), default)]
-    pub provenance: Provenance,
-    /// When an endpoint is taken out; never where absent.
-    #[n(3)]
-    pub outlier: Option<OutlierDetection>,
-    /// How much may be under way; any number where absent.
-    #[n(4)]
-    pub pool: Option<ConnectionPool>,
-}
-
 /// Istio's `OutlierDetection`, with its defaults filled in.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]

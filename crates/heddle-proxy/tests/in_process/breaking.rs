@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+use h2::server::SendResponse;
 use heddle_model::{
     Protocol,
     discovery::{ClusterKey, ClusterPolicy, ConnectionPool, OutlierDetection, Provenance},
@@ -16,7 +18,9 @@ use heddle_model::{
 use heddle_proxy::worker::Worker;
 use heddle_runtime::{clock, task::spawn_contained};
 use heddle_testkit::resources::{PORT, service};
+use http::{HeaderName, HeaderValue};
 
+use crate::http2;
 use crate::mesh::{End, GET, Mesh, OK, POST, address, with_standing_clock};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -295,6 +299,45 @@ fn failures_to_connect_take_an_endpoint_out_by_their_own_count_where_they_are_sp
         let ejected = mesh.client.shared.state.breakers.ejected();
         assert_eq!(ejected[0].reason, "consecutiveLocalOriginFailures");
     });
+}
+
+#[test]
+fn a_call_of_grpc_counts_by_its_status_wherever_that_stands() {
+    // By where its status stands and what it is: is the endpoint taken out?
+    for (in_trailers, status, out) in
+        [(false, "14", true), (true, "13", true), (true, "5", false), (true, "0", false)]
+    {
+        with_standing_clock(async || {
+            let answer = move |_request, mut respond: SendResponse<Bytes>| async move {
+                let mut response = http::Response::new(());
+                let kind = HeaderValue::from_static("application/grpc");
+                response.headers_mut().insert("content-type", kind);
+                if !in_trailers {
+                    response.headers_mut().insert("grpc-status", HeaderValue::from_static(status));
+                }
+                let mut body = respond.send_response(response, !in_trailers).unwrap();
+                if in_trailers {
+                    let status = HeaderValue::from_static(status);
+                    let name = HeaderName::from_static("grpc-status");
+                    body.send_trailers([(name, status)].into_iter().collect()).unwrap();
+                }
+            };
+            let policies = [ejecting(|rule| rule.consecutive_5xx = 2)];
+            let mesh =
+                Mesh::under(&policies, Protocol::Grpc, &[20], move |end| http2::serve(end, answer));
+            let mut client = http2::connect(mesh.call()).await;
+            for _ in 0..2 {
+                let mut request = http2::post("/shop.Reviews/Get");
+                let kind = HeaderValue::from_static("application/grpc");
+                request.headers_mut().insert("content-type", kind);
+                let (response, _) = http2::send(&mut client, request, true).await;
+                http2::whole(response).await.unwrap();
+            }
+            clock::sleep(Duration::from_millis(10)).await;
+            let ejected = mesh.client.shared.state.breakers.ejected();
+            assert_eq!(!ejected.is_empty(), out, "{status} in trailers: {in_trailers}");
+        });
+    }
 }
 
 /// Requests on connections of their own, all at once and on each worker in turn; answers as they come.

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use crate::mesh::{End, GET, Mesh, OK, with_standing_clock};
 
 /// A client's connection of HTTP/2.
-async fn connect(end: End) -> SendRequest<Bytes> {
+pub(crate) async fn connect(end: End) -> SendRequest<Bytes> {
     let (send, connection) = client::handshake(end.transport).await.unwrap();
     drop(spawn_contained("client", async move {
         let _ended = connection.await;
@@ -28,11 +28,11 @@ fn get(path: &str) -> Request<()> {
     Request::get(format!("http://reviews{path}")).body(()).unwrap()
 }
 
-fn post(path: &str) -> Request<()> {
+pub(crate) fn post(path: &str) -> Request<()> {
     Request::post(format!("http://reviews{path}")).body(()).unwrap()
 }
 
-async fn send(
+pub(crate) async fn send(
     to: &mut SendRequest<Bytes>,
     request: Request<()>,
     over: bool,
@@ -42,7 +42,9 @@ async fn send(
 }
 
 /// A whole response: status, body, trailers.
-async fn whole(response: ResponseFuture) -> Result<(Response<()>, String, HeaderMap), h2::Error> {
+pub(crate) async fn whole(
+    response: ResponseFuture,
+) -> Result<(Response<()>, String, HeaderMap), h2::Error> {
     let (head, mut body) = response.await?.into_parts();
     let text = text(&mut body).await?;
     let trailers = body.trailers().await?.unwrap_or_default();
@@ -60,7 +62,7 @@ async fn text(body: &mut RecvStream) -> Result<String, h2::Error> {
 }
 
 /// Serves a connection of HTTP/2: `answer` has each request.
-async fn serve<F: Future<Output = ()> + 'static>(
+pub(crate) async fn serve<F: Future<Output = ()> + 'static>(
     end: End,
     answer: impl Fn(Request<RecvStream>, SendResponse<Bytes>) -> F,
 ) {
