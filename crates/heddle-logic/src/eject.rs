@@ -143,6 +143,12 @@ impl Health {
         }
     }
 
+    /// Is the one request under way that it is tried with?
+    #[must_use]
+    pub fn is_tried(&self) -> bool {
+        matches!(self.state, State::Out { tried: true, .. })
+    }
+
     /// Counts what was seen of a request that is no probe; tells why it is to be taken out, if it is.
     /// The count that says so begins anew, whether it is taken out or may not be.
     pub fn saw(&mut self, rule: &OutlierDetection, seen: Seen) -> Option<Reason> {

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_logic::eject::{self, Health, Reason, Seen, Standing};
+use heddle_logic::eject::{self, Health, Reason, Seen};
 use heddle_model::{
     WorkloadId,
     discovery::{ClusterKey, ClusterPolicy, ConnectionPool, Provenance},
@@ -48,8 +48,12 @@ struct Counts {
     /// Who waits for a connection.
     waiting: AtomicUsize,
     freed: Notify,
-    /// Endpoints that are out, those that are tried included.
+    /// Endpoints that are out, those that are tried included; of how many; and when the next is due, in
+    /// milliseconds since `begun`. Read without the lock by every request while somebody is out.
     out: AtomicUsize,
+    all_members: AtomicUsize,
+    due: AtomicU64,
+    begun: Instant,
     members: Mutex<BTreeMap<EndpointId, Member>>,
     ejections: [AtomicU64; Reason::ALL.len()],
 }
@@ -57,10 +61,29 @@ struct Counts {
 #[derive(Debug, Default)]
 struct Member {
     health: Health,
-    /// Would another success change nothing? Read without the lock.
-    clean: Arc<AtomicBool>,
+    seen: Arc<Glance>,
     /// Since when and until when it is out, since 1970, and by which rule.
     out: Option<(Duration, Duration, Provenance)>,
+}
+
+/// What is read of an endpoint without the lock.
+#[derive(Debug, Default)]
+struct Glance {
+    /// Would another success change nothing?
+    clean: AtomicBool,
+    out: AtomicBool,
+}
+
+impl Member {
+    /// Its health may be another now.
+    fn changed(&mut self) {
+        let out = self.health.ejection().is_some();
+        self.seen.clean.store(self.health.is_clean(), Ordering::Release);
+        self.seen.out.store(out, Ordering::Release);
+        if !out {
+            self.out = None;
+        }
+    }
 }
 
 /// What a rule may limit.
@@ -166,8 +189,9 @@ impl Breakers {
     /// stays counted, should it have limits again before that is over.
     pub(crate) fn only(&self, in_force: impl Fn(&ClusterKey) -> bool) {
         for counts in self.all().iter().filter(|counts| !in_force(&counts.cluster)) {
-            lock(&counts.members).clear();
-            counts.out.store(0, Ordering::Release);
+            let mut members = lock(&counts.members);
+            members.clear();
+            counts.recount(&members);
         }
     }
 
@@ -207,9 +231,27 @@ impl Counts {
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
             out: AtomicUsize::new(0),
+            all_members: AtomicUsize::new(0),
+            due: AtomicU64::new(u64::MAX),
+            begun: clock::now(),
             members: Mutex::default(),
             ejections: Default::default(),
         }
+    }
+
+    /// Somebody came or left, went out or came back.
+    fn recount(&self, members: &BTreeMap<EndpointId, Member>) {
+        let out = members.values().filter_map(|member| Some((member, member.health.ejection()?)));
+        let due = out.clone().filter(|(member, _)| !member.health.is_tried());
+        let due = due.map(|(_, ejection)| self.since_begun(ejection.until)).min();
+        self.all_members.store(members.len(), Ordering::Release);
+        self.due.store(due.unwrap_or(u64::MAX), Ordering::Release);
+        self.out.store(out.count(), Ordering::Release);
+    }
+
+    fn since_begun(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.begun).as_millis();
+        u64::try_from(since).unwrap_or(u64::MAX)
     }
 
     fn ejected(&self) -> Vec<Ejected> {
@@ -257,23 +299,18 @@ impl Breaker {
         let mut members = lock(&self.counts.members);
         let mut before = std::mem::take(&mut *members);
         for id in endpoints {
-            let member = before.remove(&id).unwrap_or_default();
-            member.clean.store(member.health.is_clean(), Ordering::Release);
+            let mut member = before.remove(&id).unwrap_or_default();
+            member.changed();
             members.insert(id, member);
         }
-        self.recount(&members);
-    }
-
-    fn recount(&self, members: &BTreeMap<EndpointId, Member>) {
-        let out = members.values().filter(|member| member.health.ejection().is_some()).count();
-        self.counts.out.store(out, Ordering::Release);
+        self.counts.recount(&members);
     }
 
     /// The place of one of its endpoints.
     pub(crate) fn place(self: &Arc<Self>, id: EndpointId) -> Place {
         let mut members = lock(&self.counts.members);
-        let clean = Arc::clone(&members.entry(id.clone()).or_default().clean);
-        Place { breaker: Arc::clone(self), id, clean }
+        let seen = Arc::clone(&members.entry(id.clone()).or_default().seen);
+        Place { breaker: Arc::clone(self), id, seen }
     }
 
     /// Is anybody out?
@@ -286,24 +323,25 @@ impl Breaker {
     /// request is `spared` that as long as others are in.
     pub(crate) fn admitted(&self, endpoints: &[&Place], spared: bool, now: Instant) -> Admitted {
         let Some(rule) = &self.policy.outlier else { return Admitted::All };
-        let mut members = lock(&self.counts.members);
-        let out = members.values().filter(|one| one.health.ejection().is_some()).count();
-        if eject::panics(rule, out, members.len()) {
+        let counts = &self.counts;
+        let out = counts.out.load(Ordering::Acquire);
+        if eject::panics(rule, out, counts.all_members.load(Ordering::Acquire)) {
             return Admitted::All;
         }
-        let standing = |place: &Place| {
-            members.get(&place.id).map_or(Standing::In, |one| one.health.standing(now))
-        };
-        let standings: Vec<_> = endpoints.iter().map(|place| standing(place)).collect();
-        if let Some(due) = standings.iter().position(|one| *one == Standing::Due)
-            && !(spared && standings.contains(&Standing::In))
-            && let Some(member) = members.get_mut(&endpoints[due].id)
-            && member.health.try_out(now)
-        {
-            return Admitted::Probe(due);
+        let is_in = |place: &&Place| !place.seen.out.load(Ordering::Acquire);
+        let due = counts.since_begun(now) >= counts.due.load(Ordering::Acquire);
+        if due && !(spared && endpoints.iter().any(is_in)) {
+            let mut members = lock(&counts.members);
+            let mut tried = |place: &&Place| {
+                members.get_mut(&place.id).is_some_and(|member| member.health.try_out(now))
+            };
+            if let Some(at) = endpoints.iter().position(&mut tried) {
+                counts.recount(&members);
+                return Admitted::Probe(at);
+            }
         }
-        let admitted = (0..endpoints.len()).filter(|at| standings[*at] == Standing::In);
-        Admitted::Some(admitted.collect())
+        let admitted = endpoints.iter().enumerate().filter(|(_, place)| is_in(place));
+        Admitted::Some(admitted.map(|(at, _)| at).collect())
     }
 
     fn limit(&self, what: Limit) -> Option<u32> {
@@ -389,7 +427,7 @@ pub(crate) enum Admitted {
 pub struct Place {
     breaker: Arc<Breaker>,
     id: EndpointId,
-    clean: Arc<AtomicBool>,
+    seen: Arc<Glance>,
 }
 
 impl PartialEq for Place {
@@ -424,21 +462,25 @@ impl Place {
             Seen::Connected => true,
             Seen::Unreachable | Seen::TimedOut => false,
         };
-        if success && self.clean.load(Ordering::Acquire) {
+        if success && self.seen.clean.load(Ordering::Acquire) {
             return;
         }
         let counts = &self.breaker.counts;
         let mut members = lock(&counts.members);
         let all = members.len();
         let Some(member) = members.get_mut(&self.id) else { return };
-        if let Some(reason) = member.health.saw(rule, seen)
-            && eject::may_eject(rule, counts.out.load(Ordering::Acquire), all)
-        {
+        let reason = member.health.saw(rule, seen);
+        // All that change it hold the lock.
+        let out = counts.out.load(Ordering::Acquire);
+        let reason = reason.filter(|_| eject::may_eject(rule, out, all));
+        if let Some(reason) = reason {
             member.health.eject(rule, reason, now);
             self.ejected(member, now);
         }
-        member.clean.store(member.health.is_clean(), Ordering::Release);
-        self.breaker.recount(&members);
+        member.changed();
+        if reason.is_some() {
+            counts.recount(&members);
+        }
     }
 
     /// The request ended that it was tried with.
@@ -449,11 +491,11 @@ impl Place {
         if member.health.tried(rule, seen, now) {
             self.ejected(member, now);
         }
-        if member.health.ejection().is_none() && member.out.take().is_some() {
+        if member.health.ejection().is_none() && member.out.is_some() {
             tracing::info!(endpoint = %self, "takes requests again");
         }
-        member.clean.store(member.health.is_clean(), Ordering::Release);
-        self.breaker.recount(&members);
+        member.changed();
+        self.breaker.counts.recount(&members);
     }
 
     fn ejected(&self, member: &mut Member, now: Instant) {
