@@ -65,9 +65,8 @@ pub(crate) async fn forward(
     let mut same = None;
     loop {
         let now = clock::now();
-        let repeated = same.take();
-        let fresh = repeated.is_some();
-        let upstream = match repeated {
+        let fresh = same.is_some();
+        let upstream = match same.take() {
             Some(upstream) => upstream,
             None => choose(worker, request, backend, &tried, now)?,
         };
@@ -184,9 +183,10 @@ async fn exchange(
             more.map(Next::Again).ok_or_else(|| request.unprocessed())
         }
         Err(Broke::Unanswered) => {
-            attempt.failed(clock::now());
             let begun = request.sent().bytes > 0;
             let more = again(asking, Ended::Broken { begun }, standing(request, reused), outcome);
+            let there_again = more.is_some_and(|more| more.verdict == Verdict::Replay);
+            attempt.broke(clock::now(), !there_again);
             more.map(Next::Again).ok_or_else(|| Refusal::UpstreamReset.into())
         }
     }

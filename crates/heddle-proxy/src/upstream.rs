@@ -421,6 +421,15 @@ impl Attempt {
         }
     }
 
+    /// Its connection broke before there was a response. Only if the request is `over` so, it is an error of
+    /// the endpoint's: else it goes there again, since the endpoint may have closed what was idle.
+    pub(crate) fn broke(&mut self, now: Instant, over: bool) {
+        match over {
+            true => self.failed(now),
+            false => self.completion = Some((now, Completion::Failure(self.latency(now)))),
+        }
+    }
+
     /// No connection, or no response.
     pub(crate) fn failed(&mut self, now: Instant) {
         if let Some(watched) = &mut self.watched {
