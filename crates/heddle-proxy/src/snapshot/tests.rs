@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use heddle_model::{
     Address, Addresses, Destination, Endpoint, EndpointPort, EndpointState, Endpoints, Owner,
     WorkloadId,
-    discovery::{RuleAction, WeightedTarget},
+    discovery::{ClusterPolicy, ConnectionPool, Provenance, RuleAction, Target, WeightedTarget},
 };
 
 use super::*;
@@ -265,4 +265,41 @@ fn endpoints_that_serve_until_they_end_are_used_only_where_none_is_ready() {
     let fresh = endpoint("d", 4, "v1", EndpointState::Ready);
     set.insert_endpoints(reviews([ending(), vec![fresh]].concat()));
     assert_eq!(ids(&set, &mut builder), ["d"]);
+}
+
+#[test]
+fn a_cluster_with_a_policy_has_its_endpoints_to_itself_and_keeps_its_counts() {
+    let key = |subset: Option<&str>| match target("reviews", subset).to {
+        Target::Cluster(key) => key,
+        Target::Dangling(_) => unreachable!("it names a service"),
+    };
+    let policy = |most| ClusterPolicy {
+        cluster: key(Some("v1")),
+        provenance: Provenance::default(),
+        outlier: None,
+        pool: Some(ConnectionPool { max_connections: Some(most), ..ConnectionPool::default() }),
+    };
+    let mut builder = builder();
+    let mut set = ResourceSet::default();
+    set.insert_endpoints(reviews(vec![endpoint("a", 1, "v1", EndpointState::Ready)]));
+    let mut told = destination(vec![target("reviews", Some("v1"))]);
+    set.insert_destination(CompiledDestination::new(told.clone()).unwrap());
+    let without = port(&builder.build(&set, 1).snapshot);
+    let slot = |cluster: &Cluster| cluster.endpoints[0].slot;
+    assert_eq!(slot(&without.default), slot(target_of(&without, 0).unwrap()));
+
+    told.policies = vec![policy(1)];
+    set.insert_destination(CompiledDestination::new(told.clone()).unwrap());
+    let with = port(&builder.build(&set, 2).snapshot);
+    let limited = target_of(&with, 0).unwrap();
+    assert!(Arc::ptr_eq(&with.default, &without.default), "nothing is asked of that one");
+    assert_ne!(slot(limited), slot(&with.default));
+
+    told.policies = vec![policy(2)];
+    set.insert_destination(CompiledDestination::new(told).unwrap());
+    let edited = port(&builder.build(&set, 3).snapshot);
+    let edited = target_of(&edited, 0).unwrap();
+    assert_eq!(slot(edited), slot(limited), "what is known of it outlives the edit");
+    let most = edited.breaker.as_ref().and_then(|one| one.policy().pool.as_ref()?.max_connections);
+    assert_eq!(most, Some(2));
 }
