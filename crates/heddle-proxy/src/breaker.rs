@@ -365,9 +365,19 @@ impl Breaker {
         }
     }
 
+    fn has_room(&self) -> bool {
+        let under_way = self.counts.under_way[Limit::Connections as usize].load(Ordering::Acquire);
+        self.limit(Limit::Connections).is_none_or(|most| under_way < most)
+    }
+
     /// Does somebody wait for a connection?
     pub(crate) fn is_waited_for(&self) -> bool {
-        self.counts.waiting.load(Ordering::Acquire) > 0
+        self.waiting() > 0
+    }
+
+    /// How many wait for a connection, on all workers.
+    pub(crate) fn waiting(&self) -> usize {
+        self.counts.waiting.load(Ordering::Acquire)
     }
 
     /// Room for a connection, when there is some. Those who came before go first.
@@ -377,18 +387,25 @@ impl Breaker {
         {
             return counted;
         }
-        let _waiting = Waiting::begin(&self.counts);
+        let mut freed = pin!(self.counts.freed.notified());
+        freed.as_mut().enable();
+        let (_waiting, mut is_next) = Waiting::begin(&self.counts);
         loop {
-            let mut freed = pin!(self.counts.freed.notified());
-            freed.as_mut().enable();
-            if let Ok(counted) = self.enter(Limit::Connections) {
+            if is_next && let Ok(counted) = self.enter(Limit::Connections) {
+                if self.has_room() {
+                    // Who came while this one was first may have some too.
+                    self.counts.freed.notify_one();
+                }
                 return counted;
             }
             make_room();
             if let Some(all) = self.counts.all.upgrade() {
                 all.room_wanted.notify_waiters();
             }
-            freed.await;
+            freed.as_mut().await;
+            is_next = true;
+            freed.set(self.counts.freed.notified());
+            freed.as_mut().enable();
         }
     }
 }
@@ -397,17 +414,17 @@ impl Breaker {
 struct Waiting<'a>(&'a Counts);
 
 impl<'a> Waiting<'a> {
-    fn begin(counts: &'a Counts) -> Self {
-        counts.waiting.fetch_add(1, Ordering::AcqRel);
-        Self(counts)
+    /// One more; and is nobody before it?
+    fn begin(counts: &'a Counts) -> (Self, bool) {
+        let before = counts.waiting.fetch_add(1, Ordering::AcqRel);
+        (Self(counts), before == 0)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
+        // Room that it was told of and did not take goes to the next one: that is `Notified`'s to see to.
         self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-        // Room that came in the meantime is the next one's.
-        self.0.freed.notify_one();
     }
 }
 

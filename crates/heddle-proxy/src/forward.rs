@@ -74,8 +74,7 @@ pub(crate) async fn forward(
             outcome.count_as(MetricSeries::Edge(series));
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
-        let asking =
-            Asking { worker, backend, attempts: &attempts, retrying: &retrying, others };
+        let asking = Asking { worker, backend, attempts: &attempts, retrying: &retrying, others };
         let mut attempt = upstream.begin(now);
         let more = match connect(worker, request, &upstream, (now, fresh), others).await {
             Ok(carrier) => {
@@ -305,12 +304,13 @@ async fn connect(
     match request.version(upstream) {
         HttpVersion::Http1 => {
             let (replayable, tenant) = (request.replayable(), request.tenant());
-            if !fresh && let Some(pooled) = upstream.pool.take(now, replayable, tenant) {
+            let idle =
+                |now| (!fresh).then(|| upstream.pool.take(now, replayable, tenant)).flatten();
+            if let Some(pooled) = idle(now) {
                 return Ok(Carrier::Connection(pooled));
             }
-            let opening = upstream.opening();
-            let dialled = Box::pin(worker.open(upstream, others)).await;
-            dialled.map(|transport| Carrier::Connection(Connected::new(transport, opening)))
+            let opened = Box::pin(worker.open(upstream, others, || idle(clock::now()))).await;
+            opened.map(Carrier::Connection)
         }
         HttpVersion::Http2 => {
             let dial = async || match upstream.pool.take_unused(now) {

@@ -21,6 +21,10 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// then an endpoint that answers has.
 pub const CONNECT_ELSEWHERE: Duration = Duration::from_secs(1);
 
+/// How often in a row a connection that a rule allows no other of goes from one request of a worker to
+/// the next, while requests of other workers wait for one.
+pub const LEFT_IN_A_ROW: u32 = 8;
+
 /// Idle connections kept per endpoint and worker; more are closed after use.
 pub const POOL_PER_ENDPOINT: usize = 256;
 

@@ -24,6 +24,7 @@ use heddle_logic::{
 };
 use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_runtime::clock;
+use tokio::sync::Notify;
 
 use crate::{
     backlog::{Backlog, Backlogs, Opening, Server, Waiting},
@@ -114,6 +115,10 @@ pub(crate) struct Upstream {
     workload: RefCell<Option<Arc<WorkloadInfo>>>,
     /// Its place in what a rule counts, where one does.
     place: RefCell<Option<Arc<Place>>>,
+    /// Requests of this worker that wait for a connection to it, and what wakes one of them when another
+    /// leaves it its own.
+    pub(crate) waiting: Cell<usize>,
+    pub(crate) left: Notify,
     /// It was picked to be tried; the next attempt is that.
     picked_to_try: Cell<bool>,
     load: RefCell<LoadEstimate>,
@@ -139,6 +144,8 @@ impl Upstream {
             backlog: None,
             workload: RefCell::new(workload),
             place: RefCell::default(),
+            waiting: Cell::default(),
+            left: Notify::new(),
             picked_to_try: Cell::default(),
             load: RefCell::new(load),
             warmth: Cell::new(Warmth::Cold { answers: 0, best: Duration::MAX }),

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     fmt,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     time::Instant,
@@ -21,8 +22,8 @@ use crate::{
     caller::Callers,
     dial::{Dialer, Early, Network, OwnCall},
     http_seen::HttpSeen,
-    limits::{MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
-    pool::{Tenancy, Tenant},
+    limits::{LEFT_IN_A_ROW, MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
+    pool::{Connected, Tenancy, Tenant},
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
@@ -175,8 +176,8 @@ impl Worker {
         }
     }
 
-    /// As [`Self::dial`], for a request of HTTP/1: waits where a rule allows no other connection, as long as
-    /// that allows another request to wait.
+    /// A connection for a request of HTTP/1: a new one, as [`Self::dial`] opens it. Where a rule allows no
+    /// other, and allows another request to wait, it waits for room, or until one is `idle` that it may use.
     ///
     /// # Errors
     /// As [`Self::dial`], and [`Refusal::Overflow`].
@@ -184,15 +185,32 @@ impl Worker {
         &self,
         upstream: &Upstream,
         others: bool,
-    ) -> Result<Transport, Refusal> {
+        idle: impl Fn() -> Option<Connected>,
+    ) -> Result<Connected, Refusal> {
         let Some(place) = upstream.place().filter(|place| place.pool().is_some()) else {
-            return self.dial(upstream, others).await;
+            let opening = upstream.opening();
+            let transport = self.dial(upstream, others).await?;
+            return Ok(Connected::new(transport, opening));
         };
         let _pending = place.breaker().enter(Limit::Pending).map_err(overflow)?;
-        let counted = place.breaker().connection(|| self.make_room()).await;
+        let counted = {
+            let _waiting = Waiting::at(upstream);
+            let mut room = pin!(place.breaker().connection(|| self.make_room()));
+            loop {
+                tokio::select! {
+                    counted = &mut room => break counted,
+                    () = upstream.left.notified() => match idle() {
+                        Some(connected) => return Ok(connected),
+                        // It is not for this one, and may not stand in others' way.
+                        None => self.make_room(),
+                    },
+                }
+            }
+        };
+        let opening = upstream.opening();
         let mut transport = self.dial(upstream, others).await?;
-        transport.keep(Limited { carried: Cell::new(0), _counted: counted });
-        Ok(transport)
+        transport.keep(Limited::new(counted));
+        Ok(Connected::new(transport, opening))
     }
 
     /// The same for bytes, which do not wait.
@@ -202,7 +220,7 @@ impl Worker {
         };
         let counted = place.breaker().enter(Limit::Connections).map_err(overflow)?;
         let mut transport = self.dial(upstream, others).await?;
-        transport.keep(Limited { carried: Cell::new(0), _counted: counted });
+        transport.keep(Limited::new(counted));
         Ok(transport)
     }
 
@@ -243,13 +261,19 @@ impl Worker {
         now: Instant,
         by: (Tenancy, &Tenant),
     ) {
-        // Whoever waits, perhaps on another worker, opens one of its own.
-        let spared = by.0 != Tenancy::Bound && upstream.is_waited_for();
-        if used_up(&transport, upstream) || spared {
+        if used_up(&transport, upstream) {
+            return;
+        }
+        let waited_for = by.0 != Tenancy::Bound && upstream.is_waited_for();
+        if waited_for && !is_for_this_worker(&transport, upstream) {
+            // Closed, so that who waits on another worker opens one.
             return;
         }
         upstream.pool.put(transport, now, by);
         self.list(upstream);
+        if waited_for {
+            upstream.left.notify_one();
+        }
         if upstream.is_held_up() {
             upstream.make_room();
         }
@@ -321,11 +345,46 @@ async fn make_room_by_rule(worker: Rc<Worker>) {
     }
 }
 
+/// A request of this worker that waits for a connection to an upstream.
+struct Waiting<'a>(&'a Upstream);
+
+impl<'a> Waiting<'a> {
+    fn at(upstream: &'a Upstream) -> Self {
+        upstream.waiting.set(upstream.waiting.get() + 1);
+        Self(upstream)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+    }
+}
+
 /// What is kept with a connection where a rule limits connections.
 struct Limited {
     /// Requests so far.
     carried: Cell<u32>,
+    /// How often in a row it was left to another request of its worker while others wait elsewhere.
+    left: Cell<u32>,
     _counted: Option<Counted>,
+}
+
+impl Limited {
+    fn new(counted: Option<Counted>) -> Self {
+        Self { carried: Cell::default(), left: Cell::default(), _counted: counted }
+    }
+}
+
+/// Is a connection that others wait for left to a request of this worker? Not for ever, where some wait
+/// elsewhere.
+fn is_for_this_worker(transport: &Transport, upstream: &Upstream) -> bool {
+    let here = upstream.waiting.get();
+    let all = upstream.place().map_or(0, |place| place.breaker().waiting());
+    let Some(limited) = transport.kept::<Limited>().filter(|_| here > 0) else { return false };
+    let left = if all > here { limited.left.get() + 1 } else { 0 };
+    limited.left.set(left);
+    left <= LEFT_IN_A_ROW
 }
 
 /// Has the connection carried as many requests as a rule allows, with the one that just ended?

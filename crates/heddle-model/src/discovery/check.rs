@@ -3,10 +3,10 @@
 
 use super::{
     Address, Answer, ClusterKey, ClusterPolicy, CorsPolicy, Destination, DestinationPort, Endpoint,
-    Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
-    HttpRule, Inbound, InboundPort, MeshSettings, Mirror, NameAnswer, OutlierDetection, Owner,
-    PathRewrite, RuleAction, ServicePortRef, StringMatch, Subset, Target, Traffic, WeightedTarget,
-    WorkloadInfo,
+    Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules,
+    HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, Mirror, NameAnswer, OutlierDetection,
+    Owner, PathRewrite, RuleAction, ServicePortRef, StringMatch, Subset, Target, Traffic,
+    WeightedTarget, WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,

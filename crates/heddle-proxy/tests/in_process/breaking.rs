@@ -410,6 +410,40 @@ fn requests_wait_for_a_connection_in_turn_and_no_more_than_the_limit_do() {
 }
 
 #[test]
+fn requests_of_one_worker_that_wait_use_its_connection_one_after_the_other() {
+    with_standing_clock(async || {
+        let (mesh, _) = slow(&limited(|pool| pool.max_connections = Some(1)));
+        let calls = (0..5).map(|_| mesh.call()).map(async |mut call| call.ask(GET).await.0);
+        let heads = futures_util::future::join_all(calls).await;
+        assert!(heads.iter().all(|head| head.starts_with("HTTP/1.1 200")), "{heads:?}");
+        assert_eq!(mesh.connects(), 1);
+    });
+}
+
+#[test]
+fn a_worker_whose_requests_never_end_leaves_others_their_turn() {
+    with_standing_clock(async || {
+        let (mesh, _) = slow(&limited(|pool| pool.max_connections = Some(1)));
+        let other = mesh.add_client_worker();
+        let again_and_again = (0..3).map(async |_| {
+            let mut call = mesh.call();
+            for _ in 0..20 {
+                assert!(call.ask(GET).await.0.starts_with("HTTP/1.1 200"));
+            }
+        });
+        let begun = clock::now();
+        let one = async {
+            clock::sleep(Duration::from_millis(10)).await;
+            mesh.call_on(&other).ask(GET).await;
+            crate::mesh::seconds_since(begun)
+        };
+        let all = futures_util::future::join_all(again_and_again);
+        let (_, one) = futures_util::future::join(all, one).await;
+        assert!(one < 15, "it took {one} of 61 s");
+    });
+}
+
+#[test]
 fn a_connection_that_idles_on_one_worker_makes_room_for_another() {
     with_standing_clock(async || {
         let (mesh, _) = slow(&limited(|pool| pool.max_connections = Some(1)));

@@ -401,8 +401,7 @@ fn a_connection_of_http_2_that_carries_nothing_is_closed_and_opened_again_when_n
             let (response, _) = send(&mut client, get("/"), true).await;
             assert_eq!(whole(response).await.unwrap().0.status(), 200);
             assert_eq!(mesh.connects(), expected);
-            clock::sleep(Duration::from_secs(if expected == 1 { 2 } else { 0 }))
-                .await;
+            clock::sleep(Duration::from_secs(if expected == 1 { 2 } else { 0 })).await;
             if expected == 1 && mesh.client.requests(&[]) == 2.0 {
                 clock::sleep(Duration::from_secs(10)).await;
             }

@@ -13,9 +13,8 @@ use heddle_model::{
     discovery::{
         Answer, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy, DirectResponse, Fault,
         FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
-        Mirror, OutlierDetection, PathRewrite, Provenance, Redirect, RedirectPath, Retries, Rewrite,
-        RuleAction, StringMatch, Subset, Target, Traffic,
-        WeightedTarget, WorkloadInfo,
+        Mirror, OutlierDetection, PathRewrite, Provenance, Redirect, RedirectPath, Retries,
+        Rewrite, RuleAction, StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
