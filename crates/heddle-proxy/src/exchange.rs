@@ -62,8 +62,9 @@ pub(crate) enum Broke {
     Unanswered,
     /// The same, and no server has processed the request, whatever was sent of it.
     Unprocessed,
-    /// The same, and it is to be asked in HTTP/1 from now on.
-    WrongVersion,
+    /// The same, and it was the connection's fault: it takes no more requests, or it was one of HTTP/2 to
+    /// a server that speaks less.
+    WrongConnection,
     /// A response came that the caller does not want; the client saw nothing of it.
     Again,
     Failed(Failure),

@@ -172,11 +172,11 @@ async fn exchange(
         Err(Broke::Again) => {
             wanted.get().map(Next::Again).ok_or_else(|| Refusal::UpstreamReset.into())
         }
-        Err(Broke::WrongVersion) if request.sent().kept => {
-            let (verdict, reason) = (Verdict::Replay, RetryReason::Version);
+        Err(Broke::WrongConnection) if request.sent().kept => {
+            let (verdict, reason) = (Verdict::Replay, RetryReason::Connection);
             Ok(Next::Again(More { verdict, reason }))
         }
-        Err(Broke::Unprocessed | Broke::WrongVersion) => {
+        Err(Broke::Unprocessed | Broke::WrongConnection) => {
             attempt.failed(clock::now());
             let more = again(asking, Ended::Refused, standing(request, reused), outcome);
             more.map(Next::Again).ok_or_else(|| request.unprocessed())

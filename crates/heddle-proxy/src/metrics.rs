@@ -46,8 +46,8 @@ pub enum RetryReason {
     Status,
     /// An attempt took longer than the rule gives it.
     Timeout,
-    /// The server turned out to speak HTTP/1 only.
-    Version,
+    /// The connection took no more requests, or its server turned out to speak HTTP/1 only.
+    Connection,
 }
 
 impl RetryReason {
@@ -57,7 +57,7 @@ impl RetryReason {
         Self::Reset,
         Self::Status,
         Self::Timeout,
-        Self::Version,
+        Self::Connection,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -67,7 +67,7 @@ impl RetryReason {
             Self::Reset => "reset",
             Self::Status => "status",
             Self::Timeout => "timeout",
-            Self::Version => "version",
+            Self::Connection => "connection",
         }
     }
 }

@@ -252,6 +252,16 @@ impl Stream {
         send.send_request(http::Request::from_parts(head, ()), over)
     }
 
+    /// The connection takes no more requests.
+    pub(crate) fn end(&self) {
+        self.connection.fate.ended.set(true);
+    }
+
+    /// Does the connection take no more requests?
+    pub(crate) fn has_ended(&self) -> bool {
+        self.connection.fate.ended.get()
+    }
+
     /// The server says that it wants HTTP/1.
     pub(crate) fn wants_http1(&self) {
         self.connection.fate.speaks_http1.set(true);

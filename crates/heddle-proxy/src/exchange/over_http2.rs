@@ -36,6 +36,7 @@ pub(super) async fn run(
 ) -> Result<bool, Broke> {
     let over = upload.is_over();
     let Ok((response, mut send)) = stream.send(head, over).await else {
+        stream.end();
         return Err(unsent(stream, attempt));
     };
     let course = Course::default();
@@ -91,11 +92,11 @@ async fn send_body(
 
 /// Nothing was processed; and if it was for want of HTTP/2, that is remembered.
 fn unsent(stream: &Stream, attempt: &Attempt) -> Broke {
-    if !stream.speaks_http1() {
-        return Broke::Unprocessed;
+    if stream.speaks_http1() {
+        attempt.upstream().learn_http1();
+        return Broke::WrongConnection;
     }
-    attempt.upstream().learn_http1();
-    Broke::WrongVersion
+    if stream.has_ended() { Broke::WrongConnection } else { Broke::Unprocessed }
 }
 
 /// Waits for the final head, and passes interim ones on.
@@ -142,6 +143,9 @@ fn head_of(mut parts: response::Parts) -> Head {
 fn unanswered(error: &h2::Error, stream: &Stream) -> Unanswered {
     if error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED) {
         stream.wants_http1();
+    }
+    if error.is_remote() && error.is_go_away() {
+        stream.end();
     }
     let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
     match () {

@@ -318,6 +318,32 @@ fn what_a_server_refused_unprocessed_is_sent_again_whatever_the_method() {
 }
 
 #[test]
+fn a_server_that_says_goodbye_after_each_request_loses_none() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], |end| async move {
+            let mut connection = server::handshake(end.transport).await.unwrap();
+            while let Some(Ok((request, respond))) = connection.accept().await {
+                drop(spawn_contained("request", echo(request, respond)));
+                connection.graceful_shutdown();
+            }
+        });
+        let mut client = connect(mesh.call()).await;
+        for _ in 0..10 {
+            let mut responses = Vec::new();
+            for _ in 0..2 {
+                let (response, mut to) = send(&mut client, post("/"), false).await;
+                to.send_data("once".into(), true).unwrap();
+                responses.push(response);
+            }
+            for response in responses {
+                assert_eq!(whole(response).await.unwrap().1, "once");
+            }
+        }
+        assert_eq!(mesh.client.requests(&["response_flags=\"-\""]), 20.0);
+    });
+}
+
+#[test]
 fn a_call_of_grpc_is_refused_in_its_own_terms() {
     with_standing_clock(|| async {
         let mesh = mesh_of_http2();
