@@ -17,6 +17,7 @@ mod over_http1;
 mod over_http2;
 mod request;
 mod response;
+mod seam;
 
 use std::{
     future::{Future, poll_fn},
@@ -34,12 +35,14 @@ pub(crate) use self::{
     course::AnswerHead,
     framed::{Responder, Upload},
     http2_client::{Http2Responder, Http2Upload},
+    seam::{Broke, Carrier, Exchange, Sent},
 };
 use self::{
     course::{Answer, Course, Failed, Received, Stopped},
     http1_client::{Http1Responder, Http1Upload},
     request::send,
     response::receive,
+    seam::Held,
 };
 use crate::{
     frames::{http1::request_head, respond::Recipient},
@@ -54,84 +57,6 @@ use crate::{
     upstream::{Attempt, HttpVersion, Upstream},
     worker::Worker,
 };
-
-/// Why an exchange ended without a complete response.
-#[derive(Debug)]
-pub(crate) enum Broke {
-    /// No byte of a response came.
-    Unanswered,
-    /// The same, and no server has processed the request, whatever was sent of it.
-    Unprocessed,
-    /// The same, and it was the connection's fault: it takes no more requests, or it was one of HTTP/2 to
-    /// a server that speaks less.
-    WrongConnection,
-    /// A response came that the caller does not want; the client saw nothing of it.
-    Again,
-    Failed(Failure),
-}
-
-/// One request on its way to a response, whatever either side speaks: what `forward` knows of it.
-pub(crate) trait Exchange {
-    /// May it be sent twice, by its method, its key and the length of its body?
-    fn replayable(&self) -> Replayable;
-
-    /// In which version `upstream` is to be asked.
-    fn version(&self, upstream: &Upstream) -> HttpVersion;
-
-    /// How far it was sent on the last attempt.
-    fn sent(&self) -> Sent;
-
-    /// For whom connections are used.
-    fn tenant(&self) -> &Tenant;
-
-    /// Where a connection waits that is authenticated as this client.
-    fn bound_to(&self) -> Option<&Rc<Upstream>>;
-
-    /// Starts over for attempt so and so.
-    fn rewind(&mut self, attempt: u32);
-
-    /// What becomes of it if no server wanted to process it, and none is asked any more.
-    fn unprocessed(&self) -> Failure;
-
-    /// Sends and receives on one connection; keeps the connection if it can be used again. `again` is
-    /// asked once, about the final head, before anything of the response goes to the client.
-    async fn run(
-        &mut self,
-        worker: &Rc<Worker>,
-        attempt: &mut Attempt,
-        carrier: Carrier,
-        again: impl Fn(AnswerHead<'_>) -> bool,
-        outcome: &RequestOutcome,
-    ) -> Result<Persistence, Broke>;
-}
-
-/// What carries one request to an upstream.
-#[derive(Debug)]
-pub(crate) enum Carrier {
-    /// A connection of HTTP/1, all of it.
-    Connection(Connected),
-    /// A stream of HTTP/2.
-    Stream(Stream),
-}
-
-impl Carrier {
-    /// Did the connection carry a request before? Only then may a reset be the keep-alive race.
-    pub(crate) fn is_reused(&self) -> bool {
-        match self {
-            Self::Connection(connected) => connected.reused,
-            Self::Stream(stream) => stream.reused,
-        }
-    }
-}
-
-/// How far a request was sent.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Sent {
-    /// Bytes that the kernel took.
-    pub(crate) bytes: u64,
-    /// Is all of it still at hand?
-    pub(crate) kept: bool,
-}
 
 /// A request of HTTP/1 to an upstream of either version.
 #[derive(Debug)]
@@ -336,24 +261,6 @@ impl Http1Exchange<'_> {
         match uploaded && self.outgoing.facts.persistent {
             true => Persistence::KeepAlive,
             false => Persistence::Close,
-        }
-    }
-}
-
-/// An upstream's connection while a request is on it: if the request is given up, nobody waits for its
-/// answer there, and the next hop must not take that for a client that still does.
-struct Held(Option<Transport>);
-
-impl Held {
-    fn transport(&mut self) -> Result<&mut Transport, Broke> {
-        self.0.as_mut().ok_or(Broke::Unanswered)
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if let Some(transport) = &self.0 {
-            transport.reset_on_close();
         }
     }
 }

@@ -7,9 +7,10 @@ use heddle_logic::Replayable;
 use http::{HeaderValue, request};
 
 use super::{
-    AnswerHead, Broke, Carrier, Exchange, Held, Sent,
+    course::AnswerHead,
     framed::{Responder, Upload},
     over_http1, over_http2,
+    seam::{Broke, Carrier, Exchange, Held, Sent},
 };
 use crate::{
     http1::Persistence,

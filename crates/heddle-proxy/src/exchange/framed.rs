@@ -11,7 +11,7 @@ use std::{
 use h2::Reason;
 use heddle_runtime::clock;
 
-use super::{AnswerHead, Broke};
+use super::{course::AnswerHead, seam::Broke};
 use crate::{
     frames::{Frames, Head, Reset},
     record::RequestOutcome,

@@ -14,11 +14,12 @@ use heddle_wire::http1::{self, BodyEnd, Method, Progress, ResponseHead};
 use http::{header, request};
 
 use super::{
-    AnswerHead, Broke,
+    course::{AnswerHead, Failed},
     framed::{
         Course, Responder, Stopped, Unanswered, Upload, both, broke, judge, while_client_waits,
     },
     response::read_head,
+    seam::Broke,
 };
 use crate::{
     buffers::{Buffer, Lent, Output, poll_input},
@@ -239,7 +240,7 @@ async fn receive_head(
         let read_one = read_head(read, &mut head, &mut input);
         match while_client_waits(responder, read_one).await? {
             Ok(()) => {}
-            Err(super::course::Failed::BadResponse(refusal)) => {
+            Err(Failed::BadResponse(refusal)) => {
                 return Err(Unanswered::Bad(refusal));
             }
             // The upstream has seen the request: it may not be sent again.

@@ -12,10 +12,11 @@ use heddle_runtime::clock;
 use http::{header, request, response};
 
 use super::{
-    AnswerHead, Broke,
+    course::AnswerHead,
     framed::{
         Course, Responder, Stopped, Unanswered, Upload, both, broke, judge, while_client_waits,
     },
+    seam::Broke,
 };
 use crate::{
     frames::{Frame, Frames, Head, Reset, strip_hop_by_hop},
