@@ -224,7 +224,8 @@ async fn relay<S: Side>(
     let worker = side.worker();
     let begin = if preread.is_silent(reason) { TcpOutcome::silent } else { TcpOutcome::begin };
     match to {
-        Ok(Early { attempt, mut transport }) => {
+        Ok(Early { mut attempt, mut transport }) => {
+            attempt.carries_bytes(clock::now());
             let outcome = begin(worker, side.connection_series(Some(attempt.upstream())));
             outcome.relay(&mut client, &mut transport, preread).await;
         }

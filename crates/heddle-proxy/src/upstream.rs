@@ -407,10 +407,15 @@ impl Attempt {
 
     /// The connection stands (TCP: that is all there is to judge by).
     pub(crate) fn connected(&mut self, now: Instant) {
+        self.completion = Some((now, Completion::Success(self.latency(now))));
+    }
+
+    /// The connection carries bytes: that it stands is the endpoint's answer. Where requests follow, theirs
+    /// are.
+    pub(crate) fn carries_bytes(&mut self, now: Instant) {
         if let Some(watched) = &mut self.watched {
             watched.saw(Some(Seen::Connected), now);
         }
-        self.completion = Some((now, Completion::Success(self.latency(now))));
     }
 
     /// The connection was opened early and carries no call: it says nothing about the endpoint's

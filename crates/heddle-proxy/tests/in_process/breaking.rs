@@ -56,9 +56,13 @@ struct Servers {
 
 impl Servers {
     fn mesh(&self, policy: &ClusterPolicy, lasts: &[u8]) -> Mesh {
+        self.speaking(Protocol::Http, policy, lasts)
+    }
+
+    fn speaking(&self, protocol: Protocol, policy: &ClusterPolicy, lasts: &[u8]) -> Mesh {
         let servers = self.clone();
         let serve = move |end: End| servers.clone().serve(end);
-        Mesh::under(std::slice::from_ref(policy), Protocol::Http, lasts, serve)
+        Mesh::under(std::slice::from_ref(policy), protocol, lasts, serve)
     }
 
     async fn serve(self, mut end: End) {
@@ -136,6 +140,25 @@ fn an_endpoint_is_out_after_so_many_errors_in_a_row_of_all_workers_together() {
         assert_eq!(mesh.client.sum("heddle_endpoint_ejected", &["240.241.0.20"]), 1.0);
         let total = mesh.client.sum("heddle_endpoint_ejections_total", &["consecutive5xxErrors"]);
         assert_eq!(total, 1.0);
+    });
+}
+
+#[test]
+fn a_connection_that_was_opened_early_says_nothing_of_an_endpoint_that_fails() {
+    with_standing_clock(async || {
+        let servers = Servers::default();
+        let mesh = servers.speaking(Protocol::Undeclared, &ejecting(|_| {}), &[20, 21]);
+        servers.fail(20, ERROR);
+        for _ in 0..300 {
+            let mut call = mesh.call();
+            // So silent that a connection is opened in case the server is to speak first.
+            clock::sleep(2 * SECOND).await;
+            call.ask(GET).await;
+            if servers.asked(20) == 5 {
+                break;
+            }
+        }
+        assert_eq!(mesh.client.shared.state.breakers.ejected().len(), 1);
     });
 }
 
