@@ -20,8 +20,9 @@ use crate::{
     refusal::{Failure, Refusal},
     reply::Reply,
     snapshot::Cluster,
+    streams::HttpVersion,
     tee::Tee,
-    upstream::{Backend, HttpVersion},
+    upstream::Backend,
     worker::Worker,
 };
 

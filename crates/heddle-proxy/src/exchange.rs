@@ -52,9 +52,9 @@ use crate::{
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
     relay::{End, Preread, relay},
-    streams::Stream,
+    streams::{HttpVersion, Stream},
     tee::Tee,
-    upstream::{Attempt, HttpVersion, Upstream},
+    upstream::{Attempt, Upstream},
     worker::Worker,
 };
 

@@ -24,7 +24,8 @@ use crate::{
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
     snapshot::Cluster,
-    upstream::{Attempt, Backend, HttpVersion, Upstream, Upstreams},
+    streams::HttpVersion,
+    upstream::{Attempt, Backend, Upstream, Upstreams},
     worker::Worker,
 };
 

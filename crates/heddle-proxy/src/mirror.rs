@@ -25,8 +25,9 @@ use crate::{
     record::RequestOutcome,
     refusal::{Failure, Refusal},
     snapshot::Cluster,
+    streams::HttpVersion,
     tee::{Copied, Tee},
-    upstream::{Backend, HttpVersion},
+    upstream::Backend,
     worker::Worker,
 };
 

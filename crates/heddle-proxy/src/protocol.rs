@@ -12,7 +12,7 @@ use crate::{
     foreign::Foreign,
     limits::{EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT, REFUSAL_GRACE},
     refusal::{Refusal, Refused},
-    upstream::HttpVersion,
+    streams::HttpVersion,
     verdict::{Reason, Verdict},
 };
 use heddle_model::Protocol;
@@ -209,11 +209,15 @@ impl Wait {
     }
 
     fn look(&mut self, bytes: &[u8]) -> Option<Event> {
-        let reason = match self.hints.declared {
-            Protocol::Undeclared => Reason::ClientBytes,
-            _ => Reason::Declared,
+        let http = |version| {
+            let declared = match self.hints.declared {
+                Protocol::Http => Some(HttpVersion::Http1),
+                Protocol::Http2 | Protocol::Grpc => Some(HttpVersion::Http2),
+                _ => None,
+            };
+            let as_declared = declared == Some(version);
+            Event::Http(version, if as_declared { Reason::Declared } else { Reason::ClientBytes })
         };
-        let http = |version| Event::Http(version, reason);
         let relay = |verdict| Event::Relay(verdict, Reason::ClientBytes);
         let foreign = |what| Event::Foreign(what, Reason::ClientBytes);
         Some(match self.detector.look(bytes) {

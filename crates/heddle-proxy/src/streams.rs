@@ -32,6 +32,15 @@ use crate::{
     refusal::Refusal,
 };
 
+/// Which HTTP is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HttpVersion {
+    /// 1.0 and 1.1.
+    Http1,
+    /// With prior knowledge, where there is no TLS.
+    Http2,
+}
+
 /// Connections to one upstream.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {

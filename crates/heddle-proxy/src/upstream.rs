@@ -34,7 +34,7 @@ use crate::{
     refusal::Refusal,
     series::SeriesSet,
     snapshot::{Cluster, EndpointSlot, LbEndpoint},
-    streams::{StreamLimits, Streams},
+    streams::{HttpVersion, StreamLimits, Streams},
 };
 
 pub(crate) use self::watched::Said;
@@ -76,15 +76,6 @@ impl fmt::Display for DialTarget {
             Self::Application(port) => write!(f, "localhost:{port}"),
         }
     }
-}
-
-/// Which HTTP is spoken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HttpVersion {
-    /// 1.0 and 1.1.
-    Http1,
-    /// With prior knowledge, where there is no TLS.
-    Http2,
 }
 
 /// How much is known about an endpoint's speed.

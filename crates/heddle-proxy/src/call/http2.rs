@@ -20,7 +20,8 @@ use crate::{
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
     reply::{REQUEST_ID, Reply, safe_id},
-    upstream::{Backend, HttpVersion},
+    streams::HttpVersion,
+    upstream::Backend,
     worker::Worker,
 };
 

@@ -18,7 +18,8 @@ use crate::{
     pool::{Connected, Tenancy, Tenant},
     record::RequestOutcome,
     refusal::{Cut, Failure},
-    upstream::{Attempt, HttpVersion, Upstream},
+    streams::HttpVersion,
+    upstream::{Attempt, Upstream},
     worker::Worker,
 };
 

@@ -12,8 +12,8 @@ use crate::{
     pool::{Connected, Tenant},
     record::RequestOutcome,
     refusal::Failure,
-    streams::Stream,
-    upstream::{Attempt, HttpVersion, Upstream},
+    streams::{HttpVersion, Stream},
+    upstream::{Attempt, Upstream},
     worker::Worker,
 };
 

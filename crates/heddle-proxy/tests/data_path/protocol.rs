@@ -54,24 +54,38 @@ fn a_client_that_speaks_redis_is_tcp() {
 }
 
 #[test]
-fn tls_and_http2_are_relayed_as_they_are_on_declared_http_too() {
+fn tls_is_relayed_as_it_is_on_declared_http_too() {
     let hello = [0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0];
-    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-    for protocol in [Protocol::Undeclared, Protocol::Http] {
-        for (bytes, verdict) in [(&hello[..], "tls"), (&preface[..], "http2")] {
-            let length = bytes.len();
-            let backend = Backend::start(move |mut peer| {
-                if let Some(got) = peer.exactly(length) {
-                    peer.write_bytes(&got).unwrap();
-                }
-            });
-            let sidecar = Sidecar::start();
-            let service = TestService::speaking(protocol, &[backend.address]);
-            let mut client = Peer::connect(sidecar.service(&service));
-            client.write_bytes(bytes).unwrap();
-            assert_eq!(client.exactly(length).unwrap(), bytes);
-            assert_eq!(verdicts(&sidecar, verdict, "client-bytes"), 1.0);
-        }
+    for protocol in [Protocol::Undeclared, Protocol::Http, Protocol::Http2, Protocol::Grpc] {
+        let backend = Backend::start(move |mut peer| {
+            if let Some(got) = peer.exactly(hello.len()) {
+                peer.write_bytes(&got).unwrap();
+            }
+        });
+        let sidecar = Sidecar::start();
+        let service = TestService::speaking(protocol, &[backend.address]);
+        let mut client = Peer::connect(sidecar.service(&service));
+        client.write_bytes(&hello).unwrap();
+        assert_eq!(client.exactly(hello.len()).unwrap(), hello);
+        assert_eq!(verdicts(&sidecar, "tls", "client-bytes"), 1.0);
+    }
+}
+
+#[test]
+fn http2_is_spoken_with_whoever_begins_it_declared_or_not() {
+    for (protocol, reason) in [
+        (Protocol::Undeclared, "client-bytes"),
+        (Protocol::Http, "client-bytes"),
+        (Protocol::Http2, "declared"),
+        (Protocol::Grpc, "declared"),
+    ] {
+        let backend = Backend::start(|mut peer| drop(peer.exactly(1)));
+        let sidecar = Sidecar::start();
+        let service = TestService::speaking(protocol, &[backend.address]);
+        let mut client = Peer::connect(sidecar.service(&service));
+        client.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+        assert_eq!(client.exactly(9).unwrap()[3], 4, "SETTINGS");
+        assert_eq!(verdicts(&sidecar, "http2", reason), 1.0);
     }
 }
 
@@ -154,23 +168,13 @@ fn nothing_that_a_rule_for_http_cannot_read_goes_past_it() {
 }
 
 #[test]
-fn http2_and_tls_are_refused_in_their_own_language_where_a_rule_for_http_holds() {
+fn tls_is_refused_in_its_own_language_where_a_rule_for_http_holds() {
     for protocol in [Protocol::Undeclared, Protocol::Http] {
         let (sidecar, _backend, address) = ruled(protocol);
-        let mut http2 = Peer::connect(address);
-        http2.write("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
-        assert_eq!(http2.exactly(9).unwrap(), [0, 0, 0, 4, 0, 0, 0, 0, 0], "SETTINGS");
-        let goaway = http2.exactly(17).unwrap();
-        assert_eq!((goaway[3], goaway[16]), (7, 0x0d), "GOAWAY, HTTP_1_1_REQUIRED");
-        assert!(http2.rest().unwrap().starts_with("heddle: "));
         let mut tls = Peer::connect(address);
         tls.write_bytes(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]).unwrap();
         assert_eq!(tls.exactly(7).unwrap(), [0x15, 3, 1, 0, 2, 2, 49], "access_denied");
-        for code in ["bad-version", "bad-request"] {
-            let code = format!("code=\"{code}\"");
-            assert_eq!(sidecar.sum("heddle_refusals_total", &[&code]), 1.0);
-        }
-        assert_eq!(verdicts(&sidecar, "http2", "client-bytes"), 1.0);
+        assert_eq!(sidecar.sum("heddle_refusals_total", &["code=\"bad-request\""]), 1.0);
         assert_eq!(verdicts(&sidecar, "tls", "client-bytes"), 1.0);
         assert_eq!(sidecar.sum("istio_tcp_sent_bytes_total", &[]), 0.0);
     }

@@ -184,7 +184,7 @@ static HTTP_POOL: Object = Object {
         optional("http2MaxRequests", SMALL_COUNT),
         optional("maxRequestsPerConnection", SMALL_COUNT),
         optional("maxRetries", SMALL_COUNT),
-        optional("idleTimeout", Kind::Duration { least_ms: 0 }),
+        optional("idleTimeout", DURATION),
         not_yet("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
         not_yet("useClientProtocol", Kind::Bool),
         not_yet("maxConcurrentStreams", SMALL_COUNT),

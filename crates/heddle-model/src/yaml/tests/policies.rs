@@ -67,7 +67,7 @@ fn outlier_detection_and_limits_are_read_with_istios_defaults() {
     };
     assert_eq!(all, wanted);
     let limits = policy(
-        "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 2s}, http: {http1MaxPendingRequests: 2, http2MaxRequests: 3, maxRequestsPerConnection: 4, maxRetries: 0, idleTimeout: 0s}}, portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 9}}}]}",
+        "{connectionPool: {tcp: {maxConnections: 1, connectTimeout: 2s}, http: {http1MaxPendingRequests: 2, http2MaxRequests: 3, maxRequestsPerConnection: 4, maxRetries: 0, idleTimeout: 9s}}, portLevelSettings: [{port: {number: 80}, connectionPool: {tcp: {maxConnections: 9}}}]}",
     );
     let wanted = ConnectionPool {
         max_connections: Some(1),
@@ -76,7 +76,7 @@ fn outlier_detection_and_limits_are_read_with_istios_defaults() {
         max_requests: Some(3),
         max_requests_per_connection: Some(4),
         max_retries: None,
-        idle_timeout: Some(Duration::ZERO),
+        idle_timeout: Some(Duration::from_secs(9)),
     };
     assert_eq!(limits.general, PolicyParts { outlier: None, pool: Some(wanted) });
     let (port, parts) = &limits.ports[0];
