@@ -17,6 +17,7 @@ use crate::{
     forward::Terms,
     http1::{Client, Idle, Persistence},
     http2,
+    limits::{HEAD_READ_TIMEOUT, HTTP2_STREAMS, LINGER_SILENCE},
     outgoing::RequestEdits,
     pool::Tenant,
     protocol::{Beginning, Decided, decide},
@@ -26,6 +27,9 @@ use crate::{
     side::{Onward, Route, Side},
     verdict::{Reason, Verdict},
 };
+
+/// Requests of one connection of HTTP/2 in hand, those among them whose client has reset them.
+const REQUESTS_MAX: usize = 2 * HTTP2_STREAMS as usize;
 
 /// Serves one connection to its end.
 pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
@@ -90,14 +94,20 @@ async fn serve_requests<S: Side>(side: &S, mut client: Client) {
 /// The same for a connection of HTTP/2, whose requests do not wait for each other.
 async fn serve_streams<S: Side>(side: &S, client: Transport, held: Option<Beginning>) {
     let held = held.map(|held| held.bytes);
-    let Ok(mut connection) = http2::accept(client, held).await else { return };
+    let begun = clock::within(HEAD_READ_TIMEOUT, http2::accept(client, held)).await;
+    let Some(Ok(mut connection)) = begun else { return };
     let tenant = Tenant::default();
     let mut requests = FuturesUnordered::new();
     let mut idle = Idle::new(S::IDLE_TIMEOUT);
+    let mut told = false;
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
                 Some(Ok((request, respond))) => {
+                    if requests.len() >= REQUESTS_MAX {
+                        // All but a few were reset, and still cost something.
+                        return calm_down(connection).await;
+                    }
                     idle.restart();
                     let call = Http2Call::new(request, respond, &tenant);
                     let serving = async { let _stays = serve_request(side, call).await; };
@@ -109,10 +119,22 @@ async fn serve_streams<S: Side>(side: &S, client: Transport, held: Option<Beginn
             },
             Some(()) = requests.next(), if !requests.is_empty() => idle.restart(),
             () = poll_fn(|context| idle.poll(context)), if requests.is_empty() => {
+                // Told once; who does not go by it is left.
+                if std::mem::replace(&mut told, true) {
+                    return;
+                }
                 connection.graceful_shutdown();
+                idle = Idle::new(LINGER_SILENCE);
             }
         }
     }
+}
+
+/// Ends a connection whose client resets what it asks for faster than that can be given up.
+async fn calm_down(mut connection: http2::Connection) {
+    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+    let end = async { while connection.accept().await.is_some() {} };
+    let _in_time = clock::within(LINGER_SILENCE, end).await;
 }
 
 /// The way of one request, from decoded head to recorded outcome.

@@ -33,7 +33,7 @@ use heddle_wire::http1::Method;
 pub(crate) use self::{
     by_frames::FramesExchange,
     course::AnswerHead,
-    framed::{Responder, Upload},
+    framed::{Kept, Responder, Upload},
     http2_client::{Http2Responder, Http2Upload},
     seam::{Broke, Carrier, Exchange, Sent},
 };
@@ -193,6 +193,7 @@ impl Http1Exchange<'_> {
         let (mut upload, mut responder) = self.parts(outcome);
         let parts = (&mut upload, &mut responder);
         let uploaded = over_http2::run(stream, head, parts, attempt, again, outcome).await;
+        let stays = responder.recipient.persists;
         let uploaded = uploaded.map_err(|broke| match broke {
             // A client of HTTP/1 is told in words, as long as it can be.
             Broke::Failed(Failure::Cut(Cut::Stream(_))) if !outcome.has_sent() => {
@@ -201,7 +202,7 @@ impl Http1Exchange<'_> {
             broke => broke,
         })?;
         outcome.ended();
-        Ok(self.persistence(uploaded))
+        Ok(persistence(uploaded && stays))
     }
 
     /// To a server of HTTP/1, where what passes is copied.
@@ -215,10 +216,12 @@ impl Http1Exchange<'_> {
     ) -> Result<Persistence, Broke> {
         let head = self.head()?;
         let mut held = Held(Some(connected.transport));
-        let done = {
+        let (done, stays) = {
             let (mut upload, mut responder) = self.parts(outcome);
             let parts = (&mut upload, &mut responder);
-            over_http1::run(held.transport()?, &head, parts, attempt, again, outcome).await?
+            let transport = held.transport()?;
+            let done = over_http1::run(transport, &head, parts, attempt, again, outcome).await?;
+            (done, responder.recipient.persists)
         };
         let transport = held.0.take().ok_or(Broke::Unanswered)?;
         let now = outcome.ended();
@@ -233,7 +236,7 @@ impl Http1Exchange<'_> {
             self.client.used(attempt.upstream(), tenancy);
             worker.keep(attempt.upstream(), transport, now, (tenancy, &self.client.tenant));
         }
-        Ok(self.persistence(done.uploaded))
+        Ok(persistence(done.uploaded && stays))
     }
 
     fn head(&self) -> Result<http::request::Parts, Broke> {
@@ -256,13 +259,10 @@ impl Http1Exchange<'_> {
         let responder = Http1Responder { client: write, recipient, edits };
         (Http1Upload::new(read, &mut client.input, outgoing, (tee.as_mut(), outcome)), responder)
     }
+}
 
-    fn persistence(&self, uploaded: bool) -> Persistence {
-        match uploaded && self.outgoing.facts.persistent {
-            true => Persistence::KeepAlive,
-            false => Persistence::Close,
-        }
-    }
+fn persistence(stays: bool) -> Persistence {
+    if stays { Persistence::KeepAlive } else { Persistence::Close }
 }
 
 /// Who may use the connection next; `None` if nobody.

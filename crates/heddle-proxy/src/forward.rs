@@ -29,6 +29,9 @@ use crate::{
     worker::Worker,
 };
 
+/// Attempts after which a connection that takes no request is the endpoint's failure.
+const WRONG_CONNECTIONS_MAX: u32 = 3;
+
 /// What a rule says about sending a request.
 #[derive(Debug, Default)]
 pub(crate) struct Terms<'a> {
@@ -173,7 +176,9 @@ async fn exchange(
         Err(Broke::Again) => {
             wanted.get().map(Next::Again).ok_or_else(|| Refusal::UpstreamReset.into())
         }
-        Err(Broke::WrongConnection) if request.sent().kept => {
+        Err(Broke::WrongConnection)
+            if request.sent().kept && asking.attempts.number() <= WRONG_CONNECTIONS_MAX =>
+        {
             let (verdict, reason) = (Verdict::Replay, RetryReason::Connection);
             Ok(Next::Again(More { verdict, reason }))
         }

@@ -37,6 +37,17 @@ pub(crate) enum Frame {
     Trailers(HeaderMap),
 }
 
+impl Frame {
+    /// Bytes that it takes while it waits: a small piece costs more than what is in it.
+    pub(crate) fn weight(&self) -> usize {
+        let content = match self {
+            Self::Data(data) => data.len(),
+            Self::Trailers(fields) => bytes_of(fields) as usize,
+        };
+        content + size_of::<Self>()
+    }
+}
+
 /// The sender gave up, with HTTP/2's word for why: what came so far is not the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Reset(pub(crate) Reason);
@@ -49,9 +60,9 @@ pub(crate) trait Frames {
     /// Is it known already that nothing more comes?
     fn is_over(&self) -> bool;
 
-    /// Ready when whoever sends them is gone, where that shows in another way than by their end.
-    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
+    /// Waits until whoever sends them is gone, where that shows in another way than by their end.
+    async fn gone(&mut self) {
+        std::future::pending().await
     }
 }
 
@@ -127,6 +138,27 @@ pub(crate) fn strip_hop_by_hop(fields: &mut HeaderMap) {
     fields.remove(header::TE);
     if trailers {
         fields.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Takes out of trailers what belongs to one hop, and what a recipient that merged them into the head would
+/// frame, route or authenticate the message by (RFC 9110 §6.5.1).
+pub(crate) fn clean_trailers(fields: &mut HeaderMap) {
+    const OF_THE_HEAD: [HeaderName; 10] = [
+        header::AUTHORIZATION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::COOKIE,
+        header::HOST,
+        header::SET_COOKIE,
+        header::TE,
+        header::TRAILER,
+    ];
+    strip_hop_by_hop(fields);
+    for name in OF_THE_HEAD {
+        fields.remove(name);
     }
 }
 

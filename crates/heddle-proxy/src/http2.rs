@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::{
     buffers::{Buffer, Lent},
-    frames::{Frame, Frames, Reset},
+    frames::{Frame, Frames, Reset, clean_trailers},
     limits::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
         HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
@@ -126,18 +126,27 @@ pub(crate) async fn pump(
                     let piece = data.split_to(room.min(data.len()));
                     moved(piece.len() as u64);
                     let last = data.is_empty() && frames.is_over();
-                    to.send_data(piece, last).map_err(|_| Stopped::Sink)?;
+                    sent(to.send_data(piece, last), to)?;
                     if last {
                         return Ok(());
                     }
                 }
             }
-            Some(Frame::Trailers(fields)) => {
-                return to.send_trailers(fields).map_err(|_| Stopped::Sink);
+            Some(Frame::Trailers(mut fields)) => {
+                clean_trailers(&mut fields);
+                return sent(to.send_trailers(fields), to);
             }
-            None => return to.send_data(Bytes::new(), true).map_err(|_| Stopped::Sink),
+            None => return sent(to.send_data(Bytes::new(), true), to),
         }
     }
+}
+
+/// What cannot be sent leaves nobody waiting for it.
+fn sent(result: Result<(), h2::Error>, to: &mut SendStream<Bytes>) -> Result<(), Stopped> {
+    result.map_err(|_| {
+        to.send_reset(Reason::INTERNAL_ERROR);
+        Stopped::Sink
+    })
 }
 
 /// The next frame, unless the receiver resets the stream before it comes.
@@ -166,15 +175,16 @@ async fn room_for(
         if room > 0 {
             return Ok(room);
         }
-        let changed = poll_fn(|context| match to.poll_capacity(context) {
-            Poll::Ready(Some(Ok(_))) => Poll::Ready(Ok(())),
-            Poll::Ready(Some(Err(_)) | None) => Poll::Ready(Err(Stopped::Sink)),
-            Poll::Pending => {
-                let gone = frames.poll_gone(context);
-                gone.map(|()| Err(Stopped::Source(Reset(Reason::CANCEL))))
+        let changed = poll_fn(|context| to.poll_capacity(context));
+        tokio::select! {
+            biased;
+            changed = changed => {
+                if !matches!(changed, Some(Ok(_))) {
+                    return Err(Stopped::Sink);
+                }
             }
-        });
-        changed.await?;
+            () = frames.gone() => return Err(Stopped::Source(Reset(Reason::CANCEL))),
+        }
     }
 }
 

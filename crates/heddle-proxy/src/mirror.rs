@@ -15,7 +15,7 @@ use http::{HeaderValue, Uri, header, request};
 
 use crate::{
     direction::Direction,
-    exchange::{FramesExchange, Responder, Upload},
+    exchange::{FramesExchange, Kept, Responder, Upload},
     forward::{Terms, forward},
     frames::{Frame, Frames, Head, Reset},
     limits::{MIRROR_TIME, MIRRORS_AT_ONCE},
@@ -125,6 +125,7 @@ async fn send(
                 replayable: Replayable::No,
                 version,
                 tenant: &tenant,
+                kept: Kept::default(),
                 sent: false,
             };
             // One endpoint and no terms: nothing is tried again.
@@ -147,12 +148,8 @@ impl Upload for Copied {
         None
     }
 
-    fn keeps(&self) -> u64 {
-        0
-    }
-
-    fn is_kept(&self) -> bool {
-        false
+    fn kept(&mut self) -> Kept {
+        Kept::default()
     }
 
     fn rewind(&mut self) {}
@@ -168,7 +165,7 @@ impl Responder for Discard {
 
     async fn respond(
         &mut self,
-        _: Head,
+        _: (Head, bool),
         body: &mut impl Frames,
         _: &RequestOutcome,
     ) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! A request on its way to an upstream of HTTP/1: its edited head with what is there of its body, how
 //! much of it was sent, and whether it may be sent again. It knows no connection.
 
-use std::{ops::Range, rc::Rc};
+use std::{cell::Cell, ops::Range, rc::Rc};
 
 use heddle_logic::{
     HeaderEdit, Replayable,
@@ -73,6 +73,9 @@ pub(crate) struct OutgoingRequest {
     pub(crate) sent: u64,
     pub(crate) body: Body,
     framing: Framing,
+    /// Where its body goes out in frames, of which nothing is moved past this process: is all of it that
+    /// was sent still at hand?
+    kept: Option<Rc<Cell<bool>>>,
     pub(crate) replayable: Replayable,
     pub(crate) facts: RequestFacts,
     /// Was the upstream told that its connection ends?
@@ -157,6 +160,7 @@ impl OutgoingRequest {
             sent: 0,
             body: Body::new(head.framing()),
             framing: head.framing(),
+            kept: None,
             replayable: Replayable::of(
                 view.method(),
                 any_method || view.has_idempotency_key(),
@@ -215,7 +219,9 @@ impl OutgoingRequest {
 
     /// Is everything that was sent still in `out`?
     pub(crate) fn is_kept(&self) -> bool {
-        self.replayable == Replayable::Yes || self.bytes_sent() == 0
+        self.replayable == Replayable::Yes
+            || self.bytes_sent() == 0
+            || self.kept.as_ref().is_some_and(|kept| kept.get())
     }
 
     /// Bytes of the request that the kernel took on this attempt, those of a write that was given up
@@ -231,6 +237,9 @@ impl OutgoingRequest {
 
     /// Everything in `out` was sent and will not be sent again: makes room for more of the body.
     pub(crate) fn forget_sent_body(&mut self) {
+        if let Some(kept) = &self.kept {
+            kept.set(kept.get() && self.out.0.len() == self.head_bytes);
+        }
         self.out.0.truncate(self.head_bytes);
         self.written = self.head_bytes;
     }
@@ -250,6 +259,12 @@ impl OutgoingRequest {
     pub(crate) fn body_from_its_beginning(&mut self) -> Body {
         (self.written, self.sent) = (self.head_bytes, self.head_bytes as u64);
         Body::new(self.framing)
+    }
+
+    /// Is all that was sent of it in frames still at hand? Told to the other direction.
+    pub(crate) fn kept_in_frames(&mut self) -> Rc<Cell<bool>> {
+        let kept = self.kept.get_or_insert_with(|| Rc::new(Cell::new(true)));
+        Rc::clone(kept)
     }
 
     /// Starts over for attempt so and so.

@@ -61,6 +61,15 @@ impl RequestOutcome {
         begun: Instant,
     ) -> Self {
         worker.shared.metrics.request_begun(worker.index, direction);
+        Self::new(worker, direction, series, begun)
+    }
+
+    fn new(
+        worker: &Rc<Worker>,
+        direction: Direction,
+        series: MetricSeries,
+        begun: Instant,
+    ) -> Self {
         Self {
             worker: Rc::clone(worker),
             direction,
@@ -98,7 +107,7 @@ impl RequestOutcome {
             service: ServiceLabels::passthrough(None),
         };
         let series = MetricSeries::Edge(Rc::new(SeriesSet::new(edge, worker.index)));
-        let mut outcome = Self::begin(worker, direction, series, clock::now());
+        let mut outcome = Self::new(worker, direction, series, clock::now());
         outcome.is_copy = true;
         outcome
     }
@@ -196,8 +205,7 @@ impl RequestOutcome {
 impl Drop for RequestOutcome {
     fn drop(&mut self) {
         if self.is_copy {
-            let metrics = &self.worker.shared.metrics;
-            return metrics.request_ended(self.worker.index, self.direction);
+            return;
         }
         if !self.finished {
             self.flag(Flag::DC);

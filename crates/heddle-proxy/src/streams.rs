@@ -271,11 +271,6 @@ impl Stream {
         self.connection.fate.ended.get()
     }
 
-    /// The server says that it wants HTTP/1.
-    pub(crate) fn wants_http1(&self) {
-        self.connection.fate.speaks_http1.set(true);
-    }
-
     /// Was it found out that the server speaks HTTP/1 only?
     pub(crate) fn speaks_http1(&self) -> bool {
         self.connection.fate.speaks_http1.get()

@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
+    future::poll_fn,
     rc::Rc,
     task::{Context, Poll, Waker},
 };
@@ -50,10 +51,11 @@ enum End {
 }
 
 impl Shared {
-    fn push(&self, frame: Frame, bytes: usize) {
+    fn push(&self, frame: Frame) {
         if self.end.get() != End::Open {
             return;
         }
+        let bytes = frame.weight();
         if self.bytes.get() + bytes > MIRROR_BUFFER_BYTES {
             return self.end(End::Cut);
         }
@@ -115,14 +117,14 @@ impl Tee {
         let new = data.slice(known.min(data.len())..);
         self.copied = self.passed;
         for copy in &self.copies {
-            copy.push(Frame::Data(new.clone()), new.len());
+            copy.push(Frame::Data(new.clone()));
         }
     }
 
     fn trailers(&mut self, fields: &HeaderMap) {
         if !self.ended {
             for copy in &self.copies {
-                copy.push(Frame::Trailers(fields.clone()), 0);
+                copy.push(Frame::Trailers(fields.clone()));
             }
         }
         self.end();
@@ -151,9 +153,7 @@ impl Frames for Copied {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
         let shared = &self.0;
         if let Some(frame) = shared.waiting.borrow_mut().pop_front() {
-            if let Frame::Data(data) = &frame {
-                shared.bytes.set(shared.bytes.get() - data.len());
-            }
+            shared.bytes.set(shared.bytes.get() - frame.weight());
             return Poll::Ready(Some(Ok(frame)));
         }
         match shared.end.get() {
@@ -170,12 +170,15 @@ impl Frames for Copied {
         self.0.end.get() == End::Whole && self.0.waiting.borrow().is_empty()
     }
 
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.is_cut() {
-            return Poll::Ready(());
-        }
-        *self.0.waker.borrow_mut() = Some(context.waker().clone());
-        Poll::Pending
+    async fn gone(&mut self) {
+        poll_fn(|context| {
+            if self.is_cut() {
+                return Poll::Ready(());
+            }
+            *self.0.waker.borrow_mut() = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 }
 

@@ -329,7 +329,7 @@ impl Upstream {
     }
 
     /// The snapshot may say something new about the same endpoint: new labels mean new series.
-    fn refresh(&self, endpoint: &LbEndpoint) {
+    fn refresh(&self, endpoint: &LbEndpoint, place: Option<&Arc<Place>>) {
         let known = self
             .workload
             .borrow()
@@ -339,7 +339,7 @@ impl Upstream {
             *self.workload.borrow_mut() = Some(Arc::clone(&endpoint.workload));
             self.series.borrow_mut().clear();
         }
-        self.placed(endpoint.place.as_ref());
+        self.placed(place);
     }
 }
 
@@ -498,12 +498,19 @@ pub(crate) struct Upstreams {
     by_slot: RefCell<Vec<Option<Rc<Upstream>>>>,
     by_target: RefCell<HashMap<DialTarget, Weak<Upstream>>>,
     backlogs: Backlogs,
+    /// What rules count of live requests is not counted here.
+    unplaced: bool,
 }
 
 impl Upstreams {
     /// None so far; who waits at them is known to all who share `backlogs`.
     pub(crate) fn new(backlogs: Backlogs) -> Self {
         Self { backlogs, ..Self::default() }
+    }
+
+    /// Those of copies: what becomes of them is no concern of what rules count.
+    pub(crate) fn of_copies() -> Self {
+        Self { unplaced: true, ..Self::default() }
     }
 
     /// Picks the upstream for a request's next attempt: another than those `tried` if there is one, and
@@ -635,8 +642,9 @@ impl Upstreams {
     }
 
     fn of_endpoint(&self, cluster: &Cluster, endpoint: &LbEndpoint, now: Instant) -> Rc<Upstream> {
+        let place = endpoint.place.as_ref().filter(|_| !self.unplaced);
         if let Some(upstream) = self.known(endpoint.slot) {
-            upstream.refresh(endpoint);
+            upstream.refresh(endpoint, place);
             return upstream;
         }
         let load = self.median(cluster, now);
@@ -646,7 +654,7 @@ impl Upstreams {
         };
         let workload = Some(Arc::clone(&endpoint.workload));
         let upstream = Rc::new(Upstream::new(target, workload, load, endpoint.slot.stamp));
-        upstream.placed(endpoint.place.as_ref());
+        upstream.placed(place);
         let index = endpoint.slot.index as usize;
         let mut by_slot = self.by_slot.borrow_mut();
         if by_slot.len() <= index {

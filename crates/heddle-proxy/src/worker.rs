@@ -53,7 +53,7 @@ impl fmt::Debug for Worker {
 }
 
 /// What copies of requests use: nothing of it is the live ones'.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Mirrors {
     pub(crate) upstreams: Upstreams,
     /// Copies on their way.
@@ -86,7 +86,7 @@ impl Worker {
         let (dialer, own_calls) = Dialer::new(Arc::clone(&shared), options.network);
         let worker = Rc::new(Self {
             upstreams: Upstreams::new(shared.state.backlogs.clone()),
-            mirrors: Mirrors::default(),
+            mirrors: Mirrors { upstreams: Upstreams::of_copies(), open: Cell::new(0) },
             dialer,
             callers: Callers::new(Arc::clone(&shared), index),
             ports: Ports::new(Arc::clone(&shared.metrics), index),

@@ -10,7 +10,7 @@ use http::{HeaderValue, Uri, header, request, uri};
 
 use super::Call;
 use crate::{
-    exchange::{FramesExchange, Http2Responder, Http2Upload, Responder as _},
+    exchange::{FramesExchange, Http2Responder, Http2Upload, Responder as _, Upload as _},
     forward::{Terms, forward},
     frames::{Seen, apply, bytes_of, strip_hop_by_hop},
     http1::Persistence,
@@ -73,6 +73,9 @@ impl<'a> Http2Call<'a> {
 
     /// Changes what a rule changes.
     fn change(&mut self, edits: &RequestEdits<'_>) {
+        if edits.retries.is_some() {
+            self.head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
+        }
         let Some(changes) = edits.changes else { return };
         if let Some(uri) =
             changes.authority.as_ref().and_then(|to| with_authority(&self.head.uri, to))
@@ -82,9 +85,18 @@ impl<'a> Http2Call<'a> {
         }
         apply(&mut self.head.headers, &changes.request);
         self.responder.edits.clone_from(&changes.answer);
-        if edits.retries.is_some() && !changes.request.iter().any(|one| one.name() == ATTEMPT_COUNT)
-        {
-            self.head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
+    }
+
+    /// One name for whom it is meant: what rules went by, else Host, else whom the client dialled.
+    fn name_host(&mut self, edits: &RequestEdits<'_>) {
+        let host = self.head.headers.remove(header::HOST);
+        if self.head.uri.authority().is_some() {
+            return;
+        }
+        let host = host.and_then(|host| host.to_str().ok().map(str::to_owned));
+        let host = host.unwrap_or_else(|| (edits.default_host)());
+        if let Some(uri) = with_authority(&self.head.uri, &host) {
+            self.head.uri = uri;
         }
     }
 
@@ -137,6 +149,7 @@ impl Call for Http2Call<'_> {
         if let Some(uri) = edits.path.and_then(|path| with_path(&self.head.uri, path)) {
             self.head.uri = uri;
         }
+        self.name_host(edits);
         if !self.head.headers.contains_key(REQUEST_ID)
             && let Ok(id) = HeaderValue::from_str(worker.request_id().as_str())
         {
@@ -154,7 +167,7 @@ impl Call for Http2Call<'_> {
 
     async fn answer(&mut self, mut reply: Reply, outcome: &RequestOutcome) -> Persistence {
         let head = std::mem::take(&mut reply.head);
-        match self.responder.respond(head, &mut reply, outcome).await {
+        match self.responder.respond((head, true), &mut reply, outcome).await {
             Ok(()) => Persistence::KeepAlive,
             Err(_) => Persistence::Ended,
         }
@@ -172,6 +185,7 @@ impl Call for Http2Call<'_> {
             self.upload.tee =
                 mirror::begin(worker, &terms.mirrors, (&self.head, HttpVersion::Http2), over);
         }
+        let kept = self.upload.kept();
         let mut exchange = FramesExchange {
             head: &mut self.head,
             upload: &mut self.upload,
@@ -179,6 +193,7 @@ impl Call for Http2Call<'_> {
             replayable: self.replayable,
             version: HttpVersion::Http2,
             tenant: self.tenant,
+            kept,
             sent: false,
         };
         forward(worker, &mut exchange, backend, terms, outcome).await
@@ -198,7 +213,7 @@ impl Call for Http2Call<'_> {
                 let reply = Reply::refusing(worker, &refused, id, &outcome);
                 let mut reply = if self.is_grpc() { reply.for_grpc() } else { reply };
                 let head = std::mem::take(&mut reply.head);
-                self.responder.respond(head, &mut reply, &outcome).await.err()
+                self.responder.respond((head, true), &mut reply, &outcome).await.err()
             }
             Err(failure) => Some(failure),
         };

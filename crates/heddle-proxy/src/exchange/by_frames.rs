@@ -8,7 +8,7 @@ use http::{HeaderValue, request};
 
 use super::{
     course::AnswerHead,
-    framed::{Responder, Upload},
+    framed::{Kept, Responder, Upload},
     over_http1, over_http2,
     seam::{Broke, Carrier, Exchange, Held, Sent},
 };
@@ -32,6 +32,8 @@ pub(crate) struct FramesExchange<'a, U, R> {
     /// What the client speaks.
     pub(crate) version: HttpVersion,
     pub(crate) tenant: &'a Tenant,
+    /// Is all that was sent of the body still at hand?
+    pub(crate) kept: Kept,
     /// Was anything sent on the last attempt?
     pub(crate) sent: bool,
 }
@@ -46,7 +48,7 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
     }
 
     fn sent(&self) -> Sent {
-        Sent { bytes: u64::from(self.sent), kept: self.upload.is_kept() }
+        Sent { bytes: u64::from(self.sent), kept: self.kept.get() }
     }
 
     fn tenant(&self) -> &Tenant {

@@ -5,6 +5,7 @@ use std::{
     cell::Cell,
     future::{Future, poll_fn},
     pin::pin,
+    rc::Rc,
     task::{Context, Poll},
 };
 
@@ -19,16 +20,19 @@ use crate::{
     upstream::{Attempt, Said},
 };
 
+/// Is all that was sent of a body still at hand? Known to both directions of its exchange.
+pub(crate) type Kept = Rc<Cell<bool>>;
+
+/// Most heads of 1xx before a final one: a receiver that does not read cannot make them wait.
+pub(super) const INTERIM_HEADS_MAX: u32 = 32;
+
 /// A request's body as its client sends it.
 pub(crate) trait Upload: Frames {
     /// Why the body ended in a reset, if it is the body that is bad.
     fn refusal(&mut self) -> Option<Refusal>;
 
-    /// So many bytes of what was sent of it stay at hand.
-    fn keeps(&self) -> u64;
-
-    /// Is all that was sent of it still at hand?
-    fn is_kept(&self) -> bool;
+    /// Is all that was sent of it still at hand? Set to false where nothing will be sent again.
+    fn kept(&mut self) -> Kept;
 
     /// It begins anew.
     fn rewind(&mut self);
@@ -42,13 +46,14 @@ pub(crate) trait Responder {
     /// [`Failure::ClientGone`].
     async fn interim(&mut self, head: &Head, outcome: &RequestOutcome) -> Result<(), Failure>;
 
-    /// Passes the response on, to its end.
+    /// Passes the response on, to its end; with its head comes whether what is left of the request is
+    /// still wanted.
     ///
     /// # Errors
     /// [`Failure::ClientGone`], or [`Failure::Cut`] if the body broke off.
     async fn respond(
         &mut self,
-        head: Head,
+        head: (Head, bool),
         body: &mut impl Frames,
         outcome: &RequestOutcome,
     ) -> Result<(), Failure>;
@@ -60,20 +65,28 @@ pub(crate) trait Responder {
 /// What the directions of one exchange must know of each other.
 #[derive(Debug, Default)]
 pub(super) struct Course {
-    /// Bytes of the body that were sent.
-    pub(super) sent: Cell<u64>,
     /// All of the request was sent.
     pub(super) uploaded: Cell<bool>,
     /// The final head was passed on: no other answer is possible.
     pub(super) answering: Cell<bool>,
     /// All of the response was passed on.
     answered: Cell<bool>,
+    /// A 100 was passed on, so that a client that waited for it goes on.
+    pub(super) continued: Cell<bool>,
+    /// Nobody waits for what is left of the request.
+    unwanted: Cell<bool>,
 }
 
 impl Course {
-    /// So many bytes of the body went out.
-    pub(super) fn moved(&self, bytes: u64) {
-        self.sent.set(self.sent.get() + bytes);
+    /// The final head is passed on. Is what is left of the request still wanted, by a server that `stays`?
+    /// Whether a client that waited in vain for its 100 will send its body, nobody knows.
+    pub(super) fn answers(&self, stays: bool, expects_continue: bool, kept: &Kept) -> bool {
+        self.answering.set(true);
+        kept.set(false);
+        let goes_on = stays && (!expects_continue || self.continued.get());
+        let reads_on = self.uploaded.get() || goes_on;
+        self.unwanted.set(!reads_on);
+        reads_on
     }
 }
 
@@ -91,6 +104,8 @@ pub(super) enum Stopped {
 pub(super) enum Unanswered {
     /// The upstream did not process it, whatever was sent.
     Unprocessed,
+    /// The same, and the server wants it in HTTP/1.
+    WantsHttp1,
     /// The connection ended without a response.
     Lost,
     /// The server ended the request with this code.
@@ -130,7 +145,8 @@ pub(super) async fn both(
             course.answered.set(end.is_ok());
             received = Some(end);
         }
-        match received.take_if(|end| !sends || course.uploaded.get() || end.is_err()) {
+        let over = !sends || course.uploaded.get() || course.unwanted.get();
+        match received.take_if(|end| over || end.is_err()) {
             Some(end) => Poll::Ready(Ok(end)),
             None => Poll::Pending,
         }
@@ -187,6 +203,7 @@ pub(super) fn broke(
     };
     Err(match unanswered {
         Unanswered::Unprocessed => Broke::Unprocessed,
+        Unanswered::WantsHttp1 => Broke::WrongConnection,
         Unanswered::Lost => Broke::Unanswered,
         Unanswered::Reset(reason) => Broke::Failed(Failure::Cut(Cut::Stream(reason))),
         Unanswered::Bad(refusal) => Broke::Failed(refusal.into()),

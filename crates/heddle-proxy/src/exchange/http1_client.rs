@@ -2,8 +2,6 @@
 //! where the server speaks another version.
 
 use std::{
-    future::Future,
-    pin::pin,
     rc::Rc,
     task::{Context, Poll, ready},
 };
@@ -13,13 +11,13 @@ use heddle_logic::{HeaderEdit, Replayable};
 use heddle_runtime::transport::{ReadHalf, WriteHalf};
 use heddle_wire::http1::{BodyEnd, Progress};
 
-use super::framed::{Responder, Upload};
+use super::framed::{Kept, Responder, Upload};
 use crate::{
     buffers::{Buffer, Lent, poll_input},
     frames::{
         Frame, Frames, Head, Reset, apply,
         http1::Parts,
-        respond::{Recipient, send_interim, send_response},
+        respond::{Recipient, send_interim, send_response, stays},
     },
     outgoing::OutgoingRequest,
     record::RequestOutcome,
@@ -120,8 +118,8 @@ impl Frames for Http1Upload<'_, '_> {
         self.parts.is_over()
     }
 
-    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        pin!(self.client.reset_by_peer()).poll(context)
+    async fn gone(&mut self) {
+        self.client.reset_by_peer().await;
     }
 }
 
@@ -130,12 +128,8 @@ impl Upload for Http1Upload<'_, '_> {
         self.refusal.take()
     }
 
-    fn keeps(&self) -> u64 {
-        if self.outgoing.replayable == Replayable::Yes { u64::MAX } else { 0 }
-    }
-
-    fn is_kept(&self) -> bool {
-        self.outgoing.is_kept()
+    fn kept(&mut self) -> Kept {
+        self.outgoing.kept_in_frames()
     }
 
     fn rewind(&mut self) {
@@ -158,12 +152,14 @@ impl Responder for Http1Responder<'_> {
 
     async fn respond(
         &mut self,
-        mut head: Head,
+        (mut head, reads_on): (Head, bool),
         body: &mut impl Frames,
         outcome: &RequestOutcome,
     ) -> Result<(), Failure> {
         apply(&mut head.fields, self.edits.as_deref().unwrap_or_default());
         outcome.status(head.status);
+        self.recipient.persists &= reads_on;
+        self.recipient.persists = stays(&head, self.recipient);
         send_response(&mut self.client, &head, body, self.recipient, outcome).await
     }
 

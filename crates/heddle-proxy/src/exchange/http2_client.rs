@@ -1,13 +1,17 @@
 //! A client's stream of HTTP/2 as the frames of an exchange.
 
-use std::task::{Context, Poll, ready};
+use std::{
+    cell::Cell,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use heddle_logic::{HeaderEdit, retry};
 use http::{HeaderValue, header};
 
-use super::framed::{Responder, Upload};
+use super::framed::{Kept, Responder, Upload};
 use crate::{
     frames::{Frame, Frames, Head, Reset, apply, bytes_of},
     http2::{Stopped, poll_received, pump},
@@ -26,7 +30,7 @@ pub(crate) struct Http2Upload {
     kept_bytes: usize,
     /// Of `kept`, so many were given on this attempt.
     given: usize,
-    forgot: bool,
+    is_kept: Kept,
     /// Bytes that came.
     pub(crate) received: u64,
     /// Who gets a copy.
@@ -44,7 +48,7 @@ impl Http2Upload {
             kept,
             kept_bytes: 0,
             given,
-            forgot: false,
+            is_kept: Rc::new(Cell::new(true)),
             received: 0,
             tee: None,
         }
@@ -62,15 +66,11 @@ impl Http2Upload {
     }
 
     fn keep(&mut self, frame: &Frame) {
-        if self.forgot {
-            return;
-        }
-        self.kept_bytes += match frame {
-            Frame::Data(data) => data.len(),
-            Frame::Trailers(fields) => bytes_of(fields) as usize,
-        };
+        self.kept_bytes += frame.weight();
         if self.kept_bytes > retry::REPLAY_BODY_BYTES_MAX {
-            self.forgot = true;
+            self.is_kept.set(false);
+        }
+        if !self.is_kept.get() {
             (self.kept, self.given) = (Vec::new(), 0);
         } else {
             self.kept.push(frame.clone());
@@ -119,12 +119,8 @@ impl Upload for Http2Upload {
         None
     }
 
-    fn keeps(&self) -> u64 {
-        retry::REPLAY_BODY_BYTES_MAX as u64
-    }
-
-    fn is_kept(&self) -> bool {
-        !self.forgot
+    fn kept(&mut self) -> Kept {
+        Rc::clone(&self.is_kept)
     }
 
     fn rewind(&mut self) {
@@ -167,7 +163,7 @@ impl Responder for Http2Responder {
 
     async fn respond(
         &mut self,
-        mut head: Head,
+        (mut head, _): (Head, bool),
         body: &mut impl Frames,
         outcome: &RequestOutcome,
     ) -> Result<(), Failure> {

@@ -2,9 +2,8 @@
 //! that speaks no other.
 
 use std::{
-    future::{Future as _, poll_fn},
+    future::poll_fn,
     io::Write as _,
-    pin::pin,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +15,8 @@ use http::{header, request};
 use super::{
     course::{AnswerHead, Failed},
     framed::{
-        Course, Responder, Stopped, Unanswered, Upload, both, broke, judge, while_client_waits,
+        Course, INTERIM_HEADS_MAX, Responder, Stopped, Unanswered, Upload, both, broke, judge,
+        while_client_waits,
     },
     response::read_head,
     seam::Broke,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     buffers::{Buffer, Lent, Output, poll_input},
     frames::{
-        Frame, Frames, Reset,
+        Frame, Frames, Reset, clean_trailers,
         http1::{Parts, response_head},
         respond::{Delimited, write_data, write_end, write_fields},
     },
@@ -60,14 +60,15 @@ pub(super) async fn run(
     outcome: &RequestOutcome,
 ) -> Result<Done, Broke> {
     let course = Course::default();
-    let keeps = upload.keeps();
+    let kept = upload.kept();
+    let expects = head.headers.contains_key(header::EXPECT);
     let method = Method::of(head.method.as_str().as_bytes());
     let mut done = Done::default();
     let result = {
         let (mut read, mut write) = transport.split();
         let sending = send(head, &mut *upload, &mut write, (&course, outcome));
         let receiving = async {
-            let (raw, input) = receive_head(&mut read, responder, outcome).await?;
+            let (raw, input) = receive_head(&mut read, responder, &course, outcome).await?;
             let buffer = input.as_ref().map_or(&[][..], |input| input.filled());
             let response = raw.view(buffer);
             if raw.is_tunnel(method) {
@@ -75,7 +76,7 @@ pub(super) async fn run(
                 return Err(Unanswered::Bad(Refusal::BadResponse(what.into())));
             }
             let head = response_head(response).map_err(Unanswered::Bad)?;
-            judge(&head, course.sent.get() <= keeps, attempt, again, outcome)?;
+            judge(&head, kept.get(), attempt, again, outcome)?;
             done.bodiless = raw.is_bodiless(method);
             done.announced_idle = response.announced_idle_seconds();
             done.binds = response.binds_connection();
@@ -85,8 +86,8 @@ pub(super) async fn run(
             if let Some(input) = &mut body.input {
                 input.consume(raw.len());
             }
-            course.answering.set(true);
-            let responded = responder.respond(head, &mut body, outcome).await;
+            let reads_on = course.answers(persists, expects, &kept);
+            let responded = responder.respond((head, reads_on), &mut body, outcome).await;
             done.persists = persists && body.leaves_nothing();
             responded.map_err(Unanswered::Failed)
         };
@@ -115,11 +116,11 @@ async fn send(
             Err(stopped) => return stopped,
         };
         let written = match frame {
-            Some(Frame::Data(data)) => {
-                course.moved(data.len() as u64);
-                write_data(&mut out.0, &mut body, &data).map(|()| false)
+            Some(Frame::Data(data)) => write_data(&mut out.0, &mut body, &data).map(|()| false),
+            Some(Frame::Trailers(mut fields)) => {
+                clean_trailers(&mut fields);
+                write_end(&mut out.0, body, &fields).map(|()| true)
             }
-            Some(Frame::Trailers(fields)) => write_end(&mut out.0, body, &fields).map(|()| true),
             None => write_end(&mut out.0, body, &http::HeaderMap::new()).map(|()| true),
         };
         match written {
@@ -139,7 +140,7 @@ async fn send(
     }
     course.uploaded.set(true);
     outcome.arrived();
-    poll_fn(|context| upload.poll_gone(context)).await;
+    upload.gone().await;
     Stopped::Client(Reset(Reason::CANCEL))
 }
 
@@ -167,15 +168,11 @@ async fn flush(
     upload: &mut impl Upload,
 ) -> Result<(), Stopped> {
     let bytes = std::mem::take(out);
-    let mut writing = pin!(to.write_all(&bytes));
-    poll_fn(|context| match writing.as_mut().poll(context) {
-        Poll::Ready(written) => Poll::Ready(written.map_err(|_| Stopped::UpstreamGone)),
-        Poll::Pending => {
-            let gone = upload.poll_gone(context);
-            gone.map(|()| Err(Stopped::Client(Reset(Reason::CANCEL))))
-        }
-    })
-    .await
+    tokio::select! {
+        biased;
+        written = to.write_all(&bytes) => written.map_err(|_| Stopped::UpstreamGone),
+        () = upload.gone() => Err(Stopped::Client(Reset(Reason::CANCEL))),
+    }
 }
 
 /// Writes a request's head as HTTP/1 has it. `over`: there is no body.
@@ -231,11 +228,12 @@ fn write_cookies(out: &mut Vec<u8>, fields: &mut http::HeaderMap) {
 async fn receive_head(
     read: &mut ReadHalf<'_>,
     responder: &mut impl Responder,
+    course: &Course,
     outcome: &RequestOutcome,
 ) -> Result<(Lent<ResponseHead>, Option<Lent<Buffer>>), Unanswered> {
     let mut head = Lent::<ResponseHead>::take();
     let mut input = None;
-    let mut interim = false;
+    let mut interims = 0;
     loop {
         let read_one = read_head(read, &mut head, &mut input);
         match while_client_waits(responder, read_one).await? {
@@ -244,14 +242,18 @@ async fn receive_head(
                 return Err(Unanswered::Bad(refusal));
             }
             // The upstream has seen the request: it may not be sent again.
-            Err(_) if interim => return Err(Unanswered::Bad(Refusal::UpstreamReset)),
+            Err(_) if interims > 0 => return Err(Unanswered::Bad(Refusal::UpstreamReset)),
             Err(_) => return Err(Unanswered::Lost),
         }
         let Some(buffer) = input.as_mut() else { return Err(Unanswered::Lost) };
         if !head.is_interim() {
             return Ok((head, input));
         }
-        interim = true;
+        interims += 1;
+        if interims > INTERIM_HEADS_MAX {
+            return Err(Unanswered::Bad(Refusal::BadResponse("too many heads of 1xx".into())));
+        }
+        course.continued.set(course.continued.get() || head.status() == 100);
         let passed = response_head(head.view(buffer.filled())).map_err(Unanswered::Bad)?;
         responder.interim(&passed, outcome).await.map_err(Unanswered::Failed)?;
         buffer.consume(head.len());

@@ -14,7 +14,8 @@ use http::{header, request, response};
 use super::{
     course::AnswerHead,
     framed::{
-        Course, Responder, Stopped, Unanswered, Upload, both, broke, judge, while_client_waits,
+        Course, INTERIM_HEADS_MAX, Responder, Stopped, Unanswered, Upload, both, broke, judge,
+        while_client_waits,
     },
     seam::Broke,
 };
@@ -22,6 +23,7 @@ use crate::{
     frames::{Frame, Frames, Head, Reset, strip_hop_by_hop},
     http2::{self, poll_received, pump, reason_of},
     record::RequestOutcome,
+    refusal::Refusal,
     streams::Stream,
     upstream::Attempt,
 };
@@ -36,24 +38,29 @@ pub(super) async fn run(
     outcome: &RequestOutcome,
 ) -> Result<bool, Broke> {
     let over = upload.is_over();
-    let Ok((response, mut send)) = stream.send(head, over).await else {
-        stream.end();
-        return Err(unsent(stream, attempt));
+    let expects = head.headers.contains_key(header::EXPECT);
+    let (response, mut send) = match stream.send(head, over).await {
+        Ok(sent) => sent,
+        // Neither the server nor the connection says so: it cannot be put into frames.
+        Err(error) if !(error.is_io() || error.is_go_away() || error.is_reset()) => {
+            return Err(Broke::Failed(Refusal::BadRequest(error.to_string().into()).into()));
+        }
+        Err(_) => {
+            stream.end();
+            return Err(unsent(stream, attempt));
+        }
     };
     let course = Course::default();
-    let keeps = upload.keeps();
+    let kept = upload.kept();
     let result = {
         let sending = send_body((&mut *upload, over), &mut send, (&course, outcome));
         let receiving = async {
-            let (head, mut body) = receive_head((stream, response), responder, outcome)
-                .await
-                .map_err(|unanswered| match stream.speaks_http1() {
-                    true => Unanswered::Unprocessed,
-                    false => unanswered,
-                })?;
-            judge(&head, course.sent.get() <= keeps, attempt, again, outcome)?;
-            course.answering.set(true);
-            responder.respond(head, &mut body, outcome).await.map_err(Unanswered::Failed)
+            let from = (stream, response);
+            let (head, mut body) = receive_head(from, responder, &course, outcome).await?;
+            judge(&head, kept.get(), attempt, again, outcome)?;
+            let reads_on = course.answers(true, expects, &kept);
+            let responding = responder.respond((head, reads_on), &mut body, outcome);
+            responding.await.map_err(Unanswered::Failed)
         };
         both(sending, receiving, &course).await
     };
@@ -61,6 +68,7 @@ pub(super) async fn run(
     match &result {
         Ok(_) => attempt.ended(clock::now(), outcome.grpc().flatten()),
         Err(Broke::Unprocessed) => return Err(unsent(stream, attempt)),
+        Err(Broke::WrongConnection) => attempt.upstream().learn_http1(),
         Err(_) => {}
     }
     result
@@ -74,13 +82,13 @@ async fn send_body(
 ) -> Stopped {
     let end = match over {
         true => Ok(()),
-        false => pump(upload, send, |bytes| course.moved(bytes)).await,
+        false => pump(upload, send, |_| {}).await,
     };
     match end {
         Ok(()) => {
             course.uploaded.set(true);
             outcome.arrived();
-            poll_fn(|context| upload.poll_gone(context)).await;
+            upload.gone().await;
             Stopped::Client(Reset(Reason::CANCEL))
         }
         Err(http2::Stopped::Source(reset)) => {
@@ -104,8 +112,10 @@ fn unsent(stream: &Stream, attempt: &Attempt) -> Broke {
 async fn receive_head(
     (stream, mut response): (&Stream, ResponseFuture),
     responder: &mut impl Responder,
+    course: &Course,
     outcome: &RequestOutcome,
 ) -> Result<(Head, Body), Unanswered> {
+    let mut interims = 0;
     loop {
         let next = poll_fn(|context| {
             if let Poll::Ready(Some(interim)) = response.poll_informational(context) {
@@ -114,9 +124,16 @@ async fn receive_head(
             Pin::new(&mut response).poll(context).map(|result| result.map(Next::Final))
         });
         let next = while_client_waits(responder, next).await?;
-        match next.map_err(|error| unanswered(&error, stream))? {
+        match next.map_err(|error| unanswered(&error, stream, interims > 0))? {
             Next::Interim(response) => {
+                interims += 1;
+                if interims > INTERIM_HEADS_MAX {
+                    return Err(Unanswered::Bad(Refusal::BadResponse(
+                        "too many heads of 1xx".into(),
+                    )));
+                }
                 let (parts, ()) = response.into_parts();
+                course.continued.set(course.continued.get() || parts.status.as_u16() == 100);
                 let passed = responder.interim(&head_of(parts), outcome).await;
                 passed.map_err(Unanswered::Failed)?;
             }
@@ -140,18 +157,22 @@ fn head_of(mut parts: response::Parts) -> Head {
     Head { status: parts.status.as_u16(), fields: parts.headers, length }
 }
 
-/// What the end of a stream without a response says about its request.
-fn unanswered(error: &h2::Error, stream: &Stream) -> Unanswered {
-    if error.is_remote() && error.reason() == Some(Reason::HTTP_1_1_REQUIRED) {
-        stream.wants_http1();
-    }
+/// What the end of a stream without a response says about its request; `begun`: an interim head came.
+fn unanswered(error: &h2::Error, stream: &Stream, begun: bool) -> Unanswered {
+    let said = error.reason().filter(|_| error.is_remote());
     if error.is_remote() && error.is_go_away() {
         stream.end();
     }
-    let refused = error.is_remote() && error.reason() == Some(Reason::REFUSED_STREAM);
     match () {
+        // Nothing of what was sent on it was understood.
+        () if stream.speaks_http1() => Unanswered::Unprocessed,
+        () if said == Some(Reason::HTTP_1_1_REQUIRED) && error.is_reset() => Unanswered::WantsHttp1,
         // Those that a GOAWAY names as processed end otherwise.
-        () if refused || error.is_go_away() && error.is_remote() => Unanswered::Unprocessed,
+        () if said == Some(Reason::REFUSED_STREAM) || said.is_some() && error.is_go_away() => {
+            Unanswered::Unprocessed
+        }
+        // The server has seen the request: it may not be sent again.
+        () if begun => Unanswered::Bad(Refusal::UpstreamReset),
         () if error.is_io() || error.is_go_away() => Unanswered::Lost,
         () => Unanswered::Reset(reason_of(error)),
     }

@@ -8,7 +8,7 @@ use heddle_wire::http1::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, request, uri};
 
-use super::{Frame, Head, Reset, strip_hop_by_hop};
+use super::{Frame, Head, Reset, clean_trailers, strip_hop_by_hop};
 use crate::refusal::Refusal;
 
 /// The head of a request of HTTP/1 that was made ready to go on, as it goes to a server of HTTP/2.
@@ -28,16 +28,11 @@ pub(crate) fn request_head(raw: &[u8]) -> Result<request::Parts, Refusal> {
     strip_hop_by_hop(&mut headers);
     headers.remove(http::header::HOST);
     let mut target = uri::Parts::default();
-    let authority = view.authority();
-    if !authority.is_empty() {
-        target.authority = Some(authority.parse().map_err(|_| unfit("host"))?);
-    }
+    // HTTP/2 has no request without one (RFC 9113 §8.3.1 leaves it to the client; h2 does not).
+    target.authority = Some(view.authority().parse().map_err(|_| unfit("host"))?);
     if head.method() != Method::Connect {
         target.scheme = Some(uri::Scheme::HTTP);
         target.path_and_query = Some(view.target().parse().map_err(|_| unfit("target"))?);
-        if target.authority.is_none() {
-            target.scheme = None;
-        }
     }
     let uri = Uri::from_parts(target).map_err(|_| unfit("target"))?;
     let built = http::Request::builder().method(view.method()).uri(uri).body(());
@@ -131,6 +126,7 @@ impl Parts {
 
     /// What is left when the body is complete: its trailers, once.
     pub(crate) fn end(&mut self) -> Option<Frame> {
+        clean_trailers(&mut self.trailers);
         if self.trailers.is_empty() {
             return None;
         }

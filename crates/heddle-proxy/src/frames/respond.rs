@@ -7,7 +7,7 @@ use heddle_runtime::transport::WriteHalf;
 use heddle_wire::http1::{CHUNK_END, Method, Version, chunk_head, reason};
 use http::HeaderMap;
 
-use super::{Frame, Frames, Head, Reset};
+use super::{Frame, Frames, Head, Reset, clean_trailers};
 use crate::{
     buffers::{Lent, Output},
     limits::COPY_BYTES,
@@ -38,7 +38,7 @@ pub(crate) enum Delimited {
 }
 
 /// Sends a response to a client of HTTP/1: head and what is at hand of the body in one write. The
-/// caller ends the connection where `recipient.persists` is false, or where this fails.
+/// caller ends the connection where it does not stay ([`stays`]), or where this fails.
 ///
 /// # Errors
 /// [`Failure::ClientGone`], or [`Failure::Cut`] if the body broke off: the client must notice.
@@ -66,7 +66,10 @@ pub(crate) async fn send_response(
         match frame {
             None => break write_end(&mut out.0, body, &HeaderMap::new())?,
             Some(Ok(Frame::Data(data))) => write_data(&mut out.0, &mut body, &data)?,
-            Some(Ok(Frame::Trailers(fields))) => break write_end(&mut out.0, body, &fields)?,
+            Some(Ok(Frame::Trailers(mut fields))) => {
+                clean_trailers(&mut fields);
+                break write_end(&mut out.0, body, &fields)?;
+            }
             Some(Err(Reset(_))) => {
                 flush(to, &mut out.0, outcome).await?;
                 return Err(broken_off(body));
@@ -104,6 +107,11 @@ fn delimited(head: &Head, recipient: Recipient) -> Delimited {
     }
 }
 
+/// Does the client's connection stay open behind this response?
+pub(crate) fn stays(head: &Head, recipient: Recipient) -> bool {
+    recipient.persists && delimited(head, recipient) != Delimited::Close
+}
+
 fn write_head(out: &mut Vec<u8>, head: &Head, recipient: Recipient, body: Delimited) {
     let _ = write!(out, "HTTP/1.1 {} {}\r\n", head.status, reason(head.status));
     write_fields(out, &head.fields);
@@ -112,8 +120,7 @@ fn write_head(out: &mut Vec<u8>, head: &Head, recipient: Recipient, body: Delimi
         Delimited::Length(length) => write!(out, "content-length: {length}\r\n"),
         Delimited::Chunked => write!(out, "transfer-encoding: chunked\r\n"),
     };
-    let stays = recipient.persists && body != Delimited::Close;
-    out.extend_from_slice(match (stays, recipient.version) {
+    out.extend_from_slice(match (stays(head, recipient), recipient.version) {
         (true, Version::Http10) => b"connection: keep-alive\r\n\r\n",
         (true, Version::Http11) => b"\r\n",
         (false, _) => b"connection: close\r\n\r\n",

@@ -10,6 +10,7 @@ mod heads;
 mod held_up;
 mod http2;
 mod http2_attacks;
+mod http2_bridges;
 mod idle;
 mod lost;
 mod mesh;
