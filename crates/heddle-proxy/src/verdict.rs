@@ -5,7 +5,7 @@
 pub enum Verdict {
     /// HTTP/1.
     Http,
-    /// HTTP/2, relayed as TCP.
+    /// HTTP/2.
     Http2,
     /// TLS, relayed as TCP.
     Tls,

@@ -120,8 +120,8 @@ pub(super) enum Unanswered {
 }
 
 /// Runs both directions until the exchange is over; `sending` goes on watching the client when it has sent
-/// all. A response that is complete before the request is
-/// waits for that, since a server may answer first and read then.
+/// all. A response that is complete before the request waits for that, since a server may answer first and
+/// read then, unless nobody wants the rest.
 pub(super) async fn both(
     sending: impl Future<Output = Stopped>,
     receiving: impl Future<Output = Result<(), Unanswered>>,
