@@ -5,6 +5,7 @@ mod demo;
 mod edits;
 mod heddle;
 mod http1;
+mod http2;
 mod mesh;
 mod namespaces;
 mod options;
@@ -26,12 +27,18 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
         options: &[OUTPUT, ROUNDS, SECONDS, AGAINST, BINARY],
         run: http1::run,
+    },
+    Bench {
+        name: "http2",
+        about: http2::ABOUT,
+        options: &[OUTPUT, ROUNDS, SECONDS, AGAINST, BINARY],
+        run: http2::run,
     },
     Bench {
         name: "churn",
@@ -61,7 +68,8 @@ pub(crate) fn run(name: &str, words: &[&str]) -> Result<(), String> {
             println!("{}", help());
             return Ok(());
         }
-        // What `http1` runs in namespaces of its own.
+        // What `http1` and `http2` run in namespaces of their own.
+        "upstream-http2" => return http2::upstream::run(words),
         "upstream" => return upstream::run(words),
         "relay" => return relay::run(words),
         _ => {}

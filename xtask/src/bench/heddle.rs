@@ -23,34 +23,62 @@ pub(super) fn build() -> Result<PathBuf, String> {
     Ok(root().join("target/release/heddle"))
 }
 
+/// What is spoken on both sides of the measured proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wire {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+}
+
+impl Wire {
+    /// As a port is declared.
+    fn protocol(self) -> &'static str {
+        match self {
+            Self::Http1 => "http",
+            Self::Http2 => "http2",
+        }
+    }
+}
+
+/// The rule file of benches that need no other.
+pub(super) const ONE_RULE: &str = include_str!("../../../bench/peers/heddle.yaml");
+
 /// A control plane that knows one service `echo` with three endpoints.
 #[derive(Debug)]
 pub(super) struct Control {
     dir: PathBuf,
+    wire: Wire,
     _process: Guarded,
 }
 
 impl Control {
     /// Starts it in `dir` and applies the matching rule.
-    pub(super) fn start(binary: &Path, dir: &Path) -> Result<Self, String> {
+    pub(super) fn start(
+        binary: &Path,
+        dir: &Path,
+        wire: Wire,
+        rules: &str,
+    ) -> Result<Self, String> {
         drop(fs::remove_dir_all(dir));
         fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let state = dir.join("state");
         let mut command = program(&binary.to_string_lossy(), &["control", "--mesh", "bench"]);
         command.arg("--run-dir").arg(dir).arg("--state-dir").arg(state);
         command.env("HEDDLE_LOG", "error");
-        let control = Self { dir: dir.to_owned(), _process: Guarded::start(&mut command)? };
+        let process = Guarded::start(&mut command)?;
+        let control = Self { dir: dir.to_owned(), wire, _process: process };
         let socket = control.socket();
         wait_for("control plane", Duration::from_secs(10), || {
             UnixStream::connect(&socket).is_ok()
         })?;
-        let members: Vec<Value> = (0..FAR_ADDRESSES.len()).map(member).chain([client()]).collect();
+        let members: Vec<Value> =
+            (0..FAR_ADDRESSES.len()).map(|n| member(n, wire)).chain([client()]).collect();
         control.post("/v1/adopt", &Value::Array(members))?;
-        let rule = fs::read_to_string(root().join("bench/peers/heddle.yaml"))
-            .map_err(|e| format!("bench/peers/heddle.yaml: {e}"))?;
         control.post(
             "/v1/apply",
-            &json!({ "files": [{ "file": "heddle.yaml", "text": rule }], "namespace": "default",
+            &json!({ "files": [{ "file": "heddle.yaml", "text": rules }], "namespace": "default",
                      "dry_run": false, "force": false, "wait_ms": 0 }),
         )?;
         Ok(control)
@@ -80,11 +108,11 @@ impl Control {
 
     /// Starts the client's sidecar (`outbound`) or the first endpoint's, one worker on core 0.
     pub(super) fn sidecar(&self, binary: &Path, outbound: bool) -> Result<Guarded, String> {
-        let member = if outbound { client() } else { member(0) };
+        let member = if outbound { client() } else { member(0, self.wire) };
         let workload = &member["joined"]["workload"];
         let state = self.dir.join(if outbound { "client" } else { "server" });
         fs::create_dir_all(&state).map_err(|e| e.to_string())?;
-        let ports = if outbound { json!({}) } else { json!({ "80": "http" }) };
+        let ports = if outbound { json!({}) } else { json!({ "80": self.wire.protocol() }) };
         let mut config = json!({
             "mesh": "bench", "workload": workload["id"], "name": workload["name"],
             "namespace": "default", "service": workload["service"]["name"], "version": "v1",
@@ -133,22 +161,32 @@ fn merge(object: &mut Value, more: Value) {
 }
 
 /// The endpoint with this index.
-fn member(index: usize) -> Value {
+fn member(index: usize, wire: Wire) -> Value {
     let labels = json!({ "app": "echo", "version": "v1" });
-    joined(&format!("echo-v1-{index}"), "echo", FAR_ADDRESSES[index], 21 + index, &labels, true)
+    let id = format!("echo-v1-{index}");
+    joined(&id, "echo", (FAR_ADDRESSES[index], 21 + index), &labels, Some(wire))
 }
 
 /// The client the load belongs to.
 fn client() -> Value {
-    joined("load-v1-0", "load", NEAR_ADDRESS, 11, &json!({ "app": "load", "version": "v1" }), false)
+    let labels = json!({ "app": "load", "version": "v1" });
+    joined("load-v1-0", "load", (NEAR_ADDRESS, 11), &labels, None)
 }
 
 /// A member as the holder would hand it to a restarted control plane.
-fn joined(id: &str, service: &str, ipv4: &str, low: usize, labels: &Value, serves: bool) -> Value {
+fn joined(
+    id: &str,
+    service: &str,
+    (ipv4, low): (&str, usize),
+    labels: &Value,
+    serves: Option<Wire>,
+) -> Value {
     let name = json!({ "namespace": "default", "name": service });
-    let port = json!({ "number": 80, "name": "http", "protocol": "http" });
+    let protocol = serves.unwrap_or(Wire::Http1).protocol();
+    let serves = serves.is_some();
+    let port = json!({ "number": 80, "name": protocol, "protocol": protocol });
     let ports = if serves {
-        json!({ "80": { "number": 80, "name": "http", "protocol": "http", "state": "ready" } })
+        json!({ "80": { "number": 80, "name": protocol, "protocol": protocol, "state": "ready" } })
     } else {
         json!({})
     };

@@ -10,7 +10,7 @@
 //! looks at nothing runs beside them: what the kernel takes for a hop, whoever makes it. With
 //! `--against`, another `heddle` binary runs in turn with this one, each with its own control plane.
 
-mod peers;
+pub(super) mod peers;
 mod report;
 mod row;
 mod sample;
@@ -20,7 +20,7 @@ mod wrk;
 use std::time::Duration;
 
 use super::{
-    heddle::{self, Control},
+    heddle::{self, Control, ONE_RULE, Wire},
     namespaces::Pair,
     options::Options,
 };
@@ -47,7 +47,7 @@ const LOADS: u64 = 3;
 
 /// Runs the bench and prints its table or JSON.
 pub(super) fn run(options: &Options) -> Result<(), String> {
-    let Peers { found, missing } = peers::available()?;
+    let Peers { found, missing } = peers::available(Wire::Http1)?;
     let binary = options.binary.clone().map_or_else(heddle::build, Ok)?;
     let mut proxies = vec![Proxy::Heddle(binary)];
     proxies.extend(options.against.clone().map(Proxy::OldHeddle));
@@ -62,7 +62,12 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
     let mut controls = Vec::new();
     for proxy in proxies {
         if let Some(binary) = proxy.binary() {
-            let control = Control::start(binary, &dir.join(proxy.name().replace(' ', "-")))?;
+            let control = Control::start(
+                binary,
+                &dir.join(proxy.name().replace(' ', "-")),
+                Wire::Http1,
+                ONE_RULE,
+            )?;
             controls.push((proxy.name(), control));
         }
         let row = |outbound| Row { proxy: proxy.clone(), outbound, samples: Vec::new() };
@@ -98,7 +103,7 @@ fn one_round(
                 let (_, control) = control.ok_or("a heddle without a control plane")?;
                 control.sidecar(binary, *outbound)
             }
-            None => proxy.start(*outbound),
+            None => proxy.start(*outbound, Wire::Http1),
         };
         let sample = measure(pair, *outbound, start, seconds)
             .map_err(|e| format!("round {round}, {} {}: {e}", proxy.name(), path(*outbound)))?;

