@@ -7,20 +7,22 @@ use std::{future::poll_fn, pin::pin, rc::Rc};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use heddle_logic::FaultPlan;
+use heddle_model::Protocol;
 use heddle_runtime::{clock, task, transport::Transport};
 
 use crate::{
+    buffers::{Buffer, Lent},
     call::{Call, Http1Call, Http2Call},
     deadline::{Progress, until},
     dial::Early,
     foreign::{self, Foreign},
     forward::Terms,
-    http1::{Client, Idle, Persistence},
-    http2,
+    http1::{Client, Idle, Persistence, Upgraded},
+    http2::{self, upgrade::Joined},
     limits::{HEAD_READ_TIMEOUT, HTTP2_STREAMS, LINGER_SILENCE},
     outgoing::RequestEdits,
     pool::Tenant,
-    protocol::{Beginning, Decided, decide},
+    protocol::{Decided, decide},
     record::{RequestOutcome, TcpOutcome},
     refusal::{Cut, Failure, Flag, Refusal, Refused},
     relay::Preread,
@@ -46,7 +48,13 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
                 worker.keep_unused(early);
             }
             let _by_request = worker.shared.state.connections.by_request();
-            serve_requests(side, Client::new(client, held, S::IDLE_TIMEOUT, S::DIRECTION)).await;
+            let client = Client::new(client, held, S::IDLE_TIMEOUT, S::DIRECTION);
+            serve_requests(
+                side,
+                client,
+                matches!(hints.declared, Protocol::Http2 | Protocol::Grpc),
+            )
+            .await;
         }
         Decided::Http2 { reason, held, early } => {
             side.verdicts().count(Verdict::Http2, reason);
@@ -55,7 +63,8 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             }
             let _by_request = worker.shared.state.connections.by_request();
             // Much larger than what most connections need.
-            Box::pin(serve_streams(side, client, held)).await;
+            let held = held.map(|held| held.bytes);
+            Box::pin(serve_streams(side, client, held, None)).await;
         }
         Decided::Relay { verdict, reason, held, to } => {
             side.verdicts().count(verdict, reason);
@@ -77,13 +86,22 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
     }
 }
 
-async fn serve_requests<S: Side>(side: &S, mut client: Client) {
+/// `http2`: the port is declared to speak HTTP/2, to which its clients may change.
+async fn serve_requests<S: Side>(side: &S, mut client: Client, http2: bool) {
     loop {
         let request = match client.read_request().await {
             Ok(Some(request)) => request,
             Ok(None) => return,
             Err(refusal) => return refuse_head(side, client, refusal).await,
         };
+        if http2 {
+            client = match client.upgrade(&request).await {
+                Err(client) => client,
+                Ok(Upgraded { transport, held, joined }) => {
+                    return Box::pin(serve_streams(side, transport, held, Some(joined))).await;
+                }
+            };
+        }
         match serve_request(side, Http1Call::new(&mut client, request)).await {
             Persistence::KeepAlive => {}
             ended => return client.end(ended).await,
@@ -92,14 +110,19 @@ async fn serve_requests<S: Side>(side: &S, mut client: Client) {
 }
 
 /// The same for a connection of HTTP/2, whose requests do not wait for each other.
-async fn serve_streams<S: Side>(side: &S, client: Transport, held: Option<Beginning>) {
-    let held = held.map(|held| held.bytes);
-    let begun = clock::within(HEAD_READ_TIMEOUT, http2::accept(client, held)).await;
+async fn serve_streams<S: Side>(
+    side: &S,
+    client: Transport,
+    held: Option<Lent<Buffer>>,
+    joined: Option<Joined>,
+) {
+    let begun = clock::within(HEAD_READ_TIMEOUT, http2::accept(client, held, joined)).await;
     let Some(Ok(mut connection)) = begun else { return };
     let tenant = Tenant::default();
     let mut requests = FuturesUnordered::new();
     let mut idle = Idle::new(S::IDLE_TIMEOUT);
     let mut told = false;
+    let mut drains = pin!(side.worker().shared.state.draining.begun());
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {
@@ -123,6 +146,11 @@ async fn serve_streams<S: Side>(side: &S, client: Transport, held: Option<Beginn
                 if std::mem::replace(&mut told, true) {
                     return;
                 }
+                connection.graceful_shutdown();
+                idle = Idle::new(LINGER_SILENCE);
+            }
+            () = &mut drains, if !told => {
+                told = true;
                 connection.graceful_shutdown();
                 idle = Idle::new(LINGER_SILENCE);
             }

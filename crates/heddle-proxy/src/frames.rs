@@ -3,10 +3,12 @@
 //! bytes it is goes by these: what comes from or goes to HTTP/2, and replies of the mesh's own.
 //!
 //! Here is what both directions have in common. HTTP/1 is taken apart by `frames/http1.rs`, and put
-//! together for its clients by `frames/respond.rs`; HTTP/2 is `http2`'s.
+//! together for its clients by `frames/respond.rs`; HTTP/2 is `http2`'s. What is asked to become no HTTP is
+//! `frames/tunnel.rs`'s.
 
 pub(crate) mod http1;
 pub(crate) mod respond;
+pub(crate) mod tunnel;
 
 use std::{
     cell::OnceCell,
@@ -81,7 +83,7 @@ impl<'a> Seen<'a> {
 
 impl RequestView for Seen<'_> {
     fn method(&self) -> &str {
-        self.head.method.as_str()
+        tunnel::Becomes::by(self.head).method(self.head)
     }
 
     fn target(&self) -> &str {

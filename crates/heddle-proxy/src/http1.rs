@@ -21,6 +21,7 @@ use crate::{
         self,
         respond::{Recipient, send_response},
     },
+    http2::upgrade::{self, Joined},
     limits::{HEAD_READ_TIMEOUT, LINGER_BYTES, LINGER_SILENCE, LINGER_TIME},
     outgoing::{OutgoingRequest, RequestEdits},
     pool::{Tenancy, Tenant},
@@ -80,6 +81,16 @@ impl IncomingRequest {
     fn view<'a>(&'a self, client: &'a Client) -> Request<'a> {
         self.head.view(client.input.as_ref().map_or(&[], |input| input.filled()))
     }
+}
+
+/// A connection that speaks HTTP/2 from now on.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    pub(crate) transport: Transport,
+    /// What was read of it.
+    pub(crate) held: Option<Lent<Buffer>>,
+    /// The request that asked for it.
+    pub(crate) joined: Joined,
 }
 
 /// A request of HTTP/1 without its version.
@@ -178,6 +189,19 @@ impl Client {
             Poll::Pending => idle.poll(context).map(|()| false),
         })
         .await
+    }
+
+    /// If the request asks for HTTP/2, tells the client that it is so from now on; what is left of the
+    /// connection then, and the request.
+    pub(crate) async fn upgrade(self, request: &IncomingRequest) -> Result<Upgraded, Self> {
+        let Some(joined) = upgrade::offered(&request.view(&self)) else { return Err(self) };
+        let Self { mut transport, mut input, .. } = self;
+        if let Some(input) = &mut input {
+            input.consume(request.head.len());
+        }
+        // A client that is gone is found out by whoever reads.
+        let _gone = transport.split().1.write_all(upgrade::SWITCHING).await;
+        Ok(Upgraded { transport, held: input.filter(|input| !input.is_empty()), joined })
     }
 
     /// Makes a request ready to be sent, and takes its head from the input; the body is still to be

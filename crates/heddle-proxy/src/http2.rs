@@ -1,6 +1,8 @@
 //! HTTP/2 as clients speak it to a sidecar: the connection with its limits, and frames written to a
 //! stream. Requests on it are `call`'s; connections to upstreams are `streams`'.
 
+pub(crate) mod upgrade;
+
 use std::{
     future::poll_fn,
     io,
@@ -16,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::{
     buffers::{Buffer, Lent},
     frames::{Frame, Frames, Reset, clean_trailers},
+    http2::upgrade::Joined,
     limits::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
         HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
@@ -25,13 +28,14 @@ use crate::{
 /// A client's connection.
 pub(crate) type Connection = server::Connection<Rewound, Bytes>;
 
-/// Begins a connection of which `held` was read already.
+/// Begins a connection of which `held` was read already; `joined` is a request that asked for it.
 ///
 /// # Errors
 /// The client's beginning is none of HTTP/2, or it is gone.
 pub(crate) async fn accept(
     transport: Transport,
     held: Option<Lent<Buffer>>,
+    joined: Option<Joined>,
 ) -> Result<Connection, h2::Error> {
     server::Builder::new()
         .initial_window_size(HTTP2_STREAM_WINDOW)
@@ -41,7 +45,8 @@ pub(crate) async fn accept(
         .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
         .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
-        .handshake(Rewound { transport, held })
+        .enable_connect_protocol()
+        .handshake(Rewound { transport, held, joined: joined.map(Box::new) })
         .await
 }
 
@@ -50,6 +55,49 @@ pub(crate) async fn accept(
 pub(crate) struct Rewound {
     transport: Transport,
     held: Option<Lent<Buffer>>,
+    /// What is put into the client's beginning.
+    joined: Option<Box<Joined>>,
+}
+
+impl Rewound {
+    /// Reads what there is of the client, whatever is put into it.
+    fn poll_received(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some(held) = &mut self.held {
+            let n = held.filled().len().min(buffer.remaining());
+            buffer.put_slice(&held.filled()[..n]);
+            held.consume(n);
+            self.held.take_if(|held| held.is_empty());
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.transport).poll_read(context, buffer)
+    }
+
+    /// The same where a request is put into it.
+    fn poll_joined(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut piece = [0; 1024];
+        loop {
+            let Some(joined) = &mut self.joined else { return self.poll_received(context, buffer) };
+            if let Some(bytes) = joined.take(buffer.remaining()) {
+                buffer.put_slice(bytes);
+                self.joined.take_if(|joined| joined.is_over());
+                return Poll::Ready(Ok(()));
+            }
+            let mut piece = ReadBuf::new(&mut piece);
+            ready!(self.poll_received(context, &mut piece))?;
+            match (piece.filled(), &mut self.joined) {
+                ([], _) | (_, None) => return Poll::Ready(Ok(())),
+                (bytes, Some(joined)) => joined.add(bytes),
+            }
+        }
+    }
 }
 
 impl AsyncRead for Rewound {
@@ -59,14 +107,10 @@ impl AsyncRead for Rewound {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if let Some(held) = &mut this.held {
-            let n = held.filled().len().min(buffer.remaining());
-            buffer.put_slice(&held.filled()[..n]);
-            held.consume(n);
-            this.held.take_if(|held| held.is_empty());
-            return Poll::Ready(Ok(()));
+        match this.joined {
+            None => this.poll_received(context, buffer),
+            Some(_) => this.poll_joined(context, buffer),
         }
-        Pin::new(&mut this.transport).poll_read(context, buffer)
     }
 }
 

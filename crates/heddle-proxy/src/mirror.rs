@@ -127,6 +127,7 @@ async fn send(
                 tenant: &tenant,
                 kept: Kept::default(),
                 sent: false,
+                wants_http1: false,
             };
             // One endpoint and no terms: nothing is tried again.
             let backend = Backend::Upstream(upstream);

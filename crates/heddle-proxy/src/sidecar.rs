@@ -103,6 +103,7 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         _ = &mut discovery => return Err(ProxyError::TaskEnded("discovery client")),
         _ = &mut broker => return Err(ProxyError::TaskEnded("connection to the holder")),
     }
+    shared.state.draining.begin();
     tokio::select! {
         () = drained(&shared) => {}
         // A second signal means now.

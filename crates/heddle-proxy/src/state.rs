@@ -21,6 +21,7 @@ use hashbrown::HashMap;
 use heddle_logic::retry::RetryBudget;
 use heddle_model::ServiceName;
 use heddle_runtime::clock;
+use tokio::sync::watch;
 
 use crate::{
     backlog::Backlogs,
@@ -35,6 +36,8 @@ pub struct ProxyState {
     pub connections_max: usize,
     /// Connections being served, so that the end can wait for them.
     pub connections: OpenConnections,
+    /// Told when the proxy is about to end.
+    pub draining: Draining,
     /// Open inbound connections by source address, against [`CONNECTIONS_PER_SOURCE`].
     pub(crate) sources: Sources,
     /// Who waits at which server.
@@ -50,11 +53,37 @@ impl Default for ProxyState {
         Self {
             connections_max: CONNECTIONS_TOTAL,
             connections: OpenConnections::default(),
+            draining: Draining::default(),
             sources: Sources::default(),
             backlogs: Backlogs::default(),
             retries: RetryAccounts::default(),
             breakers: Breakers::default(),
         }
+    }
+}
+
+/// Whether the proxy is about to end: clients of connections that carry many requests are told to ask
+/// elsewhere.
+#[derive(Debug)]
+pub struct Draining(watch::Sender<bool>);
+
+impl Default for Draining {
+    fn default() -> Self {
+        Self(watch::Sender::new(false))
+    }
+}
+
+impl Draining {
+    /// From now on it is.
+    pub fn begin(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Waits until it is.
+    pub(crate) async fn begun(&self) {
+        let mut told = self.0.subscribe();
+        // Its sender is here.
+        let _never_closed = told.wait_for(|draining| *draining).await;
     }
 }
 

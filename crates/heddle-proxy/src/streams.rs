@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, OnceCell, RefCell},
     future::{Future, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -75,6 +75,17 @@ struct Fate {
     ended: Cell<bool>,
     /// Its first bytes were none of HTTP/2: so servers of HTTP/1 answer what they cannot read.
     speaks_http1: Cell<bool>,
+    /// Its first bytes have come, or never will.
+    heard: Cell<bool>,
+    /// Told of that.
+    hears: Notify,
+}
+
+impl Fate {
+    fn hear(&self) {
+        self.heard.set(true);
+        self.hears.notify_waiters();
+    }
 }
 
 /// A connection on its way, for which others wait.
@@ -241,6 +252,7 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
         // Whoever has a stream on it is told by the stream.
         let _ended = connection.await;
         driven.ended.set(true);
+        driven.hear();
     }));
     let (open, carried) = (Cell::new(0), Cell::new(0));
     Ok(Connection { send, open, carried, idle_since: Cell::new(clock::now()), fate })
@@ -259,6 +271,20 @@ impl Stream {
         let mut send = self.connection.send.clone();
         poll_fn(|context| send.poll_ready(context)).await?;
         send.send_request(http::Request::from_parts(head, ()), over)
+    }
+
+    /// Does the server take requests that become another protocol (RFC 8441 §3)? Its SETTINGS say so, with
+    /// which it begins.
+    pub(crate) async fn takes_protocols(&self) -> bool {
+        let Connection { send, fate, .. } = &*self.connection;
+        let mut hears = pin!(fate.hears.notified());
+        hears.as_mut().enable();
+        if !fate.heard.get() {
+            hears.await;
+        }
+        // What was read is looked at when its task has run.
+        tokio::task::yield_now().await;
+        send.is_extended_connect_protocol_enabled()
     }
 
     /// The connection takes no more requests.
@@ -296,6 +322,7 @@ impl Watched {
         if ended || first.len() > TYPE {
             self.fate.speaks_http1.set(first.get(TYPE) != Some(&SETTINGS));
             self.first = None;
+            self.fate.hear();
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
     seam::{Broke, Carrier, Exchange, Held, Sent},
 };
 use crate::{
+    frames::tunnel::Becomes,
     http1::Persistence,
     outgoing::ATTEMPT_COUNT,
     pool::{Connected, Tenancy, Tenant},
@@ -36,6 +37,8 @@ pub(crate) struct FramesExchange<'a, U, R> {
     pub(crate) kept: Kept,
     /// Was anything sent on the last attempt?
     pub(crate) sent: bool,
+    /// Is it for what only HTTP/1 is asked for, where a server of HTTP/2 does not offer it?
+    pub(crate) wants_http1: bool,
 }
 
 impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
@@ -44,7 +47,7 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
     }
 
     fn version(&self, upstream: &Upstream) -> HttpVersion {
-        upstream.version(self.version)
+        if self.wants_http1 { HttpVersion::Http1 } else { upstream.version(self.version) }
     }
 
     fn sent(&self) -> Sent {
@@ -86,7 +89,11 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
             Carrier::Stream(stream) => {
                 let client = (&mut *self.upload, &mut *self.responder);
                 let head = self.head.clone();
-                over_http2::run(&stream, head, client, attempt, again, outcome).await?;
+                let run = over_http2::run(&stream, head, client, attempt, again, outcome).await;
+                if matches!(run, Err(Broke::WrongConnection)) {
+                    self.wants_http1 |= matches!(Becomes::by(self.head), Becomes::Protocol(_));
+                }
+                run?;
                 outcome.ended();
             }
             Carrier::Connection(connected) => {

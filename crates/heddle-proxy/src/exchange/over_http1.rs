@@ -9,7 +9,7 @@ use std::{
 
 use h2::Reason;
 use heddle_runtime::transport::{ReadHalf, Transport, WriteHalf};
-use heddle_wire::http1::{self, BodyEnd, Method, Progress, ResponseHead};
+use heddle_wire::http1::{self, BodyEnd, Framing, Method, Progress, ResponseHead};
 use http::{header, request};
 
 use super::{
@@ -27,6 +27,7 @@ use crate::{
         Frame, Frames, Reset, clean_trailers,
         http1::{Parts, response_head},
         respond::{Delimited, write_data, write_end, write_fields},
+        tunnel::{Becomes, Gate},
     },
     limits::COPY_BYTES,
     record::RequestOutcome,
@@ -62,31 +63,42 @@ pub(super) async fn run(
     let course = Course::default();
     let kept = upload.kept();
     let expects = head.headers.contains_key(header::EXPECT);
-    let method = Method::of(head.method.as_str().as_bytes());
+    let becomes = Becomes::by(head);
+    let gate = Gate::default();
+    let method = Method::of(becomes.method(head).as_bytes());
     let mut done = Done::default();
     let result = {
         let (mut read, mut write) = transport.split();
-        let sending = send(head, &mut *upload, &mut write, (&course, outcome));
+        let sending = send((head, becomes, &gate), &mut *upload, &mut write, (&course, outcome));
         let receiving = async {
             let (raw, input) = receive_head(&mut read, responder, &course, outcome).await?;
             let buffer = input.as_ref().map_or(&[][..], |input| input.filled());
             let response = raw.view(buffer);
-            if raw.is_tunnel(method) {
-                let what = "it switches protocols, which no request of HTTP/2 asks for";
+            if let Some(what) = becomes.misleads(&raw) {
                 return Err(Unanswered::Bad(Refusal::BadResponse(what.into())));
             }
-            let head = response_head(response).map_err(Unanswered::Bad)?;
+            let mut head = response_head(response).map_err(Unanswered::Bad)?;
+            let consents = becomes.is_done(&raw);
+            if consents {
+                head = becomes.consent(head);
+            }
             judge(&head, kept.get(), attempt, again, outcome)?;
             done.bodiless = raw.is_bodiless(method);
             done.announced_idle = response.announced_idle_seconds();
             done.binds = response.binds_connection();
-            let persists = raw.persistent(method);
-            let body = http1::Body::new(raw.framing(method));
+            let persists = raw.persistent(method) && becomes == Becomes::Http;
+            let framing = if consents { Framing::UntilClose } else { raw.framing(method) };
+            let body = http1::Body::new(framing);
             let mut body = Body { read: &mut read, input, parts: Parts::new(body), failed: false };
             if let Some(input) = &mut body.input {
                 input.consume(raw.len());
             }
-            let reads_on = course.answers(persists, expects, &kept);
+            let reads_on = course.answers(persists || consents, expects, &kept);
+            if consents {
+                // No limit holds for what follows.
+                outcome.ended();
+                gate.open();
+            }
             let responded = responder.respond((head, reads_on), &mut body, outcome).await;
             done.persists = persists && body.leaves_nothing();
             responded.map_err(Unanswered::Failed)
@@ -100,13 +112,24 @@ pub(super) async fn run(
 
 /// Sends head and body, then watches the client.
 async fn send(
-    head: &request::Parts,
+    (head, becomes, gate): (&request::Parts, Becomes<'_>, &Gate),
     upload: &mut impl Upload,
     to: &mut WriteHalf<'_>,
     (course, outcome): (&Course, &RequestOutcome),
 ) -> Stopped {
     let mut out = Lent::<Output>::take();
-    let mut body = write_head(&mut out.0, head, upload.is_over());
+    let mut body = write_head(&mut out.0, head, becomes, upload.is_over());
+    if becomes != Becomes::Http {
+        // What follows is sent to nobody who might take it for a request.
+        if let Err(stopped) = flush(&mut out.0, to, upload).await {
+            return stopped;
+        }
+        outcome.arrived();
+        tokio::select! {
+            () = gate.opened() => {}
+            () = upload.gone() => return Stopped::Client(Reset(Reason::CANCEL)),
+        }
+    }
     loop {
         if upload.is_over() && body == Delimited::Bodiless {
             break;
@@ -137,6 +160,9 @@ async fn send(
     }
     if let Err(stopped) = flush(&mut out.0, to, upload).await {
         return stopped;
+    }
+    if body == Delimited::Close {
+        to.shutdown();
     }
     course.uploaded.set(true);
     outcome.arrived();
@@ -176,13 +202,18 @@ async fn flush(
 }
 
 /// Writes a request's head as HTTP/1 has it. `over`: there is no body.
-fn write_head(out: &mut Vec<u8>, head: &request::Parts, over: bool) -> Delimited {
+fn write_head(
+    out: &mut Vec<u8>,
+    head: &request::Parts,
+    becomes: Becomes<'_>,
+    over: bool,
+) -> Delimited {
     let authority = head.uri.authority().map(|authority| authority.as_str());
     let target = match head.uri.path_and_query() {
         Some(target) => target.as_str(),
         None => authority.unwrap_or("/"),
     };
-    let _ = write!(out, "{} {target} HTTP/1.1\r\n", head.method);
+    let _ = write!(out, "{} {target} HTTP/1.1\r\n", becomes.method(head));
     let host = head.headers.get(header::HOST).map(|host| host.as_bytes());
     if let Some(host) = authority.map(str::as_bytes).or(host) {
         write_field(out, "host", host);
@@ -190,13 +221,21 @@ fn write_head(out: &mut Vec<u8>, head: &request::Parts, over: bool) -> Delimited
     let mut fields = head.headers.clone();
     fields.remove(header::HOST);
     write_cookies(out, &mut fields);
-    if fields.contains_key(header::TE) {
-        write_field(out, "connection", b"te");
+    let asked = becomes.fields(&fields);
+    match (fields.contains_key(header::TE), asked.is_empty()) {
+        (false, true) => {}
+        (true, true) => write_field(out, "connection", b"te"),
+        (false, false) => write_field(out, "connection", b"upgrade"),
+        (true, false) => write_field(out, "connection", b"te, upgrade"),
+    }
+    for (name, value) in asked {
+        write_field(out, name, value.as_bytes());
     }
     let length = fields.remove(header::CONTENT_LENGTH);
     let length = length.and_then(|value| value.to_str().ok()?.parse().ok());
     write_fields(out, &fields);
     let body = match length {
+        _ if becomes != Becomes::Http => Delimited::Close,
         Some(length) => Delimited::Length(length),
         None if over => Delimited::Bodiless,
         None => Delimited::Chunked,

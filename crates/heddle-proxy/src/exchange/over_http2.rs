@@ -20,7 +20,7 @@ use super::{
     seam::Broke,
 };
 use crate::{
-    frames::{Frame, Frames, Head, Reset, strip_hop_by_hop},
+    frames::{Frame, Frames, Head, Reset, strip_hop_by_hop, tunnel::Becomes},
     http2::{self, poll_received, pump, reason_of},
     record::RequestOutcome,
     refusal::Refusal,
@@ -39,6 +39,16 @@ pub(super) async fn run(
 ) -> Result<bool, Broke> {
     let over = upload.is_over();
     let expects = head.headers.contains_key(header::EXPECT);
+    let becomes = Becomes::by(&head);
+    let tunnels = becomes != Becomes::Http;
+    if let Becomes::Protocol(_) = becomes
+        && !stream.takes_protocols().await
+    {
+        return Err(Broke::WrongConnection);
+    }
+    if tunnels {
+        outcome.arrived();
+    }
     let (response, mut send) = match stream.send(head, over).await {
         Ok(sent) => sent,
         // Neither the server nor the connection says so: it cannot be put into frames.
@@ -59,6 +69,10 @@ pub(super) async fn run(
             let (head, mut body) = receive_head(from, responder, &course, outcome).await?;
             judge(&head, kept.get(), attempt, again, outcome)?;
             let reads_on = course.answers(true, expects, &kept);
+            if tunnels && (200..300).contains(&head.status) {
+                // No limit holds for what follows.
+                outcome.ended();
+            }
             let responding = responder.respond((head, reads_on), &mut body, outcome);
             responding.await.map_err(Unanswered::Failed)
         };

@@ -21,4 +21,5 @@ mod retries;
 mod strangers;
 mod timeouts;
 mod traffic;
+mod tunnels;
 mod unserved;
