@@ -12,6 +12,7 @@ mod options;
 mod process;
 mod relay;
 mod restarts;
+mod rules;
 mod scrape;
 mod statistics;
 mod upstream;
@@ -27,7 +28,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -39,6 +40,12 @@ const BENCHES: [Bench; 5] = [
         about: http2::ABOUT,
         options: &[OUTPUT, ROUNDS, SECONDS, AGAINST, BINARY],
         run: http2::run,
+    },
+    Bench {
+        name: "rules",
+        about: rules::ABOUT,
+        options: &[OUTPUT, ROUNDS, SECONDS, BINARY],
+        run: rules::run,
     },
     Bench {
         name: "churn",

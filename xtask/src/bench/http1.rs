@@ -13,7 +13,7 @@
 pub(super) mod peers;
 mod report;
 mod row;
-mod sample;
+pub(super) mod sample;
 mod targets;
 mod wrk;
 

@@ -85,6 +85,22 @@ pub(super) fn measure(
     })
 }
 
+/// CPU µs per request of an outbound proxy as `start` makes it, saturated.
+pub(in crate::bench) fn saturated(
+    pair: &Pair,
+    start: impl FnOnce() -> Result<Guarded, String>,
+    seconds: u64,
+) -> Result<f64, String> {
+    pair.stop_redirecting()?;
+    let _application = application()?;
+    pair.redirect(true)?;
+    let proxy = start()?;
+    let url = format!("http://{VIP}/");
+    wait_for("first answer", Duration::from_secs(10), || wrk::answers(NEAR, &url))?;
+    wrk::run(NEAR, &url, WARM_UP_SECONDS, Offered::AllItCarries)?;
+    Ok(count(&proxy, &url, seconds, Offered::AllItCarries)?.cpu_us_per_request)
+}
+
 /// Loads and counts.
 fn count(proxy: &Guarded, url: &str, seconds: u64, offered: Offered) -> Result<LoadCost, String> {
     let before = proxy.cpu_time()?;
