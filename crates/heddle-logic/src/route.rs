@@ -16,6 +16,7 @@ use heddle_model::{
 };
 
 mod condition;
+mod index;
 #[cfg(test)]
 pub(crate) mod testing;
 mod view;
@@ -23,6 +24,7 @@ mod view;
 pub use condition::Reach;
 use condition::{Alternative, MatchInput};
 pub(crate) use condition::{Text, without_fragment};
+use index::Index;
 pub use view::RequestView;
 
 use crate::path;
@@ -56,6 +58,8 @@ pub trait Rule {
 #[derive(Debug, Clone)]
 pub struct RouteTable<R> {
     rules: Vec<R>,
+    /// Where there are many: which of them a request can meet.
+    index: Option<Box<Index>>,
     /// Does a rule look at the path?
     reads_path: bool,
 }
@@ -118,7 +122,8 @@ impl<R: Rule> RouteTable<R> {
     #[must_use]
     pub fn new(rules: Vec<R>) -> Self {
         let reads_path = rules.iter().any(|rule| rule.matcher().reads_path());
-        Self { rules, reads_path }
+        let index = Index::build(rules.iter().map(Rule::matcher));
+        Self { rules, index, reads_path }
     }
 
     /// The first rule that matches.
@@ -135,11 +140,20 @@ impl<R: Rule> RouteTable<R> {
         }
         let path = if self.reads_path { path::canonical(request.path()) } else { "".into() };
         let input = MatchInput { request, path: &path };
-        let found = self.rules.iter().find(|rule| rule.matcher().matches(&input));
+        let found = match &self.index {
+            None => self.rules.iter().find(|rule| rule.matcher().matches(&input)),
+            Some(index) => self.find(index, &input),
+        };
         Selection {
             selected: found.map_or(Selected::NoRoute, Selected::Rule),
             path: if self.reads_path { to_forward(request, path) } else { None },
         }
+    }
+
+    fn find(&self, index: &Index, input: &MatchInput<'_>) -> Option<&R> {
+        let holds =
+            |at: usize| self.rules.get(at).is_some_and(|rule| rule.matcher().matches(input));
+        self.rules.get(index.first(input.request, input.path, holds)?)
     }
 
     /// All rules in order.

@@ -42,6 +42,20 @@ enum Condition {
     Query(String, Text),
 }
 
+/// By what an alternative is found among many: one of its conditions, so that a request which does not meet
+/// that one does not meet the alternative.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key<'a> {
+    /// The canonical path.
+    Path(&'a str),
+    /// The beginning of the canonical path.
+    PathPrefix(&'a str),
+    /// A line of this header.
+    Header(&'a str, &'a str),
+    /// It has to be looked at.
+    None,
+}
+
 /// Where a header condition reads: pseudo-headers mean the request line.
 #[derive(Debug, Clone)]
 enum Source {
@@ -90,6 +104,25 @@ impl Alternative {
 
     pub(super) fn matches(&self, input: &MatchInput<'_>) -> bool {
         self.0.iter().all(|condition| condition.holds(input))
+    }
+
+    /// What finds it. A path tells more than a header's value.
+    pub(super) fn key(&self) -> Key<'_> {
+        let by_path = self.0.iter().find_map(|condition| match condition {
+            Condition::Path(Text::Exact(path, Case::Sensitive)) => Some(Key::Path(path)),
+            Condition::Path(Text::Prefix(path, Case::Sensitive)) => Some(Key::PathPrefix(path)),
+            _ => None,
+        });
+        let by_header = || {
+            self.0.iter().find_map(|condition| match condition {
+                Condition::Header(
+                    Source::Header(name),
+                    Some(Text::Exact(value, Case::Sensitive)),
+                ) => Some(Key::Header(name, value)),
+                _ => None,
+            })
+        };
+        by_path.or_else(by_header).unwrap_or(Key::None)
     }
 
     /// How much of a path it takes.

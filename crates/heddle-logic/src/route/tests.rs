@@ -361,6 +361,21 @@ proptest! {
     }
 
     #[test]
+    fn a_long_table_selects_what_looking_at_each_rule_selects(
+        rules in prop::collection::vec(prop::collection::vec(http_match(), 1..3), 12..40),
+        request in request(),
+    ) {
+        let expected = rules.iter().position(|rule| rule.iter().any(|one| naive(one, &request)));
+        let table = table(rules);
+        prop_assert!(table.index.is_some());
+        let found = match table.select(&request).selected {
+            Selected::Rule(rule) => Some(rule.0),
+            _ => None,
+        };
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
     fn a_target_without_weight_gets_no_traffic(
         weights in prop::collection::vec(0u32..=u32::MAX, 1..6), random: u64,
     ) {
