@@ -55,7 +55,7 @@ export function App() {
         )}
       </div>
       {address.service ? (
-        <ServiceView address={address} service={address.service} stopped={stopped} />
+        <ServiceView address={address} service={address.service} stopped={stopped} ejections={now.data?.ejections ?? []} />
       ) : (
         <GraphPage graph={graph} address={address} go={go} stopped={stopped} />
       )}

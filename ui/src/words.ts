@@ -1,6 +1,6 @@
 // What the numbers mean, in words: is it well, since when, whose fault.
 
-import type { Edge, Graph, Node, Rates, ServiceName } from "./api";
+import type { Edge, Ejection, Graph, Node, Rates, ServiceName } from "./api";
 import { id } from "./api";
 import { clock, duration, percent } from "./format";
 
@@ -148,6 +148,25 @@ export function flagsInWords(flags: string): string {
     .split(",")
     .map((flag) => FLAGS[flag] ?? flag)
     .join(", ");
+}
+
+/** Those of one service's endpoints that are out. */
+export function ejectedOf(ejections: Ejection[], service: ServiceName): Ejection[] {
+  return ejections.filter((one) => id(one.service) === id(service));
+}
+
+/** Why an endpoint was taken out. */
+export function ejectedBecause(reason: string): string {
+  return (
+    {
+      consecutive5xxErrors: "too many errors in a row",
+      consecutiveGatewayErrors: "too many gateway errors in a row (502, 503, 504)",
+      consecutiveLocalOriginFailures: "could not be reached too often in a row",
+      probe: "failed the request it was tried again with",
+      successRate: "succeeds far less often than the others",
+      failurePercentage: "too large a share of its requests fails",
+    }[reason] ?? reason
+  );
 }
 
 /** What a status code is, for the table of answers. */

@@ -85,6 +85,7 @@ export function calm(at = NOW) {
       edge("reviews", "ratings", slower(rates(28.1)), rates(28.1)),
     ],
     coverage: { sidecars: 10, scraped: 10, control: true },
+    ejections: [],
   };
 }
 
@@ -106,6 +107,18 @@ export function trouble(at = NOW) {
     if (from === "frontend" && to === "reviews") Object.assign(one, { client: failing(42.4, 0.03), server: failing(42.4, 0.03) });
     if (to === "photos") Object.assign(one, { client: rates(21.2, aborted), server: rates(4.3) });
   }
+  graph.ejections = ["frontend-v1-x1", "frontend-v1-x2"].map((by) => ({
+    by,
+    service: name("reviews"),
+    port: 80,
+    subset: "",
+    endpoint: "reviews-v3-k2",
+    address: "240.241.0.17:80",
+    reason: "consecutive5xxErrors",
+    rule: "DestinationRule/default/reviews#trafficPolicy",
+    since: at - 25,
+    until: at + 5,
+  }));
   return graph;
 }
 

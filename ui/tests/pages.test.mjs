@@ -237,6 +237,8 @@ test("the service page has signals, charts and tables, and reads well at both si
         assert.match(await page.locator(".purpose-note").innerText(), /aborted on purpose/);
         const sides = (await page.locator(".signal .both").allInnerTexts()).map((text) => text.replaceAll("\u202f", " "));
         assert.deepEqual(sides.slice(0, 3), ["client 42.4/s, server 42.4/s", "client 11 %, server 9.0 %", "client 74 ms, server 66 ms"]);
+        const out = page.getByRole("region", { name: "Taken out for errors" });
+        assert.match(await out.innerText(), /reviews-v3-k2.*frontend-v1-x1.*too many errors in a row.*DestinationRule/s);
         for (const name of ["Callers", "Callees", "Versions", "Answers", "Workloads"]) {
           assert.equal(await page.getByRole("region", { name }).count(), 1, name);
         }

@@ -5,7 +5,7 @@ import type { Address } from "../address";
 import { id, type Edge, type Graph } from "../api";
 import type { Go } from "../header";
 import { layout, type Layout } from "../layout";
-import { edgeKey } from "../words";
+import { edgeKey, ejectedOf } from "../words";
 import { EdgeLabel, EdgeMarks, EdgePath, middle } from "./edge";
 import { callsOf, recall, remember, STORE_AFTER, type Memory } from "./memory";
 import { NodeBox, nodeHeight } from "./node";
@@ -110,6 +110,7 @@ export function Canvas({ graph, address, go }: Props) {
                 <NodeBox
                   key={key}
                   node={node}
+                  out={new Set(ejectedOf(graph.ejections ?? [], node.service).map((one) => one.endpoint)).size}
                   calls={outgoing(graph.edges, key)}
                   at={corner}
                   width={picture.nodeWidth}
@@ -126,7 +127,7 @@ export function Canvas({ graph, address, go }: Props) {
         </div>
       </div>
       {at && activeNode && address.selected === active && (
-        <NodeCard node={activeNode} edges={graph.edges} at={at} address={address} />
+        <NodeCard node={activeNode} graph={graph} at={at} address={address} />
       )}
       {at && active?.includes(">") && (
         <EdgeCard

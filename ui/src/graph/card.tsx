@@ -2,9 +2,12 @@
 
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { format, type Address } from "../address";
-import { id, type Edge, type Node, type Rates } from "../api";
+import { id, type Edge, type Graph, type Node, type Rates } from "../api";
 import { bytes, clock, duration, percent, rate } from "../format";
-import { difference, edgeTitle, failedShare, title } from "../words";
+import { difference, edgeTitle, ejectedBecause, ejectedOf, failedShare, title } from "../words";
+
+/** Workloads that a card tells of one by one. */
+const OUT_MAX = 3;
 
 /** What a card belongs to: a point in the frame, with room kept free above and below it. */
 export interface At {
@@ -96,8 +99,10 @@ function BothSides({ edge }: { edge: Edge }) {
   );
 }
 
-export function NodeCard(props: { node: Node; edges: Edge[]; at: At; address: Address }) {
-  const { node, edges, at, address } = props;
+export function NodeCard(props: { node: Node; graph: Graph; at: At; address: Address }) {
+  const { node, graph, at, address } = props;
+  const { edges } = graph;
+  const out = ejectedOf(graph.ejections ?? [], node.service);
   const card = useHanging(at);
   const key = id(node.service);
   const callers = edges.filter((edge) => id(edge.destination) === key);
@@ -112,6 +117,11 @@ export function NodeCard(props: { node: Node; edges: Edge[]; at: At; address: Ad
           {1 - node.rates.success < failed - 0.005 ? "; most never reach it" : ""}.
         </p>
       )}
+      {out.slice(0, OUT_MAX).map((one) => (
+        <p key={`${one.by} ${one.endpoint}`}>
+          {one.endpoint} is given no calls by {one.by} until {clock(one.until, true)}: {ejectedBecause(one.reason)}.
+        </p>
+      ))}
       <p>
         {callers.length === 0 ? "Nobody calls it now. " : `Called by ${list(callers.map((edge) => title(edge.source)))}. `}
         {callees.length > 0 && `Calls ${list(callees.map((edge) => title(edge.destination)))}.`}

@@ -12,6 +12,8 @@ const VERSION_HEIGHT = 16;
 
 interface Props {
   node: Node;
+  /** Its workloads that some caller gives no requests, for their errors. */
+  out: number;
   /** Calls it makes, per second. */
   calls: number;
   at: { x: number; y: number };
@@ -61,6 +63,11 @@ export function NodeBox(props: Props) {
       onKeyDown={key}
     >
       <Purpose node={node} />
+      {props.out > 0 && (
+        <span class="purpose out" title="taken out by its callers for too many errors">
+          {props.out} out
+        </span>
+      )}
       <span class="name">
         <b>{title(node.service)}</b>
         {only && <small>{only.version}</small>}
@@ -121,7 +128,7 @@ function Figures({ node, calls }: Props) {
   );
 }
 
-function label({ node, calls }: Props): string {
+function label({ node, calls, out }: Props): string {
   const parts = [title(node.service)];
   if (node.kind === "client") parts.push(`makes ${rate(calls)} calls per second`);
   else if (node.kind === "tcp") parts.push(`TCP, ${bytes(node.bytes_per_second)}`);
@@ -129,6 +136,7 @@ function label({ node, calls }: Props): string {
   if (node.rates.per_second > 0 || node.client.per_second > 0) {
     parts.push(`${percent(1 - failedShare(node))} succeed`);
   }
+  if (out > 0) parts.push(`${out} of its workloads taken out for errors`);
   for (const version of shownVersions(node)) parts.push(`${version.version} ${percent(version.share)}`);
   return `${parts.join(", ")}. Enter opens the service.`;
 }

@@ -1,14 +1,14 @@
 // One service: is it well, its four golden signals, their course, who calls it, whom it calls.
 
 import { format, pace, query, type Address } from "../address";
-import { id, useLive, type ServiceName, type ServicePage } from "../api";
+import { id, useLive, type Ejection, type ServiceName, type ServicePage } from "../api";
 import { Command } from "../command";
 import { clock, length, percent } from "../format";
 import { isOld, OldNote } from "../old";
-import { title } from "../words";
+import { ejectedOf, title } from "../words";
 import { LatencyChart, RequestChart, TcpCharts } from "./charts";
 import { Signals } from "./signals";
-import { Answers, Neighbours, Versions, Workloads } from "./tables";
+import { Answers, Ejected, Neighbours, Versions, Workloads } from "./tables";
 
 /** Seconds of the live page. */
 const LIVE_WINDOW = 60;
@@ -18,9 +18,11 @@ interface Props {
   address: Address;
   /** The server answers, but it measures nothing any more. */
   stopped: boolean;
+  /** Of all services, now. */
+  ejections: Ejection[];
 }
 
-export function ServiceView({ service, address, stopped }: Props) {
+export function ServiceView({ service, address, stopped, ejections }: Props) {
   const place = `${encodeURIComponent(service.namespace || "-")}/${encodeURIComponent(service.name)}`;
   const url = `/api/v1/services/${place}?${query(address.range, LIVE_WINDOW)}`;
   const page = useLive<ServicePage>(url, pace(address.range), true);
@@ -39,7 +41,7 @@ export function ServiceView({ service, address, stopped }: Props) {
       {page.status === 404 && !page.data ? (
         <NotFound service={service} home={home} />
       ) : (
-        <Content page={page.data} address={address} />
+        <Content page={page.data} address={address} out={address.range === "live" ? ejectedOf(ejections, service) : []} />
       )}
     </main>
   );
@@ -69,7 +71,7 @@ function NotFound({ service, home }: { service: ServiceName; home: string }) {
   );
 }
 
-function Content({ page, address }: { page: ServicePage | null; address: Address }) {
+function Content({ page, address, out }: { page: ServicePage | null; address: Address; out: Ejection[] }) {
   const tcp = page?.summary.kind === "tcp";
   if (page?.summary.kind === "client") {
     return (
@@ -82,6 +84,7 @@ function Content({ page, address }: { page: ServicePage | null; address: Address
   return (
     <>
       {page && <Verdict page={page} address={address} />}
+      <Ejected rows={out} />
       <Signals page={page} />
       {page && (
         <>

@@ -2,9 +2,9 @@
 
 import type { ComponentChildren } from "preact";
 import { format, type Address } from "../address";
-import { id, type Edge, type ServicePage } from "../api";
-import { bytes, duration, NONE, percent, rate } from "../format";
-import { codeInWords, difference, flagsInWords, health, title } from "../words";
+import { id, type Edge, type Ejection, type ServicePage } from "../api";
+import { bytes, clock, duration, NONE, percent, rate } from "../format";
+import { codeInWords, difference, ejectedBecause, flagsInWords, health, title } from "../words";
 
 function Box(props: { title: string; empty: string; rows: number; children: ComponentChildren }) {
   return (
@@ -45,6 +45,32 @@ function Bar({ value, most, children }: { value: number; most: number; children:
         <i style={{ width: `${most > 0 ? Math.max(1, (value / most) * 100) : 0}%` }} />
       </span>
     </td>
+  );
+}
+
+/** Who is given no calls for its errors, by whom, and until when; nothing where nobody is. */
+export function Ejected({ rows }: { rows: Ejection[] }) {
+  if (rows.length === 0) return null;
+  return (
+    <Box title="Taken out for errors" empty="" rows={rows.length}>
+      <Head texts={["Workload", "Taken out by", "Why", "Rule"]} numbers={["Since", "Tried again"]} />
+      <tbody>
+        {rows.map((row) => (
+          <tr key={`${row.by} ${row.endpoint} ${row.address} ${row.subset}`} class="failing">
+            <td class="text">
+              {row.endpoint} <small>{row.address}</small>
+            </td>
+            <td class="text">{row.by}</td>
+            <td class="text wrap">{ejectedBecause(row.reason)}</td>
+            <td class="text wrap">
+              {row.rule} {row.subset && <small>subset {row.subset}</small>}
+            </td>
+            <td>{clock(row.since, true)}</td>
+            <td>{clock(row.until, true)}</td>
+          </tr>
+        ))}
+      </tbody>
+    </Box>
   );
 }
 
