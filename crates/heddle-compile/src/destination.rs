@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use heddle_model::{
     Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
-    discovery::{HttpMatch, HttpRule, Provenance, RuleAction, Target, WeightedTarget},
-    resource::{HttpRoute, Resource, RouteMatch, TcpMatch, TcpRoute},
+    discovery::{HttpMatch, HttpRule, Provenance, RuleAction, SniRule, Target, WeightedTarget},
+    resource::{HttpRoute, Resource, RouteMatch, TcpMatch, TcpRoute, TlsRoute},
 };
 
 use crate::{
@@ -49,6 +49,7 @@ impl RuleIndex {
                 protocol: port.protocol,
                 http: rules.map(|rules| rules.http()).unwrap_or_default(),
                 tcp: rules.map(|rules| rules.tcp()).unwrap_or_default(),
+                sni: rules.map(|rules| rules.sni()).unwrap_or_default(),
             }
         });
         let ports: Vec<_> = ports.collect();
@@ -73,6 +74,11 @@ pub(crate) fn takes_http(protocol: Protocol) -> bool {
 /// Can a port of this protocol carry TCP rules? As in Istio: neither HTTP nor TLS.
 pub(crate) fn takes_tcp(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Undeclared | Protocol::Tcp)
+}
+
+/// Can a port of this protocol carry TLS rules? Istio asks for a declaration; here bytes tell too.
+pub(crate) fn takes_tls(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Undeclared | Protocol::Tls)
 }
 
 /// Where a rule comes from: by its name if it has a plain one, else by its position.
@@ -147,17 +153,39 @@ impl Governed<'_> {
         first.map(|route| self.resolved(&route.route)).unwrap_or_default()
     }
 
+    fn sni(&self) -> Vec<SniRule> {
+        if !takes_tls(self.port.protocol) {
+            return Vec::new();
+        }
+        let rules = self.routing.rule.tls.iter().enumerate();
+        let here = rules.filter_map(|(position, route)| {
+            let names = self.names(route);
+            (!names.is_empty()).then(|| SniRule {
+                provenance: provenance(self.routing.resource, "tls", position, ""),
+                names,
+                targets: self.resolved(&route.route),
+            })
+        });
+        here.collect()
+    }
+
+    /// The names by which connections of this client to this port meet a rule.
+    fn names(&self, route: &TlsRoute) -> Vec<String> {
+        let here = route.matches.iter().filter(|one| self.meets(&one.tcp));
+        here.flat_map(|one| &one.sni_hosts).cloned().collect()
+    }
+
     fn applies(&self, route: &TcpRoute) -> bool {
-        let vips = &self.service.vips;
-        let here = |one: &TcpMatch| {
-            let subnets = &one.destination_subnets;
-            !one.gateways_only
-                && one.port.is_none_or(|port| port == self.port.number)
-                && self.scope.client.is(&one.source_labels, one.source_namespace.as_deref())
-                && (subnets.is_empty()
-                    || vips.iter().any(|&ip| subnets.iter().any(|&s| holds(s, ip))))
-        };
-        route.matches.is_empty() || route.matches.iter().any(here)
+        route.matches.is_empty() || route.matches.iter().any(|one| self.meets(one))
+    }
+
+    fn meets(&self, one: &TcpMatch) -> bool {
+        let (subnets, vips) = (&one.destination_subnets, &self.service.vips);
+        !one.gateways_only
+            && one.port.is_none_or(|port| port == self.port.number)
+            && self.scope.client.is(&one.source_labels, one.source_namespace.as_deref())
+            && (subnets.is_empty()
+                || vips.iter().any(|&ip| subnets.iter().any(|&range| holds(range, ip))))
     }
 
     fn resolved(&self, route: &[heddle_model::resource::RouteDestination]) -> Vec<WeightedTarget> {

@@ -11,7 +11,7 @@ use heddle_model::{
 use crate::{
     client::Client,
     delegate::merged,
-    destination::{asks_nothing, takes_http, takes_tcp},
+    destination::{asks_nothing, takes_http, takes_tcp, takes_tls},
     finding::{Finding, FindingKind},
     host::Host,
     reference::{namespaces, references},
@@ -148,6 +148,13 @@ impl<'a> Findings<'a> {
                 let text =
                     format!("no port of `{name}` is TCP: the TCP rules have no effect there");
                 let place = (route.line, "spec.tcp".to_owned());
+                self.say(routing, place, FindingKind::NoEffect, text);
+            }
+            let any_tls = service.ports.values().any(|port| takes_tls(port.protocol));
+            if let (Some(route), false) = (routing.rule.tls.first(), any_tls) {
+                let text =
+                    format!("no port of `{name}` is TLS: the TLS rules have no effect there");
+                let place = (route.line, "spec.tls".to_owned());
                 self.say(routing, place, FindingKind::NoEffect, text);
             }
         }

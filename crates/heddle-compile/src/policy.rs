@@ -5,11 +5,15 @@ use std::collections::BTreeSet;
 
 use heddle_model::{
     DestinationPort, ServiceName,
-    discovery::{ClusterKey, ClusterPolicy, Provenance},
-    resource::{DestinationRule, PolicyParts, SubsetRule, TrafficPolicy},
+    discovery::{ClientTls, ClusterKey, ClusterPolicy, Provenance},
+    resource::{DestinationRule, PolicyParts, SubsetRule, TlsSettings, TrafficPolicy},
 };
 
-use crate::{client::Client, rules::RuleIndex};
+use crate::{
+    client::Client,
+    host::Host,
+    rules::{RuleIndex, SubsetSource},
+};
 
 impl RuleIndex {
     /// The policies of every cluster that calls of `service` can reach; clusters without are left out.
@@ -38,15 +42,32 @@ impl RuleIndex {
         });
         let subset = subset.and_then(|(one, found)| Some((one, found.policy.as_ref()?)));
         let parts = merged(general.map(|(_, p)| p), subset.map(|(_, p)| p), cluster.port);
-        let PolicyParts { outlier, pool } = parts;
+        let PolicyParts { outlier, pool, tls } = parts;
         let pool = pool.filter(|pool| !pool.is_empty());
-        if outlier.is_none() && pool.is_none() {
+        let (source, _) = subset.or(general)?;
+        let tls = tls.and_then(|tls| match tls {
+            TlsSettings::Plain => None,
+            TlsSettings::Originate(tls) => Some(named(tls, source, &cluster.service)),
+        });
+        if outlier.is_none() && pool.is_none() && tls.is_none() {
             return None;
         }
-        let (source, _) = subset.or(general)?;
         let provenance = Provenance(source.resource.key.to_string());
-        Some(ClusterPolicy { cluster, provenance, outlier, pool })
+        Some(ClusterPolicy { cluster, provenance, outlier, pool, tls })
     }
+}
+
+/// The name to ask for: the one that is written, else the host that the rule is for, which is that of the
+/// service where the rule is for several.
+fn named(tls: ClientTls, source: &SubsetSource<'_>, service: &ServiceName) -> ClientTls {
+    if !tls.server_name.is_empty() {
+        return tls;
+    }
+    let server_name = match Host::read(&source.rule.host, &source.resource.key.namespace) {
+        Host::Outside(host) => host,
+        Host::Service(_) | Host::Wildcard(_) => service.fqdn(),
+    };
+    ClientTls { server_name, ..tls }
 }
 
 fn subset_of<'a>(rule: &'a DestinationRule, name: &str) -> Option<&'a SubsetRule> {
@@ -71,6 +92,10 @@ fn at(policy: &TrafficPolicy, below: PolicyParts, port: u16) -> PolicyParts {
     if let Some((_, parts)) = policy.ports.iter().find(|(number, _)| *number == port) {
         return parts.clone();
     }
-    let PolicyParts { outlier, pool } = &policy.general;
-    PolicyParts { outlier: outlier.clone().or(below.outlier), pool: pool.clone().or(below.pool) }
+    let PolicyParts { outlier, pool, tls } = &policy.general;
+    PolicyParts {
+        outlier: outlier.clone().or(below.outlier),
+        pool: pool.clone().or(below.pool),
+        tls: tls.clone().or(below.tls),
+    }
 }

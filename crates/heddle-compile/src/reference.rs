@@ -30,7 +30,9 @@ pub fn references(resource: &Resource) -> Vec<Reference> {
     let Spec::VirtualService(rule) = &resource.spec else { return Vec::new() };
     let http = rule.http.iter().map(|route| &route.route).enumerate();
     let tcp = rule.tcp.iter().map(|route| &route.route).enumerate();
-    let lists = http.map(|(i, to)| ("http", i, to)).chain(tcp.map(|(i, to)| ("tcp", i, to)));
+    let tls = rule.tls.iter().map(|route| &route.route).enumerate();
+    let bytes = tcp.map(|(i, to)| ("tcp", i, to)).chain(tls.map(|(i, to)| ("tls", i, to)));
+    let lists = http.map(|(i, to)| ("http", i, to)).chain(bytes);
     let mut found = Vec::new();
     for (list, i, destinations) in lists {
         for (j, to) in destinations.iter().enumerate() {

@@ -57,7 +57,8 @@ fn push_once(positions: &mut Vec<usize>, position: usize) {
 fn source_labels(rule: &VirtualService) -> impl Iterator<Item = BTreeMap<String, String>> {
     let http = rule.http.iter().flat_map(|route| &route.matches).map(|one| &one.source_labels);
     let tcp = rule.tcp.iter().flat_map(|route| &route.matches).map(|one| &one.source_labels);
-    http.chain(tcp).filter(|labels| !labels.is_empty()).cloned()
+    let tls = rule.tls.iter().flat_map(|route| &route.matches).map(|one| &one.tcp.source_labels);
+    http.chain(tcp).chain(tls).filter(|labels| !labels.is_empty()).cloned()
 }
 
 impl RuleIndex {

@@ -25,6 +25,7 @@ mod properties;
 mod registry;
 mod rules;
 mod said;
+mod tls;
 mod traffic;
 
 fn name(service: &str) -> ServiceName {

@@ -16,6 +16,7 @@
 mod api;
 mod config;
 mod control;
+mod credentials;
 mod documents;
 mod error;
 mod files;

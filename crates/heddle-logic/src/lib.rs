@@ -14,6 +14,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod rule;
+pub mod sni;
 
 pub use balance::{Completion, LoadEstimate};
 pub use fault::FaultPlan;

@@ -6,6 +6,7 @@
 mod check;
 mod parts;
 mod policy;
+mod tls;
 mod traffic;
 
 use std::{
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     parts::{ClusterKey, StringMatch, Subset, Target},
+    tls::{ClientTls, SniRule},
     traffic::{
         Answer, CorsPolicy, DirectResponse, HeaderOperations, HeaderRules, Mirror, PathRewrite,
         Redirect, RedirectPath, RegexRewrite, Retries, Rewrite, Traffic,
@@ -176,6 +178,10 @@ pub struct DestinationPort {
     /// Where TCP connections go; empty means the service itself.
     #[cbor(n(5), default)]
     pub tcp: Vec<WeightedTarget>,
+    /// Where connections of TLS go by the name they ask for; the closest name decides, and of equals the
+    /// first. One that meets none goes where TCP connections go.
+    #[cbor(n(60), default)]
+    pub sni: Vec<SniRule>,
 }
 
 impl DestinationPort {
@@ -184,7 +190,9 @@ impl DestinationPort {
         let http = self.http.iter().flat_map(HttpRule::targets).map(|target| &target.to);
         let mirrors = self.http.iter().flat_map(|rule| &rule.traffic.mirrors);
         let tcp = self.tcp.iter().map(|target| &target.to);
-        http.chain(mirrors.map(|mirror| &mirror.to)).chain(tcp).filter_map(|to| match to {
+        let sni = self.sni.iter().flat_map(|rule| &rule.targets).map(|target| &target.to);
+        let all = http.chain(mirrors.map(|mirror| &mirror.to)).chain(tcp).chain(sni);
+        all.filter_map(|to| match to {
             Target::Cluster(key) => Some(key),
             Target::Dangling(_) => None,
         })
@@ -320,6 +328,9 @@ pub struct ClusterPolicy {
     /// How much may be under way; any number where absent.
     #[n(4)]
     pub pool: Option<ConnectionPool>,
+    /// The TLS that is begun towards them; none where absent.
+    #[n(60)]
+    pub tls: Option<ClientTls>,
 }
 
 /// Fault injection (VirtualService `HTTPFaultInjection`). Absent percentage is 0 %, as in Istio.

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use crate::{
     ResourceKey,
-    discovery::{ConnectionPool, Fault, HeaderRules, HttpMatch, OutlierDetection, Traffic},
+    discovery::{
+        ClientTls, ConnectionPool, Fault, HeaderRules, HttpMatch, OutlierDetection, Traffic,
+    },
 };
 
 /// One parsed resource.
@@ -84,6 +86,8 @@ pub struct VirtualService {
     pub http: Vec<HttpRoute>,
     /// TCP rules in order.
     pub tcp: Vec<TcpRoute>,
+    /// Rules by the name that a client of TLS asks for, in order.
+    pub tls: Vec<TlsRoute>,
 }
 
 /// One entry of `spec.http`.
@@ -171,6 +175,26 @@ pub struct TcpMatch {
     pub gateways_only: bool,
 }
 
+/// One entry of `spec.tls`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TlsRoute {
+    /// 1-based line in the file.
+    pub line: usize,
+    /// Alternatives; at least one.
+    pub matches: Vec<TlsMatch>,
+    /// Destinations with weights.
+    pub route: Vec<RouteDestination>,
+}
+
+/// One alternative of a TLS rule's `match`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TlsMatch {
+    /// Names of which the client asks for one, in lower case: a name, or `*` and a suffix.
+    pub sni_hosts: Vec<String>,
+    /// What must hold besides.
+    pub tcp: TcpMatch,
+}
+
 /// A weighted destination as written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RouteDestination {
@@ -234,4 +258,16 @@ pub struct PolicyParts {
     pub outlier: Option<OutlierDetection>,
     /// How much may be under way.
     pub pool: Option<ConnectionPool>,
+    /// What carries connections to them.
+    pub tls: Option<TlsSettings>,
+}
+
+/// What `tls` of a policy says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsSettings {
+    /// Connections carry what is sent as it is (`DISABLE`; and `ISTIO_MUTUAL`, which the mesh's own TLS will
+    /// stand for).
+    Plain,
+    /// A sidecar begins this TLS. Its `server_name` is empty where none is written.
+    Originate(ClientTls),
 }

@@ -26,7 +26,7 @@ use crate::{
     record::{RequestOutcome, TcpOutcome},
     refusal::{Cut, Failure, Flag, Refusal, Refused},
     relay::Preread,
-    side::{Onward, Route, Side},
+    side::{ByName, Onward, Route, Side},
     verdict::{Reason, Verdict},
 };
 
@@ -69,7 +69,12 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
         Decided::Relay { verdict, reason, held, to } => {
             side.verdicts().count(verdict, reason);
             let preread = Preread { from_client: held, from_upstream: None };
-            relay(side, client, preread, to, reason).await;
+            relay(side, client, preread, to, (None, reason)).await;
+        }
+        Decided::Tls { name, reason, held, early } => {
+            side.verdicts().count(Verdict::Tls, reason);
+            let preread = Preread { from_client: held, from_upstream: None };
+            Box::pin(relay_tls(side, client, preread, (name.as_deref(), reason), early)).await;
         }
         Decided::HeadTimeout => {
             let client = Client::new(client, None, S::IDLE_TIMEOUT, S::DIRECTION);
@@ -80,7 +85,8 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             refuse_foreign(side, client, foreign).await;
         }
         Decided::Unserved(refused) => {
-            relay(side, client, Preread::default(), Err(refused), Reason::Declared).await;
+            let reason = (None, Reason::Declared);
+            relay(side, client, Preread::default(), Err(refused), reason).await;
         }
         Decided::Gone => {}
     }
@@ -263,24 +269,52 @@ async fn inject(
     }
 }
 
-/// Bytes both ways; `to` says to whom, or why to nobody.
+/// The application's own TLS, to where the name it asks for leads. What was dialled before that was known is
+/// used if it leads there too.
+async fn relay_tls<S: Side>(
+    side: &S,
+    client: Transport,
+    preread: Preread,
+    (name, reason): (Option<&str>, Reason),
+    early: Option<Result<Early, Refused>>,
+) {
+    let worker = side.worker();
+    let to = match (side.by_name(name).await, early) {
+        (Ok(ByName::Foreign), _) => return refuse_foreign(side, client, Foreign::Tls).await,
+        (Ok(ByName::Anywhere), Some(early)) => early,
+        (Ok(ByName::Anywhere), None) => side.dial().await,
+        (Ok(ByName::To(backend)), Some(Ok(early))) if backend.has(early.attempt.upstream()) => {
+            Ok(early)
+        }
+        (Ok(ByName::To(backend)), early) => {
+            if let Some(Ok(early)) = early {
+                worker.keep_unused(early);
+            }
+            worker.dial_any(&backend).await
+        }
+        (Err(refused), _) => Err(refused),
+    };
+    relay(side, client, preread, to, (name, reason)).await;
+}
+
+/// Bytes both ways; `to` says to whom, or why to nobody. `name` is who the client asked for.
 async fn relay<S: Side>(
     side: &S,
     mut client: Transport,
     preread: Preread,
     to: Result<Early, Refused>,
-    reason: Reason,
+    (name, reason): (Option<&str>, Reason),
 ) {
     let worker = side.worker();
     let begin = if preread.is_silent(reason) { TcpOutcome::silent } else { TcpOutcome::begin };
     match to {
         Ok(Early { mut attempt, mut transport }) => {
             attempt.carries_bytes(clock::now());
-            let outcome = begin(worker, side.connection_series(Some(attempt.upstream())));
+            let outcome = begin(worker, side.named_series(Some(attempt.upstream()), name));
             outcome.relay(&mut client, &mut transport, preread).await;
         }
         Err(refused) => {
-            let outcome = begin(worker, side.connection_series(None));
+            let outcome = begin(worker, side.named_series(None, name));
             outcome.refuse(S::DIRECTION, &refused.refusal);
             client.reset();
         }

@@ -1,10 +1,20 @@
 //! Opening connections: to peers, to the own application, to the outside, and to oneself.
 
-use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use heddle_runtime::{
     clock,
     net::{Keepalive, connect_tcp, connect_tcp_as_caller, lacks_descriptors},
+    tls::{Asks, Origin, TlsError},
     transport::Transport,
 };
 use heddle_wire::local::proxy_config::is_private_port;
@@ -72,8 +82,9 @@ impl Dialer {
     ///
     /// # Errors
     /// The refusal to answer with, if no other upstream is left to try.
-    async fn dial(&self, upstream: &Upstream) -> Result<Transport, Refusal> {
+    async fn dial(&self, upstream: &Upstream, asks: Asks) -> Result<Transport, Refusal> {
         let limit = upstream.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
+        let until = upstream.tls.as_ref().map(|tls| (tls, clock::now() + limit));
         let failed =
             |address| move |error| refused(&error, Refusal::ConnectFailed(said(address, &error)));
         let transport = match upstream.target {
@@ -85,7 +96,25 @@ impl Dialer {
             DialTarget::Outside(address) => self.outside(address).await?,
         };
         tune(&transport);
-        Ok(transport)
+        match until {
+            None => Ok(transport),
+            // Much larger than the rest, and rare.
+            Some((tls, until)) => Box::pin(self.secure((tls, asks), transport, until))
+                .await
+                .map_err(|error| Refusal::TlsFailed(format!("{}: {error}", upstream.target))),
+        }
+    }
+
+    /// The connection once it is of TLS. That is part of connecting, and within its time.
+    async fn secure(
+        &self,
+        (tls, asks): (&Origin, Asks),
+        transport: Transport,
+        until: Instant,
+    ) -> Result<Transport, TlsError> {
+        let left = until.saturating_duration_since(clock::now());
+        let begun = tls.begin(transport, asks, left).await;
+        begun.inspect_err(|error| self.shared.metrics.tls_failed(error.fault))
     }
 
     /// As [`Self::dial`]. While there are `others` to go to, one that says nothing at all is not waited
@@ -96,13 +125,14 @@ impl Dialer {
     pub(crate) async fn dial_before(
         &self,
         upstream: &Upstream,
+        asks: Asks,
         others: bool,
     ) -> Result<Transport, Refusal> {
         // Where a rule says how long a connect may take, that is how long.
         if !others || upstream.connect_timeout().is_some() {
-            return self.dial(upstream).await;
+            return self.dial(upstream, asks).await;
         }
-        let in_time = clock::within(CONNECT_ELSEWHERE, self.dial(upstream)).await;
+        let in_time = clock::within(CONNECT_ELSEWHERE, self.dial(upstream, asks)).await;
         in_time.unwrap_or_else(|| {
             let limit = CONNECT_ELSEWHERE.as_secs();
             let target = upstream.target;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use heddle_logic::retry::{Answered, Attempts, Ended, RetryPolicy, Standing, Verdict};
-use heddle_runtime::clock;
+use heddle_runtime::{clock, tls::Asks};
 
 use crate::{
     breaker::{Counted, Limit},
@@ -319,9 +319,11 @@ async fn connect(
             opened.map(Carrier::Connection)
         }
         HttpVersion::Http2 => {
-            let dial = async || match upstream.pool.take_unused(now) {
+            // One of TLS that did not ask for HTTP/2 is none of HTTP/2.
+            let unused = || upstream.pool.take_unused(now).filter(|one| !one.is_tls());
+            let dial = async || match unused() {
                 Some(transport) => Ok(transport),
-                None => worker.dial(upstream, others).await,
+                None => worker.dial(upstream, Asks::Http2, others).await,
             };
             let stream = Box::pin(upstream.streams.take(fresh, dial)).await?;
             worker.list(upstream);

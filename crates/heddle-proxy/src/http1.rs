@@ -396,7 +396,8 @@ mod tests {
         for declared in [Protocol::Http, Protocol::Undeclared] {
             let (near, mut far) = Transport::pair();
             let served = async {
-                let hints = PortHints { declared, dial: EarlyDial::Never, http_rules: false };
+                let hints = PortHints::of(declared, true, false);
+                let hints = PortHints { dial: EarlyDial::Never, ..hints };
                 let decided = decide(&mut far, hints, pin!(pending())).await;
                 let Decided::Http { held, .. } = decided else { panic!("{decided:?}") };
                 let mut client =

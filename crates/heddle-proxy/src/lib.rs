@@ -34,6 +34,7 @@ pub mod lookup;
 pub mod memory;
 pub mod metrics;
 mod mirror;
+mod named;
 mod outbound;
 mod outgoing;
 pub mod outside_names;

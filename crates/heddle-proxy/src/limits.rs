@@ -75,6 +75,11 @@ pub const EARLY_DIAL_SILENCE: Duration = Duration::from_secs(1);
 /// connect by less, is answered with a reason.
 pub const REFUSAL_GRACE: Duration = Duration::from_millis(50);
 
+/// From a client's first byte of TLS to the end of its ClientHello, of which at most
+/// [`CLIENT_HELLO_BYTES_MAX`](heddle_wire::client_hello::CLIENT_HELLO_BYTES_MAX) are waited for. Then it is
+/// served as one that names nobody.
+pub const CLIENT_HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Longest wait of a finished inbound request's record for its peer's identity.
 pub const PEER_WAIT: Duration = Duration::from_secs(2);
 

@@ -18,7 +18,7 @@ use std::sync::{
 };
 
 use heddle_model::discovery::WorkloadInfo;
-use heddle_runtime::clock;
+use heddle_runtime::{clock, tls::TlsFault};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 use self::{edge::Own, histogram::Counter, registry::Registry};
@@ -110,6 +110,7 @@ pub struct Metrics {
     refusals: [[AtomicU64; RefusalCode::ALL.len()]; 2],
     retries: [AtomicU64; RetryReason::ALL.len()],
     mirrors: [AtomicU64; MirrorResult::ALL.len()],
+    tls_failures: [AtomicU64; TlsFault::ALL.len()],
     connections: [AtomicU64; 2],
     /// Shown here, counted by the clusters themselves.
     pub(crate) breakers: Breakers,
@@ -135,6 +136,7 @@ impl Metrics {
             refusals: Default::default(),
             retries: Default::default(),
             mirrors: Default::default(),
+            tls_failures: Default::default(),
             connections: Default::default(),
             breakers: Breakers::default(),
         }
@@ -178,6 +180,17 @@ impl Metrics {
 
     fn mirrors(&self, result: MirrorResult) -> u64 {
         self.mirrors[result as usize].load(Ordering::Relaxed)
+    }
+
+    /// No TLS came about with an upstream, for this reason.
+    pub(crate) fn tls_failed(&self, fault: TlsFault) {
+        self.tls_failures[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often that was so.
+    #[must_use]
+    pub fn tls_failures(&self, fault: TlsFault) -> u64 {
+        self.tls_failures[fault as usize].load(Ordering::Relaxed)
     }
 
     pub(crate) fn retried(&self, reason: RetryReason) {

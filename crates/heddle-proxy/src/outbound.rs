@@ -12,14 +12,15 @@ use crate::{
     limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
     lookup::LookupError,
     metrics::{Edge, Reporter, ServiceLabels, VerdictCounters},
+    named::service_named,
     ports::PortState,
-    protocol::PortHints,
+    protocol::{HelloUse, PortHints},
     ranges::AddressKind,
     record::MetricSeries,
     refusal::{Refusal, Refused},
     reply::Reply,
     series::SeriesSet,
-    side::{Onward, Route, Side},
+    side::{ByName, Onward, Route, Side},
     snapshot::{AddressOwner, Cluster, CompiledRule, PortPlan},
     upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
@@ -86,6 +87,22 @@ impl Outbound {
         }
     }
 
+    /// Is it an address that nothing in this mesh explains?
+    fn address_is_foreign(&self) -> bool {
+        self.worker.shared.ranges.kind(self.address.ip()) == AddressKind::Outside
+    }
+
+    /// Where a client goes that asks for `name` at an address that nobody knows.
+    async fn named(&self, name: &str) -> Result<ByName, Refused> {
+        let found = service_named(&self.worker, name, self.address.port()).await;
+        let Some((_, plan)) = found else { return Ok(ByName::Anywhere) };
+        let backend = match by_sni(&self.worker, &plan, Some(name))? {
+            Some(backend) => backend,
+            None => tcp_backend(&self.worker, &plan)?,
+        };
+        Ok(ByName::To(backend))
+    }
+
     /// Outside nobody waits behind a client that has left.
     pub(crate) fn client_left(&self) {
         if let Kind::Outside(upstream) = &self.kind
@@ -126,16 +143,38 @@ impl Side for Outbound {
     }
 
     async fn hints(&self) -> PortHints {
-        let (declared, http_rules) = match &self.kind {
+        let by_address = (Protocol::Undeclared, false, HelloUse::Nothing);
+        let (declared, http_rules, hello) = match &self.kind {
             Kind::Service(service, port) => match port_plan(&self.worker, service, *port).await {
-                // Where a rule for TCP holds too, what is no HTTP is its own.
-                Ok(plan) => (plan.protocol, !plan.http.rules().is_empty() && plan.tcp.is_empty()),
-                Err(_) => (Protocol::Undeclared, false),
+                Ok(plan) if plan.sni.is_empty() => {
+                    (plan.protocol, plan.is_http_only(), HelloUse::Nothing)
+                }
+                Ok(plan) => (plan.protocol, plan.is_http_only(), HelloUse::Rules),
+                Err(_) => by_address,
             },
-            Kind::Workload(_, declared) => (*declared, false),
-            Kind::Outside(_) | Kind::Nowhere(_) => (Protocol::Undeclared, false),
+            Kind::Workload(_, declared) => (*declared, false, HelloUse::Nothing),
+            Kind::Outside(_) => (Protocol::Undeclared, false, HelloUse::Names),
+            Kind::Nowhere(_) => by_address,
         };
-        PortHints::of(declared, self.speaks_http(), http_rules)
+        PortHints::of(declared, self.speaks_http(), http_rules).with_hello(hello)
+    }
+
+    async fn by_name(&self, name: Option<&str>) -> Result<ByName, Refused> {
+        match &self.kind {
+            Kind::Service(service, port) => {
+                let plan = port_plan(&self.worker, service, *port).await?;
+                Ok(match by_sni(&self.worker, &plan, name)? {
+                    Some(backend) => ByName::To(backend),
+                    None if plan.is_http_only() => ByName::Foreign,
+                    None => ByName::Anywhere,
+                })
+            }
+            Kind::Outside(_) => match (self.address_is_foreign(), name) {
+                (true, Some(name)) => self.named(name).await,
+                _ => Ok(ByName::Anywhere),
+            },
+            Kind::Workload(..) | Kind::Nowhere(_) => Ok(ByName::Anywhere),
+        }
     }
 
     async fn dial(&self) -> Result<Early, Refused> {
@@ -181,6 +220,14 @@ impl Side for Outbound {
         };
         let own = upstream.and_then(|upstream| upstream.own_series(called, self.worker.index));
         MetricSeries::Edge(own.unwrap_or_else(|| Rc::clone(&self.port.unpicked)))
+    }
+
+    fn named_series(&self, upstream: Option<&Rc<Upstream>>, name: Option<&str>) -> MetricSeries {
+        let is_outside = upstream.is_none_or(|upstream| upstream.workload().is_none());
+        match (&self.kind, name) {
+            (Kind::Outside(_), Some(name)) if is_outside => self.by_host(name),
+            _ => self.connection_series(upstream),
+        }
     }
 
     /// What the client dialled.
@@ -253,6 +300,22 @@ fn tcp_backend(worker: &Worker, plan: &PortPlan) -> Result<Backend, Refused> {
     match plan.pick_tcp(worker.random()) {
         Ok(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
         Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned()).into()),
+    }
+}
+
+/// Where the rule leads that a client of TLS meets by the name it asks for; `None` where it meets none.
+fn by_sni(
+    worker: &Worker,
+    plan: &PortPlan,
+    name: Option<&str>,
+) -> Result<Option<Backend>, Refused> {
+    match plan.pick_sni(name, worker.random()) {
+        None => Ok(None),
+        Some((_, Ok(cluster))) => Ok(Some(Backend::Cluster(Arc::clone(cluster)))),
+        Some((met, Err(reason))) => Err(Refused {
+            refusal: Refusal::DanglingTarget(reason.to_owned()),
+            rule: Some(met.rule.provenance.clone()),
+        }),
     }
 }
 

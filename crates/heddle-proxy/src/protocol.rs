@@ -10,14 +10,20 @@ use crate::{
     buffers::{Buffer, Lent, read_input},
     dial::Early,
     foreign::Foreign,
-    limits::{EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT, REFUSAL_GRACE},
+    limits::{
+        CLIENT_HELLO_TIMEOUT, EARLY_DIAL_SILENCE, HEAD_READ_TIMEOUT, OUTBOUND_IDLE_TIMEOUT,
+        REFUSAL_GRACE,
+    },
     refusal::{Refusal, Refused},
     streams::HttpVersion,
     verdict::{Reason, Verdict},
 };
 use heddle_model::Protocol;
 use heddle_runtime::{clock, transport::Transport};
-use heddle_wire::detect::{Detected, Detector};
+use heddle_wire::{
+    client_hello::{Hello, HelloReader},
+    detect::{Detected, Detector},
+};
 
 /// When to dial on an undeclared port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +36,17 @@ pub(crate) enum EarlyDial {
     Never,
 }
 
+/// What the name in a ClientHello is good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HelloUse {
+    /// For nothing: TLS is bytes.
+    Nothing,
+    /// It tells who is called, where the address does not.
+    Names,
+    /// Rules decide by it.
+    Rules,
+}
+
 /// What is known before the first byte.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PortHints {
@@ -37,6 +54,7 @@ pub(crate) struct PortHints {
     pub(crate) dial: EarlyDial,
     /// Do rules for HTTP, and none for TCP, apply here? Then nothing but HTTP may pass.
     pub(crate) http_rules: bool,
+    pub(crate) hello: HelloUse,
 }
 
 impl PortHints {
@@ -47,7 +65,16 @@ impl PortHints {
             Protocol::Undeclared => EarlyDial::Now,
             _ => EarlyDial::Never,
         };
-        Self { declared, dial, http_rules }
+        Self { declared, dial, http_rules, hello: HelloUse::Nothing }
+    }
+
+    /// The same where a ClientHello is of use. Where rules decide by it, whoever is dialled before it is
+    /// there is as likely the wrong one.
+    pub(crate) fn with_hello(self, hello: HelloUse) -> Self {
+        let waits = matches!(self.declared, Protocol::Undeclared | Protocol::Tls);
+        let dial =
+            if hello == HelloUse::Rules && waits { EarlyDial::AfterSilence } else { self.dial };
+        Self { hello, dial, ..self }
     }
 }
 
@@ -66,6 +93,13 @@ pub(crate) enum Decided {
     Http { reason: Reason, held: Option<Beginning>, early: Option<Early> },
     /// HTTP/2; the same holds.
     Http2 { reason: Reason, held: Option<Beginning>, early: Option<Early> },
+    /// TLS that goes where the name in its ClientHello says. `early` was dialled without knowing that.
+    Tls {
+        name: Option<String>,
+        reason: Reason,
+        held: Option<Lent<Buffer>>,
+        early: Option<Result<Early, Refused>>,
+    },
     /// To be relayed; a connection to relay to, or why there is none.
     Relay {
         verdict: Verdict,
@@ -90,7 +124,7 @@ pub(crate) async fn decide(
     hints: PortHints,
     mut dial: Pin<&mut impl Future<Output = Result<Early, Refused>>>,
 ) -> Decided {
-    if let Some(verdict) = opaque(hints.declared) {
+    if let Some(verdict) = opaque(hints) {
         return Decided::Relay { verdict, reason: Reason::Declared, held: None, to: dial.await };
     }
     let mut wait = Wait::new(hints);
@@ -132,6 +166,7 @@ pub(crate) async fn decide(
                 HttpVersion::Http2 => Decided::Http2 { reason, held, early },
             }
         }
+        (Event::Tls(reason), early) => Decided::Tls { name: wait.name.take(), reason, held, early },
         (Event::Unserved, Some(Err(refused))) => Decided::Unserved(refused),
         (Event::Unserved, _) => Decided::Gone,
         (Event::Relay(verdict, reason), Some(to)) => Decided::Relay { verdict, reason, held, to },
@@ -142,8 +177,9 @@ pub(crate) async fn decide(
 }
 
 /// What a connection is that nobody looks into, because its port was declared so.
-fn opaque(declared: Protocol) -> Option<Verdict> {
-    match declared {
+fn opaque(hints: PortHints) -> Option<Verdict> {
+    match hints.declared {
+        Protocol::Tls if hints.hello != HelloUse::Nothing => None,
         Protocol::Tls => Some(Verdict::Tls),
         Protocol::Tcp => Some(Verdict::Tcp),
         Protocol::Http | Protocol::Http2 | Protocol::Grpc | Protocol::Undeclared => None,
@@ -155,6 +191,7 @@ fn opaque(declared: Protocol) -> Option<Verdict> {
 enum Event {
     Http(HttpVersion, Reason),
     Relay(Verdict, Reason),
+    Tls(Reason),
     HeadTimeout,
     Foreign(Foreign, Reason),
     Unserved,
@@ -167,6 +204,11 @@ struct Wait {
     begun: Instant,
     first_byte: Option<Instant>,
     detector: Detector,
+    hello: HelloReader,
+    /// It speaks TLS, and its ClientHello is waited for.
+    in_hello: bool,
+    /// What that asks for.
+    name: Option<String>,
     dialling: bool,
     dial_failed: Option<Instant>,
 }
@@ -178,6 +220,9 @@ impl Wait {
             begun: clock::now(),
             first_byte: None,
             detector: Detector::new(),
+            hello: HelloReader::default(),
+            in_hello: false,
+            name: None,
             dialling: hints.dial == EarlyDial::Now,
             dial_failed: None,
         }
@@ -190,6 +235,7 @@ impl Wait {
         held: Option<&Lent<Buffer>>,
     ) -> Option<Event> {
         match read {
+            Ok(0) if self.in_hello => Some(Event::Tls(Reason::ClientClosed)),
             // Nothing to answer, and nothing to relay on a port that speaks HTTP.
             Ok(0) if self.is_http() => Some(Event::Gone),
             Ok(0) => Some(Event::Relay(Verdict::Tcp, Reason::ClientClosed)),
@@ -222,6 +268,13 @@ impl Wait {
         let foreign = |what| Event::Foreign(what, Reason::ClientBytes);
         Some(match self.detector.look(bytes) {
             Detected::NeedMore => return None,
+            Detected::Tls if self.hints.hello != HelloUse::Nothing => {
+                return self.read_hello(bytes);
+            }
+            // What is none of it where it was declared passes as it would without rules.
+            _ if self.hints.declared == Protocol::Tls => {
+                Event::Relay(Verdict::Tls, Reason::Declared)
+            }
             Detected::Http2Preface => http(HttpVersion::Http2),
             Detected::Http1 => http(HttpVersion::Http1),
             // The codec refuses what it cannot read.
@@ -230,6 +283,17 @@ impl Wait {
             Detected::Tls => relay(Verdict::Tls),
             Detected::Tcp => relay(Verdict::Tcp),
         })
+    }
+
+    fn read_hello(&mut self, bytes: &[u8]) -> Option<Event> {
+        self.in_hello = true;
+        match self.hello.look(bytes) {
+            Hello::NeedMore => return None,
+            Hello::Named(name) => self.name = Some(name),
+            Hello::Nameless => {}
+        }
+        let declared = self.hints.declared == Protocol::Tls;
+        Some(Event::Tls(if declared { Reason::Declared } else { Reason::ClientBytes }))
     }
 
     /// The server spoke first; `None` where that decides nothing.
@@ -246,7 +310,8 @@ impl Wait {
 
     fn dialled(&mut self, result: &Result<Early, Refused>) {
         // Rules may send requests elsewhere, where somebody answers.
-        if result.is_err() && !self.hints.http_rules {
+        let elsewhere = self.hints.http_rules || self.hints.hello == HelloUse::Rules;
+        if result.is_err() && !elsewhere {
             self.dial_failed = Some(clock::now());
         }
     }
@@ -255,6 +320,7 @@ impl Wait {
     fn deadline(&self) -> Instant {
         match (self.first_byte, self.dial_failed) {
             (first_byte, Some(failed)) => first_byte.unwrap_or(failed).max(failed) + REFUSAL_GRACE,
+            (Some(first_byte), None) if self.in_hello => first_byte + CLIENT_HELLO_TIMEOUT,
             (Some(first_byte), None) => first_byte + HEAD_READ_TIMEOUT,
             (None, None) if self.hints.dial == EarlyDial::AfterSilence && !self.dialling => {
                 self.begun + EARLY_DIAL_SILENCE
@@ -266,6 +332,7 @@ impl Wait {
     fn deadline_passed(&mut self) -> Option<Event> {
         match (self.first_byte, self.dial_failed) {
             (_, Some(_)) => Some(Event::Unserved),
+            (Some(_), None) if self.in_hello => Some(Event::Tls(Reason::HeadLimit)),
             (Some(_), None) if self.is_http() => Some(Event::HeadTimeout),
             (Some(_), None) => Some(Event::Relay(Verdict::Undecided, Reason::HeadLimit)),
             (None, None) if self.hints.dial == EarlyDial::AfterSilence && !self.dialling => {
@@ -273,7 +340,10 @@ impl Wait {
                 None
             }
             // A server that speaks first may take its time; a client of HTTP may not for ever.
-            (None, None) if self.hints.declared == Protocol::Undeclared && self.dialling => {
+            (None, None)
+                if matches!(self.hints.declared, Protocol::Undeclared | Protocol::Tls)
+                    && self.dialling =>
+            {
                 self.begun = clock::now();
                 None
             }

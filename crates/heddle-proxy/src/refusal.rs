@@ -38,6 +38,8 @@ pub enum Refusal {
     UnknownAddress(IpAddr),
     /// No connection to any endpoint tried; the text holds the last error.
     ConnectFailed(String),
+    /// A connection stood, and no TLS came about on it; the text says why.
+    TlsFailed(String),
     /// The endpoint closed or reset before it answered, and the request may not be sent again.
     UpstreamReset,
     /// The endpoint's answer is no HTTP, or one that could be read in two ways.
@@ -158,6 +160,7 @@ codes! {
     PortNotDeclared: "port-not-declared",
     UnknownAddress: "unknown-address",
     ConnectFailed: "connect-failed",
+    TlsFailed: "tls-failed",
     UpstreamReset: "upstream-reset",
     BadResponse: "bad-response",
     FaultAbort: "fault-abort",
@@ -210,6 +213,8 @@ impl Refusal {
                 format!("no service of this mesh has the address {ip}")),
             Self::ConnectFailed(error) => row(Code::ConnectFailed, 503, 14, Flag::UF, L::WARN, Stays,
                 format!("no endpoint accepted a connection: {error}")),
+            Self::TlsFailed(error) => row(Code::TlsFailed, 503, 14, Flag::UF, L::WARN, Stays,
+                format!("no endpoint could be talked to over TLS: {error}")),
             Self::UpstreamReset => row(Code::UpstreamReset, 503, 14, Flag::UC, L::WARN, Stays,
                 "the endpoint closed the connection before it answered, and this request may not be sent twice"),
             Self::BadResponse(what) => row(Code::BadResponse, 502, 14, Flag::UPE, L::WARN, Stays,
@@ -459,6 +464,7 @@ mod tests {
             Refusal::PortNotDeclared(service, 1),
             Refusal::UnknownAddress(IpAddr::from([240, 240, 0, 9])),
             Refusal::ConnectFailed(String::new()),
+            Refusal::TlsFailed(String::new()),
             Refusal::UpstreamReset,
             Refusal::BadResponse("x".into()),
             Refusal::FaultAbort(500),

@@ -41,6 +41,21 @@ pub(crate) trait Side {
     /// The refusal, if nobody accepts.
     async fn dial(&self) -> Result<Early, Refused>;
 
+    /// Where a connection of TLS goes, by the `name` that its client asks for.
+    ///
+    /// # Errors
+    /// The refusal, with the rule it follows from.
+    async fn by_name(&self, name: Option<&str>) -> Result<ByName, Refused> {
+        let _ = name;
+        Ok(ByName::Anywhere)
+    }
+
+    /// Under which labels it is counted, to `upstream` if one was reached.
+    fn named_series(&self, upstream: Option<&Rc<Upstream>>, name: Option<&str>) -> MetricSeries {
+        let _ = name;
+        self.connection_series(upstream)
+    }
+
     /// Where *this* request goes. Rules are taken once, from one snapshot.
     ///
     /// # Errors
@@ -59,6 +74,17 @@ pub(crate) trait Side {
 
     /// An HTTP response has come from there.
     fn spoke_http(&self);
+}
+
+/// What the name that a client of TLS asks for says about where its connection goes.
+#[derive(Debug)]
+pub(crate) enum ByName {
+    /// Nothing: where other bytes go.
+    Anywhere,
+    /// To one of these.
+    To(Backend),
+    /// Nowhere: rules for HTTP hold, and this cannot be read.
+    Foreign,
 }
 
 /// Where a request goes, and what happens to it on the way.
@@ -118,7 +144,8 @@ impl Route {
     /// Is whoever gets the request another sidecar? On one machine every workload has one.
     pub(crate) fn leads_to_a_hop(&self) -> bool {
         match &self.onward {
-            Ok(Onward::To(Backend::Cluster(_))) => true,
+            // What is within TLS no sidecar reads.
+            Ok(Onward::To(Backend::Cluster(cluster))) => cluster.tls.is_none(),
             Ok(Onward::To(Backend::Upstream(upstream))) => upstream.workload().is_some(),
             Ok(Onward::Answer(_)) | Err(_) => false,
         }

@@ -24,7 +24,7 @@ pub use self::{
     build::{Built, SnapshotBuilder},
     plan::{
         ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
-        HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan, TargetPlan,
+        HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
     },
     resources::ResourceSet,
     used::UseMark,

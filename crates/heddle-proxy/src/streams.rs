@@ -236,6 +236,9 @@ fn take_room(connection: &Rc<Connection>, reused: bool) -> Stream {
 
 async fn connect(transport: Transport) -> Result<Connection, Refusal> {
     let fate = Rc::<Fate>::default();
+    // It says so before a byte of either.
+    fate.speaks_http1.set(transport.chose_http1());
+    fate.ended.set(transport.chose_http1());
     let io = Watched { transport, fate: Rc::clone(&fate), first: Some(Vec::new()) };
     let handshake = client::Builder::new()
         .initial_window_size(HTTP2_STREAM_WINDOW)

@@ -6,6 +6,7 @@
 //! IP, the own application, the outside) by address, as long as somebody uses them. The choice
 //! itself is `heddle_logic::balance`'s; connecting is `pool`'s and `dial`'s.
 
+mod backend;
 mod watched;
 
 use std::{
@@ -23,12 +24,12 @@ use heddle_logic::{
     eject::Seen,
 };
 use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
-use heddle_runtime::clock;
+use heddle_runtime::{clock, tls::Origin};
 use tokio::sync::Notify;
 
 use crate::{
     backlog::{Backlog, Backlogs, Opening, Server, Waiting},
-    breaker::{Admitted, Counted, Limit, Place},
+    breaker::{Admitted, Place},
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
     refusal::Refusal,
@@ -37,8 +38,8 @@ use crate::{
     streams::{HttpVersion, StreamLimits, Streams},
 };
 
-pub(crate) use self::watched::Said;
 use self::watched::Watched;
+pub(crate) use self::{backend::Backend, watched::Said};
 
 /// Answers after which an endpoint's speed counts as known.
 const COLD_ANSWERS: u8 = 3;
@@ -95,6 +96,8 @@ pub(crate) struct Upstream {
     pub(crate) target: DialTarget,
     pub(crate) pool: Pool,
     pub(crate) streams: Streams,
+    /// The TLS that connections to it are of; another TLS is another upstream.
+    pub(crate) tls: Option<Arc<Origin>>,
     /// What its port was declared to speak, where that is not its workload's to say.
     declared: Cell<Protocol>,
     /// It answered HTTP/2 in HTTP/1.
@@ -129,6 +132,7 @@ impl Upstream {
             target,
             pool: Pool::default(),
             streams: Streams::default(),
+            tls: None,
             declared: Cell::default(),
             http1_only: Cell::default(),
             listed: Cell::new(false),
@@ -460,38 +464,6 @@ impl Drop for Attempt {
     }
 }
 
-/// Where a request may go.
-#[derive(Debug, Clone)]
-pub(crate) enum Backend {
-    /// Any endpoint of a cluster.
-    Cluster(Arc<Cluster>),
-    /// This one.
-    Upstream(Rc<Upstream>),
-}
-
-impl Backend {
-    /// Counts one more of `what`, where a rule limits that.
-    ///
-    /// # Errors
-    /// [`Refusal::Overflow`].
-    pub(crate) fn enter(&self, what: Limit) -> Result<Option<Counted>, Refusal> {
-        let Self::Cluster(cluster) = self else { return Ok(None) };
-        let Some(breaker) = &cluster.breaker else { return Ok(None) };
-        breaker.enter(what).map_err(|overflow| Refusal::Overflow(overflow.to_string()))
-    }
-
-    /// May a client that is bound to `upstream` go on with it in place of another endpoint? Whichever
-    /// subset is picked, it is the service that the client authenticated itself to.
-    pub(crate) fn is_served_by(&self, upstream: &Rc<Upstream>) -> bool {
-        match self {
-            Self::Upstream(only) => Rc::ptr_eq(only, upstream),
-            Self::Cluster(cluster) => upstream
-                .workload()
-                .is_some_and(|workload| workload.services.contains(&cluster.key.service)),
-        }
-    }
-}
-
 /// All upstreams of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
@@ -653,7 +625,8 @@ impl Upstreams {
             false => DialTarget::Workload(endpoint.address()),
         };
         let workload = Some(Arc::clone(&endpoint.workload));
-        let upstream = Rc::new(Upstream::new(target, workload, load, endpoint.slot.stamp));
+        let upstream = Upstream::new(target, workload, load, endpoint.slot.stamp);
+        let upstream = Rc::new(Upstream { tls: endpoint.tls.clone(), ..upstream });
         upstream.placed(place);
         let index = endpoint.slot.index as usize;
         let mut by_slot = self.by_slot.borrow_mut();

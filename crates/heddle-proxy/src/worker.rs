@@ -11,7 +11,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use heddle_runtime::{clock, task, transport::Transport};
+use heddle_runtime::{clock, task, tls::Asks, transport::Transport};
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
@@ -166,11 +166,12 @@ impl Worker {
     pub(crate) async fn dial(
         &self,
         upstream: &Upstream,
+        asks: Asks,
         others: bool,
     ) -> Result<Transport, Refusal> {
-        match self.dialer.dial_before(upstream, others).await {
+        match self.dialer.dial_before(upstream, asks, others).await {
             Err(Refusal::DescriptorLimit(_)) if self.give_up_idle() => {
-                self.dialer.dial_before(upstream, others).await
+                self.dialer.dial_before(upstream, asks, others).await
             }
             result => result,
         }
@@ -189,7 +190,7 @@ impl Worker {
     ) -> Result<Connected, Refusal> {
         let Some(place) = upstream.place().filter(|place| place.pool().is_some()) else {
             let opening = upstream.opening();
-            let transport = self.dial(upstream, others).await?;
+            let transport = self.dial(upstream, Asks::Nothing, others).await?;
             return Ok(Connected::new(transport, opening));
         };
         let _pending = place.breaker().enter(Limit::Pending).map_err(overflow)?;
@@ -208,7 +209,7 @@ impl Worker {
             }
         };
         let opening = upstream.opening();
-        let mut transport = self.dial(upstream, others).await?;
+        let mut transport = self.dial(upstream, Asks::Nothing, others).await?;
         transport.keep(Limited::new(counted));
         Ok(Connected::new(transport, opening))
     }
@@ -216,10 +217,10 @@ impl Worker {
     /// The same for bytes, which do not wait.
     async fn open_now(&self, upstream: &Upstream, others: bool) -> Result<Transport, Refusal> {
         let Some(place) = upstream.place().filter(|place| place.pool().is_some()) else {
-            return self.dial(upstream, others).await;
+            return self.dial(upstream, Asks::Nothing, others).await;
         };
         let counted = place.breaker().enter(Limit::Connections).map_err(overflow)?;
-        let mut transport = self.dial(upstream, others).await?;
+        let mut transport = self.dial(upstream, Asks::Nothing, others).await?;
         transport.keep(Limited::new(counted));
         Ok(transport)
     }

@@ -1,11 +1,11 @@
 //! The only door to the OS: clock, tasks, sockets, splice, namespaces, netlink, processes.
 //!
 //! Everything unsafe is in the private `sys` module; the modules here are its safe face. Nothing in
-//! this crate knows a mesh resource: it is told addresses, ports, marks and paths.
+//! this crate knows a mesh resource: it is told addresses, ports, marks and paths, and what TLS to begin.
 //!
 //! | question | module |
 //! |---|---|
-//! | connections of the data path | [`transport`], [`net`], [`splice`] |
+//! | connections of the data path | [`transport`], [`tls`], [`net`], [`splice`] |
 //! | descriptors between processes | [`fdpass`], [`kept`] |
 //! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`nft`], [`mount`] |
 //! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
@@ -36,6 +36,7 @@ pub mod spawn;
 pub mod splice;
 pub mod task;
 pub mod terminal;
+pub mod tls;
 pub mod transport;
 
 mod sys;

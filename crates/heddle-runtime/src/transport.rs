@@ -1,4 +1,5 @@
-//! The bytes of one connection, whatever carries them: plain TCP, or a pair of ends in this process.
+//! The bytes of one connection, whatever carries them: plain TCP, a pair of ends in this process, or TLS over
+//! either.
 //!
 //! A [`Transport`] is read and written through its halves, at the same time if need be. It knows what
 //! a connection knows that is no byte: an end, a reset, whether anything happened since it was last
@@ -6,6 +7,7 @@
 //! ([`move_bytes`]); nothing else may ask what carries them. It knows no protocol.
 
 mod memory;
+mod tls;
 
 use std::{
     any::Any,
@@ -20,6 +22,7 @@ use tokio::{
     net::{TcpStream, tcp},
 };
 
+pub(crate) use self::tls::HandshakeError;
 use crate::{
     net::{self, Keepalive, Liveness},
     splice::{self, BrokenEnd, SpliceError},
@@ -39,6 +42,7 @@ pub struct Transport {
 enum Carrier {
     Tcp(TcpStream),
     Memory(memory::End),
+    Tls(Box<tls::End>),
 }
 
 impl From<TcpStream> for Transport {
@@ -55,6 +59,39 @@ impl Transport {
         let (one, other) = memory::pair();
         let end = |end| Self { carrier: Carrier::Memory(end), kept: None };
         (end(one), end(other))
+    }
+
+    /// The same connection once both sides have agreed on TLS, as `client` asks for it.
+    ///
+    /// # Errors
+    /// Why they did not. The connection is gone then.
+    pub(crate) async fn with_tls(
+        self,
+        client: rustls::ClientConnection,
+    ) -> Result<Self, HandshakeError> {
+        let under = match self.carrier {
+            Carrier::Tcp(stream) => tls::Under::Tcp(stream),
+            Carrier::Memory(end) => tls::Under::Memory(end),
+            Carrier::Tls(_) => {
+                let reason = "TLS within TLS is not spoken";
+                return Err(HandshakeError::Io(io::Error::other(reason)));
+            }
+        };
+        let end = Box::new(tls::End::new(under, client));
+        poll_fn(|context| end.poll_handshake(context)).await?;
+        Ok(Self { carrier: Carrier::Tls(end), kept: self.kept })
+    }
+
+    /// Is it TLS that carries the bytes?
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.carrier, Carrier::Tls(_))
+    }
+
+    /// Did the server choose HTTP/1 where it could have chosen HTTP/2 (ALPN, RFC 7301)?
+    #[must_use]
+    pub fn chose_http1(&self) -> bool {
+        matches!(&self.carrier, Carrier::Tls(end) if end.chose_http1())
     }
 
     /// Keeps something as long as the connection, wherever that goes.
@@ -76,14 +113,19 @@ impl Transport {
                 (ReadHalf(Half::Tcp(read)), WriteHalf(Half::Tcp(write)))
             }
             Carrier::Memory(end) => (ReadHalf(Half::Memory(end)), WriteHalf(Half::Memory(end))),
+            Carrier::Tls(end) => (ReadHalf(Half::Tls(end)), WriteHalf(Half::Tls(end))),
         }
     }
 
     /// Options every connection of the data path has. A socket that refuses them is closing already.
     pub fn tune(&self, keepalive: Keepalive) {
-        if let Carrier::Tcp(stream) = &self.carrier {
-            let _closing = net::set_nodelay(stream);
-            let _closing = net::set_keepalive(stream, keepalive);
+        match &self.carrier {
+            Carrier::Tcp(stream) => {
+                let _closing = net::set_nodelay(stream);
+                let _closing = net::set_keepalive(stream, keepalive);
+            }
+            Carrier::Memory(_) => {}
+            Carrier::Tls(end) => end.tune(keepalive),
         }
     }
 
@@ -97,6 +139,7 @@ impl Transport {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock
             ),
             Carrier::Memory(end) => end.liveness() == Liveness::Idle,
+            Carrier::Tls(end) => end.is_quiet(),
         }
     }
 
@@ -106,6 +149,7 @@ impl Transport {
         match &self.carrier {
             Carrier::Tcp(stream) => net::probe(stream),
             Carrier::Memory(end) => end.liveness(),
+            Carrier::Tls(end) => end.liveness(),
         }
     }
 
@@ -125,6 +169,7 @@ impl Transport {
         match &self.carrier {
             Carrier::Tcp(stream) => stream.peek(first).await,
             Carrier::Memory(end) => poll_fn(|context| end.poll_peek_at(context, first)).await,
+            Carrier::Tls(end) => poll_fn(|context| end.poll_peek_at(context, first)).await,
         }
     }
 
@@ -134,6 +179,7 @@ impl Transport {
         match &self.carrier {
             Carrier::Tcp(stream) => tcp_reset(stream).await,
             Carrier::Memory(end) => poll_fn(|context| end.poll_reset(context)).await,
+            Carrier::Tls(end) => tls_reset(end).await,
         }
     }
 
@@ -144,6 +190,7 @@ impl Transport {
                 let _gone = net::shutdown_write(stream);
             }
             Carrier::Memory(end) => end.shutdown_write(),
+            Carrier::Tls(end) => end.shutdown_write(),
         }
     }
 
@@ -154,6 +201,7 @@ impl Transport {
                 let _gone = net::reset_on_close(stream);
             }
             Carrier::Memory(end) => end.reset_on_close(),
+            Carrier::Tls(end) => end.reset_on_close(),
         }
     }
 
@@ -168,6 +216,13 @@ async fn tcp_reset(stream: &TcpStream) {
     let _reset = stream.ready(Interest::ERROR).await;
 }
 
+async fn tls_reset(end: &tls::End) {
+    match &end.under {
+        tls::Under::Tcp(stream) => tcp_reset(stream).await,
+        tls::Under::Memory(end) => poll_fn(|context| end.poll_reset(context)).await,
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -177,6 +232,7 @@ impl AsyncRead for Transport {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
             Carrier::Memory(end) => end.poll_read(context, buffer),
+            Carrier::Tls(end) => end.poll_read(context, buffer),
         }
     }
 }
@@ -190,6 +246,7 @@ impl AsyncWrite for Transport {
         match &mut self.get_mut().carrier {
             Carrier::Tcp(stream) => Pin::new(stream).poll_write(context, bytes),
             Carrier::Memory(end) => end.poll_write(context, bytes),
+            Carrier::Tls(end) => end.poll_write(context, &[IoSlice::new(bytes)]),
         }
     }
 
@@ -204,6 +261,7 @@ impl AsyncWrite for Transport {
                 let first = pieces.iter().find(|piece| !piece.is_empty());
                 end.poll_write(context, first.map_or(&[], |piece| piece))
             }
+            Carrier::Tls(end) => end.poll_write(context, pieces),
         }
     }
 
@@ -235,6 +293,7 @@ impl Source for Transport {
         match &self.carrier {
             Carrier::Tcp(stream) => stream.poll_read_ready(context),
             Carrier::Memory(end) => end.poll_peek(context).map(|_| Ok(())),
+            Carrier::Tls(end) => end.poll_read_ready(context),
         }
     }
 }
@@ -243,6 +302,7 @@ impl Source for Transport {
 enum Half<'a, T> {
     Tcp(T),
     Memory(&'a memory::End),
+    Tls(&'a tls::End),
 }
 
 /// What comes from the peer.
@@ -258,6 +318,7 @@ impl ReadHalf<'_> {
         match &mut self.0 {
             Half::Tcp(read) => read.peek(&mut [0]).await,
             Half::Memory(end) => poll_fn(|context| end.poll_peek(context)).await,
+            Half::Tls(end) => poll_fn(|context| end.poll_peek_at(context, &mut [0])).await,
         }
     }
 
@@ -266,6 +327,7 @@ impl ReadHalf<'_> {
         match &self.0 {
             Half::Tcp(read) => tcp_reset(read.as_ref()).await,
             Half::Memory(end) => poll_fn(|context| end.poll_reset(context)).await,
+            Half::Tls(end) => tls_reset(end).await,
         }
     }
 }
@@ -279,6 +341,7 @@ impl AsyncRead for ReadHalf<'_> {
         match &mut self.get_mut().0 {
             Half::Tcp(read) => Pin::new(read).poll_read(context, buffer),
             Half::Memory(end) => end.poll_read(context, buffer),
+            Half::Tls(end) => end.poll_read(context, buffer),
         }
     }
 }
@@ -288,6 +351,7 @@ impl Source for ReadHalf<'_> {
         match &self.0 {
             Half::Tcp(read) => read.as_ref().poll_read_ready(context),
             Half::Memory(end) => end.poll_peek(context).map(|_| Ok(())),
+            Half::Tls(end) => end.poll_read_ready(context),
         }
     }
 }
@@ -304,6 +368,7 @@ impl WriteHalf<'_> {
                 let _gone = net::shutdown_write(write.as_ref());
             }
             Half::Memory(end) => end.shutdown_write(),
+            Half::Tls(end) => end.shutdown_write(),
         }
     }
 
@@ -397,6 +462,10 @@ impl WriteHalf<'_> {
                 ready!(Pin::new(write).poll_write_vectored(context, &pieces))?
             }
             Half::Memory(end) => ready!(end.poll_write(context, first))?,
+            Half::Tls(end) => {
+                let pieces = [IoSlice::new(first), IoSlice::new(second)];
+                ready!(end.poll_write(context, &pieces))?
+            }
         };
         match written {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),

@@ -7,6 +7,7 @@
 //! | [`fixture`] | configurations as a mesh would write them |
 //! | [`folder`] | folders that go away with the test |
 //! | [`resources`] | what a control plane tells of a service `reviews` and others |
+//! | [`tls`] | certificates made for one test, the server's side of TLS |
 //! | [`wait`] | bounded waiting for what another process or thread does |
 
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
@@ -17,4 +18,5 @@ pub mod control;
 pub mod fixture;
 pub mod folder;
 pub mod resources;
+pub mod tls;
 pub mod wait;

@@ -138,6 +138,7 @@ pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
             protocol: Protocol::Http,
             http: vec![rule; rules],
             tcp: vec![],
+            sni: vec![],
         }],
         subsets: BTreeMap::new(),
         policies: Vec::new(),

@@ -1,6 +1,7 @@
 //! Bytes that cross a process boundary: discovery's envelope and resources, the HTTP/1 codec, protocol detection,
-//! and the JSON of the local APIs. Nothing here opens a socket or reads a clock.
+//! what a ClientHello asks for, and the JSON of the local APIs. Nothing here opens a socket or reads a clock.
 
+pub mod client_hello;
 pub mod detect;
 pub mod discovery;
 pub mod http1;

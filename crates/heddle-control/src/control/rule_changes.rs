@@ -22,6 +22,7 @@ use heddle_wire::local::control_api::{
 
 use super::{Control, uncancelled};
 use crate::{
+    credentials,
     documents::parse,
     error::{Refused, shorten},
     files::{
@@ -56,6 +57,9 @@ impl Control {
             let Parsed { resources, skipped } = read_documents(&request)?;
             if request.strict {
                 refuse_ineffective(&resources, &skipped)?;
+            }
+            if !request.force {
+                refuse_unusable(&resources)?;
             }
             let plan = plan_apply(&control.mesh().rules, resources)?;
             let answer = control.carry_out(plan, request.force, request.dry_run).await?;
@@ -358,6 +362,12 @@ fn refuse_ineffective(resources: &[Resource], skipped: &Skipped) -> Result<(), R
     let noted = resources.iter().flat_map(not_enforced).map(strict);
     let others = skipped.line().map(|reason| strict(Problem { reason, ..Problem::default() }));
     let problems: Vec<Problem> = noted.chain(others).collect();
+    if problems.is_empty() { Ok(()) } else { Err(Refused::of(StatusCode::BAD_REQUEST, problems)) }
+}
+
+/// Refuses rules whose files no sidecar could use.
+fn refuse_unusable(resources: &[Resource]) -> Result<(), Refused> {
+    let problems = credentials::problems(resources);
     if problems.is_empty() { Ok(()) } else { Err(Refused::of(StatusCode::BAD_REQUEST, problems)) }
 }
 

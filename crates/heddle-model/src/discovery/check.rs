@@ -2,11 +2,11 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    Address, Answer, ClusterKey, ClusterPolicy, CorsPolicy, Destination, DestinationPort, Endpoint,
-    Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules,
-    HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, Mirror, NameAnswer, OutlierDetection,
-    Owner, PathRewrite, RuleAction, ServicePortRef, StringMatch, Subset, Target, Traffic,
-    WeightedTarget, WorkloadInfo,
+    Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CorsPolicy, Destination,
+    DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch,
+    HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, Mirror,
+    NameAnswer, OutlierDetection, Owner, PathRewrite, RuleAction, ServicePortRef, SniRule,
+    StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,
@@ -130,7 +130,14 @@ impl Check for Destination {
 impl Check for ClusterPolicy {
     fn check(&self) -> Checked {
         field("cluster", &self.cluster)?;
-        field("outlier", self.outlier.as_ref())
+        field("outlier", self.outlier.as_ref())?;
+        field("tls", self.tls.as_ref())
+    }
+}
+
+impl Check for ClientTls {
+    fn check(&self) -> Checked {
+        not_empty("server_name", &self.server_name)
     }
 }
 
@@ -150,7 +157,16 @@ impl Check for DestinationPort {
         port("number", self.number)?;
         each("http", &self.http)?;
         each("tcp", &self.tcp)?;
+        each("sni", &self.sni)?;
         if self.tcp.is_empty() { Ok(()) } else { some_weight("tcp", &self.tcp) }
+    }
+}
+
+impl Check for SniRule {
+    fn check(&self) -> Checked {
+        self.names.iter().try_for_each(|name| not_empty("names", name))?;
+        each("targets", &self.targets)?;
+        some_weight("targets", &self.targets)
     }
 }
 

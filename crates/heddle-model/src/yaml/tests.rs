@@ -486,7 +486,7 @@ fn traffic_policies_are_checked_as_istio_checks_them() {
             "outlierDetection.consecutiveLocalOriginFailures: has no effect unless `splitExternalLocalOriginErrors` is true",
         ),
         (
-            "{tls: {mode: MUTUAL, clientCertificate: a}}",
+            "{tls: {mode: MUTUAL, clientCertificate: /a}}",
             "tls.privateKey: MUTUAL needs this, or `credentialName`",
         ),
         (

@@ -79,6 +79,24 @@ pub(super) fn host_or_ip(host: &str) -> Result<(), String> {
     if host.parse::<IpAddr>().is_ok() { Ok(()) } else { wildcard_host(host) }
 }
 
+/// Longest path of a file.
+const PATH_BYTES_MAX: usize = 4_096;
+
+/// A file, from the root on: nobody could tell in which folder another path begins.
+pub(super) fn file_path(path: &str) -> Result<(), String> {
+    if path.len() > PATH_BYTES_MAX {
+        return Err(format!("a path has at most {PATH_BYTES_MAX} bytes"));
+    }
+    if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+        let shown: String = path.chars().take(60).collect();
+        return Err(format!(
+            "`{}` is no file's path from the root on: use e.g. `/etc/certs/ca.pem`",
+            shown.escape_debug()
+        ));
+    }
+    Ok(())
+}
+
 /// One host or address: no wildcard.
 pub(super) fn single_host(host: &str) -> Result<(), String> {
     match host.parse::<IpAddr>() {

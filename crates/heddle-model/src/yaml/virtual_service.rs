@@ -37,7 +37,7 @@ pub(super) static SPEC: Object = Object {
         optional("hosts", Kind::List { of: &Kind::Text(value::host_or_ip), least: 0 }),
         optional("gateways", GATEWAYS),
         optional("http", Kind::List { of: &Kind::Object(&HTTP_ROUTE), least: 0 }),
-        not_yet("tls", Kind::List { of: &Kind::Object(&actions::TLS_ROUTE), least: 0 }),
+        optional("tls", Kind::List { of: &Kind::Object(&actions::TLS_ROUTE), least: 0 }),
         optional("tcp", Kind::List { of: &Kind::Object(&TCP_ROUTE), least: 0 }),
         optional("exportTo", Kind::List { of: &Kind::Text(value::export_to), least: 0 }),
     ],

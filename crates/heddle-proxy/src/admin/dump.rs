@@ -61,6 +61,14 @@ struct Port {
     endpoints: Vec<EndpointDump>,
     rules: Vec<Rule>,
     tcp: Vec<Target>,
+    sni: Vec<SniDump>,
+}
+
+#[derive(Serialize)]
+struct SniDump {
+    provenance: String,
+    names: Vec<String>,
+    targets: Vec<Target>,
 }
 
 #[derive(Serialize)]
@@ -81,6 +89,8 @@ struct Target {
     weight: u32,
     dangling: Option<String>,
     endpoints: Vec<String>,
+    /// The TLS that is begun towards them; of files, where they are.
+    tls: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -89,6 +99,7 @@ struct EndpointDump {
     version: String,
     address: String,
     weight: u32,
+    tls: Option<String>,
 }
 
 /// The dump as text.
@@ -182,6 +193,11 @@ fn port_dump(port: &PortPlan) -> Port {
             .map(|traffic| format!("{traffic:?}")),
         targets: plan.targets().iter().map(target).collect(),
     });
+    let sni = port.sni.iter().map(|plan| SniDump {
+        provenance: plan.rule.provenance.0.clone(),
+        names: plan.rule.names.clone(),
+        targets: plan.targets.iter().map(target).collect(),
+    });
     Port {
         name: port.name.clone(),
         protocol: port.protocol.to_string(),
@@ -194,10 +210,12 @@ fn port_dump(port: &PortPlan) -> Port {
                 version: one.workload.version.clone(),
                 address: one.address().to_string(),
                 weight: one.weight,
+                tls: one.tls.as_ref().map(|tls| format!("{:?}", tls.settings())),
             })
             .collect(),
         rules: rules.collect(),
         tcp: port.tcp.iter().map(target).collect(),
+        sni: sni.collect(),
     }
 }
 
@@ -207,6 +225,7 @@ fn target(one: &Weighted<TargetPlan>) -> Target {
         Err(reason) => (None, Some(reason.to_owned())),
     };
     let key = cluster.map(|cluster| &cluster.key);
+    let tls = cluster.and_then(|cluster| cluster.tls.as_ref());
     let endpoints = cluster.into_iter().flat_map(|cluster| &cluster.endpoints);
     Target {
         service: key.map(|key| key.service.fqdn()),
@@ -215,5 +234,6 @@ fn target(one: &Weighted<TargetPlan>) -> Target {
         weight: one.weight,
         dangling,
         endpoints: endpoints.map(|one| one.id().to_string()).collect(),
+        tls: tls.map(|tls| format!("{:?}", tls.settings())),
     }
 }

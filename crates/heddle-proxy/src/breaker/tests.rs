@@ -16,6 +16,7 @@ fn policy(outlier: Option<OutlierDetection>, pool: ConnectionPool) -> Arc<Cluste
         provenance: Provenance("DestinationRule/default/reviews".into()),
         outlier,
         pool: Some(pool),
+        tls: None,
     })
 }
 

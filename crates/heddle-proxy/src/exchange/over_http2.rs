@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use heddle_runtime::clock;
-use http::{header, request, response};
+use http::{Uri, header, request, response, uri::Scheme};
 
 use super::{
     course::AnswerHead,
@@ -31,12 +31,18 @@ use crate::{
 /// Sends a request and passes its response on. True if all of the request was sent.
 pub(super) async fn run(
     stream: &Stream,
-    head: request::Parts,
+    mut head: request::Parts,
     (upload, responder): (&mut impl Upload, &mut impl Responder),
     attempt: &mut Attempt,
     again: impl Fn(AnswerHead<'_>) -> bool,
     outcome: &RequestOutcome,
 ) -> Result<bool, Broke> {
+    if stream.speaks_http1() {
+        return Err(unsent(stream, attempt));
+    }
+    if attempt.upstream().tls.is_some() {
+        by_https(&mut head.uri);
+    }
     let over = upload.is_over();
     let expects = head.headers.contains_key(header::EXPECT);
     let becomes = Becomes::by(&head);
@@ -86,6 +92,16 @@ pub(super) async fn run(
         Err(_) => {}
     }
     result
+}
+
+/// Says by what the request comes (RFC 9113 §8.3.1), which some servers look at.
+fn by_https(uri: &mut Uri) {
+    let mut parts = std::mem::take(uri).into_parts();
+    if parts.scheme.is_some() {
+        parts.scheme = Some(Scheme::HTTPS);
+    }
+    // Its parts are those of one that was whole.
+    *uri = Uri::from_parts(parts).unwrap_or_default();
 }
 
 /// Sends the body, then watches the client.

@@ -8,6 +8,7 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use heddle_model::discovery::ClusterKey;
+use heddle_runtime::tls::TlsFault;
 
 use super::{
     Metrics, MirrorResult, RetryReason,
@@ -147,6 +148,12 @@ fn own(text: &mut String, metrics: &Metrics) {
         let count = metrics.mirrors(result);
         let result = result.as_str();
         let _ = writeln!(text, "heddle_mirrored_requests_total{{result=\"{result}\"}} {count}");
+    }
+    let help = "Upstream connections on which no TLS came about, by reason.";
+    family(text, "heddle_tls_failures_total", "counter", help);
+    for fault in TlsFault::ALL {
+        let (reason, count) = (fault.as_str(), metrics.tls_failures(fault));
+        let _ = writeln!(text, "heddle_tls_failures_total{{reason=\"{reason}\"}} {count}");
     }
     let help = "Label sets folded into an overflow series because the limit was reached.";
     family(text, "heddle_label_sets_overflow_total", "counter", help);

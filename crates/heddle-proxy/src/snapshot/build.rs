@@ -11,14 +11,15 @@ use heddle_logic::RouteTable;
 use heddle_model::{
     Addresses, EndpointState, Endpoints, ServiceName, WorkloadId,
     discovery::{
-        ClusterKey, ClusterPolicy, Endpoint, RuleAction, Target, Weighted, WeightedTarget,
-        WorkloadInfo,
+        ClientTls, ClusterKey, ClusterPolicy, Endpoint, RuleAction, SniRule, Target, Weighted,
+        WeightedTarget, WorkloadInfo,
     },
 };
+use heddle_runtime::tls::Origin;
 
 use super::{
     ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
-    HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, TargetPlan,
+    HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, SniPlan, TargetPlan,
     used::{UseMark, Used},
 };
 use crate::{
@@ -38,6 +39,7 @@ pub struct SnapshotBuilder {
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
+    origins: BTreeMap<ClientTls, Arc<Origin>>,
     destinations: BTreeMap<ServiceName, Arc<DestinationPlan>>,
     inbound: Option<Arc<InboundPlan>>,
     address_marks: BTreeMap<IpAddr, UseMark>,
@@ -45,8 +47,15 @@ pub struct SnapshotBuilder {
 }
 
 /// A workload's port at an address. Where a rule counts connections or errors of a cluster, they are that
-/// cluster's alone.
-type EndpointKey = (WorkloadId, IpAddr, u16, Option<ClusterKey>);
+/// cluster's alone; and what is kept of connections of one TLS is no other's.
+type EndpointKey = (WorkloadId, IpAddr, u16, Option<ClusterKey>, Option<ClientTls>);
+
+/// What all endpoints of a cluster have in common.
+#[derive(Clone, Copy)]
+struct Common<'a> {
+    breaker: Option<&'a Arc<Breaker>>,
+    tls: Option<&'a Arc<Origin>>,
+}
 
 /// A snapshot and what could not yet take force in it.
 #[derive(Debug)]
@@ -71,6 +80,7 @@ impl SnapshotBuilder {
             workloads: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             clusters: BTreeMap::new(),
+            origins: BTreeMap::new(),
             destinations: BTreeMap::new(),
             inbound: None,
             address_marks: BTreeMap::new(),
@@ -125,6 +135,7 @@ impl SnapshotBuilder {
         self.endpoints = round.endpoints;
         self.workloads = round.workloads;
         self.clusters = round.clusters;
+        self.origins = round.origins;
         self.slots.retain(&self.endpoints);
         let counted =
             |key: &ClusterKey| self.clusters.get(key).is_some_and(|one| one.breaker.is_some());
@@ -207,6 +218,7 @@ impl SnapshotBuilder {
                 http: RouteTable::new(rules),
                 default: self.cluster(own, set, round),
                 tcp: self.targets(&port.tcp, set, round),
+                sni: port.sni.iter().map(|rule| self.sni(rule, set, round)).collect(),
             };
             let kept = before
                 .and_then(|plan| plan.ports.get(&port.number))
@@ -242,6 +254,10 @@ impl SnapshotBuilder {
         HttpRulePlan { compiled: Arc::clone(compiled), action, mirrors }
     }
 
+    fn sni(&mut self, rule: &Arc<SniRule>, set: &ResourceSet, round: &mut Round) -> SniPlan {
+        SniPlan { rule: Arc::clone(rule), targets: self.targets(&rule.targets, set, round) }
+    }
+
     fn targets(
         &mut self,
         targets: &[WeightedTarget],
@@ -263,24 +279,36 @@ impl SnapshotBuilder {
         if let Some(done) = round.clusters.get(&key) {
             return Arc::clone(done);
         }
-        let breaker = round.policies.get(&key).map(|policy| self.breaker(policy));
-        let cluster = (&key, breaker.as_ref());
+        let policy = round.policies.get(&key).cloned();
+        let tls = policy.as_ref().and_then(|policy| policy.tls.as_ref());
+        let tls = tls.map(|tls| self.origin(tls, round));
+        let breaker = policy.filter(|one| one.outlier.is_some() || one.pool.is_some());
+        let breaker = breaker.map(|policy| self.breaker(&policy));
+        let common = Common { breaker: breaker.as_ref(), tls: tls.as_ref() };
         let endpoints = set
             .endpoints
             .get(&key.service)
-            .map_or_else(Vec::new, |endpoints| self.endpoints_of(cluster, endpoints, round));
+            .map_or_else(Vec::new, |endpoints| self.endpoints_of((&key, common), endpoints, round));
         if let Some(breaker) = &breaker {
             let id = |one: &Arc<LbEndpoint>| (one.id().clone(), one.ip, one.port);
             breaker.is_of(endpoints.iter().map(id));
         }
         let retries = self.retries.of(&key.service);
-        let fresh = Cluster { key, endpoints, retries, breaker };
+        let fresh = Cluster { key, endpoints, retries, breaker, tls };
         let cluster = match self.clusters.get(&fresh.key) {
             Some(before) if **before == fresh => Arc::clone(before),
             _ => Arc::new(fresh),
         };
         round.clusters.insert(cluster.key.clone(), Arc::clone(&cluster));
         cluster
+    }
+
+    /// TLS as it is asked for: what is known of it already, or anew.
+    fn origin(&self, tls: &ClientTls, round: &mut Round) -> Arc<Origin> {
+        let known = round.origins.get(tls).or_else(|| self.origins.get(tls)).cloned();
+        let origin = known.unwrap_or_else(|| Arc::new(Origin::new(tls.clone())));
+        round.origins.insert(tls.clone(), Arc::clone(&origin));
+        origin
     }
 
     /// The breaker under this policy: the one there was, unless the policy is another.
@@ -295,7 +323,7 @@ impl SnapshotBuilder {
     /// The ready ones, or where there is none those that serve until they end.
     fn endpoints_of(
         &mut self,
-        (key, breaker): (&ClusterKey, Option<&Arc<Breaker>>),
+        (key, common): (&ClusterKey, Common<'_>),
         endpoints: &Endpoints,
         round: &mut Round,
     ) -> Vec<Arc<LbEndpoint>> {
@@ -305,7 +333,7 @@ impl SnapshotBuilder {
         let mut in_state = |state: EndpointState| -> Vec<_> {
             let led_to = members.clone().filter_map(|one| Some((one, one.ports.get(&key.port)?)));
             let found = led_to.filter(|(_, port)| port.state == state);
-            found.map(|(one, port)| self.endpoint(one, (port.number, breaker), round)).collect()
+            found.map(|(one, port)| self.endpoint(one, (port.number, common), round)).collect()
         };
         match in_state(EndpointState::Ready) {
             none if none.is_empty() => in_state(EndpointState::ServingTerminating),
@@ -316,13 +344,14 @@ impl SnapshotBuilder {
     fn endpoint(
         &mut self,
         one: &Endpoint,
-        (port, breaker): (u16, Option<&Arc<Breaker>>),
+        (port, Common { breaker, tls }): (u16, Common<'_>),
         round: &mut Round,
     ) -> Arc<LbEndpoint> {
         let reachable = |ip: &IpAddr| self.addresses.is_none_or(|own| own.of_family(*ip).is_some());
         let ip = one.addresses.iter().find(reachable).unwrap_or_else(|| one.addresses.first());
         let counted = breaker.map(|breaker| breaker.policy().cluster.clone());
-        let key = (one.workload.id.clone(), ip, port, counted);
+        let of_tls = tls.map(|tls| tls.settings().clone());
+        let key = (one.workload.id.clone(), ip, port, counted, of_tls);
         let workload = self.workload(&one.workload, round);
         let fresh = LbEndpoint {
             is_self: one.workload.id == self.own,
@@ -332,6 +361,7 @@ impl SnapshotBuilder {
             weight: one.weight.max(1),
             slot: self.slots.of(&key),
             place: breaker.map(|breaker| Arc::new(breaker.place((key.0.clone(), ip, port)))),
+            tls: tls.cloned(),
         };
         let before = round.endpoints.get(&key).or_else(|| self.endpoints.get(&key));
         let endpoint = match before {
@@ -359,6 +389,7 @@ struct Round {
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
     clusters: BTreeMap<ClusterKey, Arc<Cluster>>,
+    origins: BTreeMap<ClientTls, Arc<Origin>>,
     policies: BTreeMap<ClusterKey, Arc<ClusterPolicy>>,
 }
 

@@ -10,11 +10,16 @@ use hashbrown::HashMap;
 use heddle_logic::{
     RulePlan,
     route::{Matcher, RouteError, RouteTable, Rule, pick_position, pick_target},
+    sni,
 };
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName, WorkloadId,
-    discovery::{ClusterKey, ClusterPolicy, HttpRule, Weighted, WeightedTarget, WorkloadInfo},
+    discovery::{
+        ClusterKey, ClusterPolicy, HttpRule, SniRule, Weighted, WeightedTarget, WorkloadInfo,
+    },
 };
+
+use heddle_runtime::tls::Origin;
 
 use super::used::UseMark;
 use crate::{
@@ -56,6 +61,7 @@ pub(super) struct CompiledPort {
     pub(super) protocol: Protocol,
     pub(super) http: Vec<Arc<CompiledRule>>,
     pub(super) tcp: Vec<WeightedTarget>,
+    pub(super) sni: Vec<Arc<SniRule>>,
 }
 
 /// An HTTP rule with its matcher: what of it no endpoint changes.
@@ -99,13 +105,14 @@ impl CompiledDestination {
 
 impl CompiledPort {
     fn new(port: DestinationPort) -> Result<Self, RouteError> {
-        let DestinationPort { number, name, protocol, http, tcp } = port;
+        let DestinationPort { number, name, protocol, http, tcp, sni } = port;
         let compiled = |rule| {
             let (matcher, does) = (Matcher::build(&rule)?, RulePlan::build(&rule)?);
             Ok(Arc::new(CompiledRule { rule, matcher, does }))
         };
         let http = http.into_iter().map(compiled).collect::<Result<_, _>>()?;
-        Ok(Self { number, name, protocol, http, tcp })
+        let sni = sni.into_iter().map(Arc::new).collect();
+        Ok(Self { number, name, protocol, http, tcp, sni })
     }
 }
 
@@ -158,6 +165,17 @@ pub struct PortPlan {
     pub default: Arc<Cluster>,
     /// TCP targets; empty means `default`.
     pub tcp: Vec<Weighted<TargetPlan>>,
+    /// Rules by the name that a client of TLS asks for.
+    pub sni: Vec<SniPlan>,
+}
+
+/// A rule by the name that a client of TLS asks for, as connections see it.
+#[derive(Debug)]
+pub struct SniPlan {
+    /// The rule, shared by all plans of it.
+    pub rule: Arc<SniRule>,
+    /// Where connections go, by weight.
+    pub targets: Vec<Weighted<TargetPlan>>,
 }
 
 /// One HTTP rule as requests see it.
@@ -199,14 +217,37 @@ impl PortPlan {
         pick_target(&self.tcp, random).map_or(Ok(&self.default), TargetPlan::get)
     }
 
+    /// The rule for a connection of TLS whose client asks for `name`, and where that leads; `None` where no
+    /// rule is met. `random` is uniform over all of `u64`.
+    pub fn pick_sni(&self, name: Option<&str>, random: u64) -> Option<(&SniPlan, Picked<'_>)> {
+        let plan = sni::select(&self.sni, |plan| plan.rule.names.as_slice(), name)?;
+        // The list is never empty: that is checked where rules come in.
+        let picked = pick_target(&plan.targets, random);
+        Some((plan, picked.map_or(Err("the rule has no target"), TargetPlan::get)))
+    }
+
+    /// May nothing but HTTP pass? Where a rule for bytes holds too, what is no HTTP is its own.
+    #[must_use]
+    pub fn is_http_only(&self) -> bool {
+        !self.http.rules().is_empty() && self.tcp.is_empty()
+    }
+
     /// Does this plan say the same, part by part?
     pub(super) fn same(&self, other: &Self) -> bool {
         let (rules, others) = (self.http.rules(), other.http.rules());
         (&self.name, self.protocol) == (&other.name, other.protocol)
             && Arc::ptr_eq(&self.default, &other.default)
             && same_targets(&self.tcp, &other.tcp)
+            && self.sni.len() == other.sni.len()
+            && self.sni.iter().zip(&other.sni).all(|(one, other)| one.same(other))
             && rules.len() == others.len()
             && rules.iter().zip(others).all(|(one, other)| one.same(other))
+    }
+}
+
+impl SniPlan {
+    fn same(&self, other: &Self) -> bool {
+        self.rule == other.rule && same_targets(&self.targets, &other.targets)
     }
 }
 
@@ -282,6 +323,8 @@ pub struct Cluster {
     pub retries: Arc<RetryAccount>,
     /// What is counted of it, where a rule asks for something.
     pub breaker: Option<Arc<Breaker>>,
+    /// The TLS that connections to its endpoints are of.
+    pub tls: Option<Arc<Origin>>,
 }
 
 impl Cluster {
@@ -311,6 +354,8 @@ pub struct LbEndpoint {
     pub slot: EndpointSlot,
     /// Its place in what is counted of the cluster.
     pub place: Option<Arc<Place>>,
+    /// The TLS that connections to it are of.
+    pub tls: Option<Arc<Origin>>,
 }
 
 impl LbEndpoint {
@@ -327,8 +372,8 @@ impl LbEndpoint {
     }
 }
 
-/// A small index for per-worker state about an endpoint (workload, address and port; and where a rule
-/// counts something, its cluster).
+/// A small index for per-worker state about an endpoint (workload, address and port; where a rule
+/// counts something, its cluster; and the TLS of its connections).
 ///
 /// Indexes are dense and used again; `stamp` never is. State found at `index` with another stamp
 /// belongs to an endpoint that is gone and is to be replaced.

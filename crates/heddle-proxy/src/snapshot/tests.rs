@@ -278,6 +278,7 @@ fn a_cluster_with_a_policy_has_its_endpoints_to_itself_and_keeps_its_counts() {
         provenance: Provenance::default(),
         outlier: None,
         pool: Some(ConnectionPool { max_connections: Some(most), ..ConnectionPool::default() }),
+        tls: None,
     };
     let mut builder = builder();
     let mut set = ResourceSet::default();

@@ -31,12 +31,14 @@ fn cluster(count: u8) -> Backend {
         is_self: false,
         slot: EndpointSlot { index: u32::from(n), stamp: u64::from(n) + 1 },
         place: None,
+        tls: None,
     };
     Backend::Cluster(Arc::new(Cluster {
         key: ClusterKey { service: service.clone(), subset: None, port: 80 },
         endpoints: (0..count).map(|n| Arc::new(endpoint(n))).collect(),
         retries: crate::state::RetryAccounts::default().of(&service),
         breaker: None,
+        tls: None,
     }))
 }
 

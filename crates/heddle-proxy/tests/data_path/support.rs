@@ -293,6 +293,7 @@ impl TestService {
             protocol: self.protocol,
             http: self.http.clone(),
             tcp: self.tcp.clone(),
+            sni: Vec::new(),
         };
         let destination = Destination {
             service,

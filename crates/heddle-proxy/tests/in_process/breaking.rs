@@ -32,6 +32,7 @@ fn policy(outlier: Option<OutlierDetection>, pool: Option<ConnectionPool>) -> Cl
         provenance: Provenance("DestinationRule/default/reviews".into()),
         outlier,
         pool,
+        tls: None,
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -79,6 +79,8 @@ struct Wires {
     /// Workloads whose application has ended.
     stopped: RefCell<BTreeSet<IpAddr>>,
     connects: Cell<usize>,
+    /// Who answers at addresses outside.
+    outside: RefCell<BTreeMap<SocketAddr, Application>>,
 }
 
 impl Mesh {
@@ -132,7 +134,8 @@ impl Mesh {
         Self::told(destination, lasts, application)
     }
 
-    fn told<F: Future<Output = ()> + 'static>(
+    /// The same where the client is told this of `reviews`. Each workload has its last byte for a label.
+    pub(crate) fn told<F: Future<Output = ()> + 'static>(
         destination: Destination,
         lasts: &[u8],
         application: impl Fn(End) -> F + 'static,
@@ -146,6 +149,9 @@ impl Mesh {
             Owner::Service(resources::service("reviews")),
         ));
         let mut endpoints = resources::endpoints("reviews", lasts);
+        for (one, last) in endpoints.endpoints.iter_mut().zip(lasts) {
+            one.workload.labels.insert("last".into(), last.to_string());
+        }
         let declared =
             endpoints.endpoints.iter_mut().flat_map(|one| one.workload.ports.values_mut());
         declared.for_each(|port| *port = protocol);
@@ -181,6 +187,24 @@ impl Mesh {
     /// A connection of the client's application to `reviews`, accepted by this worker.
     pub(crate) fn call_on(&self, worker: &Rc<Worker>) -> End {
         self.client.call_on(worker, SocketAddr::new(resources::vip(REVIEWS), PORT))
+    }
+
+    /// From now on somebody outside answers there.
+    pub(crate) fn outside<F: Future<Output = ()> + 'static>(
+        &self,
+        at: SocketAddr,
+        application: impl Fn(End) -> F + 'static,
+    ) {
+        let application: Application = Rc::new(move |end| Box::pin(application(end)));
+        self.network.outside.borrow_mut().insert(at, application);
+    }
+
+    /// From now on the client is told that this name is that of `reviews`.
+    pub(crate) fn tell_name(&self, host: &str) {
+        let mut set = self.client.set.clone();
+        set.insert_name(resources::name_answer(host, Some("reviews")));
+        let built = self.client.builder.borrow_mut().build(&set, 2);
+        self.client.shared.snapshot.store(Arc::new(built.snapshot));
     }
 
     /// From now on the client is told these policies for `reviews`.
@@ -316,6 +340,10 @@ impl Wires {
         let (near, far) = Transport::pair();
         if to.ip() == from {
             drop(spawn_contained("application", application(End::new(far, from))));
+            return Ok(near);
+        }
+        if let Some(application) = self.outside.borrow().get(&to) {
+            drop(spawn_contained("outside", application(End::new(far, to.ip()))));
             return Ok(near);
         }
         let sidecars = self.sidecars.borrow();

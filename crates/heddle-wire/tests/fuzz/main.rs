@@ -42,6 +42,11 @@ fn first_bytes_of_a_connection() {
 }
 
 #[test]
+fn client_hellos() {
+    run("client_hello", targets::client_hello);
+}
+
+#[test]
 fn discovery_resources() {
     run("discovery", targets::discovery);
 }

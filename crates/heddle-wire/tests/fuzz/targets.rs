@@ -2,6 +2,7 @@
 //! would give them.
 
 use heddle_wire::{
+    client_hello::{CLIENT_HELLO_BYTES_MAX, Hello, HelloReader},
     detect::{Detected, Detector},
     discovery::{ResourceType, WireResource as _, decode},
     http1::{
@@ -154,6 +155,20 @@ pub(crate) fn detect(input: &[u8]) {
         let line = input.split_inclusive(|byte| *byte == b'\n').next().unwrap();
         assert_ne!(RequestHead::new().scan(line), Ok(Scan::Complete), "a line is no head");
         assert!(RequestHead::new().scan(&[line, b"\r\n"].concat()).is_ok());
+    }
+}
+
+/// At once and byte by byte it is the same, said once and for all; a name is one, and was there.
+pub(crate) fn client_hello(input: &[u8]) {
+    let mut reader = HelloReader::default();
+    let said = (0..=input.len()).map(|len| reader.look(&input[..len]));
+    let stepwise = said.into_iter().find(|hello| *hello != Hello::NeedMore);
+    let at_once = HelloReader::default().look(input);
+    assert_eq!(stepwise.unwrap_or(Hello::NeedMore), at_once);
+    assert!(at_once != Hello::NeedMore || input.len() < CLIENT_HELLO_BYTES_MAX);
+    if let Hello::Named(name) = at_once {
+        assert!(!name.is_empty() && name.len() <= 253 && name == name.to_ascii_lowercase());
+        assert!(name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "{name:?}");
     }
 }
 

@@ -11,10 +11,11 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        Answer, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy, DirectResponse, Fault,
-        FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
-        Mirror, OutlierDetection, PathRewrite, Provenance, Redirect, RedirectPath, Retries,
-        Rewrite, RuleAction, StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
+        Answer, ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy, DirectResponse,
+        Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
+        HttpRule, Mirror, OutlierDetection, PathRewrite, Provenance, Redirect, RedirectPath,
+        Retries, Rewrite, RuleAction, SniRule, StringMatch, Subset, Target, Traffic,
+        WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
@@ -243,11 +244,36 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn sni_rule()(
+        provenance in ".{0,9}", names in vec("[*a-z.]{1,9}", 0..3), targets in targets(),
+    ) -> SniRule {
+        SniRule { provenance: Provenance(provenance), names, targets }
+    }
+}
+
+prop_compose! {
+    fn client_tls()(
+        flags in any::<[bool; 2]>(), files in vec(option::of("/[a-z]{1,9}"), 3),
+        server_name in "[a-z.]{1,9}", subject_alt_names in vec(".{1,9}", 0..3),
+    ) -> ClientTls {
+        ClientTls {
+            mutual: flags[0],
+            certificate: files[0].clone(),
+            private_key: files[1].clone(),
+            authorities: files[2].clone(),
+            server_name,
+            subject_alt_names,
+            unverified: flags[1],
+        }
+    }
+}
+
+prop_compose! {
     fn destination_port()(
         number in port(), name in ".{0,9}", protocol in protocol(), http in vec(http_rule(), 0..3),
-        tcp in prop_oneof![Just(Vec::new()), targets()],
+        tcp in prop_oneof![Just(Vec::new()), targets()], sni in vec(sni_rule(), 0..3),
     ) -> DestinationPort {
-        DestinationPort { number, name, protocol, http, tcp }
+        DestinationPort { number, name, protocol, http, tcp, sni }
     }
 }
 
@@ -273,6 +299,7 @@ prop_compose! {
     fn policy()(
         service in service(), port in port(), outlier in option::of(outlier()),
         pool in option::of((option::of(any::<u32>()), option::of(0..9u64))),
+        tls in option::of(client_tls()),
     ) -> ClusterPolicy {
         let pool = pool.map(|(limit, seconds)| ConnectionPool {
             max_connections: limit,
@@ -285,6 +312,7 @@ prop_compose! {
             provenance: Provenance("DestinationRule/default/x".to_owned()),
             outlier,
             pool,
+            tls,
         }
     }
 }
@@ -419,7 +447,12 @@ fn example() -> Destination {
             name: "http".to_owned(),
             protocol: Protocol::Http,
             http: vec![rule],
-            tcp: vec![target],
+            tcp: vec![target.clone()],
+            sni: vec![SniRule {
+                provenance: Provenance("virtualservice/default/reviews#tls[0]".to_owned()),
+                names: vec!["*.example.com".to_owned()],
+                targets: vec![target],
+            }],
         }],
         subsets: BTreeMap::new(),
         policies: Vec::new(),
@@ -637,6 +670,7 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
         protocol: Protocol::Undeclared,
         http: vec![HttpRule { matches: Vec::new(), fault: None, ..rule }],
         tcp: Vec::new(),
+        sni: Vec::new(),
     };
     let ours = Destination {
         service: reviews(),

@@ -51,14 +51,17 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "heddle-logic",
         floors: &[
             ("leaves", &["balance", "eject", "fault", "headers", "path", "retry"]),
-            ("routes", &["route"]),
+            ("routes", &["route", "sni"]),
             ("what a rule does", &["cors", "rewrite"]),
             ("rules", &["rule"]),
         ],
     },
     Floors {
         of: "heddle-wire",
-        floors: &[("bytes", &["http1", "discovery", "local"]), ("detection", &["detect"])],
+        floors: &[
+            ("bytes", &["client_hello", "http1", "discovery", "local"]),
+            ("detection", &["detect"]),
+        ],
     },
     Floors {
         of: "heddle-runtime",
@@ -75,6 +78,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "netlink",
                     "sock_diag",
                     "splice",
+                    "tls",
                     "transport",
                 ],
             ),
@@ -111,7 +115,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                 &["backlog", "heartbeat", "snapshot", "lookup", "broker", "state", "shared"],
             ),
             ("upstream", &["pool", "streams", "upstream", "dial"]),
-            ("worker", &["caller", "http_seen", "ports", "worker"]),
+            ("worker", &["caller", "http_seen", "named", "ports", "worker"]),
             ("record", &["record"]),
             (
                 "http",
@@ -140,7 +144,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-control",
         floors: &[
-            ("leaves", &["documents", "generations", "limits", "sockets"]),
+            ("leaves", &["credentials", "documents", "generations", "limits", "sockets"]),
             ("state", &["journal", "pool", "registry", "store", "error", "config", "verify"]),
             ("rules", &["files", "rules", "session"]),
             ("mesh", &["views", "mesh"]),
@@ -174,7 +178,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-testkit",
         floors: &[
-            ("leaves", &["fixture", "folder", "resources", "wait"]),
+            ("leaves", &["fixture", "folder", "resources", "tls", "wait"]),
             ("servers", &["backend", "control"]),
         ],
     },

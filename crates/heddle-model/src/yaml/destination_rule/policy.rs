@@ -1,6 +1,6 @@
 //! `trafficPolicy` of a DestinationRule with everything below it: checked as Istio checks it. Outlier
-//! detection and limits are read; the rest is noted as not enforced yet. Locality settings are in
-//! [`locality`].
+//! detection, limits and TLS ([`tls`]) are read; the rest is noted as not enforced yet. Locality settings are
+//! in [`locality`].
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::{
 };
 
 mod locality;
+mod tls;
 
 /// The policy of a whole destination.
 pub(super) static TRAFFIC_POLICY: Object = Object { fields: &POLICY_FIELDS, rules: POLICY_RULES };
@@ -35,7 +36,7 @@ static POLICY_FIELDS: [Field; 8] = [
     not_yet("loadBalancer", Kind::Object(&LOAD_BALANCER)),
     optional("connectionPool", Kind::Object(&CONNECTION_POOL)),
     optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
-    not_yet("tls", Kind::Object(&TLS)),
+    optional("tls", Kind::Object(&tls::TLS)),
     optional("portLevelSettings", Kind::List { of: &Kind::Object(&PORT_POLICY), least: 0 }),
     not_yet("tunnel", Kind::Object(&TUNNEL)),
     not_yet("proxyProtocol", Kind::Object(&PROXY_PROTOCOL)),
@@ -48,7 +49,7 @@ static PORT_POLICY: Object = Object {
         not_yet("loadBalancer", Kind::Object(&LOAD_BALANCER)),
         optional("connectionPool", Kind::Object(&CONNECTION_POOL)),
         optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
-        not_yet("tls", Kind::Object(&TLS)),
+        optional("tls", Kind::Object(&tls::TLS)),
     ],
     rules: &[|node, path, report| {
         let parts = ["loadBalancer", "connectionPool", "outlierDetection", "tls"];
@@ -230,57 +231,6 @@ fn local_origin_needs_split(node: &Node, path: &str, report: &mut Report<'_>) {
     }
 }
 
-static TLS: Object = Object {
-    fields: &[
-        optional("mode", Kind::Choice(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"])),
-        optional("clientCertificate", TEXT),
-        optional("privateKey", TEXT),
-        optional("caCertificates", TEXT),
-        optional("credentialName", TEXT),
-        optional("subjectAltNames", Kind::List { of: &TEXT, least: 0 }),
-        optional("sni", TEXT),
-        optional("insecureSkipVerify", Kind::Bool),
-        optional("caCrl", TEXT),
-    ],
-    rules: &[tls_files_fit_the_mode],
-};
-
-fn tls_files_fit_the_mode(node: &Node, path: &str, report: &mut Report<'_>) {
-    let mode = node.text_of("mode");
-    let is_own = matches!(mode, "SIMPLE" | "MUTUAL");
-    config_map_is_at_home(node, path, report);
-    let unverified = node.text_of("insecureSkipVerify") == "true" && is_own;
-    for part in present(node, &["caCertificates", "subjectAltNames", "credentialName"]) {
-        if unverified && (part != "credentialName" || mode == "SIMPLE") {
-            let reason = format!("`{part}` and `insecureSkipVerify` exclude each other: keep one");
-            report.at(node, &join(path, part), reason);
-        }
-    }
-    if node.has("credentialName") && is_own {
-        for file in present(node, &["clientCertificate", "privateKey", "caCertificates", "caCrl"]) {
-            let reason = format!("`credentialName` and `{file}` exclude each other: keep one");
-            report.at(node, &join(path, file), reason);
-        }
-    } else if mode == "MUTUAL" {
-        for file in ["clientCertificate", "privateKey"].into_iter().filter(|file| !node.has(file)) {
-            report.at(node, &join(path, file), "MUTUAL needs this, or `credentialName`");
-        }
-    }
-}
-
-/// `configmap://NAME` or `configmap://NAMESPACE/NAME`, of the rule's own namespace.
-fn config_map_is_at_home(node: &Node, path: &str, report: &mut Report<'_>) {
-    let Some(credential) = node.get("credentialName") else { return };
-    let Some(name) = credential.text().strip_prefix("configmap://") else { return };
-    let (namespace, name) = name.split_once('/').unwrap_or_else(|| (report.namespace(), name));
-    if namespace != report.namespace() || name.is_empty() || name.contains('/') {
-        let home = report.namespace();
-        let reason =
-            format!("use a ConfigMap of the rule's own namespace: `configmap://{home}/NAME`");
-        report.at(credential, &join(path, "credentialName"), reason);
-    }
-}
-
 static TUNNEL: Object = Object {
     fields: &[
         optional("protocol", Kind::Choice(&["CONNECT", "POST"])),
@@ -318,6 +268,7 @@ fn parts(policy: &Node) -> PolicyParts {
     PolicyParts {
         outlier: policy.get("outlierDetection").map(outlier),
         pool: policy.get("connectionPool").map(pool),
+        tls: policy.get("tls").map(tls::read),
     }
 }
 

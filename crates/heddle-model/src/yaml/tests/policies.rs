@@ -78,7 +78,7 @@ fn outlier_detection_and_limits_are_read_with_istios_defaults() {
         max_retries: None,
         idle_timeout: Some(Duration::from_secs(9)),
     };
-    assert_eq!(limits.general, PolicyParts { outlier: None, pool: Some(wanted) });
+    assert_eq!(limits.general, PolicyParts { outlier: None, pool: Some(wanted), tls: None });
     let (port, parts) = &limits.ports[0];
     assert_eq!((*port, parts.pool.as_ref().unwrap().max_connections), (80, Some(9)));
 }

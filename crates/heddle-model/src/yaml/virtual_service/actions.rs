@@ -288,7 +288,7 @@ static TLS_MATCH: Object = Object {
         optional("gateways", Kind::List { of: &Kind::Text(value::gateway_name), least: 0 }),
         optional("sourceNamespace", Kind::Text(value::asked_namespace)),
     ],
-    rules: &[],
+    rules: &[super::gateways_are_noted],
 };
 
 const GRPC_STATUSES: &[&str] = &[

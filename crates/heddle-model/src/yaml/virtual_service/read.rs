@@ -11,7 +11,7 @@ use crate::{
     discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
     resource::{
         Delegate, HttpRoute, MirrorDestination, RouteDestination, RouteMatch, TcpMatch, TcpRoute,
-        VirtualService,
+        TlsMatch, TlsRoute, VirtualService,
     },
     yaml::{node::Node, value},
 };
@@ -26,6 +26,7 @@ pub(in crate::yaml) fn read(spec: &Node) -> VirtualService {
         export_to: spec.texts_of("exportTo"),
         http: spec.items_of("http").iter().map(http_route).collect(),
         tcp: spec.items_of("tcp").iter().map(tcp_route).collect(),
+        tls: spec.items_of("tls").iter().map(tls_route).collect(),
     }
 }
 
@@ -142,6 +143,20 @@ fn tcp_match(one: &Node) -> TcpMatch {
         source_namespace: one.get("sourceNamespace").map(|text| text.text().to_owned()),
         gateways_only: !reaches_mesh(one),
     }
+}
+
+fn tls_route(route: &Node) -> TlsRoute {
+    TlsRoute {
+        line: route.line,
+        matches: route.items_of("match").iter().map(tls_match).collect(),
+        route: destinations(route.items_of("route")),
+    }
+}
+
+fn tls_match(one: &Node) -> TlsMatch {
+    // As in a ClientHello: no case, and no dot behind the last label.
+    let name = |host: &Node| host.text().trim_end_matches('.').to_ascii_lowercase();
+    TlsMatch { sni_hosts: one.items_of("sniHosts").iter().map(name).collect(), tcp: tcp_match(one) }
 }
 
 fn destinations(items: &[Node]) -> Vec<RouteDestination> {

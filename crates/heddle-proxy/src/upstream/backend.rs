@@ -1,0 +1,52 @@
+//! Where a request or connection may go: to any endpoint of a cluster, or to one upstream.
+
+use std::{rc::Rc, sync::Arc};
+
+use super::Upstream;
+use crate::{
+    breaker::{Counted, Limit},
+    refusal::Refusal,
+    snapshot::Cluster,
+};
+
+/// Where a request may go.
+#[derive(Debug, Clone)]
+pub(crate) enum Backend {
+    /// Any endpoint of a cluster.
+    Cluster(Arc<Cluster>),
+    /// This one.
+    Upstream(Rc<Upstream>),
+}
+
+impl Backend {
+    /// Counts one more of `what`, where a rule limits that.
+    ///
+    /// # Errors
+    /// [`Refusal::Overflow`].
+    pub(crate) fn enter(&self, what: Limit) -> Result<Option<Counted>, Refusal> {
+        let Self::Cluster(cluster) = self else { return Ok(None) };
+        let Some(breaker) = &cluster.breaker else { return Ok(None) };
+        breaker.enter(what).map_err(|overflow| Refusal::Overflow(overflow.to_string()))
+    }
+
+    /// Is it one of those that may be picked?
+    pub(crate) fn has(&self, upstream: &Rc<Upstream>) -> bool {
+        match self {
+            Self::Upstream(only) => Rc::ptr_eq(only, upstream),
+            Self::Cluster(cluster) => {
+                cluster.endpoints.iter().any(|one| one.slot.stamp == upstream.stamp)
+            }
+        }
+    }
+
+    /// May a client that is bound to `upstream` go on with it in place of another endpoint? Whichever
+    /// subset is picked, it is the service that the client authenticated itself to.
+    pub(crate) fn is_served_by(&self, upstream: &Rc<Upstream>) -> bool {
+        match self {
+            Self::Upstream(only) => Rc::ptr_eq(only, upstream),
+            Self::Cluster(cluster) => upstream
+                .workload()
+                .is_some_and(|workload| workload.services.contains(&cluster.key.service)),
+        }
+    }
+}
