@@ -35,7 +35,10 @@ export function failedShare(node: Node): number {
 export function title(service: ServiceName): string {
   if (service.namespace === "" && service.name === "unknown") return "outside";
   const plain = service.namespace === "default" || service.namespace === "";
-  return plain ? service.name : `${service.name}.${service.namespace}`;
+  if (plain) return service.name;
+  // A host of a ServiceEntry: with the namespace behind a dot it would be another host.
+  if (service.name.includes(".")) return `${service.name} (${service.namespace})`;
+  return `${service.name}.${service.namespace}`;
 }
 
 export interface Verdict {

@@ -23,8 +23,7 @@ impl<'a> Client<'a> {
 
     /// Does it carry all of these labels?
     pub(crate) fn carries(&self, wanted: &BTreeMap<String, String>) -> bool {
-        self.labels
-            .is_none_or(|labels| wanted.iter().all(|(key, value)| labels.get(key) == Some(value)))
+        self.labels.is_none_or(|labels| carries(labels, wanted))
     }
 
     /// Do `sourceLabels` and `sourceNamespace` of a match hold for it?
@@ -41,6 +40,14 @@ impl<'a> Client<'a> {
                 other => other == self.namespace,
             })
     }
+}
+
+/// Are all of the labels `wanted` among these?
+pub(crate) fn carries(
+    labels: &BTreeMap<String, String>,
+    wanted: &BTreeMap<String, String>,
+) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// How closely a rule is meant for a client that sees it; the first goes before the next, as in

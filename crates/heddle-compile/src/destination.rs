@@ -1,7 +1,5 @@
 //! A service as one client sees it: its ports with the rules that apply there.
 
-use std::net::IpAddr;
-
 use heddle_model::{
     Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
     discovery::{HttpMatch, HttpRule, Provenance, RuleAction, SniRule, Target, WeightedTarget},
@@ -11,6 +9,9 @@ use heddle_model::{
 use crate::{
     client::Client,
     delegate::InForce,
+    egress::Sight,
+    named::is_seen,
+    ranges::holds,
     rules::{Routing, RuleIndex},
     target::Scope,
     traffic::{for_older_sidecars, targets, traffic},
@@ -30,7 +31,16 @@ impl RuleIndex {
         service: &ServiceName,
     ) -> Option<Destination> {
         let found = registry.services.get(service)?;
-        let routing = self.routing(client, service);
+        if !is_seen(registry, client.namespace, service) {
+            return None;
+        }
+        // What a client does not see, it may still call, by no rule.
+        let (rules, refused) = match self.sight(client, service) {
+            Sight::Seen => (true, None),
+            Sight::Unseen => (false, None),
+            Sight::Refused(sidecar) => (false, Some(sidecar)),
+        };
+        let routing = self.routing(client, service).filter(|_| rules);
         let ports = found.ports.values().map(|port| {
             let rules = routing.map(|routing| Governed {
                 scope: Scope {
@@ -56,9 +66,10 @@ impl RuleIndex {
         Some(Destination {
             service: service.clone(),
             vips: found.vips.clone(),
-            policies: self.policies(client, service, &ports),
+            policies: if rules { self.policies(client, service, &ports) } else { Vec::new() },
             ports,
             subsets: self.subsets(client, service),
+            refused,
         })
     }
 }
@@ -209,36 +220,4 @@ fn action(rule: &InForce<'_>, here: (Scope<'_>, u16)) -> RuleAction {
 /// Is every request met?
 pub(crate) fn asks_nothing(one: &HttpMatch) -> bool {
     *one == HttpMatch { ignore_uri_case: one.ignore_uri_case, ..HttpMatch::default() }
-}
-
-/// Is `ip` within `range`?
-fn holds((network, bits): (IpAddr, u8), ip: IpAddr) -> bool {
-    match (network, ip) {
-        (IpAddr::V4(network), IpAddr::V4(ip)) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(bits.min(32))).unwrap_or(0);
-            network.to_bits() & mask == ip.to_bits() & mask
-        }
-        (IpAddr::V6(network), IpAddr::V6(ip)) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(bits.min(128))).unwrap_or(0);
-            network.to_bits() & mask == ip.to_bits() & mask
-        }
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_range_holds_its_own_family_up_to_its_bits() {
-        let range = |text: &str, bits| (text.parse::<IpAddr>().unwrap(), bits);
-        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(holds(range("240.240.0.0", 16), ip("240.240.7.1")));
-        assert!(!holds(range("240.240.0.0", 16), ip("240.241.0.1")));
-        assert!(holds(range("0.0.0.0", 0), ip("1.2.3.4")));
-        assert!(!holds(range("0.0.0.0", 0), ip("::1")));
-        assert!(holds(range("fd68::", 16), ip("fd68:1::2")));
-        assert!(holds(range("::1", 128), ip("::1")) && !holds(range("::1", 128), ip("::2")));
-    }
 }

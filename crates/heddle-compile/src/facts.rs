@@ -1,12 +1,21 @@
 //! Answers that no rule changes: who owns an address, who is behind a service, what a name means.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use heddle_model::{
-    Address, Endpoint, EndpointPort, Endpoints, Inbound, InboundPort, NameAnswer, Owner, Registry,
-    Service, ServiceName, ServicePort, ServicePortRef, ServiceVips, Workload,
-    name::DEFAULT_NAMESPACE,
+    Address, Endpoint, EndpointPort, EndpointState, Endpoints, Identity, Inbound, InboundPort,
+    NameAnswer, Owner, Protocol, Registry, Service, ServiceName, ServicePort, ServicePortRef,
+    ServiceVips, Workload, WorkloadId,
+    discovery::{OutboundPolicy, OutsideAddress, OutsideEndpoint, WorkloadInfo},
+    identity::DEFAULT_SERVICE_ACCOUNT,
+    name::{DEFAULT_NAMESPACE, SERVICE_SUFFIX},
+    registry::OutsideHost,
 };
+
+use crate::{client::carries, named::named};
 
 /// Who owns an address. Looks through the registry; a control plane that is asked often keeps an
 /// index of its own.
@@ -26,8 +35,96 @@ pub fn address(registry: &Registry, ip: IpAddr) -> Address {
 #[must_use]
 pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints> {
     let found = registry.services.get(service)?;
-    let endpoints = behind(registry, found).filter_map(|workload| endpoint(found, workload));
-    Some(Endpoints { service: service.clone(), endpoints: endpoints.collect() })
+    let own = behind(registry, found).filter_map(|workload| endpoint(found, workload));
+    let mut all = Endpoints::inside(service.clone(), own.collect());
+    if let Some(outside) = registry.outside.get(service) {
+        all.resolution = outside.resolution;
+        for host in &outside.endpoints {
+            match inside(registry, host) {
+                Some(members) => all.endpoints.extend(members),
+                None => all.outside.push(outside_endpoint(service, &outside.key.namespace, host)),
+            }
+        }
+    }
+    Some(all)
+}
+
+/// An endpoint of an entry that is in the mesh all the same: a workload by its address, or a service by its
+/// name or virtual address. `None` for one that is not.
+fn inside(registry: &Registry, host: &OutsideHost) -> Option<Vec<Endpoint>> {
+    let service = match &host.at {
+        OutsideAddress::Ip(ip) => {
+            let workload = registry.workloads.values().find(|one| one.addresses.contains(*ip));
+            if let Some(workload) = workload {
+                let port =
+                    |number: u16| Some((number, workload.ports.get(&number).map(|p| p.state)));
+                return Some(led_by(host, workload, port).into_iter().collect());
+            }
+            registry.services.values().find(|service| service.vips.contains(ip))
+        }
+        OutsideAddress::Host(host) => {
+            let in_mesh = host.ends_with(SERVICE_SUFFIX);
+            in_mesh
+                .then(|| ServiceName::resolve(host, "").ok())
+                .flatten()
+                .and_then(|name| registry.services.get(&name))
+        }
+    };
+    // An entry's own service leads outside: to name it here would be a circle.
+    let service = service.filter(|service| !registry.outside.contains_key(&service.name))?;
+    let members = behind(registry, service).filter_map(|workload| {
+        led_by(host, workload, |number| {
+            let target = workload.port(&service.ports.get(&number)?.target)?;
+            Some((target.number, Some(target.state)))
+        })
+    });
+    Some(members.collect())
+}
+
+/// A workload as an endpoint, where `port` says what each of the endpoint's ports is on it and in which
+/// state, if that is known.
+fn led_by(
+    host: &OutsideHost,
+    workload: &Workload,
+    port: impl Fn(u16) -> Option<(u16, Option<EndpointState>)>,
+) -> Option<Endpoint> {
+    let led = |(called, (number, _)): (&u16, &(u16, Protocol))| {
+        let (number, state) = port(*number)?;
+        Some((*called, EndpointPort { number, state: state.unwrap_or(EndpointState::Ready) }))
+    };
+    let ports: BTreeMap<_, _> = host.ports.iter().filter_map(led).collect();
+    (!ports.is_empty()).then(|| Endpoint {
+        workload: workload.into(),
+        addresses: workload.addresses,
+        ports,
+        weight: host.weight,
+        locality: workload.locality.clone(),
+    })
+}
+
+fn outside_endpoint(service: &ServiceName, namespace: &str, host: &OutsideHost) -> OutsideEndpoint {
+    let account = match host.service_account.as_str() {
+        "" => DEFAULT_SERVICE_ACCOUNT,
+        account => account,
+    };
+    let workload = WorkloadInfo {
+        id: WorkloadId(host.id.clone()),
+        name: host.described.clone().unwrap_or_else(|| "unknown".to_owned()),
+        namespace: namespace.to_owned(),
+        identity: Identity::local(namespace, account),
+        services: BTreeSet::from([service.clone()]),
+        version: host.labels.get("version").cloned().unwrap_or_default(),
+        labels: host.labels.clone(),
+        ports: host.ports.values().copied().collect(),
+    };
+    OutsideEndpoint {
+        workload,
+        described: host.described.is_some(),
+        at: host.at.clone(),
+        ports: host.ports.iter().map(|(called, (own, _))| (*called, *own)).collect(),
+        weight: host.weight,
+        locality: host.locality.clone(),
+    }
 }
 
 /// The workloads to which a service's ports lead.
@@ -35,9 +132,17 @@ pub fn behind<'a>(
     registry: &'a Registry,
     service: &'a Service,
 ) -> impl Iterator<Item = &'a Workload> {
-    let led_to = |workload: &&Workload| {
-        workload.services.contains(&service.name)
-            && service.ports.values().any(|port| workload.port(&port.target).is_some())
+    let outside = registry.outside.get(&service.name);
+    let selector = outside.and_then(|one| Some((&one.key.namespace, one.selector.as_ref()?)));
+    let led_to = move |workload: &&Workload| {
+        let serves = match (outside, selector) {
+            (None, _) => workload.services.contains(&service.name),
+            (Some(_), None) => false,
+            (Some(_), Some((namespace, labels))) => {
+                workload.namespace == *namespace && carries(&workload.labels, labels)
+            }
+        };
+        serves && service.ports.values().any(|port| workload.port(&port.target).is_some())
     };
     registry.workloads.values().filter(led_to)
 }
@@ -60,7 +165,7 @@ pub fn endpoint(service: &Service, workload: &Workload) -> Option<Endpoint> {
     })
 }
 
-/// A workload's own ports, each with the service ports that lead to it.
+/// A workload's own ports, each with the service ports that lead to it. What its Sidecar says is not here.
 #[must_use]
 pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
     let services = workload.services.iter().filter_map(|name| registry.services.get(name));
@@ -77,7 +182,11 @@ pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
         protocol: port.protocol,
         services: leading.remove(&port.number).unwrap_or_default(),
     });
-    Inbound { workload: workload.into(), ports: ports.collect() }
+    Inbound {
+        workload: workload.into(),
+        ports: ports.collect(),
+        outbound: OutboundPolicy::default(),
+    }
 }
 
 /// What a host name means, asked from a namespace.
@@ -85,9 +194,7 @@ pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
 pub fn name_answer(registry: &Registry, namespace: &str, host: &str) -> NameAnswer {
     let from = if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace };
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let service = ServiceName::resolve(&host, from)
-        .ok()
-        .and_then(|name| registry.services.get(&name))
+    let service = named(registry, from, &host)
         .map(|service| ServiceVips { name: service.name.clone(), vips: service.vips.clone() });
     NameAnswer { host, namespace: namespace.to_owned(), service }
 }

@@ -23,6 +23,7 @@ impl RuleIndex {
     /// Everything worth saying, in order of resource, line and text.
     #[must_use]
     pub fn findings(&self, registry: &Registry) -> Vec<Finding> {
+        let registry = &*self.merged(registry);
         let namespaces = namespaces(registry);
         let mut all = Findings { index: self, registry, namespaces, found: BTreeSet::new() };
         for routing in self.routings() {
@@ -36,6 +37,7 @@ impl RuleIndex {
                 all.subsets(SubsetSource { resource, rule });
             }
         }
+        all.found.extend(self.outside_findings(registry));
         all.found.into_iter().collect()
     }
 }
@@ -233,6 +235,10 @@ impl<'a> Findings<'a> {
             let Host::Service(name) = &host else { continue };
             let mut members =
                 self.registry.workloads.values().filter(|w| w.services.contains(name));
+            // Of an entry's own the endpoints are not all workloads.
+            if self.registry.outside.contains_key(name) {
+                continue;
+            }
             let carried = |labels: &BTreeMap<String, String>| {
                 subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
             };
@@ -278,13 +284,10 @@ impl<'a> Findings<'a> {
         let hosts = routing.rule.hosts.iter();
         let hosts = hosts.map(|host| Host::read(host, &routing.resource.key.namespace));
         let named = hosts.flat_map(|host| match host {
-            Host::Service(name) => {
-                services.get_key_value(&name).map(|(name, _)| name).into_iter().collect()
+            Host::Service(ref name) if services.contains_key(name) => {
+                services.get_key_value(name).map(|(name, _)| name).into_iter().collect()
             }
-            Host::Wildcard(_) => {
-                services.keys().filter(|name| host.names(name).is_some()).collect()
-            }
-            Host::Outside(_) => Vec::new(),
+            host => services.keys().filter(|name| host.names(name).is_some()).collect::<Vec<_>>(),
         });
         let governs = |name: &&ServiceName| {
             clients.iter().any(|&client| {
@@ -299,6 +302,7 @@ impl<'a> Findings<'a> {
 fn absent(registry: &Registry, host: &Host, written: &str) -> Option<String> {
     match host {
         Host::Service(name) if registry.services.contains_key(name) => None,
+        host if registry.outside.keys().any(|name| host.names(name).is_some()) => None,
         Host::Service(name) => {
             Some(format!("there is no service `{name}`: the rule takes force when one joins"))
         }
@@ -306,7 +310,9 @@ fn absent(registry: &Registry, host: &Host, written: &str) -> Option<String> {
             None
         }
         Host::Wildcard(_) => Some(format!("no service matches `{written}`")),
-        Host::Outside(_) => Some(format!("`{written}` is no service of this mesh")),
+        Host::Outside(_) => Some(format!(
+            "`{written}` is no service of this mesh: the rule takes force when a ServiceEntry names it"
+        )),
     }
 }
 

@@ -9,7 +9,7 @@ pub(crate) enum Host {
     Service(ServiceName),
     /// `*suffix`: every service whose full name ends so.
     Wildcard(String),
-    /// A name or address that no service of the mesh can have.
+    /// A name or address that no service of the mesh can have; a ServiceEntry may be for it.
     Outside(String),
 }
 
@@ -28,14 +28,24 @@ impl Host {
         }
     }
 
+    /// What a rule for this service alone has as its host.
+    pub(crate) fn of(service: &ServiceName) -> Self {
+        match service.is_host() {
+            // Of two labels it reads as a service, here as in the rule.
+            true => Self::read(&service.name, ""),
+            false => Self::Service(service.clone()),
+        }
+    }
+
     /// How closely this names `service`; `None` if it does not.
     pub(crate) fn names(&self, service: &ServiceName) -> Option<Closeness> {
         match self {
-            Self::Service(name) => (name == service).then_some(Closeness(usize::MAX)),
+            Self::Service(_) | Self::Outside(_) => {
+                (*self == Self::of(service)).then_some(Closeness(usize::MAX))
+            }
             Self::Wildcard(suffix) => {
                 service.fqdn().ends_with(suffix.as_str()).then_some(Closeness(suffix.len()))
             }
-            Self::Outside(_) => None,
         }
     }
 }
@@ -65,5 +75,14 @@ mod tests {
         assert!(close("*.local") > close("*"));
         assert_eq!(close("*.prod.svc.cluster.local"), None);
         assert_eq!(close("ratings"), None);
+        for (host, written) in
+            [("api.example.com", "API.example.com."), ("example.com", "example.com")]
+        {
+            let outside = ServiceName::of_host(host, "prod").unwrap();
+            let close = |host: &str| Host::read(host, "shop").names(&outside);
+            assert!(close(written) > close("*.com"), "{host}");
+            assert!(close("*.com") > close("*") && close("*").is_some());
+            assert_eq!(close("other.example.com"), None);
+        }
     }
 }

@@ -18,11 +18,16 @@
 mod client;
 mod delegate;
 mod destination;
+mod egress;
+mod entries;
 mod facts;
 mod finding;
 mod findings;
 mod host;
+mod named;
+mod outside_findings;
 mod policy;
+mod ranges;
 mod reference;
 mod rules;
 mod target;
@@ -31,6 +36,7 @@ mod traffic;
 pub use client::{Client, View};
 pub use facts::{address, behind, endpoint, endpoints, inbound, name_answer};
 pub use finding::{Finding, FindingKind, ResourceState};
+pub use named::{addresses_differ, named, outside_at};
 pub use reference::{Reference, references};
 pub use rules::RuleIndex;
 

@@ -56,6 +56,7 @@ impl RuleIndex {
     #[must_use]
     pub fn dangles_after(&self, after: &Self, registry: &Registry) -> Vec<Finding> {
         let mut found = BTreeSet::new();
+        let (registry, registry_after) = (&*self.merged(registry), &*after.merged(registry));
         let then: BTreeMap<_, _> = after.routings().map(|new| (&new.resource.key, new)).collect();
         let mut known = namespaces(registry);
         for old in self.routings() {
@@ -68,7 +69,7 @@ impl RuleIndex {
                 let broken = known.iter().find_map(|namespace| {
                     let client = Client::any_of(namespace);
                     let whole = self.resolves(client, registry, old, &reference.to)?.is_ok();
-                    let after = after.resolves(client, registry, new, &reference.to)?;
+                    let after = after.resolves(client, registry_after, new, &reference.to)?;
                     after.err().filter(|_| whole)
                 });
                 if let Some(reason) = broken {

@@ -8,7 +8,7 @@ use std::{
 use heddle_model::{
     ResourceKey, ServiceName,
     discovery::Subset,
-    resource::{DestinationRule, Resource, Spec, SubsetRule, VirtualService},
+    resource::{DestinationRule, Resource, Spec, SubsetRule, VirtualService, WorkloadEntry},
 };
 
 use crate::{
@@ -27,6 +27,8 @@ pub struct RuleIndex {
     services: BTreeMap<Host, Vec<usize>>,
     /// Hosts of DestinationRules.
     subsets: BTreeMap<Host, Vec<usize>>,
+    /// Positions of what says who is outside and who sees whom.
+    outside: Vec<usize>,
     /// Every condition on a client's labels.
     conditions: BTreeSet<BTreeMap<String, String>>,
 }
@@ -76,6 +78,11 @@ impl RuleIndex {
                     index.conditions.extend(source_labels(rule));
                 }
                 Spec::VirtualService(_) | Spec::NotServed => {}
+                Spec::ServiceEntry(_) | Spec::WorkloadEntry(_) => index.outside.push(position),
+                Spec::Sidecar(sidecar) => {
+                    index.outside.push(position);
+                    index.conditions.extend(sidecar.selector.clone());
+                }
                 Spec::DestinationRule(rule) => {
                     index.subsets.entry(read(&rule.host)).or_default().push(position);
                     index.conditions.extend(rule.workload_selector.clone());
@@ -89,6 +96,19 @@ impl RuleIndex {
     #[must_use]
     pub fn resources(&self) -> &[Arc<Resource>] {
         &self.resources
+    }
+
+    /// ServiceEntries, WorkloadEntries and Sidecars with their positions.
+    pub(crate) fn entries_at(&self) -> impl Iterator<Item = (usize, &Resource)> {
+        self.outside.iter().filter_map(|&at| Some((at, &**self.resources.get(at)?)))
+    }
+
+    /// All WorkloadEntries, oldest first.
+    pub(crate) fn workload_entries(&self) -> impl Iterator<Item = (&Resource, &WorkloadEntry)> {
+        self.entries_at().filter_map(|(_, resource)| match &resource.spec {
+            Spec::WorkloadEntry(workload) => Some((resource, workload)),
+            _ => None,
+        })
     }
 
     /// A resource by its identity.
@@ -164,7 +184,7 @@ impl RuleIndex {
         let resource = self.resources.get(position)?;
         match &resource.spec {
             Spec::VirtualService(rule) => Some(Routing { resource, rule, position }),
-            Spec::DestinationRule(_) | Spec::NotServed => None,
+            _ => None,
         }
     }
 
@@ -264,7 +284,8 @@ fn hosts_of<'a>(
     index: &'a BTreeMap<Host, Vec<usize>>,
     service: &ServiceName,
 ) -> impl Iterator<Item = &'a Host> {
-    let own = index.get_key_value(&Host::Service(service.clone())).map(|(host, _)| host);
+    let own = index.get_key_value(&Host::of(service)).map(|(host, _)| host);
+    let own = own.filter(|host| !matches!(host, Host::Wildcard(_)));
     let first = Host::Wildcard(String::new());
     let wildcards = index.range(first..).map(|(host, _)| host);
     own.into_iter().chain(wildcards.take_while(|host| matches!(host, Host::Wildcard(_))))

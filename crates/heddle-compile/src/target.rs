@@ -6,7 +6,12 @@ use heddle_model::{
     resource::RouteDestination,
 };
 
-use crate::{client::Client, host::Host, rules::RuleIndex};
+use crate::{
+    client::Client,
+    host::Host,
+    named::{is_seen, outside_named},
+    rules::RuleIndex,
+};
 
 /// What a destination is resolved against.
 #[derive(Debug, Clone, Copy)]
@@ -57,14 +62,8 @@ impl<'a> Scope<'a> {
         to: &RouteDestination,
         called: Option<u16>,
     ) -> Result<Found, String> {
-        let name = match Host::read(&to.host, self.namespace) {
-            Host::Service(name) => name,
-            Host::Wildcard(_) => return Err(format!("`{}` names no single service", to.host)),
-            Host::Outside(_) => return Err(format!("`{}` is no service of this mesh", to.host)),
-        };
-        let Some(service) = self.registry.services.get(&name) else {
-            return Err(format!("there is no service `{name}`"));
-        };
+        let service = self.named(&to.host)?;
+        let name = service.name.clone();
         let port = port_of(service, to.port, called)?;
         let subset = match &to.subset {
             None => None,
@@ -74,6 +73,25 @@ impl<'a> Scope<'a> {
             },
         };
         Ok(Found { service: name, subset, port })
+    }
+
+    /// The service that a host means: short names in the rule's namespace, entries' hosts as its client
+    /// sees them.
+    fn named(&self, written: &str) -> Result<&'a Service, String> {
+        let host = Host::read(written, self.namespace);
+        let own = match &host {
+            Host::Service(name) => self.registry.services.get(name),
+            Host::Wildcard(_) | Host::Outside(_) => None,
+        };
+        let seen = |one: &&Service| is_seen(self.registry, self.client.namespace, &one.name);
+        let plain = written.trim_end_matches('.').to_ascii_lowercase();
+        let outside = || outside_named(self.registry, self.client.namespace, &plain);
+        let outside = || self.registry.services.get(outside()?);
+        own.filter(seen).or_else(outside).ok_or_else(|| match &host {
+            Host::Service(name) => format!("there is no service `{name}`"),
+            Host::Wildcard(_) => format!("`{written}` names no single service"),
+            Host::Outside(_) => format!("`{written}` is no service of this mesh"),
+        })
     }
 
     fn no_subset(&self, service: &ServiceName, subset: &str) -> String {

@@ -20,6 +20,7 @@ use super::*;
 mod conflicts;
 mod delegates;
 mod examples;
+mod outside;
 mod policies;
 mod properties;
 mod registry;

@@ -123,7 +123,9 @@ impl Control {
             tracing::info!(workload = %workload.id, %address, service, "workload joined");
             let vip = joined.vip.map(|(name, index)| Change::Vip(name, Some(index)));
             let evicted = joined.evicted.map(|name| Change::Vip(name, None));
-            tokio::join!(control.note(evicted.into_iter().chain(vip)), control.journalled());
+            let vips: Vec<_> =
+                evicted.into_iter().chain(vip).chain(control.entries_vips()).collect();
+            tokio::join!(control.note(vips.into_iter()), control.journalled());
             Ok(joined.workload)
         })
         .await
@@ -148,7 +150,8 @@ impl Control {
                 "members adopted"
             );
             let vips = adopted.vips.into_iter().map(|(name, index)| Change::Vip(name, Some(index)));
-            control.note(vips).await;
+            let vips: Vec<_> = vips.chain(control.entries_vips()).collect();
+            control.note(vips.into_iter()).await;
             // The others are in: a member that cannot be is for a person to look at.
             for problem in &adopted.problems {
                 tracing::error!(reason = problem.reason, "member not adopted");
@@ -339,6 +342,12 @@ impl Control {
     /// Lets those look who wait for acknowledgements, and the keeper of the generation bound.
     fn after_commit(&self) {
         self.progress.send_replace(());
+    }
+
+    /// What the store must remember of the virtual addresses of entries.
+    fn entries_vips(&self) -> impl Iterator<Item = Change> + use<> {
+        let vips = self.mesh().take_vips();
+        vips.into_iter().map(|(name, index)| Change::Vip(name, index))
     }
 
     /// Writes changes, now or as soon as the store can be written: what happened has happened.

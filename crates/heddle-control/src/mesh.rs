@@ -2,12 +2,15 @@
 //! call here waits for anything.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
+    mem,
     sync::Arc,
 };
 
-use heddle_compile::RuleIndex;
-use heddle_model::{MeshSettings, ServiceName, WorkloadId};
+use heddle_compile::{RuleIndex, addresses_differ};
+use heddle_model::{MeshSettings, Registry, ServiceName, WorkloadId};
+use heddle_runtime::clock;
 use heddle_wire::{
     discovery::ResourceType as Kind,
     local::control_api::{Acknowledgement, ProxyStatus},
@@ -36,6 +39,10 @@ pub(crate) struct Mesh {
     pub(crate) index: RuleIndex,
     /// Numbers of states.
     pub(crate) generations: Generations,
+    /// Services and workloads with those of entries, where there are entries.
+    merged: Option<Registry>,
+    /// Virtual addresses given and taken since they were last taken note of.
+    vips: Vec<(ServiceName, Option<u32>)>,
     views: Views,
     streams: u64,
     connected: BTreeMap<WorkloadId, Connected>,
@@ -97,6 +104,8 @@ impl Mesh {
             rules,
             index,
             generations,
+            merged: None,
+            vips: Vec::new(),
             views: Views::default(),
             streams: 0,
             connected: BTreeMap::new(),
@@ -118,12 +127,51 @@ impl Mesh {
         self.index = index;
     }
 
+    /// Services and workloads, those of entries among them.
+    pub(crate) fn registry(&self) -> &Registry {
+        self.merged.as_ref().unwrap_or_else(|| self.members.registry())
+    }
+
+    /// What the store must remember of virtual addresses since the last call.
+    pub(crate) fn take_vips(&mut self) -> Vec<(ServiceName, Option<u32>)> {
+        mem::take(&mut self.vips)
+    }
+
+    /// Puts the services of entries beside those of the mesh as it is now; told are all there are and were,
+    /// since any of them may have a member of the mesh among its endpoints.
+    fn merge_entries(&mut self) -> BTreeSet<ServiceName> {
+        let before = self.merged.take().map(|merged| merged.outside).unwrap_or_default();
+        let needy = RefCell::new(BTreeSet::new());
+        let vip = |name: &ServiceName| {
+            needy.borrow_mut().insert(name.clone());
+            self.members.claimed_vips(name)
+        };
+        let mut merged = self.index.with_entries(self.members.registry(), &vip).into_owned();
+        let needy = needy.into_inner();
+        self.vips.extend(self.members.claim(&needy, clock::unix_now().as_secs()));
+        for name in &needy {
+            if let Some(service) = merged.services.get_mut(name) {
+                service.vips = self.members.claimed_vips(name);
+            }
+        }
+        let names = merged.outside.keys().chain(before.keys()).cloned().collect();
+        self.merged = (!merged.outside.is_empty()).then_some(merged);
+        names
+    }
+
     /// Makes a generation of a change and wakes the proxies it concerns.
     pub(crate) fn commit(&mut self, touched: &Touched) -> u64 {
-        self.views.invalidate(touched);
+        let mut touched = touched.clone();
+        if self.merged.is_some() || self.index.has_entries() {
+            touched.endpoints.extend(self.merge_entries());
+        }
+        self.views.invalidate(&touched);
         let mut affected = BTreeSet::new();
         let (members, index) = (&self.members, &self.index);
-        let state = MeshState { settings: &self.settings, members, index };
+        let registry = self.merged.as_ref().unwrap_or_else(|| members.registry());
+        let addresses_differ = addresses_differ(registry);
+        let state =
+            MeshState { settings: &self.settings, members, registry, index, addresses_differ };
         for (id, proxy) in &mut self.connected {
             let Some(client) = self.members.registry().workloads.get(id) else { continue };
             let mut resources = ClientResources::new(state, &mut self.views, client);
@@ -191,7 +239,10 @@ impl Mesh {
             return Next::Wait;
         };
         let (members, index) = (&self.members, &self.index);
-        let state = MeshState { settings: &self.settings, members, index };
+        let registry = self.merged.as_ref().unwrap_or_else(|| members.registry());
+        let addresses_differ = addresses_differ(registry);
+        let state =
+            MeshState { settings: &self.settings, members, registry, index, addresses_differ };
         let mut resources = ClientResources::new(state, &mut self.views, client);
         let responses = proxy.session.send(newest, &mut resources);
         if responses.is_empty() { Next::Wait } else { Next::Send(responses) }

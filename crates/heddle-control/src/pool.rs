@@ -90,6 +90,11 @@ impl<K: Ord + Clone> IndexPool<K> {
         fits
     }
 
+    /// The index that a name holds.
+    pub(crate) fn index(&self, key: &K) -> Option<u32> {
+        self.held.get(key).copied()
+    }
+
     /// All names that hold an index.
     pub(crate) fn held(&self) -> impl Iterator<Item = (&K, u32)> {
         self.held.iter().map(|(name, index)| (name, *index))

@@ -64,6 +64,8 @@ pub(crate) struct Members {
     addresses: IndexPool<WorkloadId>,
     /// Taken back from the journal and not yet confirmed by the holder.
     recalled: BTreeSet<WorkloadId>,
+    /// Services that have no workload here and a virtual address all the same: those of entries.
+    claimed: BTreeSet<ServiceName>,
 }
 
 impl Members {
@@ -81,6 +83,7 @@ impl Members {
             vips: pool,
             addresses: IndexPool::new(ranges.workload_indices()),
             recalled: BTreeSet::new(),
+            claimed: BTreeSet::new(),
         }
     }
 
@@ -97,6 +100,45 @@ impl Members {
     /// The service a virtual address belongs to.
     pub(crate) fn service_at(&self, ip: IpAddr) -> Option<&ServiceName> {
         self.by_vip.get(&ip)
+    }
+
+    /// The virtual addresses of a service that has [claimed](Self::claim) them; none for any other.
+    pub(crate) fn claimed_vips(&self, name: &ServiceName) -> Vec<IpAddr> {
+        let held = self.claimed.contains(name).then(|| self.vips.index(name)).flatten();
+        held.map(|index| self.vip(index)).unwrap_or_default()
+    }
+
+    /// Gives each of these services virtual addresses, and takes back those of all that claimed some
+    /// before and are not among them. Told is what the store must remember.
+    pub(crate) fn claim(
+        &mut self,
+        wanted: &BTreeSet<ServiceName>,
+        now: u64,
+    ) -> Vec<(ServiceName, Option<u32>)> {
+        let mut changes = Vec::new();
+        let gone: Vec<ServiceName> = self.claimed.difference(wanted).cloned().collect();
+        for name in gone {
+            self.claimed.remove(&name);
+            // A service of the mesh that has come under this name goes on with its address.
+            if !self.registry.services.contains_key(&name) {
+                self.vips.free(&name, now);
+            }
+        }
+        for name in wanted.difference(&self.claimed.clone()) {
+            let Some(given) = self.vips.take(name, now) else {
+                tracing::warn!(service = name.unique(), "no virtual address is left for this host");
+                break;
+            };
+            changes.extend(given.evicted.map(|evicted| (evicted, None)));
+            changes.push((name.clone(), Some(given.index)));
+            self.claimed.insert(name.clone());
+        }
+        changes
+    }
+
+    fn vip(&self, index: u32) -> Vec<IpAddr> {
+        let (v4, v6) = self.ranges.vip(index);
+        vec![v4.into(), v6.into()]
     }
 
     /// Lets a workload in; its ports are pending.
@@ -329,10 +371,7 @@ impl Members {
         self.registry.workloads.insert(workload.id.clone(), workload);
         for name in services {
             let known = self.registry.services.get(&name).map(|service| service.vips.clone());
-            let given = new.filter(|(of, _)| **of == name).map(|(_, index)| {
-                let (v4, v6) = self.ranges.vip(index);
-                vec![v4.into(), v6.into()]
-            });
+            let given = new.filter(|(of, _)| **of == name).map(|(_, index)| self.vip(index));
             let Some(vips) = given.or(known) else { continue };
             for vip in &vips {
                 self.by_vip.insert(*vip, name.clone());

@@ -117,18 +117,19 @@ fn assemble(config: &ControlConfig) -> Result<Control, ControlError> {
     for problem in &recalled.problems {
         tracing::warn!(reason = problem.reason, "member of the journal not taken back");
     }
-    let mut generations = Generations::after(store.content().generation);
-    let vips = recalled.vips.into_iter().map(|(name, index)| Change::Vip(name, Some(index)));
+    let generations = Generations::after(store.content().generation);
+    let vips = recalled.vips.into_iter().map(|(name, index)| (name, Some(index)));
     let bound = generations.to_reserve();
+    let mut mesh = Mesh::new(settings(config), members, rules, generations);
+    mesh.commit(&Touched { topology: true, ..Touched::default() });
+    let vips = vips.chain(mesh.take_vips()).map(|(name, index)| Change::Vip(name, index));
     let changes: Vec<Change> = vips.chain(bound.map(Change::Generation)).collect();
     // A full disk at start must not take the mesh's rules away: it is reported, and tried again.
     let unwritten = store.write(changes.clone()).err().map(|error| (error, changes));
     match &unwritten {
-        None => bound.into_iter().for_each(|bound| generations.reserved(bound)),
+        None => bound.into_iter().for_each(|bound| mesh.generations.reserved(bound)),
         Some((error, _)) => tracing::error!(%error, "store not written at start"),
     }
-    let mut mesh = Mesh::new(settings(config), members, rules, generations);
-    mesh.commit(&Touched { topology: true, ..Touched::default() });
     Ok(Control::new(mesh, store, journal, unwritten))
 }
 

@@ -370,7 +370,11 @@ fn read(path: &Path, database: &Database) -> Result<Content, StoreError> {
         for row in vips.iter()? {
             let (key, value) = row?;
             let name = key.value().split_once('/');
-            let name = name.and_then(|(namespace, name)| ServiceName::new(name, namespace).ok());
+            let read = |namespace, name: &str| match name.contains('.') {
+                true => ServiceName::of_host(name, namespace),
+                false => ServiceName::new(name, namespace),
+            };
+            let name = name.and_then(|(namespace, name)| read(namespace, name).ok());
             content.vips.insert(name.ok_or_else(|| corrupt(key.value()))?, value.value());
         }
         for row in files.iter()? {

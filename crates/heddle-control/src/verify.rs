@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_compile::{Client, RuleIndex, View};
+use heddle_compile::{Client, RuleIndex, View, endpoints};
 use heddle_logic::{Matcher, RulePlan};
 use heddle_model::{
     Destination, Protocol, Registry, Service, ServicePort, TargetPort,
@@ -29,7 +29,7 @@ const PORT_OF_ABSENT: u16 = 80;
 /// One problem per destination that would not load, at the rule's place where that is known.
 pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<Problem>> {
     let mut faults = BTreeSet::new();
-    let registry = with_absent(index, registry);
+    let registry = with_absent(index, &index.with_entries(registry, &|_| Vec::new()));
     let of_rules = index.resources().iter().map(|resource| resource.key.namespace.as_str());
     let of_workloads = registry.workloads.values().map(|workload| workload.namespace.as_str());
     let namespaces: BTreeSet<&str> = of_rules.chain(of_workloads).collect();
@@ -50,6 +50,12 @@ pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<P
                 }
                 faults.insert(fault);
             }
+        }
+    }
+    for (service, outside) in &registry.outside {
+        let Some(endpoints) = endpoints(&registry, service) else { continue };
+        if let Err(reason) = loaded(&endpoints) {
+            faults.insert(Fault { resource: outside.key.to_string(), reason });
         }
     }
     if faults.is_empty() {
@@ -79,9 +85,7 @@ fn load(destination: &Destination) -> Result<(), Fault> {
             bytes.len()
         )));
     }
-    let decoded = decode(destination.kind().type_url(), &destination.name(), &bytes)
-        .map_err(|error| fault(error.to_string()))?;
-    let Resource::Destination(decoded) = decoded else {
+    let Resource::Destination(decoded) = loaded(destination).map_err(fault)? else {
         return Err(fault("it decodes as something else".to_owned()));
     };
     if decoded != *destination {
@@ -95,6 +99,12 @@ fn load(destination: &Destination) -> Result<(), Fault> {
         })?;
     }
     Ok(())
+}
+
+/// A resource as it comes out at a proxy.
+fn loaded(resource: &impl WireResource) -> Result<Resource, String> {
+    let bytes = resource.encode();
+    decode(resource.kind().type_url(), &resource.name(), &bytes).map_err(|error| error.to_string())
 }
 
 impl Fault {

@@ -7,9 +7,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, RuleIndex, View, endpoints, inbound, name_answer};
+use heddle_compile::{Client, RuleIndex, View, endpoints, inbound, name_answer, outside_at};
 use heddle_model::{
-    Address, MeshSettings, NameAnswer, Owner, ServiceName, Workload, WorkloadId, name::check_label,
+    Address, Inbound, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
+    name::check_label,
 };
 use heddle_wire::discovery::{
     MESH_NAME, ResourceType as Kind, WireResource, address_name, host_name, service_name, version,
@@ -71,10 +72,14 @@ impl Views {
 pub(crate) struct MeshState<'a> {
     /// Mesh-wide settings.
     pub(crate) settings: &'a MeshSettings,
-    /// Services and workloads.
+    /// Who is in the mesh.
     pub(crate) members: &'a Members,
+    /// Services and workloads, those of entries among them.
+    pub(crate) registry: &'a Registry,
     /// Rules.
     pub(crate) index: &'a RuleIndex,
+    /// Whose an address is depends on who asks.
+    pub(crate) addresses_differ: bool,
 }
 
 /// The newest state as one client sees it.
@@ -90,6 +95,9 @@ impl Current for ClientResources<'_> {
     fn resource(&mut self, kind: Kind, name: &str) -> Option<Encoded> {
         if kind == Kind::Destination {
             return self.destination(name).resource;
+        }
+        if kind == Kind::Address && self.state.addresses_differ {
+            return self.make(kind, name);
         }
         let edition = self.views.edition;
         let known = self.views.shared.get(&kind).and_then(|entries| entries.get(name));
@@ -125,10 +133,9 @@ impl<'a> ClientResources<'a> {
         if let Some(entry) = known.filter(|entry| entry.edition == edition) {
             return entry.clone();
         }
-        let MeshState { members, index, .. } = self.state;
-        let made = parse_service(name).and_then(|service| {
-            index.destination(members.registry(), Client::from(self.client), &service)
-        });
+        let MeshState { registry, index, .. } = self.state;
+        let made = parse_service(name)
+            .and_then(|service| index.destination(registry, Client::from(self.client), &service));
         let entry = match made {
             Some(destination) => Entry {
                 edition,
@@ -145,12 +152,11 @@ impl<'a> ClientResources<'a> {
     /// A resource by type and name; `None` if there is no such thing or its name is not spelled as
     /// the proxy's decoder spells it.
     fn make(&self, kind: Kind, name: &str) -> Option<Encoded> {
-        let MeshState { settings, members, .. } = self.state;
-        let registry = members.registry();
+        let MeshState { settings, registry, index, .. } = self.state;
         match kind {
             Kind::Address => {
                 let ip: IpAddr = name.parse().ok()?;
-                (address_name(ip) == name).then(|| encoded(&address(members, ip)))
+                (address_name(ip) == name).then(|| encoded(&self.address(ip)))
             }
             Kind::Name => {
                 let (namespace, host) = name.split_once('/')?;
@@ -162,11 +168,29 @@ impl<'a> ClientResources<'a> {
             Kind::Inbound => {
                 // A proxy is told of itself only.
                 let own = self.client.id == WorkloadId(name.to_owned());
-                own.then(|| encoded(&inbound(registry, self.client)))
+                let outbound = || index.outbound(registry, self.client.into());
+                own.then(|| {
+                    let own = inbound(registry, self.client);
+                    encoded(&Inbound { outbound: outbound(), ..own })
+                })
             }
             Kind::Mesh => (name == MESH_NAME).then(|| encoded(settings)),
             Kind::Destination => None,
         }
+    }
+}
+
+impl ClientResources<'_> {
+    /// As `heddle_compile::address`, by index, and for an entry's own address as this client sees it.
+    fn address(&self, ip: IpAddr) -> Address {
+        let MeshState { members, registry, .. } = self.state;
+        let outside = || outside_at(registry, &self.client.namespace, ip);
+        let owner = match (members.service_at(ip), members.workload_at(ip)) {
+            (Some(service), _) => Owner::Service(service.clone()),
+            (None, Some(workload)) => Owner::Workload(Box::new(workload.into())),
+            (None, None) => outside().map_or(Owner::NotKnown, |name| Owner::Service(name.clone())),
+        };
+        Address { ip, owner }
     }
 }
 
@@ -194,17 +218,7 @@ pub(crate) fn version_text(version: u128) -> String {
     format!("{version:032x}")
 }
 
-/// A fully qualified service name; `None` for anything else.
+/// A service by its [`service_name`]; `None` for anything else.
 pub(crate) fn parse_service(name: &str) -> Option<ServiceName> {
-    ServiceName::resolve(name, "").ok().filter(|service| service_name(service) == name)
-}
-
-/// As `heddle_compile::address`, by index.
-fn address(members: &Members, ip: IpAddr) -> Address {
-    let owner = match (members.service_at(ip), members.workload_at(ip)) {
-        (Some(service), _) => Owner::Service(service.clone()),
-        (None, Some(workload)) => Owner::Workload(Box::new(workload.into())),
-        (None, None) => Owner::NotKnown,
-    };
-    Address { ip, owner }
+    ServiceName::from_unique(name)
 }

@@ -4,6 +4,7 @@
 //! made in `heddle-compile`, and matchers are built from them in `heddle-logic`.
 
 mod check;
+mod outside;
 mod parts;
 mod policy;
 mod tls;
@@ -19,6 +20,7 @@ use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    outside::{OutboundPolicy, OutsideAddress, OutsideEndpoint, Resolution},
     parts::{ClusterKey, StringMatch, Subset, Target},
     tls::{ClientTls, SniRule},
     traffic::{
@@ -136,6 +138,9 @@ pub struct Destination {
     /// What DestinationRules ask of the clusters its rules can pick; those without are left out.
     #[cbor(n(20), default)]
     pub policies: Vec<ClusterPolicy>,
+    /// Calls of it are refused, by this Sidecar.
+    #[n(40)]
+    pub refused: Option<Provenance>,
 }
 
 impl Destination {
@@ -379,6 +384,20 @@ pub struct Endpoints {
     /// In order of workload id.
     #[cbor(n(2), default)]
     pub endpoints: Vec<Endpoint>,
+    /// Those that are no workloads of the mesh, in the order of their entry.
+    #[cbor(n(40), default)]
+    pub outside: Vec<OutsideEndpoint>,
+    /// How those are found.
+    #[cbor(n(41), default)]
+    pub resolution: Resolution,
+}
+
+impl Endpoints {
+    /// Those of a service of the mesh's own.
+    #[must_use]
+    pub fn inside(service: ServiceName, endpoints: Vec<Endpoint>) -> Self {
+        Self { service, endpoints, outside: Vec::new(), resolution: Resolution::default() }
+    }
 }
 
 /// One workload behind a service.
@@ -414,7 +433,7 @@ pub struct EndpointPort {
     pub state: EndpointState,
 }
 
-/// A workload's own ports and what applies to calls it receives.
+/// A workload's own ports, and what applies to calls it receives and to those it makes to the outside.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
 pub struct Inbound {
@@ -424,6 +443,9 @@ pub struct Inbound {
     /// Declared ports.
     #[cbor(n(2), default)]
     pub ports: Vec<InboundPort>,
+    /// What holds for its calls of what no service of the mesh is.
+    #[cbor(n(40), default)]
+    pub outbound: OutboundPolicy,
 }
 
 /// One declared port of a workload.

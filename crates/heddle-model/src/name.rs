@@ -9,6 +9,8 @@ use crate::wire::closed;
 
 /// The DNS suffix below which services live: `reviews.default.svc.cluster.local`.
 pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
+/// Longest DNS name (RFC 1035 §2.3.4, as text).
+pub const HOST_BYTES_MAX: usize = 253;
 /// The namespace used where none is given.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -28,6 +30,11 @@ pub enum NameError {
     /// Neither `name`, `name.namespace` nor a fully qualified service name.
     #[error("`{0}` names no service: use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local")]
     NotAService(String),
+    /// Not a host outside the mesh.
+    #[error(
+        "`{0}` is no host outside the mesh: use a DNS name with a dot, e.g. `api.example.com` or `*.example.com`"
+    )]
+    NotAHost(String),
     /// A protocol word nobody knows.
     #[error("`{0}` is no protocol: use http, http2, grpc, tls, tcp, redis, mysql or mongo")]
     NotAProtocol(String),
@@ -63,6 +70,9 @@ pub fn check_port_name(name: &str) -> Result<(), NameError> {
 }
 
 /// A service: its name and namespace. Displayed as the fully qualified DNS name.
+///
+/// The host of a ServiceEntry that is no name of the mesh's own (`api.example.com`, `*.example.com`) is
+/// one too: its name is that host, its namespace the entry's. A name with a dot is such a host.
 #[derive(
     Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
@@ -71,7 +81,7 @@ pub struct ServiceName {
     /// Namespace, a DNS label.
     #[n(1)]
     pub namespace: String,
-    /// Name, a DNS label.
+    /// Name: a DNS label, or a whole host.
     #[n(2)]
     pub name: String,
 }
@@ -85,6 +95,44 @@ impl ServiceName {
         check_label(name)?;
         check_label(namespace)?;
         Ok(Self { namespace: namespace.to_owned(), name: name.to_owned() })
+    }
+
+    /// A host outside the mesh, as an entry of `namespace` names it: in lower case, perhaps with `*.`
+    /// before it.
+    ///
+    /// # Errors
+    /// [`NameError::NotAHost`], [`NameError::NotALabel`] for the namespace.
+    pub fn of_host(host: &str, namespace: &str) -> Result<Self, NameError> {
+        check_label(namespace)?;
+        let fixed = host.strip_prefix('*').map_or(host, |rest| rest.trim_start_matches(['.', '-']));
+        let labels = fixed.split('.').all(|part| check_label(part).is_ok());
+        if !host.contains('.') || host.len() > HOST_BYTES_MAX || !labels {
+            return Err(NameError::NotAHost(host.to_owned()));
+        }
+        Ok(Self { namespace: namespace.to_owned(), name: host.to_owned() })
+    }
+
+    /// Is it a host outside the mesh, and no service of the mesh's own?
+    #[must_use]
+    pub fn is_host(&self) -> bool {
+        self.name.contains('.')
+    }
+
+    /// The name by which it goes where names must be unique: its host alone would not tell whose entry
+    /// is meant.
+    #[must_use]
+    pub fn unique(&self) -> String {
+        if self.is_host() { format!("{}/{}", self.namespace, self.name) } else { self.fqdn() }
+    }
+
+    /// The inverse of [`Self::unique`]; `None` for anything spelled otherwise.
+    #[must_use]
+    pub fn from_unique(text: &str) -> Option<Self> {
+        let named = match text.split_once('/') {
+            Some((namespace, host)) => Self::of_host(host, namespace),
+            None => Self::resolve(text, ""),
+        };
+        named.ok().filter(|name| name.unique() == text)
     }
 
     /// Reads `reviews`, `reviews.default`, `reviews.default.svc` or the fully qualified name, as
@@ -110,12 +158,15 @@ impl ServiceName {
     /// The fully qualified DNS name, without a trailing dot.
     #[must_use]
     pub fn fqdn(&self) -> String {
-        format!("{}.{}.{SERVICE_SUFFIX}", self.name, self.namespace)
+        self.to_string()
     }
 }
 
 impl fmt::Display for ServiceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_host() {
+            return f.write_str(&self.name);
+        }
         write!(f, "{}.{}.{SERVICE_SUFFIX}", self.name, self.namespace)
     }
 }
@@ -234,6 +285,28 @@ mod tests {
         }
         assert!(ServiceName::resolve("reviews.svc.cluster.local", "shop").is_err());
         assert!(ServiceName::resolve("www.example.com", "shop").is_err());
+    }
+
+    #[test]
+    fn a_host_outside_is_told_apart_by_its_entrys_namespace() {
+        let host = ServiceName::of_host("api.example.com", "shop").unwrap();
+        assert_eq!(
+            (host.fqdn(), host.unique()),
+            ("api.example.com".into(), "shop/api.example.com".into())
+        );
+        for name in [
+            host,
+            ServiceName::of_host("*.example.com", "shop").unwrap(),
+            ServiceName::new("a", "b").unwrap(),
+        ] {
+            assert_eq!(ServiceName::from_unique(&name.unique()).as_ref(), Some(&name));
+        }
+        for wrong in ["*", "api", "A.b", "a..b", "*.", "a.*.b", "", "**.a.b"] {
+            assert!(ServiceName::of_host(wrong, "shop").is_err(), "{wrong}");
+        }
+        for wrong in ["a", "shop/a", "a.b", "Shop/a.b", "/a.b"] {
+            assert_eq!(ServiceName::from_unique(wrong), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! is in one service, whose ports are its workloads' own.
 
 mod json;
+mod outside;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,6 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use self::outside::{OutsideHost, OutsideService};
 use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId, wire::closed};
 
 /// All services and workloads of a mesh.
@@ -22,6 +24,8 @@ pub struct Registry {
     pub services: BTreeMap<ServiceName, Service>,
     /// Workloads by id.
     pub workloads: BTreeMap<WorkloadId, Workload>,
+    /// Of those services that are ServiceEntries' what only they have.
+    pub outside: BTreeMap<ServiceName, OutsideService>,
 }
 
 /// A named service.

@@ -1,7 +1,13 @@
 //! Rules as users write them (Istio kinds), parsed and checked, with the place they came from.
 
+mod outside;
+
 use std::{collections::BTreeMap, net::IpAddr};
 
+pub use self::outside::{
+    EgressHost, EgressNamespace, EndpointAddress, EntryEndpoint, EntryHost, EntryPort,
+    OutboundMode, ServiceEntry, Sidecar, WorkloadEntry,
+};
 use crate::{
     ResourceKey,
     discovery::{
@@ -53,6 +59,12 @@ pub enum Spec {
     VirtualService(VirtualService),
     /// Istio `DestinationRule`.
     DestinationRule(DestinationRule),
+    /// Istio `ServiceEntry`.
+    ServiceEntry(ServiceEntry),
+    /// Istio `WorkloadEntry`.
+    WorkloadEntry(WorkloadEntry),
+    /// Istio `Sidecar`.
+    Sidecar(Sidecar),
     /// A kind of the mesh that is kept and not served yet.
     NotServed,
 }

@@ -1,7 +1,7 @@
 //! YAML documents into resources, every error with file, line, field and what would be right.
 //!
 //! All errors of a file are told together and nothing of a faulty file is accepted. Istio's
-//! `VirtualService` and `DestinationRule` are read with every field they have; what is valid but
+//! networking kinds that are served are read with every field they have; what is valid but
 //! without effect yet is noted in [`Resource::not_enforced`]. Other kinds of the mesh are kept as they
 //! are, and objects that are none of the mesh's are counted ([`Skipped`]). JSON is YAML here, a `List`
 //! is its items, and several documents are separated by `---`.
@@ -24,6 +24,8 @@ mod hint;
 mod node;
 mod report;
 mod schema;
+mod service_entry;
+mod sidecar;
 mod value;
 mod virtual_service;
 mod word;
@@ -100,21 +102,41 @@ const ANNOTATIONS: &[&str] = &[
 const ANNOTATIONS_TO_COME: &[&str] =
     &["heddle.dev/fault-expires", "heddle.dev/mirror-compare", "heddle.dev/istio-fault-semantics"];
 
-static VIRTUAL_SERVICE: Object = envelope(&[
-    required("apiVersion", Kind::Choice(API_VERSIONS)),
-    required("kind", Kind::Choice(SERVED)),
-    required("metadata", Kind::Object(&METADATA)),
-    required("spec", Kind::Object(&virtual_service::SPEC)),
-    optional("status", Kind::Any),
-]);
+/// The object of a kind that is served, by what its `spec` holds.
+macro_rules! served {
+    ($($object:ident: $spec:expr;)+) => {
+        $(static $object: Object = envelope(&[
+            required("apiVersion", Kind::Choice(API_VERSIONS)),
+            required("kind", Kind::Choice(SERVED)),
+            required("metadata", Kind::Object(&METADATA)),
+            required("spec", Kind::Object($spec)),
+            optional("status", Kind::Any),
+        ]);)+
+    };
+}
 
-static DESTINATION_RULE: Object = envelope(&[
-    required("apiVersion", Kind::Choice(API_VERSIONS)),
-    required("kind", Kind::Choice(SERVED)),
-    required("metadata", Kind::Object(&METADATA)),
-    required("spec", Kind::Object(&destination_rule::SPEC)),
-    optional("status", Kind::Any),
-]);
+served! {
+    VIRTUAL_SERVICE: &virtual_service::SPEC;
+    DESTINATION_RULE: &destination_rule::SPEC;
+    SERVICE_ENTRY: &service_entry::SPEC;
+    WORKLOAD_ENTRY: &service_entry::ENDPOINT;
+    SIDECAR: &sidecar::SPEC;
+}
+
+/// What an object of a kind that is served must be, and how its `spec` is read.
+fn served(kind: &str) -> (&'static Object, fn(&Node) -> Spec) {
+    match kind {
+        "VirtualService" => {
+            (&VIRTUAL_SERVICE, |spec| Spec::VirtualService(virtual_service::read(spec)))
+        }
+        "ServiceEntry" => (&SERVICE_ENTRY, |spec| Spec::ServiceEntry(service_entry::read(spec))),
+        "WorkloadEntry" => {
+            (&WORKLOAD_ENTRY, |spec| Spec::WorkloadEntry(service_entry::read_workload(spec)))
+        }
+        "Sidecar" => (&SIDECAR, |spec| Spec::Sidecar(sidecar::read(spec))),
+        _ => (&DESTINATION_RULE, |spec| Spec::DestinationRule(destination_rule::read(spec))),
+    }
+}
 
 /// An object of a kind that is not served: only what names it is read.
 static NOT_SERVED: Object = envelope(&[
@@ -200,8 +222,7 @@ impl Reader<'_> {
         let before = self.report.count();
         let Some(place) = self.place(&root, path) else { return };
         let (object, kind) = match place {
-            Place::Served("VirtualService") => (&VIRTUAL_SERVICE, "VirtualService"),
-            Place::Served(kind) => (&DESTINATION_RULE, kind),
+            Place::Served(kind) => (served(kind).0, kind),
             Place::Kept(kind) => (&NOT_SERVED, kind),
             Place::Foreign => return self.skip(&root),
         };
@@ -223,10 +244,7 @@ impl Reader<'_> {
         }
         let spec = root.get("spec");
         let spec = match (place, spec) {
-            (Place::Served("VirtualService"), Some(spec)) => {
-                Spec::VirtualService(virtual_service::read(spec))
-            }
-            (Place::Served(_), Some(spec)) => Spec::DestinationRule(destination_rule::read(spec)),
+            (Place::Served(kind), Some(spec)) => (served(kind).1)(spec),
             _ => {
                 let line = spec.map_or(root.line, |spec| spec.line);
                 not_enforced = vec![FieldNote { field: join(path, "spec"), line, reason: None }];

@@ -97,7 +97,7 @@ impl View {
     /// `http`, `tcp`, `client` or `outside`.
     fn kind(&self, service: &ServiceName, http: bool, tcp: bool) -> String {
         let word = match self.roster.services.get(service).map(|known| known.kind) {
-            _ if service.namespace.is_empty() => "outside",
+            _ if service.namespace.is_empty() || service.is_host() => "outside",
             Some(ServiceKind::Http) => "http",
             Some(ServiceKind::Tcp) => "tcp",
             Some(ServiceKind::Undeclared) if tcp && !http => "tcp",

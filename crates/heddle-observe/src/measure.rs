@@ -344,7 +344,10 @@ fn destination_service(sample: &Sample<'_>, reporter: Reporter, owner: &Owner) -
         return service;
     }
     if !host.is_empty() && host != UNKNOWN {
-        return outside(host);
+        // A host that a ServiceEntry names is a service of the entry's namespace.
+        let namespace = cut(sample.label("destination_service_namespace"));
+        let entry = ServiceName::of_host(host, namespace).ok().filter(|_| namespace != UNKNOWN);
+        return entry.unwrap_or_else(|| outside(host));
     }
     let name = cut(sample.label("destination_service_name"));
     match reporter {

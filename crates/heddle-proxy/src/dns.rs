@@ -6,6 +6,7 @@
 
 mod forward;
 mod message;
+mod refresh;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -101,6 +102,7 @@ impl DnsSockets {
             queries: Arc::new(Semaphore::new(QUERIES_MAX)),
             connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
         });
+        spawn_contained("names outside", refresh::run(Arc::clone(shared)));
         for socket in self.udp {
             spawn_contained("dns udp", serve_udp(Rc::clone(&server), Rc::new(socket)));
         }

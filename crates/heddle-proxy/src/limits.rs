@@ -205,6 +205,30 @@ pub const HTTP_SEEN_KEPT: usize = 1_024;
 /// Names outside whose addresses are known, to try another one where the first refuses.
 pub const OUTSIDE_NAMES_KEPT: usize = 1_024;
 
+/// Names outside that are resolved for rules (ServiceEntry `resolution: DNS`); more are refused by name.
+pub const RESOLVED_NAMES_MAX: usize = 1_024;
+
+/// Addresses of one such name that are used.
+pub const RESOLVED_ADDRESSES_MAX: usize = 64;
+
+/// An answer holds no shorter, so that a resolver that says 0 is not asked all the time.
+pub const RESOLVED_TTL_MIN: Duration = Duration::from_secs(1);
+
+/// An answer holds no longer.
+pub const RESOLVED_TTL_MAX: Duration = Duration::from_secs(3_600);
+
+/// Names that are asked about at one time.
+pub const RESOLVE_AT_ONCE: usize = 16;
+
+/// How long rules that name a host wait for its first answer: less than who asks for the rules.
+pub const RESOLVE_FIRST_WAIT: Duration = Duration::from_millis(1_500);
+
+/// Pause after the first answer that was none; it doubles.
+pub const RESOLVE_RETRY_MIN: Duration = Duration::from_secs(1);
+
+/// The longest such pause.
+pub const RESOLVE_RETRY_MAX: Duration = Duration::from_secs(30);
+
 /// Addresses of each family kept per name outside.
 pub const OUTSIDE_ADDRESSES_PER_NAME: usize = 8;
 

@@ -12,7 +12,7 @@ use crate::{
     limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
     lookup::LookupError,
     metrics::{Edge, Reporter, ServiceLabels, VerdictCounters},
-    named::service_named,
+    outside::{self, port_plan},
     ports::PortState,
     protocol::{HelloUse, PortHints},
     ranges::AddressKind,
@@ -36,7 +36,7 @@ pub(crate) struct Outbound {
     /// What is kept about the port it goes to.
     port: Rc<PortState>,
     /// Outside: series of the host named last on this connection.
-    by_host: RefCell<Option<(String, Rc<SeriesSet>)>>,
+    by_host: RefCell<Option<(ServiceLabels, Rc<SeriesSet>)>>,
 }
 
 #[derive(Debug)]
@@ -94,13 +94,39 @@ impl Outbound {
 
     /// Where a client goes that asks for `name` at an address that nobody knows.
     async fn named(&self, name: &str) -> Result<ByName, Refused> {
-        let found = service_named(&self.worker, name, self.address.port()).await;
+        let policy = self.worker.shared.snapshot.load().outbound();
+        if !policy.is_some_and(|policy| policy.outbound.names_outside) {
+            return Ok(ByName::Anywhere);
+        }
+        let found = Box::pin(outside::named(&self.worker, name, self.address.port())).await;
         let Some((_, plan)) = found else { return Ok(ByName::Anywhere) };
-        let backend = match by_sni(&self.worker, &plan, Some(name))? {
+        let plan = plan?;
+        Ok(ByName::To(match self.by_sni(&plan, Some(name))? {
             Some(backend) => backend,
-            None => tcp_backend(&self.worker, &plan)?,
+            None => self.tcp_backend(&plan)?,
+        }))
+    }
+
+    /// Where the rule leads that a client of TLS meets by the name it asks for; `None` where it meets none.
+    fn by_sni(&self, plan: &PortPlan, name: Option<&str>) -> Result<Option<Backend>, Refused> {
+        let Some((met, picked)) = plan.pick_sni(name, self.worker.random()) else {
+            return Ok(None);
         };
-        Ok(ByName::To(backend))
+        let rule = Some(met.rule.provenance.clone());
+        match picked {
+            Ok(cluster) => Ok(Some(self.backend(cluster)?)),
+            Err(reason) => {
+                Err(Refused { refusal: Refusal::DanglingTarget(reason.to_owned()), rule })
+            }
+        }
+    }
+
+    /// Where the port's bytes go that are no requests.
+    fn tcp_backend(&self, plan: &PortPlan) -> Result<Backend, Refused> {
+        match plan.pick_tcp(self.worker.random()) {
+            Ok(cluster) => Ok(self.backend(cluster)?),
+            Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned()).into()),
+        }
     }
 
     /// Outside nobody waits behind a client that has left.
@@ -113,20 +139,89 @@ impl Outbound {
     }
 
     /// Outside, `destination_service` is the host that was named.
-    fn by_host(&self, authority: &str) -> MetricSeries {
-        let host = host_label(authority);
+    fn by_host(&self, authority: Option<&str>) -> MetricSeries {
+        let host = authority.map(host_label);
+        let labels = match outside::registry_only(&self.worker) {
+            None => ServiceLabels::passthrough(host.as_deref()),
+            Some(_) => ServiceLabels::black_hole(host.as_deref()),
+        };
         let mut by_host = self.by_host.borrow_mut();
-        let known = by_host.as_ref().filter(|(one, _)| *one == host);
+        let known = by_host.as_ref().filter(|(one, _)| *one == labels);
         let set = known.map_or_else(
             || {
-                let service = ServiceLabels::passthrough(Some(&host));
+                let service = labels.clone();
                 let edge = Edge { reporter: Reporter::Source, peer: None, service };
                 Rc::new(SeriesSet::new(edge, self.worker.index))
             },
             |(_, set)| Rc::clone(set),
         );
-        *by_host = Some((host, Rc::clone(&set)));
+        *by_host = Some((labels, Rc::clone(&set)));
         MetricSeries::Edge(set)
+    }
+
+    /// Where a cluster's calls go: to an endpoint of it, or where it has none, as the client asked.
+    ///
+    /// # Errors
+    /// [`Refusal::DanglingTarget`] for a virtual address, where nobody is.
+    fn backend(&self, cluster: &Arc<Cluster>) -> Result<Backend, Refusal> {
+        if !cluster.outside.as_asked || !cluster.endpoints.is_empty() {
+            return Ok(Backend::Cluster(Arc::clone(cluster)));
+        }
+        let worker = &self.worker;
+        if worker.shared.ranges.kind(self.address.ip()) == AddressKind::Vip {
+            let service = &cluster.key.service;
+            return Err(Refusal::DanglingTarget(format!(
+                "calls of {service} go to the address they asked for (resolution: NONE), and this one is virtual"
+            )));
+        }
+        let upstream = match &self.kind {
+            Kind::Outside(upstream) => Rc::clone(upstream),
+            _ => worker.upstreams.of_target(DialTarget::Outside(self.address), None),
+        };
+        Ok(Backend::AsAsked(upstream, Arc::clone(cluster)))
+    }
+
+    /// Where a request to a service goes, by its rules.
+    fn of_service(
+        &self,
+        plan: &PortPlan,
+        service: &ServiceName,
+        request: &dyn RequestView,
+    ) -> Result<Route, Refusal> {
+        if plan.http.rules().is_empty() {
+            return Ok(Route::to(self.backend(&plan.default)?));
+        }
+        self.by_rule(plan, service, request)
+    }
+
+    /// Where a request to an address outside goes: to the service that its host names, if that is one
+    /// which has this port; else there, if that is allowed.
+    async fn of_outside(
+        &self,
+        upstream: &Rc<Upstream>,
+        request: &dyn RequestView,
+    ) -> Result<Route, Refused> {
+        let worker = &self.worker;
+        let policy = worker.shared.snapshot.load().outbound();
+        let Some(policy) = policy else {
+            return Ok(Route::to(Backend::Upstream(Rc::clone(upstream))));
+        };
+        let policy = &policy.outbound;
+        if policy.names_outside {
+            let host = host_label(request.authority());
+            let named = Box::pin(outside::named(worker, &host, self.address.port())).await;
+            if let Some((service, plan)) = named {
+                let plan = plan?;
+                return Ok(self.of_service(&plan, &service, request)?);
+            }
+        }
+        match &policy.registry_only {
+            None => Ok(Route::to(Backend::Upstream(Rc::clone(upstream)))),
+            Some(rule) => {
+                let what = format!("{} ({})", host_label(request.authority()), self.address);
+                Err(outside::not_in_registry(what, rule))
+            }
+        }
     }
 }
 
@@ -156,14 +251,17 @@ impl Side for Outbound {
             Kind::Outside(_) => (Protocol::Undeclared, false, HelloUse::Names),
             Kind::Nowhere(_) => by_address,
         };
-        PortHints::of(declared, self.speaks_http(), http_rules).with_hello(hello)
+        // Where the address alone is no reason to dial, its host may be.
+        let by_host =
+            matches!(self.kind, Kind::Outside(_)) && outside::registry_only(&self.worker).is_some();
+        PortHints::of(declared, by_host || self.speaks_http(), http_rules).with_hello(hello)
     }
 
     async fn by_name(&self, name: Option<&str>) -> Result<ByName, Refused> {
         match &self.kind {
             Kind::Service(service, port) => {
                 let plan = port_plan(&self.worker, service, *port).await?;
-                Ok(match by_sni(&self.worker, &plan, name)? {
+                Ok(match self.by_sni(&plan, name)? {
                     Some(backend) => ByName::To(backend),
                     None if plan.is_http_only() => ByName::Foreign,
                     None => ByName::Anywhere,
@@ -181,11 +279,13 @@ impl Side for Outbound {
         let worker = &self.worker;
         let backend = match &self.kind {
             Kind::Service(service, port) => {
-                tcp_backend(worker, &*port_plan(worker, service, *port).await?)?
+                self.tcp_backend(&*port_plan(worker, service, *port).await?)?
             }
-            Kind::Workload(upstream, _) | Kind::Outside(upstream) => {
-                Backend::Upstream(Rc::clone(upstream))
-            }
+            Kind::Outside(upstream) => match outside::registry_only(worker) {
+                None => Backend::Upstream(Rc::clone(upstream)),
+                Some(rule) => return Err(outside::not_in_registry(self.address, &rule)),
+            },
+            Kind::Workload(upstream, _) => Backend::Upstream(Rc::clone(upstream)),
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
         worker.dial_any(&backend).await
@@ -194,21 +294,19 @@ impl Side for Outbound {
     async fn route(&self, request: &dyn RequestView) -> Result<Route, Refused> {
         let (service, port) = match &self.kind {
             Kind::Service(service, port) => (service, *port),
-            Kind::Workload(upstream, _) | Kind::Outside(upstream) => {
+            Kind::Workload(upstream, _) => {
                 return Ok(Route::to(Backend::Upstream(Rc::clone(upstream))));
             }
+            Kind::Outside(upstream) => return self.of_outside(upstream, request).await,
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
         let plan = port_plan(&self.worker, service, port).await?;
-        if plan.http.rules().is_empty() {
-            return Ok(Route::to(Backend::Cluster(Arc::clone(&plan.default))));
-        }
-        by_rule(&self.worker, &plan, service, request).map_err(Refused::from)
+        self.of_service(&plan, service, request).map_err(Refused::from)
     }
 
     fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries {
         match (&self.kind, request) {
-            (Kind::Outside(_), Some(request)) => self.by_host(request.authority()),
+            (Kind::Outside(_), Some(request)) => self.by_host(Some(request.authority())),
             _ => MetricSeries::Edge(Rc::clone(&self.port.unpicked)),
         }
     }
@@ -219,13 +317,16 @@ impl Side for Outbound {
             Kind::Workload(..) | Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
         let own = upstream.and_then(|upstream| upstream.own_series(called, self.worker.index));
+        if matches!(self.kind, Kind::Outside(_)) && outside::registry_only(&self.worker).is_some() {
+            return self.by_host(None);
+        }
         MetricSeries::Edge(own.unwrap_or_else(|| Rc::clone(&self.port.unpicked)))
     }
 
     fn named_series(&self, upstream: Option<&Rc<Upstream>>, name: Option<&str>) -> MetricSeries {
         let is_outside = upstream.is_none_or(|upstream| upstream.workload().is_none());
         match (&self.kind, name) {
-            (Kind::Outside(_), Some(name)) if is_outside => self.by_host(name),
+            (Kind::Outside(_), Some(name)) if is_outside => self.by_host(Some(name)),
             _ => self.connection_series(upstream),
         }
     }
@@ -250,7 +351,10 @@ impl Side for Outbound {
 async fn kind_of(worker: &Rc<Worker>, to: SocketAddr) -> Kind {
     let ip = to.ip();
     match Box::pin(worker.shared.lookup.address(ip)).await {
-        Ok(AddressOwner::Service(service)) => Kind::Service(service, to.port()),
+        Ok(AddressOwner::Service(service)) => match says_nothing_of(worker, &service, to).await {
+            true => Kind::Outside(worker.upstreams.of_target(DialTarget::Outside(to), None)),
+            false => Kind::Service(service, to.port()),
+        },
         Ok(AddressOwner::Workload(workload)) => {
             let declared = workload.ports.get(&to.port()).copied().unwrap_or_default();
             let own = workload.id == worker.shared.config.workload;
@@ -271,6 +375,13 @@ async fn kind_of(worker: &Rc<Worker>, to: SocketAddr) -> Kind {
     }
 }
 
+/// Is it a real address of an entry's, and a port that the entry does not have? Who is there is there.
+async fn says_nothing_of(worker: &Worker, service: &ServiceName, to: SocketAddr) -> bool {
+    let real = service.is_host() && worker.shared.ranges.kind(to.ip()) != AddressKind::Vip;
+    let plan = || Box::pin(port_plan(worker, service, to.port()));
+    real && matches!(plan().await, Err(Refusal::PortNotDeclared(..)))
+}
+
 /// A workload's address that nobody explained: connected to as without a mesh, measured as outside.
 fn direct(worker: &Worker, to: SocketAddr) -> Kind {
     let here = worker.shared.config.addresses.contains(to.ip());
@@ -278,80 +389,41 @@ fn direct(worker: &Worker, to: SocketAddr) -> Kind {
     Kind::Outside(worker.upstreams.of_target(target, None))
 }
 
-/// One port of a service under the rules of now.
-async fn port_plan(
-    worker: &Worker,
-    service: &ServiceName,
-    port: u16,
-) -> Result<Arc<PortPlan>, Refusal> {
-    let undeclared = || Refusal::PortNotDeclared(service.clone(), port);
-    if let Some(plan) = worker.shared.snapshot.load().destination(service) {
-        return plan.port(port).cloned().ok_or_else(undeclared);
-    }
-    // Only the first request to a service waits here.
-    match Box::pin(worker.shared.lookup.destination(service)).await {
-        Ok(plan) => plan.port(port).cloned().ok_or_else(undeclared),
-        Err(LookupError::NotKnown) => Err(Refusal::NoEndpoints(service.clone())),
-        Err(error) => Err(Refusal::DiscoveryTimeout(format!("{service} ({error})"))),
-    }
-}
-
-fn tcp_backend(worker: &Worker, plan: &PortPlan) -> Result<Backend, Refused> {
-    match plan.pick_tcp(worker.random()) {
-        Ok(cluster) => Ok(Backend::Cluster(Arc::clone(cluster))),
-        Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned()).into()),
-    }
-}
-
-/// Where the rule leads that a client of TLS meets by the name it asks for; `None` where it meets none.
-fn by_sni(
-    worker: &Worker,
-    plan: &PortPlan,
-    name: Option<&str>,
-) -> Result<Option<Backend>, Refused> {
-    match plan.pick_sni(name, worker.random()) {
-        None => Ok(None),
-        Some((_, Ok(cluster))) => Ok(Some(Backend::Cluster(Arc::clone(cluster)))),
-        Some((met, Err(reason))) => Err(Refused {
-            refusal: Refusal::DanglingTarget(reason.to_owned()),
-            rule: Some(met.rule.provenance.clone()),
-        }),
+impl Outbound {
+    /// What the first rule that matches says.
+    fn by_rule(
+        &self,
+        plan: &PortPlan,
+        service: &ServiceName,
+        request: &dyn RequestView,
+    ) -> Result<Route, Refusal> {
+        let worker = &self.worker;
+        let Selection { selected, path } = plan.http.select(request);
+        let rule = match selected {
+            Selected::Rule(rule) => rule,
+            Selected::Default => return Ok(Route::to(self.backend(&plan.default)?)),
+            Selected::NoRoute => return Err(Refusal::NoRoute(service.clone())),
+            Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
+        };
+        let (compiled, copies) = (&rule.compiled, &rule.mirrors);
+        let fault = (compiled.rule.fault.as_ref())
+            .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
+            .filter(|plan| *plan != FaultPlan::default());
+        let (position, picked) = rule.pick(worker.random());
+        let onward = match picked {
+            Ok(cluster) => self.backend(cluster).map(Onward::To),
+            Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
+        };
+        let rule = Some(Arc::clone(compiled));
+        let grpc = compiled.does.retries.is_some() && is_grpc(request);
+        let mirrors = picked_mirrors(worker, copies);
+        let route = Route { onward, fault, rule, path, changes: None, grpc, mirrors };
+        Ok(match compiled.does.is_plain() {
+            true => route,
+            false => changed(route, compiled, request, position),
+        })
     }
 }
-
-/// What the first rule that matches says.
-fn by_rule(
-    worker: &Worker,
-    plan: &PortPlan,
-    service: &ServiceName,
-    request: &dyn RequestView,
-) -> Result<Route, Refusal> {
-    let Selection { selected, path } = plan.http.select(request);
-    let rule = match selected {
-        Selected::Rule(rule) => rule,
-        Selected::Default => return Ok(Route::to(Backend::Cluster(Arc::clone(&plan.default)))),
-        Selected::NoRoute => return Err(Refusal::NoRoute(service.clone())),
-        Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
-    };
-    let (compiled, copies) = (&rule.compiled, &rule.mirrors);
-    let fault = (compiled.rule.fault.as_ref())
-        .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
-        .filter(|plan| *plan != FaultPlan::default());
-    let (position, picked) = rule.pick(worker.random());
-    let onward = match picked {
-        Ok(cluster) => Ok(Onward::To(Backend::Cluster(Arc::clone(cluster)))),
-        Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
-    };
-    let rule = Some(Arc::clone(compiled));
-    let grpc = compiled.does.retries.is_some() && is_grpc(request);
-    let mirrors = picked_mirrors(worker, copies);
-    let route = Route { onward, fault, rule, path, changes: None, grpc, mirrors };
-    Ok(match compiled.does.is_plain() {
-        true => route,
-        false => changed(route, compiled, request, position),
-    })
-}
-
 /// Who of the rule's mirrors gets a copy of this request.
 fn picked_mirrors(worker: &Worker, mirrors: &[(Arc<Cluster>, f64)]) -> Vec<Arc<Cluster>> {
     let hit = |percent: f64| worker.random_share() * 100.0 < percent;

@@ -51,6 +51,12 @@ impl OutsideNames {
         }
     }
 
+    /// Notes what `name` leads to, in the order in which it is to be tried.
+    pub(crate) fn know(&self, name: &str, addresses: &[IpAddr]) {
+        let (v4, v6) = addresses.iter().copied().partition(IpAddr::is_ipv4);
+        self.lock().note(name, v4, v6);
+    }
+
     /// The other addresses of the name that `ip` was last an answer for: those of its family first, as
     /// the answer had them.
     pub(crate) fn others(&self, ip: IpAddr) -> Vec<IpAddr> {

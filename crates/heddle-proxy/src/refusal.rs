@@ -28,6 +28,12 @@ pub enum Refusal {
     DanglingTarget(String),
     /// Nobody behind this service is ready.
     NoEndpoints(ServiceName),
+    /// A name that it leads to has never been resolved; the text says which and what was said of it.
+    NotResolved(String),
+    /// By this Sidecar, only what is known may be called, and this host or address is not.
+    NotInRegistry(String, Provenance),
+    /// By this Sidecar, the workload does not see this service.
+    NotVisible(ServiceName, Provenance),
     /// All who are behind it were taken out for their errors, by this rule.
     AllEjected(ServiceName, Provenance),
     /// A limit of a DestinationRule is reached; the text names both.
@@ -155,6 +161,9 @@ codes! {
     NoRoute: "no-route",
     DanglingTarget: "dangling-target",
     NoEndpoints: "no-endpoints",
+    NotResolved: "not-resolved",
+    NotInRegistry: "not-in-registry",
+    NotVisible: "not-visible",
     AllEjected: "all-ejected",
     Overflow: "overflow",
     PortNotDeclared: "port-not-declared",
@@ -202,13 +211,26 @@ impl Refusal {
             Self::DanglingTarget(what) => row(Code::DanglingTarget, 503, 14, Flag::NC, L::WARN, Stays,
                 format!("the rule's target does not exist: {what}")),
             Self::NoEndpoints(service) => row(Code::NoEndpoints, 503, 14, Flag::UH, L::WARN, Stays,
-                format!("no workload behind {service} is ready")),
+                match service.is_host() {
+                    true => format!("the ServiceEntry for {service} has no endpoint for this port and subset"),
+                    false => format!("no workload behind {service} is ready"),
+                }),
+            Self::NotResolved(what) => row(Code::NotResolved, 503, 14, Flag::UH, L::WARN, Stays,
+                format!("no address is known for {what}")),
+            // As Istio does it: 502, by the route that takes what no other does.
+            Self::NotInRegistry(what, rule) => row(Code::NotInRegistry, 502, 14, Flag::NR, L::WARN, Stays,
+                format!("{} lets this workload call only what is known (outboundTrafficPolicy: REGISTRY_ONLY), and {what} is not: a ServiceEntry would name it", rule.0)),
+            Self::NotVisible(service, rule) => row(Code::NotVisible, 502, 14, Flag::NR, L::WARN, Stays,
+                format!("{} does not let this workload call {service}: name it in `egress.hosts`", rule.0)),
             Self::AllEjected(service, rule) => row(Code::AllEjected, 503, 14, Flag::UH, L::WARN, Stays,
                 format!("every workload behind {service} was taken out for its errors, by {}", rule.0)),
             Self::Overflow(what) => row(Code::Overflow, 503, 14, Flag::UO, L::WARN, Stays,
                 format!("a limit is reached: {what}")),
             Self::PortNotDeclared(service, port) => row(Code::PortNotDeclared, 503, 14, Flag::NR, L::WARN, Stays,
-                format!("{service} has no port {port}; `heddle run --port {port}` would declare it")),
+                match service.is_host() {
+                    true => format!("the ServiceEntry for {service} has no port {port}"),
+                    false => format!("{service} has no port {port}; `heddle run --port {port}` would declare it"),
+                }),
             Self::UnknownAddress(ip) => row(Code::UnknownAddress, 503, 14, Flag::NR, L::WARN, Ends,
                 format!("no service of this mesh has the address {ip}")),
             Self::ConnectFailed(error) => row(Code::ConnectFailed, 503, 14, Flag::UF, L::WARN, Stays,
@@ -459,6 +481,9 @@ mod tests {
             Refusal::NoRoute(service.clone()),
             Refusal::DanglingTarget(String::new()),
             Refusal::NoEndpoints(service.clone()),
+            Refusal::NotResolved("x".into()),
+            Refusal::NotInRegistry("x".into(), Provenance("x".into())),
+            Refusal::NotVisible(service.clone(), Provenance("x".into())),
             Refusal::AllEjected(service.clone(), Provenance::default()),
             Refusal::Overflow(String::new()),
             Refusal::PortNotDeclared(service, 1),

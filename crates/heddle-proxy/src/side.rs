@@ -145,8 +145,11 @@ impl Route {
     pub(crate) fn leads_to_a_hop(&self) -> bool {
         match &self.onward {
             // What is within TLS no sidecar reads.
-            Ok(Onward::To(Backend::Cluster(cluster))) => cluster.tls.is_none(),
+            Ok(Onward::To(Backend::Cluster(cluster))) => {
+                cluster.tls.is_none() && !cluster.outside.leaves
+            }
             Ok(Onward::To(Backend::Upstream(upstream))) => upstream.workload().is_some(),
+            Ok(Onward::To(Backend::AsAsked(..))) => false,
             Ok(Onward::Answer(_)) | Err(_) => false,
         }
     }

@@ -14,7 +14,8 @@ use std::{net::IpAddr, sync::Arc};
 
 use hashbrown::HashMap;
 use heddle_model::{
-    InboundPort, MeshSettings, NameAnswer, ServiceName, discovery::Inbound, discovery::WorkloadInfo,
+    InboundPort, MeshSettings, NameAnswer, ServiceName,
+    discovery::{Inbound, OutboundPolicy, WorkloadInfo},
 };
 
 use self::used::Used;
@@ -23,8 +24,9 @@ pub use heddle_model::discovery::ClusterKey;
 pub use self::{
     build::{Built, SnapshotBuilder},
     plan::{
-        ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
-        HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
+        ActionPlan, Cluster, ClusterOutside, CompiledDestination, CompiledRule, DestinationPlan,
+        EndpointOutside, EndpointSlot, HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan,
+        SniPlan, TargetPlan,
     },
     resources::ResourceSet,
     used::UseMark,
@@ -67,6 +69,13 @@ impl Snapshot {
         self.names.get(key).map(Used::get)
     }
 
+    /// What this workload is told of its calls of the outside, where that is anything.
+    #[must_use]
+    pub(crate) fn outbound(&self) -> Option<Arc<Inbound>> {
+        let plan = self.inbound.as_ref().filter(|plan| plan.restricts_outside)?;
+        Some(Arc::clone(&plan.inbound))
+    }
+
     /// Every answer to a host name, in no order; does not count as use.
     pub fn names(&self) -> impl Iterator<Item = &Arc<NameAnswer>> {
         self.names.values().map(|name| &name.value)
@@ -100,6 +109,8 @@ pub struct InboundPlan {
     /// As told.
     pub inbound: Arc<Inbound>,
     ports: HashMap<u16, InboundPort>,
+    /// Does it say anything of calls of the outside?
+    restricts_outside: bool,
 }
 
 impl InboundPlan {
@@ -107,7 +118,8 @@ impl InboundPlan {
     #[must_use]
     pub fn new(inbound: Arc<Inbound>) -> Self {
         let ports = inbound.ports.iter().map(|port| (port.number, port.clone())).collect();
-        Self { inbound, ports }
+        let restricts_outside = inbound.outbound != OutboundPolicy::default();
+        Self { inbound, ports, restricts_outside }
     }
 
     /// A declared port; `None` for one that was not declared.

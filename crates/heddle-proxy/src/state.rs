@@ -27,6 +27,7 @@ use crate::{
     backlog::Backlogs,
     breaker::Breakers,
     limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL},
+    resolved::ResolvedNames,
 };
 
 /// Everything that is counted for the whole proxy.
@@ -46,6 +47,8 @@ pub struct ProxyState {
     pub retries: RetryAccounts,
     /// What DestinationRules count.
     pub breakers: Breakers,
+    /// What names outside lead to.
+    pub resolved: ResolvedNames,
 }
 
 impl Default for ProxyState {
@@ -58,6 +61,7 @@ impl Default for ProxyState {
             backlogs: Backlogs::default(),
             retries: RetryAccounts::default(),
             breakers: Breakers::default(),
+            resolved: ResolvedNames::default(),
         }
     }
 }

@@ -7,12 +7,11 @@
 //! itself is `heddle_logic::balance`'s; connecting is `pool`'s and `dial`'s.
 
 mod backend;
+mod target;
 mod watched;
 
 use std::{
     cell::{Cell, RefCell},
-    fmt,
-    net::SocketAddr,
     rc::{Rc, Weak},
     sync::Arc,
     time::{Duration, Instant},
@@ -28,7 +27,7 @@ use heddle_runtime::{clock, tls::Origin};
 use tokio::sync::Notify;
 
 use crate::{
-    backlog::{Backlog, Backlogs, Opening, Server, Waiting},
+    backlog::{Backlog, Backlogs, Opening, Waiting},
     breaker::{Admitted, Place},
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
@@ -39,45 +38,10 @@ use crate::{
 };
 
 use self::watched::Watched;
-pub(crate) use self::{backend::Backend, watched::Said};
+pub(crate) use self::{backend::Backend, target::DialTarget, watched::Said};
 
 /// Answers after which an endpoint's speed counts as known.
 const COLD_ANSWERS: u8 = 3;
-
-/// How an upstream is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum DialTarget {
-    /// Marked, directly: a workload of the mesh.
-    Workload(SocketAddr),
-    /// Through this process's own inbound path: the workload itself.
-    Own(SocketAddr),
-    /// This workload's application, wherever it listens on the port.
-    Application(u16),
-    /// Through the holder: outside the mesh.
-    Outside(SocketAddr),
-}
-
-impl DialTarget {
-    /// Who answers there, if that is no hop of the mesh.
-    fn server(self) -> Option<Server> {
-        match self {
-            Self::Application(port) => Some(Server::Application(port)),
-            Self::Outside(address) => Some(Server::Outside(address)),
-            Self::Workload(_) | Self::Own(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for DialTarget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Workload(address) | Self::Own(address) | Self::Outside(address) => {
-                write!(f, "{address}")
-            }
-            Self::Application(port) => write!(f, "localhost:{port}"),
-        }
-    }
-}
 
 /// How much is known about an endpoint's speed.
 ///
@@ -204,7 +168,9 @@ impl Upstream {
     /// where it belongs to no service: those requests stay under the labels they have.
     pub(crate) fn series(&self, backend: &Backend, worker: usize) -> Option<Rc<SeriesSet>> {
         match backend {
-            Backend::Cluster(cluster) => Some(self.series_as(&cluster.key.service, worker)),
+            Backend::Cluster(cluster) | Backend::AsAsked(_, cluster) => {
+                Some(self.series_as(&cluster.key.service, worker))
+            }
             Backend::Upstream(_) => self.own_series(None, worker),
         }
     }
@@ -334,14 +300,16 @@ impl Upstream {
 
     /// The snapshot may say something new about the same endpoint: new labels mean new series.
     fn refresh(&self, endpoint: &LbEndpoint, place: Option<&Arc<Place>>) {
-        let known = self
-            .workload
-            .borrow()
-            .as_ref()
-            .is_some_and(|workload| Arc::ptr_eq(workload, &endpoint.workload));
+        let known = match (&*self.workload.borrow(), endpoint.who()) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
         if !known {
-            *self.workload.borrow_mut() = Some(Arc::clone(&endpoint.workload));
+            *self.workload.borrow_mut() = endpoint.who().cloned();
             self.series.borrow_mut().clear();
+        }
+        if endpoint.outside.is_some() {
+            self.declare(endpoint.declared());
         }
         self.placed(place);
     }
@@ -498,10 +466,12 @@ impl Upstreams {
         random: u64,
     ) -> Result<Rc<Upstream>, Refusal> {
         let cluster = match backend {
-            Backend::Upstream(upstream) => return Ok(Rc::clone(upstream)),
+            Backend::Upstream(upstream) | Backend::AsAsked(upstream, _) => {
+                return Ok(Rc::clone(upstream));
+            }
             Backend::Cluster(cluster) => cluster,
         };
-        let nobody = || Refusal::NoEndpoints(cluster.key.service.clone());
+        let nobody = || nobody_left(cluster);
         if cluster.has_ejected() {
             return self.pick_admitted(cluster, tried, now, random);
         }
@@ -620,13 +590,16 @@ impl Upstreams {
             return upstream;
         }
         let load = self.median(cluster, now);
-        let target = match endpoint.is_self {
-            true => DialTarget::Own(endpoint.address()),
-            false => DialTarget::Workload(endpoint.address()),
+        let target = match (endpoint.outside, endpoint.is_self) {
+            (Some(_), _) => DialTarget::Outside(endpoint.address()),
+            (None, true) => DialTarget::Own(endpoint.address()),
+            (None, false) => DialTarget::Workload(endpoint.address()),
         };
-        let workload = Some(Arc::clone(&endpoint.workload));
-        let upstream = Upstream::new(target, workload, load, endpoint.slot.stamp);
-        let upstream = Rc::new(Upstream { tls: endpoint.tls.clone(), ..upstream });
+        let workload = endpoint.who().cloned();
+        let backlog = target.server().map(|server| self.backlogs.of(server));
+        let new = Upstream::new(target, workload, load, endpoint.slot.stamp);
+        let upstream = Rc::new(Upstream { backlog, tls: endpoint.tls.clone(), ..new });
+        upstream.declare(endpoint.declared());
         upstream.placed(place);
         let index = endpoint.slot.index as usize;
         let mut by_slot = self.by_slot.borrow_mut();
@@ -655,6 +628,9 @@ impl Upstreams {
 /// Why a request goes to none of a cluster's endpoints.
 fn nobody_left(cluster: &Cluster) -> Refusal {
     let service = cluster.key.service.clone();
+    if let Some(said) = &cluster.outside.unresolved {
+        return Refusal::NotResolved(said.clone());
+    }
     match &cluster.breaker {
         Some(breaker) if !cluster.endpoints.is_empty() => {
             Refusal::AllEjected(service, breaker.policy().provenance.clone())

@@ -10,8 +10,8 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, Owner, Protocol, ServiceName,
     ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        ClusterKey, HttpRule, Provenance, RuleAction, Subset, Target, Traffic, WeightedTarget,
-        WorkloadInfo,
+        ClusterKey, HttpRule, OutboundPolicy, Provenance, RuleAction, Subset, Target, Traffic,
+        WeightedTarget, WorkloadInfo,
     },
 };
 
@@ -78,6 +78,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
             protocol: Protocol::Http,
             services: vec![ServicePortRef { service: service(name), port: number }],
         }],
+        outbound: OutboundPolicy::default(),
     }
 }
 
@@ -98,7 +99,7 @@ pub fn endpoint(id: &str, name: &str, last: u8, version: &str) -> Endpoint {
 /// Endpoints of `name` with one ready workload per last byte.
 pub fn endpoints(name: &str, lasts: &[u8]) -> Endpoints {
     let one = |last: &u8| endpoint(&format!("{name}-{last}"), name, *last, "v1");
-    Endpoints { service: service(name), endpoints: lasts.iter().map(one).collect() }
+    Endpoints::inside(service(name), lasts.iter().map(one).collect())
 }
 
 /// All weight to `name`: to all of its endpoints, or those of one version.
@@ -142,5 +143,6 @@ pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
         }],
         subsets: BTreeMap::new(),
         policies: Vec::new(),
+        refused: None,
     }
 }

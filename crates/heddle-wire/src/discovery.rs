@@ -26,11 +26,11 @@ pub enum ResourceType {
     Address,
     /// What does this host name mean? Named `NAMESPACE/HOST`.
     Name,
-    /// A service's workloads. Named by the service's fully qualified name.
+    /// A service's workloads. Named by the service's [`service_name`].
     Endpoints,
     /// A workload's own ports. Named by the workload's id.
     Inbound,
-    /// A service with its rules. Named by the service's fully qualified name.
+    /// A service with its rules. Named as its endpoints.
     Destination,
     /// What is the same for the whole mesh. Named [`MESH_NAME`].
     Mesh,
@@ -88,10 +88,11 @@ pub fn address_name(ip: IpAddr) -> String {
     ip.to_string()
 }
 
-/// Resource name of a [`Destination`] and of [`Endpoints`].
+/// Resource name of a [`Destination`] and of [`Endpoints`]: the fully qualified name, or `NAMESPACE/HOST` for
+/// a host outside the mesh.
 #[must_use]
 pub fn service_name(service: &ServiceName) -> String {
-    service.fqdn()
+    service.unique()
 }
 
 /// Resource name of an [`Inbound`].

@@ -43,7 +43,7 @@ fn absent_hosts_are_told_and_take_force_when_they_join() {
             "Dangling spec.host: there is no service `nobody.default.svc.cluster.local`: the rule takes force when one joins",
             "Dangling spec.hosts[0]: there is no service `nobody.default.svc.cluster.local`: the rule takes force when one joins",
             "Dangling spec.hosts[1]: no service matches `*.none`",
-            "Dangling spec.hosts[2]: `www.example.com` is no service of this mesh",
+            "Dangling spec.hosts[2]: `www.example.com` is no service of this mesh: the rule takes force when a ServiceEntry names it",
         ]
     );
     let joined = Mesh::demo().joins("nobody", "v1", &[(80, Protocol::Http)]);

@@ -105,7 +105,7 @@ impl Control {
         let index = RuleIndex::new(&in_force.resources);
         let (mut answer, unchanged) = {
             let mesh = self.mesh();
-            let registry = mesh.members.registry();
+            let registry = mesh.registry();
             verify::verify(&index, registry)
                 .map_err(|problems| Refused::of(StatusCode::BAD_REQUEST, problems))?;
             if !force {
@@ -127,9 +127,11 @@ impl Control {
             let reason = format!("nothing was changed: {error}");
             Refused::new(StatusCode::INSUFFICIENT_STORAGE, reason)
         })?;
-        let mut mesh = self.mesh();
-        answer.generation = mesh.put_rules(plan.rules, index);
+        answer.generation = self.mesh().put_rules(plan.rules, index);
         self.after_commit();
+        // A name's address must outlive this process from when its maker is told that it is there.
+        let vips = self.entries_vips();
+        self.note(vips).await;
         tracing::info!(
             generation = answer.generation,
             objects = answer.changes.len(),
@@ -189,7 +191,7 @@ impl Control {
                     too_many()
                 ));
             }
-            admit(&mut rules, &newest, &paths, mesh.members.registry());
+            admit(&mut rules, &newest, &paths, mesh.registry());
             let index = RuleIndex::new(&rules.in_force().resources);
             let before = &mesh.rules.files;
             warn_of_invalid(before, &rules.files, &paths);
@@ -211,7 +213,8 @@ impl Control {
         };
         // The files themselves are what counts; the store keeps the last good text beside them. So
         // this comes after the proxies, and its failure is a finding, not a refusal.
-        self.note(stored.into_iter()).await;
+        let vips = self.entries_vips();
+        self.note(stored.into_iter().chain(vips)).await;
         Ok(())
     }
 }

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use heddle_compile::{Finding, ResourceState, behind};
-use heddle_model::{ResourceKey, resource::Resource};
+use heddle_compile::{Finding, ResourceState, behind, endpoints};
+use heddle_model::{Registry, ResourceKey, Service, WorkloadId, resource::Resource};
 use heddle_wire::local::control_api::{
     Problem, ProxyStatus, ResourceView, ServiceView, Status, WorkloadView,
 };
@@ -39,16 +39,16 @@ impl Control {
             .collect()
     }
 
-    /// Services with the workloads that declare ports for them.
+    /// Services with who serves them.
     pub(crate) fn services(&self) -> Vec<ServiceView> {
         let mesh = self.mesh();
-        let registry = mesh.members.registry();
+        let registry = mesh.registry();
         registry
             .services
             .values()
             .map(|service| ServiceView {
                 service: service.clone(),
-                workloads: behind(registry, service).map(|one| one.id.clone()).collect(),
+                workloads: members(registry, service),
             })
             .collect()
     }
@@ -56,7 +56,7 @@ impl Control {
     /// Objects with their state.
     pub(crate) fn resources(&self, query: &ResourceQuery) -> Vec<ResourceView> {
         let mesh = self.mesh();
-        let findings = mesh.index.findings(mesh.members.registry());
+        let findings = mesh.index.findings(mesh.registry());
         let in_force = mesh.rules.in_force();
         let mut lost: BTreeMap<(ResourceKey, Option<String>), Problem> = BTreeMap::new();
         for (key, problem) in in_force.lost {
@@ -79,7 +79,7 @@ impl Control {
     /// The mesh's own state.
     pub(crate) fn status(&self) -> Status {
         let mesh = self.mesh();
-        let registry = mesh.members.registry();
+        let registry = mesh.registry();
         let proxies: Vec<ProxyStatus> =
             registry.workloads.keys().map(|id| mesh.proxy_status(id)).collect();
         let mut problems: Vec<Problem> = Vec::new();
@@ -107,6 +107,16 @@ impl Control {
     }
 }
 
+/// Who serves it: workloads of the mesh, and of an entry's endpoints those that are none.
+fn members(registry: &Registry, service: &Service) -> Vec<WorkloadId> {
+    if !registry.outside.contains_key(&service.name) {
+        return behind(registry, service).map(|one| one.id.clone()).collect();
+    }
+    let Some(all) = endpoints(registry, &service.name) else { return Vec::new() };
+    let inside = all.endpoints.into_iter().map(|one| one.workload.id);
+    inside.chain(all.outside.into_iter().map(|one| one.workload.id)).collect()
+}
+
 impl ResourceQuery {
     fn matches(&self, key: &ResourceKey) -> bool {
         let is = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
@@ -121,9 +131,15 @@ fn is_kind(word: &str, kind: &str) -> bool {
     let short = match kind.as_str() {
         "virtualservice" => "vs",
         "destinationrule" => "dr",
+        "serviceentry" => "se",
+        "workloadentry" => "we",
         _ => "",
     };
-    word == kind || (word == short && !short.is_empty()) || word.strip_suffix('s') == Some(&kind)
+    let plural = match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None => format!("{kind}s"),
+    };
+    word == kind || (word == short && !short.is_empty()) || word == plural
 }
 
 fn view(

@@ -68,7 +68,7 @@ pub(super) fn check_fits(
     service: &ServiceName,
     registry: &Registry,
 ) -> Result<(), Vec<Problem>> {
-    let none = || Endpoints { service: service.clone(), endpoints: Vec::new() };
+    let none = || Endpoints::inside(service.clone(), Vec::new());
     let mut all = endpoints(registry, service).unwrap_or_else(none);
     let own = workload.ports.values().map(|port| {
         let WorkloadPort { number, name, protocol, .. } = port.clone();

@@ -6,6 +6,7 @@ mod proxy;
 
 mod any_file;
 mod discovery;
+mod entries;
 mod folder;
 mod members;
 mod rules;

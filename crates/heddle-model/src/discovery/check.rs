@@ -5,8 +5,8 @@ use super::{
     Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CorsPolicy, Destination,
     DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch,
     HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, Mirror,
-    NameAnswer, OutlierDetection, Owner, PathRewrite, RuleAction, ServicePortRef, SniRule,
-    StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
+    NameAnswer, OutlierDetection, OutsideAddress, OutsideEndpoint, Owner, PathRewrite, RuleAction,
+    ServicePortRef, SniRule, StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,
@@ -29,6 +29,10 @@ fn label(field: &str, text: &str) -> Checked {
 impl Check for ServiceName {
     fn check(&self) -> Checked {
         label("namespace", &self.namespace)?;
+        if self.is_host() {
+            let host = Self::of_host(&self.name, &self.namespace);
+            return host.map(|_| ()).map_err(|error| FieldError::new("name", error));
+        }
         label("name", &self.name)
     }
 }
@@ -73,7 +77,21 @@ impl Check for NameAnswer {
 impl Check for Endpoints {
     fn check(&self) -> Checked {
         field("service", &self.service)?;
-        each("endpoints", &self.endpoints)
+        each("endpoints", &self.endpoints)?;
+        each("outside", &self.outside)
+    }
+}
+
+impl Check for OutsideEndpoint {
+    fn check(&self) -> Checked {
+        field("workload", &self.workload)?;
+        if let OutsideAddress::Host(host) = &self.at {
+            not_empty("at", host)?;
+        }
+        entries("ports", &self.ports, |number, led_to| {
+            port("", **number)?;
+            port("number", *led_to)
+        })
     }
 }
 

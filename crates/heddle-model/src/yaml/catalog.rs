@@ -18,7 +18,8 @@ pub(super) enum Place {
 pub(super) const API_VERSIONS: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
 /// Kinds that are put in force.
-pub(super) const SERVED: &[&str] = &["VirtualService", "DestinationRule"];
+pub(super) const SERVED: &[&str] =
+    &["VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar"];
 
 /// Kinds of an API group of the mesh that are kept. Of two kinds with one name, that of the Gateway API
 /// goes by its name and group, as in `kubectl`.
@@ -27,10 +28,7 @@ const KEPT: &[(&str, &[(&str, &str)])] = &[
         NETWORKING,
         &[
             ("Gateway", "Gateway"),
-            ("ServiceEntry", "ServiceEntry"),
-            ("WorkloadEntry", "WorkloadEntry"),
             ("WorkloadGroup", "WorkloadGroup"),
-            ("Sidecar", "Sidecar"),
             ("ProxyConfig", "ProxyConfig"),
             ("EnvoyFilter", "EnvoyFilter"),
         ],

@@ -204,6 +204,7 @@ impl Discovery {
         if self.save_at.is_none() && self.state.is_dirty() {
             self.save_at = Some(clock::now() + SAVE_DELAY);
         }
+        let resolved = &self.shared.state.resolved;
         let due = self.save_at.map_or(self.sweep_at, |at| at.min(self.sweep_at));
         tokio::select! {
             ask = self.asks.recv(), if !self.asks_closed => match ask {
@@ -217,6 +218,7 @@ impl Discovery {
                 }
                 None => self.saves_closed = true,
             },
+            () = resolved.changed() => self.state.rebuild(),
             () = clock::sleep_until(due) => self.tick(),
         }
     }

@@ -58,12 +58,12 @@ impl Decoded {
                 set.names.remove(name);
             }
             ResourceType::Endpoints => {
-                if let Ok(service) = ServiceName::resolve(name, "") {
-                    set.insert_endpoints(Endpoints { service, endpoints: Vec::new() });
+                if let Some(service) = ServiceName::from_unique(name) {
+                    set.insert_endpoints(Endpoints::inside(service, Vec::new()));
                 }
             }
             ResourceType::Destination => {
-                if let Ok(service) = ServiceName::resolve(name, "") {
+                if let Some(service) = ServiceName::from_unique(name) {
                     set.destinations.remove(&service);
                 }
             }

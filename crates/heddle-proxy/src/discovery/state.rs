@@ -76,7 +76,8 @@ impl State {
             builder: SnapshotBuilder::new(workload.clone())
                 .with_addresses(shared.config.addresses)
                 .with_retries(shared.state.retries.clone())
-                .with_breakers(shared.state.breakers.clone()),
+                .with_breakers(shared.state.breakers.clone())
+                .with_resolved(shared.state.resolved.clone()),
             shared,
             set: ResourceSet::default(),
             generation: 0,
@@ -293,20 +294,32 @@ impl State {
         let needed = self.builder.backends(&self.set);
         self.set.endpoints.retain(|service, _| needed.contains(service));
         self.subscriptions.retain_endpoints(|name| {
-            ServiceName::resolve(name, "").is_ok_and(|service| needed.contains(&service))
+            ServiceName::from_unique(name).is_some_and(|service| needed.contains(&service))
         });
+        self.shared.state.resolved.want(SnapshotBuilder::names_outside(&self.set));
+        self.dirty = true;
+        self.rebuild();
+    }
+
+    /// The same where only what names outside lead to may be new.
+    pub(super) fn rebuild(&mut self) {
         let built = self.builder.build(&self.set, self.generation);
         let snapshot = Arc::new(built.snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
-        self.dirty = true;
         if built.held_back.is_empty() {
             for (kind, nonce) in self.unacknowledged.drain(..) {
                 self.replies.push_back(ack(kind.type_url(), nonce));
             }
         }
         for (service, missing) in &built.held_back {
-            let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-            tracing::warn!(%service, ?missing, "new rules wait for endpoints of their backends");
+            let (told, missing): (Vec<_>, Vec<_>) =
+                missing.iter().partition(|name| self.set.endpoints.contains_key(*name));
+            match missing.is_empty() {
+                true => tracing::debug!(%service, ?told, "new rules wait for names to be resolved"),
+                false => {
+                    tracing::warn!(%service, ?missing, "new rules wait for endpoints of their backends")
+                }
+            }
         }
         self.answer_waiters(&snapshot);
     }
@@ -340,7 +353,7 @@ impl State {
             }
             _ => return,
         };
-        self.add(ResourceType::Destination, service.fqdn(), now);
+        self.add(ResourceType::Destination, service_name(&service), now);
     }
 
     /// Puts saved resources in force beside what is held; what is held is newer.
@@ -376,7 +389,7 @@ impl State {
         // Endpoints of a service that did not exist were not saved, and nobody can send them now.
         for service in self.builder.backends(&self.set) {
             if !self.set.endpoints.contains_key(&service) {
-                self.set.insert_endpoints(Endpoints { service, endpoints: Vec::new() });
+                self.set.insert_endpoints(Endpoints::inside(service, Vec::new()));
             }
         }
         self.generation = self.generation.max(generation);
@@ -427,7 +440,7 @@ impl State {
         let mut services = BTreeSet::new();
         for (service, mark) in self.builder.destination_marks() {
             if mark.take() {
-                self.subscriptions.touch(ResourceType::Destination, &service.fqdn(), now);
+                self.subscriptions.touch(ResourceType::Destination, &service_name(service), now);
                 services.insert(service.clone());
             }
         }

@@ -1,6 +1,7 @@
 //! Which names are the mesh's, and what they resolve to.
 //!
-//! Only a name that could be a service costs a question to the control plane: a single label
+//! Only a name that could be a service costs a question to the control plane: any, where the workload sees hosts
+//! of ServiceEntries; else a single label
 //! (`reviews`), two labels (`reviews.default`, and thus `example.com` once per idle period), three
 //! that end in `.svc`, and two labels before [`SERVICE_SUFFIX`]. All else under that suffix is NXDOMAIN
 //! at once (search lists produce `www.example.com.default.svc.cluster.local`), and all other names
@@ -19,7 +20,7 @@ use crate::{
 };
 
 /// The host's own loopback.
-const HOST_NAME: &str = "host.heddle.internal";
+pub(super) const HOST_NAME: &str = "host.heddle.internal";
 /// Names of this kind that are not ours exist nowhere.
 const INTERNAL_SUFFIX: &str = "heddle.internal";
 
@@ -71,7 +72,11 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     }
     let namespace = &shared.config.namespace;
     let owner = owner_of_attributes(&host);
+    let names_outside =
+        || shared.snapshot.load().outbound().is_some_and(|own| own.outbound.names_outside);
     let in_mesh = match form(owner, namespace) {
+        // An entry may name it, if this workload sees any.
+        Form::Foreign if owner.contains('.') && names_outside() => false,
         Form::Foreign => return Resolution::Forward,
         Form::Above if owner == host => return Resolution::Answer(asked.no_data()),
         Form::Above | Form::Mesh { service: false } => {

@@ -82,10 +82,7 @@ async fn bench(host: Host, control: Control) -> Bench {
     }
     set.insert_address(address(vip(10), Owner::Service(service("reviews"))));
     set.insert_destination(CompiledDestination::new(destination("reviews", vec![])).unwrap());
-    set.insert_endpoints(heddle_model::Endpoints {
-        service: service("reviews"),
-        endpoints: vec![],
-    });
+    set.insert_endpoints(heddle_model::Endpoints::inside(service("reviews"), vec![]));
     let mut builder = SnapshotBuilder::new(WorkloadId("client-1".into()));
     shared.snapshot.store(Arc::new(builder.build(&set, 1).snapshot));
     shared.lookup.set_down(control == Control::Down);

@@ -15,6 +15,8 @@ const UNKNOWN: &str = "unknown";
 const OVERFLOW: &str = "overflow";
 /// Istio's `destination_service_name` for destinations outside the mesh.
 const PASSTHROUGH: &str = "PassthroughCluster";
+/// The same for what a Sidecar does not let through.
+const BLACK_HOLE: &str = "BlackHoleCluster";
 /// The same for undeclared ports of this workload.
 const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 
@@ -81,6 +83,11 @@ impl ServiceLabels {
         }
     }
 
+    /// The same where nothing of the kind may be called.
+    pub(crate) fn black_hole(host: Option<&str>) -> Self {
+        Self { name: BLACK_HOLE.to_owned(), ..Self::passthrough(host) }
+    }
+
     /// A port of this workload that nothing declared.
     pub(crate) fn inbound_passthrough(own: &WorkloadInfo) -> Self {
         Self {
@@ -92,7 +99,7 @@ impl ServiceLabels {
 
     /// Is it named by what some request said, so that there may be any number of them?
     pub(super) fn is_host_outside(&self) -> bool {
-        self.name == PASSTHROUGH && self.service != UNKNOWN
+        [PASSTHROUGH, BLACK_HOLE].contains(&self.name.as_str()) && self.service != UNKNOWN
     }
 
     /// `destination_service`, or for what belongs to no service the name that says so.

@@ -11,19 +11,21 @@ use heddle_logic::RouteTable;
 use heddle_model::{
     Addresses, EndpointState, Endpoints, ServiceName, WorkloadId,
     discovery::{
-        ClientTls, ClusterKey, ClusterPolicy, Endpoint, RuleAction, SniRule, Target, Weighted,
-        WeightedTarget, WorkloadInfo,
+        ClientTls, ClusterKey, ClusterPolicy, Endpoint, OutsideAddress, Resolution, RuleAction,
+        SniRule, Target, Weighted, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_runtime::tls::Origin;
 
 use super::{
-    ActionPlan, Cluster, CompiledDestination, CompiledRule, DestinationPlan, EndpointSlot,
-    HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet, Snapshot, SniPlan, TargetPlan,
+    ActionPlan, Cluster, ClusterOutside, CompiledDestination, CompiledRule, DestinationPlan,
+    EndpointOutside, EndpointSlot, HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet,
+    Snapshot, SniPlan, TargetPlan,
     used::{UseMark, Used},
 };
 use crate::{
     breaker::{Breaker, Breakers},
+    resolved::{Resolved, ResolvedNames, Use},
     state::RetryAccounts,
 };
 
@@ -35,6 +37,7 @@ pub struct SnapshotBuilder {
     addresses: Option<Addresses>,
     retries: RetryAccounts,
     breakers: Breakers,
+    resolved: ResolvedNames,
     slots: Slots,
     workloads: BTreeMap<WorkloadId, Arc<WorkloadInfo>>,
     endpoints: BTreeMap<EndpointKey, Arc<LbEndpoint>>,
@@ -76,6 +79,7 @@ impl SnapshotBuilder {
             addresses: None,
             retries: RetryAccounts::default(),
             breakers: Breakers::default(),
+            resolved: ResolvedNames::default(),
             slots: Slots::default(),
             workloads: BTreeMap::new(),
             endpoints: BTreeMap::new(),
@@ -107,16 +111,22 @@ impl SnapshotBuilder {
         Self { breakers, ..self }
     }
 
+    /// The same where names outside are resolved here.
+    #[must_use]
+    pub fn with_resolved(self, resolved: ResolvedNames) -> Self {
+        Self { resolved, ..self }
+    }
+
     /// Builds the next snapshot.
     ///
     /// A destination takes force only if the endpoints of every backend it names are in the set
-    /// (an empty list counts): make before break.
+    /// (an empty list counts), and every name among them has been asked about: make before break.
     pub fn build(&mut self, set: &ResourceSet, generation: u64) -> Built {
         let mut held_back = BTreeMap::new();
         let mut round = Round::default();
         let mut in_force = Vec::new();
         for (service, wanted) in &set.destinations {
-            let missing = missing_backends(wanted, set);
+            let missing = self.missing_backends(wanted, set);
             if missing.is_empty() {
                 in_force.push(Arc::clone(wanted));
                 continue;
@@ -285,16 +295,16 @@ impl SnapshotBuilder {
         let breaker = policy.filter(|one| one.outlier.is_some() || one.pool.is_some());
         let breaker = breaker.map(|policy| self.breaker(&policy));
         let common = Common { breaker: breaker.as_ref(), tls: tls.as_ref() };
-        let endpoints = set
-            .endpoints
-            .get(&key.service)
-            .map_or_else(Vec::new, |endpoints| self.endpoints_of((&key, common), endpoints, round));
+        let (endpoints, outside) = match set.endpoints.get(&key.service) {
+            Some(endpoints) => self.endpoints_of((&key, common), endpoints, round),
+            None => Default::default(),
+        };
         if let Some(breaker) = &breaker {
             let id = |one: &Arc<LbEndpoint>| (one.id().clone(), one.ip, one.port);
             breaker.is_of(endpoints.iter().map(id));
         }
         let retries = self.retries.of(&key.service);
-        let fresh = Cluster { key, endpoints, retries, breaker, tls };
+        let fresh = Cluster { key, endpoints, retries, breaker, tls, outside };
         let cluster = match self.clusters.get(&fresh.key) {
             Some(before) if **before == fresh => Arc::clone(before),
             _ => Arc::new(fresh),
@@ -320,41 +330,145 @@ impl SnapshotBuilder {
         }
     }
 
-    /// The ready ones, or where there is none those that serve until they end.
+    /// The ready ones and those outside, or where there is none those that serve until they end.
     fn endpoints_of(
         &mut self,
         (key, common): (&ClusterKey, Common<'_>),
         endpoints: &Endpoints,
         round: &mut Round,
-    ) -> Vec<Arc<LbEndpoint>> {
+    ) -> (Vec<Arc<LbEndpoint>>, ClusterOutside) {
+        let as_asked = endpoints.resolution == Resolution::None;
+        let mut outside = ClusterOutside { as_asked, ..ClusterOutside::default() };
+        let beyond = match endpoints.outside.is_empty() {
+            true => Vec::new(),
+            false => self.outside_of((key, common), endpoints, &mut outside, round),
+        };
         let labels = key.subset.as_ref().map(|subset| &subset.labels);
         let members = endpoints.endpoints.iter();
-        let members = members.filter(|one| labels.is_none_or(|labels| carries(one, labels)));
+        let members =
+            members.filter(|one| labels.is_none_or(|labels| carries(&one.workload, labels)));
         let mut in_state = |state: EndpointState| -> Vec<_> {
             let led_to = members.clone().filter_map(|one| Some((one, one.ports.get(&key.port)?)));
             let found = led_to.filter(|(_, port)| port.state == state);
             found.map(|(one, port)| self.endpoint(one, (port.number, common), round)).collect()
         };
-        match in_state(EndpointState::Ready) {
-            none if none.is_empty() => in_state(EndpointState::ServingTerminating),
-            ready => ready,
+        let mut ready = in_state(EndpointState::Ready);
+        outside.leaves = !beyond.is_empty();
+        ready.extend(beyond);
+        if ready.is_empty() {
+            ready = in_state(EndpointState::ServingTerminating);
         }
+        (ready, outside)
+    }
+
+    /// Those outside, each name with the addresses it leads to; where it leads nowhere, `outside` says so.
+    fn outside_of(
+        &mut self,
+        (key, common): (&ClusterKey, Common<'_>),
+        endpoints: &Endpoints,
+        outside: &mut ClusterOutside,
+        round: &mut Round,
+    ) -> Vec<Arc<LbEndpoint>> {
+        let labels = key.subset.as_ref().map(|subset| &subset.labels);
+        let members = endpoints.outside.iter();
+        let members =
+            members.filter(|one| labels.is_none_or(|labels| carries(&one.workload, labels)));
+        let mut found = Vec::new();
+        for one in members {
+            let Some(port) = one.ports.get(&key.port) else { continue };
+            let addresses = match &one.at {
+                OutsideAddress::Ip(ip) => vec![*ip],
+                OutsideAddress::Host(host) => match self.resolved.get(host) {
+                    Resolved::Addresses(mut all) if endpoints.resolution == Resolution::Dns => {
+                        all.sort_unstable();
+                        all
+                    }
+                    Resolved::Addresses(all) => all.into_iter().take(1).collect(),
+                    Resolved::Never(said) => {
+                        outside.unresolved.get_or_insert_with(|| format!("{host}: {said}"));
+                        continue;
+                    }
+                    // What it led to before serves until it is known where it leads now.
+                    Resolved::Pending => match self.clusters.get(key) {
+                        Some(before) => return before.endpoints.clone(),
+                        None => continue,
+                    },
+                },
+            };
+            let described = Some(EndpointOutside { described: one.described });
+            for ip in addresses {
+                let place = Placed { workload: &one.workload, ip, weight: one.weight };
+                found.push(self.placed(place, described, (*port, common), round));
+            }
+        }
+        if !found.is_empty() {
+            outside.unresolved = None;
+        }
+        found
+    }
+
+    /// Which names outside are to be resolved, and what for.
+    pub(crate) fn names_outside(set: &ResourceSet) -> BTreeMap<Arc<str>, Use> {
+        let mut names = BTreeMap::new();
+        for endpoints in set.endpoints.values().filter(|one| !one.outside.is_empty()) {
+            let used = match endpoints.resolution {
+                Resolution::DnsRoundRobin => Use::First,
+                _ => Use::All,
+            };
+            let hosts = endpoints.outside.iter().filter_map(|one| match &one.at {
+                OutsideAddress::Host(host) => Some(Arc::from(host.as_str())),
+                OutsideAddress::Ip(_) => None,
+            });
+            for host in hosts {
+                let known = names.entry(host).or_insert(used);
+                *known = used.min(*known);
+            }
+        }
+        names
+    }
+
+    fn missing_backends(
+        &self,
+        compiled: &CompiledDestination,
+        set: &ResourceSet,
+    ) -> BTreeSet<ServiceName> {
+        let is_missing = |service: &&ServiceName| match set.endpoints.get(*service) {
+            Some(endpoints) => endpoints.outside.iter().any(|one| match &one.at {
+                OutsideAddress::Host(host) => self.resolved.get(host) == Resolved::Pending,
+                OutsideAddress::Ip(_) => false,
+            }),
+            None => true,
+        };
+        compiled.backends().iter().filter(is_missing).cloned().collect()
     }
 
     fn endpoint(
         &mut self,
         one: &Endpoint,
-        (port, Common { breaker, tls }): (u16, Common<'_>),
+        at: (u16, Common<'_>),
         round: &mut Round,
     ) -> Arc<LbEndpoint> {
         let reachable = |ip: &IpAddr| self.addresses.is_none_or(|own| own.of_family(*ip).is_some());
         let ip = one.addresses.iter().find(reachable).unwrap_or_else(|| one.addresses.first());
+        let place = Placed { workload: &one.workload, ip, weight: one.weight };
+        self.placed(place, None, at, round)
+    }
+
+    fn placed(
+        &mut self,
+        one: Placed<'_>,
+        outside: Option<EndpointOutside>,
+        (port, Common { breaker, tls }): (u16, Common<'_>),
+        round: &mut Round,
+    ) -> Arc<LbEndpoint> {
+        let ip = one.ip;
         let counted = breaker.map(|breaker| breaker.policy().cluster.clone());
         let of_tls = tls.map(|tls| tls.settings().clone());
         let key = (one.workload.id.clone(), ip, port, counted, of_tls);
-        let workload = self.workload(&one.workload, round);
+        let workload = self.workload(one.workload, round);
         let fresh = LbEndpoint {
             is_self: one.workload.id == self.own,
+            outside,
             workload,
             ip,
             port,
@@ -381,6 +495,13 @@ impl SnapshotBuilder {
         round.workloads.insert(info.id.clone(), Arc::clone(&workload));
         workload
     }
+}
+
+/// A workload at one of its addresses.
+struct Placed<'a> {
+    workload: &'a WorkloadInfo,
+    ip: IpAddr,
+    weight: u32,
 }
 
 /// What one build has made so far, so that equal parts are made once.
@@ -430,11 +551,6 @@ impl Slots {
     }
 }
 
-fn missing_backends(compiled: &CompiledDestination, set: &ResourceSet) -> BTreeSet<ServiceName> {
-    let backends = compiled.backends().iter();
-    backends.filter(|service| !set.endpoints.contains_key(*service)).cloned().collect()
-}
-
 /// What is asked of each cluster. What a service's own destination says of it goes before what another
 /// says, whose new rules may be held back.
 fn policies(in_force: &[Arc<CompiledDestination>]) -> BTreeMap<ClusterKey, Arc<ClusterPolicy>> {
@@ -449,6 +565,6 @@ fn policies(in_force: &[Arc<CompiledDestination>]) -> BTreeMap<ClusterKey, Arc<C
     policies
 }
 
-fn carries(endpoint: &Endpoint, labels: &BTreeMap<String, String>) -> bool {
-    labels.iter().all(|(name, value)| endpoint.workload.labels.get(name) == Some(value))
+fn carries(workload: &WorkloadInfo, labels: &BTreeMap<String, String>) -> bool {
+    labels.iter().all(|(name, value)| workload.labels.get(name) == Some(value))
 }

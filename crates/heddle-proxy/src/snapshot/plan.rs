@@ -15,7 +15,8 @@ use heddle_logic::{
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName, WorkloadId,
     discovery::{
-        ClusterKey, ClusterPolicy, HttpRule, SniRule, Weighted, WeightedTarget, WorkloadInfo,
+        ClusterKey, ClusterPolicy, HttpRule, Provenance, SniRule, Weighted, WeightedTarget,
+        WorkloadInfo,
     },
 };
 
@@ -51,6 +52,8 @@ pub struct CompiledDestination {
     backends: BTreeSet<ServiceName>,
     /// What is asked of the clusters it names.
     pub(super) policies: BTreeMap<ClusterKey, Arc<ClusterPolicy>>,
+    /// Calls of it are refused, by this Sidecar.
+    pub(super) refused: Option<Provenance>,
 }
 
 /// One of its ports.
@@ -81,7 +84,7 @@ impl CompiledDestination {
     /// [`PlanError`] naming the port whose rules do not build.
     pub fn new(destination: Destination) -> Result<Self, PlanError> {
         let backends = destination.backends();
-        let Destination { service, vips, ports, policies, .. } = destination;
+        let Destination { service, vips, ports, policies, refused, .. } = destination;
         let named = |policy: ClusterPolicy| (policy.cluster.clone(), Arc::new(policy));
         let policies = policies.into_iter().map(named).collect();
         let ports = ports.into_iter().map(|port| {
@@ -93,7 +96,7 @@ impl CompiledDestination {
             })
         });
         let ports = ports.collect::<Result<_, _>>()?;
-        Ok(Self { service, vips, ports, backends, policies })
+        Ok(Self { service, vips, ports, backends, policies, refused })
     }
 
     /// Every service whose endpoints it needs, itself included.
@@ -129,6 +132,12 @@ impl DestinationPlan {
     #[must_use]
     pub fn service(&self) -> &ServiceName {
         &self.compiled.service
+    }
+
+    /// The Sidecar that does not let this workload call it, if one does not.
+    #[must_use]
+    pub fn refused(&self) -> Option<&Provenance> {
+        self.compiled.refused.as_ref()
     }
 
     /// Its virtual addresses.
@@ -325,6 +334,19 @@ pub struct Cluster {
     pub breaker: Option<Arc<Breaker>>,
     /// The TLS that connections to its endpoints are of.
     pub tls: Option<Arc<Origin>>,
+    /// What is different where its service is no workload's of the mesh.
+    pub outside: ClusterOutside,
+}
+
+/// What is different about a cluster of a service outside the mesh.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ClusterOutside {
+    /// It has no endpoints: a call goes to the address that it asked for.
+    pub as_asked: bool,
+    /// Some of its endpoints are no hop of the mesh.
+    pub leaves: bool,
+    /// It has no endpoints because a name leads nowhere: which one, and what was said of it.
+    pub unresolved: Option<String>,
 }
 
 impl Cluster {
@@ -350,6 +372,8 @@ pub struct LbEndpoint {
     pub weight: u32,
     /// Is it the workload this sidecar belongs to? Then the call stays inside the process.
     pub is_self: bool,
+    /// What is different about one outside the mesh.
+    pub outside: Option<EndpointOutside>,
     /// Where a worker keeps what it knows about it.
     pub slot: EndpointSlot,
     /// Its place in what is counted of the cluster.
@@ -358,11 +382,30 @@ pub struct LbEndpoint {
     pub tls: Option<Arc<Origin>>,
 }
 
+/// What is different about an endpoint outside the mesh: it is reached through the holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointOutside {
+    /// Is it known who it is? Else its workload is only a name for what is counted.
+    pub described: bool,
+}
+
 impl LbEndpoint {
     /// Workload id.
     #[must_use]
     pub fn id(&self) -> &WorkloadId {
         &self.workload.id
+    }
+
+    /// Who it is, where that is known.
+    #[must_use]
+    pub(crate) fn who(&self) -> Option<&Arc<WorkloadInfo>> {
+        Some(&self.workload).filter(|_| self.outside.is_none_or(|outside| outside.described))
+    }
+
+    /// What its port is declared to speak.
+    #[must_use]
+    pub(crate) fn declared(&self) -> Protocol {
+        self.workload.ports.get(&self.port).copied().unwrap_or_default()
     }
 
     /// Where to connect.

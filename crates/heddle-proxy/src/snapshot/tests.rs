@@ -1,5 +1,7 @@
 //! Snapshots built by hand.
 
+mod outside;
+
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use heddle_model::{
@@ -12,7 +14,7 @@ use super::*;
 use crate::testing::resources::{self, PORT, dangling, service, target};
 
 fn reviews(endpoints: Vec<Endpoint>) -> Endpoints {
-    Endpoints { service: service("reviews"), endpoints }
+    Endpoints::inside(service("reviews"), endpoints)
 }
 
 fn endpoint(id: &str, last: u8, version: &str, state: EndpointState) -> Endpoint {
@@ -138,7 +140,7 @@ fn new_rules_wait_for_the_endpoints_of_every_backend_they_name() {
     assert!(builder.backends(&set).contains(&service("canary")));
 
     // An empty list counts as present.
-    set.insert_endpoints(Endpoints { service: service("canary"), endpoints: vec![] });
+    set.insert_endpoints(Endpoints::inside(service("canary"), vec![]));
     let built = builder.build(&set, 3);
     assert!(built.held_back.is_empty());
     let cluster = Arc::clone(target_of(&port(&built.snapshot), 0).unwrap());

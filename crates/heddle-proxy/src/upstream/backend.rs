@@ -16,6 +16,8 @@ pub(crate) enum Backend {
     Cluster(Arc<Cluster>),
     /// This one.
     Upstream(Rc<Upstream>),
+    /// The address that the client asked for, in the name of a service that has no endpoints.
+    AsAsked(Rc<Upstream>, Arc<Cluster>),
 }
 
 impl Backend {
@@ -32,7 +34,7 @@ impl Backend {
     /// Is it one of those that may be picked?
     pub(crate) fn has(&self, upstream: &Rc<Upstream>) -> bool {
         match self {
-            Self::Upstream(only) => Rc::ptr_eq(only, upstream),
+            Self::Upstream(only) | Self::AsAsked(only, _) => Rc::ptr_eq(only, upstream),
             Self::Cluster(cluster) => {
                 cluster.endpoints.iter().any(|one| one.slot.stamp == upstream.stamp)
             }
@@ -43,10 +45,12 @@ impl Backend {
     /// subset is picked, it is the service that the client authenticated itself to.
     pub(crate) fn is_served_by(&self, upstream: &Rc<Upstream>) -> bool {
         match self {
-            Self::Upstream(only) => Rc::ptr_eq(only, upstream),
-            Self::Cluster(cluster) => upstream
-                .workload()
-                .is_some_and(|workload| workload.services.contains(&cluster.key.service)),
+            Self::Upstream(only) | Self::AsAsked(only, _) => Rc::ptr_eq(only, upstream),
+            Self::Cluster(cluster) => match upstream.workload() {
+                Some(workload) => workload.services.contains(&cluster.key.service),
+                // Nothing is known of it but that it is one of them.
+                None => cluster.endpoints.iter().any(|one| one.slot.stamp == upstream.stamp),
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use heddle_model::{Identity, WorkloadId};
 
 use super::*;
-use crate::snapshot::ClusterKey;
+use crate::snapshot::{ClusterKey, ClusterOutside};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -29,6 +29,7 @@ fn cluster(count: u8) -> Backend {
         port: 80,
         weight: 1,
         is_self: false,
+        outside: None,
         slot: EndpointSlot { index: u32::from(n), stamp: u64::from(n) + 1 },
         place: None,
         tls: None,
@@ -39,6 +40,7 @@ fn cluster(count: u8) -> Backend {
         retries: crate::state::RetryAccounts::default().of(&service),
         breaker: None,
         tls: None,
+        outside: ClusterOutside::default(),
     }))
 }
 

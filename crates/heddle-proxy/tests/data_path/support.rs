@@ -141,7 +141,11 @@ impl Sidecar {
         self.told(|set| {
             let workload = workload("client-1", "client", "", number);
             let port = InboundPort { number, protocol, services: leading };
-            set.inbound = Some(Arc::new(Inbound { workload, ports: vec![port] }));
+            set.inbound = Some(Arc::new(Inbound {
+                workload,
+                ports: vec![port],
+                outbound: Default::default(),
+            }));
         });
     }
 
@@ -283,10 +287,7 @@ impl TestService {
                 locality: Locality::default(),
             }
         });
-        set.insert_endpoints(Endpoints {
-            service: service.clone(),
-            endpoints: endpoints.collect(),
-        });
+        set.insert_endpoints(Endpoints::inside(service.clone(), endpoints.collect()));
         let port = DestinationPort {
             number: self.port,
             name: String::new(),
@@ -301,6 +302,7 @@ impl TestService {
             ports: vec![port],
             subsets: BTreeMap::new(),
             policies: Vec::new(),
+            refused: None,
         };
         set.insert_destination(CompiledDestination::new(destination).unwrap());
     }

@@ -325,7 +325,7 @@ prop_compose! {
         let mut ports = ports;
         ports.sort_by_key(|port| port.number);
         ports.dedup_by_key(|port| port.number);
-        Destination { service, vips, ports, subsets, policies }
+        Destination { service, vips, ports, subsets, policies, refused: None }
     }
 }
 
@@ -348,7 +348,11 @@ prop_compose! {
         ports in btree_map(port(), (protocol(), vec(service_port(), 0..3)), 0..3),
     ) -> Inbound {
         let port = |(number, (protocol, services))| InboundPort { number, protocol, services };
-        Inbound { workload, ports: ports.into_iter().map(port).collect() }
+        Inbound {
+            workload,
+            ports: ports.into_iter().map(port).collect(),
+            outbound: Default::default(),
+        }
     }
 }
 
@@ -371,8 +375,9 @@ fn resource() -> impl Strategy<Value = Resource> {
         name.prop_map(|(host, namespace, service)| {
             Resource::Name(NameAnswer { host, namespace, service })
         }),
-        (service(), vec(endpoint(), 0..3))
-            .prop_map(|(service, endpoints)| Resource::Endpoints(Endpoints { service, endpoints })),
+        (service(), vec(endpoint(), 0..3)).prop_map(|(service, endpoints)| Resource::Endpoints(
+            Endpoints::inside(service, endpoints)
+        )),
         inbound().prop_map(Resource::Inbound),
         destination().prop_map(Resource::Destination),
         mesh().prop_map(Resource::Mesh),
@@ -456,6 +461,7 @@ fn example() -> Destination {
         }],
         subsets: BTreeMap::new(),
         policies: Vec::new(),
+        refused: None,
     }
 }
 
@@ -678,6 +684,7 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
         ports: vec![port],
         subsets: BTreeMap::new(),
         policies: Vec::new(),
+        refused: None,
     };
     let bytes = minicbor::to_vec(&theirs).unwrap();
     assert_eq!(decode_example(&bytes), Ok(Resource::Destination(ours)));
@@ -712,7 +719,7 @@ fn another_versions_endpoints_are_read_without_its_new_fields_and_with_defaults_
     let ours = |ports, weight| {
         let (workload, locality) = (workload.clone(), Locality::default());
         let endpoint = Endpoint { workload, addresses, ports, weight, locality };
-        Endpoints { service: reviews(), endpoints: vec![endpoint] }
+        Endpoints::inside(reviews(), vec![endpoint])
     };
     let kind = ResourceType::Endpoints.type_url();
     let bytes = minicbor::to_vec(theirs(zone)).unwrap();

@@ -9,6 +9,8 @@ pub(crate) const NONE: &str = "-";
 pub(crate) fn name(service: &ServiceName) -> String {
     match service.namespace.as_str() {
         "" | DEFAULT_NAMESPACE => service.name.clone(),
+        // A host of an entry: with the namespace behind a dot it would be another host.
+        namespace if service.is_host() => format!("{} ({namespace})", service.name),
         namespace => format!("{}.{namespace}", service.name),
     }
 }

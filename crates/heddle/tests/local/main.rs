@@ -10,6 +10,7 @@ mod breaking;
 mod codec;
 mod deaths;
 mod demo;
+mod entries;
 mod grpc_interop;
 mod host;
 mod http2;

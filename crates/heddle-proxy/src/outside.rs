@@ -1,0 +1,63 @@
+//! What a call is where its address does not tell: which service a host names, and whether what nobody
+//! knows may be called. And a service's port under the rules of now, for all who have found out which.
+
+use std::{fmt, sync::Arc};
+
+use heddle_model::{ServiceName, discovery::Provenance};
+
+use crate::{
+    lookup::LookupError,
+    refusal::{Refusal, Refused},
+    snapshot::{DestinationPlan, PortPlan},
+    worker::Worker,
+};
+
+/// The service outside the mesh that `host` names to this workload, and its port of that number: by Host of a
+/// request, or by the name in a TLS hello. `None` for what no ServiceEntry names, or not with this port.
+pub(crate) async fn named(
+    worker: &Worker,
+    host: &str,
+    port: u16,
+) -> Option<(ServiceName, Result<Arc<PortPlan>, Refusal>)> {
+    let shared = &worker.shared;
+    // Who cannot be asked now says nothing, and so the address stands.
+    let answer = shared.lookup.name(&shared.config.namespace, host).await.ok()?;
+    let service = answer.service.as_ref().map(|found| &found.name).filter(|name| name.is_host())?;
+    match port_plan(worker, service, port).await {
+        Err(Refusal::PortNotDeclared(..) | Refusal::DiscoveryTimeout(_)) => None,
+        plan => Some((service.clone(), plan)),
+    }
+}
+
+/// The Sidecar by which only what is known may be called, if one says so.
+pub(crate) fn registry_only(worker: &Worker) -> Option<Provenance> {
+    worker.shared.snapshot.load().outbound()?.outbound.registry_only.clone()
+}
+
+/// The refusal of what is not known.
+pub(crate) fn not_in_registry(what: impl fmt::Display, rule: &Provenance) -> Refused {
+    let refusal = Refusal::NotInRegistry(what.to_string(), rule.clone());
+    Refused { refusal, rule: Some(rule.clone()) }
+}
+
+/// One port of a service under the rules of now.
+pub(crate) async fn port_plan(
+    worker: &Worker,
+    service: &ServiceName,
+    port: u16,
+) -> Result<Arc<PortPlan>, Refusal> {
+    let of = |plan: &DestinationPlan| match (plan.refused(), plan.port(port)) {
+        (Some(sidecar), _) => Err(Refusal::NotVisible(service.clone(), sidecar.clone())),
+        (None, Some(port)) => Ok(Arc::clone(port)),
+        (None, None) => Err(Refusal::PortNotDeclared(service.clone(), port)),
+    };
+    if let Some(plan) = worker.shared.snapshot.load().destination(service) {
+        return of(plan);
+    }
+    // Only the first request to a service waits here.
+    match Box::pin(worker.shared.lookup.destination(service)).await {
+        Ok(plan) => of(&plan),
+        Err(LookupError::NotKnown) => Err(Refusal::NoEndpoints(service.clone())),
+        Err(error) => Err(Refusal::DiscoveryTimeout(format!("{service} ({error})"))),
+    }
+}

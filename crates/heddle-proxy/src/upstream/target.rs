@@ -1,0 +1,40 @@
+//! How an upstream is reached, and who answers there.
+
+use std::{fmt, net::SocketAddr};
+
+use crate::backlog::Server;
+
+/// How an upstream is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum DialTarget {
+    /// Marked, directly: a workload of the mesh.
+    Workload(SocketAddr),
+    /// Through this process's own inbound path: the workload itself.
+    Own(SocketAddr),
+    /// This workload's application, wherever it listens on the port.
+    Application(u16),
+    /// Through the holder: outside the mesh.
+    Outside(SocketAddr),
+}
+
+impl DialTarget {
+    /// Who answers there, if that is no hop of the mesh.
+    pub(super) fn server(self) -> Option<Server> {
+        match self {
+            Self::Application(port) => Some(Server::Application(port)),
+            Self::Outside(address) => Some(Server::Outside(address)),
+            Self::Workload(_) | Self::Own(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for DialTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workload(address) | Self::Own(address) | Self::Outside(address) => {
+                write!(f, "{address}")
+            }
+            Self::Application(port) => write!(f, "localhost:{port}"),
+        }
+    }
+}
