@@ -1,24 +1,23 @@
 //! A service as one client sees it: its ports with the rules that apply there.
 
 use heddle_model::{
-    Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
-    discovery::{HttpMatch, HttpRule, Provenance, RuleAction, SniRule, Target, WeightedTarget},
-    resource::{HttpRoute, Resource, RouteMatch, TcpMatch, TcpRoute, TlsRoute},
+    Destination, DestinationPort, Registry, Service, ServiceName, ServicePort,
+    discovery::{HttpMatch, HttpRule, RuleAction, SniRule, Target, WeightedTarget},
+    resource::{HttpRoute, RouteMatch, TcpMatch, TcpRoute, TlsRoute},
 };
 
 use crate::{
+    carries::{asks_nothing, provenance, takes_http, takes_tcp, takes_tls},
     client::Client,
     delegate::InForce,
     egress::Sight,
+    gateway::PortRules,
     named::is_seen,
     ranges::holds,
     rules::{Routing, RuleIndex},
     target::Scope,
     traffic::{for_older_sidecars, targets, traffic},
 };
-
-/// Longest rule name that serves as provenance.
-const RULE_NAME_MAX: usize = 63;
 
 impl RuleIndex {
     /// A service with every rule that applies to calls of `client`; `None` if there is no such
@@ -53,14 +52,17 @@ impl RuleIndex {
                 service: found,
                 port,
             });
-            DestinationPort {
-                number: port.number,
-                name: port.name.clone(),
-                protocol: port.protocol,
-                http: rules.map(|rules| rules.http()).unwrap_or_default(),
-                tcp: rules.map(|rules| rules.tcp()).unwrap_or_default(),
-                sni: rules.map(|rules| rules.sni()).unwrap_or_default(),
-            }
+            // A route of the Gateway API takes the place of VirtualServices on its port.
+            let attached = self.attached(client.namespace, found, port);
+            let PortRules { http, tcp, sni } = match (attached, rules) {
+                (Some(attached), _) => attached.rules(registry, port),
+                (None, Some(rules)) => {
+                    PortRules { http: rules.http(), tcp: rules.tcp(), sni: rules.sni() }
+                }
+                (None, None) => PortRules::default(),
+            };
+            let (number, name, protocol) = (port.number, port.name.clone(), port.protocol);
+            DestinationPort { number, name, protocol, http, tcp, sni }
         });
         let ports: Vec<_> = ports.collect();
         Some(Destination {
@@ -71,35 +73,6 @@ impl RuleIndex {
             subsets: self.subsets(client, service),
             refused,
         })
-    }
-}
-
-/// Can a port of this protocol carry HTTP rules?
-pub(crate) fn takes_http(protocol: Protocol) -> bool {
-    match protocol {
-        Protocol::Undeclared | Protocol::Http | Protocol::Http2 | Protocol::Grpc => true,
-        Protocol::Tls | Protocol::Tcp => false,
-    }
-}
-
-/// Can a port of this protocol carry TCP rules? As in Istio: neither HTTP nor TLS.
-pub(crate) fn takes_tcp(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Undeclared | Protocol::Tcp)
-}
-
-/// Can a port of this protocol carry TLS rules? Istio asks for a declaration; here bytes tell too.
-pub(crate) fn takes_tls(protocol: Protocol) -> bool {
-    matches!(protocol, Protocol::Undeclared | Protocol::Tls)
-}
-
-/// Where a rule comes from: by its name if it has a plain one, else by its position.
-fn provenance(resource: &Resource, list: &str, position: usize, name: &str) -> Provenance {
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-    let key = &resource.key;
-    if !name.is_empty() && plain && name.len() <= RULE_NAME_MAX {
-        Provenance(format!("{key}#{name}"))
-    } else {
-        Provenance(format!("{key}#{list}[{position}]"))
     }
 }
 
@@ -211,13 +184,8 @@ fn action(rule: &InForce<'_>, here: (Scope<'_>, u16)) -> RuleAction {
         let to = Target::Dangling(reason.clone());
         return RuleAction::Forward(vec![WeightedTarget { weight: 1, to, headers: None }]);
     }
-    match for_older_sidecars(&rule.route) {
+    match for_older_sidecars(rule.route.traffic.answer.as_ref()) {
         Some(refusal) => RuleAction::Refuse(refusal),
         None => RuleAction::Forward(targets(&rule.route.route, here)),
     }
-}
-
-/// Is every request met?
-pub(crate) fn asks_nothing(one: &HttpMatch) -> bool {
-    *one == HttpMatch { ignore_uri_case: one.ignore_uri_case, ..HttpMatch::default() }
 }

@@ -194,7 +194,27 @@ pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
 pub fn name_answer(registry: &Registry, namespace: &str, host: &str) -> NameAnswer {
     let from = if namespace.is_empty() { DEFAULT_NAMESPACE } else { namespace };
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    let service = named(registry, from, &host)
-        .map(|service| ServiceVips { name: service.name.clone(), vips: service.vips.clone() });
+    let service = named(registry, from, &host).map(|service| ServiceVips {
+        name: service.name.clone(),
+        vips: stands_for(registry, service),
+    });
     NameAnswer { host, namespace: namespace.to_owned(), service }
+}
+
+/// Most workloads that the name of a headless service stands for at once: so many addresses go into one
+/// answer.
+const HEADLESS_MAX: usize = 32;
+
+/// The addresses that a service's name stands for: its own, or of a headless one those of its workloads
+/// that are ready; without ports all of them.
+fn stands_for(registry: &Registry, service: &Service) -> Vec<IpAddr> {
+    if !service.vips.is_empty() || registry.outside.contains_key(&service.name) {
+        return service.vips.clone();
+    }
+    let is_ready = |workload: &&Workload| {
+        let mut ports = service.ports.values().filter_map(|port| workload.port(&port.target));
+        service.ports.is_empty() || ports.any(|port| port.state == EndpointState::Ready)
+    };
+    let members = registry.workloads.values().filter(|one| one.services.contains(&service.name));
+    members.filter(is_ready).take(HEADLESS_MAX).flat_map(|one| one.addresses.iter()).collect()
 }

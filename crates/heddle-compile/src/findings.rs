@@ -9,9 +9,9 @@ use heddle_model::{
 };
 
 use crate::{
+    carries::{asks_nothing, takes_http, takes_tcp, takes_tls},
     client::Client,
     delegate::merged,
-    destination::{asks_nothing, takes_http, takes_tcp, takes_tls},
     finding::{Finding, FindingKind},
     host::Host,
     reference::{namespaces, references},
@@ -31,6 +31,7 @@ impl RuleIndex {
             all.targets(routing);
             all.ports(routing);
             all.rules(routing);
+            all.routes(routing);
         }
         for resource in self.resources() {
             if let Spec::DestinationRule(rule) = &resource.spec {
@@ -38,6 +39,7 @@ impl RuleIndex {
             }
         }
         all.found.extend(self.outside_findings(registry));
+        self.route_findings(registry, &mut all.found);
         all.found.into_iter().collect()
     }
 }
@@ -111,12 +113,7 @@ impl<'a> Findings<'a> {
                 }
             }
             for (reason, namespaces) in reasons {
-                let whom = if namespaces.len() == clients.len() {
-                    String::new()
-                } else {
-                    let names: Vec<_> = namespaces.into_iter().collect();
-                    format!(" (for clients in {})", names.join(", "))
-                };
+                let whom = self.whom(&namespaces, clients.len());
                 let text =
                     format!("{reason}: this share is refused with 503 until it is there{whom}");
                 let place = (reference.to.line, reference.field.clone());
@@ -212,6 +209,49 @@ impl<'a> Findings<'a> {
                 self.say(routing, place, FindingKind::Notice, text.to_owned());
             }
         }
+    }
+
+    /// Ports where routes of the Gateway API take the place of the rule.
+    fn routes(&mut self, routing: Routing<'a>) {
+        if !self.index.has_routes() {
+            return;
+        }
+        let mut taken: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        let clients = self.clients(routing);
+        for name in self.governed(routing) {
+            let Some(service) = self.registry.services.get(&name) else { continue };
+            for client in &clients {
+                let governs = self.index.routing(*client, &name);
+                if governs.is_none_or(|one| one.position != routing.position) {
+                    continue;
+                }
+                for port in service.ports.values() {
+                    let attached = self.index.attached(client.namespace, service, port);
+                    let Some(first) = attached.as_ref().and_then(|all| all.routes.first()) else {
+                        continue;
+                    };
+                    let text = format!(
+                        "{} is attached to port {} of `{name}` and takes the place of this rule there",
+                        first.resource.key, port.number
+                    );
+                    taken.entry(text).or_default().insert(client.namespace);
+                }
+            }
+        }
+        for (text, namespaces) in taken {
+            let whom = self.whom(&namespaces, clients.len());
+            let place = (routing.resource.origin.line, "spec.hosts".to_owned());
+            self.say(routing, place, FindingKind::Conflict, format!("{text}{whom}"));
+        }
+    }
+
+    /// For which clients, where it is not all who see the rule.
+    fn whom(&self, namespaces: &BTreeSet<&str>, all: usize) -> String {
+        if namespaces.len() == all {
+            return String::new();
+        }
+        let names: Vec<_> = namespaces.iter().copied().collect();
+        format!(" (for clients in {})", names.join(", "))
     }
 
     /// Subsets that an older rule defines, or that select nobody; hosts that are absent.
@@ -329,18 +369,11 @@ fn catches_everything(route: &HttpRoute) -> bool {
 
 /// Why no port of these lets an HTTP rule take effect; `None` if one does.
 fn http_without_effect(service: &ServiceName, ports: &[(u16, Protocol)]) -> Option<String> {
-    let effective = |protocol| matches!(protocol, Protocol::Undeclared | Protocol::Http);
-    if ports.iter().any(|&(_, protocol)| effective(protocol)) {
+    if ports.iter().any(|&(_, protocol)| takes_http(protocol)) {
         return None;
     }
     let (number, protocol) = ports.first()?;
-    Some(if takes_http(*protocol) {
-        format!(
-            "port {number} of `{service}` is declared {protocol}, which is relayed without looking inside for now: the rule has no effect there yet"
-        )
-    } else {
-        format!(
-            "port {number} of `{service}` is declared {protocol}: an HTTP rule has no effect there; declare it http, or write a `tcp` rule"
-        )
-    })
+    Some(format!(
+        "port {number} of `{service}` is declared {protocol}: an HTTP rule has no effect there; declare it http, or write a `tcp` rule"
+    ))
 }

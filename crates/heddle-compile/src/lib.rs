@@ -15,6 +15,7 @@
 //!
 //! Nothing here does I/O, waits or reads a clock; the same input gives the same output.
 
+mod carries;
 mod client;
 mod delegate;
 mod destination;
@@ -23,6 +24,7 @@ mod entries;
 mod facts;
 mod finding;
 mod findings;
+mod gateway;
 mod host;
 mod named;
 mod outside_findings;
@@ -36,6 +38,7 @@ mod traffic;
 pub use client::{Client, View};
 pub use facts::{address, behind, endpoint, endpoints, inbound, name_answer};
 pub use finding::{Finding, FindingKind, ResourceState};
+pub use gateway::{Condition, ParentStatus};
 pub use named::{addresses_differ, named, outside_at};
 pub use reference::{Reference, references};
 pub use rules::RuleIndex;

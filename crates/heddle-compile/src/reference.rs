@@ -55,8 +55,20 @@ impl RuleIndex {
     /// by the same edit is none of them, nor one that is dangling already.
     #[must_use]
     pub fn dangles_after(&self, after: &Self, registry: &Registry) -> Vec<Finding> {
+        self.dangles_between(after, registry, registry)
+    }
+
+    /// The same for an edit that changes services too: `registry` is what there was before it.
+    #[must_use]
+    pub fn dangles_between(
+        &self,
+        after: &Self,
+        registry: &Registry,
+        registry_after: &Registry,
+    ) -> Vec<Finding> {
         let mut found = BTreeSet::new();
-        let (registry, registry_after) = (&*self.merged(registry), &*after.merged(registry));
+        let (registry, registry_after) = (&*self.merged(registry), &*after.merged(registry_after));
+        self.routes_dangle_after(after, (registry, registry_after), &mut found);
         let then: BTreeMap<_, _> = after.routings().map(|new| (&new.resource.key, new)).collect();
         let mut known = namespaces(registry);
         for old in self.routings() {

@@ -8,7 +8,9 @@ use std::{
 use heddle_model::{
     ResourceKey, ServiceName,
     discovery::Subset,
-    resource::{DestinationRule, Resource, Spec, SubsetRule, VirtualService, WorkloadEntry},
+    resource::{
+        DestinationRule, MeshRoute, Resource, Spec, SubsetRule, VirtualService, WorkloadEntry,
+    },
 };
 
 use crate::{
@@ -29,6 +31,8 @@ pub struct RuleIndex {
     subsets: BTreeMap<Host, Vec<usize>>,
     /// Positions of what says who is outside and who sees whom.
     outside: Vec<usize>,
+    /// Routes of the Gateway API by the services they are attached to, oldest first.
+    routes: BTreeMap<ServiceName, Vec<usize>>,
     /// Every condition on a client's labels.
     conditions: BTreeSet<BTreeMap<String, String>>,
 }
@@ -47,6 +51,15 @@ pub(crate) struct Routing<'a> {
 pub(crate) struct SubsetSource<'a> {
     pub(crate) resource: &'a Resource,
     pub(crate) rule: &'a DestinationRule,
+}
+
+/// A route of the Gateway API with its resource.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RouteSource<'a> {
+    pub(crate) resource: &'a Resource,
+    pub(crate) route: &'a MeshRoute,
+    /// Position among all resources: its age.
+    pub(crate) position: usize,
 }
 
 /// Two spellings of one host in one resource are one.
@@ -77,11 +90,19 @@ impl RuleIndex {
                     }
                     index.conditions.extend(source_labels(rule));
                 }
-                Spec::VirtualService(_) | Spec::NotServed => {}
+                Spec::VirtualService(_) | Spec::NotServed | Spec::Service(_) | Spec::Namespace => {}
                 Spec::ServiceEntry(_) | Spec::WorkloadEntry(_) => index.outside.push(position),
                 Spec::Sidecar(sidecar) => {
                     index.outside.push(position);
                     index.conditions.extend(sidecar.selector.clone());
+                }
+                Spec::Route(route) => {
+                    for parent in route.parents.iter().filter(|parent| parent.is_service()) {
+                        let home = &resource.key.namespace;
+                        let namespace = parent.namespace.as_ref().unwrap_or(home).clone();
+                        let name = ServiceName { namespace, name: parent.name.clone() };
+                        push_once(index.routes.entry(name).or_default(), position);
+                    }
                 }
                 Spec::DestinationRule(rule) => {
                     index.subsets.entry(read(&rule.host)).or_default().push(position);
@@ -139,7 +160,7 @@ impl RuleIndex {
             Host::Service(name) => Some(name.clone()),
             _ => None,
         };
-        hosts.filter_map(service).collect()
+        hosts.filter_map(service).chain(self.routes.keys().cloned()).collect()
     }
 
     /// The VirtualService that governs calls of `client` to `service`: of those the client sees,
@@ -184,6 +205,30 @@ impl RuleIndex {
         let resource = self.resources.get(position)?;
         match &resource.spec {
             Spec::VirtualService(rule) => Some(Routing { resource, rule, position }),
+            _ => None,
+        }
+    }
+
+    /// The routes of the Gateway API that are attached to a service, oldest first.
+    pub(crate) fn routes_of(&self, service: &ServiceName) -> impl Iterator<Item = RouteSource<'_>> {
+        let at = self.routes.get(service).map_or(&[][..], Vec::as_slice);
+        at.iter().filter_map(|&position| self.route_at(position))
+    }
+
+    /// Is a service a parent of a route of the Gateway API?
+    pub(crate) fn has_routes(&self) -> bool {
+        !self.routes.is_empty()
+    }
+
+    /// All routes of the Gateway API.
+    pub(crate) fn routes(&self) -> impl Iterator<Item = RouteSource<'_>> {
+        (0..self.resources.len()).filter_map(|at| self.route_at(at))
+    }
+
+    fn route_at(&self, position: usize) -> Option<RouteSource<'_>> {
+        let resource = self.resources.get(position)?;
+        match &resource.spec {
+            Spec::Route(route) => Some(RouteSource { resource, route, position }),
             _ => None,
         }
     }

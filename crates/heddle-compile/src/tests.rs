@@ -11,7 +11,7 @@ use heddle_model::{
     Registry, ResourceKey, Service, ServiceName, ServicePort, ServicePortRef, TargetPort, Workload,
     WorkloadId, WorkloadPort,
     discovery::{ClusterKey, Provenance, RuleAction, Target, WeightedTarget},
-    resource::Resource,
+    resource::{Resource, Spec},
     yaml,
 };
 
@@ -20,6 +20,7 @@ use super::*;
 mod conflicts;
 mod delegates;
 mod examples;
+mod gateway;
 mod outside;
 mod policies;
 mod properties;
@@ -96,6 +97,23 @@ impl Mesh {
                 ports: BTreeMap::new(),
             });
             entry.ports.extend(ports.iter().map(|port| (port.0, named(port))));
+        }
+        self
+    }
+
+    /// With the Services that rules declare beside themselves, as the control plane merges them in.
+    fn declaring(mut self, rules: &RuleIndex) -> Self {
+        for resource in rules.resources() {
+            let Spec::Service(object) = &resource.spec else { continue };
+            let service = name(&resource.key.name);
+            let wanted = object.selector.clone().unwrap_or_default();
+            for workload in self.0.workloads.values_mut() {
+                if wanted.iter().all(|(key, value)| workload.labels.get(key) == Some(value)) {
+                    workload.services.insert(service.clone());
+                }
+            }
+            let (vips, ports) = (Vec::new(), object.ports.clone());
+            self.0.services.insert(service.clone(), Service { name: service, vips, ports });
         }
         self
     }

@@ -5,7 +5,7 @@ use heddle_model::{
         Answer, HeaderOperations, HeaderRules, HttpMatch, Mirror, Redirect, Rewrite, StringMatch,
         Traffic, WeightedTarget,
     },
-    resource::{HttpRoute, Resource, RouteDestination},
+    resource::{Resource, RouteDestination},
 };
 
 use crate::{delegate::InForce, target::Scope};
@@ -28,10 +28,8 @@ pub(crate) fn traffic(
         to_port(redirect, route.redirect_to_called_port.then_some(number));
     }
     if let Some(retries) = &mut traffic.retries {
-        let said = |resource: &Resource| {
-            resource.annotations.get(RETRY_UNSAFE).is_some_and(|value| value == "true")
-        };
-        retries.any_method = said(root) || said(rule.resource) || names_methods(matches);
+        retries.any_method =
+            said_unsafe(root) || said_unsafe(rule.resource) || names_methods(matches);
     }
     if let [only] = &route.route[..] {
         traffic.headers = as_one(traffic.headers.take(), only.headers.as_ref());
@@ -59,19 +57,29 @@ pub(crate) fn targets(
     route.iter().map(resolve).collect()
 }
 
+/// Does its author say that requests may be repeated whatever their method?
+pub(crate) fn said_unsafe(resource: &Resource) -> bool {
+    resource.annotations.get(RETRY_UNSAFE).is_some_and(|value| value == "true")
+}
+
 /// A port that the scheme implies is not named, as in Istio.
 fn to_port(redirect: &mut Redirect, called: Option<u16>) {
     redirect.port = redirect.port.or(called);
-    let implied = match redirect.scheme.as_deref().unwrap_or("http") {
-        "http" => 80,
-        "https" => 443,
-        _ => return,
-    };
-    redirect.port = redirect.port.filter(|port| *port != implied);
+    let implied = implied_port(redirect.scheme.as_deref());
+    redirect.port = redirect.port.filter(|port| Some(*port) != implied);
+}
+
+/// The port of a scheme; of none that of plain HTTP.
+pub(crate) fn implied_port(scheme: Option<&str>) -> Option<u16> {
+    match scheme.unwrap_or("http") {
+        "http" => Some(80),
+        "https" => Some(443),
+        _ => None,
+    }
 }
 
 /// Does every alternative name the method it is for?
-fn names_methods(matches: &[HttpMatch]) -> bool {
+pub(crate) fn names_methods(matches: &[HttpMatch]) -> bool {
     let named = |one: &HttpMatch| matches!(one.method, Some(StringMatch::Exact(_)));
     !matches.is_empty() && matches.iter().all(named)
 }
@@ -94,7 +102,7 @@ fn as_one(rule: Option<HeaderRules>, target: Option<&HeaderRules>) -> Option<Hea
 }
 
 /// An authority that is written as a field is a rewrite, unless there is one.
-fn lift_authority(traffic: &mut Traffic) {
+pub(crate) fn lift_authority(traffic: &mut Traffic) {
     let Some(authority) = traffic.headers.as_mut().and_then(|headers| headers.authority.take())
     else {
         return;
@@ -104,8 +112,8 @@ fn lift_authority(traffic: &mut Traffic) {
 }
 
 /// What a rule does that a sidecar of an older version cannot: it refuses by this text.
-pub(crate) fn for_older_sidecars(route: &HttpRoute) -> Option<String> {
-    let what = match route.traffic.answer.as_ref()? {
+pub(crate) fn for_older_sidecars(answer: Option<&Answer>) -> Option<String> {
+    let what = match answer? {
         Answer::Redirect(_) => "redirect",
         Answer::Direct(_) => "directResponse",
     };

@@ -112,9 +112,7 @@ impl Control {
                     .members
                     .join(&request, clock::unix_now().as_secs(), || fastrand::u32(..))
                     .map_err(|problems| Refused::of(StatusCode::CONFLICT, problems))?;
-                let endpoints = joined.workload.workload.services.clone();
-                let touched = Touched { topology: true, endpoints };
-                control.commit(&mut mesh, &touched);
+                control.commit(&mut mesh, &joined.touched);
                 joined
             };
             let workload = &joined.workload.workload;

@@ -2,6 +2,7 @@
 //! call here waits for anything.
 
 use std::{
+    borrow::Cow,
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     mem,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use heddle_compile::{RuleIndex, addresses_differ};
-use heddle_model::{MeshSettings, Registry, ServiceName, WorkloadId};
+use heddle_model::{MeshSettings, Registry, ServiceName, WorkloadId, resource::Resource};
 use heddle_runtime::clock;
 use heddle_wire::{
     discovery::ResourceType as Kind,
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use crate::{
     generations::Generations,
     limits::SESSIONS_MAX,
-    registry::{Members, Touched},
+    registry::{Members, Redeclared, Touched, declared::declared},
     rules::Rules,
     session::{Heard, Response, Session},
     views::{ClientResources, MeshState, Views, parse_service},
@@ -118,7 +119,12 @@ impl Mesh {
     pub(crate) fn put_rules(&mut self, rules: Rules, index: RuleIndex) -> u64 {
         self.rules = rules;
         self.index = index;
-        self.commit(&Touched { topology: true, endpoints: BTreeSet::new() })
+        let now = clock::unix_now().as_secs();
+        let Redeclared { mut touched, vips } =
+            self.members.declare(declared(self.index.resources()), now);
+        self.vips.extend(vips);
+        touched.topology = true;
+        self.commit(&touched)
     }
 
     /// Takes over rules that say the same as those in force, for their places.
@@ -130,6 +136,14 @@ impl Mesh {
     /// Services and workloads, those of entries among them.
     pub(crate) fn registry(&self) -> &Registry {
         self.merged.as_ref().unwrap_or_else(|| self.members.registry())
+    }
+
+    /// The same as it would be with what these objects declare; entries are as they are now.
+    pub(crate) fn registry_with(&self, resources: &[Arc<Resource>]) -> Cow<'_, Registry> {
+        match self.members.registry_with(&declared(resources)) {
+            Cow::Borrowed(_) => Cow::Borrowed(self.registry()),
+            other => other,
+        }
     }
 
     /// What the store must remember of virtual addresses since the last call.

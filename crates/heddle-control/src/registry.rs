@@ -2,13 +2,17 @@
 //!
 //! A service is the union of its workloads' ports; it exists while one of them declares a port. Of the
 //! registry's nouns this engine fills what one machine has: a workload is in one service, has an address
-//! of each family, and a service port leads to the port of the same number.
+//! of each family, and a service port leads to the port of the same number. Services that files declare
+//! are merged in behind it ([`declared`]).
 //! Nothing here does I/O or reads a clock: times are Unix seconds given by the caller. What must
 //! survive a restart is told in [`Joined`] and written by the caller.
 
 mod admission;
+pub(crate) mod declared;
+mod touched;
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -25,22 +29,8 @@ use crate::{
     limits::{ID_TRIES_MAX, WORKLOADS_MAX},
     pool::IndexPool,
 };
-
-/// What a change touched, so that only that is looked at again.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Touched {
-    /// Services came, went or changed their ports, or workloads came or went.
-    pub(crate) topology: bool,
-    /// Services whose endpoints changed.
-    pub(crate) endpoints: BTreeSet<ServiceName>,
-}
-
-impl Touched {
-    /// Did anything change?
-    pub(crate) fn anything(&self) -> bool {
-        self.topology || !self.endpoints.is_empty()
-    }
-}
+use declared::{Declared, Listening};
+pub(crate) use touched::Touched;
 
 /// A joined workload and what the store must remember of it.
 #[derive(Debug)]
@@ -51,13 +41,32 @@ pub(crate) struct Joined {
     pub(crate) vip: Option<(ServiceName, u32)>,
     /// A service that lost its remembered index.
     pub(crate) evicted: Option<ServiceName>,
+    /// What changed.
+    pub(crate) touched: Touched,
+}
+
+/// What taking over declared services came to.
+#[derive(Debug, Default)]
+pub(crate) struct Redeclared {
+    /// What changed.
+    pub(crate) touched: Touched,
+    /// Indices of services to remember; those that lost theirs have none.
+    pub(crate) vips: Vec<(ServiceName, Option<u32>)>,
 }
 
 /// The members of a mesh.
 #[derive(Debug)]
 pub(crate) struct Members {
     ranges: AddressRanges,
+    /// Workloads, and the services they make up by themselves.
     registry: Registry,
+    /// Services that files declare.
+    declared: Declared,
+    /// Addresses of those of them that no workload made up when they were declared.
+    declared_vips: BTreeMap<ServiceName, Vec<IpAddr>>,
+    listening: Listening,
+    /// The registry with what is declared, where something is.
+    merged: Option<Registry>,
     by_address: BTreeMap<IpAddr, WorkloadId>,
     by_vip: BTreeMap<IpAddr, ServiceName>,
     vips: IndexPool<ServiceName>,
@@ -78,6 +87,10 @@ impl Members {
         Self {
             ranges,
             registry: Registry::default(),
+            declared: Declared::new(),
+            declared_vips: BTreeMap::new(),
+            listening: Listening::default(),
+            merged: None,
             by_address: BTreeMap::new(),
             by_vip: BTreeMap::new(),
             vips: pool,
@@ -89,7 +102,72 @@ impl Members {
 
     /// Services and workloads as they are now.
     pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
+        self.merged.as_ref().unwrap_or(&self.registry)
+    }
+
+    /// The same as it would be with these declared services; new ones have no address yet.
+    pub(crate) fn registry_with(&self, declared: &Declared) -> Cow<'_, Registry> {
+        if *declared == self.declared {
+            return Cow::Borrowed(self.registry());
+        }
+        let (vips, listening) = (&self.declared_vips, &self.listening);
+        Cow::Owned(declared::merged(&self.registry, declared, vips, listening))
+    }
+
+    /// Takes over what files declare. Each service that has an address gets one at once.
+    pub(crate) fn declare(&mut self, declared: Declared, now: u64) -> Redeclared {
+        let mut changed = Redeclared::default();
+        if declared == self.declared {
+            return changed;
+        }
+        let has_vip = |object: &heddle_model::resource::ServiceObject| {
+            !object.headless && object.external_name.is_none()
+        };
+        let gone: Vec<_> = self
+            .declared_vips
+            .keys()
+            .filter(|name| !declared.get(name).is_some_and(has_vip))
+            .cloned()
+            .collect();
+        for name in gone {
+            let vips = self.declared_vips.remove(&name).unwrap_or_default();
+            if !self.registry.services.contains_key(&name) {
+                vips.iter().for_each(|vip| drop(self.by_vip.remove(vip)));
+                self.vips.free(&name, now);
+            }
+        }
+        for (name, _) in declared.iter().filter(|(_, object)| has_vip(object)) {
+            if self.declared_vips.contains_key(name) {
+                continue;
+            }
+            let Some(given) = self.vips.take(name, now) else {
+                tracing::warn!(service = %name, "no virtual address is left: the service has none");
+                continue;
+            };
+            let (v4, v6) = self.ranges.vip(given.index);
+            let vips: Vec<IpAddr> = vec![v4.into(), v6.into()];
+            vips.iter().for_each(|vip| drop(self.by_vip.insert(*vip, name.clone())));
+            self.declared_vips.insert(name.clone(), vips);
+            changed.vips.extend(given.evicted.map(|evicted| (evicted, None)));
+            changed.vips.push((name.clone(), Some(given.index)));
+        }
+        self.declared = declared;
+        changed.touched = self.merge();
+        changed
+    }
+
+    /// Merges what is declared in again; what that changed.
+    fn merge(&mut self) -> Touched {
+        if self.declared.is_empty() && self.merged.is_none() {
+            return Touched::default();
+        }
+        let (base, vips, listening) = (&self.registry, &self.declared_vips, &self.listening);
+        let merged = (!self.declared.is_empty())
+            .then(|| declared::merged(base, &self.declared, vips, listening));
+        let before = std::mem::replace(&mut self.merged, merged);
+        // Without a merged one before, callers tell what changed in the base.
+        let before = before.as_ref().unwrap_or(&self.registry);
+        declared::difference(before, self.registry())
     }
 
     /// The workload an address belongs to.
@@ -183,11 +261,15 @@ impl Members {
             Some(Some(given)) => Some(given),
             None => None,
         };
+        let mut touched = Touched { topology: true, endpoints: workload.services.clone() };
         self.insert(workload, given.as_ref().map(|given| (&name, given.index)));
+        self.listening.ports.insert(id.clone(), BTreeSet::new());
+        touched.merge(self.merge());
         Ok(Joined {
             workload: self.joined(&id),
             vip: given.as_ref().map(|given| (name, given.index)),
             evicted: given.and_then(|given| given.evicted),
+            touched,
         })
     }
 
@@ -225,6 +307,7 @@ impl Members {
             // A clock that was set back must not let it rest for longer.
             self.addresses.remember(id, index, at.min(now));
         }
+        adopted.touched.merge(self.merge());
         adopted
     }
 
@@ -261,6 +344,7 @@ impl Members {
                 Err(problem) => adopted.problems.push(problem),
             }
         }
+        adopted.touched.merge(self.merge());
         adopted
     }
 
@@ -309,24 +393,33 @@ impl Members {
 
     /// Marks every port of a workload as terminating. `None`: no such workload.
     pub(crate) fn withdraw(&mut self, id: &WorkloadId) -> Option<Touched> {
-        self.set_states(id, |_| EndpointState::Terminating)
+        let mut touched = self.set_states(id, |_| EndpointState::Terminating)?;
+        self.listening.withdrawn.insert(id.clone());
+        touched.merge(self.merge());
+        Some(touched)
     }
 
     /// Takes over which declared ports are in LISTEN. A withdrawn workload stays withdrawn.
     pub(crate) fn report(&mut self, id: &WorkloadId, listening: &BTreeSet<u16>) -> Option<Touched> {
-        self.set_states(id, |port| match (port.state, listening.contains(&port.number)) {
-            (EndpointState::Terminating, _) | (EndpointState::ServingTerminating, false) => {
-                EndpointState::Terminating
-            }
-            (EndpointState::ServingTerminating, true) => EndpointState::ServingTerminating,
-            (EndpointState::Pending | EndpointState::Ready, true) => EndpointState::Ready,
-            (EndpointState::Pending | EndpointState::Ready, false) => EndpointState::Pending,
-        })
+        let mut touched =
+            self.set_states(id, |port| match (port.state, listening.contains(&port.number)) {
+                (EndpointState::Terminating, _) | (EndpointState::ServingTerminating, false) => {
+                    EndpointState::Terminating
+                }
+                (EndpointState::ServingTerminating, true) => EndpointState::ServingTerminating,
+                (EndpointState::Pending | EndpointState::Ready, true) => EndpointState::Ready,
+                (EndpointState::Pending | EndpointState::Ready, false) => EndpointState::Pending,
+            })?;
+        self.listening.ports.insert(id.clone(), listening.clone());
+        touched.merge(self.merge());
+        Some(touched)
     }
 
     /// Forgets a workload; its addresses rest before others get them. `None`: no such workload.
     pub(crate) fn delete(&mut self, id: &WorkloadId, now: u64) -> Option<Touched> {
         let workload = self.registry.workloads.remove(id)?;
+        self.listening.ports.remove(id);
+        self.listening.withdrawn.remove(id);
         for ip in workload.addresses.iter() {
             self.by_address.remove(&ip);
         }
@@ -335,14 +428,17 @@ impl Members {
             let Some(service) = self.registry.services.get(name) else { continue };
             let vips = service.vips.clone();
             self.refresh(name, vips.clone());
-            if !self.registry.services.contains_key(name) {
+            let is_declared = self.declared_vips.contains_key(name);
+            if !self.registry.services.contains_key(name) && !is_declared {
                 for vip in &vips {
                     self.by_vip.remove(vip);
                 }
                 self.vips.free(name, now);
             }
         }
-        Some(Touched { topology: true, endpoints: workload.services })
+        let mut touched = Touched { topology: true, endpoints: workload.services };
+        touched.merge(self.merge());
+        Some(touched)
     }
 
     fn set_states(
@@ -417,7 +513,7 @@ impl Members {
     fn joined(&self, id: &WorkloadId) -> JoinedWorkload {
         let workload = self.registry.workloads[id].clone();
         let service = workload.first_service();
-        let service = service.and_then(|name| self.registry.services.get(name)).cloned();
+        let service = service.and_then(|name| self.registry().services.get(name)).cloned();
         JoinedWorkload { workload, service }
     }
 }
@@ -431,14 +527,6 @@ pub(crate) struct Adopted {
     pub(crate) vips: Vec<(ServiceName, u32)>,
     /// Members that could not be taken back, and why.
     pub(crate) problems: Vec<Problem>,
-}
-
-impl Touched {
-    /// Adds what another change touched.
-    pub(crate) fn merge(&mut self, other: Self) {
-        self.topology |= other.topology;
-        self.endpoints.extend(other.endpoints);
-    }
 }
 
 fn refusal(reason: String) -> Vec<Problem> {

@@ -23,7 +23,7 @@ use crate::{
     generations::Generations,
     journal::{self, Journal},
     mesh::Mesh,
-    registry::{Members, Touched},
+    registry::{Members, Touched, declared::declared},
     rules::Rules,
     server::{self, DiscoveryServer},
     sockets::{self, Peers},
@@ -117,8 +117,10 @@ fn assemble(config: &ControlConfig) -> Result<Control, ControlError> {
     for problem in &recalled.problems {
         tracing::warn!(reason = problem.reason, "member of the journal not taken back");
     }
+    let services = members.declare(declared(&rules.in_force().resources), now);
     let generations = Generations::after(store.content().generation);
     let vips = recalled.vips.into_iter().map(|(name, index)| (name, Some(index)));
+    let vips = vips.chain(services.vips);
     let bound = generations.to_reserve();
     let mut mesh = Mesh::new(settings(config), members, rules, generations);
     mesh.commit(&Touched { topology: true, ..Touched::default() });

@@ -77,7 +77,7 @@ pub fn location(
     let scheme = redirect.scheme.as_deref().unwrap_or_else(|| request.scheme());
     let host = match &redirect.authority {
         Some(host) => host,
-        None => host(request, scheme, redirect.port.is_some()),
+        None => host(request, scheme, redirect.drops_port || redirect.port.is_some()),
     };
     match redirect.port {
         // A client that named no host finds the same one again.
@@ -141,6 +141,9 @@ mod tests {
         assert_eq!(to(none()), "http://r:80/old/a?x=1");
         assert_eq!(to(Redirect { scheme: Some("https".into()), ..none() }), "https://r/old/a?x=1");
         assert_eq!(to(Redirect { port: Some(8080), ..none() }), "http://r:8080/old/a?x=1");
+        let called = Asked::get("/old/a").host("r:8080");
+        let dropped = Redirect { drops_port: true, ..none() };
+        assert_eq!(location(&dropped, &called, "/old/a", Reach::Whole), "http://r/old/a");
         let authority = Some("new:81".into());
         assert_eq!(to(Redirect { authority, ..none() }), "http://new:81/old/a?x=1");
         let whole =

@@ -30,7 +30,7 @@ pub use self::{
 };
 use crate::{
     Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId,
-    wire::closed,
+    registry::first_of, wire::closed,
 };
 
 pub use self::policy::{ConnectionPool, OutlierDetection};
@@ -91,16 +91,17 @@ pub struct WorkloadInfo {
 }
 
 impl WorkloadInfo {
-    /// The service that stands for it where only one can be told.
+    /// The service that stands for it where only one can be told: the one that its label `app` names,
+    /// else the first by name.
     #[must_use]
     pub fn first_service(&self) -> Option<&ServiceName> {
-        self.services.first()
+        first_of(&self.services, &self.namespace, &self.labels)
     }
 
     /// What it is called where a service is meant: its service's name, or its own.
     #[must_use]
     pub fn canonical_name(&self) -> &str {
-        self.services.first().map_or(&self.name, |service| &service.name)
+        self.first_service().map_or(&self.name, |service| &service.name)
     }
 }
 

@@ -142,6 +142,21 @@ impl Service {
     }
 }
 
+/// Of several services the one that stands for a workload.
+pub(crate) fn first_of<'a>(
+    services: &'a BTreeSet<ServiceName>,
+    namespace: &str,
+    labels: &BTreeMap<String, String>,
+) -> Option<&'a ServiceName> {
+    let named = |service: &&ServiceName| {
+        service.namespace == namespace && labels.get("app").is_some_and(|app| *app == service.name)
+    };
+    match services.len() {
+        0 | 1 => services.first(),
+        _ => services.iter().find(named).or_else(|| services.first()),
+    }
+}
+
 impl Workload {
     /// The port that `target` means here, if it has one.
     #[must_use]
@@ -155,9 +170,10 @@ impl Workload {
         }
     }
 
-    /// The service that stands for it where only one can be told: the first by name.
+    /// The service that stands for it where only one can be told: the one that its label `app` names,
+    /// else the first by name.
     #[must_use]
     pub fn first_service(&self) -> Option<&ServiceName> {
-        self.services.first()
+        first_of(&self.services, &self.namespace, &self.labels)
     }
 }

@@ -1,4 +1,4 @@
-//! Rules as users write them (Istio kinds), parsed and checked, with the place they came from.
+//! Rules as users write them (Istio's kinds, the Gateway API's routes, Services), parsed and checked, with the place they came from.
 
 mod outside;
 
@@ -14,6 +14,15 @@ use crate::{
         ClientTls, ConnectionPool, Fault, HeaderRules, HttpMatch, OutlierDetection, Traffic,
     },
 };
+
+mod gateway;
+mod service;
+
+pub use gateway::{
+    BackendRef, GATEWAY_GROUP, MeshMatch, MeshMirror, MeshRedirect, MeshRewrite, MeshRoute,
+    MeshRule, ParentRef, PathMatch, PathModifier, RouteKind, UnknownFilter,
+};
+pub use service::ServiceObject;
 
 /// One parsed resource.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,6 +74,12 @@ pub enum Spec {
     WorkloadEntry(WorkloadEntry),
     /// Istio `Sidecar`.
     Sidecar(Sidecar),
+    /// A route of the Gateway API with a Service among its parents.
+    Route(MeshRoute),
+    /// Kubernetes `Service`.
+    Service(ServiceObject),
+    /// Kubernetes `Namespace`: it is known, and decides nothing yet.
+    Namespace,
     /// A kind of the mesh that is kept and not served yet.
     NotServed,
 }

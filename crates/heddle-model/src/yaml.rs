@@ -1,8 +1,9 @@
 //! YAML documents into resources, every error with file, line, field and what would be right.
 //!
 //! All errors of a file are told together and nothing of a faulty file is accepted. Istio's
-//! networking kinds that are served are read with every field they have; what is valid but
-//! without effect yet is noted in [`Resource::not_enforced`]. Other kinds of the mesh are kept as they
+//! networking kinds that are served, the Gateway API's routes, and Kubernetes' `Service` and
+//! `Namespace` are read with every field they have; what is valid but without effect yet is noted in
+//! [`Resource::not_enforced`]. Other kinds of the mesh are kept as they
 //! are, and objects that are none of the mesh's are counted ([`Skipped`]). JSON is YAML here, a `List`
 //! is its items, and several documents are separated by `---`.
 //!
@@ -20,12 +21,15 @@ mod base64;
 mod catalog;
 mod destination_rule;
 mod emit;
+mod gateway_route;
 mod hint;
 mod node;
 mod report;
 mod schema;
+mod service;
 mod service_entry;
 mod sidecar;
+mod status;
 mod value;
 mod virtual_service;
 mod word;
@@ -36,15 +40,10 @@ use node::{Document, Node, Value};
 pub use report::ParseError;
 use report::{Report, suggest};
 use schema::{Kind, Object, join, optional, required};
+pub use status::with_status;
 
 /// Largest object in bytes, as in Kubernetes.
 const OBJECT_BYTES_MAX: usize = 3 << 19;
-/// Kinds of a cluster whose objects the mesh would use, and why they are not read here.
-const UNUSED: &[(&str, &str)] = &[
-    ("Service", "on one machine `heddle run` declares services"),
-    ("Namespace", "on one machine `heddle run --namespace` makes namespaces"),
-];
-
 /// What a file holds.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Parsed {
@@ -80,11 +79,7 @@ impl Skipped {
         if count == 0 {
             return None;
         }
-        let kinds = self.0.iter().map(|(kind, count)| {
-            let why = UNUSED.iter().find(|(unused, _)| unused == kind);
-            let why = why.map(|(_, why)| format!(" ({why})")).unwrap_or_default();
-            format!("{count} {kind}{why}")
-        });
+        let kinds = self.0.iter().map(|(kind, count)| format!("{count} {kind}"));
         let kinds: Vec<_> = kinds.collect();
         let objects = if count == 1 { "object" } else { "objects" };
         Some(format!("{count} {objects} skipped, no rules: {}", kinds.join(", ")))
@@ -123,18 +118,81 @@ served! {
     SIDECAR: &sidecar::SPEC;
 }
 
-/// What an object of a kind that is served must be, and how its `spec` is read.
-fn served(kind: &str) -> (&'static Object, fn(&Node) -> Spec) {
+macro_rules! route {
+    ($spec:expr) => {
+        envelope(&[
+            required("apiVersion", Kind::Choice(gateway_route::API_VERSIONS)),
+            required("kind", Kind::Choice(catalog::ROUTES)),
+            required("metadata", Kind::Object(&METADATA)),
+            required("spec", Kind::Object($spec)),
+            optional("status", Kind::Any),
+        ])
+    };
+}
+
+static GRPC_ROUTE: Object = route!(&gateway_route::GRPC);
+static HTTP_ROUTE: Object = route!(&gateway_route::HTTP);
+static TLS_ROUTE: Object = route!(&gateway_route::TLS);
+static TCP_ROUTE: Object = route!(&gateway_route::TCP);
+
+static SERVICE: Object = Object {
+    fields: &[
+        required("apiVersion", Kind::Choice(&["v1"])),
+        required("kind", Kind::Choice(catalog::CORE)),
+        required("metadata", Kind::Object(&METADATA)),
+        required("spec", Kind::Object(&service::SPEC)),
+        optional("status", Kind::Any),
+    ],
+    rules: &[service::name_is_a_label],
+};
+
+static NAMESPACE: Object = Object {
+    fields: &[
+        required("apiVersion", Kind::Choice(&["v1"])),
+        required("kind", Kind::Choice(catalog::CORE)),
+        required("metadata", Kind::Object(&METADATA)),
+        optional("spec", Kind::Any),
+        optional("status", Kind::Any),
+    ],
+    rules: &[service::name_is_a_label],
+};
+
+/// The schema of a kind that is served.
+fn object_of(kind: &str) -> &'static Object {
     match kind {
-        "VirtualService" => {
-            (&VIRTUAL_SERVICE, |spec| Spec::VirtualService(virtual_service::read(spec)))
-        }
-        "ServiceEntry" => (&SERVICE_ENTRY, |spec| Spec::ServiceEntry(service_entry::read(spec))),
-        "WorkloadEntry" => {
-            (&WORKLOAD_ENTRY, |spec| Spec::WorkloadEntry(service_entry::read_workload(spec)))
-        }
-        "Sidecar" => (&SIDECAR, |spec| Spec::Sidecar(sidecar::read(spec))),
-        _ => (&DESTINATION_RULE, |spec| Spec::DestinationRule(destination_rule::read(spec))),
+        "VirtualService" => &VIRTUAL_SERVICE,
+        "DestinationRule" => &DESTINATION_RULE,
+        "ServiceEntry" => &SERVICE_ENTRY,
+        "WorkloadEntry" => &WORKLOAD_ENTRY,
+        "Sidecar" => &SIDECAR,
+        "GRPCRoute" => &GRPC_ROUTE,
+        "HTTPRoute" => &HTTP_ROUTE,
+        "TLSRoute" => &TLS_ROUTE,
+        "TCPRoute" => &TCP_ROUTE,
+        "Service" => &SERVICE,
+        "Namespace" => &NAMESPACE,
+        _ => &NOT_SERVED,
+    }
+}
+
+/// What a checked object of a served kind says; `None` where it is to be kept without effect.
+fn spec_of(kind: &str, root: &Node, path: &str) -> Option<Spec> {
+    if kind == "Namespace" {
+        return Some(Spec::Namespace);
+    }
+    let spec = root.get("spec")?;
+    if let Some(route) = gateway_route::kind(kind) {
+        let of_mesh = gateway_route::is_of_mesh(spec);
+        return of_mesh.then(|| Spec::Route(gateway_route::read(route, spec, &join(path, "spec"))));
+    }
+    match kind {
+        "VirtualService" => Some(Spec::VirtualService(virtual_service::read(spec))),
+        "DestinationRule" => Some(Spec::DestinationRule(destination_rule::read(spec))),
+        "ServiceEntry" => Some(Spec::ServiceEntry(service_entry::read(spec))),
+        "WorkloadEntry" => Some(Spec::WorkloadEntry(service_entry::read_workload(spec))),
+        "Sidecar" => Some(Spec::Sidecar(sidecar::read(spec))),
+        "Service" => Some(Spec::Service(service::read(spec))),
+        _ => None,
     }
 }
 
@@ -222,7 +280,7 @@ impl Reader<'_> {
         let before = self.report.count();
         let Some(place) = self.place(&root, path) else { return };
         let (object, kind) = match place {
-            Place::Served(kind) => (served(kind).0, kind),
+            Place::Served(kind) => (object_of(kind), kind),
             Place::Kept(kind) => (&NOT_SERVED, kind),
             Place::Foreign => return self.skip(&root),
         };
@@ -242,15 +300,15 @@ impl Reader<'_> {
         if self.report.count() > before {
             return;
         }
-        let spec = root.get("spec");
-        let spec = match (place, spec) {
-            (Place::Served(kind), Some(spec)) => (served(kind).1)(spec),
-            _ => {
-                let line = spec.map_or(root.line, |spec| spec.line);
-                not_enforced = vec![FieldNote { field: join(path, "spec"), line, reason: None }];
-                Spec::NotServed
-            }
+        let served = match place {
+            Place::Served(kind) => spec_of(kind, &root, path),
+            _ => None,
         };
+        let spec = served.unwrap_or_else(|| {
+            let line = root.get("spec").map_or(root.line, |spec| spec.line);
+            not_enforced = vec![FieldNote { field: join(path, "spec"), line, reason: None }];
+            Spec::NotServed
+        });
         self.parsed.resources.push(Resource {
             key,
             spec,
@@ -266,11 +324,16 @@ impl Reader<'_> {
 
     fn key(&self, root: &Node, kind: &str) -> ResourceKey {
         let metadata = root.get("metadata");
-        let own = metadata.and_then(|metadata| metadata.get("namespace")).map(Node::text);
+        let name = metadata.map(|metadata| metadata.text_of("name")).unwrap_or_default();
+        // A Namespace is in none: it is named with the one that it is.
+        let own = match kind {
+            "Namespace" => Some(name),
+            _ => metadata.and_then(|metadata| metadata.get("namespace")).map(Node::text),
+        };
         ResourceKey {
             kind: kind.to_owned(),
             namespace: own.unwrap_or(self.namespace).to_owned(),
-            name: metadata.map(|metadata| metadata.text_of("name")).unwrap_or_default().to_owned(),
+            name: name.to_owned(),
         }
     }
 

@@ -26,6 +26,9 @@ use crate::{
     worker::Worker,
 };
 
+/// What a share that leads nowhere is answered where its rule does not say.
+const ABSENT_STATUS: u16 = 503;
+
 /// Where a connection of the workload goes.
 #[derive(Debug)]
 pub(crate) struct Outbound {
@@ -115,9 +118,10 @@ impl Outbound {
         let rule = Some(met.rule.provenance.clone());
         match picked {
             Ok(cluster) => Ok(Some(self.backend(cluster)?)),
-            Err(reason) => {
-                Err(Refused { refusal: Refusal::DanglingTarget(reason.to_owned()), rule })
-            }
+            Err(reason) => Err(Refused {
+                refusal: Refusal::DanglingTarget(reason.to_owned(), ABSENT_STATUS),
+                rule,
+            }),
         }
     }
 
@@ -125,7 +129,7 @@ impl Outbound {
     fn tcp_backend(&self, plan: &PortPlan) -> Result<Backend, Refused> {
         match plan.pick_tcp(self.worker.random()) {
             Ok(cluster) => Ok(self.backend(cluster)?),
-            Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned()).into()),
+            Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned(), ABSENT_STATUS).into()),
         }
     }
 
@@ -170,9 +174,10 @@ impl Outbound {
         let worker = &self.worker;
         if worker.shared.ranges.kind(self.address.ip()) == AddressKind::Vip {
             let service = &cluster.key.service;
-            return Err(Refusal::DanglingTarget(format!(
+            let why = format!(
                 "calls of {service} go to the address they asked for (resolution: NONE), and this one is virtual"
-            )));
+            );
+            return Err(Refusal::DanglingTarget(why, ABSENT_STATUS));
         }
         let upstream = match &self.kind {
             Kind::Outside(upstream) => Rc::clone(upstream),
@@ -412,7 +417,10 @@ impl Outbound {
         let (position, picked) = rule.pick(worker.random());
         let onward = match picked {
             Ok(cluster) => self.backend(cluster).map(Onward::To),
-            Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned())),
+            Err(reason) => {
+                let status = compiled.rule.traffic.absent_status.unwrap_or(ABSENT_STATUS);
+                Err(Refusal::DanglingTarget(reason.to_owned(), status))
+            }
         };
         let rule = Some(Arc::clone(compiled));
         let grpc = compiled.does.retries.is_some() && is_grpc(request);

@@ -24,8 +24,9 @@ pub enum Refusal {
     HeadTimeout,
     /// The service has HTTP rules and none of them matches.
     NoRoute(ServiceName),
-    /// The chosen target names something absent; the text says what.
-    DanglingTarget(String),
+    /// The chosen target names something absent; the text says what. With the status that the rule's
+    /// dialect asks for: 503 in Istio's, 500 in the Gateway API's.
+    DanglingTarget(String, u16),
     /// Nobody behind this service is ready.
     NoEndpoints(ServiceName),
     /// A name that it leads to has never been resolved; the text says which and what was said of it.
@@ -208,7 +209,7 @@ impl Refusal {
                 "the request head did not end within 10 s"),
             Self::NoRoute(service) => row(Code::NoRoute, 404, 12, Flag::NR, L::DEBUG, Stays,
                 format!("no HTTP rule of {service} matches this request")),
-            Self::DanglingTarget(what) => row(Code::DanglingTarget, 503, 14, Flag::NC, L::WARN, Stays,
+            Self::DanglingTarget(what, status) => row(Code::DanglingTarget, *status, 14, Flag::NC, L::WARN, Stays,
                 format!("the rule's target does not exist: {what}")),
             Self::NoEndpoints(service) => row(Code::NoEndpoints, 503, 14, Flag::UH, L::WARN, Stays,
                 match service.is_host() {
@@ -479,7 +480,7 @@ mod tests {
             Refusal::HeadTooLarge("x".into()),
             Refusal::HeadTimeout,
             Refusal::NoRoute(service.clone()),
-            Refusal::DanglingTarget(String::new()),
+            Refusal::DanglingTarget(String::new(), 503),
             Refusal::NoEndpoints(service.clone()),
             Refusal::NotResolved("x".into()),
             Refusal::NotInRegistry("x".into(), Provenance("x".into())),

@@ -46,11 +46,15 @@ pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
 /// As for [`apply`].
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
     let keys = match (&args.kind, &args.name) {
-        (Some(kind), Some(name)) => vec![ResourceKey {
-            kind: kinds::canonical(kind)?.to_owned(),
-            namespace: args.namespace.clone(),
-            name: name.clone(),
-        }],
+        (Some(kind), Some(name)) => {
+            let kind = kinds::canonical(kind)?;
+            let namespace = match kind {
+                "Namespace" => name,
+                _ => &args.namespace,
+            };
+            let (namespace, name) = (namespace.clone(), name.clone());
+            vec![ResourceKey { kind: kind.to_owned(), namespace, name }]
+        }
         _ if args.filename.is_empty() => {
             return Err(Failure::usage(
                 "say what to delete: `heddle delete KIND NAME`, or `heddle delete -f FILE`",
@@ -192,7 +196,7 @@ mod tests {
         let response = ApplyResponse {
             generation: 7,
             changes: vec![Change { key, action: Action::Created, state: "Partial".to_owned() }],
-            skipped: [("Deployment".to_owned(), 2), ("Service".to_owned(), 1)].into(),
+            skipped: [("Deployment".to_owned(), 2), ("Secret".to_owned(), 1)].into(),
             notes: vec![Problem {
                 file: Some("a.yaml".to_owned()),
                 line: Some(3),
@@ -204,7 +208,7 @@ mod tests {
         assert_eq!(
             response_text(&response, Duration::from_secs(1), false),
             "VirtualService/default/reviews created, Partial\n\
-             3 objects skipped, no rules: 2 Deployment, 1 Service (on one machine `heddle run` declares services)\n\
+             3 objects skipped, no rules: 2 Deployment, 1 Secret\n\
              note: a.yaml:3: spec.http[0].timeout: not enforced yet\n\
              generation 7: in force in all 3 proxies it concerns"
         );

@@ -26,10 +26,10 @@ fn example(file: &str) -> RuleIndex {
 
 #[test]
 fn every_example_is_in_force_in_the_demo_without_a_word() {
-    let demo = Mesh::demo();
     let all = examples();
     assert!(all.len() >= 5);
     for (file, index) in all {
+        let demo = Mesh::demo().declaring(&index);
         assert_eq!(demo.said(&index), Vec::<String>::new(), "{file}");
         for resource in index.resources() {
             assert_eq!(resource.not_enforced, [], "{file}");
@@ -78,4 +78,19 @@ fn the_store_is_steered_by_its_tcp_rule() {
     let told = Mesh::demo().told(&example("store-by-tcp.yaml"), "restaurants", "store");
     assert_eq!(shown(&told.ports[0].tcp), ["store/v1:6379=100"]);
     assert!(told.ports[0].http.is_empty());
+}
+
+#[test]
+fn routes_of_the_gateway_api_send_where_they_say() {
+    let told = |file: &str| {
+        let index = example(file);
+        Mesh::demo().declaring(&index).told(&index, "frontend", "reviews").ports[0].http.clone()
+    };
+    let by_path = told("gateway-reviews-by-path.yaml");
+    assert_eq!(shown(by_path[0].targets()), ["reviews-v3/*:80=1"]);
+    assert_eq!(shown(by_path[1].targets()), ["reviews-v1/*:80=1"]);
+    assert_eq!(by_path[1].provenance.0, "HTTPRoute/default/reviews#old-for-the-rest");
+    let canary = told("gateway-reviews-canary.yaml");
+    assert_eq!(shown(canary[0].targets()), ["reviews-v1/*:80=9", "reviews-v2/*:80=1"]);
+    assert_eq!(canary[0].traffic.timeout.unwrap().as_secs(), 1);
 }

@@ -1,6 +1,8 @@
 //! What Kubernetes has and one machine has not: target ports, services without addresses, workloads
 //! of several services or of one address family.
 
+use std::net::IpAddr;
+
 use super::*;
 
 impl Mesh {
@@ -104,8 +106,15 @@ fn a_headless_service_has_rules_and_endpoints_and_no_address() {
     let told = mesh.told(&rules(&rule), "pods", "web");
     assert!(told.vips.is_empty());
     assert_eq!(shown(told.ports[0].http[0].targets()), ["web/*:80=100"]);
-    assert!(name_answer(&mesh.0, "default", "web").service.unwrap().vips.is_empty());
     assert_eq!(mesh.behind("web", 80), [("pods-v1".to_owned(), 8080)]);
+    // Its name stands for those who are ready.
+    let named = |mesh: &Mesh| name_answer(&mesh.0, "default", "web").service.unwrap().vips;
+    let workload = mesh.0.workloads.values().find(|one| one.name == "pods-v1").unwrap();
+    assert_eq!(named(&mesh), workload.addresses.iter().collect::<Vec<_>>());
+    let mut pending = mesh;
+    let ports = pending.0.workloads.values_mut().flat_map(|one| one.ports.values_mut());
+    ports.for_each(|port| port.state = EndpointState::Pending);
+    assert_eq!(named(&pending), Vec::<IpAddr>::new());
 }
 
 #[test]

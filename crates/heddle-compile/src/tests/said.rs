@@ -70,7 +70,7 @@ fn rules_without_effect_are_told() {
         said(http("cache", "name: a")),
         "NoEffect spec.http[0]: port 6379 of `cache.default.svc.cluster.local` is declared tcp: an HTTP rule has no effect there; declare it http, or write a `tcp` rule"
     );
-    assert!(said(http("api", "name: a")).contains("relayed without looking inside for now"));
+    assert_eq!(said(http("api", "name: a")), "", "of HTTP/2 each request is looked at");
     assert!(
         said(http("reviews", "match: [{port: 81}]"))
             .contains("none of the ports this rule asks for")

@@ -12,7 +12,7 @@ use std::{
 use axum::http::StatusCode;
 use heddle_compile::{Finding, ResourceState, RuleIndex};
 use heddle_model::{
-    Registry, ResourceKey,
+    ResourceKey,
     resource::Resource,
     yaml::{Parsed, Skipped},
 };
@@ -31,6 +31,7 @@ use crate::{
         watch::{Batch, FolderWatch},
     },
     limits::RESOURCES_MAX,
+    mesh::Mesh,
     rules::{Holder, Rules},
     store::{self, AppliedDocument},
     verify,
@@ -105,11 +106,13 @@ impl Control {
         let index = RuleIndex::new(&in_force.resources);
         let (mut answer, unchanged) = {
             let mesh = self.mesh();
-            let registry = mesh.registry();
+            let before = mesh.registry();
+            let after = mesh.registry_with(index.resources());
+            let registry = &*after;
             verify::verify(&index, registry)
                 .map_err(|problems| Refused::of(StatusCode::BAD_REQUEST, problems))?;
             if !force {
-                refuse_dangling(&mesh.index.dangles_after(&index, registry))?;
+                refuse_dangling(&mesh.index.dangles_between(&index, before, registry))?;
             }
             let unchanged = plan.changes.iter().all(|change| change.action == Action::Unchanged);
             let generation = mesh.generations.newest();
@@ -191,7 +194,7 @@ impl Control {
                     too_many()
                 ));
             }
-            admit(&mut rules, &newest, &paths, mesh.registry());
+            admit(&mut rules, &newest, &paths, &mesh);
             let index = RuleIndex::new(&rules.in_force().resources);
             let before = &mesh.rules.files;
             warn_of_invalid(before, &rules.files, &paths);
@@ -221,18 +224,20 @@ impl Control {
 
 /// Takes the files `paths` over from `newest` as far as a proxy would take the whole. If it would
 /// not, each half is tried, down to single files, so that one bad file does not hold up the others.
-fn admit(rules: &mut Rules, newest: &RuleFiles, paths: &[String], registry: &Registry) {
+fn admit(rules: &mut Rules, newest: &RuleFiles, paths: &[String], mesh: &Mesh) {
     let mut trial = rules.clone();
     trial.files.take_over(newest, paths);
-    let verified = verify::verify(&RuleIndex::new(&trial.in_force().resources), registry);
+    let index = RuleIndex::new(&trial.in_force().resources);
+    let registry = mesh.registry_with(index.resources());
+    let verified = verify::verify(&index, &registry);
     match (verified, paths) {
         (Ok(()), _) => *rules = trial,
         (Err(_), []) => {}
         (Err(problems), [path]) => rules.files.reject(path, &problems),
         (Err(_), paths) => {
             let (first, second) = paths.split_at(paths.len() / 2);
-            admit(rules, newest, first, registry);
-            admit(rules, newest, second, registry);
+            admit(rules, newest, first, mesh);
+            admit(rules, newest, second, mesh);
         }
     }
 }

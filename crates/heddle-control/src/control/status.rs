@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use heddle_compile::{Finding, ResourceState, behind, endpoints};
-use heddle_model::{Registry, ResourceKey, Service, WorkloadId, resource::Resource};
+use heddle_compile::{Finding, ParentStatus, ResourceState, behind, endpoints};
+use heddle_model::{
+    Registry, ResourceKey, Service, WorkloadId,
+    resource::{Resource, Spec},
+};
 use heddle_wire::local::control_api::{
-    Problem, ProxyStatus, ResourceView, ServiceView, Status, WorkloadView,
+    Problem, ProxyStatus, ResourceView, RouteCondition, RouteParent, RouteParentStatus,
+    RouteStatus, ServiceView, Status, WorkloadView,
 };
 use serde::Deserialize;
 
@@ -71,7 +75,11 @@ impl Control {
                 let invalid = mesh.rules.files.file(&source).filter(|_| is_invalid);
                 let invalid = invalid.map(|file| file.problems.clone());
                 let own = findings.get(&resource.key).map_or(&[][..], Vec::as_slice);
-                view(&resource, source, invalid, loser, own)
+                let is_route = matches!(resource.spec, Spec::Route(_));
+                let status = (is_route && invalid.is_none() && loser.is_none()).then(|| {
+                    route_status(mesh.index.route_status(mesh.members.registry(), &resource.key))
+                });
+                ResourceView { status, ..view(&resource, source, invalid, loser, own) }
             })
             .collect()
     }
@@ -165,5 +173,31 @@ fn view(
         text: resource.text.clone(),
         state: state.to_owned(),
         notes,
+        status: None,
     }
+}
+
+/// Who says what of routes.
+const CONTROLLER: &str = "heddle.dev/mesh";
+
+fn route_status(parents: Vec<ParentStatus>) -> RouteStatus {
+    let condition = |one: &heddle_compile::Condition| RouteCondition {
+        kind: one.kind.to_owned(),
+        status: if one.holds { "True" } else { "False" }.to_owned(),
+        reason: one.reason.to_owned(),
+        message: one.message.clone(),
+    };
+    let parent = |one: ParentStatus| RouteParentStatus {
+        conditions: one.conditions.iter().map(condition).collect(),
+        controller_name: CONTROLLER.to_owned(),
+        parent_ref: RouteParent {
+            group: one.parent.group,
+            kind: one.parent.kind,
+            namespace: one.parent.namespace,
+            name: one.parent.name,
+            section_name: one.parent.section_name,
+            port: one.parent.port,
+        },
+    };
+    RouteStatus { parents: parents.into_iter().map(parent).collect() }
 }

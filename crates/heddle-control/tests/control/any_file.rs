@@ -3,7 +3,9 @@
 
 use std::fs;
 
-use heddle_wire::local::control_api::{Action, ApplyRequest, ResourceView};
+use heddle_wire::local::control_api::{
+    Action, ApplyRequest, ResourceView, RouteCondition, ServiceView,
+};
 
 use crate::plane::{Folder, Plane, documents, route, split, subsets};
 
@@ -13,11 +15,11 @@ kind: Deployment
 metadata: {name: reviews}
 ---
 apiVersion: v1
-kind: Service
+kind: Secret
 metadata: {name: reviews}
 ---
 apiVersion: v1
-kind: Service
+kind: Secret
 metadata: {name: ratings}
 ---
 apiVersion: security.istio.io/v1
@@ -54,7 +56,7 @@ async fn a_clusters_file_applies_and_what_is_not_in_force_is_named() {
             ("PeerAuthentication", "NotEnforced")
         ]
     );
-    assert_eq!(answer.skipped, [("Deployment".to_owned(), 1), ("Service".to_owned(), 2)].into());
+    assert_eq!(answer.skipped, [("Deployment".to_owned(), 1), ("Secret".to_owned(), 2)].into());
     assert!(answer.notes.iter().any(|note| note.reason.contains("PeerAuthentication is kept")));
     let kept: Vec<ResourceView> = plane.get("/v1/resources?kind=peerauthentication").await;
     assert_eq!((kept.len(), kept[0].state.as_str()), (1, "NotEnforced"));
@@ -64,11 +66,70 @@ async fn a_clusters_file_applies_and_what_is_not_in_force_is_named() {
     let strict = ApplyRequest { strict: true, ..documents(&text) };
     let refused = plane.post::<serde_json::Value>("/v1/apply", &strict).await.unwrap_err();
     let told = refused.text();
-    assert!(told.contains("PeerAuthentication is kept") && told.contains("2 Service"), "{told}");
+    assert!(told.contains("PeerAuthentication is kept") && told.contains("2 Secret"), "{told}");
     let strict = ApplyRequest { strict: true, ..documents(&split("reviews", &[("v1", 2)])) };
     plane.post::<serde_json::Value>("/v1/apply", &strict).await.unwrap();
     let others = plane.apply(&CLUSTER.replace("security.istio.io", "security.example")).await;
     assert!(others.unwrap_err().text().contains("nothing to apply (4 objects skipped"));
+}
+
+const SHOP: &str = "---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: reviews-v2}
+spec:
+  selector: {app: reviews, version: v2}
+  ports: [{name: http, port: 80, targetPort: 9080}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: reviews}
+spec:
+  parentRefs: [{kind: Service, group: '', name: reviews}]
+  rules: [{backendRefs: [{name: reviews-v2, port: 80}]}]
+";
+
+#[tokio::test]
+async fn services_of_a_file_are_there_and_routes_say_what_became_of_them() {
+    let folder = Folder::new();
+    let plane = Plane::start(&folder).await;
+    plane.join_http("reviews", "v2").await;
+    let answer = plane.apply(SHOP).await.unwrap();
+    let states: Vec<_> = answer.changes.iter().map(|change| change.state.as_str()).collect();
+    assert_eq!(states, ["Programmed"; 3]);
+    assert_eq!(answer.notes, []);
+    let services: Vec<ServiceView> = plane.get("/v1/services").await;
+    let declared = services.iter().find(|one| one.service.name.name == "reviews-v2").unwrap();
+    assert_eq!((declared.workloads.len(), declared.service.vips.len()), (1, 2));
+    let vips = declared.service.vips.clone();
+
+    let told = plane.delete("Service", "reviews-v2", false).await.unwrap_err().text();
+    assert!(told.contains("the edit would leave this without a target"), "{told}");
+    plane.delete("Service", "reviews-v2", true).await.unwrap();
+    let status = |conditions: &[RouteCondition]| {
+        let show = |one: &RouteCondition| format!("{} {} {}", one.kind, one.status, one.reason);
+        conditions.iter().map(show).collect::<Vec<_>>()
+    };
+    let routes: Vec<ResourceView> = plane.get("/v1/resources?kind=httproute").await;
+    assert_eq!(routes[0].state, "Dangling");
+    let parent = &routes[0].status.as_ref().unwrap().parents[0];
+    assert_eq!(parent.parent_ref.name, "reviews");
+    assert_eq!(
+        status(&parent.conditions),
+        ["Accepted True Accepted", "ResolvedRefs False BackendNotFound"]
+    );
+
+    // It has its address back, also from another control plane.
+    plane.apply(SHOP).await.unwrap();
+    drop(plane);
+    let plane = Plane::start(&folder).await;
+    let services: Vec<ServiceView> = plane.get("/v1/services").await;
+    let again = services.iter().find(|one| one.service.name.name == "reviews-v2").unwrap();
+    assert_eq!(again.service.vips, vips);
 }
 
 #[tokio::test]
@@ -110,7 +171,7 @@ async fn a_folder_is_in_force_as_a_whole_or_as_it_was() {
     fs::write(folder.rule_file("cluster.yaml"), CLUSTER).unwrap();
     let plane = Plane::start(&folder).await;
     let status = plane.until(|status| !status.skipped.is_empty()).await;
-    assert_eq!(status.skipped["Service"], 2);
+    assert_eq!(status.skipped["Secret"], 2);
     assert_eq!(plane.states().await.len(), 2_501);
     let too_many: String = (0..18_000).map(|n| rule(&format!("more-{n}"))).collect();
     fs::write(folder.rule_file("more.yaml"), too_many).unwrap();

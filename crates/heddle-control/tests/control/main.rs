@@ -9,5 +9,6 @@ mod discovery;
 mod entries;
 mod folder;
 mod members;
+mod routes;
 mod rules;
 mod store;

@@ -306,6 +306,9 @@ impl Check for Traffic {
         field("headers", self.headers.as_ref())?;
         field("cors", self.cors.as_ref())?;
         each("mirrors", &self.mirrors)?;
+        if self.absent_status.is_some_and(|status| !(400..=599).contains(&status)) {
+            return Err(FieldError::new("absent_status", "no status of an error"));
+        }
         if let Some(rewrite) = &self.rewrite {
             rewrite.authority.as_deref().map_or(Ok(()), |text| authority("rewrite", text))?;
             if let Some(PathRewrite::Regex(regex)) = &rewrite.path {

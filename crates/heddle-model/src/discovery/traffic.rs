@@ -38,6 +38,10 @@ pub struct Traffic {
     /// Who else is sent a copy.
     #[cbor(n(7), default)]
     pub mirrors: Vec<Mirror>,
+    /// Status of a share that goes to something absent; `None`: 503, as in Istio. The Gateway API asks for
+    /// 500.
+    #[n(50)]
+    pub absent_status: Option<u16>,
 }
 
 /// What a request is answered without an upstream.
@@ -70,6 +74,9 @@ pub struct Redirect {
     /// Status, 300 to 399.
     #[cbor(n(5), default)]
     pub status: u16,
+    /// The port of the request is not kept: without a `port` it is the one that the scheme implies.
+    #[cbor(n(50), default)]
+    pub drops_port: bool,
 }
 
 /// The path of a redirect.

@@ -83,7 +83,7 @@ pub(super) struct Workload {
     id: WorkloadId,
     name: String,
     namespace: String,
-    /// Where it is one.
+    /// Where it is one; of several the one that stands for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     service: Option<ServiceName>,
     /// Where they are several.
@@ -105,17 +105,18 @@ pub(super) struct Workload {
 
 impl From<super::Workload> for Workload {
     fn from(workload: super::Workload) -> Self {
+        let first = workload.first_service().cloned();
         let identity = identity_of(&workload.namespace, &workload.services);
         let identity = (workload.identity != identity).then_some(workload.identity);
         let services = match workload.services.len() {
             0 | 1 => BTreeSet::new(),
-            _ => workload.services.clone(),
+            _ => workload.services,
         };
         Self {
             id: workload.id,
             name: workload.name,
             namespace: workload.namespace,
-            service: workload.services.into_iter().next(),
+            service: first,
             services,
             identity,
             version: workload.version,

@@ -2,6 +2,7 @@
 //! later version will, and those of others, which a file of a cluster holds as well.
 
 use super::report::{closest, suggest};
+use crate::resource::GATEWAY_GROUP;
 
 /// What is to be done with an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +18,17 @@ pub(super) enum Place {
 /// API versions under which Istio serves its networking kinds.
 pub(super) const API_VERSIONS: &[&str] =
     &["networking.istio.io/v1", "networking.istio.io/v1beta1", "networking.istio.io/v1alpha3"];
-/// Kinds that are put in force.
+/// Istio's kinds that are put in force.
 pub(super) const SERVED: &[&str] =
     &["VirtualService", "DestinationRule", "ServiceEntry", "WorkloadEntry", "Sidecar"];
+/// Routes of the Gateway API that are put in force where a Service is their parent.
+pub(super) const ROUTES: &[&str] = &["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
+/// Kinds of the core group that say what the cluster holds.
+pub(super) const CORE: &[&str] = &["Service", "Namespace"];
+
+/// All kinds that are put in force, by their API group; the core group has no name.
+const SERVED_BY_GROUP: &[(&str, &[&str])] =
+    &[(NETWORKING, SERVED), (GATEWAY_GROUP, ROUTES), ("", CORE)];
 
 /// Kinds of an API group of the mesh that are kept. Of two kinds with one name, that of the Gateway API
 /// goes by its name and group, as in `kubectl`.
@@ -47,14 +56,10 @@ const KEPT: &[(&str, &[(&str, &str)])] = &[
         &[("WasmPlugin", "WasmPlugin"), ("TrafficExtension", "TrafficExtension")],
     ),
     (
-        "gateway.networking.k8s.io",
+        GATEWAY_GROUP,
         &[
             ("Gateway", "Gateway.gateway.networking.k8s.io"),
             ("GatewayClass", "GatewayClass"),
-            ("HTTPRoute", "HTTPRoute"),
-            ("GRPCRoute", "GRPCRoute"),
-            ("TCPRoute", "TCPRoute"),
-            ("TLSRoute", "TLSRoute"),
             ("UDPRoute", "UDPRoute"),
             ("ReferenceGrant", "ReferenceGrant"),
             ("BackendTLSPolicy", "BackendTLSPolicy"),
@@ -69,7 +74,8 @@ const NETWORKING: &str = "networking.istio.io";
 /// Every kind an object of the mesh may have, as keys name it.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
     let kept = KEPT.iter().flat_map(|(_, kinds)| kinds.iter().map(|(_, key)| *key));
-    SERVED.iter().copied().chain(kept)
+    let served = SERVED_BY_GROUP.iter().flat_map(|(_, kinds)| kinds.iter().copied());
+    served.chain(kept)
 }
 
 /// What an object is, by its API version and kind.
@@ -80,11 +86,13 @@ pub(super) fn place(
     api_version: Option<&str>,
     kind: &str,
 ) -> Result<Place, (&'static str, String)> {
-    let served = SERVED.iter().find(|served| **served == kind).copied();
+    let served = SERVED_BY_GROUP.iter().find_map(|(group, kinds)| {
+        kinds.iter().find(|served| **served == kind).map(|kind| (*group, *kind))
+    });
     let Some(api_version) = api_version else {
         return match (served, kinds().find(|known| *known == kind)) {
             // Its own check asks for the version.
-            (Some(served), _) => Ok(Place::Served(served)),
+            (Some((_, served)), _) => Ok(Place::Served(served)),
             (None, Some(_)) => Err(("apiVersion", "this field is required".to_owned())),
             (None, None) => {
                 let known: Vec<_> = kinds().collect();
@@ -99,7 +107,7 @@ pub(super) fn place(
         };
     };
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    if let (Some(served), NETWORKING) = (served, group) {
+    if let Some((_, served)) = served.filter(|(of, _)| *of == group) {
         return Ok(Place::Served(served));
     }
     if let Some((_, known)) = KEPT.iter().find(|(of, _)| *of == group) {
@@ -107,9 +115,8 @@ pub(super) fn place(
             return Ok(Place::Kept(key));
         }
         let mut names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        if group == NETWORKING {
-            names.extend(SERVED);
-        }
+        let served = SERVED_BY_GROUP.iter().filter(|(of, _)| *of == group);
+        names.extend(served.flat_map(|(_, kinds)| kinds.iter().copied()));
         return Err(("kind", suggest("kind", kind, &names)));
     }
     // A slip of the pen must not make a rule somebody else's.
@@ -137,9 +144,13 @@ mod tests {
                 "Gateway",
                 Place::Kept("Gateway.gateway.networking.k8s.io"),
             ),
-            ("gateway.networking.k8s.io/v1", "HTTPRoute", Place::Kept("HTTPRoute")),
+            ("gateway.networking.k8s.io/v1", "HTTPRoute", Place::Served("HTTPRoute")),
+            ("gateway.networking.k8s.io/v1", "UDPRoute", Place::Kept("UDPRoute")),
             ("security.istio.io/v1", "PeerAuthentication", Place::Kept("PeerAuthentication")),
-            ("v1", "Service", Place::Foreign),
+            ("v1", "Service", Place::Served("Service")),
+            ("v1", "Namespace", Place::Served("Namespace")),
+            ("v1", "ConfigMap", Place::Foreign),
+            ("serving.knative.dev/v1", "Service", Place::Foreign),
             ("apps/v1", "Deployment", Place::Foreign),
             ("appmesh.k8s.aws/v1beta2", "VirtualService", Place::Foreign),
             ("networking.k8s.io/v1", "Ingress", Place::Foreign),

@@ -385,3 +385,12 @@ pub(super) fn at_least_one(node: &Node, names: &[&str], path: &str, report: &mut
         report.at(node, path, format!("{} is needed", listed(names)));
     }
 }
+
+/// Reports a list that is longer than `most`.
+pub(super) fn at_most(node: &Node, key: &str, most: usize, path: &str, report: &mut Report<'_>) {
+    let items = node.items_of(key);
+    if let Some(first) = items.get(most) {
+        let reason = format!("{} items, more than the {most} allowed", items.len());
+        report.at(first, &join(path, key), reason);
+    }
+}

@@ -394,6 +394,58 @@ pub(super) fn gateway_name(text: &str) -> Result<(), String> {
     Err(format!("`{text}` names no gateway: use `mesh`, NAME or NAMESPACE/NAME"))
 }
 
+/// An API group: a DNS name, or nothing for the core group.
+pub(super) fn api_group(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() <= 253 && text.split('.').all(is_label) {
+        return Ok(());
+    }
+    Err(format!(
+        "`{text}` is no API group: use e.g. `gateway.networking.k8s.io`, or `\"\"` for the core group (no version)"
+    ))
+}
+
+/// A duration as the Gateway API writes it (GEP-2257): whole numbers, each with its unit.
+pub(super) fn gateway_duration(text: &str) -> Result<(), String> {
+    let wrong = || {
+        format!(
+            "`{text}` is no duration of the Gateway API: use whole numbers of `h`, `m`, `s` or `ms`, e.g. `1m30s` or `500ms`"
+        )
+    };
+    let (mut rest, mut parts) = (text, 0);
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let behind = &rest[digits..];
+        let unit = ["ms", "h", "m", "s"].into_iter().find(|unit| behind.starts_with(unit));
+        let Some(unit) = unit.filter(|_| (1..=5).contains(&digits)) else { return Err(wrong()) };
+        rest = &behind[unit.len()..];
+        parts += 1;
+    }
+    if (1..=4).contains(&parts) { Ok(()) } else { Err(wrong()) }
+}
+
+/// Longest name and longest value of a header that the Gateway API takes.
+const FIELD_NAME_MAX: usize = 256;
+const FIELD_VALUE_MAX: usize = 4096;
+
+/// A header's name, in any case.
+pub(super) fn field_name(name: &str) -> Result<(), String> {
+    if is_token(name) && name.len() <= FIELD_NAME_MAX {
+        return Ok(());
+    }
+    Err(format!("`{name}` is no header name: use letters, digits and `-`, e.g. `x-version`"))
+}
+
+/// A header's value, as it is.
+pub(super) fn field_value(value: &str) -> Result<(), String> {
+    if value.len() > FIELD_VALUE_MAX {
+        return Err(format!("{} bytes, more than the {FIELD_VALUE_MAX} allowed", value.len()));
+    }
+    if value.bytes().any(|b| b < 0x20 && b != b'\t' || b == 0x7f) {
+        return Err("a header value has no control characters".to_owned());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +468,16 @@ mod tests {
             ["", "5", "s", "5 s", "5sec", "-1s", "1.2.3s", "1e3s", "9999999h", "1us", "5s5", "٣s"]
         {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_gateway_api_takes_whole_numbers_of_units() {
+        for text in ["0s", "10s", "1m30s", "500ms", "1h2m3s4ms", "99999h"] {
+            assert_eq!(gateway_duration(text), Ok(()), "{text}");
+        }
+        for text in ["", "10", "1.5s", "1d", "-1s", "s", "100000s", "1h1m1s1ms1ms", "1 s", "é"] {
+            assert!(gateway_duration(text).is_err(), "{text}");
         }
     }
 

@@ -271,3 +271,25 @@ fn a_refusal_can_be_read_by_a_script_and_has_the_fields_of_the_rule() {
         assert!(head.contains("x-a: b\r\n") && head.contains("x-heddle-refusal: "), "{head}");
     });
 }
+
+/// The Gateway API's status for what is absent; Istio's is the default.
+#[test]
+fn what_is_absent_is_refused_with_the_status_of_the_rules_dialect() {
+    with_standing_clock(|| async {
+        let rule = |status: Option<u16>| {
+            move |rule: &mut HttpRule| {
+                rule.action =
+                    RuleAction::Forward(vec![heddle_testkit::resources::dangling("no `nobody`")]);
+                rule.traffic.absent_status = status;
+            }
+        };
+        let (mesh, head, body) = asked(rule(Some(500)), GET).await;
+        assert!(head.starts_with("http/1.1 500 internal server error\r\n"), "{head}");
+        assert!(head.contains("x-heddle-refusal: dangling-target; hop=outbound@"), "{head}");
+        assert!(body.contains("no `nobody`"), "{body}");
+        let labels = ["response_code=\"500\"", "response_flags=\"NC\""];
+        assert_eq!(mesh.client.requests(&labels), 1.0);
+        let (_, head, _) = asked(rule(None), GET).await;
+        assert!(head.starts_with("http/1.1 503 "), "{head}");
+    });
+}

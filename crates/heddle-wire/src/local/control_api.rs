@@ -213,6 +213,64 @@ pub struct ResourceView {
     pub state: String,
     /// What the state means here, fields not enforced included.
     pub notes: Vec<Problem>,
+    /// `status` of a route of the Gateway API whose parents are Services.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<RouteStatus>,
+}
+
+/// `status` of a route, as the Gateway API has it. Times and generations, which a file does not have, are left
+/// out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// One for each Service among the route's parents.
+    pub parents: Vec<RouteParentStatus>,
+}
+
+/// What a parent says of a route.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteParentStatus {
+    /// The parent as the route names it.
+    pub parent_ref: RouteParent,
+    /// Who says so.
+    pub controller_name: String,
+    /// `Accepted` and `ResolvedRefs`.
+    pub conditions: Vec<RouteCondition>,
+}
+
+/// A parent as a route names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteParent {
+    /// API group; empty for the core group.
+    pub group: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace, where the route names one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Name.
+    pub name: String,
+    /// A port by its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+    /// A port by its number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// A condition as Kubernetes has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteCondition {
+    /// `Accepted` or `ResolvedRefs`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True` or `False`.
+    pub status: String,
+    /// The API's word for why, e.g. `Conflicted`.
+    pub reason: String,
+    /// In words.
+    pub message: String,
 }
 
 /// The mesh's own state.

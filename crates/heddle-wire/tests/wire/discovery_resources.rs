@@ -184,11 +184,12 @@ fn answer() -> impl Strategy<Value = Answer> {
         ".{0,5}".prop_map(RedirectPath::Whole),
         ".{0,5}".prop_map(RedirectPath::Prefix)
     ];
-    let redirect = (option::of(path), option::of("[a-z]{1,5}"), option::of(port()), 300..=399u16);
+    let where_to = (option::of("[a-z]{1,5}"), option::of(port()), any::<bool>());
+    let redirect = (option::of(path), where_to, 300..=399u16);
     prop_oneof![
-        redirect.prop_map(|(path, authority, port, status)| {
+        redirect.prop_map(|(path, (authority, port, drops_port), status)| {
             let scheme = Some("https".to_owned());
-            Answer::Redirect(Redirect { path, authority, port, scheme, status })
+            Answer::Redirect(Redirect { path, authority, port, scheme, status, drops_port })
         }),
         (200..=599u16, vec(any::<u8>(), 0..9))
             .prop_map(|(status, body)| Answer::Direct(DirectResponse { status, body })),
@@ -214,7 +215,7 @@ prop_compose! {
         path in option::of("/[a-z]{0,5}"), headers in option::of(header_rules()),
         seconds in option::of(any::<u32>()), retries in option::of(retries()),
         origins in option::of(vec(string_match(), 0..2)), mirrored in option::of(0.0..=100.0f64),
-        to in cluster_key(),
+        to in cluster_key(), absent_status in option::of(400..=599u16),
     ) -> Traffic {
         Traffic {
             answer,
@@ -227,6 +228,7 @@ prop_compose! {
                 .map(|percent| Mirror { to: Target::Cluster(to), percent })
                 .into_iter()
                 .collect(),
+            absent_status,
         }
     }
 }

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use heddle_model::{EndpointState, Protocol, ServiceName, name::DEFAULT_NAMESPACE, yaml::Skipped};
+use heddle_model::{
+    EndpointState, Protocol, ServiceName,
+    name::DEFAULT_NAMESPACE,
+    yaml::{Skipped, with_status},
+};
 use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status, WorkloadView};
 
 use crate::{
@@ -42,8 +46,8 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
 
 async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> Result<(), Failure> {
     let mut path = "/v1/resources?".to_owned();
-    let namespace =
-        args.namespace.as_deref().or_else(|| args.name.as_ref().map(|_| DEFAULT_NAMESPACE));
+    let default = args.name.as_deref().map(|name| kinds::namespace_of(kind, name));
+    let namespace = args.namespace.as_deref().or(default);
     let filters = [("kind", kind), ("namespace", namespace), ("name", args.name.as_deref())];
     for (key, value) in filters.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         // Kinds and labels need no escaping; both were checked.
@@ -91,7 +95,15 @@ async fn say_ejected(args: &GetArgs, found: &[ResourceView]) {
 }
 
 fn yaml(found: &[ResourceView]) -> String {
-    let documents: Vec<&str> = found.iter().map(|view| view.text.trim_end()).collect();
+    let document = |view: &ResourceView| {
+        let status = view.status.as_ref().and_then(|status| serde_json::to_string(status).ok());
+        let text = match status {
+            Some(status) => with_status(&view.text, &status),
+            None => view.text.clone(),
+        };
+        text.trim_end().to_owned()
+    };
+    let documents: Vec<String> = found.iter().map(document).collect();
     documents.join("\n---\n")
 }
 

@@ -1,5 +1,7 @@
 //! Kinds by the names people type: `vs`, `virtualservices`, `VirtualService`.
 
+use heddle_model::name::DEFAULT_NAMESPACE;
+
 use crate::failure::Failure;
 
 /// What `get` can show that is no rule.
@@ -19,6 +21,7 @@ pub(crate) enum Kind {
 const SHORT: &[(&str, &str)] = &[
     ("vs", "VirtualService"),
     ("dr", "DestinationRule"),
+    ("ns", "Namespace"),
     ("gw", "Gateway"),
     ("se", "ServiceEntry"),
     ("we", "WorkloadEntry"),
@@ -74,10 +77,17 @@ fn plural(kind: &str) -> String {
 pub(crate) fn canonical(word: &str) -> Result<&'static str, Failure> {
     match kind(word) {
         Ok(Kind::Rule(kind)) => Ok(kind),
+        // What is deleted is the object that declares it.
+        Ok(Kind::Services) => Ok("Service"),
         _ => Err(Failure::usage(format!(
             "`{word}` is no kind of rule: use e.g. virtualservice (vs) or destinationrule (dr)"
         ))),
     }
+}
+
+/// The namespace of an object of this kind where none is given: a Namespace is named with itself.
+pub(crate) fn namespace_of<'a>(kind: Option<&str>, name: &'a str) -> &'a str {
+    if kind == Some("Namespace") { name } else { DEFAULT_NAMESPACE }
 }
 
 #[cfg(test)]
@@ -90,7 +100,10 @@ mod tests {
             assert_eq!(canonical(word), Ok("VirtualService"), "{word}");
         }
         assert_eq!(kind("svc"), Ok(Kind::Services));
-        assert!(canonical("services").is_err());
+        assert_eq!(canonical("services"), Ok("Service"));
+        assert!(canonical("workloads").is_err());
+        assert_eq!(namespace_of(Some("Namespace"), "shop"), "shop");
+        assert_eq!(namespace_of(Some("VirtualService"), "shop"), "default");
         for (word, rule) in [
             ("gw", "Gateway"),
             ("gateways.gateway.networking.k8s.io", "Gateway.gateway.networking.k8s.io"),
@@ -98,6 +111,8 @@ mod tests {
             ("serviceentries", "ServiceEntry"),
             ("gatewayclasses", "GatewayClass"),
             ("HTTPRoute", "HTTPRoute"),
+            ("httproutes", "HTTPRoute"),
+            ("ns", "Namespace"),
         ] {
             assert_eq!(canonical(word), Ok(rule), "{word}");
         }

@@ -16,10 +16,10 @@ as_both_users!(
 );
 
 /// Debian's own interpreter, for which it packages grpcio.
-const PYTHON: &str = "/usr/bin/python3";
+pub(crate) const PYTHON: &str = "/usr/bin/python3";
 
 /// A service of gRPC without generated code: messages are the bytes they are.
-const SERVER: &str = "
+pub(crate) const SERVER: &str = "
 import grpc, os, sys
 from concurrent import futures
 NAME = sys.argv[1]
@@ -94,7 +94,7 @@ for _ in range(200):
 print(by['v1'], by['v2'])
 ";
 
-fn has_grpcio() -> bool {
+pub(crate) fn has_grpcio() -> bool {
     let found = std::process::Command::new(PYTHON).args(["-c", "import grpc"]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {

@@ -11,6 +11,7 @@ mod codec;
 mod deaths;
 mod demo;
 mod entries;
+mod gateway;
 mod grpc_interop;
 mod host;
 mod http2;
@@ -22,6 +23,7 @@ mod reach;
 mod rules;
 mod side_by_side;
 mod talk;
+mod tls;
 mod tools;
 mod uploads;
 

@@ -37,8 +37,11 @@ pub(super) const FLOORS: [Floors; 11] = [
                 "kinds",
                 &[
                     "yaml/destination_rule",
+                    "yaml/gateway_route",
+                    "yaml/service",
                     "yaml/service_entry",
                     "yaml/sidecar",
+                    "yaml/status",
                     "yaml/virtual_service",
                 ],
             ),
@@ -48,12 +51,13 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-compile",
         floors: &[
-            ("leaves", &["client", "finding", "host", "ranges"]),
+            ("leaves", &["carries", "client", "finding", "host", "ranges"]),
             ("names", &["named"]),
             ("facts", &["facts"]),
             ("rules", &["rules", "target"]),
             ("the outside", &["egress", "entries"]),
             ("what a rule says", &["delegate", "policy", "traffic"]),
+            ("routes", &["gateway"]),
             ("what a client gets", &["destination", "reference"]),
             ("findings", &["findings", "outside_findings"]),
         ],

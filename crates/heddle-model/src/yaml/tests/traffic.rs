@@ -33,6 +33,7 @@ fn answers_without_an_upstream_are_read() {
             port: Some(81),
             scheme: Some("https".into()),
             status: 308,
+            drops_port: false,
         })
     );
     let Answer::Redirect(plain) = answer("redirect: {prefixRewrite: /x}") else { panic!() };

@@ -32,6 +32,7 @@ pub(super) fn read(route: &Node) -> Traffic {
         retries: route.get("retries").map(retries),
         cors: route.get("corsPolicy").map(cors),
         mirrors: Vec::new(),
+        absent_status: None,
     }
 }
 
@@ -55,6 +56,7 @@ fn redirect(node: &Node) -> Redirect {
         port: number(node, "port"),
         scheme: text(node, "scheme"),
         status: number(node, "redirectCode").unwrap_or(MOVED_PERMANENTLY),
+        drops_port: false,
     }
 }
 
