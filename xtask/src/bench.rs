@@ -14,6 +14,7 @@ mod relay;
 mod restarts;
 mod rules;
 mod scrape;
+mod slow_backend;
 mod statistics;
 mod upstream;
 
@@ -28,7 +29,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -65,6 +66,12 @@ const BENCHES: [Bench; 6] = [
         options: &[OUTPUT, ROUNDS, BINARY],
         run: scrape::run,
     },
+    Bench {
+        name: "slow-backend",
+        about: slow_backend::ABOUT,
+        options: &[OUTPUT, ROUNDS, SECONDS, BINARY],
+        run: slow_backend::run,
+    },
 ];
 
 /// Runs the bench called `name`.
@@ -79,6 +86,8 @@ pub(crate) fn run(name: &str, words: &[&str]) -> Result<(), String> {
         "upstream-http2" => return http2::upstream::run(words),
         "upstream" => return upstream::run(words),
         "relay" => return relay::run(words),
+        // What `slow-backend` runs in a network namespace of its own.
+        "slow-backend-inside" => return slow_backend::run_inside(words),
         _ => {}
     }
     let bench = BENCHES.iter().find(|bench| bench.name == name);

@@ -186,6 +186,7 @@ pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
         workload: workload.into(),
         ports: ports.collect(),
         outbound: OutboundPolicy::default(),
+        locality: Box::new(workload.locality.clone()),
     }
 }
 

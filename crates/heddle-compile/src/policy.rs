@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use heddle_model::{
     DestinationPort, ServiceName,
-    discovery::{ClientTls, ClusterKey, ClusterPolicy, Provenance},
+    discovery::{ClientTls, ClusterKey, ClusterPolicy, LoadBalancing, Provenance},
     resource::{DestinationRule, PolicyParts, SubsetRule, TlsSettings, TrafficPolicy},
 };
 
@@ -42,18 +42,22 @@ impl RuleIndex {
         });
         let subset = subset.and_then(|(one, found)| Some((one, found.policy.as_ref()?)));
         let parts = merged(general.map(|(_, p)| p), subset.map(|(_, p)| p), cluster.port);
-        let PolicyParts { outlier, pool, tls } = parts;
+        let PolicyParts { outlier, pool, tls, balancing, retry_budget } = parts;
         let pool = pool.filter(|pool| !pool.is_empty());
         let (source, _) = subset.or(general)?;
         let tls = tls.and_then(|tls| match tls {
             TlsSettings::Plain => None,
-            TlsSettings::Originate(tls) => Some(named(tls, source, &cluster.service)),
+            TlsSettings::Originate(tls) => Some(named(*tls, source, &cluster.service)),
         });
-        if outlier.is_none() && pool.is_none() && tls.is_none() {
+        // What asks for no more than what is done anyway costs nothing.
+        let balancing = balancing.map(|balancing| *balancing);
+        let balancing = balancing.filter(|balancing| *balancing != LoadBalancing::default());
+        let asks = outlier.is_some() || pool.is_some() || tls.is_some();
+        if !asks && balancing.is_none() && retry_budget.is_none() {
             return None;
         }
         let provenance = Provenance(source.resource.key.to_string());
-        Some(ClusterPolicy { cluster, provenance, outlier, pool, tls })
+        Some(ClusterPolicy { cluster, provenance, outlier, pool, tls, balancing, retry_budget })
     }
 }
 
@@ -90,12 +94,16 @@ fn merged(
 /// Settings of a port take the place of all others, also where they say nothing.
 fn at(policy: &TrafficPolicy, below: PolicyParts, port: u16) -> PolicyParts {
     if let Some((_, parts)) = policy.ports.iter().find(|(number, _)| *number == port) {
-        return parts.clone();
+        // A budget for retries is never a port's own.
+        let retry_budget = policy.general.retry_budget.or(below.retry_budget);
+        return PolicyParts { retry_budget, ..parts.clone() };
     }
-    let PolicyParts { outlier, pool, tls } = &policy.general;
+    let PolicyParts { outlier, pool, tls, balancing, retry_budget } = policy.general.clone();
     PolicyParts {
-        outlier: outlier.clone().or(below.outlier),
-        pool: pool.clone().or(below.pool),
-        tls: tls.clone().or(below.tls),
+        outlier: outlier.or(below.outlier),
+        pool: pool.or(below.pool),
+        tls: tls.or(below.tls),
+        balancing: balancing.or(below.balancing),
+        retry_budget: retry_budget.or(below.retry_budget),
     }
 }

@@ -39,12 +39,22 @@ pub enum Reason {
     ConsecutiveLocalOrigin,
     /// It failed the one request it was tried with.
     Probe,
+    /// It succeeds much more seldom than the others.
+    SuccessRate,
+    /// Too many of its answers are errors.
+    FailurePercentage,
 }
 
 impl Reason {
     /// All of them.
-    pub const ALL: [Self; 4] =
-        [Self::Consecutive5xx, Self::ConsecutiveGateway, Self::ConsecutiveLocalOrigin, Self::Probe];
+    pub const ALL: [Self; 6] = [
+        Self::Consecutive5xx,
+        Self::ConsecutiveGateway,
+        Self::ConsecutiveLocalOrigin,
+        Self::Probe,
+        Self::SuccessRate,
+        Self::FailurePercentage,
+    ];
 
     /// Its name, as Istio calls the field that asks for it.
     #[must_use]
@@ -54,6 +64,8 @@ impl Reason {
             Self::ConsecutiveGateway => "consecutiveGatewayErrors",
             Self::ConsecutiveLocalOrigin => "consecutiveLocalOriginFailures",
             Self::Probe => "probe",
+            Self::SuccessRate => "successRate",
+            Self::FailurePercentage => "failurePercentage",
         }
     }
 }
@@ -253,10 +265,66 @@ fn fails(rule: &OutlierDetection, seen: Seen) -> bool {
         Seen::Connected => false,
         Seen::Unreachable | Seen::TimedOut => true,
         Seen::Answer(status @ 500..600) => {
-            rule.consecutive_5xx > 0 || matches!(status, 502..=504) && rule.consecutive_gateway > 0
+            rule.consecutive_5xx > 0
+                || rule.counts_rates()
+                || matches!(status, 502..=504) && rule.consecutive_gateway > 0
         }
         Seen::Answer(_) => false,
     }
+}
+
+/// What came of an endpoint's requests within an interval.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Requests.
+    pub all: u32,
+    /// Of them, those that did not fail.
+    pub well: u32,
+}
+
+impl Tally {
+    fn success_percent(self) -> f64 {
+        100.0 * f64::from(self.well) / f64::from(self.all.max(1))
+    }
+}
+
+/// Is this a failure where shares are counted?
+#[must_use]
+pub fn is_failure(seen: Seen) -> bool {
+    match seen {
+        Seen::Answer(status) => (500..600).contains(&status),
+        Seen::Connected => false,
+        Seen::Unreachable | Seen::TimedOut => true,
+    }
+}
+
+/// Which endpoints are outliers by the shares of their requests that fail, with why, in order; as Envoy
+/// computes it at the end of each interval.
+#[must_use]
+pub fn outliers(rule: &OutlierDetection, tallies: &[Tally]) -> Vec<(usize, Reason)> {
+    let with = |volume: u32, hosts: u32| -> Vec<(usize, f64)> {
+        let enough = tallies.iter().enumerate().filter(|(_, one)| one.all >= volume.max(1));
+        let rates: Vec<_> = enough.map(|(at, one)| (at, one.success_percent())).collect();
+        if rates.len() < hosts as usize { Vec::new() } else { rates }
+    };
+    let mut found = std::collections::BTreeMap::new();
+    if let Some(one) = rule.failure_percentage {
+        for (at, rate) in with(one.request_volume, one.minimum_hosts) {
+            if 100.0 - rate >= f64::from(one.threshold) {
+                found.insert(at, Reason::FailurePercentage);
+            }
+        }
+    }
+    if let Some(one) = rule.success_rate {
+        let rates = with(one.request_volume, one.minimum_hosts);
+        let count = rates.len().max(1) as f64;
+        let mean = rates.iter().map(|(_, rate)| rate).sum::<f64>() / count;
+        let variance = rates.iter().map(|(_, rate)| (rate - mean).powi(2)).sum::<f64>() / count;
+        let least = mean - f64::from(one.stdev_factor) / 1_000.0 * variance.sqrt();
+        let low = rates.into_iter().filter(|(_, rate)| *rate < least);
+        found.extend(low.map(|(at, _)| (at, Reason::SuccessRate)));
+    }
+    found.into_iter().collect()
 }
 
 /// May one more of `all` be taken out, where `out` are?

@@ -15,6 +15,7 @@ pub mod rewrite;
 pub mod route;
 pub mod rule;
 pub mod sni;
+pub mod sticky;
 
 pub use balance::{Completion, LoadEstimate};
 pub use fault::FaultPlan;

@@ -3,6 +3,7 @@
 //! These are the nouns with their wire form ([`crate::wire`]): a field's number is for ever. They are
 //! made in `heddle-compile`, and matchers are built from them in `heddle-logic`.
 
+mod balancing;
 mod check;
 mod outside;
 mod parts;
@@ -33,7 +34,14 @@ use crate::{
     registry::first_of, wire::closed,
 };
 
-pub use self::policy::{ConnectionPool, OutlierDetection};
+pub use self::{
+    balancing::{
+        Distribute, HashCookie, HashKey, HashPolicy, HashTable, LoadBalancing, LocalityRules,
+        Method, RING_SIZE, RING_SIZE_MAX, RetryBudgetRule, TABLE_SIZE_END, Warmup, is_cookie_part,
+        is_prime,
+    },
+    policy::{ConnectionPool, FailurePercentage, OutlierDetection, SuccessRate},
+};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -319,7 +327,7 @@ pub struct Weighted<T> {
 pub type WeightedTarget = Weighted<Target>;
 
 /// The traffic policy of one cluster. A cluster without one has neither limits nor ejections.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
 #[cbor(map)]
 pub struct ClusterPolicy {
     /// Which endpoints.
@@ -337,6 +345,21 @@ pub struct ClusterPolicy {
     /// The TLS that is begun towards them; none where absent.
     #[n(60)]
     pub tls: Option<ClientTls>,
+    /// How an endpoint is chosen.
+    #[n(70)]
+    pub balancing: Option<LoadBalancing>,
+    /// How many retries may be under way; a sidecar's own budget where absent.
+    #[n(71)]
+    pub retry_budget: Option<RetryBudgetRule>,
+}
+
+impl ClusterPolicy {
+    /// Does it say anything that is counted, or chosen by, per endpoint? TLS alone is neither.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        let counts = self.outlier.is_some() || self.pool.is_some();
+        counts || self.balancing.is_some() || self.retry_budget.is_some()
+    }
 }
 
 /// Fault injection (VirtualService `HTTPFaultInjection`). Absent percentage is 0 %, as in Istio.
@@ -447,6 +470,9 @@ pub struct Inbound {
     /// What holds for its calls of what no service of the mesh is.
     #[cbor(n(40), default)]
     pub outbound: OutboundPolicy,
+    /// Where it runs: what its sidecar prefers endpoints by.
+    #[cbor(n(70), default)]
+    pub locality: Box<Locality>,
 }
 
 /// One declared port of a workload.

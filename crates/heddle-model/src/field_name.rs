@@ -3,10 +3,14 @@
 /// Is this a field's name in lower case?
 #[must_use]
 pub fn is_lower_case_token(name: &str) -> bool {
-    let plain = |byte: u8| {
-        byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"!#$%&'*+-.^_`|~".contains(&byte)
-    };
-    !name.is_empty() && name.bytes().all(plain)
+    is_token(name.as_bytes()) && !name.bytes().any(|byte| byte.is_ascii_uppercase())
+}
+
+/// Is this a token (RFC 9110), as names of fields and cookies are?
+#[must_use]
+pub fn is_token(name: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
+    !name.is_empty() && name.iter().all(plain)
 }
 
 /// Does a message end by this field, or belong it to one connection, or say whom the message is for? No

@@ -47,6 +47,9 @@ impl fmt::Display for Identity {
     }
 }
 
+/// Longest part of a locality, bytes: that of a label's value in Kubernetes.
+const LOCALITY_PART_BYTES_MAX: usize = 63;
+
 /// Where a workload runs, as far as it is known: on one machine nothing is said of it.
 #[derive(Debug, Clone, Decode, Encode, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cbor(map)]
@@ -59,12 +62,58 @@ pub struct Locality {
     #[cbor(n(2), default)]
     #[serde(default)]
     pub zone: String,
+    /// Region, of which the zone is a part; empty if not known.
+    #[cbor(n(70), default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub region: String,
+    /// Part of the zone; empty if not known.
+    #[cbor(n(71), default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subzone: String,
 }
 
 impl Locality {
     /// Is nothing known?
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        self.node.is_empty() && self.zone.is_empty()
+        *self == Self::default()
+    }
+
+    /// Of `region/zone/subzone`, which may end early.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split('/').collect();
+        let wrong = |part: &&str| {
+            let fit = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+            part.is_empty() || part.len() > LOCALITY_PART_BYTES_MAX || !part.bytes().all(fit)
+        };
+        if parts.len() > 3 || parts.iter().any(wrong) {
+            return Err(format!(
+                "`{text}` is no locality: use `region`, `region/zone` or `region/zone/subzone`, of letters, digits, `-`, `_` and `.`"
+            ));
+        }
+        let part = |at: usize| parts.get(at).map_or_else(String::new, |part| (*part).to_owned());
+        Ok(Self { node: String::new(), region: part(0), zone: part(1), subzone: part(2) })
+    }
+
+    /// Could it have come from [`Self::parse`], or is nothing known?
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        let parts = self.parts();
+        let known = parts.iter().rposition(|part| !part.is_empty()).map_or(0, |last| last + 1);
+        match known {
+            0 => Ok(()),
+            known => Self::parse(&parts[..known].join("/")).map(drop),
+        }
+    }
+
+    /// Region, zone and subzone, the widest first.
+    #[must_use]
+    pub fn parts(&self) -> [&str; 3] {
+        [&self.region, &self.zone, &self.subzone]
     }
 }

@@ -11,7 +11,8 @@ pub use self::outside::{
 use crate::{
     ResourceKey,
     discovery::{
-        ClientTls, ConnectionPool, Fault, HeaderRules, HttpMatch, OutlierDetection, Traffic,
+        ClientTls, ConnectionPool, Fault, HeaderRules, HttpMatch, LoadBalancing, OutlierDetection,
+        RetryBudgetRule, Traffic,
     },
 };
 
@@ -240,7 +241,7 @@ pub struct RouteDestination {
 }
 
 /// Istio `DestinationRule`: subsets of a host, and what holds for calls of them.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct DestinationRule {
     /// Host as written.
     pub host: String,
@@ -257,7 +258,7 @@ pub struct DestinationRule {
 }
 
 /// One subset.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SubsetRule {
     /// Name.
     pub name: String,
@@ -270,7 +271,7 @@ pub struct SubsetRule {
 }
 
 /// A `trafficPolicy`.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct TrafficPolicy {
     /// What holds for all ports.
     pub general: PolicyParts,
@@ -279,7 +280,7 @@ pub struct TrafficPolicy {
 }
 
 /// The parts of a policy that are put in force. One that is absent says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct PolicyParts {
     /// When endpoints are taken out.
     pub outlier: Option<OutlierDetection>,
@@ -287,6 +288,10 @@ pub struct PolicyParts {
     pub pool: Option<ConnectionPool>,
     /// What carries connections to them.
     pub tls: Option<TlsSettings>,
+    /// How an endpoint is chosen.
+    pub balancing: Option<Box<LoadBalancing>>,
+    /// How many retries may be under way.
+    pub retry_budget: Option<RetryBudgetRule>,
 }
 
 /// What `tls` of a policy says.
@@ -296,5 +301,5 @@ pub enum TlsSettings {
     /// stand for).
     Plain,
     /// A sidecar begins this TLS. Its `server_name` is empty where none is written.
-    Originate(ClientTls),
+    Originate(Box<ClientTls>),
 }

@@ -36,6 +36,7 @@ mod word;
 
 pub use catalog::kinds;
 use catalog::{API_VERSIONS, Place, SERVED};
+use destination_rule::rates;
 use node::{Document, Node, Value};
 pub use report::ParseError;
 use report::{Report, suggest};
@@ -92,6 +93,8 @@ const ANNOTATIONS: &[&str] = &[
     "heddle.dev/mirror-compare",
     "heddle.dev/retry-unsafe",
     "heddle.dev/istio-fault-semantics",
+    rates::SUCCESS_RATE,
+    rates::FAILURE_PERCENTAGE,
 ];
 /// Those of them that have no effect yet.
 const ANNOTATIONS_TO_COME: &[&str] =
@@ -187,7 +190,12 @@ fn spec_of(kind: &str, root: &Node, path: &str) -> Option<Spec> {
     }
     match kind {
         "VirtualService" => Some(Spec::VirtualService(virtual_service::read(spec))),
-        "DestinationRule" => Some(Spec::DestinationRule(destination_rule::read(spec))),
+        "DestinationRule" => {
+            let mut rule = destination_rule::read(spec);
+            let rates = root.get("metadata").map(rates::read);
+            rates.unwrap_or_default().put_into(&mut rule);
+            Some(Spec::DestinationRule(rule))
+        }
         "ServiceEntry" => Some(Spec::ServiceEntry(service_entry::read(spec))),
         "WorkloadEntry" => Some(Spec::WorkloadEntry(service_entry::read_workload(spec))),
         "Sidecar" => Some(Spec::Sidecar(sidecar::read(spec))),
@@ -231,7 +239,7 @@ static METADATA: Object = Object {
         optional("selfLink", Kind::Any),
         optional("uid", Kind::Any),
     ],
-    rules: &[own_annotations],
+    rules: &[own_annotations, rates::check],
 };
 
 /// Reads a file. `file` is its name for messages (`-` for standard input); documents that name no

@@ -21,7 +21,7 @@ use std::{
 use heddle_logic::eject::{self, Health, Reason, Seen};
 use heddle_model::{
     WorkloadId,
-    discovery::{ClusterKey, ClusterPolicy, ConnectionPool, Provenance},
+    discovery::{ClusterKey, ClusterPolicy, ConnectionPool, OutlierDetection, Provenance},
 };
 use heddle_runtime::clock;
 use tokio::sync::{Notify, futures::Notified};
@@ -48,6 +48,12 @@ struct Counts {
     /// Who waits for a connection.
     waiting: AtomicUsize,
     freed: Notify,
+    /// Whose turn it is, of requests and of connections.
+    turns: [AtomicU64; 2],
+    /// When shares of failures are looked at next, in milliseconds since `begun`.
+    next_look: AtomicU64,
+    /// Are its endpoints known, so that whoever comes now is new?
+    populated: AtomicBool,
     /// Endpoints that are out, those that are tried included; of how many; and when the next is due, in
     /// milliseconds since `begun`. Read without the lock by every request while somebody is out.
     out: AtomicUsize,
@@ -72,6 +78,11 @@ struct Glance {
     /// Would another success change nothing?
     clean: AtomicBool,
     out: AtomicBool,
+    /// Since when a new one is there, in milliseconds since its cluster was counted first; 0: not new.
+    new_since: AtomicU64,
+    /// Requests of this interval and those among them that did not fail, where a rule asks for that.
+    all: AtomicU32,
+    well: AtomicU32,
 }
 
 impl Member {
@@ -191,6 +202,7 @@ impl Breakers {
         for counts in self.all().iter().filter(|counts| !in_force(&counts.cluster)) {
             let mut members = lock(&counts.members);
             members.clear();
+            counts.populated.store(false, Ordering::Release);
             counts.recount(&members);
         }
     }
@@ -230,6 +242,10 @@ impl Counts {
             under_way: Default::default(),
             waiting: AtomicUsize::new(0),
             freed: Notify::new(),
+            // Anywhere, so that callers of one request each do not all begin with the same endpoint.
+            turns: [(); 2].map(|()| AtomicU64::new(fastrand::u32(..).into())),
+            next_look: AtomicU64::new(0),
+            populated: AtomicBool::new(false),
             out: AtomicUsize::new(0),
             all_members: AtomicUsize::new(0),
             due: AtomicU64::new(u64::MAX),
@@ -303,13 +319,33 @@ impl Breaker {
             member.changed();
             members.insert(id, member);
         }
+        self.counts.populated.store(!members.is_empty(), Ordering::Release);
         self.counts.recount(&members);
+    }
+
+    /// Whose turn it is among endpoints that take turns, of requests or of connections: a number that is
+    /// one more each time, for all workers together.
+    pub(crate) fn turn(&self, of_connections: bool) -> u64 {
+        self.counts.turns[usize::from(of_connections)].fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Does a rule of its own say how many retries may be under way?
+    pub(crate) fn has_retry_budget(&self) -> bool {
+        self.policy.retry_budget.is_some()
     }
 
     /// The place of one of its endpoints.
     pub(crate) fn place(self: &Arc<Self>, id: EndpointId) -> Place {
         let mut members = lock(&self.counts.members);
-        let seen = Arc::clone(&members.entry(id.clone()).or_default().seen);
+        let member = members.entry(id.clone()).or_insert_with(|| {
+            let member = Member::default();
+            if self.counts.populated.load(Ordering::Acquire) {
+                let since = self.counts.since_begun(clock::now()).max(1);
+                member.seen.new_since.store(since, Ordering::Relaxed);
+            }
+            member
+        });
+        let seen = Arc::clone(&member.seen);
         Place { breaker: Arc::clone(self), id, seen }
     }
 
@@ -319,9 +355,8 @@ impl Breaker {
         self.policy.outlier.is_some() && self.counts.out.load(Ordering::Acquire) > 0
     }
 
-    /// Which of these endpoints may take a request. One whose time is over is tried at once, unless the
-    /// request is `spared` that as long as others are in.
-    pub(crate) fn admitted(&self, endpoints: &[&Place], spared: bool, now: Instant) -> Admitted {
+    /// Which of these endpoints may take a request. One whose time is over is tried with it as `tries` says.
+    pub(crate) fn admitted(&self, endpoints: &[&Place], tries: Tries, now: Instant) -> Admitted {
         let Some(rule) = &self.policy.outlier else { return Admitted::All };
         let counts = &self.counts;
         let out = counts.out.load(Ordering::Acquire);
@@ -330,7 +365,12 @@ impl Breaker {
         }
         let is_in = |place: &&Place| !place.seen.out.load(Ordering::Acquire);
         let due = counts.since_begun(now) >= counts.due.load(Ordering::Acquire);
-        if due && !(spared && endpoints.iter().any(is_in)) {
+        let may = match tries {
+            Tries::AtOnce => true,
+            Tries::IfNobodyIsIn => !endpoints.iter().any(is_in),
+            Tries::Never => false,
+        };
+        if due && may {
             let mut members = lock(&counts.members);
             let mut tried = |place: &&Place| {
                 members.get_mut(&place.id).is_some_and(|member| member.health.try_out(now))
@@ -344,8 +384,38 @@ impl Breaker {
         Admitted::Some(admitted.map(|(at, _)| at).collect())
     }
 
+    /// An endpoint was taken out.
+    fn ejected(&self, id: &EndpointId, member: &mut Member, now: Instant) {
+        let Some(ejection) = member.health.ejection() else { return };
+        self.counts.ejections[ejection.reason as usize].fetch_add(1, Ordering::Relaxed);
+        let wall = clock::unix_now();
+        let since = wall.saturating_sub(now.saturating_duration_since(ejection.since));
+        let lasts = ejection.until.saturating_duration_since(now);
+        let rule = &self.policy.provenance;
+        member.out = Some((since, wall + lasts, rule.clone()));
+        let reason = ejection.reason.as_str();
+        let endpoint = self.name_of(id);
+        tracing::warn!(endpoint, reason, rule = %rule.0, ?lasts, "takes no requests for a while");
+    }
+
+    /// An endpoint in words.
+    fn name_of(&self, (workload, ip, port): &EndpointId) -> String {
+        let service = &self.policy.cluster.service;
+        format!("{workload} of {service} at {}", SocketAddr::new(*ip, *port))
+    }
+
     fn limit(&self, what: Limit) -> Option<u32> {
-        what.of(self.policy.pool.as_ref()?)
+        let of_pool = self.policy.pool.as_ref().and_then(|pool| what.of(pool));
+        match (what, self.policy.retry_budget) {
+            (Limit::Retries, Some(budget)) => {
+                let requests = &self.counts.under_way[Limit::Requests as usize];
+                let share = f64::from(requests.load(Ordering::Acquire)) * budget.percent / 100.0;
+                Some(budget.min_concurrency.max(share as u32))
+            }
+            // Counted, since the budget is a share of them.
+            (Limit::Requests, Some(_)) => of_pool.or(Some(u32::MAX)),
+            _ => of_pool,
+        }
     }
 
     /// Counts one more of `what`, where that is limited.
@@ -428,6 +498,17 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// Is an endpoint whose time out is over tried with a request?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tries {
+    /// Yes.
+    AtOnce,
+    /// Only where no other is in.
+    IfNobodyIsIn,
+    /// No: nobody would hear what came of it.
+    Never,
+}
+
 /// Which endpoints may take a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Admitted {
@@ -466,6 +547,13 @@ impl Place {
         self.breaker.policy.pool.as_ref()
     }
 
+    /// How long it has been there, if it came after others.
+    pub(crate) fn new_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.seen.new_since.load(Ordering::Relaxed);
+        let passed = || self.breaker.counts.since_begun(now).saturating_sub(since);
+        (since > 0).then(|| Duration::from_millis(passed()))
+    }
+
     /// Is it watched for errors?
     pub(crate) fn is_watched(&self) -> bool {
         self.breaker.policy.outlier.is_some()
@@ -474,11 +562,12 @@ impl Place {
     /// Counts what was seen of a request that is no probe.
     pub(crate) fn saw(&self, seen: Seen, now: Instant) {
         let Some(rule) = &self.breaker.policy.outlier else { return };
-        let success = match seen {
-            Seen::Answer(status) => status < 500,
-            Seen::Connected => true,
-            Seen::Unreachable | Seen::TimedOut => false,
-        };
+        let success = !eject::is_failure(seen);
+        if rule.counts_rates() {
+            self.seen.all.fetch_add(1, Ordering::Relaxed);
+            self.seen.well.fetch_add(u32::from(success), Ordering::Relaxed);
+            self.look_at_rates(rule, now);
+        }
         if success && self.seen.clean.load(Ordering::Acquire) {
             return;
         }
@@ -492,12 +581,52 @@ impl Place {
         let reason = reason.filter(|_| eject::may_eject(rule, out, all));
         if let Some(reason) = reason {
             member.health.eject(rule, reason, now);
-            self.ejected(member, now);
+            self.breaker.ejected(&self.id, member, now);
         }
         member.changed();
         if reason.is_some() {
             counts.recount(&members);
         }
+    }
+
+    /// At the end of an interval takes out who fails too often. Whoever sees something then looks, so that
+    /// an interval without requests costs nothing and lasts until there are some.
+    fn look_at_rates(&self, rule: &OutlierDetection, now: Instant) {
+        let counts = &self.breaker.counts;
+        let due = counts.next_look.load(Ordering::Acquire);
+        let at = counts.since_begun(now);
+        if at < due {
+            return;
+        }
+        let interval = u64::try_from(rule.interval.as_millis()).unwrap_or(u64::MAX).max(1);
+        let next = at.saturating_add(interval);
+        let taken =
+            counts.next_look.compare_exchange(due, next, Ordering::AcqRel, Ordering::Relaxed);
+        // The first one begins the first interval.
+        if taken.is_err() || due == 0 {
+            return;
+        }
+        let mut members = lock(&counts.members);
+        let all = members.len();
+        let mut looked_at: Vec<_> =
+            members.iter_mut().filter(|(_, member)| member.health.ejection().is_none()).collect();
+        let tally = |(_, member): &(&EndpointId, &mut Member)| eject::Tally {
+            all: member.seen.all.swap(0, Ordering::Relaxed),
+            well: member.seen.well.swap(0, Ordering::Relaxed),
+        };
+        let tallies: Vec<_> = looked_at.iter().map(tally).collect();
+        let mut out = all - looked_at.len();
+        for (found, reason) in eject::outliers(rule, &tallies) {
+            if eject::may_eject(rule, out, all)
+                && let Some((id, member)) = looked_at.get_mut(found)
+            {
+                member.health.eject(rule, reason, now);
+                self.breaker.ejected(id, member, now);
+                member.changed();
+                out += 1;
+            }
+        }
+        counts.recount(&members);
     }
 
     /// The request ended that it was tried with.
@@ -506,7 +635,7 @@ impl Place {
         let mut members = lock(&self.breaker.counts.members);
         let Some(member) = members.get_mut(&self.id) else { return };
         if member.health.tried(rule, seen, now) {
-            self.ejected(member, now);
+            self.breaker.ejected(&self.id, member, now);
         }
         if member.health.ejection().is_none() && member.out.is_some() {
             tracing::info!(endpoint = %self, "takes requests again");
@@ -514,25 +643,11 @@ impl Place {
         member.changed();
         self.breaker.counts.recount(&members);
     }
-
-    fn ejected(&self, member: &mut Member, now: Instant) {
-        let Some(ejection) = member.health.ejection() else { return };
-        self.breaker.counts.ejections[ejection.reason as usize].fetch_add(1, Ordering::Relaxed);
-        let wall = clock::unix_now();
-        let since = wall.saturating_sub(now.saturating_duration_since(ejection.since));
-        let lasts = ejection.until.saturating_duration_since(now);
-        let rule = &self.breaker.policy.provenance;
-        member.out = Some((since, wall + lasts, rule.clone()));
-        let reason = ejection.reason.as_str();
-        tracing::warn!(endpoint = %self, reason, rule = %rule.0, ?lasts, "takes no requests for a while");
-    }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (workload, ip, port) = &self.id;
-        let service = &self.breaker.policy.cluster.service;
-        write!(f, "{workload} of {service} at {}", SocketAddr::new(*ip, *port))
+        f.write_str(&self.breaker.name_of(&self.id))
     }
 }
 

@@ -234,7 +234,8 @@ async fn go_on<S: Side>(
         inject(call, fault, outcome).await?;
     }
     let mirrors = std::mem::take(&mut route.mirrors);
-    let terms = Terms { retries: route.retries(), grpc: route.grpc, progress, mirrors };
+    let (grpc, hash) = (route.grpc, route.hash);
+    let terms = Terms { retries: route.retries(), grpc, progress, mirrors, hash };
     match route.onward {
         Err(refusal) => Err(refusal.into()),
         Ok(Onward::Answer(ref reply)) => Ok(call.answer(reply.clone(), outcome).await),
@@ -283,14 +284,16 @@ async fn relay_tls<S: Side>(
         (Ok(ByName::Foreign), _) => return refuse_foreign(side, client, Foreign::Tls).await,
         (Ok(ByName::Anywhere), Some(early)) => early,
         (Ok(ByName::Anywhere), None) => side.dial().await,
-        (Ok(ByName::To(backend)), Some(Ok(early))) if backend.has(early.attempt.upstream()) => {
+        (Ok(ByName::To(backend, None)), Some(Ok(early)))
+            if backend.has(early.attempt.upstream()) =>
+        {
             Ok(early)
         }
-        (Ok(ByName::To(backend)), early) => {
+        (Ok(ByName::To(backend, hash)), early) => {
             if let Some(Ok(early)) = early {
                 worker.keep_unused(early);
             }
-            worker.dial_any(&backend).await
+            worker.dial_any(&backend, hash).await
         }
         (Err(refused), _) => Err(refused),
     };

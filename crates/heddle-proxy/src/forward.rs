@@ -25,7 +25,7 @@ use crate::{
     refusal::{Failure, Flag, Refusal},
     snapshot::Cluster,
     streams::HttpVersion,
-    upstream::{Attempt, Backend, Upstream, Upstreams},
+    upstream::{Ask, Attempt, Backend, Upstream, Upstreams},
     worker::Worker,
 };
 
@@ -43,6 +43,15 @@ pub(crate) struct Terms<'a> {
     pub(crate) progress: Option<Rc<Progress>>,
     /// Who gets a copy of it.
     pub(crate) mirrors: Vec<Arc<Cluster>>,
+    /// The hash of what a rule tells requests apart by.
+    pub(crate) hash: Option<u64>,
+}
+
+impl Terms<'_> {
+    fn ask(&self, worker: &Worker, now: Instant) -> Ask {
+        let elsewhere = self.retries.is_some_and(|policy| policy.other_localities);
+        Ask { hash: self.hash, elsewhere, ..Ask::new(now, worker.random()) }
+    }
 }
 
 /// Sends the request to one of the backend's endpoints and its response to the client.
@@ -72,9 +81,9 @@ pub(crate) async fn forward(
         let fresh = same.is_some();
         let upstream = match same.take() {
             Some(upstream) => upstream,
-            None => choose(worker, request, backend, &tried, now)?,
+            None => choose(worker, request, backend, &tried, terms.ask(worker, now))?,
         };
-        if let Some(series) = upstream.series(backend, worker.index) {
+        if let Some(series) = upstream.series(backend.service(), worker.index) {
             outcome.count_as(MetricSeries::Edge(series));
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
@@ -242,6 +251,7 @@ fn again(
         }
         Verdict::Replay => {}
         Verdict::Again(_) if !may_retry(asking.backend, asking.retrying, outcome) => return None,
+        Verdict::Again(_) if cluster.has_retry_budget() => {}
         Verdict::Again(_) if cluster.retries.withdraw(clock::now()) => {}
         Verdict::Again(_) => {
             outcome.flag(Flag::UO);
@@ -281,11 +291,11 @@ fn choose(
     request: &impl Exchange,
     backend: &Backend,
     tried: &[Rc<Upstream>],
-    now: Instant,
+    ask: Ask,
 ) -> Result<Rc<Upstream>, Refusal> {
     match request.bound_to() {
         Some(bound) if tried.is_empty() && backend.is_served_by(bound) => Ok(Rc::clone(bound)),
-        _ => worker.upstreams.pick(backend, tried, now, worker.random()),
+        _ => worker.upstreams.pick(backend, tried, ask),
     }
 }
 

@@ -106,7 +106,7 @@ impl Side for Inbound {
     }
 
     async fn dial(&self) -> Result<Early, Refused> {
-        self.worker.dial_any(&self.application()).await
+        self.worker.dial_any(&self.application(), None).await
     }
 
     async fn route(&self, _: &dyn RequestView) -> Result<Route, Refused> {

@@ -27,7 +27,7 @@ use crate::{
     snapshot::Cluster,
     streams::HttpVersion,
     tee::{Copied, Tee},
-    upstream::Backend,
+    upstream::{Ask, Backend},
     worker::Worker,
 };
 
@@ -111,9 +111,9 @@ async fn send(
     (mut head, version): (request::Parts, HttpVersion),
     copy: Copied,
 ) {
-    let (now, random) = (clock::now(), worker.random());
+    let ask = Ask::new(clock::now(), worker.random());
     let backend = Backend::Cluster(cluster);
-    let result = match worker.mirrors.upstreams.pick(&backend, &[], now, random) {
+    let result = match worker.mirrors.upstreams.pick(&backend, &[], ask) {
         Ok(upstream) => {
             let mut outcome = RequestOutcome::of_a_copy(&worker, Direction::Outbound);
             let mut upload = copy;

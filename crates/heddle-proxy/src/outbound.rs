@@ -1,10 +1,24 @@
 //! The side of connections from the workload: whose address was dialled, which rules hold there, and
 //! under whose name it is counted. The original destination decides, once, at accept.
 
-use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
-use heddle_logic::{FaultPlan, Selected, Selection, fault, route::RequestView, rule};
-use heddle_model::{Protocol, ServiceName};
+use heddle_logic::{
+    FaultPlan, HeaderEdit, Selected, Selection, fault,
+    route::RequestView,
+    rule,
+    sticky::{self, Key},
+};
+use heddle_model::{
+    Protocol, ServiceName,
+    discovery::{HashKey, Method},
+};
 
 use crate::{
     dial::Early,
@@ -28,6 +42,9 @@ use crate::{
 
 /// What a share that leads nowhere is answered where its rule does not say.
 const ABSENT_STATUS: u16 = 503;
+
+/// Where a connection goes, and the hash by which a rule chooses one of several endpoints.
+type Balanced = (Backend, Option<u64>);
 
 /// Where a connection of the workload goes.
 #[derive(Debug)]
@@ -104,20 +121,21 @@ impl Outbound {
         let found = Box::pin(outside::named(&self.worker, name, self.address.port())).await;
         let Some((_, plan)) = found else { return Ok(ByName::Anywhere) };
         let plan = plan?;
-        Ok(ByName::To(match self.by_sni(&plan, Some(name))? {
-            Some(backend) => backend,
+        let (backend, hash) = match self.by_sni(&plan, Some(name))? {
+            Some(balanced) => balanced,
             None => self.tcp_backend(&plan)?,
-        }))
+        };
+        Ok(ByName::To(backend, hash))
     }
 
     /// Where the rule leads that a client of TLS meets by the name it asks for; `None` where it meets none.
-    fn by_sni(&self, plan: &PortPlan, name: Option<&str>) -> Result<Option<Backend>, Refused> {
+    fn by_sni(&self, plan: &PortPlan, name: Option<&str>) -> Result<Option<Balanced>, Refused> {
         let Some((met, picked)) = plan.pick_sni(name, self.worker.random()) else {
             return Ok(None);
         };
         let rule = Some(met.rule.provenance.clone());
         match picked {
-            Ok(cluster) => Ok(Some(self.backend(cluster)?)),
+            Ok(cluster) => Ok(Some(self.connected(self.backend(cluster)?))),
             Err(reason) => Err(Refused {
                 refusal: Refusal::DanglingTarget(reason.to_owned(), ABSENT_STATUS),
                 rule,
@@ -126,11 +144,77 @@ impl Outbound {
     }
 
     /// Where the port's bytes go that are no requests.
-    fn tcp_backend(&self, plan: &PortPlan) -> Result<Backend, Refused> {
+    fn tcp_backend(&self, plan: &PortPlan) -> Result<Balanced, Refused> {
         match plan.pick_tcp(self.worker.random()) {
-            Ok(cluster) => Ok(self.backend(cluster)?),
+            Ok(cluster) => Ok(self.connected(self.backend(cluster)?)),
             Err(reason) => Err(Refusal::DanglingTarget(reason.to_owned(), ABSENT_STATUS).into()),
         }
+    }
+
+    /// The route, with what a rule wants to know to choose one of its endpoints.
+    #[inline]
+    fn balanced(&self, route: Route, request: &dyn RequestView) -> Route {
+        match &route.onward {
+            Ok(Onward::To(Backend::Cluster(cluster))) if cluster.balancer.is_some() => {
+                let cluster = Arc::clone(cluster);
+                self.by_balancer(route, &cluster, request)
+            }
+            _ => route,
+        }
+    }
+
+    #[cold]
+    fn by_balancer(&self, mut route: Route, cluster: &Cluster, request: &dyn RequestView) -> Route {
+        let method = cluster.balancer.as_ref().map(|balancer| &balancer.rule().method);
+        match method {
+            Some(Method::Passthrough) => {
+                if let Some(upstream) = self.as_asked() {
+                    route.onward = Ok(Onward::To(Backend::Upstream(upstream)));
+                }
+            }
+            Some(Method::Hash(policy)) => {
+                let (source, random) = (self.source(), self.worker.random());
+                let key = sticky::key(&policy.key, request, source, random);
+                route.hash = key.hash();
+                if let Key::New(_, cookie) = key {
+                    let edit = HeaderEdit::Add("set-cookie".into(), cookie.into());
+                    route.changes.get_or_insert_default().answer.push(edit);
+                }
+            }
+            Some(Method::LeastRequest | Method::RoundRobin | Method::Random) | None => {}
+        }
+        route
+    }
+
+    /// Where a connection that carries bytes goes within a cluster.
+    fn connected(&self, backend: Backend) -> Balanced {
+        let Backend::Cluster(cluster) = backend else { return (backend, None) };
+        let method = cluster.balancer.as_ref().map(|balancer| &balancer.rule().method);
+        let hash = match method {
+            Some(Method::Passthrough) => {
+                if let Some(upstream) = self.as_asked() {
+                    return (Backend::Upstream(upstream), None);
+                }
+                None
+            }
+            Some(Method::Hash(policy)) if policy.key == HashKey::SourceIp => {
+                Some(sticky::source_key(self.source()))
+            }
+            _ => None,
+        };
+        (Backend::Cluster(cluster), hash)
+    }
+
+    /// The very address that was asked for; `None` for one that nobody but a mesh knows.
+    fn as_asked(&self) -> Option<Rc<Upstream>> {
+        let virtual_only = self.worker.shared.ranges.kind(self.address.ip()) == AddressKind::Vip;
+        let target = DialTarget::Workload(self.address);
+        (!virtual_only).then(|| self.worker.upstreams.of_target(target, None))
+    }
+
+    /// Who connects from here: this workload and nobody else.
+    fn source(&self) -> IpAddr {
+        self.worker.shared.config.addresses.first()
     }
 
     /// Outside nobody waits behind a client that has left.
@@ -193,10 +277,11 @@ impl Outbound {
         service: &ServiceName,
         request: &dyn RequestView,
     ) -> Result<Route, Refusal> {
-        if plan.http.rules().is_empty() {
-            return Ok(Route::to(self.backend(&plan.default)?));
-        }
-        self.by_rule(plan, service, request)
+        let route = match plan.http.rules().is_empty() {
+            true => Route::to(self.backend(&plan.default)?),
+            false => self.by_rule(plan, service, request)?,
+        };
+        Ok(self.balanced(route, request))
     }
 
     /// Where a request to an address outside goes: to the service that its host names, if that is one
@@ -267,7 +352,7 @@ impl Side for Outbound {
             Kind::Service(service, port) => {
                 let plan = port_plan(&self.worker, service, *port).await?;
                 Ok(match self.by_sni(&plan, name)? {
-                    Some(backend) => ByName::To(backend),
+                    Some((backend, hash)) => ByName::To(backend, hash),
                     None if plan.is_http_only() => ByName::Foreign,
                     None => ByName::Anywhere,
                 })
@@ -284,7 +369,9 @@ impl Side for Outbound {
         let worker = &self.worker;
         let backend = match &self.kind {
             Kind::Service(service, port) => {
-                self.tcp_backend(&*port_plan(worker, service, *port).await?)?
+                let (backend, hash) =
+                    self.tcp_backend(&*port_plan(worker, service, *port).await?)?;
+                return worker.dial_any(&backend, hash).await;
             }
             Kind::Outside(upstream) => match outside::registry_only(worker) {
                 None => Backend::Upstream(Rc::clone(upstream)),
@@ -293,7 +380,7 @@ impl Side for Outbound {
             Kind::Workload(upstream, _) => Backend::Upstream(Rc::clone(upstream)),
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
-        worker.dial_any(&backend).await
+        worker.dial_any(&backend, None).await
     }
 
     async fn route(&self, request: &dyn RequestView) -> Result<Route, Refused> {
@@ -425,7 +512,7 @@ impl Outbound {
         let rule = Some(Arc::clone(compiled));
         let grpc = compiled.does.retries.is_some() && is_grpc(request);
         let mirrors = picked_mirrors(worker, copies);
-        let route = Route { onward, fault, rule, path, changes: None, grpc, mirrors };
+        let route = Route { onward, fault, rule, path, changes: None, grpc, mirrors, hash: None };
         Ok(match compiled.does.is_plain() {
             true => route,
             false => changed(route, compiled, request, position),

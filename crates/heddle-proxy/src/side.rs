@@ -81,8 +81,8 @@ pub(crate) trait Side {
 pub(crate) enum ByName {
     /// Nothing: where other bytes go.
     Anywhere,
-    /// To one of these.
-    To(Backend),
+    /// To one of these, chosen by this hash if a rule chooses by one.
+    To(Backend, Option<u64>),
     /// Nowhere: rules for HTTP hold, and this cannot be read.
     Foreign,
 }
@@ -105,6 +105,8 @@ pub(crate) struct Route {
     pub(crate) grpc: bool,
     /// Who gets a copy of it.
     pub(crate) mirrors: Vec<Arc<Cluster>>,
+    /// The hash of what a rule tells requests to this backend apart by.
+    pub(crate) hash: Option<u64>,
 }
 
 /// What becomes of a request.
@@ -128,6 +130,7 @@ impl Route {
             changes: None,
             grpc: false,
             mirrors: Vec::new(),
+            hash: None,
         }
     }
 

@@ -5,7 +5,9 @@
 //! worker keeps about them (pools, load estimates, metric series) outlives the generation.
 //! It does no I/O and knows nothing of how the resources came here: that is `discovery`.
 
+mod balancer;
 mod build;
+mod endpoint;
 mod plan;
 mod resources;
 mod used;
@@ -22,11 +24,12 @@ use self::used::Used;
 pub use heddle_model::discovery::ClusterKey;
 
 pub use self::{
+    balancer::{Balancer, Group},
     build::{Built, SnapshotBuilder},
+    endpoint::{EndpointOutside, EndpointSlot, LbEndpoint},
     plan::{
         ActionPlan, Cluster, ClusterOutside, CompiledDestination, CompiledRule, DestinationPlan,
-        EndpointOutside, EndpointSlot, HttpRulePlan, LbEndpoint, Picked, PlanError, PortPlan,
-        SniPlan, TargetPlan,
+        HttpRulePlan, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
     },
     resources::ResourceSet,
     used::UseMark,

@@ -27,7 +27,7 @@ use crate::{
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
-    upstream::{Attempt, Backend, Upstream, Upstreams},
+    upstream::{Ask, Attempt, Backend, Upstream, Upstreams},
 };
 
 /// State of one worker.
@@ -137,11 +137,16 @@ impl Worker {
     ///
     /// # Errors
     /// The last failure.
-    pub(crate) async fn dial_any(&self, backend: &Backend) -> Result<Early, Refused> {
+    pub(crate) async fn dial_any(
+        &self,
+        backend: &Backend,
+        hash: Option<u64>,
+    ) -> Result<Early, Refused> {
         let mut tried = Vec::new();
         loop {
             let now = clock::now();
-            let upstream = self.upstreams.pick(backend, &tried, now, self.random())?;
+            let ask = Ask { hash, connection: true, ..Ask::new(now, self.random()) };
+            let upstream = self.upstreams.pick(backend, &tried, ask)?;
             let mut attempt = upstream.begin(now);
             let others = !Upstreams::exhausted(backend, &tried, &upstream);
             let refusal = match Box::pin(self.open_now(&upstream, others)).await {

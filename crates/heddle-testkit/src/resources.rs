@@ -79,6 +79,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
             services: vec![ServicePortRef { service: service(name), port: number }],
         }],
         outbound: OutboundPolicy::default(),
+        locality: Box::default(),
     }
 }
 

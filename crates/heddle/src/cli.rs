@@ -6,7 +6,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use heddle_model::{Protocol, name::DEFAULT_NAMESPACE};
+use heddle_model::{Locality, Protocol, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::holder_api::Publish;
 
 pub(crate) mod values;
@@ -181,6 +181,9 @@ pub(crate) struct RunArgs {
     /// Version, e.g. v2; rules can tell versions apart
     #[arg(long, value_name = "V", default_value = "", hide_default_value = true, value_parser = values::label_value)]
     pub version: String,
+    /// Where the program runs, as REGION[/ZONE[/SUBZONE]]: rules can prefer what is near
+    #[arg(long, value_name = "LOCALITY", value_parser = Locality::parse)]
+    pub locality: Option<Locality>,
     /// A further label rules can select by; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = values::label_flag)]
     pub label: Vec<LabelFlag>,

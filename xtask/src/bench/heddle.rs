@@ -61,6 +61,22 @@ impl Control {
         wire: Wire,
         rules: &str,
     ) -> Result<Self, String> {
+        let control = Self::of(binary, dir, wire, &FAR_ADDRESSES)?;
+        control.post(
+            "/v1/apply",
+            &json!({ "files": [{ "file": "heddle.yaml", "text": rules }], "namespace": "default",
+                     "dry_run": false, "force": false, "wait_ms": 0 }),
+        )?;
+        Ok(control)
+    }
+
+    /// Starts it in `dir` without a rule; the service has an endpoint at each of these addresses.
+    pub(super) fn of(
+        binary: &Path,
+        dir: &Path,
+        wire: Wire,
+        addresses: &[&str],
+    ) -> Result<Self, String> {
         drop(fs::remove_dir_all(dir));
         fs::create_dir_all(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
         let state = dir.join("state");
@@ -73,14 +89,10 @@ impl Control {
         wait_for("control plane", Duration::from_secs(10), || {
             UnixStream::connect(&socket).is_ok()
         })?;
-        let members: Vec<Value> =
-            (0..FAR_ADDRESSES.len()).map(|n| member(n, wire)).chain([client()]).collect();
+        let members =
+            addresses.iter().enumerate().map(|(index, address)| member(index, address, wire));
+        let members: Vec<Value> = members.chain([client()]).collect();
         control.post("/v1/adopt", &Value::Array(members))?;
-        control.post(
-            "/v1/apply",
-            &json!({ "files": [{ "file": "heddle.yaml", "text": rules }], "namespace": "default",
-                     "dry_run": false, "force": false, "wait_ms": 0 }),
-        )?;
         Ok(control)
     }
 
@@ -108,7 +120,24 @@ impl Control {
 
     /// Starts the client's sidecar (`outbound`) or the first endpoint's, one worker on core 0.
     pub(super) fn sidecar(&self, binary: &Path, outbound: bool) -> Result<Guarded, String> {
-        let member = if outbound { client() } else { member(0, self.wire) };
+        let path = self.configure(binary, outbound, 1)?;
+        let arguments =
+            ["-c", "0", &binary.to_string_lossy(), "proxy", "--config", &path.to_string_lossy()];
+        let mut command = inside(if outbound { NEAR } else { FAR }, "taskset", &arguments);
+        Guarded::start(command.env("HEDDLE_LOG", "error"))
+    }
+
+    /// Starts the client's sidecar where this process stands.
+    pub(super) fn sidecar_here(&self, binary: &Path, workers: usize) -> Result<Guarded, String> {
+        let path = self.configure(binary, true, workers)?;
+        let arguments = ["proxy", "--config", &path.to_string_lossy()];
+        let mut command = program(&binary.to_string_lossy(), &arguments);
+        Guarded::start(command.env("HEDDLE_LOG", "error"))
+    }
+
+    /// Writes a sidecar's configuration.
+    fn configure(&self, binary: &Path, outbound: bool, workers: usize) -> Result<PathBuf, String> {
+        let member = if outbound { client() } else { member(0, FAR_ADDRESSES[0], self.wire) };
         let workload = &member["joined"]["workload"];
         let state = self.dir.join(if outbound { "client" } else { "server" });
         fs::create_dir_all(&state).map_err(|e| e.to_string())?;
@@ -116,7 +145,7 @@ impl Control {
         let mut config = json!({
             "mesh": "bench", "workload": workload["id"], "name": workload["name"],
             "namespace": "default", "service": workload["service"]["name"], "version": "v1",
-            "labels": workload["labels"], "ports": ports, "workers": 1, "state_dir": state,
+            "labels": workload["labels"], "ports": ports, "workers": workers, "state_dir": state,
             "ready_fd": null,
         });
         let mut local = json!({
@@ -139,10 +168,7 @@ impl Control {
         }
         let path = self.dir.join("proxy.json");
         fs::write(&path, config.to_string()).map_err(|e| e.to_string())?;
-        let arguments =
-            ["-c", "0", &binary.to_string_lossy(), "proxy", "--config", &path.to_string_lossy()];
-        let mut command = inside(if outbound { NEAR } else { FAR }, "taskset", &arguments);
-        Guarded::start(command.env("HEDDLE_LOG", "error"))
+        Ok(path)
     }
 }
 
@@ -161,10 +187,10 @@ fn merge(object: &mut Value, more: Value) {
 }
 
 /// The endpoint with this index.
-fn member(index: usize, wire: Wire) -> Value {
+fn member(index: usize, address: &str, wire: Wire) -> Value {
     let labels = json!({ "app": "echo", "version": "v1" });
     let id = format!("echo-v1-{index}");
-    joined(&id, "echo", (FAR_ADDRESSES[index], 21 + index), &labels, Some(wire))
+    joined(&id, "echo", (address, 21 + index), &labels, Some(wire))
 }
 
 /// The client the load belongs to.

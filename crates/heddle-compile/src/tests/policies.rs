@@ -22,7 +22,7 @@ fn max_connections(policy: &ClusterPolicy) -> Option<u32> {
 #[test]
 fn a_host_without_a_policy_costs_nothing_on_the_wire() {
     assert!(policies(&Mesh::demo(), &destination_rule("r", VERSIONS), "reviews").is_empty());
-    let other = "{host: reviews, trafficPolicy: {loadBalancer: {simple: RANDOM}}}";
+    let other = "{host: reviews, trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}}";
     assert!(policies(&Mesh::demo(), &destination_rule("r", other), "reviews").is_empty());
 }
 
@@ -104,4 +104,53 @@ fn of_two_rules_for_one_host_the_older_with_a_policy_counts() {
     );
     let told = policies(&Mesh::demo(), &format!("{first}{second}{third}"), "reviews");
     assert_eq!(max_connections(&told["reviews/*:80"]), Some(1));
+}
+
+#[test]
+fn how_an_endpoint_is_chosen_is_said_part_by_part_and_a_budget_holds_for_every_port() {
+    let rule = "
+  host: reviews
+  trafficPolicy:
+    loadBalancer: {simple: ROUND_ROBIN, warmup: {duration: 30s}}
+    retryBudget: {percent: 50}
+    portLevelSettings: [{port: {number: 80}, loadBalancer: {simple: RANDOM}}]
+  subsets:
+  - name: v1
+    labels: {version: v1}
+    trafficPolicy: {loadBalancer: {simple: LEAST_REQUEST}}
+  - name: v2
+    labels: {version: v2}
+    trafficPolicy: {outlierDetection: {}}";
+    let routes = virtual_service(
+        "r",
+        "{hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v1}, weight: 1}, {destination: {host: reviews, subset: v2}, weight: 1}]}]}",
+    );
+    let told = |rule: &str| {
+        let rules = format!("{}{routes}", destination_rule("r", rule));
+        policies(&Mesh::demo(), &rules, "reviews")
+    };
+    let shown = |told: BTreeMap<String, ClusterPolicy>| -> Vec<(String, Option<String>, bool)> {
+        let method =
+            |policy: &ClusterPolicy| Some(format!("{:?}", policy.balancing.as_ref()?.method));
+        let shown = told.iter();
+        shown.map(|(name, one)| (name.clone(), method(one), one.retry_budget.is_some())).collect()
+    };
+    let named =
+        |name: &str, method: Option<&str>| (name.to_owned(), method.map(str::to_owned), true);
+    let wanted = [
+        named("reviews/*:80", Some("Random")),
+        named("reviews/v1:80", None),
+        named("reviews/v2:80", Some("Random")),
+    ];
+    assert_eq!(shown(told(rule)), wanted);
+    let without_port = rule.replace(
+        "portLevelSettings: [{port: {number: 80}",
+        "portLevelSettings: [{port: {number: 81}",
+    );
+    let wanted = [
+        named("reviews/*:80", Some("RoundRobin")),
+        named("reviews/v1:80", None),
+        named("reviews/v2:80", Some("RoundRobin")),
+    ];
+    assert_eq!(shown(told(&without_port)), wanted);
 }

@@ -35,6 +35,9 @@ pub(super) fn admit(request: &JoinRequest, registry: &Registry) -> Result<Worklo
     if let Err(error) = check_label(&request.namespace) {
         problems.push(problem("namespace", error.to_string()));
     }
+    if let Err(reason) = request.locality.check() {
+        problems.push(problem("locality", reason));
+    }
     let labels = labels(request, &mut problems);
     let service =
         ServiceName { namespace: request.namespace.clone(), name: request.service.clone() };
@@ -57,7 +60,7 @@ pub(super) fn admit(request: &JoinRequest, registry: &Registry) -> Result<Worklo
         labels,
         addresses: Addresses::Both(Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED),
         ports,
-        locality: Locality::default(),
+        locality: Locality { node: String::new(), ..request.locality.clone() },
     })
 }
 

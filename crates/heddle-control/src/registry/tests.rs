@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_compile::endpoints;
-use heddle_model::{EndpointState, Protocol, ServiceName};
+use heddle_model::{EndpointState, Locality, Protocol, ServiceName};
 use heddle_wire::{
     discovery::WireResource,
     local::control_api::{JoinPort, JoinRequest},
@@ -22,6 +22,7 @@ fn request(service: &str, version: &str, ports: &[(u16, Protocol)]) -> JoinReque
         namespace: "default".to_owned(),
         version: version.to_owned(),
         labels: BTreeMap::new(),
+        locality: Locality::default(),
         ports: ports
             .iter()
             .map(|(number, protocol)| JoinPort {

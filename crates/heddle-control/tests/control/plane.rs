@@ -8,7 +8,7 @@ use std::{
 };
 
 use heddle_control::{AddressRanges, ControlConfig, ControlError};
-use heddle_model::{Protocol, ResourceKey, WorkloadId};
+use heddle_model::{Locality, Protocol, ResourceKey, WorkloadId};
 use heddle_runtime::{
     clock,
     local_http::{CallError, Method, call},
@@ -259,6 +259,7 @@ pub(crate) fn request(
         namespace: "default".to_owned(),
         version: version.to_owned(),
         labels: BTreeMap::new(),
+        locality: Locality::default(),
         ports: ports.iter().map(port).collect(),
     }
 }

@@ -1,5 +1,7 @@
 //! The balancer against a naive model and against small simulated services.
 
+mod tail;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -181,7 +183,8 @@ fn completion() -> impl Strategy<Value = Completion> {
 
 fn cost_of(ms: u32, in_flight: u32) -> Cost {
     let load = f64::from(in_flight) + 1.0;
-    Cost { latency: f64::from(ms) / 1e3, penalty: 1.0, load }
+    let latency = f64::from(ms) / 1e3;
+    Cost { latency, best: latency, penalty: 1.0, load }
 }
 
 /// The share of requests that go to the dearer one of two.
@@ -194,7 +197,7 @@ fn share_of_the_dearer(ms: u32) -> f64 {
 
 #[test]
 fn the_dearer_of_two_gets_the_less_the_dearer_it_is() {
-    for (ms, share) in [(10, 0.5), (18, 0.5), (40, 0.111), (200, 0.011), (1_000, 0.001)] {
+    for (ms, share) in [(10, 0.5), (18, 0.5), (40, 0.017), (200, 0.000), (1_000, 0.000)] {
         let got = share_of_the_dearer(ms);
         assert!((got - share).abs() < 0.01, "{ms} ms: {got}");
     }
@@ -239,7 +242,7 @@ fn a_failure_does_not_bring_back_a_latency_that_has_decayed() {
 
 proptest! {
     #[test]
-    fn the_pick_is_one_of_two_different_candidates_and_of_alike_ones_the_less_loaded(
+    fn the_pick_is_one_of_different_candidates_and_of_alike_ones_the_less_loaded(
         costs in prop::collection::vec((1u32..4_000, 0u32..9), 1..12), random: u64,
     ) {
         let costs: Vec<Cost> = costs.into_iter().map(|(ms, load)| cost_of(ms, load)).collect();
@@ -247,11 +250,13 @@ proptest! {
         let picked = pick(costs.len(), random, |i| { asked.push(i); costs[i] }).unwrap();
         prop_assert!(picked < costs.len());
         if costs.len() > 1 {
-            prop_assert_eq!(asked.len(), 2);
+            prop_assert!(asked.len() == 2 || asked.len() == 3 && costs.len() > 2);
             prop_assert_ne!(asked[0], asked[1]);
+            prop_assert!(asked.len() < 3 || asked[2] != asked[0] && asked[2] != asked[1]);
             prop_assert!(asked.contains(&picked));
             let (one, other) = (costs[asked[0]], costs[asked[1]]);
             if one.is_alike(other) {
+                prop_assert_eq!(asked.len(), 2);
                 prop_assert!(costs[picked].load <= one.load.min(other.load));
             }
         }

@@ -1,5 +1,6 @@
 //! Counts, ejections and how they end, on a clock that is an argument.
 
+use heddle_model::discovery::{FailurePercentage, SuccessRate};
 use proptest::prelude::*;
 
 use super::*;
@@ -240,4 +241,36 @@ proptest! {
         let share = (all * usize::from(percent)).div_ceil(100);
         prop_assert_eq!(out, share.max(1));
     }
+}
+
+fn tallies(percents: &[u32], all: u32) -> Vec<Tally> {
+    percents.iter().map(|percent| Tally { all, well: all * percent / 100 }).collect()
+}
+
+#[test]
+fn who_succeeds_much_more_seldom_than_the_others_is_an_outlier() {
+    let of = |one: SuccessRate, tallies: &[Tally]| {
+        outliers(&OutlierDetection { success_rate: Some(one), ..rule() }, tallies)
+    };
+    let by_default = SuccessRate::default();
+    let reason = Reason::SuccessRate;
+    // Mean 91.7, standard deviation 18.6: everything below 56.3 is one.
+    let mixed = [100, 100, 100, 100, 100, 50];
+    assert_eq!(of(by_default, &tallies(&mixed, 100)), [(5, reason)]);
+    assert_eq!(of(by_default, &tallies(&[60; 6], 100)), [], "none differs");
+    assert_eq!(of(by_default, &tallies(&mixed, 99)), [], "too few requests");
+    assert_eq!(of(by_default, &tallies(&mixed[2..], 100)), [], "too few endpoints");
+    let few = SuccessRate { minimum_hosts: 3, stdev_factor: 1_000, ..by_default };
+    assert_eq!(of(few, &tallies(&mixed[2..], 100)), [(3, reason)]);
+    assert_eq!(outliers(&rule(), &tallies(&mixed, 100)), [], "nobody asked");
+}
+
+#[test]
+fn who_fails_too_often_is_an_outlier_whatever_others_do() {
+    let one = FailurePercentage { threshold: 50, minimum_hosts: 2, request_volume: 10 };
+    let rule = OutlierDetection { failure_percentage: Some(one), ..rule() };
+    let reason = Reason::FailurePercentage;
+    assert_eq!(outliers(&rule, &tallies(&[50, 51, 0], 100)), [(0, reason), (2, reason)]);
+    assert_eq!(outliers(&rule, &tallies(&[0], 100)), [], "too few endpoints");
+    assert_eq!(outliers(&rule, &tallies(&[0, 0], 9)), [], "too few requests");
 }

@@ -23,6 +23,8 @@ pub struct RetryPolicy {
     pub same_endpoint: bool,
     /// May requests of every method be repeated?
     pub any_method: bool,
+    /// Does a further attempt go to another locality, if there is one?
+    pub other_localities: bool,
 }
 
 /// How an attempt ended, before anything of a final answer went to the client.
@@ -112,6 +114,7 @@ impl RetryPolicy {
             per_try_timeout: rule.per_try_timeout,
             same_endpoint: rule.same_endpoint,
             any_method: rule.any_method,
+            other_localities: rule.other_localities,
         }
     }
 

@@ -149,7 +149,9 @@ impl Check for ClusterPolicy {
     fn check(&self) -> Checked {
         field("cluster", &self.cluster)?;
         field("outlier", self.outlier.as_ref())?;
-        field("tls", self.tls.as_ref())
+        field("tls", self.tls.as_ref())?;
+        field("balancing", self.balancing.as_ref())?;
+        field("retry_budget", self.retry_budget.as_ref())
     }
 }
 

@@ -34,6 +34,65 @@ pub struct OutlierDetection {
     /// While less than this share of the endpoints is in, all of them are used.
     #[cbor(n(8), default)]
     pub min_health_percent: u8,
+    /// Who succeeds much more seldom than the others is taken out; never where absent.
+    #[n(70)]
+    pub success_rate: Option<SuccessRate>,
+    /// Who fails too often is taken out; never where absent.
+    #[n(71)]
+    pub failure_percentage: Option<FailurePercentage>,
+}
+
+/// Envoy's success-rate outlier: who succeeds more seldom than the mean of all less so many standard
+/// deviations is one.
+#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct SuccessRate {
+    /// Thousandths of a standard deviation.
+    #[n(1)]
+    pub stdev_factor: u32,
+    /// So many endpoints must have had enough requests.
+    #[n(2)]
+    pub minimum_hosts: u32,
+    /// So many requests within an interval are enough.
+    #[n(3)]
+    pub request_volume: u32,
+}
+
+impl Default for SuccessRate {
+    /// Envoy's.
+    fn default() -> Self {
+        Self { stdev_factor: 1_900, minimum_hosts: 5, request_volume: 100 }
+    }
+}
+
+/// Envoy's failure-percentage outlier.
+#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct FailurePercentage {
+    /// This share of failures makes one, percent.
+    #[n(1)]
+    pub threshold: u32,
+    /// So many endpoints must have had enough requests.
+    #[n(2)]
+    pub minimum_hosts: u32,
+    /// So many requests within an interval are enough.
+    #[n(3)]
+    pub request_volume: u32,
+}
+
+impl Default for FailurePercentage {
+    /// Envoy's.
+    fn default() -> Self {
+        Self { threshold: 85, minimum_hosts: 5, request_volume: 50 }
+    }
+}
+
+impl OutlierDetection {
+    /// Does it ask how many of an endpoint's requests fail, and not only how many in a row?
+    #[must_use]
+    pub fn counts_rates(&self) -> bool {
+        self.success_rate.is_some() || self.failure_percentage.is_some()
+    }
 }
 
 impl Default for OutlierDetection {
@@ -48,6 +107,8 @@ impl Default for OutlierDetection {
             base_ejection_time: Duration::from_secs(30),
             max_ejection_percent: 10,
             min_health_percent: 0,
+            success_rate: None,
+            failure_percentage: None,
         }
     }
 }
@@ -77,6 +138,12 @@ pub struct ConnectionPool {
     /// How long a connection may carry nothing; zero: any time.
     #[n(7)]
     pub idle_timeout: Option<Duration>,
+    /// Servers are asked in HTTP/2, whatever their clients speak (`h2UpgradePolicy: UPGRADE`).
+    #[cbor(n(70), default)]
+    pub upgrades_to_http2: bool,
+    /// Servers are asked in what their clients speak, whatever their port is declared to.
+    #[cbor(n(71), default)]
+    pub use_client_protocol: bool,
 }
 
 impl ConnectionPool {

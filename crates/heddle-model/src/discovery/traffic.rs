@@ -201,6 +201,9 @@ pub struct Retries {
     /// Requests of every method may be repeated: the rule's author says so.
     #[cbor(n(7), default)]
     pub any_method: bool,
+    /// A further attempt goes to another locality, if there is one (`retryRemoteLocalities`).
+    #[cbor(n(70), default)]
+    pub other_localities: bool,
 }
 
 /// Which scripts of other origins may read answers (Fetch standard), and what a sidecar answers the

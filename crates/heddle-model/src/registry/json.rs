@@ -192,7 +192,8 @@ mod tests {
         workload.services.insert(ServiceName::new("all", "shop").unwrap());
         workload.identity.service_account = "frontend".to_owned();
         workload.addresses = Addresses::V6("fd68::a".parse().unwrap());
-        workload.locality = Locality { node: "one".to_owned(), zone: "a".to_owned() };
+        workload.locality =
+            Locality { node: "one".to_owned(), zone: "a".to_owned(), ..Locality::default() };
         let read = serde_json::from_str(&serde_json::to_string(&workload).unwrap()).unwrap();
         assert_eq!(workload, read);
         workload.services.clear();

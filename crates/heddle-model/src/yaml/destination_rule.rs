@@ -12,6 +12,7 @@ use super::{
 use crate::resource::{DestinationRule, SubsetRule};
 
 mod policy;
+pub(super) mod rates;
 
 /// `spec` of a DestinationRule.
 pub(super) static SPEC: Object = Object {

@@ -374,7 +374,7 @@ fn endpoint(node: &Node) -> EntryEndpoint {
         address,
         ports: ports.collect(),
         labels: node.labels_of("labels"),
-        locality: Locality { node: String::new(), zone: node.text_of("locality").to_owned() },
+        locality: Locality::parse(node.text_of("locality")).unwrap_or_default(),
         weight: node.text_of("weight").parse().unwrap_or(0),
         service_account: node.text_of("serviceAccount").to_owned(),
         line: node.line,

@@ -8,7 +8,9 @@ use serde::Serialize;
 use crate::{
     Shared,
     breaker::Ejected,
-    snapshot::{ActionPlan, AddressOwner, DestinationPlan, PortPlan, Snapshot, TargetPlan},
+    snapshot::{
+        ActionPlan, AddressOwner, Cluster, DestinationPlan, PortPlan, Snapshot, TargetPlan,
+    },
 };
 
 /// Everything in force.
@@ -58,6 +60,8 @@ struct DestinationDump {
 struct Port {
     name: String,
     protocol: String,
+    /// How one of them is chosen, where a rule says so.
+    balancing: Option<BalancingDump>,
     endpoints: Vec<EndpointDump>,
     rules: Vec<Rule>,
     tcp: Vec<Target>,
@@ -88,9 +92,18 @@ struct Target {
     port: Option<u16>,
     weight: u32,
     dangling: Option<String>,
+    balancing: Option<BalancingDump>,
     endpoints: Vec<String>,
     /// The TLS that is begun towards them; of files, where they are.
     tls: Option<String>,
+}
+
+#[derive(Serialize)]
+struct BalancingDump {
+    rule: String,
+    /// Workloads that are used alike, the first first unless they have shares.
+    groups: Vec<Vec<String>>,
+    shares: Option<Vec<u32>>,
 }
 
 #[derive(Serialize)]
@@ -201,6 +214,7 @@ fn port_dump(port: &PortPlan) -> Port {
     Port {
         name: port.name.clone(),
         protocol: port.protocol.to_string(),
+        balancing: balancing(&port.default),
         endpoints: port
             .default
             .endpoints
@@ -219,6 +233,17 @@ fn port_dump(port: &PortPlan) -> Port {
     }
 }
 
+fn balancing(cluster: &Cluster) -> Option<BalancingDump> {
+    let balancer = cluster.balancer.as_ref()?;
+    let name = |at: &usize| Some(cluster.endpoints.get(*at)?.id().to_string());
+    let groups = balancer.groups().iter();
+    Some(BalancingDump {
+        rule: format!("{:?}", balancer.rule()),
+        shares: balancer.by_share().then(|| groups.clone().map(|one| one.share).collect()),
+        groups: groups.map(|one| one.members.iter().filter_map(name).collect()).collect(),
+    })
+}
+
 fn target(one: &Weighted<TargetPlan>) -> Target {
     let (cluster, dangling) = match one.to.get() {
         Ok(cluster) => (Some(cluster), None),
@@ -233,6 +258,7 @@ fn target(one: &Weighted<TargetPlan>) -> Target {
         port: key.map(|key| key.port),
         weight: one.weight,
         dangling,
+        balancing: cluster.and_then(|one| balancing(one)),
         endpoints: endpoints.map(|one| one.id().to_string()).collect(),
         tls: tls.map(|tls| format!("{:?}", tls.settings())),
     }

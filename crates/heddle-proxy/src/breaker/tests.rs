@@ -17,6 +17,8 @@ fn policy(outlier: Option<OutlierDetection>, pool: ConnectionPool) -> Arc<Cluste
         outlier,
         pool: Some(pool),
         tls: None,
+        balancing: None,
+        retry_budget: None,
     })
 }
 
@@ -105,11 +107,13 @@ fn threads_together_take_an_endpoint_out_once_and_one_of_them_tries_it() {
     let out = breakers.ejections();
     assert_eq!(out.iter().map(|(_, _, count)| *count).collect::<Vec<_>>(), [1], "at the hundredth");
     let both = [&places[0], &places[1]];
-    assert_eq!(breaker.admitted(&both, false, now), Admitted::Some(vec![1]));
+    assert_eq!(breaker.admitted(&both, Tries::AtOnce, now), Admitted::Some(vec![1]));
     let due = now + rule.base_ejection_time;
+    // Whoever hears nothing of what comes of it tries nobody, and takes nobody's place who would.
+    assert_eq!(breaker.admitted(&both, Tries::Never, due), Admitted::Some(vec![1]));
     let tries = AtomicU32::new(0);
     on_threads(|| {
-        if breaker.admitted(&both, false, due) == Admitted::Probe(0) {
+        if breaker.admitted(&both, Tries::AtOnce, due) == Admitted::Probe(0) {
             tries.fetch_add(1, Ordering::SeqCst);
         }
     });

@@ -10,6 +10,7 @@ use std::{
 };
 
 use h2::Reason;
+use heddle_logic::eject::http_of_grpc;
 use heddle_runtime::clock;
 
 use super::{course::AnswerHead, seam::Broke};
@@ -166,13 +167,17 @@ pub(super) fn judge(
     outcome: &RequestOutcome,
 ) -> Result<(), Unanswered> {
     let now = clock::now();
-    attempt.answered(now, head.status);
+    let grpc = outcome.grpc().map(|_| {
+        let status = head.fields.get("grpc-status");
+        status.and_then(|status| status.to_str().ok()?.parse().ok())
+    });
+    // An error of gRPC comes with 200, and may come fast.
+    attempt.answered(now, grpc.flatten().map_or(head.status, http_of_grpc));
     let said = head.fields.get(REFUSAL_HEADER);
     let by = said.and_then(|said| Some((attempt.upstream().workload()?, said.as_bytes())));
     if attempt.is_watched() {
         let refused = by.as_ref().and_then(|(by, said)| refused_by(said, &by.id));
-        let status = || head.fields.get("grpc-status")?.to_str().ok()?.parse().ok();
-        attempt.says(now, head.status, Said { refused, grpc: outcome.grpc().map(|_| status()) });
+        attempt.says(now, head.status, Said { refused, grpc });
     }
     let undelivered =
         head.status == 503 && by.is_some_and(|(by, said)| says_undelivered(said, &by.id));

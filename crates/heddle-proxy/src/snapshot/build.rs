@@ -9,18 +9,19 @@ use std::{
 use hashbrown::HashMap;
 use heddle_logic::RouteTable;
 use heddle_model::{
-    Addresses, EndpointState, Endpoints, ServiceName, WorkloadId,
+    Addresses, EndpointState, Endpoints, Locality, ServiceName, WorkloadId,
     discovery::{
-        ClientTls, ClusterKey, ClusterPolicy, Endpoint, OutsideAddress, Resolution, RuleAction,
-        SniRule, Target, Weighted, WeightedTarget, WorkloadInfo,
+        ClientTls, ClusterKey, ClusterPolicy, Endpoint, Inbound, OutsideAddress, Resolution,
+        RuleAction, SniRule, Target, Weighted, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_runtime::tls::Origin;
 
 use super::{
-    ActionPlan, Cluster, ClusterOutside, CompiledDestination, CompiledRule, DestinationPlan,
-    EndpointOutside, EndpointSlot, HttpRulePlan, InboundPlan, LbEndpoint, PortPlan, ResourceSet,
-    Snapshot, SniPlan, TargetPlan,
+    ActionPlan, Balancer, Cluster, ClusterOutside, CompiledDestination, CompiledRule,
+    DestinationPlan, EndpointOutside, EndpointSlot, HttpRulePlan, InboundPlan, LbEndpoint,
+    PortPlan, ResourceSet, Snapshot, SniPlan, TargetPlan,
+    balancer::{Here, Plan},
     used::{UseMark, Used},
 };
 use crate::{
@@ -33,6 +34,8 @@ use crate::{
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     own: WorkloadId,
+    /// Where the workload is, as far as that was told.
+    here: Here,
     /// Which family a connection from here can have; `None`: either.
     addresses: Option<Addresses>,
     retries: RetryAccounts,
@@ -76,6 +79,7 @@ impl SnapshotBuilder {
     pub fn new(own: WorkloadId) -> Self {
         Self {
             own,
+            here: Here::default(),
             addresses: None,
             retries: RetryAccounts::default(),
             breakers: Breakers::default(),
@@ -122,6 +126,7 @@ impl SnapshotBuilder {
     /// A destination takes force only if the endpoints of every backend it names are in the set
     /// (an empty list counts), and every name among them has been asked about: make before break.
     pub fn build(&mut self, set: &ResourceSet, generation: u64) -> Built {
+        self.here = set.inbound.as_ref().map(|inbound| here(inbound)).unwrap_or_default();
         let mut held_back = BTreeMap::new();
         let mut round = Round::default();
         let mut in_force = Vec::new();
@@ -292,7 +297,7 @@ impl SnapshotBuilder {
         let policy = round.policies.get(&key).cloned();
         let tls = policy.as_ref().and_then(|policy| policy.tls.as_ref());
         let tls = tls.map(|tls| self.origin(tls, round));
-        let breaker = policy.filter(|one| one.outlier.is_some() || one.pool.is_some());
+        let breaker = policy.filter(|one| one.is_counted());
         let breaker = breaker.map(|policy| self.breaker(&policy));
         let common = Common { breaker: breaker.as_ref(), tls: tls.as_ref() };
         let (endpoints, outside) = match set.endpoints.get(&key.service) {
@@ -304,7 +309,8 @@ impl SnapshotBuilder {
             breaker.is_of(endpoints.iter().map(id));
         }
         let retries = self.retries.of(&key.service);
-        let fresh = Cluster { key, endpoints, retries, breaker, tls, outside };
+        let balancer = self.balancer(&key, breaker.as_deref(), &endpoints);
+        let fresh = Cluster { key, endpoints, retries, breaker, balancer, tls, outside };
         let cluster = match self.clusters.get(&fresh.key) {
             Some(before) if **before == fresh => Arc::clone(before),
             _ => Arc::new(fresh),
@@ -327,6 +333,21 @@ impl SnapshotBuilder {
         match before {
             Some(before) if before.policy() == &**policy => Arc::clone(before),
             _ => self.breakers.of(Arc::clone(policy)),
+        }
+    }
+
+    /// The balancer under this policy: the one there was, unless the policy or the endpoints are others.
+    fn balancer(
+        &self,
+        key: &ClusterKey,
+        breaker: Option<&Breaker>,
+        endpoints: &[Arc<LbEndpoint>],
+    ) -> Option<Arc<Balancer>> {
+        let plan = Plan::new(breaker?.policy(), self.here.site(), endpoints)?;
+        let before = self.clusters.get(key).filter(|before| before.endpoints == endpoints);
+        match before.and_then(|before| before.balancer.as_ref()) {
+            Some(balancer) if *balancer.plan() == plan => Some(Arc::clone(balancer)),
+            _ => Some(Arc::new(Balancer::build(plan, endpoints))),
         }
     }
 
@@ -397,7 +418,12 @@ impl SnapshotBuilder {
             };
             let described = Some(EndpointOutside { described: one.described });
             for ip in addresses {
-                let place = Placed { workload: &one.workload, ip, weight: one.weight };
+                let place = Placed {
+                    workload: &one.workload,
+                    ip,
+                    weight: one.weight,
+                    locality: &one.locality,
+                };
                 found.push(self.placed(place, described, (*port, common), round));
             }
         }
@@ -450,7 +476,8 @@ impl SnapshotBuilder {
     ) -> Arc<LbEndpoint> {
         let reachable = |ip: &IpAddr| self.addresses.is_none_or(|own| own.of_family(*ip).is_some());
         let ip = one.addresses.iter().find(reachable).unwrap_or_else(|| one.addresses.first());
-        let place = Placed { workload: &one.workload, ip, weight: one.weight };
+        let place =
+            Placed { workload: &one.workload, ip, weight: one.weight, locality: &one.locality };
         self.placed(place, None, at, round)
     }
 
@@ -473,6 +500,7 @@ impl SnapshotBuilder {
             ip,
             port,
             weight: one.weight.max(1),
+            locality: one.locality.clone(),
             slot: self.slots.of(&key),
             place: breaker.map(|breaker| Arc::new(breaker.place((key.0.clone(), ip, port)))),
             tls: tls.cloned(),
@@ -502,6 +530,7 @@ struct Placed<'a> {
     workload: &'a WorkloadInfo,
     ip: IpAddr,
     weight: u32,
+    locality: &'a Locality,
 }
 
 /// What one build has made so far, so that equal parts are made once.
@@ -549,6 +578,10 @@ impl Slots {
             kept
         });
     }
+}
+
+fn here(inbound: &Inbound) -> Here {
+    Here { locality: Locality::clone(&inbound.locality), labels: inbound.workload.labels.clone() }
 }
 
 /// What is asked of each cluster. What a service's own destination says of it goes before what another

@@ -281,6 +281,8 @@ fn a_cluster_with_a_policy_has_its_endpoints_to_itself_and_keeps_its_counts() {
         outlier: None,
         pool: Some(ConnectionPool { max_connections: Some(most), ..ConnectionPool::default() }),
         tls: None,
+        balancing: None,
+        retry_budget: None,
     };
     let mut builder = builder();
     let mut set = ResourceSet::default();

@@ -2,6 +2,8 @@
 
 use std::{rc::Rc, sync::Arc};
 
+use heddle_model::ServiceName;
+
 use super::Upstream;
 use crate::{
     breaker::{Counted, Limit},
@@ -21,6 +23,14 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// The service in whose name it is called; `None` of a single one.
+    pub(crate) fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Cluster(cluster) | Self::AsAsked(_, cluster) => Some(&cluster.key.service),
+            Self::Upstream(_) => None,
+        }
+    }
+
     /// Counts one more of `what`, where a rule limits that.
     ///
     /// # Errors

@@ -5,9 +5,11 @@ use std::{
     net::Ipv4Addr,
 };
 
-use heddle_model::{Identity, WorkloadId};
+use heddle_model::{Identity, Locality, WorkloadId};
 
-use super::*;
+use std::time::Duration;
+
+use super::{endpoint::COLD_ANSWERS, *};
 use crate::snapshot::{ClusterKey, ClusterOutside};
 
 const MS: Duration = Duration::from_millis(1);
@@ -28,6 +30,7 @@ fn cluster(count: u8) -> Backend {
         ip: Ipv4Addr::new(127, 0, 0, n).into(),
         port: 80,
         weight: 1,
+        locality: Locality::default(),
         is_self: false,
         outside: None,
         slot: EndpointSlot { index: u32::from(n), stamp: u64::from(n) + 1 },
@@ -39,6 +42,7 @@ fn cluster(count: u8) -> Backend {
         endpoints: (0..count).map(|n| Arc::new(endpoint(n))).collect(),
         retries: crate::state::RetryAccounts::default().of(&service),
         breaker: None,
+        balancer: None,
         tls: None,
         outside: ClusterOutside::default(),
     }))
@@ -52,7 +56,7 @@ fn simulate(count: u32, answer: impl Fn(usize, u32) -> (Duration, u16)) -> Vec<u
     let mut now = clock::now();
     let mut served = vec![0; 3];
     for _ in 0..count {
-        let picked = upstreams.pick(&backend, &[], now, random.u64(..)).unwrap();
+        let picked = upstreams.pick(&backend, &[], Ask::new(now, random.u64(..))).unwrap();
         let index = usize::try_from(picked.stamp).unwrap() - 1;
         let (latency, status) = answer(index, served[index]);
         let mut attempt = picked.begin(now);
@@ -99,13 +103,13 @@ fn what_was_tried_is_tried_again_only_when_nothing_else_is_left() {
     let now = clock::now();
     let mut tried = Vec::new();
     for left in [2, 1, 0] {
-        let next = upstreams.pick(&backend, &tried, now, 7).unwrap();
+        let next = upstreams.pick(&backend, &tried, Ask::new(now, 7)).unwrap();
         assert!(tried.iter().all(|one| !Rc::ptr_eq(one, &next)));
         assert_eq!(Upstreams::exhausted(&backend, &tried, &next), left == 0);
         tried.push(next);
     }
-    assert!(upstreams.pick(&backend, &tried, now, 7).is_ok());
-    assert!(upstreams.pick(&cluster(0), &[], now, 7).is_err());
+    assert!(upstreams.pick(&backend, &tried, Ask::new(now, 7)).is_ok());
+    assert!(upstreams.pick(&cluster(0), &[], Ask::new(now, 7)).is_err());
 }
 
 #[test]

@@ -145,6 +145,7 @@ impl Sidecar {
                 workload,
                 ports: vec![port],
                 outbound: Default::default(),
+                locality: Box::default(),
             }));
         });
     }

@@ -33,6 +33,8 @@ fn policy(outlier: Option<OutlierDetection>, pool: Option<ConnectionPool>) -> Cl
         outlier,
         pool,
         tls: None,
+        balancing: None,
+        retry_budget: None,
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says best what it expected by failing there")]
 
 mod answers;
+mod balancing;
 mod breaking;
 mod drain;
 mod early;

@@ -15,7 +15,7 @@ use std::{
 };
 
 use heddle_model::{
-    Destination, Owner, Protocol, WorkloadId,
+    Destination, Inbound, Locality, Owner, Protocol, WorkloadId,
     discovery::{ClusterPolicy, HttpRule},
 };
 use heddle_proxy::{
@@ -213,6 +213,28 @@ impl Mesh {
         destination.ports.iter_mut().for_each(|port| port.protocol = Protocol::Http);
         destination.policies = policies.to_vec();
         let mut set = self.client.set.clone();
+        set.insert_destination(CompiledDestination::new(destination).unwrap());
+        let built = self.client.builder.borrow_mut().build(&set, 2);
+        self.client.shared.snapshot.store(Arc::new(built.snapshot));
+    }
+
+    /// From now on the client, at the locality `here`, is told of these workloads of `reviews`, each at its
+    /// own, and of these policies.
+    pub(crate) fn tell_of(&self, here: &str, servers: &[(u8, &str)], policies: &[ClusterPolicy]) {
+        let place = |text: &str| Locality::parse(text).unwrap_or_default();
+        let mut set = self.client.set.clone();
+        let mut inbound = Inbound::clone(set.inbound.as_ref().expect("its own ports"));
+        inbound.locality = Box::new(place(here));
+        set.inbound = Some(Arc::new(inbound));
+        let lasts: Vec<u8> = servers.iter().map(|(last, _)| *last).collect();
+        let mut endpoints = resources::endpoints("reviews", &lasts);
+        for (endpoint, (_, at)) in endpoints.endpoints.iter_mut().zip(servers) {
+            endpoint.locality = place(at);
+        }
+        set.insert_endpoints(endpoints);
+        let mut destination = resources::destination("reviews", Vec::new());
+        destination.ports.iter_mut().for_each(|port| port.protocol = Protocol::Http);
+        destination.policies = policies.to_vec();
         set.insert_destination(CompiledDestination::new(destination).unwrap());
         let built = self.client.builder.borrow_mut().build(&set, 2);
         self.client.shared.snapshot.store(Arc::new(built.snapshot));

@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_model::{Protocol, ResourceKey, Service, ServiceName, Workload, WorkloadId};
+use heddle_model::{Locality, Protocol, ResourceKey, Service, ServiceName, Workload, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 /// A refusal: one or more problems, each with its place.
@@ -53,6 +53,9 @@ pub struct JoinRequest {
     pub version: String,
     /// Further labels; `app` and `version` are added by the control plane.
     pub labels: BTreeMap<String, String>,
+    /// Where it runs; the node means nothing.
+    #[serde(default, skip_serializing_if = "Locality::is_unknown")]
+    pub locality: Locality,
     /// Declared ports; empty for a client.
     pub ports: Vec<JoinPort>,
 }

@@ -4,7 +4,7 @@ use heddle_wire::client_hello::{CLIENT_HELLO_BYTES_MAX, Hello, HelloReader};
 use proptest::prelude::*;
 
 fn long(bytes: &[u8]) -> Vec<u8> {
-    [&u16::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+    [&u16::try_from(bytes.len()).expect("short").to_be_bytes(), bytes].concat()
 }
 
 fn extension(kind: u16, data: &[u8]) -> Vec<u8> {
@@ -27,7 +27,7 @@ fn message(extensions: &[u8]) -> Vec<u8> {
     body.extend(long(&[0x13, 1, 0x13, 2]));
     body.extend([1, 0]);
     body.extend(long(extensions));
-    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let length = u32::try_from(body.len()).expect("short").to_be_bytes();
     [vec![1], length[1..].to_vec(), body].concat()
 }
 

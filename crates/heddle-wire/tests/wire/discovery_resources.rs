@@ -12,10 +12,12 @@ use heddle_model::{
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
         Answer, ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy, DirectResponse,
-        Fault, FaultAbort, FaultDelay, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
-        HttpRule, Mirror, OutlierDetection, PathRewrite, Provenance, Redirect, RedirectPath,
-        Retries, Rewrite, RuleAction, SniRule, StringMatch, Subset, Target, Traffic,
-        WeightedTarget, WorkloadInfo,
+        Distribute, FailurePercentage, Fault, FaultAbort, FaultDelay, HashCookie, HashKey,
+        HashPolicy, HashTable, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
+        LoadBalancing, LocalityRules, Method, Mirror, OutlierDetection, PathRewrite, Provenance,
+        RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
+        SniRule, StringMatch, Subset, SuccessRate, Target, Traffic, Warmup, WeightedTarget,
+        WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
@@ -100,7 +102,7 @@ prop_compose! {
         ports in btree_map(port(), endpoint_port(), 0..3), node in "[a-z]{0,5}",
         zone in "[a-z]{0,5}",
     ) -> Endpoint {
-        Endpoint { workload, addresses, ports, weight, locality: Locality { node, zone } }
+        Endpoint { workload, addresses, ports, weight, locality: Locality { node, zone, ..Locality::default() } }
     }
 }
 
@@ -200,11 +202,12 @@ prop_compose! {
     fn retries()(
         attempts: u32, millis in option::of(any::<u32>()), conditions in vec("[a-z-]{1,9}", 0..3),
         statuses in vec(any::<u16>(), 0..3), same_endpoint: bool, any_method: bool,
+        other_localities: bool,
     ) -> Retries {
         let limit = millis.map(|millis| Duration::from_millis(millis.into()));
         Retries {
             attempts, per_try_timeout: limit, conditions, statuses, backoff: limit, same_endpoint,
-            any_method,
+            any_method, other_localities,
         }
     }
 }
@@ -282,7 +285,7 @@ prop_compose! {
 prop_compose! {
     fn outlier()(
         counts in any::<[u32; 3]>(), splits_local_origin in any::<bool>(), times in (1..9u64, 1..9u64),
-        percents in (0..=100u8, 0..=100u8),
+        percents in (0..=100u8, 0..=100u8), rates in option::of(any::<[u32; 3]>()),
     ) -> OutlierDetection {
         OutlierDetection {
             consecutive_5xx: counts[0],
@@ -293,12 +296,61 @@ prop_compose! {
             base_ejection_time: Duration::from_millis(times.1),
             max_ejection_percent: percents.0,
             min_health_percent: percents.1,
+            success_rate: rates.map(|[stdev_factor, minimum_hosts, request_volume]| {
+                SuccessRate { stdev_factor, minimum_hosts, request_volume }
+            }),
+            failure_percentage: rates.map(|[threshold, minimum_hosts, request_volume]| {
+                FailurePercentage { threshold: threshold % 101, minimum_hosts, request_volume }
+            }),
         }
+    }
+}
+
+fn method() -> impl Strategy<Value = Method> {
+    let ttl = option::of((0..9u64).prop_map(Duration::from_secs));
+    let cookie = ("[a-z]{1,5}", "/[a-z]{0,5}", ttl, vec(("[A-Z]{1,5}", "[a-z]{0,5}"), 0..2));
+    let key = prop_oneof![
+        Just(HashKey::SourceIp),
+        "[a-z]{1,5}".prop_map(HashKey::Header),
+        "[a-z]{1,5}".prop_map(HashKey::QueryParameter),
+        cookie.prop_map(|(name, path, ttl, attributes)| {
+            HashKey::Cookie(HashCookie { name, path, ttl, attributes })
+        }),
+    ];
+    let table =
+        prop_oneof![Just(HashTable::Maglev(65_537)), (0..=RING_SIZE_MAX).prop_map(HashTable::Ring)];
+    prop_oneof![
+        Just(Method::LeastRequest),
+        Just(Method::RoundRobin),
+        Just(Method::Random),
+        Just(Method::Passthrough),
+        (key, table).prop_map(|(key, table)| Method::Hash(Box::new(HashPolicy { key, table }))),
+    ]
+}
+
+prop_compose! {
+    fn balancing()(
+        method in method(), warmup in option::of((1..99u64, 0.0..=100.0, 0.0..9.0)),
+        off in any::<bool>(), names in vec("[a-z]{1,4}", 0..3),
+        to in btree_map("[a-z]{1,4}", 1..=100u32, 0..3),
+    ) -> LoadBalancing {
+        let warmup = warmup.map(|(seconds, minimum_percent, aggression)| Warmup {
+            duration: Duration::from_secs(seconds), minimum_percent, aggression,
+        });
+        let distribute = names.iter().map(|from| Distribute { from: from.clone(), to: to.clone() });
+        let locality = Some(LocalityRules {
+            off,
+            distribute: distribute.collect(),
+            failover: names.iter().cloned().zip(names.clone()).collect(),
+            failover_priority: names.clone(),
+        });
+        LoadBalancing { method, warmup, locality }
     }
 }
 
 prop_compose! {
     fn policy()(
+        balancing in balancing(), retry_budget in option::of((0.0..=100.0, any::<u32>())),
         service in service(), port in port(), outlier in option::of(outlier()),
         pool in option::of((option::of(any::<u32>()), option::of(0..9u64))),
         tls in option::of(client_tls()),
@@ -309,12 +361,16 @@ prop_compose! {
             idle_timeout: seconds.map(Duration::from_secs),
             ..ConnectionPool::default()
         });
+        let retry_budget = retry_budget
+            .map(|(percent, min_concurrency)| RetryBudgetRule { percent, min_concurrency });
         ClusterPolicy {
             cluster: ClusterKey { service, subset: None, port },
             provenance: Provenance("DestinationRule/default/x".to_owned()),
             outlier,
             pool,
             tls,
+            balancing: Some(balancing),
+            retry_budget,
         }
     }
 }
@@ -354,6 +410,7 @@ prop_compose! {
             workload,
             ports: ports.into_iter().map(port).collect(),
             outbound: Default::default(),
+            locality: Box::new(Locality { region: "eu".to_owned(), ..Locality::default() }),
         }
     }
 }

@@ -49,6 +49,7 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<JoinSpec, Failure> {
         namespace: args.namespace.clone(),
         version: args.version.clone(),
         labels,
+        locality: args.locality.clone().unwrap_or_default(),
         ports,
     };
     Ok(JoinSpec {

@@ -6,6 +6,7 @@
     reason = "a test says best what it expected by failing there; skips are told"
 )]
 
+mod balancing;
 mod breaking;
 mod codec;
 mod deaths;

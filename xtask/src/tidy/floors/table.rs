@@ -67,7 +67,7 @@ pub(super) const FLOORS: [Floors; 11] = [
         floors: &[
             ("leaves", &["balance", "eject", "fault", "headers", "path", "retry"]),
             ("routes", &["route", "sni"]),
-            ("what a rule does", &["cors", "rewrite"]),
+            ("what a rule does", &["cors", "rewrite", "sticky"]),
             ("rules", &["rule"]),
         ],
     },

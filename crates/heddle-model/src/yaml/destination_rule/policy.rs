@@ -1,25 +1,27 @@
 //! `trafficPolicy` of a DestinationRule with everything below it: checked as Istio checks it. Outlier
-//! detection, limits and TLS ([`tls`]) are read; the rest is noted as not enforced yet. Locality settings are
-//! in [`locality`].
-
-use std::time::Duration;
+//! detection, limits and TLS ([`tls`]) are read here, the choice of an endpoint in [`balancer`] and
+//! [`locality`]; the rest is noted as not enforced yet.
 
 use crate::{
-    discovery::{ConnectionPool, OutlierDetection},
+    discovery::{ConnectionPool, OutlierDetection, RetryBudgetRule},
     resource::{PolicyParts, TrafficPolicy},
     yaml::{
         node::Node,
         report::Report,
         schema::{
-            COUNT, DURATION, Field, Kind, NAME, Object, PORT, Rule, SMALL_COUNT, TEXT,
-            at_least_one, at_most_one, join, not_yet, optional, present, required,
+            COUNT, DURATION, Field, Kind, Object, PORT, Rule, SMALL_COUNT, at_least_one,
+            at_most_one, join, not_yet, optional, required,
         },
         value,
     },
 };
 
+mod balancer;
 mod locality;
+mod part;
 mod tls;
+
+use part::{decimal_of, duration_of, is_true, number_of};
 
 /// The policy of a whole destination.
 pub(super) static TRAFFIC_POLICY: Object = Object { fields: &POLICY_FIELDS, rules: POLICY_RULES };
@@ -33,20 +35,20 @@ const POLICY_RULES: &[Rule] = &[|node, path, report| {
 }];
 
 static POLICY_FIELDS: [Field; 8] = [
-    not_yet("loadBalancer", Kind::Object(&LOAD_BALANCER)),
+    optional("loadBalancer", Kind::Object(&balancer::LOAD_BALANCER)),
     optional("connectionPool", Kind::Object(&CONNECTION_POOL)),
     optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
     optional("tls", Kind::Object(&tls::TLS)),
     optional("portLevelSettings", Kind::List { of: &Kind::Object(&PORT_POLICY), least: 0 }),
     not_yet("tunnel", Kind::Object(&TUNNEL)),
     not_yet("proxyProtocol", Kind::Object(&PROXY_PROTOCOL)),
-    not_yet("retryBudget", Kind::Object(&RETRY_BUDGET)),
+    optional("retryBudget", Kind::Object(&RETRY_BUDGET)),
 ];
 
 static PORT_POLICY: Object = Object {
     fields: &[
         required("port", Kind::Object(&PORT_SELECTOR)),
-        not_yet("loadBalancer", Kind::Object(&LOAD_BALANCER)),
+        optional("loadBalancer", Kind::Object(&balancer::LOAD_BALANCER)),
         optional("connectionPool", Kind::Object(&CONNECTION_POOL)),
         optional("outlierDetection", Kind::Object(&OUTLIER_DETECTION)),
         optional("tls", Kind::Object(&tls::TLS)),
@@ -58,101 +60,6 @@ static PORT_POLICY: Object = Object {
 };
 
 static PORT_SELECTOR: Object = Object { fields: &[required("number", PORT)], rules: &[] };
-
-static LOAD_BALANCER: Object = Object {
-    fields: &[
-        optional(
-            "simple",
-            Kind::Choice(&[
-                "UNSPECIFIED",
-                "LEAST_REQUEST",
-                "LEAST_CONN",
-                "ROUND_ROBIN",
-                "RANDOM",
-                "PASSTHROUGH",
-            ]),
-        ),
-        optional("consistentHash", Kind::Object(&CONSISTENT_HASH)),
-        optional("localityLbSetting", Kind::Object(&locality::LOCALITY)),
-        optional("zoneAwareLbSetting", Kind::Object(&locality::ZONE_AWARE)),
-        optional("warmupDurationSecs", DURATION),
-        optional("warmup", Kind::Object(&WARMUP)),
-    ],
-    rules: &[|node, path, report| {
-        at_most_one(node, &["simple", "consistentHash"], path, report);
-    }],
-};
-
-static WARMUP: Object = Object {
-    fields: &[
-        required("duration", DURATION),
-        optional("minimumPercent", Kind::Number { min: 0.0, max: 100.0 }),
-        optional("aggression", Kind::Number { min: 0.0, max: f64::MAX }),
-    ],
-    rules: &[],
-};
-
-static CONSISTENT_HASH: Object = Object {
-    fields: &[
-        optional("httpHeaderName", Kind::Text(value::request_header)).even_if_empty(),
-        optional("httpCookie", Kind::Object(&COOKIE)),
-        optional("useSourceIp", Kind::Bool),
-        optional("httpQueryParameterName", NAME).even_if_empty(),
-        optional("ringHash", Kind::Object(&RING_HASH)),
-        optional("maglev", Kind::Object(&MAGLEV)),
-        optional("minimumRingSize", COUNT),
-    ],
-    rules: &[|node, path, report| {
-        let keys = ["httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"];
-        at_most_one(node, &keys, path, report);
-        at_most_one(node, &["ringHash", "maglev"], path, report);
-        if node.get("minimumRingSize").is_some_and(|size| size.text() != "0") {
-            at_most_one(node, &["ringHash", "minimumRingSize"], path, report);
-            at_most_one(node, &["maglev", "minimumRingSize"], path, report);
-        }
-        if present(node, &keys).is_empty() {
-            report.no_effect(
-                node.line,
-                path,
-                "nothing to hash is named: requests are spread evenly",
-            );
-        }
-    }],
-};
-
-static COOKIE: Object = Object {
-    fields: &[
-        required("name", NAME),
-        optional("path", TEXT),
-        optional("ttl", Kind::Duration { least_ms: 0 }),
-        optional("attributes", Kind::List { of: &Kind::Object(&COOKIE_ATTRIBUTE), least: 0 }),
-    ],
-    rules: &[],
-};
-
-static COOKIE_ATTRIBUTE: Object =
-    Object { fields: &[required("name", NAME), optional("value", TEXT)], rules: &[] };
-
-static RING_HASH: Object = Object { fields: &[optional("minimumRingSize", COUNT)], rules: &[] };
-
-/// Table sizes of Maglev are below this, as in Envoy.
-const TABLE_SIZE_END: u32 = 5_000_011;
-
-static MAGLEV: Object = Object {
-    fields: &[required("tableSize", Kind::Int { min: 1, max: TABLE_SIZE_END as i64 - 1 })],
-    rules: &[|node, path, report| {
-        let Some(size) = node.get("tableSize") else { return };
-        if !size.text().parse().is_ok_and(is_prime) {
-            let reason = format!("{} is no prime number: use e.g. 65537", size.text());
-            report.at(size, &join(path, "tableSize"), reason);
-        }
-    }],
-};
-
-fn is_prime(number: u32) -> bool {
-    let factors = (2..).take_while(|factor| factor * factor <= number);
-    number > 1 && factors.into_iter().all(|factor| !number.is_multiple_of(factor))
-}
 
 static CONNECTION_POOL: Object = Object {
     fields: &[optional("tcp", Kind::Object(&TCP_POOL)), optional("http", Kind::Object(&HTTP_POOL))],
@@ -186,8 +93,8 @@ static HTTP_POOL: Object = Object {
         optional("maxRequestsPerConnection", SMALL_COUNT),
         optional("maxRetries", SMALL_COUNT),
         optional("idleTimeout", DURATION),
-        not_yet("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
-        not_yet("useClientProtocol", Kind::Bool),
+        optional("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
+        optional("useClientProtocol", Kind::Bool),
         not_yet("maxConcurrentStreams", SMALL_COUNT),
         not_yet("http2KeepAlive", Kind::Object(&HTTP2_KEEPALIVE)),
     ],
@@ -247,7 +154,7 @@ static RETRY_BUDGET: Object = Object {
     fields: &[
         optional("percent", Kind::Number { min: 0.0, max: 100.0 }),
         optional("minRetryConcurrency", COUNT),
-        optional("budgetInterval", Kind::Duration { least_ms: 0 }),
+        not_yet("budgetInterval", Kind::Duration { least_ms: 0 }),
     ],
     rules: &[],
 };
@@ -269,6 +176,8 @@ fn parts(policy: &Node) -> PolicyParts {
         outlier: policy.get("outlierDetection").map(outlier),
         pool: policy.get("connectionPool").map(pool),
         tls: policy.get("tls").map(tls::read),
+        balancing: policy.get("loadBalancer").map(balancer::read).map(Box::new),
+        retry_budget: policy.get("retryBudget").map(retry_budget),
     }
 }
 
@@ -292,6 +201,7 @@ fn outlier(node: &Node) -> OutlierDetection {
         max_ejection_percent: percent("maxEjectionPercent")
             .unwrap_or(by_default.max_ejection_percent),
         min_health_percent: percent("minHealthPercent").unwrap_or(by_default.min_health_percent),
+        ..by_default
     }
 }
 
@@ -307,13 +217,18 @@ fn pool(node: &Node) -> ConnectionPool {
         max_requests_per_connection: limit(http, "maxRequestsPerConnection"),
         max_retries: limit(http, "maxRetries"),
         idle_timeout: http.and_then(|http| duration_of(http, "idleTimeout")),
+        upgrades_to_http2: http.is_some_and(|http| http.text_of("h2UpgradePolicy") == "UPGRADE"),
+        use_client_protocol: http.is_some_and(|http| is_true(http, "useClientProtocol")),
     }
 }
 
-fn number_of(node: &Node, key: &str) -> Option<u32> {
-    node.get(key)?.text().parse().ok()
-}
-
-fn duration_of(node: &Node, key: &str) -> Option<Duration> {
-    value::duration(node.get(key)?.text()).ok()
+fn retry_budget(node: &Node) -> RetryBudgetRule {
+    let by_default = RetryBudgetRule::default();
+    RetryBudgetRule {
+        percent: decimal_of(node, "percent").unwrap_or(by_default.percent),
+        // As in protobuf a count of 0 is none that was given.
+        min_concurrency: number_of(node, "minRetryConcurrency")
+            .filter(|count| *count > 0)
+            .unwrap_or(by_default.min_concurrency),
+    }
 }

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use super::{RULE_HEAD, destination_rule, notes};
 use crate::{
-    discovery::{ConnectionPool, OutlierDetection},
-    resource::PolicyParts,
+    discovery::{
+        ConnectionPool, HashCookie, HashKey, HashTable, Method, OutlierDetection, RetryBudgetRule,
+        Warmup,
+    },
+    resource::{PolicyParts, TrafficPolicy},
 };
 
 #[test]
-fn subsets_are_read_and_policies_noted() {
+fn subsets_are_read_with_their_policies() {
     let text = format!(
         "{RULE_HEAD}spec:
   host: reviews
@@ -28,13 +31,10 @@ fn subsets_are_read_and_policies_noted() {
     assert_eq!((rule.host.as_str(), rule.host_line), ("reviews", 5));
     assert_eq!(rule.subsets[0].labels["version"], "v1");
     assert!(rule.subsets[1].labels.is_empty());
-    assert_eq!(
-        notes(&text),
-        [
-            "spec.trafficPolicy.loadBalancer (line 8)",
-            "spec.subsets[1].trafficPolicy.loadBalancer (line 14)"
-        ]
-    );
+    assert_eq!(notes(&text), [""; 0]);
+    let method = |policy: Option<TrafficPolicy>| policy.unwrap().general.balancing.unwrap().method;
+    assert_eq!(method(rule.policy.clone()), Method::RoundRobin);
+    assert_eq!(method(rule.subsets[1].policy.clone()), Method::Random);
     let pool = rule.policy.and_then(|policy| policy.general.pool).unwrap();
     assert_eq!(pool, ConnectionPool { max_pending: Some(1), ..ConnectionPool::default() });
 }
@@ -64,6 +64,7 @@ fn outlier_detection_and_limits_are_read_with_istios_defaults() {
         base_ejection_time: Duration::from_secs(180),
         max_ejection_percent: 100,
         min_health_percent: 40,
+        ..OutlierDetection::default()
     };
     assert_eq!(all, wanted);
     let limits = policy(
@@ -77,8 +78,91 @@ fn outlier_detection_and_limits_are_read_with_istios_defaults() {
         max_requests_per_connection: Some(4),
         max_retries: None,
         idle_timeout: Some(Duration::from_secs(9)),
+        ..ConnectionPool::default()
     };
-    assert_eq!(limits.general, PolicyParts { outlier: None, pool: Some(wanted), tls: None });
+    assert_eq!(limits.general, PolicyParts { pool: Some(wanted), ..PolicyParts::default() });
     let (port, parts) = &limits.ports[0];
     assert_eq!((*port, parts.pool.as_ref().unwrap().max_connections), (80, Some(9)));
+}
+
+/// The general part of a policy of which every field is in force.
+fn parts(text: &str) -> PolicyParts {
+    let text = format!("{RULE_HEAD}spec:\n  host: a\n  trafficPolicy: {text}\n");
+    assert_eq!(notes(&text), [""; 0]);
+    destination_rule(&text).policy.unwrap().general
+}
+
+#[test]
+fn how_an_endpoint_is_chosen_is_read_with_istios_defaults() {
+    let balancing = |text: &str| parts(&format!("{{loadBalancer: {text}}}")).balancing.unwrap();
+    for (simple, method) in [
+        ("UNSPECIFIED", Method::LeastRequest),
+        ("LEAST_CONN", Method::LeastRequest),
+        ("LEAST_REQUEST", Method::LeastRequest),
+        ("RANDOM", Method::Random),
+        ("ROUND_ROBIN", Method::RoundRobin),
+        ("PASSTHROUGH", Method::Passthrough),
+    ] {
+        assert_eq!(balancing(&format!("{{simple: {simple}}}")).method, method);
+    }
+    let hash = |text: &str| match balancing(&format!("{{consistentHash: {text}}}")).method {
+        Method::Hash(policy) => *policy,
+        other => panic!("{other:?}"),
+    };
+    let header = hash("{httpHeaderName: X-User}");
+    assert_eq!(header.key, HashKey::Header("x-user".to_owned()));
+    assert_eq!(header.table, HashTable::Ring(1024));
+    assert_eq!(hash("{useSourceIp: true, minimumRingSize: 9}").table, HashTable::Ring(9));
+    assert_eq!(
+        hash("{useSourceIp: true, ringHash: {minimumRingSize: 7}}").table,
+        HashTable::Ring(7)
+    );
+    let query = hash("{httpQueryParameterName: user, maglev: {tableSize: 101}}");
+    assert_eq!(query.key, HashKey::QueryParameter("user".to_owned()));
+    assert_eq!(query.table, HashTable::Maglev(101));
+    let cookie = hash("{httpCookie: {name: a, path: /, ttl: 0s, attributes: [{name: Secure}]}}");
+    let wanted = HashCookie {
+        name: "a".to_owned(),
+        path: "/".to_owned(),
+        ttl: Some(Duration::ZERO),
+        attributes: vec![("Secure".to_owned(), String::new())],
+    };
+    assert_eq!(cookie.key, HashKey::Cookie(wanted));
+    let seconds = Duration::from_secs;
+    for (text, wanted) in [
+        ("{warmupDurationSecs: 30s}", Warmup::lasting(seconds(30))),
+        ("{warmup: {duration: 1m}}", Warmup::lasting(seconds(60))),
+        (
+            "{warmupDurationSecs: 30s, warmup: {duration: 9s, minimumPercent: 0, aggression: 2.5}}",
+            Warmup { duration: seconds(9), minimum_percent: 0.0, aggression: 2.5 },
+        ),
+    ] {
+        assert_eq!(balancing(text).warmup, Some(wanted));
+    }
+}
+
+#[test]
+fn localities_are_read() {
+    let rules = |text: &str| {
+        let text = format!("{{loadBalancer: {{localityLbSetting: {text}}}}}");
+        parts(&text).balancing.unwrap().locality.unwrap()
+    };
+    assert!(rules("{enabled: false}").off && !rules("{enabled: true}").off);
+    let shares = rules("{distribute: [{from: eu/*, to: {eu/a: 80, 'us/*': 20}}]}").distribute;
+    assert_eq!((shares[0].from.as_str(), shares[0].to["us/*"]), ("eu/*", 20));
+    let failover = rules("{failover: [{from: eu, to: us}], failoverPriority: [tier]}");
+    assert_eq!(failover.failover, [("eu".to_owned(), "us".to_owned())]);
+    assert_eq!(failover.failover_priority, ["tier"]);
+}
+
+#[test]
+fn a_budget_for_retries_and_versions_of_http_are_read() {
+    let budget = |text: &str| parts(&format!("{{retryBudget: {text}}}")).retry_budget.unwrap();
+    assert_eq!(budget("{}"), RetryBudgetRule::default());
+    let half = RetryBudgetRule { percent: 0.5, min_concurrency: 1 };
+    assert_eq!(budget("{percent: 0.5, minRetryConcurrency: 1}"), half);
+    let pool = |text: &str| parts(&format!("{{connectionPool: {{http: {text}}}}}")).pool.unwrap();
+    assert!(pool("{h2UpgradePolicy: UPGRADE}").upgrades_to_http2);
+    assert!(!pool("{h2UpgradePolicy: DO_NOT_UPGRADE}").upgrades_to_http2);
+    assert!(pool("{useClientProtocol: true}").use_client_protocol);
 }

@@ -14,7 +14,7 @@ use crate::{
         report::{Report, suggest},
         schema::{
             DURATION, Kind, LABELS, NAME, Object, PORT, SMALL_COUNT, TEXT, TextCheck, at_least_one,
-            at_most_one, join, not_yet, optional, required,
+            at_most_one, join, optional, required,
         },
         value,
     },
@@ -96,7 +96,7 @@ pub(super) static RETRIES: Object = Object {
         optional("attempts", SMALL_COUNT),
         optional("perTryTimeout", DURATION),
         optional("retryOn", Kind::Text(retry_on)),
-        not_yet("retryRemoteLocalities", Kind::Bool),
+        optional("retryRemoteLocalities", Kind::Bool),
         optional("retryIgnorePreviousHosts", Kind::Bool),
         optional("backoff", DURATION),
     ],

@@ -137,6 +137,7 @@ fn retries(node: &Node) -> Retries {
         backoff: duration(node, "backoff"),
         same_endpoint: node.text_of("retryIgnorePreviousHosts").eq_ignore_ascii_case("false"),
         any_method: false,
+        other_localities: node.text_of("retryRemoteLocalities").eq_ignore_ascii_case("true"),
     }
 }
 

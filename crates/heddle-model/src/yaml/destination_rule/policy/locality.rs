@@ -3,10 +3,14 @@
 
 use std::collections::HashSet;
 
-use crate::yaml::{
-    report::Report,
-    schema::{COUNT, Kind, NAME, Object, at_most_one, join, optional, required},
-    value,
+use crate::{
+    discovery::{Distribute, LocalityRules},
+    yaml::{
+        node::Node,
+        report::Report,
+        schema::{COUNT, Kind, NAME, Object, at_most_one, join, optional, required},
+        value,
+    },
 };
 
 /// Labels that mean a locality's parts.
@@ -82,6 +86,28 @@ pub(super) static ZONE_AWARE: Object = Object {
     ],
     rules: &[],
 };
+
+/// A checked `localityLbSetting` into its noun.
+pub(super) fn read(node: &Node) -> LocalityRules {
+    let text = |one: &Node, key| one.text_of(key).to_owned();
+    let share = |entry: &crate::yaml::node::Entry| {
+        Some((entry.key.clone(), entry.value.text().parse().ok()?))
+    };
+    let distribute = |one: &Node| Distribute {
+        from: text(one, "from"),
+        to: one.get("to").map_or(&[][..], Node::entries).iter().filter_map(share).collect(),
+    };
+    LocalityRules {
+        off: node.text_of("enabled").eq_ignore_ascii_case("false"),
+        distribute: node.items_of("distribute").iter().map(distribute).collect(),
+        failover: node
+            .items_of("failover")
+            .iter()
+            .map(|one| (text(one, "from"), text(one, "to")))
+            .collect(),
+        failover_priority: node.texts_of("failoverPriority"),
+    }
+}
 
 /// Reports localities that are none, and those that one before them holds or that hold one before
 /// them. Only `*` may follow what it holds: it means the rest.

@@ -129,7 +129,7 @@ pub(super) fn read(node: &Node) -> TlsSettings {
         _ => return TlsSettings::Plain,
     };
     let file = |key| node.get(key).map(|path| path.text().to_owned());
-    TlsSettings::Originate(ClientTls {
+    TlsSettings::Originate(Box::new(ClientTls {
         mutual,
         certificate: file("clientCertificate"),
         private_key: file("privateKey"),
@@ -137,7 +137,7 @@ pub(super) fn read(node: &Node) -> TlsSettings {
         server_name: node.text_of("sni").trim_end_matches('.').to_ascii_lowercase(),
         subject_alt_names: node.texts_of("subjectAltNames"),
         unverified: flag(node, "insecureSkipVerify"),
-    })
+    }))
 }
 
 fn flag(node: &Node, key: &str) -> bool {
