@@ -12,6 +12,7 @@ mod options;
 mod process;
 mod relay;
 mod restarts;
+mod retries;
 mod rules;
 mod scrape;
 mod slow_backend;
@@ -29,7 +30,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 8] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -59,6 +60,12 @@ const BENCHES: [Bench; 7] = [
         about: "Time from `apply`, or from the write of a file, to the last acknowledgement.",
         options: &[OUTPUT, COUNT],
         run: edits::run,
+    },
+    Bench {
+        name: "retries",
+        about: retries::ABOUT,
+        options: &[OUTPUT, SECONDS, BINARY],
+        run: retries::run,
     },
     Bench {
         name: "scrape",

@@ -3,15 +3,17 @@
 use heddle_model::{
     Destination, DestinationPort, Registry, Service, ServiceName, ServicePort,
     discovery::{HttpMatch, HttpRule, RuleAction, SniRule, Target, WeightedTarget},
-    resource::{HttpRoute, RouteMatch, TcpMatch, TcpRoute, TlsRoute},
+    resource::{HttpRoute, TcpMatch, TcpRoute, TlsRoute},
 };
 
 use crate::{
-    carries::{asks_nothing, provenance, takes_http, takes_tcp, takes_tls},
+    carries::{provenance, takes_http, takes_tcp, takes_tls},
     client::Client,
     delegate::InForce,
     egress::Sight,
+    fault,
     gateway::PortRules,
+    matching,
     named::is_seen,
     ranges::holds,
     rules::{Routing, RuleIndex},
@@ -62,7 +64,8 @@ impl RuleIndex {
                 (None, None) => PortRules::default(),
             };
             let (number, name, protocol) = (port.number, port.name.clone(), port.protocol);
-            DestinationPort { number, name, protocol, http, tcp, sni }
+            let faults = self.client_faults(client, service, number);
+            DestinationPort { number, name, protocol, http, tcp, sni, faults }
         });
         let ports: Vec<_> = ports.collect();
         Some(Destination {
@@ -98,7 +101,7 @@ impl Governed<'_> {
             let here = (self.scope.within(&rule.resource.key.namespace), self.port.number);
             rules.push(HttpRule {
                 provenance: provenance(rule.resource, "http", rule.position, &rule.route.name),
-                fault: rule.route.fault.clone(),
+                fault: fault::of_rule(&rule, self.routing.resource),
                 action: action(&rule, here),
                 traffic: traffic(&rule, self.routing.resource, &matches, here),
                 matches,
@@ -113,19 +116,8 @@ impl Governed<'_> {
     /// The alternatives left for this client and port: `None` if none is, empty if one asks nothing
     /// of the request.
     fn matches(&self, route: &HttpRoute) -> Option<Vec<HttpMatch>> {
-        if route.matches.is_empty() {
-            return Some(Vec::new());
-        }
-        let here = |one: &&RouteMatch| {
-            !one.gateways_only
-                && one.port.is_none_or(|port| port == self.port.number)
-                && self.scope.client.is(&one.source_labels, one.source_namespace.as_deref())
-        };
-        let left: Vec<_> = route.matches.iter().filter(here).map(|one| one.http.clone()).collect();
-        if left.is_empty() {
-            return None;
-        }
-        Some(if left.iter().any(asks_nothing) { Vec::new() } else { left })
+        let here = |number| number == self.port.number;
+        matching::left(&route.matches, self.scope.client, here)
     }
 
     fn tcp(&self) -> Vec<WeightedTarget> {

@@ -165,9 +165,10 @@ pub fn endpoint(service: &Service, workload: &Workload) -> Option<Endpoint> {
     })
 }
 
-/// A workload's own ports, each with the service ports that lead to it. What its Sidecar says is not here.
+/// A workload's own ports, each with the service ports that lead to it; without what rules and its Sidecar
+/// say ([`crate::RuleIndex::inbound`]).
 #[must_use]
-pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
+pub(crate) fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
     let services = workload.services.iter().filter_map(|name| registry.services.get(name));
     let mut leading: BTreeMap<u16, Vec<ServicePortRef>> = BTreeMap::new();
     for service in services {
@@ -181,6 +182,7 @@ pub fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
         number: port.number,
         protocol: port.protocol,
         services: leading.remove(&port.number).unwrap_or_default(),
+        faults: Vec::new(),
     });
     Inbound {
         workload: workload.into(),

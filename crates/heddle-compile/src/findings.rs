@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_model::{
-    Protocol, Registry, ResourceKey, ServiceName,
-    resource::{HttpRoute, Spec},
+    Protocol, Registry, ResourceKey, ServiceName, Workload,
+    discovery::Injection,
+    resource::{FaultTarget, HttpRoute, Spec},
 };
 
 use crate::{
     carries::{asks_nothing, takes_http, takes_tcp, takes_tls},
     client::Client,
     delegate::merged,
+    fault::FaultSource,
     finding::{Finding, FindingKind},
     host::Host,
     reference::{namespaces, references},
@@ -40,7 +42,19 @@ impl RuleIndex {
         }
         all.found.extend(self.outside_findings(registry));
         self.route_findings(registry, &mut all.found);
+        for one in self.faults() {
+            all.own_fault(one);
+        }
         all.found.into_iter().collect()
+    }
+
+    /// The same, and what is over at `now`, seconds since the Unix epoch.
+    #[must_use]
+    pub fn findings_at(&self, registry: &Registry, now: u64) -> Vec<Finding> {
+        let mut all = self.findings(registry);
+        all.extend(self.expired(now));
+        all.sort();
+        all
     }
 }
 
@@ -252,6 +266,52 @@ impl<'a> Findings<'a> {
         }
         let names: Vec<_> = namespaces.iter().copied().collect();
         format!(" (for clients in {})", names.join(", "))
+    }
+
+    /// A fault for nobody, or one that no port of its service can have.
+    fn own_fault(&mut self, one: FaultSource<'a>) {
+        let FaultSource { resource, rule } = one;
+        let mut say = |place: (usize, &str), kind, text: String| {
+            let place = (place.0, place.1.to_owned());
+            self.found.insert(Finding::new(resource, place, kind, text));
+        };
+        if rule.percent <= 0.0 {
+            let text = "0 % of them: nothing is injected; set `percentage`".to_owned();
+            say((rule.target_line, "spec.percentage"), FindingKind::Notice, text);
+        }
+        let Some(name) = one.service() else {
+            let FaultTarget::Workloads(labels) = &rule.target else { return };
+            let carried = |workload: &&Workload| {
+                workload.namespace == resource.key.namespace
+                    && labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
+            };
+            if !self.registry.workloads.values().any(|workload| carried(&workload)) {
+                let text = format!(
+                    "no workload of namespace `{}` carries these labels",
+                    resource.key.namespace
+                );
+                say((rule.target_line, "spec.selector"), FindingKind::Notice, text);
+            }
+            return;
+        };
+        let place = (rule.target_line, "spec.targetRef");
+        let Some(service) = self.registry.services.get(&name) else {
+            let text =
+                format!("there is no service `{name}`: the fault takes force when one joins");
+            return say(place, FindingKind::Dangling, text);
+        };
+        let asked: BTreeSet<_> = rule.matches.iter().filter_map(|one| one.port).collect();
+        let all = rule.matches.is_empty() || rule.matches.iter().any(|one| one.port.is_none());
+        let ports = service.ports.values().map(|port| (port.number, port.protocol));
+        let ports: Vec<_> = ports.filter(|(port, _)| all || asked.contains(port)).collect();
+        if ports.is_empty() {
+            let text = format!("`{name}` has none of the ports this fault asks for");
+            return say((rule.target_line, "spec.match"), FindingKind::NoEffect, text);
+        }
+        let of_requests = !matches!(rule.does, Injection::Tcp(_));
+        if of_requests && let Some(text) = http_without_effect(&name, &ports) {
+            say(place, FindingKind::NoEffect, text);
+        }
     }
 
     /// Subsets that an older rule defines, or that select nobody; hosts that are absent.

@@ -9,7 +9,8 @@ use heddle_model::{
     ResourceKey, ServiceName,
     discovery::Subset,
     resource::{
-        DestinationRule, MeshRoute, Resource, Spec, SubsetRule, VirtualService, WorkloadEntry,
+        DestinationRule, FaultTarget, MeshRoute, Resource, Spec, SubsetRule, VirtualService,
+        WorkloadEntry,
     },
 };
 
@@ -33,6 +34,8 @@ pub struct RuleIndex {
     outside: Vec<usize>,
     /// Routes of the Gateway API by the services they are attached to, oldest first.
     routes: BTreeMap<ServiceName, Vec<usize>>,
+    /// Services that faults of a kind of their own are for.
+    faulty: BTreeSet<Host>,
     /// Every condition on a client's labels.
     conditions: BTreeSet<BTreeMap<String, String>>,
 }
@@ -104,6 +107,15 @@ impl RuleIndex {
                         push_once(index.routes.entry(name).or_default(), position);
                     }
                 }
+                Spec::Fault(rule) => {
+                    if let FaultTarget::Service { name, namespace } = &rule.target {
+                        let home = namespace.as_ref().unwrap_or(&resource.key.namespace);
+                        index.faulty.insert(Host::read(name, home));
+                    }
+                    let labels = rule.matches.iter().map(|one| &one.source_labels);
+                    let asked = labels.filter(|labels| !labels.is_empty());
+                    index.conditions.extend(asked.cloned());
+                }
                 Spec::DestinationRule(rule) => {
                     index.subsets.entry(read(&rule.host)).or_default().push(position);
                     index.conditions.extend(rule.workload_selector.clone());
@@ -152,10 +164,10 @@ impl RuleIndex {
         View::of(client, &self.conditions)
     }
 
-    /// Services that rules name as their host, whether they are there or not; wildcards apart.
+    /// Services that rules are for, whether they are there or not; wildcards apart.
     #[must_use]
     pub fn hosts(&self) -> BTreeSet<ServiceName> {
-        let hosts = self.services.keys().chain(self.subsets.keys());
+        let hosts = self.services.keys().chain(self.subsets.keys()).chain(&self.faulty);
         let service = |host: &Host| match host {
             Host::Service(name) => Some(name.clone()),
             _ => None,

@@ -20,6 +20,7 @@ use super::*;
 mod conflicts;
 mod delegates;
 mod examples;
+mod faults;
 mod gateway;
 mod outside;
 mod policies;

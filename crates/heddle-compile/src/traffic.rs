@@ -2,10 +2,10 @@
 
 use heddle_model::{
     discovery::{
-        Answer, HeaderOperations, HeaderRules, HttpMatch, Mirror, Redirect, Rewrite, StringMatch,
-        Traffic, WeightedTarget,
+        Answer, HeaderOperations, HeaderRules, HttpMatch, Mirror, MirrorCompare, Redirect, Rewrite,
+        StringMatch, Traffic, WeightedTarget,
     },
-    resource::{Resource, RouteDestination},
+    resource::{MIRROR_COMPARE, Resource, RouteDestination},
 };
 
 use crate::{delegate::InForce, target::Scope};
@@ -35,12 +35,21 @@ pub(crate) fn traffic(
         traffic.headers = as_one(traffic.headers.take(), only.headers.as_ref());
     }
     lift_authority(&mut traffic);
-    let mirrored = route
-        .mirrors
-        .iter()
-        .map(|mirror| Mirror { to: scope.target(&mirror.to, number).to, percent: mirror.percent });
+    let mirrored = route.mirrors.iter().map(|mirror| Mirror {
+        to: scope.target(&mirror.to, number).to,
+        percent: mirror.percent,
+        compare: compared(root, rule.resource),
+    });
     traffic.mirrors = mirrored.collect();
     traffic
+}
+
+/// What of the answers of mirrors is compared: what the rule's VirtualService says, else the one that has its
+/// hosts.
+fn compared(root: &Resource, own: &Resource) -> MirrorCompare {
+    let said = [own, root].into_iter().find_map(|one| one.annotations.get(MIRROR_COMPARE));
+    let has = |word: &str| said.is_some_and(|said| said.split(',').any(|one| one.trim() == word));
+    MirrorCompare { status: has("status"), latency: has("latency"), body: has("body") }
 }
 
 /// Where a rule's requests go. What a single destination says of fields is part of the rule's

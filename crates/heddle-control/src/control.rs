@@ -121,9 +121,8 @@ impl Control {
             tracing::info!(workload = %workload.id, %address, service, "workload joined");
             let vip = joined.vip.map(|(name, index)| Change::Vip(name, Some(index)));
             let evicted = joined.evicted.map(|name| Change::Vip(name, None));
-            let vips: Vec<_> =
-                evicted.into_iter().chain(vip).chain(control.entries_vips()).collect();
-            tokio::join!(control.note(vips.into_iter()), control.journalled());
+            let vips = evicted.into_iter().chain(vip).chain(control.entries_vips());
+            tokio::join!(control.note(vips), control.journalled());
             Ok(joined.workload)
         })
         .await
@@ -148,8 +147,7 @@ impl Control {
                 "members adopted"
             );
             let vips = adopted.vips.into_iter().map(|(name, index)| Change::Vip(name, Some(index)));
-            let vips: Vec<_> = vips.chain(control.entries_vips()).collect();
-            control.note(vips.into_iter()).await;
+            control.note(vips.chain(control.entries_vips())).await;
             // The others are in: a member that cannot be is for a person to look at.
             for problem in &adopted.problems {
                 tracing::error!(reason = problem.reason, "member not adopted");

@@ -7,12 +7,13 @@ use std::{
 };
 
 use heddle_compile::{Client, RuleIndex, View, endpoints};
-use heddle_logic::{Matcher, RulePlan};
+use heddle_logic::{Matcher, PortFaults, RouteError, RulePlan, fault::Now};
 use heddle_model::{
     Destination, Protocol, Registry, Service, ServicePort, TargetPort,
-    discovery::Provenance,
+    discovery::{PortFault, Provenance},
     resource::{Origin, Resource as Rule},
 };
+use heddle_runtime::clock;
 use heddle_wire::{
     discovery::{Resource, WireResource, decode},
     local::control_api::Problem,
@@ -58,6 +59,10 @@ pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<P
             faults.insert(Fault { resource: outside.key.to_string(), reason });
         }
     }
+    for workload in registry.workloads.values() {
+        let ports = index.inbound(&registry, workload).ports;
+        faults.extend(ports.iter().filter_map(|port| builds(&port.faults).err()));
+    }
     if faults.is_empty() {
         return Ok(());
     }
@@ -93,10 +98,10 @@ fn load(destination: &Destination) -> Result<(), Fault> {
     }
     for rule in decoded.ports.iter().flat_map(|port| &port.http) {
         let built = Matcher::build(rule).and_then(|_| RulePlan::build(rule));
-        built.map_err(|error| Fault {
-            resource: resource_of(&error.provenance),
-            reason: error.to_string(),
-        })?;
+        built.map_err(of_rule)?;
+    }
+    for port in &decoded.ports {
+        builds(&port.faults)?;
     }
     Ok(())
 }
@@ -105,6 +110,16 @@ fn load(destination: &Destination) -> Result<(), Fault> {
 fn loaded(resource: &impl WireResource) -> Result<Resource, String> {
     let bytes = resource.encode();
     decode(resource.kind().type_url(), &resource.name(), &bytes).map_err(|error| error.to_string())
+}
+
+/// Would a proxy take these faults?
+fn builds(faults: &[PortFault]) -> Result<(), Fault> {
+    let now = Now { unix: clock::unix_now().as_secs(), instant: clock::now() };
+    PortFaults::build(faults, now).map(drop).map_err(of_rule)
+}
+
+fn of_rule(error: RouteError) -> Fault {
+    Fault { resource: resource_of(&error.provenance), reason: error.to_string() }
 }
 
 impl Fault {

@@ -7,9 +7,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, RuleIndex, View, endpoints, inbound, name_answer, outside_at};
+use heddle_compile::{Client, RuleIndex, View, endpoints, name_answer, outside_at};
 use heddle_model::{
-    Address, Inbound, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
+    Address, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
     name::check_label,
 };
 use heddle_wire::discovery::{
@@ -168,11 +168,7 @@ impl<'a> ClientResources<'a> {
             Kind::Inbound => {
                 // A proxy is told of itself only.
                 let own = self.client.id == WorkloadId(name.to_owned());
-                let outbound = || index.outbound(registry, self.client.into());
-                own.then(|| {
-                    let own = inbound(registry, self.client);
-                    encoded(&Inbound { outbound: outbound(), ..own })
-                })
+                own.then(|| encoded(&index.inbound(registry, self.client)))
             }
             Kind::Mesh => (name == MESH_NAME).then(|| encoded(settings)),
             Kind::Destination => None,

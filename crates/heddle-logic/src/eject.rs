@@ -347,20 +347,7 @@ fn share(of: usize, all: usize) -> f64 {
 /// The HTTP status that a status of gRPC stands for, where one is counted with answers of HTTP.
 #[must_use]
 pub fn http_of_grpc(status: u32) -> u16 {
-    match status {
-        0 => 200,
-        1 => 499,
-        3 | 9 | 11 => 400,
-        4 => 504,
-        5 => 404,
-        6 | 10 => 409,
-        7 => 403,
-        8 => 429,
-        12 => 501,
-        14 => 503,
-        16 => 401,
-        _ => 500,
-    }
+    u8::try_from(status).map_or(500, heddle_model::discovery::http_of_grpc)
 }
 
 #[cfg(test)]

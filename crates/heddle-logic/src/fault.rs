@@ -1,73 +1,182 @@
-//! Does this request get a fault? Decided once per request, before an endpoint is picked.
+//! Does this request, or this connection, get a fault? Decided once for each, before an endpoint is picked.
+//!
+//! Two sorts are told apart: what a VirtualService's rule has (its delay and its abort are drawn apart from
+//! each other, as in Istio), and faults of a kind of their own ([`PortFaults`]): each is drawn for itself, in
+//! order, and the first that is hit is the only one.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use heddle_model::discovery::Fault;
+use heddle_model::discovery::{AbortWith, Fault, Injection, PortFault, Provenance, TcpFault};
+
+use crate::route::{Matcher, RequestView, RouteError};
 
 /// What to inject. The delay comes first; an abort then answers without forwarding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FaultPlan {
     /// Wait this long before forwarding or aborting.
     pub delay: Option<Duration>,
-    /// Answer with this HTTP status instead of forwarding.
-    pub abort: Option<u16>,
+    /// Answer with this instead of forwarding.
+    pub abort: Option<AbortWith>,
+    /// Does the delay come before the time that the rule's limits allow?
+    pub before_limits: bool,
+    /// Which fault of a kind of its own it is; `None` for the rule's.
+    pub by: Option<Provenance>,
 }
 
-/// Decides for one request. Delay and abort are drawn apart from each other, as in Istio; both
-/// random numbers are uniform in `[0, 1)`.
+impl FaultPlan {
+    /// Is anything injected?
+    #[must_use]
+    pub fn does_anything(&self) -> bool {
+        self.delay.is_some() || self.abort.is_some()
+    }
+}
+
+/// A moment, as both clocks have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// Seconds since the Unix epoch.
+    pub unix: u64,
+    /// The clock that nobody sets.
+    pub instant: Instant,
+}
+
+/// When something is over. By either clock: one that was set wrong, or one that stood while the machine
+/// slept, must not make a fault last longer than its author said.
+#[derive(Debug, Clone, Copy)]
+pub struct Expiry {
+    unix: u64,
+    /// `None`: later than can be told.
+    instant: Option<Instant>,
+}
+
+impl Expiry {
+    /// Over from `unix` on, told `now`.
+    #[must_use]
+    pub fn at(unix: u64, now: Now) -> Self {
+        let left = Duration::from_secs(unix.saturating_sub(now.unix));
+        Self { unix, instant: now.instant.checked_add(left) }
+    }
+
+    /// Is it over?
+    #[must_use]
+    pub fn is_over(&self, now: Now) -> bool {
+        now.unix >= self.unix || self.instant.is_some_and(|at| now.instant >= at)
+    }
+}
+
+/// Decides for one request what its rule's fault does. Delay and abort are drawn apart from each other, as in
+/// Istio; both random numbers are uniform in `[0, 1)`.
 #[must_use]
 pub fn decide(fault: &Fault, random_delay: f64, random_abort: f64) -> FaultPlan {
     let delay = fault.delay.as_ref().filter(|delay| hit(delay.percent, random_delay));
     let abort = fault.abort.as_ref().filter(|abort| hit(abort.percent, random_abort));
-    FaultPlan { delay: delay.map(|d| d.duration), abort: abort.map(|a| a.status) }
+    FaultPlan {
+        delay: delay.map(|delay| delay.duration),
+        abort: abort.map(|abort| AbortWith { status: abort.status, grpc: abort.grpc }),
+        before_limits: fault.before_limits,
+        by: None,
+    }
 }
 
 fn hit(percent: f64, random: f64) -> bool {
     percent >= 100.0 || random * 100.0 < percent
 }
 
-#[cfg(test)]
-mod tests {
-    use heddle_model::discovery::{FaultAbort, FaultDelay};
-    use proptest::prelude::*;
+/// The faults of one port that are a kind of their own, ready to be decided.
+#[derive(Debug, Clone, Default)]
+pub struct PortFaults {
+    requests: Vec<Own>,
+    connections: Vec<Own>,
+}
 
-    use super::*;
+#[derive(Debug, Clone)]
+struct Own {
+    rule: PortFault,
+    matcher: Matcher,
+    expires: Option<Expiry>,
+}
 
-    fn fault(delay: f64, abort: f64) -> Fault {
-        Fault {
-            delay: Some(FaultDelay { duration: Duration::from_secs(5), percent: delay }),
-            abort: Some(FaultAbort { status: 500, percent: abort }),
+impl Own {
+    fn fires(&self, now: Now, random: &mut dyn FnMut() -> f64) -> bool {
+        self.expires.is_none_or(|expires| !expires.is_over(now)) && hit(self.rule.percent, random())
+    }
+}
+
+/// What becomes of a connection, and by which rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionFault {
+    /// What.
+    pub does: TcpFault,
+    /// By which rule.
+    pub by: Provenance,
+}
+
+impl PortFaults {
+    /// Builds their conditions.
+    ///
+    /// # Errors
+    /// [`RouteError`] naming the fault whose pattern does not compile.
+    pub fn build(rules: &[PortFault], now: Now) -> Result<Self, RouteError> {
+        let mut faults = Self::default();
+        for rule in rules {
+            let matcher = Matcher::of(&rule.matches, &rule.provenance)?;
+            let expires = rule.expires.map(|unix| Expiry::at(unix, now));
+            let list = match rule.does {
+                Injection::Tcp(_) => &mut faults.connections,
+                Injection::Delay(_) | Injection::Abort(_) => &mut faults.requests,
+            };
+            list.push(Own { rule: rule.clone(), matcher, expires });
         }
+        Ok(faults)
     }
 
-    #[test]
-    fn eighty_percent_means_eighty_of_a_hundred_evenly_spread_draws() {
-        let fault = fault(80.0, 0.0);
-        let hits =
-            (0..100).filter(|&i| decide(&fault, f64::from(i) / 100.0, 0.0).delay.is_some()).count();
-        assert_eq!(hits, 80);
+    /// Is there one for requests?
+    #[must_use]
+    #[inline]
+    pub fn are_for_requests(&self) -> bool {
+        !self.requests.is_empty()
     }
 
-    #[test]
-    fn an_absent_fault_injects_nothing() {
-        let none = Fault { delay: None, abort: None };
-        assert_eq!(decide(&none, 0.0, 0.0), FaultPlan::default());
+    /// Is there one for connections?
+    #[must_use]
+    #[inline]
+    pub fn are_for_connections(&self) -> bool {
+        !self.connections.is_empty()
     }
 
-    proptest! {
-        #[test]
-        fn nothing_at_zero_percent_and_everything_at_a_hundred(a in 0.0..1.0f64, b in 0.0..1.0f64) {
-            prop_assert_eq!(decide(&fault(0.0, 0.0), a, b), FaultPlan::default());
-            let all = decide(&fault(100.0, 100.0), a, b);
-            prop_assert_eq!(all.delay, Some(Duration::from_secs(5)));
-            prop_assert_eq!(all.abort, Some(500));
-        }
+    /// What is injected into a request: by the first that it meets and that is hit. `random` gives numbers
+    /// uniform in `[0, 1)`, one for each fault it meets.
+    #[must_use]
+    pub fn of_request(
+        &self,
+        request: &dyn RequestView,
+        now: Now,
+        mut random: impl FnMut() -> f64,
+    ) -> Option<FaultPlan> {
+        let mut met = self.requests.iter().filter(|own| own.matcher.holds(request));
+        let own = met.find(|own| own.fires(now, &mut random))?;
+        let by = Some(own.rule.provenance.clone());
+        Some(match own.rule.does {
+            Injection::Delay(delay) => FaultPlan { delay: Some(delay), by, ..FaultPlan::default() },
+            Injection::Abort(with) => FaultPlan { abort: Some(with), by, ..FaultPlan::default() },
+            Injection::Tcp(_) => return None,
+        })
+    }
 
-        #[test]
-        fn delay_and_abort_are_drawn_apart(p in 1.0..99.0f64, a in 0.0..1.0f64, b in 0.0..1.0f64) {
-            let plan = decide(&fault(p, p), a, b);
-            prop_assert_eq!(plan.delay.is_some(), a < p / 100.0);
-            prop_assert_eq!(plan.abort.is_some(), b < p / 100.0);
+    /// What becomes of a connection: by the first that is hit.
+    #[must_use]
+    pub fn of_connection(
+        &self,
+        now: Now,
+        mut random: impl FnMut() -> f64,
+    ) -> Option<ConnectionFault> {
+        let own = self.connections.iter().find(|own| own.fires(now, &mut random))?;
+        match own.rule.does {
+            Injection::Tcp(does) => Some(ConnectionFault { does, by: own.rule.provenance.clone() }),
+            Injection::Delay(_) | Injection::Abort(_) => None,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,7 +18,7 @@ pub mod sni;
 pub mod sticky;
 
 pub use balance::{Completion, LoadEstimate};
-pub use fault::FaultPlan;
+pub use fault::{ConnectionFault, FaultPlan, PortFaults};
 pub use headers::HeaderEdit;
 pub use retry::Replayable;
 pub use route::{Matcher, RequestView, RouteError, RouteTable, Rule, Selected, Selection};

@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use heddle_model::{
-    discovery::{HttpRule, Provenance, Weighted},
+    discovery::{HttpMatch, HttpRule, Provenance, Weighted},
     pattern::PatternError,
 };
 
@@ -93,10 +93,29 @@ impl Matcher {
     /// # Errors
     /// [`RouteError`] naming the rule whose pattern does not compile.
     pub fn build(rule: &HttpRule) -> Result<Self, RouteError> {
-        let alternatives: Result<_, _> = rule.matches.iter().map(Alternative::build).collect();
-        let alternatives = alternatives
-            .map_err(|source| RouteError { provenance: rule.provenance.clone(), source })?;
+        Self::of(&rule.matches, &rule.provenance)
+    }
+
+    /// The same of alternatives that are a rule's of another sort.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn of(matches: &[HttpMatch], provenance: &Provenance) -> Result<Self, RouteError> {
+        let alternatives: Result<_, _> = matches.iter().map(Alternative::build).collect();
+        let alternatives =
+            alternatives.map_err(|source| RouteError { provenance: provenance.clone(), source })?;
         Ok(Self { alternatives })
+    }
+
+    /// Does a request meet them, outside of any table? One whose path has no canonical form meets no
+    /// condition on paths.
+    #[must_use]
+    pub fn holds(&self, request: &dyn RequestView) -> bool {
+        if !self.reads_path() {
+            return self.matches(&MatchInput { request, path: "" });
+        }
+        path::fault(request.target()).is_none()
+            && self.matches(&MatchInput { request, path: &path::canonical(request.path()) })
     }
 
     fn matches(&self, request: &MatchInput<'_>) -> bool {

@@ -5,7 +5,7 @@
 
 mod balancing;
 mod check;
-mod outside;
+mod fault;
 mod parts;
 mod policy;
 mod tls;
@@ -14,19 +14,21 @@ mod traffic;
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    outside::{OutboundPolicy, OutsideAddress, OutsideEndpoint, Resolution},
-    parts::{ClusterKey, StringMatch, Subset, Target},
-    tls::{ClientTls, SniRule},
+    fault::{
+        AbortWith, Fault, FaultAbort, FaultDelay, GRPC_STATUSES, Injection, PortFault, TcpFault,
+        http_of_grpc,
+    },
+    parts::{ClusterKey, HeaderMatch, HttpMatch, Provenance, StringMatch, Subset, Target},
+    tls::ClientTls,
     traffic::{
-        Answer, CorsPolicy, DirectResponse, HeaderOperations, HeaderRules, Mirror, PathRewrite,
-        Redirect, RedirectPath, RegexRewrite, Retries, Rewrite, Traffic,
+        Answer, CorsPolicy, DirectResponse, HeaderOperations, HeaderRules, Mirror, MirrorCompare,
+        PathRewrite, Redirect, RedirectPath, RegexRewrite, Retries, Rewrite, Traffic,
     },
 };
 use crate::{
@@ -42,6 +44,7 @@ pub use self::{
     },
     policy::{ConnectionPool, FailurePercentage, OutlierDetection, SuccessRate},
 };
+pub use crate::registry::{OutsideAddress, Resolution};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -196,6 +199,9 @@ pub struct DestinationPort {
     /// first. One that meets none goes where TCP connections go.
     #[cbor(n(60), default)]
     pub sni: Vec<SniRule>,
+    /// Faults of a kind of their own that the caller's sidecar injects, in order: the first that is hit wins.
+    #[cbor(n(80), default)]
+    pub faults: Vec<PortFault>,
 }
 
 impl DestinationPort {
@@ -213,24 +219,22 @@ impl DestinationPort {
     }
 }
 
-/// `kind/namespace/name#rule`: where a decision comes from.
-#[derive(
-    Debug,
-    Clone,
-    Decode,
-    Encode,
-    PartialEq,
-    Eq,
-    Hash,
-    PartialOrd,
-    Ord,
-    Default,
-    Serialize,
-    Deserialize,
-)]
-#[serde(transparent)]
-#[cbor(transparent)]
-pub struct Provenance(#[n(0)] pub String);
+/// Where connections of TLS go by the name in their ClientHello (RFC 6066 §3): a VirtualService's `tls[]`, or
+/// a TLSRoute.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct SniRule {
+    /// Where it comes from.
+    #[cbor(n(1), default)]
+    pub provenance: Provenance,
+    /// Names in lower case: a name, or `*` and what a name must end with. `*` alone, like none at all, is met
+    /// by every connection of TLS, also by one that names nobody.
+    #[cbor(n(2), default)]
+    pub names: Vec<String>,
+    /// Where connections that match go, by weight. Never empty.
+    #[cbor(n(3), default)]
+    pub targets: Vec<WeightedTarget>,
+}
 
 /// One HTTP rule.
 #[derive(Debug, Clone, Decode, Encode, PartialEq)]
@@ -263,50 +267,6 @@ pub enum RuleAction {
 }
 
 closed!(RuleAction { 1 => Forward(targets), 2 => Refuse(reason) });
-
-/// All conditions must hold (VirtualService `HTTPMatchRequest`).
-#[derive(Debug, Clone, Decode, Encode, Default, PartialEq, Eq)]
-#[cbor(map)]
-pub struct HttpMatch {
-    /// Condition on the request path without its query (Istio `uri`).
-    #[n(1)]
-    pub uri: Option<StringMatch>,
-    /// Compare `uri` exact and prefix without case.
-    #[cbor(n(2), default)]
-    pub ignore_uri_case: bool,
-    /// Condition on the method.
-    #[n(3)]
-    pub method: Option<StringMatch>,
-    /// Condition on Host, whole and with its port; the only one that reads it.
-    #[n(4)]
-    pub authority: Option<StringMatch>,
-    /// Condition on the scheme.
-    #[n(5)]
-    pub scheme: Option<StringMatch>,
-    /// Headers of which a line must match; names in lower case. `:authority`, `:method`, `:path` and `:scheme`
-    /// mean the parts of the request line.
-    #[cbor(n(6), default)]
-    pub headers: BTreeMap<String, HeaderMatch>,
-    /// Headers of which no line may match; for a value condition an absent header counts as empty, as in
-    /// Istio.
-    #[cbor(n(7), default)]
-    pub without_headers: BTreeMap<String, HeaderMatch>,
-    /// Query parameters that must match: the first of that name, not percent-decoded. Presence is
-    /// `Prefix("")`.
-    #[cbor(n(8), default)]
-    pub query_params: BTreeMap<String, StringMatch>,
-}
-
-/// Condition on a header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HeaderMatch {
-    /// Present with any value (`{}` in Istio).
-    Present,
-    /// Present with a matching value.
-    Value(StringMatch),
-}
-
-closed!(HeaderMatch { 0 => Present, 1 => Value(condition) });
 
 /// Something with its share of the traffic.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -362,42 +322,6 @@ impl ClusterPolicy {
     }
 }
 
-/// Fault injection (VirtualService `HTTPFaultInjection`). Absent percentage is 0 %, as in Istio.
-#[derive(Debug, Clone, Decode, Encode, PartialEq)]
-#[cbor(map)]
-pub struct Fault {
-    /// Wait before forwarding.
-    #[n(1)]
-    pub delay: Option<FaultDelay>,
-    /// Answer without forwarding.
-    #[n(2)]
-    pub abort: Option<FaultAbort>,
-}
-
-/// A fixed delay for a share of requests.
-#[derive(Debug, Clone, Decode, Encode, PartialEq)]
-#[cbor(map)]
-pub struct FaultDelay {
-    /// How long.
-    #[n(1)]
-    pub duration: Duration,
-    /// Share in percent, 0 to 100.
-    #[cbor(n(2), default)]
-    pub percent: f64,
-}
-
-/// An abort for a share of requests.
-#[derive(Debug, Clone, Decode, Encode, PartialEq)]
-#[cbor(map)]
-pub struct FaultAbort {
-    /// HTTP status, 200 to 600, as in Istio.
-    #[n(1)]
-    pub status: u16,
-    /// Share in percent, 0 to 100.
-    #[cbor(n(2), default)]
-    pub percent: f64,
-}
-
 /// A service's endpoints. Changes often and bypasses debouncing. An empty list is an answer.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
@@ -445,6 +369,31 @@ pub struct Endpoint {
     pub locality: Locality,
 }
 
+/// One endpoint outside the mesh.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct OutsideEndpoint {
+    /// Who it is: its id is unique among the endpoints of its service, and of `ports` those it serves.
+    #[n(1)]
+    pub workload: WorkloadInfo,
+    /// Is that a workload somebody described (a WorkloadEntry)? Else nothing is known of it but where it
+    /// is, and metrics call it `unknown`.
+    #[cbor(n(2), default)]
+    pub described: bool,
+    /// Where it is.
+    #[n(3)]
+    pub at: OutsideAddress,
+    /// Its port for each port of the service.
+    #[cbor(n(4), default)]
+    pub ports: BTreeMap<u16, u16>,
+    /// Load-balancing weight; 0 counts as 1.
+    #[cbor(n(5), default)]
+    pub weight: u32,
+    /// Where it runs.
+    #[cbor(n(6), default)]
+    pub locality: Locality,
+}
+
 /// What a service port leads to on one endpoint.
 #[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
@@ -458,7 +407,7 @@ pub struct EndpointPort {
 }
 
 /// A workload's own ports, and what applies to calls it receives and to those it makes to the outside.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
 #[cbor(map)]
 pub struct Inbound {
     /// Who it is.
@@ -475,8 +424,21 @@ pub struct Inbound {
     pub locality: Box<Locality>,
 }
 
+/// What holds for a workload's calls of what is no service of the mesh.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Default)]
+#[cbor(map)]
+pub struct OutboundPolicy {
+    /// May a name outside the mesh's own domain be a service that this workload sees? Then it is asked
+    /// about; else names and hosts outside cost nothing.
+    #[cbor(n(1), default)]
+    pub names_outside: bool,
+    /// Only what is known may be called, by this Sidecar (`outboundTrafficPolicy.mode: REGISTRY_ONLY`).
+    #[n(2)]
+    pub registry_only: Option<Provenance>,
+}
+
 /// One declared port of a workload.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
 #[cbor(map)]
 pub struct InboundPort {
     /// Number.
@@ -489,6 +451,9 @@ pub struct InboundPort {
     /// else the first.
     #[cbor(n(3), default)]
     pub services: Vec<ServicePortRef>,
+    /// Faults that this workload's sidecar injects, in order: the first that is hit wins.
+    #[cbor(n(80), default)]
+    pub faults: Vec<PortFault>,
 }
 
 /// A port of a service, by name.

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::outside::{OutsideHost, OutsideService};
+pub use self::outside::{OutsideAddress, OutsideHost, OutsideService, Resolution};
 use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId, wire::closed};
 
 /// All services and workloads of a mesh.

@@ -11,9 +11,10 @@ pub use self::outside::{
 use crate::{
     ResourceKey,
     discovery::{
-        ClientTls, ConnectionPool, Fault, HeaderRules, HttpMatch, LoadBalancing, OutlierDetection,
-        RetryBudgetRule, Traffic,
+        ClientTls, ConnectionPool, Fault, HeaderRules, HttpMatch, Injection, LoadBalancing,
+        OutlierDetection, RetryBudgetRule, Traffic,
     },
+    timestamp,
 };
 
 mod gateway;
@@ -81,11 +82,35 @@ pub enum Spec {
     Service(ServiceObject),
     /// Kubernetes `Namespace`: it is known, and decides nothing yet.
     Namespace,
+    /// `Fault`.
+    Fault(FaultRule),
     /// A kind of the mesh that is kept and not served yet.
     NotServed,
 }
 
+/// The annotation that ends a VirtualService's faults: a moment as RFC 3339 has it.
+pub const FAULT_EXPIRES: &str = "heddle.dev/fault-expires";
+/// The annotation by which a VirtualService's delays do not count against its limits on time, as in Istio.
+pub const ISTIO_FAULT_SEMANTICS: &str = "heddle.dev/istio-fault-semantics";
+/// The annotation that has answers of mirrors compared: `status`, `latency` and `body`, separated by commas.
+pub const MIRROR_COMPARE: &str = "heddle.dev/mirror-compare";
+
 impl Resource {
+    /// When its faults end, in seconds since the Unix epoch, and where that is written.
+    #[must_use]
+    pub fn faults_expire(&self) -> Option<(u64, FieldNote)> {
+        let note = |field: &str, line| FieldNote { field: field.to_owned(), line, reason: None };
+        match &self.spec {
+            Spec::Fault(rule) => Some((rule.expires?, note("spec.expires", rule.expires_line))),
+            Spec::VirtualService(_) => {
+                let at = timestamp::parse(self.annotations.get(FAULT_EXPIRES)?).ok()?;
+                let field = format!("metadata.annotations[\"{FAULT_EXPIRES}\"]");
+                Some((at, note(&field, self.origin.line)))
+            }
+            _ => None,
+        }
+    }
+
     /// Is all of it kept without effect, because its kind is not served yet?
     #[must_use]
     pub fn is_not_served(&self) -> bool {
@@ -302,4 +327,48 @@ pub enum TlsSettings {
     Plain,
     /// A sidecar begins this TLS. Its `server_name` is empty where none is written.
     Originate(Box<ClientTls>),
+}
+
+/// `Fault`: what is injected into calls of a service, or by some workloads into calls they receive.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FaultRule {
+    /// Whose calls.
+    pub target: FaultTarget,
+    /// 1-based line of the target.
+    pub target_line: usize,
+    /// Whose sidecar injects.
+    pub side: FaultSide,
+    /// Alternatives; an empty list matches everything.
+    pub matches: Vec<RouteMatch>,
+    /// Share in percent, 0 to 100.
+    pub percent: f64,
+    /// What is injected.
+    pub does: Injection,
+    /// From then on nothing is: seconds since the Unix epoch.
+    pub expires: Option<u64>,
+    /// 1-based line of that.
+    pub expires_line: usize,
+}
+
+/// Whose calls a fault is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FaultTarget {
+    /// Those of a service; `None`: of the rule's own namespace.
+    Service {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: Option<String>,
+    },
+    /// Those of workloads of the rule's namespace that carry all of these labels.
+    Workloads(BTreeMap<String, String>),
+}
+
+/// Whose sidecar injects a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FaultSide {
+    /// The caller's.
+    Client,
+    /// The called one's.
+    Server,
 }

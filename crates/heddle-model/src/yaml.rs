@@ -14,13 +14,16 @@ use std::collections::BTreeMap;
 
 use crate::{
     ResourceKey,
-    resource::{FieldNote, Origin, Resource, Spec},
+    resource::{
+        FAULT_EXPIRES, FieldNote, ISTIO_FAULT_SEMANTICS, MIRROR_COMPARE, Origin, Resource, Spec,
+    },
 };
 
 mod base64;
 mod catalog;
 mod destination_rule;
 mod emit;
+mod fault;
 mod gateway_route;
 mod hint;
 mod node;
@@ -35,13 +38,19 @@ mod virtual_service;
 mod word;
 
 pub use catalog::kinds;
-use catalog::{API_VERSIONS, Place, SERVED};
+use catalog::{API_VERSIONS, OWN_API_VERSIONS, OWN_SERVED, Place, SERVED};
 use destination_rule::rates;
 use node::{Document, Node, Value};
 pub use report::ParseError;
 use report::{Report, suggest};
 use schema::{Kind, Object, join, optional, required};
 pub use status::with_status;
+
+/// The known word nearest to what was written, if it is near enough to be meant.
+#[must_use]
+pub fn did_you_mean<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
+    report::closest(written, known)
+}
 
 /// Largest object in bytes, as in Kubernetes.
 const OBJECT_BYTES_MAX: usize = 3 << 19;
@@ -89,16 +98,20 @@ impl Skipped {
 
 /// Our annotations.
 const ANNOTATIONS: &[&str] = &[
-    "heddle.dev/fault-expires",
-    "heddle.dev/mirror-compare",
-    "heddle.dev/retry-unsafe",
-    "heddle.dev/istio-fault-semantics",
+    FAULT_EXPIRES,
+    MIRROR_COMPARE,
+    RETRY_UNSAFE,
+    ISTIO_FAULT_SEMANTICS,
     rates::SUCCESS_RATE,
     rates::FAILURE_PERCENTAGE,
 ];
-/// Those of them that have no effect yet.
-const ANNOTATIONS_TO_COME: &[&str] =
-    &["heddle.dev/fault-expires", "heddle.dev/mirror-compare", "heddle.dev/istio-fault-semantics"];
+/// Those of them that say something on a VirtualService only.
+const OF_VIRTUAL_SERVICES: &[&str] =
+    &[FAULT_EXPIRES, MIRROR_COMPARE, RETRY_UNSAFE, ISTIO_FAULT_SEMANTICS];
+/// The rule's author says that requests may be repeated whatever their method.
+const RETRY_UNSAFE: &str = "heddle.dev/retry-unsafe";
+/// What answers of mirrors may be compared by.
+const COMPARABLE: &[&str] = &["status", "latency", "body"];
 
 /// The object of a kind that is served, by what its `spec` holds.
 macro_rules! served {
@@ -173,6 +186,7 @@ fn object_of(kind: &str) -> &'static Object {
         "TLSRoute" => &TLS_ROUTE,
         "TCPRoute" => &TCP_ROUTE,
         "Service" => &SERVICE,
+        "Fault" => &FAULT,
         "Namespace" => &NAMESPACE,
         _ => &NOT_SERVED,
     }
@@ -200,9 +214,18 @@ fn spec_of(kind: &str, root: &Node, path: &str) -> Option<Spec> {
         "WorkloadEntry" => Some(Spec::WorkloadEntry(service_entry::read_workload(spec))),
         "Sidecar" => Some(Spec::Sidecar(sidecar::read(spec))),
         "Service" => Some(Spec::Service(service::read(spec))),
+        "Fault" => fault::read(spec).map(Spec::Fault),
         _ => None,
     }
 }
+
+static FAULT: Object = envelope(&[
+    required("apiVersion", Kind::Choice(OWN_API_VERSIONS)),
+    required("kind", Kind::Choice(OWN_SERVED)),
+    required("metadata", Kind::Object(&METADATA)),
+    required("spec", Kind::Object(&fault::SPEC)),
+    optional("status", Kind::Any),
+]);
 
 /// An object of a kind that is not served: only what names it is read.
 static NOT_SERVED: Object = envelope(&[
@@ -317,6 +340,9 @@ impl Reader<'_> {
             not_enforced = vec![FieldNote { field: join(path, "spec"), line, reason: None }];
             Spec::NotServed
         });
+        if !matches!(spec, Spec::VirtualService(_)) {
+            not_enforced.extend(misplaced(&root, path));
+        }
         self.parsed.resources.push(Resource {
             key,
             spec,
@@ -430,14 +456,40 @@ fn says(text: &str) -> impl Iterator<Item = &str> {
 fn own_annotations(metadata: &Node, path: &str, report: &mut Report<'_>) {
     let place = join(path, "annotations");
     for entry in metadata.get("annotations").map_or(&[][..], Node::entries) {
-        if ANNOTATIONS_TO_COME.contains(&entry.key.as_str()) {
-            report.not_enforced(entry.line, &join(&place, &entry.key));
-        } else if entry.key.starts_with("heddle.dev/") && !ANNOTATIONS.contains(&entry.key.as_str())
-        {
-            let reason = suggest("annotation", &entry.key, ANNOTATIONS);
-            report.error(entry.line, &join(&place, &entry.key), reason);
+        if !entry.key.starts_with("heddle.dev/") {
+            continue;
+        }
+        let (key, text) = (entry.key.as_str(), entry.value.text());
+        let checked = match key {
+            FAULT_EXPIRES => value::moment(text),
+            ISTIO_FAULT_SEMANTICS => match text {
+                "true" | "false" => Ok(()),
+                _ => Err(format!("`{text}` is neither \"true\" nor \"false\"")),
+            },
+            MIRROR_COMPARE => text.split(',').map(str::trim).try_for_each(|word| {
+                let known = COMPARABLE.contains(&word);
+                if known { Ok(()) } else { Err(suggest("comparison", word, COMPARABLE)) }
+            }),
+            _ if ANNOTATIONS.contains(&key) => Ok(()),
+            _ => Err(suggest("annotation", key, ANNOTATIONS)),
+        };
+        if let Err(reason) = checked {
+            report.error(entry.line, &join(&place, key), reason);
         }
     }
+}
+
+/// Annotations that say something on a VirtualService only.
+fn misplaced(root: &Node, path: &str) -> impl Iterator<Item = FieldNote> {
+    let metadata = root.get("metadata").and_then(|metadata| metadata.get("annotations"));
+    let entries = metadata.map_or(&[][..], Node::entries).iter();
+    let ours = entries.filter(|entry| OF_VIRTUAL_SERVICES.contains(&entry.key.as_str()));
+    let place = join(&join(path, "metadata"), "annotations");
+    ours.map(move |entry| FieldNote {
+        field: join(&place, &entry.key),
+        line: entry.line,
+        reason: Some("it says something on a VirtualService only".to_owned()),
+    })
 }
 
 #[cfg(test)]

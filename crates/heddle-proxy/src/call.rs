@@ -3,13 +3,14 @@
 
 mod http2;
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{rc::Rc, time::Instant};
 
 use heddle_logic::route::RequestView;
 use heddle_wire::http1::Method;
 
 pub(crate) use self::http2::Http2Call;
 use crate::{
+    compared::Mirrored,
     exchange::Http1Exchange,
     forward::{Terms, forward},
     frames::http1::request_head,
@@ -19,7 +20,6 @@ use crate::{
     record::RequestOutcome,
     refusal::{Failure, Refusal},
     reply::Reply,
-    snapshot::Cluster,
     streams::HttpVersion,
     tee::Tee,
     upstream::Backend,
@@ -73,11 +73,7 @@ pub(crate) trait Call {
 
 /// Begins copies for these mirrors. What follows an Upgrade or CONNECT is no request's body.
 #[cold]
-fn copied(
-    worker: &Rc<Worker>,
-    mirrors: &[Arc<Cluster>],
-    outgoing: &OutgoingRequest,
-) -> Option<Tee> {
+fn copied(worker: &Rc<Worker>, mirrors: &[Mirrored], outgoing: &OutgoingRequest) -> Option<Tee> {
     if outgoing.facts.upgrade || outgoing.facts.method == Method::Connect {
         return None;
     }

@@ -6,8 +6,8 @@
 use std::{future::poll_fn, pin::pin, rc::Rc};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use heddle_logic::FaultPlan;
-use heddle_model::Protocol;
+use heddle_logic::{ConnectionFault, FaultPlan};
+use heddle_model::{Protocol, discovery::TcpFault};
 use heddle_runtime::{clock, task, transport::Transport};
 
 use crate::{
@@ -22,11 +22,12 @@ use crate::{
     limits::{HEAD_READ_TIMEOUT, HTTP2_STREAMS, LINGER_SILENCE},
     outgoing::RequestEdits,
     pool::Tenant,
-    protocol::{Decided, decide},
+    protocol::{Decided, PortHints, decide},
     record::{RequestOutcome, TcpOutcome},
     refusal::{Cut, Failure, Flag, Refusal, Refused},
     relay::Preread,
     side::{ByName, Onward, Route, Side},
+    tcp_fault::{Shape, shaped, swallow},
     verdict::{Reason, Verdict},
 };
 
@@ -34,10 +35,52 @@ use crate::{
 const REQUESTS_MAX: usize = 2 * HTTP2_STREAMS as usize;
 
 /// Serves one connection to its end.
-pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
-    let worker = side.worker();
-    // 1. What is declared about where it goes, under the rules of now.
+pub(crate) async fn serve<S: Side>(client: Transport, side: &S) {
+    // 1. What is declared about where it goes, under the rules of now; and what it has on purpose.
     let hints = side.hints().await;
+    match side.connection_fault() {
+        None => serve_as(side, client, hints, None).await,
+        Some(fault) => Box::pin(serve_faulty(side, client, hints, fault)).await,
+    }
+}
+
+/// A connection for which a fault holds.
+async fn serve_faulty<S: Side>(
+    side: &S,
+    mut client: Transport,
+    hints: PortHints,
+    fault: ConnectionFault,
+) {
+    let worker = side.worker();
+    let (what, rule) = (fault.does.as_str(), fault.by.0.as_str());
+    worker.shared.metrics.injected(what, S::DIRECTION);
+    tracing::debug!(fault = what, rule, direction = S::DIRECTION.as_str(), "fault injected");
+    let outcome = || TcpOutcome::begin(worker, side.connection_series(None));
+    match fault.does {
+        TcpFault::Refuse => {
+            outcome().refuse(S::DIRECTION, &Refusal::FaultConnection(what));
+            client.reset();
+        }
+        TcpFault::Blackhole => {
+            let outcome = outcome();
+            swallow(&mut client).await;
+            outcome.held();
+        }
+        TcpFault::ResetAfterBytes(_) | TcpFault::BytesPerSecond(_) => {
+            let shape = Shape::new(fault.does);
+            let serving = |client| Box::pin(serve_as(side, client, hints, Some(&shape)));
+            shaped(client, &shape, serving).await;
+        }
+    }
+}
+
+async fn serve_as<S: Side>(
+    side: &S,
+    mut client: Transport,
+    hints: PortHints,
+    shape: Option<&Rc<Shape>>,
+) {
+    let worker = side.worker();
     // 2. What it speaks: declared, or told by the first bytes of either side.
     let decided = decide(&mut client, hints, pin!(side.dial())).await;
     // 3. Requests one after the other, or bytes both ways.
@@ -49,12 +92,8 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             }
             let _by_request = worker.shared.state.connections.by_request();
             let client = Client::new(client, held, S::IDLE_TIMEOUT, S::DIRECTION);
-            serve_requests(
-                side,
-                client,
-                matches!(hints.declared, Protocol::Http2 | Protocol::Grpc),
-            )
-            .await;
+            let http2 = matches!(hints.declared, Protocol::Http2 | Protocol::Grpc);
+            serve_requests(side, client, http2, shape).await;
         }
         Decided::Http2 { reason, held, early } => {
             side.verdicts().count(Verdict::Http2, reason);
@@ -63,18 +102,19 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             }
             let _by_request = worker.shared.state.connections.by_request();
             // Much larger than what most connections need.
-            let held = held.map(|held| held.bytes);
-            Box::pin(serve_streams(side, client, held, None)).await;
+            let beginning = (held.map(|held| held.bytes), None);
+            Box::pin(serve_streams(side, client, beginning, shape)).await;
         }
         Decided::Relay { verdict, reason, held, to } => {
             side.verdicts().count(verdict, reason);
             let preread = Preread { from_client: held, from_upstream: None };
-            relay(side, client, preread, to, (None, reason)).await;
+            relay(side, client, (preread, reason, None), to, shape).await;
         }
         Decided::Tls { name, reason, held, early } => {
             side.verdicts().count(Verdict::Tls, reason);
             let preread = Preread { from_client: held, from_upstream: None };
-            Box::pin(relay_tls(side, client, preread, (name.as_deref(), reason), early)).await;
+            let said = (preread, reason, name.as_deref());
+            Box::pin(relay_tls(side, client, said, early, shape)).await;
         }
         Decided::HeadTimeout => {
             let client = Client::new(client, None, S::IDLE_TIMEOUT, S::DIRECTION);
@@ -85,15 +125,20 @@ pub(crate) async fn serve<S: Side>(mut client: Transport, side: &S) {
             refuse_foreign(side, client, foreign).await;
         }
         Decided::Unserved(refused) => {
-            let reason = (None, Reason::Declared);
-            relay(side, client, Preread::default(), Err(refused), reason).await;
+            let nothing = (Preread::default(), Reason::Declared, None);
+            relay(side, client, nothing, Err(refused), shape).await;
         }
         Decided::Gone => {}
     }
 }
 
 /// `http2`: the port is declared to speak HTTP/2, to which its clients may change.
-async fn serve_requests<S: Side>(side: &S, mut client: Client, http2: bool) {
+async fn serve_requests<S: Side>(
+    side: &S,
+    mut client: Client,
+    http2: bool,
+    shape: Option<&Rc<Shape>>,
+) {
     loop {
         let request = match client.read_request().await {
             Ok(Some(request)) => request,
@@ -104,11 +149,12 @@ async fn serve_requests<S: Side>(side: &S, mut client: Client, http2: bool) {
             client = match client.upgrade(&request).await {
                 Err(client) => client,
                 Ok(Upgraded { transport, held, joined }) => {
-                    return Box::pin(serve_streams(side, transport, held, Some(joined))).await;
+                    let beginning = (held, Some(joined));
+                    return Box::pin(serve_streams(side, transport, beginning, shape)).await;
                 }
             };
         }
-        match serve_request(side, Http1Call::new(&mut client, request)).await {
+        match serve_request(side, Http1Call::new(&mut client, request), shape).await {
             Persistence::KeepAlive => {}
             ended => return client.end(ended).await,
         }
@@ -119,8 +165,8 @@ async fn serve_requests<S: Side>(side: &S, mut client: Client, http2: bool) {
 async fn serve_streams<S: Side>(
     side: &S,
     client: Transport,
-    held: Option<Lent<Buffer>>,
-    joined: Option<Joined>,
+    (held, joined): (Option<Lent<Buffer>>, Option<Joined>),
+    shape: Option<&Rc<Shape>>,
 ) {
     let begun = clock::within(HEAD_READ_TIMEOUT, http2::accept(client, held, joined)).await;
     let Some(Ok(mut connection)) = begun else { return };
@@ -139,7 +185,7 @@ async fn serve_streams<S: Side>(
                     }
                     idle.restart();
                     let call = Http2Call::new(request, respond, &tenant);
-                    let serving = async { let _stays = serve_request(side, call).await; };
+                    let serving = async { let _stays = serve_request(side, call, shape).await; };
                     requests.push(task::contained("stream", serving));
                 }
                 // What the peer broke, the codec has told it. Requests still in flight have nobody
@@ -172,11 +218,16 @@ async fn calm_down(mut connection: http2::Connection) {
 }
 
 /// The way of one request, from decoded head to recorded outcome.
-async fn serve_request<S: Side>(side: &S, mut call: impl Call) -> Persistence {
+async fn serve_request<S: Side>(
+    side: &S,
+    mut call: impl Call,
+    shape: Option<&Rc<Shape>>,
+) -> Persistence {
     let worker = side.worker();
     // 1. From here on it is counted, whatever happens.
     let series = side.request_series(Some(&call.seen()));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
+    outcome.shaped(shape);
     // 2. Where it goes.
     let route = side.route(&call.seen()).await;
     // 3. Made ready to be sent, perhaps more than once.
@@ -184,6 +235,7 @@ async fn serve_request<S: Side>(side: &S, mut call: impl Call) -> Persistence {
         path: route.as_ref().map_or(None, |route| route.path.as_deref()),
         changes: route.as_ref().map_or(None, |route| route.changes.as_deref()),
         retries: route.as_ref().map_or(None, Route::retries),
+        limit: route.as_ref().map_or(None, |route| route.limit),
         default_host: &|| side.default_host(),
         to_a_hop: route.as_ref().is_ok_and(Route::leads_to_a_hop),
     };
@@ -200,14 +252,21 @@ async fn carry_out<S: Side>(
     route: Result<Route, Refused>,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
-    let limit = route.as_ref().map_or(None, Route::timeout);
+    let limit = route.as_ref().map_or(None, |route| route.limit);
     let limits_attempts =
         |route: &Route| route.retries().is_some_and(|one| one.per_try_timeout.is_some());
     let watched = limit.is_some() || route.as_ref().is_ok_and(limits_attempts);
     let progress = watched.then(|| outcome.watched());
     call.take_body(outcome)?;
-    let route = route?;
+    let mut route = route?;
     let rule = route.rule();
+    if let Some(fault) = route.fault.take_if(|fault| fault.before_limits) {
+        let injected = inject(call, &fault, outcome).await;
+        injected.map_err(|failure| failure.by(rule.clone()))?;
+        if let Some(progress) = &progress {
+            progress.counts_from(clock::now());
+        }
+    }
     let result = match limit.zip(progress.as_deref()) {
         None => go_on(side, call, route, progress.clone(), outcome).await,
         Some((limit, watched)) => {
@@ -234,8 +293,9 @@ async fn go_on<S: Side>(
         inject(call, fault, outcome).await?;
     }
     let mirrors = std::mem::take(&mut route.mirrors);
+    let (retries, limit) = (route.retries(), route.limit);
     let (grpc, hash) = (route.grpc, route.hash);
-    let terms = Terms { retries: route.retries(), grpc, progress, mirrors, hash };
+    let terms = Terms { retries, grpc, limit, progress, mirrors, hash };
     match route.onward {
         Err(refusal) => Err(refusal.into()),
         Ok(Onward::Answer(ref reply)) => Ok(call.answer(reply.clone(), outcome).await),
@@ -257,17 +317,16 @@ async fn inject(
     outcome: &RequestOutcome,
 ) -> Result<(), Failure> {
     if let Some(delay) = fault.delay {
-        outcome.flag(Flag::DI);
+        outcome.injected("delay", Flag::DI, fault.by.as_ref());
         // Polled together: a client that resets its connection ends the delay.
         tokio::select! {
             () = clock::sleep(delay) => {}
             () = call.gone() => return Err(Failure::ClientGone),
         }
     }
-    match fault.abort {
-        Some(status) => Err(Refusal::FaultAbort(status).into()),
-        None => Ok(()),
-    }
+    let Some(with) = fault.abort else { return Ok(()) };
+    outcome.injected("abort", Flag::FI, fault.by.as_ref());
+    Err(Refused { refusal: Refusal::FaultAbort(with), rule: fault.by.clone() }.into())
 }
 
 /// The application's own TLS, to where the name it asks for leads. What was dialled before that was known is
@@ -275,9 +334,9 @@ async fn inject(
 async fn relay_tls<S: Side>(
     side: &S,
     client: Transport,
-    preread: Preread,
-    (name, reason): (Option<&str>, Reason),
+    (preread, reason, name): (Preread, Reason, Option<&str>),
     early: Option<Result<Early, Refused>>,
+    shape: Option<&Rc<Shape>>,
 ) {
     let worker = side.worker();
     let to = match (side.by_name(name).await, early) {
@@ -297,16 +356,16 @@ async fn relay_tls<S: Side>(
         }
         (Err(refused), _) => Err(refused),
     };
-    relay(side, client, preread, to, (name, reason)).await;
+    relay(side, client, (preread, reason, name), to, shape).await;
 }
 
 /// Bytes both ways; `to` says to whom, or why to nobody. `name` is who the client asked for.
 async fn relay<S: Side>(
     side: &S,
     mut client: Transport,
-    preread: Preread,
+    (preread, reason, name): (Preread, Reason, Option<&str>),
     to: Result<Early, Refused>,
-    (name, reason): (Option<&str>, Reason),
+    shape: Option<&Rc<Shape>>,
 ) {
     let worker = side.worker();
     let begin = if preread.is_silent(reason) { TcpOutcome::silent } else { TcpOutcome::begin };
@@ -314,7 +373,7 @@ async fn relay<S: Side>(
         Ok(Early { mut attempt, mut transport }) => {
             attempt.carries_bytes(clock::now());
             let outcome = begin(worker, side.named_series(Some(attempt.upstream()), name));
-            outcome.relay(&mut client, &mut transport, preread).await;
+            outcome.shaped(shape).relay(&mut client, &mut transport, preread).await;
         }
         Err(refused) => {
             let outcome = begin(worker, side.named_series(None, name));

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use heddle_logic::route::RequestView;
 use heddle_runtime::clock;
 
 /// How far a request has come.
@@ -20,6 +21,58 @@ pub(crate) struct Progress {
     answering: Cell<bool>,
     /// Has its answer ended, or become a tunnel? No limit holds after.
     over: Cell<bool>,
+    /// Nor does one run before this.
+    from: Cell<Option<Instant>>,
+}
+
+/// Says in how many milliseconds whoever asked expects an answer (Envoy's).
+pub(crate) const EXPECTED: &str = "x-envoy-expected-rq-timeout-ms";
+/// The same in gRPC's words.
+pub(crate) const GRPC_TIMEOUT: &str = "grpc-timeout";
+
+/// A rule's limit, or the deadline that came with the request, where that is sooner.
+pub(crate) fn within(limit: Duration, request: &dyn RequestView) -> Duration {
+    let mut limit = limit;
+    let mut sooner = |other: Option<Duration>| {
+        limit = other.filter(|other| !other.is_zero()).map_or(limit, |other| other.min(limit));
+        false
+    };
+    request.any_header(EXPECTED, &mut |text| sooner(expected(text)));
+    request.any_header(GRPC_TIMEOUT, &mut |text| sooner(grpc_timeout(text)));
+    limit
+}
+
+fn expected(text: &str) -> Option<Duration> {
+    Some(Duration::from_millis(u64::from(text.trim().parse::<u32>().ok()?)))
+}
+
+/// A value of `grpc-timeout`: at most eight digits and a unit.
+pub(crate) fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let valid = (1..=8).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit());
+    let number: u64 = digits.parse().ok().filter(|_| valid)?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+/// The same, written: milliseconds, or seconds where those are too many digits.
+pub(crate) fn as_grpc_timeout(limit: Duration) -> String {
+    match limit.as_millis() {
+        millis @ ..=99_999_999 => format!("{}m", millis.max(1)),
+        _ => format!("{}S", limit.as_secs().min(99_999_999)),
+    }
+}
+
+/// Milliseconds for [`EXPECTED`].
+pub(crate) fn as_expected(limit: Duration) -> u64 {
+    u64::try_from(limit.as_millis()).unwrap_or(u64::MAX).clamp(1, u64::from(u32::MAX))
 }
 
 impl Progress {
@@ -39,9 +92,15 @@ impl Progress {
         self.over.set(true);
     }
 
+    /// No limit runs before `moment`: what came until then is none of theirs.
+    pub(crate) fn counts_from(&self, moment: Instant) {
+        self.from.set(Some(moment));
+    }
+
     /// When `limit` on the whole exchange is over: from the end of the request to that of its answer.
     pub(crate) fn deadline(&self, limit: Duration) -> Option<Instant> {
-        self.arrived.get().filter(|_| !self.over.get())?.checked_add(limit)
+        let arrived = self.arrived.get().filter(|_| !self.over.get())?;
+        self.from.get().map_or(arrived, |from| from.max(arrived)).checked_add(limit)
     }
 
     /// When `limit` on an attempt is over that has its connection since `begun`: an answer that goes to
@@ -82,6 +141,20 @@ mod tests {
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(2);
+
+    #[test]
+    fn a_deadline_of_grpc_is_read_and_written() {
+        for (text, millis) in [("1S", 1_000), ("250m", 250), ("99999999u", 99_999), ("2M", 120_000)]
+        {
+            assert_eq!(grpc_timeout(text).unwrap().as_millis(), millis, "{text}");
+        }
+        for text in ["", "S", "1", "1s", "123456789m", "-1S", "1.5S", "é"] {
+            assert_eq!(grpc_timeout(text), None, "{text}");
+        }
+        assert_eq!(as_grpc_timeout(Duration::from_millis(1_500)), "1500m");
+        assert_eq!(as_grpc_timeout(Duration::from_secs(100_000)), "100000S");
+        assert_eq!(as_grpc_timeout(Duration::ZERO), "1m");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_runs_from_the_end_of_the_request() {

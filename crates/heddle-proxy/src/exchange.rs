@@ -32,7 +32,7 @@ use heddle_wire::http1::Method;
 
 pub(crate) use self::{
     by_frames::FramesExchange,
-    course::AnswerHead,
+    course::{AnswerHead, Judged},
     framed::{Kept, Responder, Upload},
     http2_client::{Http2Responder, Http2Upload},
     seam::{Broke, Carrier, Exchange, Sent},
@@ -52,6 +52,7 @@ use crate::{
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
     relay::{End, Preread, relay},
+    reply::raw_id,
     streams::{HttpVersion, Stream},
     tee::Tee,
     upstream::{Attempt, Upstream},
@@ -93,8 +94,12 @@ impl Exchange for Http1Exchange<'_> {
         self.client.bound_to.as_ref()
     }
 
-    fn rewind(&mut self, attempt: u32) {
-        self.outgoing.rewind(attempt);
+    fn rewind(&mut self, attempt: u32, left: Option<u64>) {
+        self.outgoing.rewind(attempt, left);
+    }
+
+    fn id(&self) -> Option<&[u8]> {
+        raw_id(self.outgoing.head())
     }
 
     fn unprocessed(&self) -> Failure {
@@ -106,7 +111,7 @@ impl Exchange for Http1Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         carrier: Carrier,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         match carrier {
@@ -132,7 +137,7 @@ impl Http1Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         connected: Connected,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         let Self { client, outgoing, .. } = self;
@@ -186,7 +191,7 @@ impl Http1Exchange<'_> {
         &mut self,
         stream: &Stream,
         attempt: &mut Attempt,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         let head = self.head()?;
@@ -211,7 +216,7 @@ impl Http1Exchange<'_> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         connected: Connected,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         let head = self.head()?;
@@ -256,7 +261,8 @@ impl Http1Exchange<'_> {
         };
         let (read, write) = client.transport.split();
         let edits = outgoing.answer_edits.clone();
-        let responder = Http1Responder { client: write, recipient, edits };
+        let watch = tee.as_ref().and_then(Tee::watch);
+        let responder = Http1Responder { client: write, recipient, edits, watch };
         (Http1Upload::new(read, &mut client.input, outgoing, (tee.as_mut(), outcome)), responder)
     }
 }

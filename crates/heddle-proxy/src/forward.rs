@@ -6,8 +6,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
-    sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use heddle_logic::retry::{Answered, Attempts, Ended, RetryPolicy, Standing, Verdict};
@@ -15,15 +14,17 @@ use heddle_runtime::{clock, tls::Asks};
 
 use crate::{
     breaker::{Counted, Limit},
-    deadline::{Progress, until},
-    exchange::{AnswerHead, Broke, Carrier, Exchange, Sent},
+    compared::Mirrored,
+    deadline::{Progress, as_expected, until},
+    direction::Direction,
+    exchange::{AnswerHead, Broke, Carrier, Exchange, Judged, Sent},
     http1::Persistence,
     memory::Pressure,
     metrics::RetryReason,
+    one_hop::{MARK, Mark},
     pool::Connected,
     record::{MetricSeries, RequestOutcome},
     refusal::{Failure, Flag, Refusal},
-    snapshot::Cluster,
     streams::HttpVersion,
     upstream::{Ask, Attempt, Backend, Upstream, Upstreams},
     worker::Worker,
@@ -39,10 +40,12 @@ pub(crate) struct Terms<'a> {
     pub(crate) retries: Option<&'a RetryPolicy>,
     /// Is it a gRPC call?
     pub(crate) grpc: bool,
+    /// Most time for all of it.
+    pub(crate) limit: Option<Duration>,
     /// How far it has come, where a limit on an attempt needs to know.
     pub(crate) progress: Option<Rc<Progress>>,
     /// Who gets a copy of it.
-    pub(crate) mirrors: Vec<Arc<Cluster>>,
+    pub(crate) mirrors: Vec<Mirrored>,
     /// The hash of what a rule tells requests apart by.
     pub(crate) hash: Option<u64>,
 }
@@ -51,6 +54,19 @@ impl Terms<'_> {
     fn ask(&self, worker: &Worker, now: Instant) -> Ask {
         let elsewhere = self.retries.is_some_and(|policy| policy.other_localities);
         Ask { hash: self.hash, elsewhere, ..Ask::new(now, worker.random()) }
+    }
+
+    /// Milliseconds that are left of what limits the next attempt.
+    fn left(&self, now: Instant) -> Option<u64> {
+        let whole = self.limit.map(|limit| match &self.progress {
+            Some(progress) => {
+                let deadline = progress.deadline(limit);
+                deadline.map_or(limit, |at| at.saturating_duration_since(now))
+            }
+            None => limit,
+        });
+        let attempt = self.retries.and_then(|policy| policy.per_try_timeout);
+        whole.into_iter().chain(attempt).min().map(as_expected)
     }
 }
 
@@ -68,6 +84,33 @@ pub(crate) async fn forward(
     if worker.shared.memory.pressure() >= Pressure::RefuseRequests {
         return Err(Refusal::MemoryLimit.into());
     }
+    let spent = &worker.shared.state.spent;
+    if terms.retries.is_some() {
+        spent.watch();
+    }
+    // To tell the caller's sidecar that there were attempts enough behind this.
+    let inbound = outcome.direction() == Direction::Inbound && spent.is_watching();
+    let id = inbound.then(|| request.id().map(|id| spent.key(id))).flatten();
+    let in_vain = Cell::new(false);
+    let result = attempts(worker, request, backend, (terms, id, &in_vain), outcome).await;
+    // Before anybody has had the time to make something of the answer.
+    if in_vain.get()
+        && !outcome.is_copy()
+        && let Some(id) = request.id()
+    {
+        spent.note(spent.key(id), clock::now());
+    }
+    result
+}
+
+/// One attempt after another.
+async fn attempts(
+    worker: &Rc<Worker>,
+    request: &mut impl Exchange,
+    backend: &Backend,
+    (terms, id, in_vain): (Terms<'_>, Option<u64>, &Cell<bool>),
+    outcome: &mut RequestOutcome,
+) -> Result<Persistence, Failure> {
     let _counted = backend.enter(Limit::Requests)?;
     let retrying = RefCell::default();
     if let Backend::Cluster(cluster) = backend {
@@ -87,7 +130,8 @@ pub(crate) async fn forward(
             outcome.count_as(MetricSeries::Edge(series));
         }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
-        let asking = Asking { worker, backend, attempts: &attempts, retrying: &retrying, others };
+        let so_far = (&attempts, &retrying);
+        let asking = Asking::of(worker, backend, so_far, (others, id, in_vain));
         let mut attempt = upstream.begin(now);
         let more = match connect(worker, request, &upstream, (now, fresh), others).await {
             Ok(carrier) => {
@@ -99,18 +143,12 @@ pub(crate) async fn forward(
             }
             Err(refusal) => {
                 attempt.refused(clock::now(), &refusal);
-                // A limit of the cluster's is the same at each of its endpoints.
-                if matches!(refusal, Refusal::Overflow(_)) {
-                    return Err(refusal.into());
-                }
-                let standing = standing(request, false);
-                again(&asking, Ended::Undelivered, standing, outcome).ok_or(refusal)?
+                undelivered(&asking, refusal, standing(request, false), outcome)?
             }
         };
         drop(attempt);
         worker.shared.metrics.retried(more.reason);
         attempts.next(more.verdict);
-        request.rewind(attempts.number());
         match more.verdict {
             Verdict::Replay => same = Some(upstream),
             _ if terms.retries.is_some_and(|policy| policy.same_endpoint) => {}
@@ -121,7 +159,25 @@ pub(crate) async fn forward(
         {
             clock::sleep(most.mul_f64(worker.random_share())).await;
         }
+        request.rewind(attempts.number(), terms.left(clock::now()));
     }
+}
+
+/// What follows an attempt that had no connection.
+///
+/// # Errors
+/// Why it had none, if that is the end.
+fn undelivered(
+    asking: &Asking<'_>,
+    refusal: Refusal,
+    standing: Standing,
+    outcome: &RequestOutcome,
+) -> Result<More, Refusal> {
+    // A limit of the cluster's is the same at each of its endpoints.
+    if matches!(refusal, Refusal::Overflow(_)) {
+        return Err(refusal);
+    }
+    again(asking, Ended::Undelivered, standing, outcome).ok_or(refusal)
 }
 
 /// What follows an attempt that had a connection.
@@ -152,8 +208,7 @@ async fn exchange(
     let wanted = Cell::new(None);
     let by_answer = |answer: AnswerHead<'_>| {
         let standing = Standing { replayable, kept: answer.kept, reused };
-        wanted.set(again_by_answer(asking, &answer, standing, outcome));
-        wanted.get().is_some()
+        judge(asking, &answer, standing, &wanted, outcome)
     };
     let limit = policy.and_then(|policy| policy.per_try_timeout);
     let result = match limit.zip(progress) {
@@ -206,6 +261,24 @@ async fn exchange(
     }
 }
 
+/// What is made of the head of an answer; `wanted`: how it is sent again, where it is.
+fn judge(
+    asking: &Asking<'_>,
+    answer: &AnswerHead<'_>,
+    standing: Standing,
+    wanted: &Cell<Option<More>>,
+    outcome: &RequestOutcome,
+) -> Judged {
+    if let Some(judged) = by_mark(asking, answer, outcome) {
+        return judged;
+    }
+    wanted.set(again_by_answer(asking, answer, standing, outcome));
+    match wanted.get() {
+        Some(_) => Judged::Again,
+        None => marked(asking, answer, outcome),
+    }
+}
+
 fn standing(request: &impl Exchange, reused: bool) -> Standing {
     let Sent { kept, .. } = request.sent();
     Standing { replayable: request.replayable(), kept, reused }
@@ -220,6 +293,65 @@ struct Asking<'a> {
     retrying: &'a RefCell<Option<Counted>>,
     /// Are there endpoints that were not tried?
     others: bool,
+    /// Under which id the workload may have tried something in vain for its caller.
+    id: Option<u64>,
+    /// Set where there were attempts enough, here or further on.
+    in_vain: &'a Cell<bool>,
+}
+
+impl<'a> Asking<'a> {
+    fn of(
+        worker: &'a Rc<Worker>,
+        backend: &'a Backend,
+        (attempts, retrying): (&'a Attempts<'a>, &'a RefCell<Option<Counted>>),
+        (others, id, in_vain): (bool, Option<u64>, &'a Cell<bool>),
+    ) -> Self {
+        Self { worker, backend, attempts, retrying, others, id, in_vain }
+    }
+}
+
+/// Could somebody want to have this answered otherwise? Nothing is looked for in other answers.
+fn is_trouble(answer: &AnswerHead<'_>, outcome: &RequestOutcome) -> bool {
+    answer.status >= 400 || outcome.grpc().is_some()
+}
+
+/// What the sidecar of the one that was asked says about asking again.
+fn by_mark(
+    asking: &Asking<'_>,
+    answer: &AnswerHead<'_>,
+    outcome: &RequestOutcome,
+) -> Option<Judged> {
+    if !is_trouble(answer, outcome) {
+        return None;
+    }
+    let said = (answer.field)(MARK)?;
+    let of_a_hop = match asking.backend {
+        Backend::Cluster(cluster) => cluster.tls.is_none() && !cluster.outside.leaves,
+        Backend::Upstream(upstream) => upstream.workload().is_some(),
+        Backend::AsAsked(..) => false,
+    };
+    let mark = Mark::read(&said).filter(|_| of_a_hop && outcome.direction() == Direction::Outbound);
+    // No application, and nobody outside, is a sidecar.
+    let Some(mark) = mark else { return Some(Judged::Cleaned) };
+    match mark {
+        Mark::Injected => outcome.flag(Flag::FI),
+        Mark::Spent => {
+            asking.in_vain.set(true);
+            asking.worker.shared.metrics.left_to_others();
+        }
+    }
+    Some(Judged::Obeyed(mark))
+}
+
+/// Is the caller's sidecar to be told that there were attempts enough?
+fn marked(asking: &Asking<'_>, answer: &AnswerHead<'_>, outcome: &RequestOutcome) -> Judged {
+    let spent = &asking.worker.shared.state.spent;
+    match asking.id {
+        Some(id) if is_trouble(answer, outcome) && spent.contains(id, clock::now()) => {
+            Judged::Marked(Mark::Spent)
+        }
+        _ => Judged::Passes,
+    }
 }
 
 /// Is the request sent once more, now that an attempt has ended so? Nobody else says so.
@@ -247,14 +379,19 @@ fn again(
         Verdict::GiveUp => return None,
         Verdict::Spent => {
             outcome.flag(Flag::URX);
+            asking.in_vain.set(true);
             return None;
         }
         Verdict::Replay => {}
-        Verdict::Again(_) if !may_retry(asking.backend, asking.retrying, outcome) => return None,
+        Verdict::Again(_) if !may_retry(asking.backend, asking.retrying, outcome) => {
+            asking.in_vain.set(true);
+            return None;
+        }
         Verdict::Again(_) if cluster.has_retry_budget() => {}
         Verdict::Again(_) if cluster.retries.withdraw(clock::now()) => {}
         Verdict::Again(_) => {
             outcome.flag(Flag::UO);
+            asking.in_vain.set(true);
             return None;
         }
     }

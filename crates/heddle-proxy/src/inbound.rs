@@ -2,9 +2,9 @@
 //! services that own it, and who calls. Authentication and authorization will stand in
 //! [`Side::route`].
 
-use std::{cell::RefCell, rc::Rc, time::Duration};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
-use heddle_logic::route::RequestView;
+use heddle_logic::{ConnectionFault, PortFaults, route::RequestView};
 use heddle_model::{Protocol, ServiceName, ServicePortRef};
 
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
     record::MetricSeries,
     refusal::Refused,
     side::{Route, Side},
+    snapshot::now,
     upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
 };
@@ -60,6 +61,13 @@ impl Inbound {
     /// this one used last.
     pub(crate) fn client_left(&self) {
         self.application.pool.close_left();
+    }
+
+    /// What rules of now have this sidecar inject here.
+    fn faults(&self) -> Option<Arc<PortFaults>> {
+        let snapshot = self.worker.shared.snapshot.load();
+        let DialTarget::Application(port) = self.application.target else { return None };
+        snapshot.inbound.as_ref()?.faults(port).cloned()
     }
 
     fn application(&self) -> Backend {
@@ -109,8 +117,17 @@ impl Side for Inbound {
         self.worker.dial_any(&self.application(), None).await
     }
 
-    async fn route(&self, _: &dyn RequestView) -> Result<Route, Refused> {
-        Ok(Route::to(self.application()))
+    fn connection_fault(&self) -> Option<ConnectionFault> {
+        let faults = self.faults().filter(|faults| faults.are_for_connections())?;
+        faults.of_connection(now(), || self.worker.random_share())
+    }
+
+    async fn route(&self, request: &dyn RequestView) -> Result<Route, Refused> {
+        let fault = self
+            .faults()
+            .filter(|faults| faults.are_for_requests())
+            .and_then(|faults| faults.of_request(request, now(), || self.worker.random_share()));
+        Ok(Route { fault, ..Route::to(self.application()) })
     }
 
     fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries {

@@ -136,6 +136,12 @@ pub const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 /// with more its connection ends with ENHANCE_YOUR_CALM.
 pub const HTTP2_RESET_STREAMS: usize = 50;
 
+/// Requests tried in vain that a sidecar knows, the newest: so many, and as many before those.
+pub const SPENT_IDS: usize = 4_096;
+
+/// And for so long at least, unless others come: longer than most requests take.
+pub const SPENT_TIME: Duration = Duration::from_secs(30);
+
 /// Copies for mirrors that a worker has on their way at once; of more requests none is made.
 pub const MIRRORS_AT_ONCE: usize = 256;
 
@@ -144,6 +150,12 @@ pub const MIRROR_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Time for a copy and its answer.
 pub const MIRROR_TIME: Duration = Duration::from_secs(60);
+
+/// Bytes of a body that are compared with those of a mirror's; of longer ones their lengths are, besides.
+pub const COMPARED_BODY_BYTES: u64 = 1024 * 1024;
+
+/// Mirrors whose answers are counted each for itself; those of others together.
+pub const COMPARED_MIRRORS: usize = 64;
 
 /// Bytes above the fewest it ever had from which a sidecar asks its allocator for free memory.
 pub const MEMORY_KEPT_FREE: u64 = 4 * 1024 * 1024;

@@ -5,6 +5,7 @@
 //! series has one shard per worker with one writer, so recording takes no lock and no locked
 //! instruction; a [`scrape`] adds the shards up. Nothing here knows a socket or a request.
 
+mod comparisons;
 mod edge;
 mod histogram;
 mod registry;
@@ -12,21 +13,25 @@ mod render;
 pub mod scrape;
 mod series;
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
-use heddle_model::discovery::WorkloadInfo;
+use heddle_model::discovery::{ClusterKey, WorkloadInfo};
 use heddle_runtime::{clock, tls::TlsFault};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
-use self::{edge::Own, histogram::Counter, registry::Registry};
 pub(crate) use self::{
+    comparisons::Compared,
     edge::{Edge, Grpc, Reporter, ServiceLabels},
     registry::VerdictCounters,
     series::{HttpSeries, TcpSeries},
 };
+use self::{comparisons::Comparisons, edge::Own, histogram::Counter, registry::Registry};
 use crate::{
     breaker::Breakers,
     direction::Direction,
@@ -98,6 +103,10 @@ impl MirrorResult {
     }
 }
 
+/// Sorts of faults, as `heddle_model::discovery::Injection` names them.
+const FAULTS: [&str; 6] =
+    ["delay", "abort", "refuse", "blackhole", "resetAfterBytes", "bytesPerSecond"];
+
 /// All counters of one sidecar.
 #[derive(Debug)]
 pub struct Metrics {
@@ -111,6 +120,9 @@ pub struct Metrics {
     retries: [AtomicU64; RetryReason::ALL.len()],
     mirrors: [AtomicU64; MirrorResult::ALL.len()],
     tls_failures: [AtomicU64; TlsFault::ALL.len()],
+    faults: [[AtomicU64; FAULTS.len()]; 2],
+    left_to_others: AtomicU64,
+    comparisons: Mutex<Comparisons>,
     connections: [AtomicU64; 2],
     /// Shown here, counted by the clusters themselves.
     pub(crate) breakers: Breakers,
@@ -137,6 +149,9 @@ impl Metrics {
             retries: Default::default(),
             mirrors: Default::default(),
             tls_failures: Default::default(),
+            faults: Default::default(),
+            left_to_others: AtomicU64::default(),
+            comparisons: Mutex::default(),
             connections: Default::default(),
             breakers: Breakers::default(),
         }
@@ -174,8 +189,39 @@ impl Metrics {
         self.refusals[direction as usize][code as usize].load(Ordering::Relaxed)
     }
 
+    /// Counts a fault by its name, one of [`FAULTS`].
+    pub(crate) fn injected(&self, what: &str, direction: Direction) {
+        if let Some(at) = FAULTS.iter().position(|fault| *fault == what) {
+            self.faults[direction as usize][at].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Faults so far, each sort with its name.
+    fn faults(&self, direction: Direction) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.faults[direction as usize].iter();
+        FAULTS.into_iter().zip(counts.map(|count| count.load(Ordering::Relaxed)))
+    }
+
     pub(crate) fn mirrored(&self, result: MirrorResult) {
         self.mirrors[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts what came of comparing a mirror's answer with the live one; `latencies`: the live one's, then the
+    /// mirror's.
+    pub(crate) fn compared(
+        &self,
+        mirror: &ClusterKey,
+        compared: impl Iterator<Item = Compared>,
+        latencies: Option<(Duration, Duration)>,
+    ) {
+        let (service, subset) = (mirror.service.fqdn(), mirror.subset.as_ref());
+        let subset = subset.map_or("", |subset| &subset.name);
+        let mirror = format!("destination_service=\"{service}\",subset=\"{subset}\"");
+        self.comparisons().count(&mirror, compared, latencies);
+    }
+
+    fn comparisons(&self) -> std::sync::MutexGuard<'_, Comparisons> {
+        self.comparisons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn mirrors(&self, result: MirrorResult) -> u64 {
@@ -191,6 +237,11 @@ impl Metrics {
     #[must_use]
     pub fn tls_failures(&self, fault: TlsFault) -> u64 {
         self.tls_failures[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// A request is not sent again, because those behind it have tried enough.
+    pub(crate) fn left_to_others(&self) {
+        self.left_to_others.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn retried(&self, reason: RetryReason) {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use heddle_logic::{
-    FaultPlan, HeaderEdit, Selected, Selection, fault,
+    ConnectionFault, FaultPlan, HeaderEdit, Selected, Selection, fault,
     route::RequestView,
     rule,
     sticky::{self, Key},
@@ -21,6 +21,8 @@ use heddle_model::{
 };
 
 use crate::{
+    compared::Mirrored,
+    deadline,
     dial::Early,
     direction::Direction,
     limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
@@ -35,7 +37,7 @@ use crate::{
     reply::Reply,
     series::SeriesSet,
     side::{ByName, Onward, Route, Side},
-    snapshot::{AddressOwner, Cluster, CompiledRule, PortPlan},
+    snapshot::{AddressOwner, Cluster, CompiledRule, MirrorPlan, PortPlan, now},
     upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
 };
@@ -277,10 +279,14 @@ impl Outbound {
         service: &ServiceName,
         request: &dyn RequestView,
     ) -> Result<Route, Refusal> {
-        let route = match plan.http.rules().is_empty() {
+        let mut route = match plan.http.rules().is_empty() {
             true => Route::to(self.backend(&plan.default)?),
             false => self.by_rule(plan, service, request)?,
         };
+        if plan.faults.are_for_requests() {
+            let own = plan.faults.of_request(request, now(), || self.worker.random_share());
+            route.fault = own.or(route.fault);
+        }
         Ok(self.balanced(route, request))
     }
 
@@ -381,6 +387,14 @@ impl Side for Outbound {
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
         worker.dial_any(&backend, None).await
+    }
+
+    fn connection_fault(&self) -> Option<ConnectionFault> {
+        let Kind::Service(service, port) = &self.kind else { return None };
+        let snapshot = self.worker.shared.snapshot.load();
+        let plan = snapshot.destination(service)?.port(*port)?;
+        let faults = Some(&plan.faults).filter(|faults| faults.are_for_connections())?;
+        faults.of_connection(now(), || self.worker.random_share())
     }
 
     async fn route(&self, request: &dyn RequestView) -> Result<Route, Refused> {
@@ -498,9 +512,11 @@ impl Outbound {
             Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
         };
         let (compiled, copies) = (&rule.compiled, &rule.mirrors);
-        let fault = (compiled.rule.fault.as_ref())
+        let fault = compiled.rule.fault.as_ref();
+        let fault = fault.filter(|_| compiled.fault_expires.is_none_or(|at| !at.is_over(now())));
+        let fault = fault
             .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
-            .filter(|plan| *plan != FaultPlan::default());
+            .filter(FaultPlan::does_anything);
         let (position, picked) = rule.pick(worker.random());
         let onward = match picked {
             Ok(cluster) => self.backend(cluster).map(Onward::To),
@@ -511,8 +527,10 @@ impl Outbound {
         };
         let rule = Some(Arc::clone(compiled));
         let grpc = compiled.does.retries.is_some() && is_grpc(request);
+        let limit = compiled.rule.traffic.timeout.map(|limit| deadline::within(limit, request));
         let mirrors = picked_mirrors(worker, copies);
-        let route = Route { onward, fault, rule, path, changes: None, grpc, mirrors, hash: None };
+        let route =
+            Route { onward, fault, rule, path, changes: None, limit, grpc, mirrors, hash: None };
         Ok(match compiled.does.is_plain() {
             true => route,
             false => changed(route, compiled, request, position),
@@ -520,10 +538,12 @@ impl Outbound {
     }
 }
 /// Who of the rule's mirrors gets a copy of this request.
-fn picked_mirrors(worker: &Worker, mirrors: &[(Arc<Cluster>, f64)]) -> Vec<Arc<Cluster>> {
+fn picked_mirrors(worker: &Worker, mirrors: &[MirrorPlan]) -> Vec<Mirrored> {
     let hit = |percent: f64| worker.random_share() * 100.0 < percent;
-    let picked = mirrors.iter().filter(|(_, percent)| hit(*percent));
-    picked.map(|(cluster, _)| Arc::clone(cluster)).collect()
+    let picked = mirrors.iter().filter(|mirror| hit(mirror.percent));
+    picked
+        .map(|mirror| Mirrored { to: Arc::clone(&mirror.cluster), compare: mirror.compare })
+        .collect()
 }
 
 fn is_grpc(request: &dyn RequestView) -> bool {

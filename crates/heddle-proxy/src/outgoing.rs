@@ -1,7 +1,7 @@
 //! A request on its way to an upstream of HTTP/1: its edited head with what is there of its body, how
 //! much of it was sent, and whether it may be sent again. It knows no connection.
 
-use std::{cell::Cell, ops::Range, rc::Rc};
+use std::{cell::Cell, ops::Range, rc::Rc, time::Duration};
 
 use heddle_logic::{
     HeaderEdit, Replayable,
@@ -15,6 +15,7 @@ use heddle_wire::http1::{
 
 use crate::{
     buffers::{Buffer, Lent, Output},
+    deadline::{self, EXPECTED, GRPC_TIMEOUT},
     record::RequestOutcome,
     refusal::Refusal,
     request_id::RequestId,
@@ -31,10 +32,30 @@ pub(crate) struct RequestEdits<'a> {
     pub(crate) changes: Option<&'a Changes>,
     /// What a rule says about sending it again.
     pub(crate) retries: Option<&'a RetryPolicy>,
+    /// Most time for all of it, which goes with it.
+    pub(crate) limit: Option<Duration>,
     /// Names the host of a request that came without one.
     pub(crate) default_host: &'a dyn Fn() -> String,
     /// Is whoever gets it a hop of the mesh, and not the application itself?
     pub(crate) to_a_hop: bool,
+}
+
+impl RequestEdits<'_> {
+    /// Most time for one attempt.
+    pub(crate) fn attempt_limit(&self) -> Option<Duration> {
+        let per_try = self.retries.and_then(|policy| policy.per_try_timeout);
+        per_try.into_iter().chain(self.limit).min()
+    }
+
+    /// A deadline of gRPC that goes on in place of the one that came, which is later than the limit allows.
+    pub(crate) fn grpc_timeout<'v>(
+        &self,
+        came: impl FnOnce() -> Option<&'v [u8]>,
+    ) -> Option<String> {
+        let limit = self.limit?;
+        let came = deadline::grpc_timeout(str::from_utf8(came()?).ok()?)?;
+        (came > limit).then(|| deadline::as_grpc_timeout(limit))
+    }
 }
 
 /// What a response must be seen with of its request.
@@ -120,12 +141,18 @@ impl OutgoingRequest {
         let id = id.map(|id| Edit::Default("x-request-id", id.as_str()));
         let count = edits.retries.filter(|_| !decided(ATTEMPT_COUNT));
         let count = count.map(|_| Edit::Set(ATTEMPT_COUNT, "1"));
+        let left = edits.attempt_limit().filter(|_| !decided(EXPECTED));
+        let left = left.map(|left| deadline::as_expected(left).to_string());
+        let left = left.as_ref().map(|left| Edit::Set(EXPECTED, left));
+        let grpc = edits.grpc_timeout(|| view.fields().get(GRPC_TIMEOUT));
+        let grpc = grpc.as_ref().map(|grpc| Edit::Set(GRPC_TIMEOUT, grpc));
         let all: Vec<_>;
         let rewrite = RequestRewrite {
-            edits: match (fields, count) {
-                ([], None) => id.as_slice(),
-                (fields, count) => {
-                    all = fields.iter().map(as_edit).chain(id).chain(count).collect::<Vec<_>>();
+            edits: match (fields, count, left) {
+                ([], None, None) => id.as_slice(),
+                (fields, count, left) => {
+                    let fields = fields.iter().map(as_edit);
+                    all = fields.chain(id).chain(count).chain(left).chain(grpc).collect::<Vec<_>>();
                     &all
                 }
             },
@@ -267,25 +294,31 @@ impl OutgoingRequest {
         Rc::clone(kept)
     }
 
-    /// Starts over for attempt so and so.
-    pub(crate) fn rewind(&mut self, attempt: u32) {
+    /// Starts over for attempt so and so, which has so many milliseconds left.
+    pub(crate) fn rewind(&mut self, attempt: u32, left: Option<u64>) {
         self.written = 0;
         self.sent = 0;
-        if let Some(count) = self.attempt_count() {
+        self.renumber(ATTEMPT_COUNT, u64::from(attempt));
+        if let Some(left) = left {
+            self.renumber(EXPECTED, left);
+        }
+    }
+
+    /// Puts another number into the head's field `name`, if it has it.
+    fn renumber(&mut self, name: &str, number: u64) {
+        if let Some(at) = self.number(name) {
             let before = self.out.0.len();
-            self.out.0.splice(count, attempt.to_string().into_bytes());
+            self.out.0.splice(at, number.to_string().into_bytes());
             self.head_bytes = self.head_bytes + self.out.0.len() - before;
         }
     }
 
-    /// Where the head tells the attempt's number, if it does.
-    fn attempt_count(&self) -> Option<Range<usize>> {
+    /// Where the head has the number of its field `name`.
+    fn number(&self, name: &str) -> Option<Range<usize>> {
         let mut at = 0;
         for line in self.head().split_inclusive(|byte| *byte == b'\n') {
-            let name = line.get(..ATTEMPT_COUNT.len()).unwrap_or_default();
-            if name.eq_ignore_ascii_case(ATTEMPT_COUNT.as_bytes())
-                && line.get(ATTEMPT_COUNT.len()) == Some(&b':')
-            {
+            let field = line.get(..name.len()).unwrap_or_default();
+            if field.eq_ignore_ascii_case(name.as_bytes()) && line.get(name.len()) == Some(&b':') {
                 let digit = |byte: &u8| byte.is_ascii_digit();
                 let from = line.iter().rposition(digit).map(|last| {
                     let first = line[..last].iter().rposition(|byte| !digit(byte));

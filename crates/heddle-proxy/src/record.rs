@@ -10,6 +10,7 @@ use std::{
     time::Instant,
 };
 
+use heddle_model::discovery::Provenance;
 use heddle_runtime::{clock, transport::Transport};
 
 use crate::{
@@ -20,6 +21,7 @@ use crate::{
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, relay},
     series::SeriesSet,
+    tcp_fault::Shape,
     worker::Worker,
 };
 
@@ -48,6 +50,8 @@ pub(crate) struct RequestOutcome {
     response_bytes: Cell<u64>,
     /// How far it has come, where a limit on its time needs to know.
     progress: Option<Rc<Progress>>,
+    /// A fault of its connection.
+    shape: Option<Rc<Shape>>,
     finished: bool,
     is_copy: bool,
 }
@@ -82,9 +86,28 @@ impl RequestOutcome {
             request_bytes: Cell::default(),
             response_bytes: Cell::default(),
             progress: None,
+            shape: None,
             finished: false,
             is_copy: false,
         }
+    }
+
+    /// Its connection has a fault.
+    pub(crate) fn shaped(&mut self, shape: Option<&Rc<Shape>>) {
+        self.shape = shape.cloned();
+    }
+
+    /// A fault is injected into it.
+    pub(crate) fn injected(&self, what: &'static str, flag: Flag, rule: Option<&Provenance>) {
+        self.flag(flag);
+        self.worker.shared.metrics.injected(what, self.direction);
+        let rule = rule.map_or("-", |rule| rule.0.as_str());
+        tracing::debug!(fault = what, rule, direction = self.direction.as_str(), "fault injected");
+    }
+
+    /// Is it a copy, and nobody's call?
+    pub(crate) fn is_copy(&self) -> bool {
+        self.is_copy
     }
 
     /// From now on what happens is noted for limits on its time.
@@ -210,6 +233,10 @@ impl Drop for RequestOutcome {
         if !self.finished {
             self.flag(Flag::DC);
         }
+        let (received, sent) = (self.request_bytes.get(), self.response_bytes.get());
+        if let Some(flag) = self.shape.as_ref().and_then(|shape| shape.flag_of(received, sent)) {
+            self.flag(flag);
+        }
         let ended = self.ended.get().unwrap_or_else(clock::now);
         let record = HttpRecord {
             direction: self.direction,
@@ -241,6 +268,8 @@ pub(crate) struct TcpOutcome {
     open: TcpRecord,
     /// Nothing moved yet and perhaps never will: not counted so far.
     silent: bool,
+    /// A fault of it.
+    shape: Option<Rc<Shape>>,
     finished: bool,
 }
 
@@ -262,8 +291,21 @@ impl TcpOutcome {
             flags: Flags::default(),
             open: TcpRecord { opened: 1, ..TcpRecord::default() },
             silent: true,
+            shape: None,
             finished: false,
         }
+    }
+
+    /// It has a fault that shapes what passes.
+    pub(crate) fn shaped(mut self, shape: Option<&Rc<Shape>>) -> Self {
+        self.shape = shape.cloned();
+        self
+    }
+
+    /// It was held for a fault, to its end.
+    pub(crate) fn held(mut self) {
+        self.flags.set(Flag::FI);
+        self.finished = true;
     }
 
     /// What is open is worth a record.
@@ -339,6 +381,9 @@ impl Drop for TcpOutcome {
         }
         if !self.finished {
             self.flags.set(Flag::DC);
+        }
+        if let Some(flag) = self.shape.as_ref().and_then(|shape| shape.flag()) {
+            self.flags.set(flag);
         }
         // Bytes and opening are counted without flags, since those are known only now.
         let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };

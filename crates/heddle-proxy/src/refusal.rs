@@ -7,7 +7,10 @@
 use std::{borrow::Cow, fmt, net::IpAddr, time::Duration};
 
 use heddle_logic::eject::Seen;
-use heddle_model::{ServiceName, WorkloadId, discovery::Provenance};
+use heddle_model::{
+    ServiceName, WorkloadId,
+    discovery::{AbortWith, Provenance},
+};
 use heddle_wire::http1::HeadError;
 use tracing::Level;
 
@@ -51,8 +54,10 @@ pub enum Refusal {
     UpstreamReset,
     /// The endpoint's answer is no HTTP, or one that could be read in two ways.
     BadResponse(Cow<'static, str>),
-    /// A fault rule ended the request with this status.
-    FaultAbort(u16),
+    /// A fault rule ended the request with this.
+    FaultAbort(AbortWith),
+    /// A fault rule holds for the connection; the text says what it does.
+    FaultConnection(&'static str),
     /// The endpoint took longer than the rule's limit, which this is.
     Timeout(Duration),
     /// A virtual address of this mesh that the control plane did not explain in time.
@@ -174,6 +179,7 @@ codes! {
     UpstreamReset: "upstream-reset",
     BadResponse: "bad-response",
     FaultAbort: "fault-abort",
+    FaultConnection: "fault-connection",
     Timeout: "timeout",
     DiscoveryTimeout: "discovery-timeout",
     OutsideUnreachable: "outside-unreachable",
@@ -242,8 +248,10 @@ impl Refusal {
                 "the endpoint closed the connection before it answered, and this request may not be sent twice"),
             Self::BadResponse(what) => row(Code::BadResponse, 502, 14, Flag::UPE, L::WARN, Stays,
                 format!("the endpoint's answer cannot be passed on: {what}")),
-            Self::FaultAbort(status) => row(Code::FaultAbort, *status, grpc_of_http(*status), Flag::FI, L::DEBUG, Stays,
+            Self::FaultAbort(AbortWith { status, grpc }) => row(Code::FaultAbort, *status, grpc.unwrap_or(grpc_of_http(*status)), Flag::FI, L::DEBUG, Stays,
                 "a fault rule ended this request"),
+            Self::FaultConnection(what) => row(Code::FaultConnection, 503, 14, Flag::FI, L::DEBUG, Ends,
+                format!("a fault rule holds for this connection: {what}")),
             Self::Timeout(limit) => row(Code::Timeout, 504, grpc_of_http(504), Flag::UT, L::WARN, Stays,
                 format!("the endpoint did not answer in full within the rule's limit of {limit:?}")),
             Self::DiscoveryTimeout(what) => row(Code::DiscoveryTimeout, 503, 14, Flag::NC, L::WARN, Ends,
@@ -333,10 +341,12 @@ impl Failure {
         }
     }
 
-    /// Names the rule that a refusal follows from.
+    /// Names the rule that a refusal follows from, unless it is known already.
     pub(crate) fn by(self, rule: Option<Provenance>) -> Self {
         match self {
-            Self::Refused(refused) => Self::Refused(Refused { rule, ..refused }),
+            Self::Refused(refused) => {
+                Self::Refused(Refused { rule: refused.rule.or(rule), ..refused })
+            }
             other => other,
         }
     }
@@ -493,7 +503,8 @@ mod tests {
             Refusal::TlsFailed(String::new()),
             Refusal::UpstreamReset,
             Refusal::BadResponse("x".into()),
-            Refusal::FaultAbort(500),
+            Refusal::FaultAbort(AbortWith { status: 500, grpc: None }),
+            Refusal::FaultConnection("refuse"),
             Refusal::Timeout(Duration::from_secs(1)),
             Refusal::DiscoveryTimeout(String::new()),
             Refusal::OutsideUnreachable(String::new()),
@@ -519,6 +530,7 @@ mod tests {
             "bad-version",
             "head-too-large",
             "head-timeout",
+            "fault-connection",
             "unknown-address",
             "discovery-timeout",
             "connection-limit",

@@ -12,9 +12,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tracing::Level;
 
 use crate::{
+    direction::Direction,
     frames::{Frame, Frames, Head, Reset},
+    one_hop::{MARK, Mark},
     record::RequestOutcome,
-    refusal::{AfterRefusal, REFUSAL_HEADER, RefusalRow, Refused},
+    refusal::{AfterRefusal, REFUSAL_HEADER, RefusalCode, RefusalRow, Refused},
     worker::Worker,
 };
 
@@ -68,7 +70,12 @@ impl Reply {
         log(worker, &row, &hop, rule, &id);
         let why = format!("{}; hop={hop}; rule={rule}; id={id}", row.code);
         let text = format!("heddle: {} ({}, {})\n", row.text, row.code, row.flag.name());
-        let mut fields = HeaderMap::with_capacity(4);
+        let mut fields = HeaderMap::with_capacity(5);
+        // A fault at the side that is called: the caller's sidecar takes it for no failure, and this out.
+        if row.code == RefusalCode::FaultAbort && outcome.direction() == Direction::Inbound {
+            let mark = HeaderValue::from_static(Mark::Injected.as_str());
+            fields.insert(HeaderName::from_static(MARK), mark);
+        }
         fields.insert(HeaderName::from_static(REFUSAL_HEADER), printable(&why));
         fields.insert(REQUEST_ID, printable(&id));
         if !matches!(row.status, 100..=199 | 204 | 304) {
@@ -139,13 +146,17 @@ impl Frames for Reply {
 /// Looked for line by line, since an edited head may be larger than one that is scanned: ours is
 /// behind the client's two hundred fields.
 pub(crate) fn sent_id(head: &[u8]) -> Option<String> {
+    safe_id(raw_id(head)?)
+}
+
+/// The same, whatever it is.
+pub(crate) fn raw_id(head: &[u8]) -> Option<&[u8]> {
     let mut lines = head.split(|byte| *byte == b'\n').skip(1);
-    let id = lines.find_map(|line| {
+    lines.find_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at(colon);
         name.eq_ignore_ascii_case(b"x-request-id").then(|| value[1..].trim_ascii())
-    })?;
-    safe_id(id)
+    })
 }
 
 /// An id of somebody else's, if it may be repeated.

@@ -4,10 +4,13 @@
 
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-use heddle_logic::{FaultPlan, retry::RetryPolicy, route::RequestView, rule::Changes};
+use heddle_logic::{
+    ConnectionFault, FaultPlan, retry::RetryPolicy, route::RequestView, rule::Changes,
+};
 use heddle_model::discovery::Provenance;
 
 use crate::{
+    compared::Mirrored,
     dial::Early,
     direction::Direction,
     metrics::VerdictCounters,
@@ -15,7 +18,7 @@ use crate::{
     record::MetricSeries,
     refusal::{Refusal, Refused},
     reply::Reply,
-    snapshot::{Cluster, CompiledRule},
+    snapshot::CompiledRule,
     upstream::{Backend, Upstream},
     worker::Worker,
 };
@@ -34,6 +37,10 @@ pub(crate) trait Side {
 
     /// What is known about its protocol before the first byte, under the rules of now.
     async fn hints(&self) -> PortHints;
+
+    /// The fault that a connection to there has, decided now and once; what is known by then is what
+    /// [`Side::hints`] has found out.
+    fn connection_fault(&self) -> Option<ConnectionFault>;
 
     /// Connects where bytes go that are no requests.
     ///
@@ -101,10 +108,13 @@ pub(crate) struct Route {
     pub(crate) path: Option<Box<str>>,
     /// What else the rule changes; `None` for nothing.
     pub(crate) changes: Option<Box<Changes>>,
+    /// Most time from the end of the request to that of its answer: the rule's, or the deadline that came
+    /// with the request, where that is sooner.
+    pub(crate) limit: Option<Duration>,
     /// Is it a gRPC call? Told only where the rule says something about sending it again.
     pub(crate) grpc: bool,
     /// Who gets a copy of it.
-    pub(crate) mirrors: Vec<Arc<Cluster>>,
+    pub(crate) mirrors: Vec<Mirrored>,
     /// The hash of what a rule tells requests to this backend apart by.
     pub(crate) hash: Option<u64>,
 }
@@ -128,6 +138,7 @@ impl Route {
             rule: None,
             path: None,
             changes: None,
+            limit: None,
             grpc: false,
             mirrors: Vec::new(),
             hash: None,
@@ -137,11 +148,6 @@ impl Route {
     /// What the rule that decided says about sending it again.
     pub(crate) fn retries(&self) -> Option<&RetryPolicy> {
         self.rule.as_ref()?.does.retries.as_ref()
-    }
-
-    /// Most time from the end of the request to that of its answer.
-    pub(crate) fn timeout(&self) -> Option<Duration> {
-        self.rule.as_ref()?.rule.traffic.timeout
     }
 
     /// Is whoever gets the request another sidecar? On one machine every workload has one.

@@ -15,11 +15,13 @@ mod used;
 use std::{net::IpAddr, sync::Arc};
 
 use hashbrown::HashMap;
+use heddle_logic::{PortFaults, RouteError};
 use heddle_model::{
     InboundPort, MeshSettings, NameAnswer, ServiceName,
     discovery::{Inbound, OutboundPolicy, WorkloadInfo},
 };
 
+pub(crate) use self::plan::now;
 use self::used::Used;
 pub use heddle_model::discovery::ClusterKey;
 
@@ -29,7 +31,7 @@ pub use self::{
     endpoint::{EndpointOutside, EndpointSlot, LbEndpoint},
     plan::{
         ActionPlan, Cluster, ClusterOutside, CompiledDestination, CompiledRule, DestinationPlan,
-        HttpRulePlan, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
+        HttpRulePlan, MirrorPlan, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
     },
     resources::ResourceSet,
     used::UseMark,
@@ -114,6 +116,8 @@ pub struct InboundPlan {
     ports: HashMap<u16, InboundPort>,
     /// Does it say anything of calls of the outside?
     restricts_outside: bool,
+    /// Of the ports that have some.
+    faults: HashMap<u16, Arc<PortFaults>>,
 }
 
 impl InboundPlan {
@@ -122,7 +126,18 @@ impl InboundPlan {
     pub fn new(inbound: Arc<Inbound>) -> Self {
         let ports = inbound.ports.iter().map(|port| (port.number, port.clone())).collect();
         let restricts_outside = inbound.outbound != OutboundPolicy::default();
-        Self { inbound, ports, restricts_outside }
+        let faulty = inbound.ports.iter().filter(|port| !port.faults.is_empty());
+        // Those that do not build were refused where they came in.
+        let built = faulty.filter_map(|port| Some((port.number, faults_of(port).ok()?.into())));
+        let faults = built.collect();
+        Self { inbound, ports, restricts_outside, faults }
+    }
+
+    /// What this sidecar injects into calls of a port.
+    #[must_use]
+    #[inline]
+    pub(crate) fn faults(&self, number: u16) -> Option<&Arc<PortFaults>> {
+        if self.faults.is_empty() { None } else { self.faults.get(&number) }
     }
 
     /// A declared port; `None` for one that was not declared.
@@ -130,6 +145,14 @@ impl InboundPlan {
     pub fn port(&self, number: u16) -> Option<&InboundPort> {
         self.ports.get(&number)
     }
+}
+
+/// The faults of a port of this workload's.
+///
+/// # Errors
+/// [`RouteError`] naming the fault whose pattern does not compile.
+pub(crate) fn faults_of(port: &InboundPort) -> Result<PortFaults, RouteError> {
+    PortFaults::build(&port.faults, now())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use crate::{
     backlog::Backlogs,
     breaker::Breakers,
     limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL},
+    one_hop::SpentIds,
     resolved::ResolvedNames,
 };
 
@@ -49,6 +50,8 @@ pub struct ProxyState {
     pub breakers: Breakers,
     /// What names outside lead to.
     pub resolved: ResolvedNames,
+    /// Requests that were tried in vain.
+    pub(crate) spent: SpentIds,
 }
 
 impl Default for ProxyState {
@@ -62,6 +65,7 @@ impl Default for ProxyState {
             retries: RetryAccounts::default(),
             breakers: Breakers::default(),
             resolved: ResolvedNames::default(),
+            spent: SpentIds::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use h2::Reason;
 use http::HeaderMap;
 
 use crate::{
+    compared::{Live, Watch},
     frames::{Frame, Frames, Reset},
     limits::MIRROR_BUFFER_BYTES,
 };
@@ -28,6 +29,8 @@ pub(crate) struct Tee {
     /// Bytes that have passed on this attempt.
     passed: u64,
     ended: bool,
+    /// The answer to the request, where those of copies are compared with it.
+    pub(crate) live: Option<Live>,
 }
 
 /// A copy, as it is sent on.
@@ -86,11 +89,16 @@ impl Tee {
     pub(crate) fn new(copies: usize, over: bool) -> (Self, Vec<Copied>) {
         let shared: Vec<_> = (0..copies).map(|_| Rc::<Shared>::default()).collect();
         let copied = shared.iter().map(|one| Copied(Rc::clone(one))).collect();
-        let mut tee = Self { copies: shared, copied: 0, passed: 0, ended: false };
+        let mut tee = Self { copies: shared, copied: 0, passed: 0, ended: false, live: None };
         if over {
             tee.end();
         }
         (tee, copied)
+    }
+
+    /// Who is to see the answer to the request.
+    pub(crate) fn watch(&self) -> Option<Rc<Watch>> {
+        self.live.as_ref().map(|live| Rc::clone(&live.0))
     }
 
     /// The body begins anew.

@@ -5,18 +5,19 @@
 //! be used leaves in force what was. Nothing of a private key is ever shown: not in an error, not in a log.
 
 mod files;
+mod provider;
 mod verify;
 
 use std::{
     fmt, io,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use heddle_model::discovery::ClientTls;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, client::Resumption,
-    crypto::CryptoProvider, pki_types::ServerName,
+    pki_types::ServerName,
 };
 
 pub use self::files::{FileFault, check};
@@ -221,7 +222,7 @@ impl Origin {
 
 fn config(settings: &ClientTls) -> Result<Arc<ClientConfig>, TlsError> {
     let material = Material::read(settings).map_err(TlsError::from)?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider::provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verify::Verifier::new(settings, &material)));
@@ -233,11 +234,6 @@ fn config(settings: &ClientTls) -> Result<Arc<ClientConfig>, TlsError> {
     };
     config.resumption = Resumption::in_memory_sessions(SESSIONS_KEPT);
     Ok(Arc::new(config))
-}
-
-fn provider() -> &'static Arc<CryptoProvider> {
-    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(rustls::crypto::ring::default_provider()))
 }
 
 impl From<FileFault> for TlsError {

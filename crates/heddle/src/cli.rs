@@ -9,9 +9,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heddle_model::{Locality, Protocol, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::holder_api::Publish;
 
+mod common;
+pub(crate) mod hand;
 pub(crate) mod values;
 
+pub(crate) use common::{MeshFlag, Output};
+
 use crate::demo::apps::AppArgs;
+use hand::{FaultArgs, SplitArgs};
 use values::{LabelFlag, PortFlag};
 
 /// A service mesh in one binary: every call between your programs becomes visible and steerable,
@@ -41,6 +46,13 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Take rules out of force
     Delete(DeleteArgs),
+    /// Inject delays, errors and broken connections into calls of a service, and list them
+    ///
+    /// Without an `--abort`, `--delay` or `--tcp` it lists what is in force. What it makes is a rule like any
+    /// other: it prints it, and `heddle get faults` shows it.
+    Fault(Box<FaultArgs>),
+    /// Divide the calls of a service among its versions
+    Split(SplitArgs),
     /// Wait until every connected proxy runs a generation of the rules
     Wait(WaitArgs),
     /// Show live traffic per service: rates, errors, latency
@@ -81,16 +93,6 @@ pub(crate) enum Command {
     App(AppArgs),
 }
 
-/// How an answer is printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Output {
-    /// For people
-    #[default]
-    Text,
-    /// For programs: one JSON document
-    Json,
-}
-
 /// How `get` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum GetOutput {
@@ -113,14 +115,6 @@ pub(crate) enum GraphOutput {
     Json,
     /// For Graphviz
     Dot,
-}
-
-/// Which mesh.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct MeshFlag {
-    /// Which mesh; may be left out if only one is running
-    #[arg(long, value_name = "NAME", value_parser = values::label)]
-    pub mesh: Option<String>,
 }
 
 /// `heddle demo`.

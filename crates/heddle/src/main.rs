@@ -13,6 +13,7 @@ mod cli;
 mod control_client;
 mod demo;
 mod failure;
+mod fault;
 mod graph;
 mod holder;
 mod holder_client;
@@ -22,6 +23,7 @@ mod output;
 mod parts;
 mod rules;
 mod run;
+mod split;
 mod status;
 mod termination;
 mod top;
@@ -59,6 +61,8 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Apply(args) => in_runtime(rules::apply(args)),
         Command::Get(args) => in_runtime(rules::get::get(args)),
         Command::Delete(args) => in_runtime(rules::delete(args)),
+        Command::Fault(args) => in_runtime(fault::fault(*args)),
+        Command::Split(args) => in_runtime(split::split(args)),
         Command::Wait(args) => in_runtime(rules::wait(args)),
         Command::Top(args) => in_runtime(top::top(args)),
         Command::Graph(args) => in_runtime(graph::graph(args)),

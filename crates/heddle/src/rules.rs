@@ -19,6 +19,7 @@ use crate::{
 pub(crate) mod files;
 pub(crate) mod get;
 pub(crate) mod kinds;
+pub(crate) mod made;
 
 /// `heddle apply`.
 ///
@@ -109,7 +110,7 @@ fn keys_in(paths: &[PathBuf], namespace: &str) -> Result<Vec<ResourceKey>, Failu
     Ok(keys)
 }
 
-fn report(
+pub(crate) fn report(
     response: &ApplyResponse,
     format: Output,
     timeout: Duration,
@@ -175,7 +176,7 @@ fn pending(acknowledgement: &Acknowledgement) -> Failure {
 }
 
 /// Milliseconds for the API; what does not fit is as good as for ever.
-fn milliseconds(duration: Duration) -> u64 {
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

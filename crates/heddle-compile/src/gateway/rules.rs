@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use heddle_model::{
     Registry, ServicePort,
     discovery::{
-        Answer, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Mirror, PathRewrite, Redirect,
-        RedirectPath, RegexRewrite, Rewrite, RuleAction, Target, Traffic, WeightedTarget,
+        Answer, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Mirror, MirrorCompare,
+        PathRewrite, Redirect, RedirectPath, RegexRewrite, Rewrite, RuleAction, Target, Traffic,
+        WeightedTarget,
     },
     resource::{MeshRedirect, MeshRule, PathModifier, Resource, RouteKind},
 };
@@ -183,7 +184,11 @@ impl Entry<'_> {
         let home = &resource.key.namespace;
         let mirrors = rule.mirrors.iter();
         traffic.mirrors = mirrors
-            .map(|one| Mirror { to: target(registry, home, &one.to), percent: one.percent })
+            .map(|one| Mirror {
+                to: target(registry, home, &one.to),
+                percent: one.percent,
+                compare: MirrorCompare::default(),
+            })
             .collect();
         traffic
     }

@@ -16,6 +16,7 @@ use heddle_model::{
     resource::Resource,
     yaml::{Parsed, Skipped},
 };
+use heddle_runtime::clock;
 use heddle_wire::local::control_api::{
     Action, ApplyRequest, ApplyResponse, Change, DeleteRequest, Problem,
 };
@@ -116,7 +117,7 @@ impl Control {
             }
             let unchanged = plan.changes.iter().all(|change| change.action == Action::Unchanged);
             let generation = mesh.generations.newest();
-            let findings = index.findings(registry);
+            let findings = index.findings_at(registry, clock::unix_now().as_secs());
             let notes = notes(&findings, &in_force.resources, &plan.about);
             let mut changes = plan.changes.clone();
             tell_states(&mut changes, &in_force.resources, &findings);

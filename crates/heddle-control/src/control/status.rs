@@ -7,6 +7,7 @@ use heddle_model::{
     Registry, ResourceKey, Service, WorkloadId,
     resource::{Resource, Spec},
 };
+use heddle_runtime::clock;
 use heddle_wire::local::control_api::{
     Problem, ProxyStatus, ResourceView, RouteCondition, RouteParent, RouteParentStatus,
     RouteStatus, ServiceView, Status, WorkloadView,
@@ -60,7 +61,8 @@ impl Control {
     /// Objects with their state.
     pub(crate) fn resources(&self, query: &ResourceQuery) -> Vec<ResourceView> {
         let mesh = self.mesh();
-        let findings = mesh.index.findings(mesh.registry());
+        let now = clock::unix_now().as_secs();
+        let findings = mesh.index.findings_at(mesh.registry(), now);
         let in_force = mesh.rules.in_force();
         let mut lost: BTreeMap<(ResourceKey, Option<String>), Problem> = BTreeMap::new();
         for (key, problem) in in_force.lost {
@@ -104,7 +106,8 @@ impl Control {
         out_of_force.extend(mesh.rules.problems().cloned());
         out_of_force.extend(in_force.lost.into_iter().map(|(_, problem)| problem));
         problems.extend(out_of_force.iter().cloned());
-        problems.extend(mesh.index.findings(registry).iter().map(problem));
+        let now = clock::unix_now().as_secs();
+        problems.extend(mesh.index.findings_at(registry, now).iter().map(problem));
         problems.extend(in_force.resources.iter().flat_map(|resource| not_enforced(resource)));
         shorten(&mut problems);
         shorten(&mut out_of_force);

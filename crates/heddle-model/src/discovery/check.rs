@@ -2,11 +2,12 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CorsPolicy, Destination,
-    DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay, HeaderMatch,
-    HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound, InboundPort, MeshSettings, Mirror,
-    NameAnswer, OutlierDetection, OutsideAddress, OutsideEndpoint, Owner, PathRewrite, RuleAction,
-    ServicePortRef, SniRule, StringMatch, Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
+    AbortWith, Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CorsPolicy, Destination,
+    DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay, GRPC_STATUSES,
+    HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound, InboundPort,
+    Injection, MeshSettings, Mirror, NameAnswer, OutlierDetection, OutsideAddress, OutsideEndpoint,
+    Owner, PathRewrite, PortFault, RuleAction, ServicePortRef, SniRule, StringMatch, Subset,
+    Target, TcpFault, Traffic, WeightedTarget, WorkloadInfo,
 };
 use crate::{
     Identity, ServiceName,
@@ -116,7 +117,8 @@ impl Check for Inbound {
 impl Check for InboundPort {
     fn check(&self) -> Checked {
         port("number", self.number)?;
-        each("services", &self.services)
+        each("services", &self.services)?;
+        each("faults", &self.faults)
     }
 }
 
@@ -178,6 +180,7 @@ impl Check for DestinationPort {
         each("http", &self.http)?;
         each("tcp", &self.tcp)?;
         each("sni", &self.sni)?;
+        each("faults", &self.faults)?;
         if self.tcp.is_empty() { Ok(()) } else { some_weight("tcp", &self.tcp) }
     }
 }
@@ -265,10 +268,35 @@ impl Check for FaultDelay {
 impl Check for FaultAbort {
     fn check(&self) -> Checked {
         percent(self.percent)?;
-        if (200..=600).contains(&self.status) {
-            return Ok(());
+        abort(self.status, self.grpc)
+    }
+}
+
+/// What a request is aborted with.
+fn abort(status: u16, grpc: Option<u8>) -> Checked {
+    if !(200..=600).contains(&status) {
+        let reason = format_args!("{status} is not within 200 to 600");
+        return Err(FieldError::new("status", reason));
+    }
+    match grpc.filter(|code| usize::from(*code) >= GRPC_STATUSES.len()) {
+        Some(code) => Err(FieldError::new("grpc", format_args!("{code} is no status of gRPC"))),
+        None => Ok(()),
+    }
+}
+
+impl Check for PortFault {
+    fn check(&self) -> Checked {
+        percent(self.percent)?;
+        each("matches", &self.matches)?;
+        match self.does {
+            Injection::Abort(AbortWith { status, grpc }) => abort(status, grpc),
+            Injection::Tcp(TcpFault::ResetAfterBytes(bytes) | TcpFault::BytesPerSecond(bytes))
+                if bytes == 0 =>
+            {
+                Err(FieldError::new("does", "0 bytes"))
+            }
+            Injection::Delay(_) | Injection::Tcp(_) => Ok(()),
         }
-        Err(FieldError::new("status", format_args!("{} is not within 200 to 600", self.status)))
     }
 }
 

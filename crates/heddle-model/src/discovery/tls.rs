@@ -1,26 +1,6 @@
-//! TLS in rules: where the application's own TLS goes by the name its client asks for, and the TLS that
-//! a sidecar begins towards endpoints. Both are data: neither reads a byte or a file.
+//! The TLS that a sidecar begins towards endpoints, as data: this reads no byte and no file.
 
 use minicbor::{Decode, Encode};
-
-use super::{Provenance, WeightedTarget};
-
-/// Where connections of TLS go by the name in their ClientHello (RFC 6066 §3): a VirtualService's `tls[]`, or
-/// a TLSRoute.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
-#[cbor(map)]
-pub struct SniRule {
-    /// Where it comes from.
-    #[cbor(n(1), default)]
-    pub provenance: Provenance,
-    /// Names in lower case: a name, or `*` and what a name must end with. `*` alone, like none at all, is met
-    /// by every connection of TLS, also by one that names nobody.
-    #[cbor(n(2), default)]
-    pub names: Vec<String>,
-    /// Where connections that match go, by weight. Never empty.
-    #[cbor(n(3), default)]
-    pub targets: Vec<WeightedTarget>,
-}
 
 /// The TLS that a sidecar begins towards the endpoints of a cluster (Istio's `ClientTLSSettings` of mode
 /// `SIMPLE` or `MUTUAL`). Files are named by their paths as the sidecar sees them; what is in them is

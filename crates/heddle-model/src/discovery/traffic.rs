@@ -244,4 +244,30 @@ pub struct Mirror {
     /// Share in percent, 0 to 100.
     #[cbor(n(2), default)]
     pub percent: f64,
+    /// What of their answers is compared with those that clients get.
+    #[cbor(n(80), default)]
+    pub compare: MirrorCompare,
+}
+
+/// What of a copy's answer is compared with that of the request it was made of.
+#[derive(Debug, Clone, Copy, Default, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct MirrorCompare {
+    /// Statuses.
+    #[cbor(n(1), default)]
+    pub status: bool,
+    /// Time to the head of the answer.
+    #[cbor(n(2), default)]
+    pub latency: bool,
+    /// Bodies, by a hash.
+    #[cbor(n(3), default)]
+    pub body: bool,
+}
+
+impl MirrorCompare {
+    /// Is anything compared?
+    #[must_use]
+    pub const fn any(self) -> bool {
+        self.status || self.latency || self.body
+    }
 }

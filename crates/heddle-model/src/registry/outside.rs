@@ -2,11 +2,35 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{
-    Protocol, ResourceKey,
-    discovery::{OutsideAddress, Resolution},
-    identity::Locality,
-};
+use crate::{Protocol, ResourceKey, identity::Locality, wire::closed};
+
+/// How endpoints outside the mesh are found (ServiceEntry `resolution`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Resolution {
+    /// They have addresses.
+    #[default]
+    Static,
+    /// They have names: every address of each is an endpoint.
+    Dns,
+    /// The same, but a connection goes to the first address of the last answer, and to the next one only
+    /// where that refuses.
+    DnsRoundRobin,
+    /// There are none: a connection goes to the address that the client asked for.
+    None,
+}
+
+closed!(Resolution { 0 => Static, 1 => Dns, 2 => DnsRoundRobin, 3 => None });
+
+/// Where an endpoint outside is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum OutsideAddress {
+    /// There.
+    Ip(IpAddr),
+    /// Where this name, in lower case, leads; the proxy asks the resolvers of the outside.
+    Host(String),
+}
+
+closed!(OutsideAddress { 1 => Ip(ip), 2 => Host(host) });
 
 /// What a service has that an entry made. Its name, virtual addresses and ports are among the others'.
 #[derive(Debug, Clone, PartialEq, Eq)]

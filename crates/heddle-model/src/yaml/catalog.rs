@@ -25,10 +25,14 @@ pub(super) const SERVED: &[&str] =
 pub(super) const ROUTES: &[&str] = &["HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"];
 /// Kinds of the core group that say what the cluster holds.
 pub(super) const CORE: &[&str] = &["Service", "Namespace"];
+/// API versions of the mesh's own kinds.
+pub(super) const OWN_API_VERSIONS: &[&str] = &["heddle.dev/v1alpha1"];
+/// Those of them that are put in force.
+pub(super) const OWN_SERVED: &[&str] = &["Fault"];
 
 /// All kinds that are put in force, by their API group; the core group has no name.
 const SERVED_BY_GROUP: &[(&str, &[&str])] =
-    &[(NETWORKING, SERVED), (GATEWAY_GROUP, ROUTES), ("", CORE)];
+    &[(NETWORKING, SERVED), (GATEWAY_GROUP, ROUTES), ("", CORE), (OWN, OWN_SERVED)];
 
 /// Kinds of an API group of the mesh that are kept. Of two kinds with one name, that of the Gateway API
 /// goes by its name and group, as in `kubectl`.
@@ -66,10 +70,11 @@ const KEPT: &[(&str, &[(&str, &str)])] = &[
             ("ListenerSet", "ListenerSet"),
         ],
     ),
-    ("heddle.dev", &[("ErrorBudget", "ErrorBudget"), ("Fault", "Fault"), ("Rollout", "Rollout")]),
+    (OWN, &[("ErrorBudget", "ErrorBudget"), ("Rollout", "Rollout")]),
 ];
 
 const NETWORKING: &str = "networking.istio.io";
+const OWN: &str = "heddle.dev";
 
 /// Every kind an object of the mesh may have, as keys name it.
 pub fn kinds() -> impl Iterator<Item = &'static str> {
@@ -151,6 +156,9 @@ mod tests {
             ("v1", "Namespace", Place::Served("Namespace")),
             ("v1", "ConfigMap", Place::Foreign),
             ("serving.knative.dev/v1", "Service", Place::Foreign),
+            ("heddle.dev/v1alpha1", "Fault", Place::Served("Fault")),
+            ("heddle.dev/v1alpha1", "Rollout", Place::Kept("Rollout")),
+            ("chaos-mesh.org/v1alpha1", "Fault", Place::Foreign),
             ("apps/v1", "Deployment", Place::Foreign),
             ("appmesh.k8s.aws/v1beta2", "VirtualService", Place::Foreign),
             ("networking.k8s.io/v1", "Ingress", Place::Foreign),

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     /// Anything; not looked into.
     Any,
     Text(TextCheck),
+    /// A text or a number, quoted or not.
+    Word(TextCheck),
     Bool,
     Int {
         min: i64,
@@ -46,6 +48,8 @@ pub(super) enum Kind {
         of: &'static Self,
     },
     Object(&'static Object),
+    /// The first where it is a single value, else the second.
+    Either(&'static Self, &'static Self),
 }
 
 /// What an object holds.
@@ -166,6 +170,7 @@ pub(super) fn settle(node: &mut Node, kind: &Kind) {
         (Value::List(items), Kind::List { of, .. }) => {
             items.iter_mut().for_each(|item| settle(item, of));
         }
+        (Value::Map(_), Kind::Either(_, other)) => settle(node, other),
         _ => {}
     }
 }
@@ -177,6 +182,10 @@ pub(super) fn check(node: &Node, kind: &Kind, path: &str, report: &mut Report<'_
         Kind::Object(object) => check_object(node, object, path, report),
         Kind::List { of, least } => check_list(node, of, *least, path, report),
         Kind::Map { key, of } => check_map(node, *key, of, path, report),
+        Kind::Either(single, other) => match &node.value {
+            Value::Scalar { .. } => check(node, single, path, report),
+            _ => check(node, other, path, report),
+        },
         scalar => {
             if let Err(reason) = check_scalar(node, scalar) {
                 report.at(node, path, or_unfilled(node.written(), reason));
@@ -286,7 +295,7 @@ fn check_scalar(node: &Node, kind: &Kind) -> Result<(), String> {
         Kind::Text(_) | Kind::Duration { .. } | Kind::Choice(_) if word != Word::Text => {
             Err(text_needed(node, word, kind))
         }
-        Kind::Text(accepts) => accepts(text),
+        Kind::Text(accepts) | Kind::Word(accepts) => accepts(text),
         Kind::Duration { least_ms } => value::duration(text).and_then(|duration| {
             if duration.as_millis() < u128::from(*least_ms) {
                 return Err(format!("`{text}` is too short: use at least {least_ms}ms"));
@@ -295,7 +304,9 @@ fn check_scalar(node: &Node, kind: &Kind) -> Result<(), String> {
         }),
         Kind::Choice(words) if words.contains(&text.as_str()) => Ok(()),
         Kind::Choice(words) => Err(suggest("value", text, words)),
-        Kind::Any | Kind::List { .. } | Kind::Map { .. } | Kind::Object(_) => Ok(()),
+        Kind::Any | Kind::List { .. } | Kind::Map { .. } | Kind::Object(_) | Kind::Either(..) => {
+            Ok(())
+        }
     }
 }
 

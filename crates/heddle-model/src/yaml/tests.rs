@@ -567,17 +567,17 @@ fn an_object_has_at_most_as_many_bytes_as_in_kubernetes() {
 }
 
 #[test]
-fn own_annotations_are_noted_and_misspelt_ones_refused() {
+fn own_annotations_say_something_on_a_virtual_service_and_misspelt_ones_are_refused() {
     let rule = |annotation: &str| {
         format!("{RULE_HEAD}spec: {{host: a}}\n")
-            .replace("{name: r}", &format!("{{name: r, annotations: {{{annotation}: x}}}}"))
+            .replace("{name: r}", &format!("{{name: r, annotations: {{{annotation}}}}}"))
     };
-    assert_eq!(
-        notes(&rule("heddle.dev/fault-expires")),
-        ["metadata.annotations[\"heddle.dev/fault-expires\"] (line 3)"]
-    );
-    assert!(only(refuse(&rule("heddle.dev/fault-expire"))).contains("did you mean"));
-    assert_eq!(notes(&rule("example.com/x")), Vec::<String>::new());
+    let misplaced = accept(&rule("heddle.dev/retry-unsafe: 'true'"));
+    let note = &misplaced[0].not_enforced[0];
+    assert_eq!(note.field, "metadata.annotations[\"heddle.dev/retry-unsafe\"]");
+    assert!(note.reason.as_deref().is_some_and(|reason| reason.contains("VirtualService only")));
+    assert!(only(refuse(&rule("heddle.dev/fault-expire: x"))).contains("did you mean"));
+    assert_eq!(notes(&rule("example.com/x: x")), Vec::<String>::new());
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::report::suggest;
-use crate::{name::check_label, pattern};
+use crate::{discovery::GRPC_STATUSES, name::check_label, pattern, timestamp};
 
 /// Accepts everything.
 pub(super) fn any(_: &str) -> Result<(), String> {
@@ -63,6 +63,34 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         return Err(format!("`{text}` is finer than a millisecond: use whole milliseconds"));
     }
     Ok(duration)
+}
+
+/// A moment (RFC 3339).
+pub(super) fn moment(text: &str) -> Result<(), String> {
+    timestamp::parse(text).map(drop)
+}
+
+/// A status of gRPC, by its name or its number.
+pub(super) fn grpc_code(text: &str) -> Result<u8, String> {
+    let number = text.parse::<u8>().ok().filter(|code| usize::from(*code) < GRPC_STATUSES.len());
+    let named = || GRPC_STATUSES.iter().position(|name| *name == text);
+    let code = number.or_else(|| u8::try_from(named()?).ok());
+    code.ok_or_else(|| match text.parse::<i64>() {
+        Ok(_) => {
+            format!("`{text}` is no status of gRPC: use 0 to 16, or a name such as UNAVAILABLE")
+        }
+        Err(_) => suggest("gRPC status", text, &GRPC_STATUSES),
+    })
+}
+
+/// The same, as a check.
+pub(super) fn grpc_status(text: &str) -> Result<(), String> {
+    grpc_code(text).map(drop)
+}
+
+/// A service's short name.
+pub(super) fn service_name(text: &str) -> Result<(), String> {
+    check_label(text).map_err(|error| format!("{error}; a Fault names a service by its short name"))
 }
 
 /// A host of a DestinationRule: a name, `*`, `*.suffix` or `*-suffix`; no address.

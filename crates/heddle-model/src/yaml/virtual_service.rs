@@ -21,15 +21,15 @@ mod read;
 mod traffic;
 
 use parts::{
-    ABSENT_MATCH, DESTINATION, PERCENT, STRING_MATCH, TCP_DESTINATION, URI_MATCH, reaches_mesh,
-    weights_sum,
+    ABSENT_MATCH, DESTINATION, STRING_MATCH, TCP_DESTINATION, URI_MATCH, gateways_are_noted,
+    reaches_mesh, weights_sum,
 };
 
 /// Hosts of one VirtualService. Every host is a service that every client's rules are made for.
 const HOSTS_MAX: usize = 1_000;
 
-pub(super) use parts::exports_differ;
-pub(super) use read::read;
+pub(super) use parts::{PERCENT, exports_differ};
+pub(super) use read::{http_match, read};
 
 /// `spec` of a VirtualService.
 pub(super) static SPEC: Object = Object {
@@ -74,7 +74,7 @@ static HTTP_ROUTE: Object = Object {
     rules: &[one_action, no_action_beside_another, weights, actions::authority_is_set_once],
 };
 
-static HTTP_MATCH: Object = Object {
+pub(super) static HTTP_MATCH: Object = Object {
     fields: &[
         optional("name", TEXT),
         optional("uri", URI_MATCH),
@@ -131,7 +131,7 @@ static ABORT: Object = Object {
     fields: &[
         optional("percentage", Kind::Object(&PERCENT)),
         optional("httpStatus", actions::STATUS).even_if_empty(),
-        not_yet("grpcStatus", Kind::Text(actions::grpc_status)).even_if_empty(),
+        optional("grpcStatus", Kind::Word(value::grpc_status)).even_if_empty(),
         optional("http2Error", TEXT).even_if_empty(),
     ],
     rules: &[|node, path, report| {
@@ -141,7 +141,8 @@ static ABORT: Object = Object {
         } else if node.has("httpStatus") || node.has("grpcStatus") {
             at_most_one(node, &["httpStatus", "grpcStatus"], path, report);
         } else {
-            report.no_effect(node.line, path, "nothing is aborted: set `httpStatus`");
+            let reason = "nothing is aborted: set `httpStatus` or `grpcStatus`";
+            report.no_effect(node.line, path, reason);
         }
     }],
 };
@@ -209,15 +210,6 @@ fn hosts_and_routes(spec: &Node, path: &str, report: &mut Report<'_>) {
         if hosts.is_empty() && route.has("delegate") {
             let place = format!("{}[{i}].delegate", join(path, "http"));
             report.at(route, &place, "a delegate may not delegate further");
-        }
-    }
-}
-
-/// Gateways other than `mesh` have no effect yet.
-fn gateways_are_noted(node: &Node, path: &str, report: &mut Report<'_>) {
-    for (i, gateway) in node.items_of("gateways").iter().enumerate() {
-        if gateway.text() != "mesh" {
-            report.not_enforced(gateway.line, &format!("{}[{i}]", join(path, "gateways")));
         }
     }
 }

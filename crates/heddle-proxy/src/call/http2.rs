@@ -10,6 +10,7 @@ use http::{HeaderValue, Uri, header, request, uri};
 
 use super::Call;
 use crate::{
+    deadline::{self, EXPECTED, GRPC_TIMEOUT},
     exchange::{FramesExchange, Http2Responder, Http2Upload, Responder as _, Upload as _},
     forward::{Terms, forward},
     frames::{Seen, apply, bytes_of, strip_hop_by_hop},
@@ -21,6 +22,7 @@ use crate::{
     refusal::{Cut, Failure, Flag, Refusal},
     reply::{REQUEST_ID, Reply, safe_id},
     streams::HttpVersion,
+    tee::Tee,
     upstream::Backend,
     worker::Worker,
 };
@@ -75,6 +77,14 @@ impl<'a> Http2Call<'a> {
     fn change(&mut self, edits: &RequestEdits<'_>) {
         if edits.retries.is_some() {
             self.head.headers.insert(ATTEMPT_COUNT, HeaderValue::from(1));
+        }
+        if let Some(left) = edits.attempt_limit() {
+            let left = HeaderValue::from(deadline::as_expected(left));
+            self.head.headers.insert(EXPECTED, left);
+        }
+        let came = || Some(self.head.headers.get(GRPC_TIMEOUT)?.as_bytes());
+        if let Some(grpc) = edits.grpc_timeout(came).and_then(|text| text.parse().ok()) {
+            self.head.headers.insert(GRPC_TIMEOUT, grpc);
         }
         let Some(changes) = edits.changes else { return };
         if let Some(uri) =
@@ -184,6 +194,7 @@ impl Call for Http2Call<'_> {
             let over = self.upload.is_complete();
             self.upload.tee =
                 mirror::begin(worker, &terms.mirrors, (&self.head, HttpVersion::Http2), over);
+            self.responder.watch = self.upload.tee.as_ref().and_then(Tee::watch);
         }
         let kept = self.upload.kept();
         let mut exchange = FramesExchange {

@@ -3,7 +3,7 @@
 use heddle_model::{Address, Endpoints, MeshSettings, NameAnswer, ServiceName, discovery::Inbound};
 use heddle_wire::discovery::{self as wire, Resource, ResourceType};
 
-use crate::snapshot::{CompiledDestination, ResourceSet};
+use crate::snapshot::{CompiledDestination, ResourceSet, faults_of};
 
 /// A resource that decodes and whose matchers build.
 #[derive(Debug)]
@@ -27,7 +27,11 @@ pub(super) fn decode(kind: ResourceType, name: &str, body: &[u8]) -> Result<Deco
             let compiled = CompiledDestination::new(destination).map_err(|e| e.to_string())?;
             Decoded::Destination(Box::new(compiled))
         }
-        Resource::Inbound(inbound) => Decoded::Inbound(inbound),
+        Resource::Inbound(inbound) => {
+            let mut built = inbound.ports.iter().map(faults_of);
+            built.try_for_each(|built| built.map(drop)).map_err(|error| error.to_string())?;
+            Decoded::Inbound(inbound)
+        }
         Resource::Mesh(mesh) => Decoded::Mesh(mesh),
     })
 }

@@ -8,7 +8,7 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     future::Future,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr},
     pin::pin,
     rc::Rc,
     sync::Arc,
@@ -191,7 +191,7 @@ fn read(reply: &[u8]) -> Result<Answer, String> {
     for record in &reply.answers {
         let ip = match &record.data {
             RData::A(ip) => Some(IpAddr::V4(ip.0)),
-            RData::AAAA(ip) => Some(IpAddr::V6(Ipv6Addr::from(ip.0))),
+            RData::AAAA(ip) => Some(IpAddr::V6(ip.0)),
             _ => None,
         };
         answer.ttl = answer.ttl.min(Duration::from_secs(record.ttl.into()));

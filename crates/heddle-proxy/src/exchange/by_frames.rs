@@ -7,18 +7,20 @@ use heddle_logic::Replayable;
 use http::{HeaderValue, request};
 
 use super::{
-    course::AnswerHead,
+    course::{AnswerHead, Judged},
     framed::{Kept, Responder, Upload},
     over_http1, over_http2,
     seam::{Broke, Carrier, Exchange, Held, Sent},
 };
 use crate::{
+    deadline::EXPECTED,
     frames::tunnel::Becomes,
     http1::Persistence,
     outgoing::ATTEMPT_COUNT,
     pool::{Connected, Tenancy, Tenant},
     record::RequestOutcome,
     refusal::{Cut, Failure},
+    reply::REQUEST_ID,
     streams::HttpVersion,
     upstream::{Attempt, Upstream},
     worker::Worker,
@@ -63,12 +65,19 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
         None
     }
 
-    fn rewind(&mut self, attempt: u32) {
+    fn rewind(&mut self, attempt: u32, left: Option<u64>) {
         self.upload.rewind();
         self.sent = false;
         if let Some(count) = self.head.headers.get_mut(ATTEMPT_COUNT) {
             *count = HeaderValue::from(attempt);
         }
+        if let Some((left, told)) = left.zip(self.head.headers.get_mut(EXPECTED)) {
+            *told = HeaderValue::from(left);
+        }
+    }
+
+    fn id(&self) -> Option<&[u8]> {
+        self.head.headers.get(REQUEST_ID).map(HeaderValue::as_bytes)
     }
 
     /// Whoever asked may know somebody else to ask.
@@ -81,7 +90,7 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         carrier: Carrier,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke> {
         self.sent = true;
@@ -110,7 +119,7 @@ impl<U: Upload, R: Responder> FramesExchange<'_, U, R> {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         connected: Connected,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<(), Broke> {
         let mut held = Held(Some(connected.transport));

@@ -5,6 +5,7 @@ use std::cell::Cell;
 
 use crate::{
     buffers::{Buffer, Lent},
+    one_hop::Mark,
     refusal::{Cut, Refusal},
 };
 
@@ -17,6 +18,32 @@ pub(crate) struct AnswerHead<'a> {
     pub(crate) undelivered: bool,
     /// Is all that was sent of the request still at hand?
     pub(crate) kept: bool,
+}
+
+/// What is made of a final head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// It is not the one to pass on: the request is sent again.
+    Again,
+    /// It is passed on.
+    Passes,
+    /// The same, without the mark of the sidecar that gave it, which says this.
+    Obeyed(Mark),
+    /// The same, without a mark that no sidecar has made.
+    Cleaned,
+    /// The same, marked for the sidecar that gets it.
+    Marked(Mark),
+}
+
+impl Judged {
+    /// What changes about its field [`MARK`](crate::one_hop::MARK): what it says from now on.
+    pub(super) fn mark(self) -> Option<Option<Mark>> {
+        match self {
+            Self::Again | Self::Passes => None,
+            Self::Obeyed(_) | Self::Cleaned => Some(None),
+            Self::Marked(mark) => Some(Some(mark)),
+        }
+    }
 }
 
 /// What either direction notes for the other.

@@ -12,10 +12,15 @@ use std::{
 use h2::Reason;
 use heddle_logic::eject::http_of_grpc;
 use heddle_runtime::clock;
+use http::{HeaderName, HeaderValue};
 
-use super::{course::AnswerHead, seam::Broke};
+use super::{
+    course::{AnswerHead, Judged},
+    seam::Broke,
+};
 use crate::{
     frames::{Frames, Head, Reset},
+    one_hop::{MARK, Mark},
     record::RequestOutcome,
     refusal::{Cut, Failure, REFUSAL_HEADER, Refusal, refused_by, says_undelivered},
     upstream::{Attempt, Said},
@@ -155,15 +160,16 @@ pub(super) async fn both(
     .await
 }
 
-/// Looks at a final head before anything of it goes to the client.
+/// Looks at a final head before anything of it goes to the client, and takes out or puts in what one sidecar
+/// tells another.
 ///
 /// # Errors
 /// [`Unanswered::Again`].
 pub(super) fn judge(
-    head: &Head,
+    head: &mut Head,
     kept: bool,
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead<'_>) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> Judged,
     outcome: &RequestOutcome,
 ) -> Result<(), Unanswered> {
     let now = clock::now();
@@ -184,8 +190,20 @@ pub(super) fn judge(
     let field =
         |name: &str| Some(String::from_utf8_lossy(head.fields.get(name)?.as_bytes()).into_owned());
     let status = head.status;
-    if !outcome.has_sent() && again(AnswerHead { status, field: &field, undelivered, kept }) {
-        return Err(Unanswered::Again);
+    if outcome.has_sent() {
+        return Ok(());
+    }
+    let judged = again(AnswerHead { status, field: &field, undelivered, kept });
+    attempt.judged(now, judged == Judged::Obeyed(Mark::Injected));
+    match judged {
+        Judged::Again => return Err(Unanswered::Again),
+        Judged::Passes => {}
+        Judged::Obeyed(_) | Judged::Cleaned | Judged::Marked(_) => {
+            head.fields.remove(MARK);
+        }
+    }
+    if let Some(Some(mark)) = judged.mark() {
+        head.fields.insert(HeaderName::from_static(MARK), HeaderValue::from_static(mark.as_str()));
     }
     Ok(())
 }

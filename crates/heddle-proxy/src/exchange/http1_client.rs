@@ -14,6 +14,7 @@ use heddle_wire::http1::{BodyEnd, Progress};
 use super::framed::{Kept, Responder, Upload};
 use crate::{
     buffers::{Buffer, Lent, poll_input},
+    compared::{Watch, Watched},
     frames::{
         Frame, Frames, Head, Reset, apply,
         http1::Parts,
@@ -143,6 +144,8 @@ pub(super) struct Http1Responder<'t> {
     pub(super) recipient: Recipient,
     /// What a rule changes about the fields of whatever answers.
     pub(super) edits: Option<Rc<[HeaderEdit]>>,
+    /// Who sees the answer, where those of copies are compared with it.
+    pub(super) watch: Option<Rc<Watch>>,
 }
 
 impl Responder for Http1Responder<'_> {
@@ -160,7 +163,11 @@ impl Responder for Http1Responder<'_> {
         outcome.status(head.status);
         self.recipient.persists &= reads_on;
         self.recipient.persists = stays(&head, self.recipient);
-        send_response(&mut self.client, &head, body, self.recipient, outcome).await
+        if let Some(watch) = &self.watch {
+            watch.head(head.status, body.is_over());
+        }
+        let mut body = Watched { frames: body, watch: self.watch.as_deref() };
+        send_response(&mut self.client, &head, &mut body, self.recipient, outcome).await
     }
 
     /// What is read of its request says so.

@@ -13,6 +13,7 @@ use http::{HeaderValue, header};
 
 use super::framed::{Kept, Responder, Upload};
 use crate::{
+    compared::{Watch, Watched},
     frames::{Frame, Frames, Head, Reset, apply, bytes_of},
     http2::{Stopped, poll_received, pump},
     record::RequestOutcome,
@@ -135,11 +136,13 @@ pub(crate) struct Http2Responder {
     body: Option<SendStream<Bytes>>,
     /// What a rule changes about the fields of whatever answers.
     pub(crate) edits: Vec<HeaderEdit>,
+    /// Who sees the answer, where those of copies are compared with it.
+    pub(crate) watch: Option<Rc<Watch>>,
 }
 
 impl Http2Responder {
     pub(crate) fn new(respond: SendResponse<Bytes>) -> Self {
-        Self { respond, body: None, edits: Vec::new() }
+        Self { respond, body: None, edits: Vec::new(), watch: None }
     }
 
     /// Ends the stream where nothing can be said any more.
@@ -178,12 +181,16 @@ impl Responder for Http2Responder {
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         let over = body.is_over();
+        if let Some(watch) = &self.watch {
+            watch.head(head.status, over);
+        }
         let sent = self.respond.send_response(response, over);
         let to = self.body.insert(sent.map_err(|_| Failure::ClientGone)?);
         if over {
             return Ok(());
         }
-        let mut body = Noted { frames: body, outcome };
+        let mut body = Watched { frames: body, watch: self.watch.as_deref() };
+        let mut body = Noted { frames: &mut body, outcome };
         match pump(&mut body, to, |bytes| outcome.sent(bytes)).await {
             Ok(()) => Ok(()),
             Err(Stopped::Source(Reset(reason))) => Err(Failure::Cut(Cut::Stream(reason))),

@@ -13,7 +13,7 @@ use heddle_wire::http1::{self, BodyEnd, Framing, Method, Progress, ResponseHead}
 use http::{header, request};
 
 use super::{
-    course::{AnswerHead, Failed},
+    course::{AnswerHead, Failed, Judged},
     framed::{
         Course, INTERIM_HEADS_MAX, Responder, Stopped, Unanswered, Upload, both, broke, judge,
         while_client_waits,
@@ -57,7 +57,7 @@ pub(super) async fn run(
     head: &request::Parts,
     (upload, responder): (&mut impl Upload, &mut impl Responder),
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead<'_>) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> Judged,
     outcome: &RequestOutcome,
 ) -> Result<Done, Broke> {
     let course = Course::default();
@@ -82,7 +82,7 @@ pub(super) async fn run(
             if consents {
                 head = becomes.consent(head);
             }
-            judge(&head, kept.get(), attempt, again, outcome)?;
+            judge(&mut head, kept.get(), attempt, again, outcome)?;
             done.bodiless = raw.is_bodiless(method);
             done.announced_idle = response.announced_idle_seconds();
             done.binds = response.binds_connection();

@@ -12,7 +12,7 @@ use heddle_runtime::clock;
 use http::{Uri, header, request, response, uri::Scheme};
 
 use super::{
-    course::AnswerHead,
+    course::{AnswerHead, Judged},
     framed::{
         Course, INTERIM_HEADS_MAX, Responder, Stopped, Unanswered, Upload, both, broke, judge,
         while_client_waits,
@@ -34,7 +34,7 @@ pub(super) async fn run(
     mut head: request::Parts,
     (upload, responder): (&mut impl Upload, &mut impl Responder),
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead<'_>) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> Judged,
     outcome: &RequestOutcome,
 ) -> Result<bool, Broke> {
     if stream.speaks_http1() {
@@ -72,8 +72,8 @@ pub(super) async fn run(
         let sending = send_body((&mut *upload, over), &mut send, (&course, outcome));
         let receiving = async {
             let from = (stream, response);
-            let (head, mut body) = receive_head(from, responder, &course, outcome).await?;
-            judge(&head, kept.get(), attempt, again, outcome)?;
+            let (mut head, mut body) = receive_head(from, responder, &course, outcome).await?;
+            judge(&mut head, kept.get(), attempt, again, outcome)?;
             let reads_on = course.answers(true, expects, &kept);
             if tunnels && (200..300).contains(&head.status) {
                 // No limit holds for what follows.

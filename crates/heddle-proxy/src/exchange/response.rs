@@ -15,14 +15,15 @@ use heddle_runtime::{
     transport::{ReadHalf, WriteHalf, move_bytes},
 };
 use heddle_wire::http1::{
-    Body, BodyEnd, BodyRewrite, Connection, Framing, HeadError, Progress, ResponseHead,
+    Body, BodyEnd, BodyRewrite, Connection, Edit, Framing, HeadError, Progress, ResponseHead,
     ResponseRewrite, Scan, Version, write_response,
 };
 
-use super::course::{Answer, AnswerHead, Course, Failed, Received};
+use super::course::{Answer, AnswerHead, Course, Failed, Judged, Received};
 use crate::{
     buffers::{Buffer, Lent, Output, read_input},
     limits::{COPY_BYTES, SPLICE_BODY_BYTES},
+    one_hop::{MARK, Mark},
     outgoing::{RequestFacts, as_edit},
     record::RequestOutcome,
     refusal::{Cut, REFUSAL_HEADER, Refusal, refused_by, says_undelivered},
@@ -45,7 +46,7 @@ pub(super) async fn receive(
     client: &mut WriteHalf<'_>,
     (request, course, edits): (RequestFacts, &Course, &[HeaderEdit]),
     attempt: &mut Attempt,
-    again: impl Fn(AnswerHead<'_>) -> bool,
+    again: impl Fn(AnswerHead<'_>) -> Judged,
     outcome: &RequestOutcome,
 ) -> Result<Received, Failed> {
     let mut head = Lent::<ResponseHead>::take();
@@ -68,10 +69,15 @@ pub(super) async fn receive(
     let undelivered = status == 503 && by.is_some_and(|(by, said)| says_undelivered(said, &by.id));
     let kept = !course.forgot.get();
     let field = |name: &str| Some(String::from_utf8_lossy(fields.get(name)?).into_owned());
-    if !outcome.has_sent() && again(AnswerHead { status, field: &field, undelivered, kept }) {
+    let judged = match outcome.has_sent() {
+        true => Judged::Passes,
+        false => again(AnswerHead { status, field: &field, undelivered, kept }),
+    };
+    attempt.judged(now, judged == Judged::Obeyed(Mark::Injected));
+    if judged == Judged::Again {
         return Err(Failed::Again);
     }
-    let framed = frame(buffer, &head, (request, course, edits), &mut out.0)?;
+    let framed = frame(buffer, &head, (request, course, edits, judged), &mut out.0)?;
     drop(head);
     let to = ToClient { client, out, status, course, outcome };
     let received = relay_body(upstream, input, framed, to).await?;
@@ -199,7 +205,7 @@ fn bad(what: impl Into<Cow<'static, str>>) -> Failed {
 fn frame(
     buffer: &mut Buffer,
     head: &ResponseHead,
-    (request, course, edits): (RequestFacts, &Course, &[HeaderEdit]),
+    (request, course, edits, judged): (RequestFacts, &Course, &[HeaderEdit], Judged),
     out: &mut Vec<u8>,
 ) -> Result<Framed, Failed> {
     let response = head.view(buffer.filled());
@@ -221,7 +227,11 @@ fn frame(
         true => Connection::KeepAlive,
         false => Connection::Close,
     };
-    let edits: Vec<_> = edits.iter().map(as_edit).collect();
+    let mark = judged.mark().map(|mark| match mark {
+        Some(mark) => Edit::Set(MARK, mark.as_str()),
+        None => Edit::Remove(MARK),
+    });
+    let edits: Vec<_> = edits.iter().map(as_edit).chain(mark).collect();
     let edit = ResponseRewrite {
         edits: &edits,
         connection,

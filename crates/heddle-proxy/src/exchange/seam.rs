@@ -6,7 +6,7 @@ use std::rc::Rc;
 use heddle_logic::Replayable;
 use heddle_runtime::transport::Transport;
 
-use super::course::AnswerHead;
+use super::course::{AnswerHead, Judged};
 use crate::{
     http1::Persistence,
     pool::{Connected, Tenant},
@@ -49,8 +49,11 @@ pub(crate) trait Exchange {
     /// Where a connection waits that is authenticated as this client.
     fn bound_to(&self) -> Option<&Rc<Upstream>>;
 
-    /// Starts over for attempt so and so.
-    fn rewind(&mut self, attempt: u32);
+    /// Starts over for attempt so and so, which has so many milliseconds left where that is told.
+    fn rewind(&mut self, attempt: u32, left: Option<u64>);
+
+    /// Its `x-request-id`, as it goes on.
+    fn id(&self) -> Option<&[u8]>;
 
     /// What becomes of it if no server wanted to process it, and none is asked any more.
     fn unprocessed(&self) -> Failure;
@@ -62,7 +65,7 @@ pub(crate) trait Exchange {
         worker: &Rc<Worker>,
         attempt: &mut Attempt,
         carrier: Carrier,
-        again: impl Fn(AnswerHead<'_>) -> bool,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
         outcome: &RequestOutcome,
     ) -> Result<Persistence, Broke>;
 }

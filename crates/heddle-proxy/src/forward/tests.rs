@@ -70,6 +70,7 @@ async fn prepared(
         path: None,
         changes: None,
         retries: None,
+        limit: None,
         default_host: &String::new,
         to_a_hop: false,
     };

@@ -142,6 +142,10 @@ fn own(text: &mut String, metrics: &Metrics) {
         let reason = reason.as_str();
         let _ = writeln!(text, "heddle_retries_total{{reason=\"{reason}\"}} {count}");
     }
+    let help = "Requests not sent again, because sidecars behind have tried enough.";
+    family(text, "heddle_retries_left_to_others_total", "counter", help);
+    let left = metrics.left_to_others.load(std::sync::atomic::Ordering::Relaxed);
+    let _ = writeln!(text, "heddle_retries_left_to_others_total {left}");
     let help = "Copies of requests for mirrors, by what became of them.";
     family(text, "heddle_mirrored_requests_total", "counter", help);
     for result in MirrorResult::ALL {
@@ -154,6 +158,18 @@ fn own(text: &mut String, metrics: &Metrics) {
     for fault in TlsFault::ALL {
         let (reason, count) = (fault.as_str(), metrics.tls_failures(fault));
         let _ = writeln!(text, "heddle_tls_failures_total{{reason=\"{reason}\"}} {count}");
+    }
+    metrics.comparisons().write(text);
+    let help = "Faults that a rule had injected, by sort; of connections one for each.";
+    family(text, "heddle_faults_injected_total", "counter", help);
+    for direction in Direction::ALL {
+        for (fault, count) in metrics.faults(direction).filter(|(_, count)| *count > 0) {
+            let direction = direction.as_str();
+            let _ = writeln!(
+                text,
+                "heddle_faults_injected_total{{direction=\"{direction}\",fault=\"{fault}\"}} {count}"
+            );
+        }
     }
     let help = "Label sets folded into an overflow series because the limit was reached.";
     family(text, "heddle_label_sets_overflow_total", "counter", help);

@@ -20,7 +20,7 @@ use heddle_runtime::tls::Origin;
 use super::{
     ActionPlan, Balancer, Cluster, ClusterOutside, CompiledDestination, CompiledRule,
     DestinationPlan, EndpointOutside, EndpointSlot, HttpRulePlan, InboundPlan, LbEndpoint,
-    PortPlan, ResourceSet, Snapshot, SniPlan, TargetPlan,
+    MirrorPlan, PortPlan, ResourceSet, Snapshot, SniPlan, TargetPlan,
     balancer::{Here, Plan},
     used::{UseMark, Used},
 };
@@ -234,6 +234,7 @@ impl SnapshotBuilder {
                 default: self.cluster(own, set, round),
                 tcp: self.targets(&port.tcp, set, round),
                 sni: port.sni.iter().map(|rule| self.sni(rule, set, round)).collect(),
+                faults: Arc::clone(&port.faults),
             };
             let kept = before
                 .and_then(|plan| plan.ports.get(&port.number))
@@ -262,7 +263,11 @@ impl SnapshotBuilder {
             RuleAction::Refuse(reason) => ActionPlan::Refuse(reason.clone()),
         };
         let mirrors = compiled.rule.traffic.mirrors.iter().filter_map(|mirror| match &mirror.to {
-            Target::Cluster(key) => Some((self.cluster(key.clone(), set, round), mirror.percent)),
+            Target::Cluster(key) => Some(MirrorPlan {
+                cluster: self.cluster(key.clone(), set, round),
+                percent: mirror.percent,
+                compare: mirror.compare,
+            }),
             Target::Dangling(_) => None,
         });
         let mirrors = mirrors.collect();

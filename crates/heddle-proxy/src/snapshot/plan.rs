@@ -8,18 +8,20 @@ use std::{
 
 use hashbrown::HashMap;
 use heddle_logic::{
-    RulePlan,
+    PortFaults, RulePlan,
+    fault::{Expiry, Now},
     route::{Matcher, RouteError, RouteTable, Rule, pick_position, pick_target},
     sni,
 };
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName,
     discovery::{
-        ClusterKey, ClusterPolicy, HttpRule, Provenance, SniRule, Weighted, WeightedTarget,
+        ClusterKey, ClusterPolicy, HttpRule, MirrorCompare, Provenance, SniRule, Weighted,
+        WeightedTarget,
     },
 };
 
-use heddle_runtime::tls::Origin;
+use heddle_runtime::{clock, tls::Origin};
 
 use super::{balancer::Balancer, endpoint::LbEndpoint, used::UseMark};
 use crate::{breaker::Breaker, state::RetryAccount};
@@ -61,6 +63,7 @@ pub(super) struct CompiledPort {
     pub(super) http: Vec<Arc<CompiledRule>>,
     pub(super) tcp: Vec<WeightedTarget>,
     pub(super) sni: Vec<Arc<SniRule>>,
+    pub(super) faults: Arc<PortFaults>,
 }
 
 /// An HTTP rule with its matcher: what of it no endpoint changes.
@@ -71,6 +74,8 @@ pub struct CompiledRule {
     pub(crate) matcher: Matcher,
     /// What it does besides choosing where requests go.
     pub(crate) does: RulePlan,
+    /// When its fault ends.
+    pub(crate) fault_expires: Option<Expiry>,
 }
 
 impl CompiledDestination {
@@ -104,15 +109,24 @@ impl CompiledDestination {
 
 impl CompiledPort {
     fn new(port: DestinationPort) -> Result<Self, RouteError> {
-        let DestinationPort { number, name, protocol, http, tcp, sni } = port;
-        let compiled = |rule| {
+        let DestinationPort { number, name, protocol, http, tcp, sni, faults } = port;
+        let now = now();
+        let compiled = |rule: HttpRule| {
             let (matcher, does) = (Matcher::build(&rule)?, RulePlan::build(&rule)?);
-            Ok(Arc::new(CompiledRule { rule, matcher, does }))
+            let expires = rule.fault.as_ref().and_then(|fault| fault.expires);
+            let fault_expires = expires.map(|unix| Expiry::at(unix, now));
+            Ok(Arc::new(CompiledRule { rule, matcher, does, fault_expires }))
         };
         let http = http.into_iter().map(compiled).collect::<Result<_, _>>()?;
         let sni = sni.into_iter().map(Arc::new).collect();
-        Ok(Self { number, name, protocol, http, tcp, sni })
+        let faults = Arc::new(PortFaults::build(&faults, now)?);
+        Ok(Self { number, name, protocol, http, tcp, sni, faults })
     }
+}
+
+/// This moment, for what ends at another.
+pub(crate) fn now() -> Now {
+    Now { unix: clock::unix_now().as_secs(), instant: clock::now() }
 }
 
 /// A service as requests see it.
@@ -170,6 +184,8 @@ pub struct PortPlan {
     pub default: Arc<Cluster>,
     /// TCP targets; empty means `default`.
     pub tcp: Vec<Weighted<TargetPlan>>,
+    /// Faults of a kind of their own.
+    pub(crate) faults: Arc<PortFaults>,
     /// Rules by the name that a client of TLS asks for.
     pub sni: Vec<SniPlan>,
 }
@@ -190,8 +206,19 @@ pub struct HttpRulePlan {
     pub compiled: Arc<CompiledRule>,
     /// What becomes of a request that matches.
     pub action: ActionPlan,
-    /// Who is sent copies, and of how many in a hundred. What is absent gets none.
-    pub mirrors: Vec<(Arc<Cluster>, f64)>,
+    /// Who is sent copies. What is absent gets none.
+    pub mirrors: Vec<MirrorPlan>,
+}
+
+/// Who is sent copies.
+#[derive(Debug)]
+pub struct MirrorPlan {
+    /// Whom they go to.
+    pub cluster: Arc<Cluster>,
+    /// Of how many requests in a hundred.
+    pub percent: f64,
+    /// What of their answers is compared.
+    pub compare: MirrorCompare,
 }
 
 /// What becomes of a request.
@@ -245,6 +272,7 @@ impl PortPlan {
             && same_targets(&self.tcp, &other.tcp)
             && self.sni.len() == other.sni.len()
             && self.sni.iter().zip(&other.sni).all(|(one, other)| one.same(other))
+            && Arc::ptr_eq(&self.faults, &other.faults)
             && rules.len() == others.len()
             && rules.iter().zip(others).all(|(one, other)| one.same(other))
     }
@@ -285,7 +313,7 @@ impl HttpRulePlan {
         Arc::ptr_eq(&self.compiled, &other.compiled)
             && same_targets(self.targets(), other.targets())
             && self.mirrors.len() == other.mirrors.len()
-            && mirrors.into_iter().all(|(one, other)| Arc::ptr_eq(&one.0, &other.0))
+            && mirrors.into_iter().all(|(one, other)| Arc::ptr_eq(&one.cluster, &other.cluster))
     }
 }
 

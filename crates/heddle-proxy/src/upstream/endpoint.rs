@@ -385,6 +385,13 @@ impl Attempt {
         self.completion = Some((now, completion));
     }
 
+    /// The response turned out to be `injected` by a fault: it says nothing of the endpoint.
+    pub(crate) fn judged(&mut self, now: Instant, injected: bool) {
+        if injected {
+            self.completion = Some((now, Completion::Cancelled(self.latency(now))));
+        }
+    }
+
     /// Is the endpoint watched for errors, so that it matters what it [`says`](Self::says)?
     pub(crate) fn is_watched(&self) -> bool {
         self.watched.is_some()

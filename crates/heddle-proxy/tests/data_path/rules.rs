@@ -178,8 +178,8 @@ fn a_dangling_share_does_not_lessen_the_share_of_injected_aborts() {
     const ASKED: usize = 400;
     let backend = Backend::http(|_, _| "ok".into());
     let sidecar = Sidecar::with_seed(3);
-    let abort = FaultAbort { status: 500, percent: 80.0 };
-    let mut service = with_fault(&backend, Fault { delay: None, abort: Some(abort) });
+    let abort = FaultAbort { status: 500, percent: 80.0, grpc: None };
+    let mut service = with_fault(&backend, Fault { abort: Some(abort), ..Fault::default() });
     let targets = vec![service.target(None, 1), dangling("subset v9 of reviews")];
     service.http[0].action = RuleAction::Forward(targets);
     let mut client = Peer::connect(sidecar.service(&service));
@@ -202,8 +202,8 @@ fn an_abort_takes_its_share_never_reaches_the_server_and_is_never_retried() {
     const ASKED: usize = 1000;
     let backend = Backend::http(|_, _| "ok".into());
     let sidecar = Sidecar::with_seed(1);
-    let abort = FaultAbort { status: 500, percent: 80.0 };
-    let fault = Fault { delay: None, abort: Some(abort) };
+    let abort = FaultAbort { status: 500, percent: 80.0, grpc: None };
+    let fault = Fault { abort: Some(abort), ..Fault::default() };
     let mut client = Peer::connect(sidecar.service(&with_fault(&backend, fault)));
     let aborted = (0..ASKED)
         .filter(|_| {
@@ -226,7 +226,7 @@ fn a_delay_is_real_and_marked() {
     let backend = Backend::http(|_, _| "ok".into());
     let sidecar = Sidecar::start();
     let delay = FaultDelay { duration: Duration::from_millis(300), percent: 100.0 };
-    let fault = Fault { delay: Some(delay), abort: None };
+    let fault = Fault { delay: Some(delay), ..Fault::default() };
     let mut client = Peer::connect(sidecar.service(&with_fault(&backend, fault)));
     let begun = clock::now();
     assert_eq!(client.ask(&get("/")).1, "ok");
@@ -242,7 +242,7 @@ fn a_client_that_resets_during_a_delay_ends_it() {
     let backend = Backend::http(|_, _| "ok".into());
     let sidecar = Sidecar::start();
     let delay = FaultDelay { duration: Duration::from_secs(3600), percent: 100.0 };
-    let fault = Fault { delay: Some(delay), abort: None };
+    let fault = Fault { delay: Some(delay), ..Fault::default() };
     let mut client = Peer::connect(sidecar.service(&with_fault(&backend, fault)));
     client.write(&get("/"));
     crate::support::wait_until("the request has begun", || {

@@ -140,7 +140,7 @@ impl Sidecar {
             .collect();
         self.told(|set| {
             let workload = workload("client-1", "client", "", number);
-            let port = InboundPort { number, protocol, services: leading };
+            let port = InboundPort { number, protocol, services: leading, faults: Vec::new() };
             set.inbound = Some(Arc::new(Inbound {
                 workload,
                 ports: vec![port],
@@ -296,6 +296,7 @@ impl TestService {
             http: self.http.clone(),
             tcp: self.tcp.clone(),
             sni: Vec::new(),
+            faults: Vec::new(),
         };
         let destination = Destination {
             service,

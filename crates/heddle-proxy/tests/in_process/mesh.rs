@@ -1,6 +1,8 @@
 //! The mesh that the tests here look at: `client-1` calls `reviews`, each with its sidecar, all
 //! connections pairs of ends.
 
+pub(crate) mod chain;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,7 @@ use std::{
 
 use heddle_model::{
     Destination, Inbound, Locality, Owner, Protocol, WorkloadId,
-    discovery::{ClusterPolicy, HttpRule},
+    discovery::{ClusterPolicy, HttpRule, PortFault},
 };
 use heddle_proxy::{
     Shared,
@@ -238,6 +240,29 @@ impl Mesh {
         set.insert_destination(CompiledDestination::new(destination).unwrap());
         let built = self.client.builder.borrow_mut().build(&set, 2);
         self.client.shared.snapshot.store(Arc::new(built.snapshot));
+    }
+
+    /// `reviews` is called under these faults of the client's sidecar, and has these of its own.
+    pub(crate) fn faulty<F: Future<Output = ()> + 'static>(
+        protocol: Protocol,
+        (of_client, of_server): (Vec<PortFault>, Vec<PortFault>),
+        change: impl FnOnce(&mut Destination),
+        application: impl Fn(End) -> F + 'static,
+    ) -> Self {
+        let mut destination = resources::destination("reviews", Vec::new());
+        destination.ports[0].protocol = protocol;
+        destination.ports[0].faults = of_client;
+        change(&mut destination);
+        let mesh = Self::told(destination, &[20], application);
+        for server in &mesh.servers {
+            let mut set = server.set.clone();
+            let mut inbound = Inbound::clone(set.inbound.as_deref().expect("its own ports"));
+            inbound.ports[0].faults = of_server.clone();
+            set.inbound = Some(Arc::new(inbound));
+            let built = server.builder.borrow_mut().build(&set, 2);
+            server.shared.snapshot.store(Arc::new(built.snapshot));
+        }
+        mesh
     }
 
     /// Another worker of the sidecar at this address: connections to it go to each in turn.

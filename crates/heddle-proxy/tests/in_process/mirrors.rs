@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use heddle_model::discovery::{HttpRule, Mirror};
+use heddle_model::discovery::{HttpRule, Mirror, MirrorCompare};
 use heddle_runtime::clock;
 use heddle_testkit::resources;
 
@@ -17,7 +17,7 @@ use crate::mesh::{End, GET, Mesh, OK, POST, since, with_standing_clock};
 fn mirrored(percent: f64) -> impl FnOnce(&mut HttpRule) {
     move |rule| {
         let to = resources::target("reviews", None).to;
-        rule.traffic.mirrors = vec![Mirror { to, percent }];
+        rule.traffic.mirrors = vec![Mirror { to, percent, compare: MirrorCompare::default() }];
     }
 }
 
@@ -129,5 +129,78 @@ fn as_many_are_copied_as_the_rule_says() {
         let made = copies(&mesh, "answered");
         // Six times the standard deviation (17.9): once in 500 million runs by chance.
         assert!((400.0 - 108.0..=400.0 + 108.0).contains(&made), "{made}");
+    });
+}
+
+#[test]
+fn answers_of_copies_are_compared_with_those_of_clients() {
+    with_standing_clock(|| async {
+        let compare = MirrorCompare { status: true, latency: true, body: true };
+        let rule = move |rule: &mut HttpRule| {
+            let to = resources::target("reviews", None).to;
+            rule.traffic.mirrors = vec![Mirror { to, percent: 100.0, compare }];
+        };
+        let mesh = Mesh::ruled(&[20], rule, |mut end: End| async move {
+            while let Some((head, _)) = end.message().await {
+                let is_copy = head.contains("x-heddle-mirror");
+                if is_copy && head.starts_with("GET /slow") {
+                    clock::sleep(Duration::from_secs(1)).await;
+                }
+                let other = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno";
+                let fails = "HTTP/1.1 500 No\r\nContent-Length: 2\r\n\r\nno";
+                end.send(match () {
+                    () if is_copy && head.starts_with("GET /other") => other,
+                    () if is_copy && head.starts_with("GET /fails") => fails,
+                    () => OK,
+                })
+                .await;
+            }
+        });
+        let mut call = mesh.call();
+        for path in ["/", "/slow", "/other", "/fails"] {
+            let begun = clock::now();
+            let (head, body) = call.ask(&GET.replace("/ ", &format!("{path} "))).await;
+            assert!(head.starts_with("HTTP/1.1 200") && body == "ok", "{head}");
+            assert!(
+                since(begun) < Duration::from_millis(100),
+                "the client does not wait for copies"
+            );
+        }
+        clock::sleep(Duration::from_secs(2)).await;
+        let count = |what: &str, result: &str| {
+            let labels = [format!("compared=\"{what}\""), format!("result=\"{result}\"")];
+            let labels = labels.each_ref().map(String::as_str);
+            mesh.client.sum("heddle_mirror_comparisons_total", &labels)
+        };
+        assert_eq!((count("status", "same"), count("status", "differs")), (3.0, 1.0));
+        assert_eq!((count("body", "same"), count("body", "differs")), (2.0, 2.0));
+        assert_eq!((count("latency", "same"), count("latency", "slower")), (3.0, 1.0));
+        let sums =
+            mesh.client.sum("heddle_mirror_compared_latency_milliseconds_sum", &["of=\"copy\""]);
+        assert!(sums >= 1_000.0, "{sums}");
+    });
+}
+
+#[test]
+fn a_copy_that_is_not_answered_is_missing_and_hurts_nobody() {
+    with_standing_clock(|| async {
+        let compare = MirrorCompare { status: true, ..MirrorCompare::default() };
+        let rule = move |rule: &mut HttpRule| {
+            let to = resources::target("reviews", None).to;
+            rule.traffic.mirrors = vec![Mirror { to, percent: 100.0, compare }];
+        };
+        let mesh = Mesh::ruled(&[20], rule, |mut end: End| async move {
+            while let Some((head, _)) = end.message().await {
+                if head.contains("x-heddle-mirror") {
+                    std::future::pending::<()>().await;
+                }
+                end.send(OK).await;
+            }
+        });
+        let (head, _) = mesh.call().ask(POST).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        clock::sleep(Duration::from_secs(130)).await;
+        let missing = ["compared=\"status\"", "result=\"missing\""];
+        assert_eq!(mesh.client.sum("heddle_mirror_comparisons_total", &missing), 1.0);
     });
 }

@@ -206,3 +206,37 @@ fn only_what_the_rule_names_is_sent_again() {
         assert_eq!(seen.borrow().len(), 2);
     });
 }
+
+#[test]
+fn a_further_attempt_says_how_much_time_is_left() {
+    with_standing_clock(|| async {
+        let slow = Rc::new(RefCell::new(Vec::new()));
+        let told = Rc::clone(&slow);
+        let rule = |rule: &mut HttpRule| {
+            let backoff = Some(Duration::from_millis(1));
+            rule.traffic.retries = Some(Retries { backoff, ..retries(2, "5xx") });
+            rule.traffic.timeout = Some(Duration::from_secs(5));
+        };
+        let mesh = Mesh::ruled(&[20], rule, move |mut end: End| {
+            let seen = Rc::clone(&told);
+            async move {
+                while let Some((head, _)) = end.message().await {
+                    seen.borrow_mut().push(head.to_ascii_lowercase());
+                    clock::sleep(Duration::from_secs(1)).await;
+                    end.send(BUSY).await;
+                }
+            }
+        });
+        mesh.call().ask(GET).await;
+        let name = "x-envoy-expected-rq-timeout-ms: ";
+        let heads = slow.borrow();
+        let left = heads.iter().filter_map(|head| {
+            head.lines().find_map(|line| line.strip_prefix(name)?.parse::<u64>().ok())
+        });
+        let left: Vec<u64> = left.collect();
+        assert_eq!(left.len(), 3, "{heads:?}");
+        for (left, most) in left.iter().zip([5_000, 4_000, 3_000]) {
+            assert!((most - 50..=most).contains(left), "{left} of {most}");
+        }
+    });
+}

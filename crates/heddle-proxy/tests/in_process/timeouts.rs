@@ -85,7 +85,7 @@ fn an_injected_delay_counts() {
         let delayed = |rule: &mut HttpRule| {
             limited(2)(rule);
             let delay = FaultDelay { duration: Duration::from_secs(5), percent: 100.0 };
-            rule.fault = Some(Fault { delay: Some(delay), abort: None });
+            rule.fault = Some(Fault { delay: Some(delay), ..Fault::default() });
         };
         let mesh = Mesh::ruled(&[20], delayed, crate::mesh::answers);
         let begun = clock::now();

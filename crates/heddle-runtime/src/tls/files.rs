@@ -60,7 +60,7 @@ impl fmt::Display for FileFault {
 /// The first that cannot.
 pub fn check(settings: &ClientTls) -> Result<(), FileFault> {
     let Some((chain, key)) = Material::read(settings)?.own else { return Ok(()) };
-    let fits = CertifiedKey::from_der(chain, key, super::provider());
+    let fits = CertifiedKey::from_der(chain, key, super::provider::provider());
     fits.map(|_| ()).map_err(|error| unfit_key(settings, &error))
 }
 

@@ -39,7 +39,7 @@ impl Verifier {
             pinned: material.pinned.clone(),
             names: settings.subject_alt_names.clone(),
         });
-        let algorithms = super::provider().signature_verification_algorithms;
+        let algorithms = super::provider::provider().signature_verification_algorithms;
         Self { believes, algorithms }
     }
 }

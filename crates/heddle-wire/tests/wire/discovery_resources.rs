@@ -11,13 +11,13 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        Answer, ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy, DirectResponse,
-        Distribute, FailurePercentage, Fault, FaultAbort, FaultDelay, HashCookie, HashKey,
-        HashPolicy, HashTable, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule,
-        LoadBalancing, LocalityRules, Method, Mirror, OutlierDetection, PathRewrite, Provenance,
-        RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
-        SniRule, StringMatch, Subset, SuccessRate, Target, Traffic, Warmup, WeightedTarget,
-        WorkloadInfo,
+        AbortWith, Answer, ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy,
+        DirectResponse, Distribute, FailurePercentage, Fault, FaultAbort, FaultDelay, HashCookie,
+        HashKey, HashPolicy, HashTable, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
+        HttpRule, Injection, LoadBalancing, LocalityRules, Method, Mirror, MirrorCompare,
+        OutlierDetection, PathRewrite, PortFault, Provenance, RING_SIZE_MAX, Redirect,
+        RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction, SniRule, StringMatch, Subset,
+        SuccessRate, Target, TcpFault, Traffic, Warmup, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
@@ -159,15 +159,43 @@ fn target() -> impl Strategy<Value = WeightedTarget> {
 prop_compose! {
     fn fault()(
         delay in option::of((any::<u64>(), 0..1_000_000_000u32, 0.0..=100.0f64)),
-        abort in option::of((200..=599u16, 0.0..=100.0f64)),
+        abort in option::of((200..=599u16, 0.0..=100.0f64, option::of(0..=16u8))),
+        expires in option::of(any::<u64>()), before_limits: bool,
     ) -> Fault {
         Fault {
             delay: delay.map(|(seconds, nanos, percent)| FaultDelay {
                 duration: Duration::new(seconds, nanos),
                 percent,
             }),
-            abort: abort.map(|(status, percent)| FaultAbort { status, percent }),
+            abort: abort.map(|(status, percent, grpc)| FaultAbort { status, percent, grpc }),
+            expires,
+            before_limits,
         }
+    }
+}
+
+fn injection() -> impl Strategy<Value = Injection> {
+    let bytes = 1..=u64::MAX;
+    prop_oneof![
+        (0..9_999u64).prop_map(|millis| Injection::Delay(Duration::from_millis(millis))),
+        (200..=599u16, option::of(0..=16u8))
+            .prop_map(|(status, grpc)| Injection::Abort(AbortWith { status, grpc })),
+        prop_oneof![
+            Just(TcpFault::Refuse),
+            Just(TcpFault::Blackhole),
+            bytes.clone().prop_map(TcpFault::ResetAfterBytes),
+            bytes.prop_map(TcpFault::BytesPerSecond),
+        ]
+        .prop_map(Injection::Tcp),
+    ]
+}
+
+prop_compose! {
+    fn port_fault()(
+        provenance in ".{0,20}", matches in vec(http_match(), 0..2), percent in 0.0..=100.0f64,
+        does in injection(), expires in option::of(any::<u64>()),
+    ) -> PortFault {
+        PortFault { provenance: Provenance(provenance), matches, percent, does, expires }
     }
 }
 
@@ -219,7 +247,9 @@ prop_compose! {
         seconds in option::of(any::<u32>()), retries in option::of(retries()),
         origins in option::of(vec(string_match(), 0..2)), mirrored in option::of(0.0..=100.0f64),
         to in cluster_key(), absent_status in option::of(400..=599u16),
+        (status, latency, body) in any::<(bool, bool, bool)>(),
     ) -> Traffic {
+        let compare = MirrorCompare { status, latency, body };
         Traffic {
             answer,
             rewrite: Some(Rewrite { path: path.map(PathRewrite::Prefix), authority }),
@@ -228,7 +258,7 @@ prop_compose! {
             retries,
             cors: origins.map(|origins| CorsPolicy { origins, ..CorsPolicy::default() }),
             mirrors: mirrored
-                .map(|percent| Mirror { to: Target::Cluster(to), percent })
+                .map(|percent| Mirror { to: Target::Cluster(to), percent, compare })
                 .into_iter()
                 .collect(),
             absent_status,
@@ -276,9 +306,10 @@ prop_compose! {
 prop_compose! {
     fn destination_port()(
         number in port(), name in ".{0,9}", protocol in protocol(), http in vec(http_rule(), 0..3),
-        tcp in prop_oneof![Just(Vec::new()), targets()], sni in vec(sni_rule(), 0..3),
+        tcp in prop_oneof![Just(Vec::new()), targets()],
+        (sni, faults) in (vec(sni_rule(), 0..3), vec(port_fault(), 0..2)),
     ) -> DestinationPort {
-        DestinationPort { number, name, protocol, http, tcp, sni }
+        DestinationPort { number, name, protocol, http, tcp, sni, faults }
     }
 }
 
@@ -403,9 +434,18 @@ fn address() -> impl Strategy<Value = Address> {
 prop_compose! {
     fn inbound()(
         workload in workload(),
-        ports in btree_map(port(), (protocol(), vec(service_port(), 0..3)), 0..3),
+        ports in btree_map(
+            port(),
+            (protocol(), vec(service_port(), 0..3), vec(port_fault(), 0..2)),
+            0..3,
+        ),
     ) -> Inbound {
-        let port = |(number, (protocol, services))| InboundPort { number, protocol, services };
+        let port = |(number, (protocol, services, faults))| InboundPort {
+            number,
+            protocol,
+            services,
+            faults,
+        };
         Inbound {
             workload,
             ports: ports.into_iter().map(port).collect(),
@@ -498,7 +538,8 @@ fn example() -> Destination {
         matches: vec![HttpMatch { uri, ..HttpMatch::default() }],
         fault: Some(Fault {
             delay: Some(FaultDelay { duration: Duration::from_secs(1), percent: 80.0 }),
-            abort: Some(FaultAbort { status: 500, percent: 80.0 }),
+            abort: Some(FaultAbort { status: 500, percent: 80.0, grpc: None }),
+            ..Fault::default()
         }),
         action: RuleAction::Forward(vec![target.clone()]),
         traffic: Traffic::default(),
@@ -517,6 +558,7 @@ fn example() -> Destination {
                 names: vec!["*.example.com".to_owned()],
                 targets: vec![target],
             }],
+            faults: Vec::new(),
         }],
         subsets: BTreeMap::new(),
         policies: Vec::new(),
@@ -736,6 +778,7 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
         http: vec![HttpRule { matches: Vec::new(), fault: None, ..rule }],
         tcp: Vec::new(),
         sni: Vec::new(),
+        faults: Vec::new(),
     };
     let ours = Destination {
         service: reviews(),

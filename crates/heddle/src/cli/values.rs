@@ -7,7 +7,9 @@ use std::{
 
 use heddle_model::{
     Protocol,
+    discovery::GRPC_STATUSES,
     name::{check_label, check_port_name},
+    yaml::did_you_mean,
 };
 use heddle_wire::local::{holder_api::Publish, proxy_config::taken_port};
 
@@ -85,6 +87,104 @@ pub(crate) fn label_flag(text: &str) -> Result<LabelFlag, String> {
         return Err(format!("the label `{key}` is set by {flag}"));
     }
     Ok(LabelFlag { key: key.to_owned(), value: label_value(value)? })
+}
+
+/// `--abort STATUS`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AbortFlag {
+    /// An HTTP status.
+    Http(u16),
+    /// A status of gRPC, by name.
+    Grpc(String),
+}
+
+/// `--tcp FAULT`, as the field that asks for it and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TcpFlag {
+    pub field: &'static str,
+    pub value: String,
+}
+
+/// `--header NAME=VALUE`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HeaderFlag {
+    pub name: String,
+    pub value: String,
+}
+
+/// A share in percent.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Share(pub f64);
+
+/// `503` or `UNAVAILABLE`.
+pub(crate) fn abort(text: &str) -> Result<AbortFlag, String> {
+    if let Ok(status) = text.parse::<u16>() {
+        return match status {
+            200..=599 => Ok(AbortFlag::Http(status)),
+            _ => Err(format!("{status} is no status to answer with: use 200 to 599")),
+        };
+    }
+    let name = text.to_ascii_uppercase();
+    if GRPC_STATUSES.contains(&name.as_str()) {
+        return Ok(AbortFlag::Grpc(name));
+    }
+    let meant = did_you_mean(&name, &GRPC_STATUSES);
+    let hint = meant.map(|meant| format!("; did you mean {meant}?")).unwrap_or_default();
+    Err(format!("`{text}` is neither an HTTP status nor a status of gRPC{hint}"))
+}
+
+/// `refuse`, `blackhole`, `resetAfterBytes=N` or `bytesPerSecond=N`.
+pub(crate) fn tcp_fault(text: &str) -> Result<TcpFlag, String> {
+    let wrong = || {
+        format!(
+            "`{text}` is no fault of connections: use refuse, blackhole, resetAfterBytes=N or bytesPerSecond=N"
+        )
+    };
+    let (name, bytes) = match text.split_once('=') {
+        Some((name, bytes)) => (name, Some(bytes)),
+        None => (text, None),
+    };
+    let number = || {
+        let bytes =
+            bytes.ok_or_else(|| format!("`{name}` needs a number of bytes: {name}=1000"))?;
+        let known = bytes.parse::<i64>().is_ok_and(|bytes| bytes > 0);
+        if known { Ok(bytes.to_owned()) } else { Err(format!("`{bytes}` is no number of bytes")) }
+    };
+    let flag = |field, value| Ok(TcpFlag { field, value });
+    match name {
+        "refuse" if bytes.is_none() => flag("refuse", "true".to_owned()),
+        "blackhole" if bytes.is_none() => flag("blackhole", "true".to_owned()),
+        "resetAfterBytes" => flag("resetAfterBytes", number()?),
+        "bytesPerSecond" => flag("bytesPerSecond", number()?),
+        _ => Err(wrong()),
+    }
+}
+
+/// A share in percent, more than none.
+pub(crate) fn share(text: &str) -> Result<Share, String> {
+    let share = text.trim_end_matches('%').parse::<f64>().ok();
+    let share = share.filter(|share| (0.0001..=100.0).contains(share));
+    share.map(Share).ok_or_else(|| format!("`{text}` is no share: use 0.0001 to 100, in percent"))
+}
+
+/// `NAME=VALUE`.
+pub(crate) fn header(text: &str) -> Result<HeaderFlag, String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let (name, value) = parts.ok_or_else(|| {
+        format!("`{text}` is no header with its value: use NAME=VALUE, e.g. x-user=test")
+    })?;
+    Ok(HeaderFlag { name: name.to_ascii_lowercase(), value: value.to_owned() })
+}
+
+/// `v2=99`.
+pub(crate) fn version_share(text: &str) -> Result<(String, u32), String> {
+    let wrong = || format!("`{text}` is no share of a version: use VERSION=PERCENT, e.g. v2=99");
+    let (version, percent) = text.split_once('=').ok_or_else(wrong)?;
+    let percent = percent.trim_end_matches('%').parse::<u32>().map_err(|_| wrong())?;
+    if version.is_empty() || percent > 100 {
+        return Err(wrong());
+    }
+    Ok((label_value(version)?, percent))
 }
 
 /// A port number of the application: not 0, and none that the sidecar captures or owns.

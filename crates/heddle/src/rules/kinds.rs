@@ -47,7 +47,7 @@ pub(crate) fn kind(word: &str) -> Result<Kind, Failure> {
     let named = |kind: &&str| [singular(kind), plural(kind)].contains(&word_lower);
     short.or_else(|| heddle_model::yaml::kinds().find(named)).map(Kind::Rule).ok_or_else(|| {
         Failure::usage(format!(
-            "`{word}` is no kind: use virtualservice (vs), destinationrule (dr), another kind of rule, services, workloads or all"
+            "`{word}` is no kind: use virtualservice (vs), destinationrule (dr), fault, another kind of rule, services, workloads or all"
         ))
     })
 }

@@ -18,7 +18,7 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "heddle-model",
         floors: &[
             ("wire form", &["wire"]),
-            ("names", &["addresses", "field_name", "identity", "name", "pattern"]),
+            ("names", &["addresses", "field_name", "identity", "name", "pattern", "timestamp"]),
             ("nouns", &["registry", "discovery", "resource"]),
             (
                 "text",
@@ -37,6 +37,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                 "kinds",
                 &[
                     "yaml/destination_rule",
+                    "yaml/fault",
                     "yaml/gateway_route",
                     "yaml/service",
                     "yaml/service_entry",
@@ -51,12 +52,12 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-compile",
         floors: &[
-            ("leaves", &["carries", "client", "finding", "host", "ranges"]),
+            ("leaves", &["carries", "client", "finding", "host", "matching", "ranges"]),
             ("names", &["named"]),
             ("facts", &["facts"]),
             ("rules", &["rules", "target"]),
             ("the outside", &["egress", "entries"]),
-            ("what a rule says", &["delegate", "policy", "traffic"]),
+            ("what a rule says", &["delegate", "fault", "policy", "traffic"]),
             ("routes", &["gateway"]),
             ("what a client gets", &["destination", "reference"]),
             ("findings", &["findings", "outside_findings"]),
@@ -65,9 +66,9 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-logic",
         floors: &[
-            ("leaves", &["balance", "eject", "fault", "headers", "path", "retry"]),
+            ("leaves", &["balance", "eject", "headers", "path", "retry"]),
             ("routes", &["route", "sni"]),
-            ("what a rule does", &["cors", "rewrite", "sticky"]),
+            ("what a rule does", &["cors", "fault", "rewrite", "sticky"]),
             ("rules", &["rule"]),
         ],
     },
@@ -116,12 +117,14 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "limits",
                     "listening",
                     "memory",
+                    "one_hop",
                     "outside_names",
                     "ranges",
                     "refusal",
                     "relay",
                     "request_id",
                     "resolved",
+                    "tcp_fault",
                     "verdict",
                 ],
             ),
@@ -135,7 +138,10 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("record", &["record"]),
             (
                 "http",
-                &["foreign", "protocol", "outgoing", "frames", "reply", "http1", "http2", "tee"],
+                &[
+                    "compared", "foreign", "protocol", "outgoing", "frames", "reply", "http1",
+                    "http2", "tee",
+                ],
             ),
             ("forward", &["exchange", "forward", "mirror"]),
             ("sides", &["side", "outside", "outbound", "inbound"]),
@@ -187,7 +193,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                 "mesh",
                 &["mesh", "cli", "control_client", "holder_client", "logs", "parts", "holder/part"],
             ),
-            ("commands", &["rules", "run", "status", "top", "graph", "up"]),
+            ("commands", &["fault", "graph", "rules", "run", "split", "status", "top", "up"]),
             ("holder and demo", &["holder", "demo"]),
         ],
     },

@@ -2,7 +2,9 @@
 //! nouns of it.
 
 use super::{
-    parts::{DESTINATION, MIRROR_PERCENT, ORIGIN_MATCH, TCP_DESTINATION, weights_sum},
+    parts::{
+        DESTINATION, MIRROR_PERCENT, ORIGIN_MATCH, TCP_DESTINATION, gateways_are_noted, weights_sum,
+    },
     traffic::names_authority,
 };
 use crate::{
@@ -288,33 +290,5 @@ static TLS_MATCH: Object = Object {
         optional("gateways", Kind::List { of: &Kind::Text(value::gateway_name), least: 0 }),
         optional("sourceNamespace", Kind::Text(value::asked_namespace)),
     ],
-    rules: &[super::gateways_are_noted],
+    rules: &[gateways_are_noted],
 };
-
-const GRPC_STATUSES: &[&str] = &[
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "UNAUTHENTICATED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-];
-
-pub(super) fn grpc_status(text: &str) -> Result<(), String> {
-    if GRPC_STATUSES.contains(&text) {
-        Ok(())
-    } else {
-        Err(suggest("gRPC status", text, GRPC_STATUSES))
-    }
-}

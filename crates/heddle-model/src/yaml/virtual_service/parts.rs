@@ -78,7 +78,7 @@ pub(super) static DESTINATION: Object = Object {
 static PORT_SELECTOR: Object = Object { fields: &[required("number", PORT)], rules: &[] };
 
 /// A share: 0, or 0.0001 to 100.
-pub(super) static PERCENT: Object = Object {
+pub(in crate::yaml) static PERCENT: Object = Object {
     fields: &[optional("value", Kind::Number { min: 0.0, max: 100.0 })],
     rules: &[|node, path, report| {
         let Some(share) = node.get("value") else { return };
@@ -103,6 +103,15 @@ pub(super) static TCP_DESTINATION: Object = Object {
 pub(super) fn reaches_mesh(node: &Node) -> bool {
     let gateways = node.items_of("gateways");
     gateways.is_empty() || gateways.iter().any(|gateway| gateway.text() == "mesh")
+}
+
+/// Gateways other than `mesh` have no effect yet.
+pub(super) fn gateways_are_noted(node: &Node, path: &str, report: &mut Report<'_>) {
+    for (i, gateway) in node.items_of("gateways").iter().enumerate() {
+        if gateway.text() != "mesh" {
+            report.not_enforced(gateway.line, &format!("{}[{i}]", join(path, "gateways")));
+        }
+    }
 }
 
 /// Namespaces a rule is exported to, each once: `.` is the rule's own, and `*` leaves none to name.

@@ -8,7 +8,7 @@ use super::{
     traffic,
 };
 use crate::{
-    discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch},
+    discovery::{Fault, FaultAbort, FaultDelay, HeaderMatch, HttpMatch, StringMatch, http_of_grpc},
     resource::{
         Delegate, HttpRoute, MirrorDestination, RouteDestination, RouteMatch, TcpMatch, TcpRoute,
         TlsMatch, TlsRoute, VirtualService,
@@ -67,7 +67,8 @@ fn mirrors(route: &Node) -> Vec<MirrorDestination> {
     one.into_iter().chain(several).collect()
 }
 
-fn http_match(one: &Node) -> RouteMatch {
+/// One alternative of `match`.
+pub(in crate::yaml) fn http_match(one: &Node) -> RouteMatch {
     RouteMatch {
         http: HttpMatch {
             uri: one.get("uri").and_then(string_match),
@@ -119,11 +120,14 @@ fn fault(node: &Node) -> Fault {
         Some(FaultDelay { duration, percent: percent(delay) })
     });
     let abort = node.get("abort").and_then(|abort| {
-        // An abort with a gRPC status is noted as not enforced.
-        let status = abort.text_of("httpStatus").parse().ok()?;
-        Some(FaultAbort { status, percent: percent(abort) })
+        let grpc = abort.get("grpcStatus").and_then(|code| value::grpc_code(code.text()).ok());
+        let status = match grpc {
+            Some(code) => http_of_grpc(code),
+            None => abort.text_of("httpStatus").parse().ok()?,
+        };
+        Some(FaultAbort { status, percent: percent(abort), grpc })
     });
-    Fault { delay, abort }
+    Fault { delay, abort, ..Fault::default() }
 }
 
 fn tcp_route(route: &Node) -> TcpRoute {

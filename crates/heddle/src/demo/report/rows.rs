@@ -41,7 +41,7 @@ pub(in crate::demo) struct EdgeRow {
     pub(in crate::demo) protocol: String,
     /// Counted by the callers' sidecars; null for callers outside the mesh, which have none.
     pub(in crate::demo) client_requests: Option<u64>,
-    /// Counted by the callees' sidecars.
+    /// Counted by the callees' sidecars, aborts that they injected apart.
     pub(in crate::demo) server_requests: u64,
     /// Counted by the callers; null where a program cannot tell.
     pub(in crate::demo) app_sent: Option<u64>,

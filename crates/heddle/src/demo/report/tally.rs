@@ -137,7 +137,8 @@ impl Tally {
             destination: key.1,
             protocol: if edge.tcp { "tcp" } else { "http" }.to_owned(),
             client_requests: (!outside).then_some(edge.client.count),
-            server_requests: edge.server.count,
+            // What its own sidecar aborted did not reach it; the callers' count that apart too.
+            server_requests: edge.server.count.saturating_sub(edge.server.aborts),
             app_sent: None,
             app_received: None,
             failed: seen.failed,
@@ -171,7 +172,7 @@ fn is_failure(sample: &Sample<'_>) -> bool {
 
 /// A TCP connection that ended for a reason of the mesh's or the server's.
 fn is_broken(sample: &Sample<'_>) -> bool {
-    let healthy = ["-", "", "DC", "DI"];
+    let healthy = ["-", "", "DC", "DI", "FI"];
     !sample.label("response_flags").split(',').all(|flag| healthy.contains(&flag))
 }
 
