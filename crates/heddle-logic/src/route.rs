@@ -141,7 +141,7 @@ impl<R: Rule> RouteTable<R> {
     #[must_use]
     pub fn new(rules: Vec<R>) -> Self {
         let reads_path = rules.iter().any(|rule| rule.matcher().reads_path());
-        let index = Index::build(rules.iter().map(Rule::matcher));
+        let index = Index::build(rules.iter().map(|rule| rule.matcher().alternatives.as_slice()));
         Self { rules, index, reads_path }
     }
 

@@ -4,6 +4,7 @@
 
 mod load;
 mod report;
+mod row;
 pub(super) mod upstream;
 
 use std::{path::Path, time::Duration};
@@ -17,6 +18,7 @@ use super::{
 };
 use crate::time::{now, pause};
 use load::{SHAPES, Shape};
+use row::{Cost, Row, Sample, path};
 
 /// For `--help`.
 pub(super) const ABOUT: &str = "\
@@ -29,33 +31,6 @@ const ROUNDS: u64 = 3;
 const SECONDS: u64 = 2;
 /// Seconds that start, first answer and warm-up of one proxy take.
 const START_SECONDS: u64 = 3;
-
-/// One proxy on one path, and what its rounds gave.
-#[derive(Debug)]
-struct Row {
-    proxy: Proxy,
-    outbound: bool,
-    /// One per round.
-    samples: Vec<Sample>,
-}
-
-/// What one run of one proxy gave.
-#[derive(Debug, Clone, Default)]
-struct Sample {
-    /// One per shape.
-    costs: Vec<Cost>,
-    rss_mb: f64,
-    rss_loaded_mb: f64,
-}
-
-/// What one load took of the proxy.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    /// User and system time.
-    cpu_us: f64,
-    user_us: f64,
-    requests_per_second: f64,
-}
 
 /// Runs the bench and prints its table or JSON.
 pub(super) fn run(options: &Options) -> Result<(), String> {
@@ -100,11 +75,6 @@ pub(super) fn run(options: &Options) -> Result<(), String> {
     report::print(&rows, &missing, options.json);
     drop(std::fs::remove_dir_all(&dir));
     Ok(())
-}
-
-/// The path's name.
-fn path(outbound: bool) -> &'static str {
-    if outbound { "outbound" } else { "inbound" }
 }
 
 /// Starts application and proxy, loads them, and counts.

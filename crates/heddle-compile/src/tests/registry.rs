@@ -91,7 +91,7 @@ fn a_workload_of_two_services_is_behind_both_and_its_ports_know_them() {
     assert_eq!(mesh.behind("web", 80), [("pods-v1".to_owned(), 8080)]);
     assert_eq!(mesh.behind("admin", 80), [("pods-v1".to_owned(), 9090)]);
     let workload = mesh.0.workloads.values().find(|one| one.name == "pods-v1").unwrap();
-    let ports = inbound(&mesh.0, workload).ports;
+    let ports = facts::inbound(&mesh.0, workload).ports;
     let main = [led("all", 8080), led("pods", 8080), led("web", 80), led("web", 81)];
     assert_eq!((ports[0].number, &ports[0].services[..]), (8080, &main[..]));
     let other = [led("admin", 80), led("pods", 9090)];

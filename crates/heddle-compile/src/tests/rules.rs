@@ -177,5 +177,5 @@ fn facts_about_members_need_no_rules() {
     let frontend =
         demo.workloads.values().find(|w| w.services.contains(&name("frontend"))).unwrap();
     let own = ServicePortRef { service: name("frontend"), port: 80 };
-    assert_eq!(inbound(&demo, frontend).ports[0].services, [own]);
+    assert_eq!(facts::inbound(&demo, frontend).ports[0].services, [own]);
 }

@@ -85,7 +85,7 @@ fn a_rule_by_name_that_names_nobody_dangles_and_one_without_a_port_says_so() {
 fn originated(rules: &str) -> BTreeMap<String, ClientTls> {
     let told = Mesh::demo().told(&super::rules(rules), "loadgen", "reviews").policies;
     let named = told.into_iter().filter_map(|one| {
-        let subset = one.cluster.subset.map_or("*".to_owned(), |subset| subset.name);
+        let subset = one.cluster.subset.map_or_else(|| "*".to_owned(), |subset| subset.name);
         Some((subset, one.tls?))
     });
     named.collect()

@@ -2,7 +2,10 @@
 //! is found by one of its conditions (a path, the beginning of one, a header's value); whether it holds,
 //! the rule itself says.
 
-use super::{Matcher, RequestView, condition::Key};
+use super::{
+    condition::{Alternative, Key},
+    view::RequestView,
+};
 
 /// Tables this short are looked at rule by rule.
 const WORTH_IT: usize = 12;
@@ -26,7 +29,7 @@ pub(super) struct Index {
 impl Index {
     /// `None` where the table is short.
     pub(super) fn build<'a>(
-        rules: impl ExactSizeIterator<Item = &'a Matcher>,
+        rules: impl ExactSizeIterator<Item = &'a [Alternative]>,
     ) -> Option<Box<Self>> {
         if rules.len() < WORTH_IT {
             return None;
@@ -41,11 +44,12 @@ impl Index {
         Some(Box::new(index))
     }
 
-    fn add(&mut self, at: u32, rule: &Matcher) {
-        if rule.alternatives.is_empty() {
+    /// An empty list is met by every request.
+    fn add(&mut self, at: u32, rule: &[Alternative]) {
+        if rule.is_empty() {
             return self.others.push(at);
         }
-        for alternative in &rule.alternatives {
+        for alternative in rule {
             match alternative.key() {
                 Key::Path(path) => self.exact.add(path, at),
                 Key::PathPrefix(prefix) => self.prefixes.sorted.add(prefix, at),

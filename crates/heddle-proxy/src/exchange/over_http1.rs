@@ -80,7 +80,8 @@ pub(super) async fn run(
             let mut head = response_head(response).map_err(Unanswered::Bad)?;
             let consents = becomes.is_done(&raw);
             if consents {
-                head = becomes.consent(head);
+                head.length = None;
+                becomes.consent(&mut head.status, &mut head.fields);
             }
             judge(&mut head, kept.get(), attempt, again, outcome)?;
             done.bodiless = raw.is_bodiless(method);

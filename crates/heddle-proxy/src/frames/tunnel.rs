@@ -9,8 +9,6 @@ use heddle_wire::http1::{Method, ResponseHead};
 use http::{HeaderMap, header, request};
 use tokio::sync::Notify;
 
-use super::Head;
-
 /// The protocol that browsers ask for.
 const WEBSOCKET: &str = "websocket";
 const WEBSOCKET_KEY: &str = "sec-websocket-key";
@@ -61,15 +59,13 @@ impl<'a> Becomes<'a> {
         }
     }
 
-    /// The head of a server's consent, as HTTP/2 has it.
-    pub(crate) fn consent(self, mut head: Head) -> Head {
-        head.length = None;
+    /// Makes the head of a server's consent what HTTP/2 has for it.
+    pub(crate) fn consent(self, status: &mut u16, fields: &mut HeaderMap) {
         if let Self::Protocol(_) = self {
-            head.status = 200;
+            *status = 200;
             // About the key, which no client of HTTP/2 has sent.
-            head.fields.remove(WEBSOCKET_ACCEPT);
+            fields.remove(WEBSOCKET_ACCEPT);
         }
-        head
     }
 
     /// Fields by which a server of HTTP/1 is asked.

@@ -9,6 +9,8 @@ use heddle_model::{Identity, Locality, WorkloadId};
 
 use std::time::Duration;
 
+use heddle_model::ServiceName;
+
 use super::{endpoint::COLD_ANSWERS, *};
 use crate::snapshot::{ClusterKey, ClusterOutside};
 

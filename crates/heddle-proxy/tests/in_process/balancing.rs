@@ -36,6 +36,7 @@ fn policy(balancing: LoadBalancing) -> ClusterPolicy {
         provenance: Provenance("DestinationRule/default/reviews".into()),
         outlier: None,
         pool: None,
+        tls: None,
         balancing: Some(balancing),
         retry_budget: None,
     }

@@ -51,6 +51,9 @@ fn repeated(destination: &mut Destination) {
             ..OutlierDetection::default()
         }),
         pool: None,
+        tls: None,
+        balancing: None,
+        retry_budget: None,
     }];
 }
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use heddle_model::{
-    Destination, Inbound, Locality, Owner, Protocol, WorkloadId,
+    Destination, Endpoints, Inbound, Locality, Owner, Protocol, ServiceName, WorkloadId,
     discovery::{ClusterPolicy, HttpRule, PortFault},
 };
 use heddle_proxy::{
@@ -201,10 +201,19 @@ impl Mesh {
         self.network.outside.borrow_mut().insert(at, application);
     }
 
-    /// From now on the client is told that this name is that of `reviews`.
-    pub(crate) fn tell_name(&self, host: &str) {
+    /// From now on the client is told that this name is that of a service outside, called so.
+    pub(crate) fn tell_name(&self, host: &str, destination: Destination) {
+        let service = ServiceName::of_host(host, "default").unwrap();
         let mut set = self.client.set.clone();
-        set.insert_name(resources::name_answer(host, Some("reviews")));
+        let mut answer = resources::name_answer(host, Some("reviews"));
+        answer.service.as_mut().unwrap().name = service.clone();
+        set.insert_name(answer);
+        set.insert_endpoints(Endpoints::inside(service.clone(), Vec::new()));
+        let destination = Destination { service, ..destination };
+        set.insert_destination(CompiledDestination::new(destination).unwrap());
+        let mut inbound = Inbound::clone(set.inbound.as_ref().expect("its own ports"));
+        inbound.outbound.names_outside = true;
+        set.inbound = Some(Arc::new(inbound));
         let built = self.client.builder.borrow_mut().build(&set, 2);
         self.client.shared.snapshot.store(Arc::new(built.snapshot));
     }

@@ -227,7 +227,7 @@ fn outside_a_name_that_is_known_leads_there_and_another_names_what_is_counted() 
         };
         assert_eq!(opened("destination_service=\"www.example.net\""), 1.0);
         assert_eq!(opened("destination_service=\"unknown\""), 1.0, "nobody was asked for");
-        mesh.tell_name("a.example.org");
+        mesh.tell_name("a.example.org", destination(Protocol::Undeclared));
         let said = says(call(), &files, "a.example.org").await;
         assert_eq!(said, "240.241.0.21 a.example.org", "by the rules of that service");
         let gone = SocketAddr::from(([203, 0, 113, 8], PORT));

@@ -61,6 +61,8 @@ fn policy(tls: ClientTls) -> ClusterPolicy {
         outlier: None,
         pool: None,
         tls: Some(tls),
+        balancing: None,
+        retry_budget: None,
     }
 }
 

@@ -201,7 +201,7 @@ prop_compose! {
 
 prop_compose! {
     fn header_rules()(
-        remove in vec("[a-z]{1,4}", 0..2), set in btree_map("x-[a-z]{1,4}", ".{0,4}", 0..2),
+        remove in vec("x-[a-z]{1,4}", 0..2), set in btree_map("x-[a-z]{1,4}", ".{0,4}", 0..2),
         add in btree_map("y-[a-z]{1,4}", ".{0,4}", 0..2), authority in option::of("[a-z]{1,5}"),
     ) -> HeaderRules {
         let operations = HeaderOperations { remove, set, add };

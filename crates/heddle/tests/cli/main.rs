@@ -76,7 +76,7 @@ fn wrong_flags_exit_with_2_and_name_what_would_be_right() {
         ("get all x", "get KIND NAME"),
         ("delete", "-f FILE"),
         ("delete vs", "<NAME>"),
-        ("delete services x", "no kind of rule"),
+        ("delete deployments x", "no kind of rule"),
         ("top --output yaml", "text, json"),
         ("top --interval 0", "100 ms or more"),
         ("demo --rate nan", "0.1 to 2000"),

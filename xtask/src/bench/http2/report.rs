@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Cost, Row, Sample, load::SHAPES, path};
+use super::{
+    load::SHAPES,
+    row::{Cost, Row, Sample, path},
+};
 use crate::bench::{http1::peers::Proxy, statistics::spread};
 
 /// Prints rows, ratios and what was missing.

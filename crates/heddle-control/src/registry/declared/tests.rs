@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_compile::{endpoints, inbound, name_answer};
+use heddle_compile::{RuleIndex, endpoints, name_answer};
 use heddle_model::{EndpointState, Protocol, ServiceName, TargetPort, resource::Resource, yaml};
 use heddle_wire::local::control_api::{JoinPort, JoinRequest};
 
@@ -43,6 +43,7 @@ fn join(members: &mut Members, service: &str, ports: &[(u16, &str, Protocol)]) -
         version: "v1".to_owned(),
         labels: BTreeMap::new(),
         ports: ports.iter().map(port).collect(),
+        locality: Default::default(),
     };
     members.join(&request, 0, || 7).unwrap()
 }
@@ -72,7 +73,7 @@ fn a_service_is_there_before_its_workloads_and_after_them() {
     let touched = members.report(&id, &BTreeSet::from([8080])).unwrap();
     assert!(touched.endpoints.contains(&name("web")) && !touched.topology);
     assert_eq!(behind(&members, "web"), ["80>8080 Ready"]);
-    let told = inbound(members.registry(), &members.registry().workloads[&id]);
+    let told = RuleIndex::new(&[]).inbound(members.registry(), &members.registry().workloads[&id]);
     assert_eq!((told.ports[0].number, told.ports[0].protocol), (8080, Protocol::Http));
     assert_eq!(told.ports[0].services[0].service, name("web"));
     assert_eq!(joined.workload.workload.services, BTreeSet::from([name("shop")]), "for the holder");

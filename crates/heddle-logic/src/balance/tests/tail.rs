@@ -90,7 +90,7 @@ fn three_equal_copies_under_light_load_get_equal_shares() {
             let copy = pick(3, random.next(), |at| estimates[at].cost(now)).unwrap();
             estimates[copy].begin();
             // From 1 to 3 ms, and every fiftieth late.
-            let late = if random.next() % 50 == 0 { 30.0 } else { 0.0 };
+            let late = if random.next().is_multiple_of(50) { 30.0 } else { 0.0 };
             let latency = Duration::from_secs_f64((1.0 + 2.0 * chance(random.next()) + late) / 1e3);
             estimates[copy].finish(now + latency, Completion::Success(latency));
             served[copy] += 1;

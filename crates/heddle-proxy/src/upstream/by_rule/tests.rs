@@ -21,6 +21,7 @@ const PLACES: [&str; 4] = ["eu/a", "eu/a", "eu/b", "us/a"];
 
 fn policy(locality: LocalityRules) -> ClusterPolicy {
     ClusterPolicy {
+        tls: None,
         cluster: ClusterKey { service: service("reviews"), subset: None, port: PORT },
         provenance: Provenance::default(),
         outlier: Some(OutlierDetection::default()),
