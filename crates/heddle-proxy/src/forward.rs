@@ -325,11 +325,7 @@ fn by_mark(
         return None;
     }
     let said = (answer.field)(MARK)?;
-    let of_a_hop = match asking.backend {
-        Backend::Cluster(cluster) => cluster.tls.is_none() && !cluster.outside.leaves,
-        Backend::Upstream(upstream) => upstream.workload().is_some(),
-        Backend::AsAsked(..) => false,
-    };
+    let of_a_hop = asking.backend.is_a_hop();
     let mark = Mark::read(&said).filter(|_| of_a_hop && outcome.direction() == Direction::Outbound);
     // No application, and nobody outside, is a sidecar.
     let Some(mark) = mark else { return Some(Judged::Cleaned) };

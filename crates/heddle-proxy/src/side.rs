@@ -150,17 +150,9 @@ impl Route {
         self.rule.as_ref()?.does.retries.as_ref()
     }
 
-    /// Is whoever gets the request another sidecar? On one machine every workload has one.
+    /// Is whoever gets the request another sidecar?
     pub(crate) fn leads_to_a_hop(&self) -> bool {
-        match &self.onward {
-            // What is within TLS no sidecar reads.
-            Ok(Onward::To(Backend::Cluster(cluster))) => {
-                cluster.tls.is_none() && !cluster.outside.leaves
-            }
-            Ok(Onward::To(Backend::Upstream(upstream))) => upstream.workload().is_some(),
-            Ok(Onward::To(Backend::AsAsked(..))) => false,
-            Ok(Onward::Answer(_)) | Err(_) => false,
-        }
+        matches!(&self.onward, Ok(Onward::To(backend)) if backend.is_a_hop())
     }
 
     /// The rule that decided, for a refusal's text.

@@ -31,6 +31,16 @@ impl Backend {
         }
     }
 
+    /// Is whoever answers another sidecar? On one machine every workload has one, and what is within TLS no
+    /// sidecar reads.
+    pub(crate) fn is_a_hop(&self) -> bool {
+        match self {
+            Self::Cluster(cluster) => cluster.tls.is_none() && !cluster.outside.leaves,
+            Self::Upstream(upstream) => upstream.workload().is_some(),
+            Self::AsAsked(..) => false,
+        }
+    }
+
     /// Counts one more of `what`, where a rule limits that.
     ///
     /// # Errors
