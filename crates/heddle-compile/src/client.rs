@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heddle_model::{Workload, discovery::WorkloadInfo};
+use heddle_model::{Workload, discovery::WorkloadInfo, registry::carries};
 
 /// What rules can tell clients apart by.
 #[derive(Debug, Clone, Copy)]
@@ -40,14 +40,6 @@ impl<'a> Client<'a> {
                 other => other == self.namespace,
             })
     }
-}
-
-/// Are all of the labels `wanted` among these?
-pub(crate) fn carries(
-    labels: &BTreeMap<String, String>,
-    wanted: &BTreeMap<String, String>,
-) -> bool {
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
 /// How closely a rule is meant for a client that sees it; the first goes before the next, as in

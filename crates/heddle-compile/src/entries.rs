@@ -6,11 +6,11 @@ use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 use heddle_model::{
     Protocol, Registry, Service, ServiceName, ServicePort, TargetPort,
     discovery::{OutsideAddress, Resolution},
-    registry::{OutsideHost, OutsideService},
+    registry::{OutsideHost, OutsideService, carries},
     resource::{EndpointAddress, EntryEndpoint, Resource, ServiceEntry, Spec},
 };
 
-use crate::{client::carries, rules::RuleIndex};
+use crate::rules::RuleIndex;
 
 /// A ServiceEntry with its resource.
 #[derive(Debug, Clone, Copy)]

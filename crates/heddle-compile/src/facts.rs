@@ -12,10 +12,10 @@ use heddle_model::{
     discovery::{OutboundPolicy, OutsideAddress, OutsideEndpoint, WorkloadInfo},
     identity::DEFAULT_SERVICE_ACCOUNT,
     name::{DEFAULT_NAMESPACE, SERVICE_SUFFIX},
-    registry::OutsideHost,
+    registry::{OutsideHost, carries},
 };
 
-use crate::{client::carries, named::named};
+use crate::named::named;
 
 /// Who owns an address. Looks through the registry; a control plane that is asked often keeps an
 /// index of its own.

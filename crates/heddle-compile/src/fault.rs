@@ -4,6 +4,7 @@
 use heddle_model::{
     Inbound, InboundPort, Registry, ServiceName, ServicePortRef, Workload,
     discovery::{Fault, HttpMatch, PortFault, Provenance},
+    registry::carries,
     resource::{FaultRule, FaultSide, FaultTarget, ISTIO_FAULT_SEMANTICS, Resource, Spec},
     timestamp,
 };
@@ -32,6 +33,12 @@ impl FaultSource<'_> {
         ServiceName::new(name, namespace).ok()
     }
 
+    /// Is it for this workload by its labels?
+    pub(crate) fn selects(&self, workload: &Workload) -> bool {
+        let FaultTarget::Workloads(labels) = &self.rule.target else { return false };
+        workload.namespace == self.resource.key.namespace && carries(&workload.labels, labels)
+    }
+
     fn on_port(&self, matches: Vec<HttpMatch>) -> PortFault {
         PortFault {
             provenance: Provenance(self.resource.key.to_string()),
@@ -53,11 +60,8 @@ impl FaultSource<'_> {
                 let mut leading = port.services.iter().filter(of_it);
                 leading.find_map(|one| left(&|number| number == one.port))
             }
-            FaultTarget::Workloads(labels) => {
-                let carries =
-                    labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value));
-                let meant = carries && workload.namespace == self.resource.key.namespace;
-                meant.then(|| left(&|number| number == port.number)).flatten()
+            FaultTarget::Workloads(_) => {
+                self.selects(workload).then(|| left(&|number| number == port.number)).flatten()
             }
         };
         Some(self.on_port(matches?))
@@ -67,7 +71,7 @@ impl FaultSource<'_> {
 impl RuleIndex {
     /// All faults of a kind of their own, oldest first.
     pub(crate) fn faults(&self) -> impl Iterator<Item = FaultSource<'_>> {
-        self.resources().iter().filter_map(|resource| match &resource.spec {
+        self.faults_at().filter_map(|resource| match &resource.spec {
             Spec::Fault(rule) => Some(FaultSource { resource, rule }),
             _ => None,
         })

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use heddle_model::{
     Protocol, Registry, ResourceKey, ServiceName, Workload,
     discovery::Injection,
-    resource::{FaultTarget, HttpRoute, Spec},
+    registry::carries,
+    resource::{HttpRoute, Spec},
 };
 
 use crate::{
@@ -280,12 +281,7 @@ impl<'a> Findings<'a> {
             say((rule.target_line, "spec.percentage"), FindingKind::Notice, text);
         }
         let Some(name) = one.service() else {
-            let FaultTarget::Workloads(labels) = &rule.target else { return };
-            let carried = |workload: &&Workload| {
-                workload.namespace == resource.key.namespace
-                    && labels.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
-            };
-            if !self.registry.workloads.values().any(|workload| carried(&workload)) {
+            if !self.registry.workloads.values().any(|workload| one.selects(workload)) {
                 let text = format!(
                     "no workload of namespace `{}` carries these labels",
                     resource.key.namespace
@@ -339,10 +335,8 @@ impl<'a> Findings<'a> {
             if self.registry.outside.contains_key(name) {
                 continue;
             }
-            let carried = |labels: &BTreeMap<String, String>| {
-                subset.labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            };
-            if self.registry.services.contains_key(name) && !members.any(|w| carried(&w.labels)) {
+            let carried = |workload: &Workload| carries(&workload.labels, &subset.labels);
+            if self.registry.services.contains_key(name) && !members.any(carried) {
                 let text = format!(
                     "no workload of `{name}` carries the labels of the subset `{}`: requests sent there find no endpoint",
                     subset.name

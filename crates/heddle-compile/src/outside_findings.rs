@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use heddle_model::{
     Registry, ServiceName,
     name::SERVICE_SUFFIX,
+    registry::carries,
     resource::{EndpointAddress, Resource, Sidecar, WorkloadEntry},
 };
 
 use crate::{
-    client::{Client, carries},
+    client::Client,
     entries::{Entry, entry_service},
     finding::{Finding, FindingKind},
     named::named,

@@ -34,7 +34,9 @@ pub struct RuleIndex {
     outside: Vec<usize>,
     /// Routes of the Gateway API by the services they are attached to, oldest first.
     routes: BTreeMap<ServiceName, Vec<usize>>,
-    /// Services that faults of a kind of their own are for.
+    /// Positions of faults of a kind of their own.
+    faults: Vec<usize>,
+    /// Services that they are for.
     faulty: BTreeSet<Host>,
     /// Every condition on a client's labels.
     conditions: BTreeSet<BTreeMap<String, String>>,
@@ -108,6 +110,7 @@ impl RuleIndex {
                     }
                 }
                 Spec::Fault(rule) => {
+                    index.faults.push(position);
                     if let FaultTarget::Service { name, namespace } = &rule.target {
                         let home = namespace.as_ref().unwrap_or(&resource.key.namespace);
                         index.faulty.insert(Host::read(name, home));
@@ -134,6 +137,11 @@ impl RuleIndex {
     /// ServiceEntries, WorkloadEntries and Sidecars with their positions.
     pub(crate) fn entries_at(&self) -> impl Iterator<Item = (usize, &Resource)> {
         self.outside.iter().filter_map(|&at| Some((at, &**self.resources.get(at)?)))
+    }
+
+    /// Faults of a kind of their own, oldest first.
+    pub(crate) fn faults_at(&self) -> impl Iterator<Item = &Resource> {
+        self.faults.iter().filter_map(|&at| Some(&**self.resources.get(at)?))
     }
 
     /// All WorkloadEntries, oldest first.

@@ -17,6 +17,12 @@ use serde::{Deserialize, Serialize};
 pub use self::outside::{OutsideAddress, OutsideHost, OutsideService, Resolution};
 use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId, wire::closed};
 
+/// Are all of the labels `wanted` among these (`matchLabels`)?
+#[must_use]
+pub fn carries(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {
+    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
 /// All services and workloads of a mesh.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Registry {

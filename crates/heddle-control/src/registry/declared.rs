@@ -15,6 +15,7 @@ use std::{
 use heddle_model::{
     EndpointState, Protocol, Registry, Service, ServiceName, ServicePort, TargetPort, Workload,
     WorkloadId, WorkloadPort,
+    registry::carries,
     resource::{Resource, ServiceObject, Spec},
 };
 use heddle_wire::local::proxy_config::taken_port;
@@ -112,7 +113,7 @@ fn belong(
     for workload in merged.workloads.values_mut() {
         let is_own = workload.services.contains(name);
         let selected = workload.namespace == name.namespace
-            && object.selector.as_ref().is_some_and(|wanted| carries(workload, wanted));
+            && object.selector.as_ref().is_some_and(|wanted| carries(&workload.labels, wanted));
         if !is_own && !selected {
             continue;
         }
@@ -148,10 +149,6 @@ fn lead_to(
     if protocol != Protocol::Undeclared {
         port.protocol = protocol;
     }
-}
-
-fn carries(workload: &Workload, wanted: &BTreeMap<String, String>) -> bool {
-    wanted.iter().all(|(key, value)| workload.labels.get(key) == Some(value))
 }
 
 /// About so many bytes is a workload as an endpoint.

@@ -14,6 +14,7 @@ use heddle_model::{
         ClientTls, ClusterKey, ClusterPolicy, Endpoint, Inbound, OutsideAddress, Resolution,
         RuleAction, SniRule, Target, Weighted, WeightedTarget, WorkloadInfo,
     },
+    registry::carries,
 };
 use heddle_runtime::tls::Origin;
 
@@ -372,7 +373,7 @@ impl SnapshotBuilder {
         let labels = key.subset.as_ref().map(|subset| &subset.labels);
         let members = endpoints.endpoints.iter();
         let members =
-            members.filter(|one| labels.is_none_or(|labels| carries(&one.workload, labels)));
+            members.filter(|one| labels.is_none_or(|labels| carries(&one.workload.labels, labels)));
         let mut in_state = |state: EndpointState| -> Vec<_> {
             let led_to = members.clone().filter_map(|one| Some((one, one.ports.get(&key.port)?)));
             let found = led_to.filter(|(_, port)| port.state == state);
@@ -398,7 +399,7 @@ impl SnapshotBuilder {
         let labels = key.subset.as_ref().map(|subset| &subset.labels);
         let members = endpoints.outside.iter();
         let members =
-            members.filter(|one| labels.is_none_or(|labels| carries(&one.workload, labels)));
+            members.filter(|one| labels.is_none_or(|labels| carries(&one.workload.labels, labels)));
         let mut found = Vec::new();
         for one in members {
             let Some(port) = one.ports.get(&key.port) else { continue };
@@ -601,8 +602,4 @@ fn policies(in_force: &[Arc<CompiledDestination>]) -> BTreeMap<ClusterKey, Arc<C
         }
     }
     policies
-}
-
-fn carries(workload: &WorkloadInfo, labels: &BTreeMap<String, String>) -> bool {
-    labels.iter().all(|(name, value)| workload.labels.get(name) == Some(value))
 }
