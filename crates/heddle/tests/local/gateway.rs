@@ -8,6 +8,7 @@ use crate::{
     as_both_users,
     host::{Machine, Mesh, Running, wait_until},
     http2::{PYTHON, SERVER, has_grpcio},
+    tools::{CurlCase, by_curl},
 };
 
 as_both_users!(routes_and_services_of_files_do_what_they_say_to_real_clients);
@@ -113,10 +114,7 @@ spec:
   rules: [{backendRefs: [{name: shop-v1, port: 80}]}]
 "#;
 
-/// What curl is asked, and what must and must not be in what it prints with `-i`.
-type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
-
-const CASES: &[Case] = &[
+const CASES: &[CurlCase] = &[
     ("http://shop/", &["200 OK", "v1 GET / HTTP"], &[]),
     ("-H 'Host: any.example' http://shop/v2", &["v2 GET /v2 HTTP"], &[]),
     ("http://shop/v2/x?q=1", &["v2 GET /v2/x?q=1 HTTP"], &[]),
@@ -192,7 +190,7 @@ fn routes_and_services_of_files_do_what_they_say_to_real_clients(machine: &Machi
         both
     });
     apply(&mesh, "routes.yaml", ROUTES);
-    by_curl(&mesh);
+    by_curl(&mesh, CASES);
     others(&mesh);
     if has_grpcio() {
         let called = mesh.client(&[PYTHON, "-c", GRPC]).stdout;
@@ -215,24 +213,6 @@ fn apply(mesh: &Mesh<'_>, name: &str, text: &str) {
     fs::write(&file, text).unwrap();
     let applied = mesh.run("apply", &["-f", file.to_str().unwrap()]);
     assert_eq!(applied.code, 0, "{}{}", applied.stdout, applied.stderr);
-}
-
-fn by_curl(mesh: &Mesh<'_>) {
-    const MARK: &str = "\n=====\n";
-    let asked =
-        CASES.iter().map(|(words, ..)| format!("curl -si --max-time 15 {words}; printf '{MARK}'"));
-    let ended = mesh.client(&["sh", "-c", &asked.collect::<Vec<_>>().join("\n")]);
-    let answers: Vec<_> = ended.stdout.split(MARK).collect();
-    assert_eq!(answers.len(), CASES.len() + 1, "{}{}", ended.stdout, ended.stderr);
-    for ((words, has, has_not), answer) in CASES.iter().zip(answers) {
-        let small = answer.to_ascii_lowercase();
-        for part in *has {
-            assert!(small.contains(&part.to_ascii_lowercase()), "{words}: no `{part}` in {answer}");
-        }
-        for part in *has_not {
-            assert!(!small.contains(&part.to_ascii_lowercase()), "{words}: `{part}` in {answer}");
-        }
-    }
 }
 
 /// Routes of the caller's namespace, and calls that no route is for.

@@ -6,7 +6,7 @@ use std::fs;
 use crate::{
     as_both_users,
     host::{Machine, Mesh},
-    tools::installed,
+    tools::{CurlCase, by_curl, installed},
 };
 
 as_both_users!(rules_answer_change_limit_and_repeat_what_real_clients_send);
@@ -85,10 +85,7 @@ spec:
   - route: [{destination: {host: shop}}]
 "#;
 
-/// What curl is asked, and what must and must not be in what it prints with `-i`.
-type Case = (&'static str, &'static [&'static str], &'static [&'static str]);
-
-const CASES: &[Case] = &[
+const CASES: &[CurlCase] = &[
     ("http://shop/old/a?q=1", &["302 Found", "location: https://shop:8443/new?q=1"], &["GET "]),
     ("http://shop/teapot", &["418 I'm a Teapot", "short and stout"], &["GET ", "x-heddle-refusal"]),
     (
@@ -171,7 +168,7 @@ fn rules_answer_change_limit_and_repeat_what_real_clients_send(machine: &Machine
     assert_eq!(applied.code, 0, "{said}");
     assert!(said.contains("there is no delegate"), "{said}");
     assert!(!said.contains("not enforced"), "{said}");
-    by_curl(&mesh);
+    by_curl(&mesh, CASES);
     if installed("node") {
         let ended = mesh.client(&["node", "-e", NODE]);
         let expected = "302 https://shop:8443/new\n418 short and stout\n200 1 GET /v2/y HTTP/1.1\n504 heddle: ";
@@ -179,24 +176,6 @@ fn rules_answer_change_limit_and_repeat_what_real_clients_send(machine: &Machine
         assert!(ended.stdout.ends_with("\n200 1 GET /plain/node HTTP/1.1\n"), "{}", ended.stdout);
     }
     metrics_tell_it(&mesh);
-}
-
-fn by_curl(mesh: &Mesh<'_>) {
-    const MARK: &str = "\n=====\n";
-    let asked =
-        CASES.iter().map(|(words, ..)| format!("curl -si --max-time 15 {words}; printf '{MARK}'"));
-    let ended = mesh.client(&["sh", "-c", &asked.collect::<Vec<_>>().join("\n")]);
-    let answers: Vec<_> = ended.stdout.split(MARK).collect();
-    assert_eq!(answers.len(), CASES.len() + 1, "{}{}", ended.stdout, ended.stderr);
-    for ((words, has, has_not), answer) in CASES.iter().zip(answers) {
-        let small = answer.to_ascii_lowercase();
-        for part in *has {
-            assert!(small.contains(&part.to_ascii_lowercase()), "{words}: no `{part}` in {answer}");
-        }
-        for part in *has_not {
-            assert!(!small.contains(&part.to_ascii_lowercase()), "{words}: `{part}` in {answer}");
-        }
-    }
 }
 
 /// Answers of the sidecar's own count under their status, without a flag; a limit under its flag.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     as_both_users,
-    host::{Machine, skip, wait_until},
+    host::{Machine, Mesh, skip, wait_until},
 };
 
 as_both_users!(
@@ -173,4 +173,26 @@ pub(crate) fn host_get(url: &str) -> String {
 fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
+}
+
+/// What curl is asked, and what must and must not be in what it prints with `-i`, whatever the case of letters.
+pub(crate) type CurlCase = (&'static str, &'static [&'static str], &'static [&'static str]);
+
+/// Asks all of it from within a mesh, in one go.
+pub(crate) fn by_curl(mesh: &Mesh<'_>, cases: &[CurlCase]) {
+    const MARK: &str = "\n=====\n";
+    let asked =
+        cases.iter().map(|(words, ..)| format!("curl -si --max-time 15 {words}; printf '{MARK}'"));
+    let ended = mesh.client(&["sh", "-c", &asked.collect::<Vec<_>>().join("\n")]);
+    let answers: Vec<_> = ended.stdout.split(MARK).collect();
+    assert_eq!(answers.len(), cases.len() + 1, "{}{}", ended.stdout, ended.stderr);
+    for ((words, has, has_not), answer) in cases.iter().zip(answers) {
+        let small = answer.to_ascii_lowercase();
+        for part in *has {
+            assert!(small.contains(&part.to_ascii_lowercase()), "{words}: no `{part}` in {answer}");
+        }
+        for part in *has_not {
+            assert!(!small.contains(&part.to_ascii_lowercase()), "{words}: `{part}` in {answer}");
+        }
+    }
 }
