@@ -198,16 +198,20 @@ async fn serve_streams<S: Side>(
                 if std::mem::replace(&mut told, true) {
                     return;
                 }
-                connection.graceful_shutdown();
-                idle = Idle::new(LINGER_SILENCE);
+                idle = say_goodbye(&mut connection);
             }
             () = &mut drains, if !told => {
                 told = true;
-                connection.graceful_shutdown();
-                idle = Idle::new(LINGER_SILENCE);
+                idle = say_goodbye(&mut connection);
             }
         }
     }
+}
+
+/// Tells the client to ask elsewhere, and gives it the time to have heard.
+fn say_goodbye(connection: &mut http2::Connection) -> Idle {
+    connection.graceful_shutdown();
+    Idle::new(LINGER_SILENCE)
 }
 
 /// Ends a connection whose client resets what it asks for faster than that can be given up.

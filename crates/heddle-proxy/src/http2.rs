@@ -13,7 +13,7 @@ use std::{
 use bytes::{Buf as _, Bytes};
 use h2::{Reason, RecvStream, SendStream, server};
 use heddle_runtime::transport::Transport;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead as _, ReadBuf};
 
 use crate::{
     buffers::{Buffer, Lent},
@@ -23,10 +23,11 @@ use crate::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
         HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
     },
+    read_through::{ReadThrough, Reading},
 };
 
 /// A client's connection.
-pub(crate) type Connection = server::Connection<Rewound, Bytes>;
+pub(crate) type Connection = server::Connection<ReadThrough<Rewound>, Bytes>;
 
 /// Begins a connection of which `held` was read already; `joined` is a request that asked for it.
 ///
@@ -46,14 +47,16 @@ pub(crate) async fn accept(
         .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
         .enable_connect_protocol()
-        .handshake(Rewound { transport, held, joined: joined.map(Box::new) })
+        .handshake(ReadThrough {
+            transport,
+            reading: Rewound { held, joined: joined.map(Box::new) },
+        })
         .await
 }
 
-/// A transport of which some was read already.
+/// Of a transport some was read already.
 #[derive(Debug)]
 pub(crate) struct Rewound {
-    transport: Transport,
     held: Option<Lent<Buffer>>,
     /// What is put into the client's beginning.
     joined: Option<Box<Joined>>,
@@ -63,6 +66,7 @@ impl Rewound {
     /// Reads what there is of the client, whatever is put into it.
     fn poll_received(
         &mut self,
+        transport: &mut Transport,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -73,25 +77,28 @@ impl Rewound {
             self.held.take_if(|held| held.is_empty());
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.transport).poll_read(context, buffer)
+        Pin::new(transport).poll_read(context, buffer)
     }
 
     /// The same where a request is put into it.
     fn poll_joined(
         &mut self,
+        transport: &mut Transport,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let mut piece = [0; 1024];
         loop {
-            let Some(joined) = &mut self.joined else { return self.poll_received(context, buffer) };
+            let Some(joined) = &mut self.joined else {
+                return self.poll_received(transport, context, buffer);
+            };
             if let Some(bytes) = joined.take(buffer.remaining()) {
                 buffer.put_slice(bytes);
                 self.joined.take_if(|joined| joined.is_over());
                 return Poll::Ready(Ok(()));
             }
             let mut piece = ReadBuf::new(&mut piece);
-            ready!(self.poll_received(context, &mut piece))?;
+            ready!(self.poll_received(transport, context, &mut piece))?;
             match (piece.filled(), &mut self.joined) {
                 ([], _) | (_, None) => return Poll::Ready(Ok(())),
                 (bytes, Some(joined)) => joined.add(bytes),
@@ -100,47 +107,17 @@ impl Rewound {
     }
 }
 
-impl AsyncRead for Rewound {
+impl Reading for Rewound {
     fn poll_read(
-        self: Pin<&mut Self>,
+        &mut self,
+        transport: &mut Transport,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        match this.joined {
-            None => this.poll_received(context, buffer),
-            Some(_) => this.poll_joined(context, buffer),
+        match self.joined {
+            None => self.poll_received(transport, context, buffer),
+            Some(_) => self.poll_joined(transport, context, buffer),
         }
-    }
-}
-
-impl AsyncWrite for Rewound {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_shutdown(context)
     }
 }
 

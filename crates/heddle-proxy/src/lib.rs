@@ -45,6 +45,7 @@ mod ports;
 pub mod probe;
 mod protocol;
 pub mod ranges;
+mod read_through;
 mod record;
 pub mod refusal;
 mod relay;

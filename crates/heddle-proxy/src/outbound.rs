@@ -290,6 +290,47 @@ impl Outbound {
         Ok(self.balanced(route, request))
     }
 
+    /// What the first rule that matches says.
+    fn by_rule(
+        &self,
+        plan: &PortPlan,
+        service: &ServiceName,
+        request: &dyn RequestView,
+    ) -> Result<Route, Refusal> {
+        let worker = &self.worker;
+        let Selection { selected, path } = plan.http.select(request);
+        let rule = match selected {
+            Selected::Rule(rule) => rule,
+            Selected::Default => return Ok(Route::to(self.backend(&plan.default)?)),
+            Selected::NoRoute => return Err(Refusal::NoRoute(service.clone())),
+            Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
+        };
+        let (compiled, copies) = (&rule.compiled, &rule.mirrors);
+        let fault = compiled.rule.fault.as_ref();
+        let fault = fault.filter(|_| compiled.fault_expires.is_none_or(|at| !at.is_over(now())));
+        let fault = fault
+            .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
+            .filter(FaultPlan::does_anything);
+        let (position, picked) = rule.pick(worker.random());
+        let onward = match picked {
+            Ok(cluster) => self.backend(cluster).map(Onward::To),
+            Err(reason) => {
+                let status = compiled.rule.traffic.absent_status.unwrap_or(ABSENT_STATUS);
+                Err(Refusal::DanglingTarget(reason.to_owned(), status))
+            }
+        };
+        let rule = Some(Arc::clone(compiled));
+        let grpc = compiled.does.retries.is_some() && is_grpc(request);
+        let limit = compiled.rule.traffic.timeout.map(|limit| deadline::within(limit, request));
+        let mirrors = picked_mirrors(worker, copies);
+        let route =
+            Route { onward, fault, rule, path, changes: None, limit, grpc, mirrors, hash: None };
+        Ok(match compiled.does.is_plain() {
+            true => route,
+            false => changed(route, compiled, request, position),
+        })
+    }
+
     /// Where a request to an address outside goes: to the service that its host names, if that is one
     /// which has this port; else there, if that is allowed.
     async fn of_outside(
@@ -495,48 +536,6 @@ fn direct(worker: &Worker, to: SocketAddr) -> Kind {
     Kind::Outside(worker.upstreams.of_target(target, None))
 }
 
-impl Outbound {
-    /// What the first rule that matches says.
-    fn by_rule(
-        &self,
-        plan: &PortPlan,
-        service: &ServiceName,
-        request: &dyn RequestView,
-    ) -> Result<Route, Refusal> {
-        let worker = &self.worker;
-        let Selection { selected, path } = plan.http.select(request);
-        let rule = match selected {
-            Selected::Rule(rule) => rule,
-            Selected::Default => return Ok(Route::to(self.backend(&plan.default)?)),
-            Selected::NoRoute => return Err(Refusal::NoRoute(service.clone())),
-            Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
-        };
-        let (compiled, copies) = (&rule.compiled, &rule.mirrors);
-        let fault = compiled.rule.fault.as_ref();
-        let fault = fault.filter(|_| compiled.fault_expires.is_none_or(|at| !at.is_over(now())));
-        let fault = fault
-            .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
-            .filter(FaultPlan::does_anything);
-        let (position, picked) = rule.pick(worker.random());
-        let onward = match picked {
-            Ok(cluster) => self.backend(cluster).map(Onward::To),
-            Err(reason) => {
-                let status = compiled.rule.traffic.absent_status.unwrap_or(ABSENT_STATUS);
-                Err(Refusal::DanglingTarget(reason.to_owned(), status))
-            }
-        };
-        let rule = Some(Arc::clone(compiled));
-        let grpc = compiled.does.retries.is_some() && is_grpc(request);
-        let limit = compiled.rule.traffic.timeout.map(|limit| deadline::within(limit, request));
-        let mirrors = picked_mirrors(worker, copies);
-        let route =
-            Route { onward, fault, rule, path, changes: None, limit, grpc, mirrors, hash: None };
-        Ok(match compiled.does.is_plain() {
-            true => route,
-            false => changed(route, compiled, request, position),
-        })
-    }
-}
 /// Who of the rule's mirrors gets a copy of this request.
 fn picked_mirrors(worker: &Worker, mirrors: &[MirrorPlan]) -> Vec<Mirrored> {
     let hit = |percent: f64| worker.random_share() * 100.0 < percent;

@@ -20,7 +20,7 @@ use heddle_logic::retry::POOL_IDLE_MAX;
 use heddle_runtime::{clock, task, transport::Transport};
 use http::request;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead as _, ReadBuf},
     sync::Notify,
 };
 
@@ -29,6 +29,7 @@ use crate::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
         HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW,
     },
+    read_through::{ReadThrough, Reading},
     refusal::Refusal,
 };
 
@@ -239,7 +240,7 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
     // It says so before a byte of either.
     fate.speaks_http1.set(transport.chose_http1());
     fate.ended.set(transport.chose_http1());
-    let io = Watched { transport, fate: Rc::clone(&fate), first: Some(Vec::new()) };
+    let reading = FirstBytes { fate: Rc::clone(&fate), first: Some(Vec::new()) };
     let handshake = client::Builder::new()
         .initial_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
@@ -247,7 +248,7 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
         .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
         .enable_push(false)
-        .handshake::<_, Bytes>(io);
+        .handshake::<_, Bytes>(ReadThrough { transport, reading });
     let failed = |error: h2::Error| Refusal::ConnectFailed(error.to_string());
     let (send, connection) = handshake.await.map_err(failed)?;
     let driven = Rc::clone(&fate);
@@ -306,15 +307,14 @@ impl Stream {
     }
 }
 
-/// A connection whose first bytes are looked at: what is no SETTINGS is a server that speaks less.
+/// Of a connection the first bytes are looked at: what is no SETTINGS is a server that speaks less.
 #[derive(Debug)]
-struct Watched {
-    transport: Transport,
+struct FirstBytes {
     fate: Rc<Fate>,
     first: Option<Vec<u8>>,
 }
 
-impl Watched {
+impl FirstBytes {
     /// A server of HTTP/2 begins with SETTINGS (RFC 9113 §3.4), of which the type is the fourth byte.
     fn look(&mut self, bytes: &[u8]) {
         const TYPE: usize = 3;
@@ -330,48 +330,18 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl Reading for FirstBytes {
     fn poll_read(
-        self: Pin<&mut Self>,
+        &mut self,
+        transport: &mut Transport,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         let before = buffer.filled().len();
-        let read = Pin::new(&mut this.transport).poll_read(context, buffer);
-        if this.first.is_some() && matches!(read, Poll::Ready(Ok(()))) {
-            this.look(&buffer.filled()[before..]);
+        let read = Pin::new(transport).poll_read(context, buffer);
+        if self.first.is_some() && matches!(read, Poll::Ready(Ok(()))) {
+            self.look(&buffer.filled()[before..]);
         }
         read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().transport).poll_write_vectored(context, pieces)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.transport.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().transport).poll_shutdown(context)
     }
 }

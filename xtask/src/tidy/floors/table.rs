@@ -118,6 +118,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "listening",
                     "memory",
                     "one_hop",
+                    "read_through",
                     "outside_names",
                     "ranges",
                     "refusal",
