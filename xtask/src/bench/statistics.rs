@@ -13,6 +13,19 @@ pub(super) fn spread(samples: &[f64]) -> (f64, f64, f64) {
     (quantile(samples, 0.5), quantile(samples, 0.0), quantile(samples, 1.0))
 }
 
+/// Is a ratio within its limit? Where it is not, `floor` tells what no proxy can be below: the ratio
+/// of a relay that looks at nothing.
+pub(super) fn verdict(limit: Option<f64>, ratio: f64, floor: Option<f64>) -> String {
+    match (limit, floor) {
+        (None, _) => "no target".to_owned(),
+        (Some(limit), _) if ratio <= limit => format!("met (at most {limit})"),
+        (Some(limit), None) => format!("NOT met (at most {limit})"),
+        (Some(limit), Some(floor)) => {
+            format!("NOT met (at most {limit}; a relay that looks at nothing is at {floor:.3})")
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use super::{
     row::{Row, path},
     sample::Sample,
 };
-use crate::bench::statistics::spread;
+use crate::bench::statistics::{spread, verdict};
 
 /// A bound of a ratio.
 struct Target {
@@ -52,6 +52,8 @@ pub(super) struct Ratio {
     load: Load,
     outbound: bool,
     limit: Option<f64>,
+    /// What a relay that looks at nothing is at, under the same load.
+    floor: Option<f64>,
     /// Median, least and greatest over the rounds.
     spread: (f64, f64, f64),
 }
@@ -67,10 +69,17 @@ pub(super) fn ratios(rows: &[Row]) -> Vec<Ratio> {
             let ours = row(&|proxy| matches!(proxy, Proxy::Heddle(_)));
             let Some((ours, theirs)) = ours.zip(row(&|proxy| proxy.name() == to)) else { continue };
             // Round by round: what slows the machine for a while slows both.
-            let pairs = ours.samples.iter().zip(&theirs.samples);
-            let each: Vec<f64> =
-                pairs.map(|(own, other)| load.cost(own) / load.cost(other)).collect();
-            found.push(Ratio { to, load, outbound, limit, spread: spread(&each) });
+            let each = |row: &Row| {
+                let pairs = row.samples.iter().zip(&theirs.samples);
+                spread(
+                    &pairs
+                        .map(|(own, other)| load.cost(own) / load.cost(other))
+                        .collect::<Vec<_>>(),
+                )
+            };
+            let relay = row(&|proxy| matches!(proxy, Proxy::Relay(_)));
+            let floor = relay.map(|relay| each(relay).0).filter(|_| to != "relay");
+            found.push(Ratio { to, load, outbound, limit, floor, spread: each(ours) });
         }
     }
     found
@@ -102,11 +111,7 @@ impl Ratio {
     /// A line of the table.
     pub(super) fn line(&self) -> String {
         let (median, least, most) = self.spread;
-        let verdict = match (self.limit, self.is_met()) {
-            (Some(limit), Some(true)) => format!("met (at most {limit})"),
-            (Some(limit), _) => format!("NOT met (at most {limit})"),
-            (None, _) => "no target".to_owned(),
-        };
+        let verdict = verdict(self.limit, median, self.floor);
         format!(
             "{:8} {:11} CPU heddle / {:12} {median:.3} ({least:.3}–{most:.3})  {verdict}",
             path(self.outbound),
@@ -120,7 +125,8 @@ impl Ratio {
         let (median, least, most) = self.spread;
         json!({
             "path": path(self.outbound), "load": self.load.name(), "to": self.to, "ratio": median,
-            "ratio_range": [least, most], "limit": self.limit, "met": self.is_met(),
+            "ratio_range": [least, most], "limit": self.limit, "floor": self.floor,
+            "met": self.is_met(),
         })
     }
 }

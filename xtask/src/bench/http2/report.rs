@@ -6,7 +6,10 @@ use super::{
     load::SHAPES,
     row::{Cost, Row, Sample, path},
 };
-use crate::bench::{http1::peers::Proxy, statistics::spread};
+use crate::bench::{
+    http1::peers::Proxy,
+    statistics::{spread, verdict},
+};
 
 /// Prints rows, ratios and what was missing.
 pub(super) fn print(rows: &[Row], missing: &[String], as_json: bool) {
@@ -78,7 +81,18 @@ struct Ratio {
     shape: &'static str,
     outbound: bool,
     limit: Option<f64>,
+    /// What a relay that looks at nothing is at, in the same shape.
+    floor: Option<f64>,
     spread: (f64, f64, f64),
+}
+
+/// One row's cost in a shape to another's, round by round: what slows the machine for a while slows both.
+fn to_each(row: &Row, other: &Row, shape: usize) -> (f64, f64, f64) {
+    let pairs = row.samples.iter().zip(&other.samples);
+    let each = pairs.filter_map(|(own, other)| {
+        Some(own.costs.get(shape)?.cpu_us / other.costs.get(shape)?.cpu_us)
+    });
+    spread(&each.collect::<Vec<_>>())
 }
 
 fn ratios(rows: &[Row]) -> Vec<Ratio> {
@@ -86,20 +100,18 @@ fn ratios(rows: &[Row]) -> Vec<Ratio> {
     let ours = rows.iter().filter(|row| matches!(row.proxy, Proxy::Heddle(_)));
     for ours in ours {
         let others = rows.iter().filter(|row| row.outbound == ours.outbound);
+        let is_relay = |row: &&Row| matches!(row.proxy, Proxy::Relay(_));
+        let relay = others.clone().find(is_relay);
         for theirs in others.filter(|row| !matches!(row.proxy, Proxy::Heddle(_))) {
             for (n, shape) in SHAPES.iter().enumerate() {
-                // Round by round: what slows the machine for a while slows both.
-                let pairs = ours.samples.iter().zip(&theirs.samples);
-                let each = pairs.filter_map(|(own, other)| {
-                    Some(own.costs.get(n)?.cpu_us / other.costs.get(n)?.cpu_us)
-                });
                 let envoy = matches!(theirs.proxy, Proxy::Envoy(_));
                 found.push(Ratio {
                     to: theirs.proxy.name(),
                     shape: shape.name,
                     outbound: ours.outbound,
                     limit: shape.limit.filter(|_| envoy),
-                    spread: spread(&each.collect::<Vec<_>>()),
+                    floor: relay.map(|relay| to_each(relay, theirs, n).0),
+                    spread: to_each(ours, theirs, n),
                 });
             }
         }
@@ -110,11 +122,7 @@ fn ratios(rows: &[Row]) -> Vec<Ratio> {
 impl Ratio {
     fn line(&self) -> String {
         let (median, least, most) = self.spread;
-        let verdict = match self.limit {
-            Some(limit) if median <= limit => format!("met (at most {limit})"),
-            Some(limit) => format!("NOT met (at most {limit})"),
-            None => "no target".to_owned(),
-        };
+        let verdict = verdict(self.limit, median, self.floor);
         format!(
             "{:8} {:10} CPU heddle / {:12} {median:.3} ({least:.3}–{most:.3})  {verdict}",
             path(self.outbound),
@@ -127,7 +135,7 @@ impl Ratio {
         let (median, least, most) = self.spread;
         json!({
             "path": path(self.outbound), "shape": self.shape, "to": self.to, "ratio": median,
-            "ratio_range": [least, most], "limit": self.limit,
+            "ratio_range": [least, most], "limit": self.limit, "floor": self.floor,
             "met": self.limit.map(|limit| median <= limit),
         })
     }
@@ -149,13 +157,13 @@ mod tests {
         let rows = [
             row(Proxy::Heddle(PathBuf::new()), [10.0, 30.0, 11.0]),
             row(Proxy::Envoy(PathBuf::new()), [20.0, 30.0, 10.0]),
-            row(Proxy::Haproxy, [10.0, 30.0, 11.0]),
+            row(Proxy::Relay(PathBuf::new()), [10.0, 30.0, 5.0]),
         ];
         let lines: Vec<String> = ratios(&rows).iter().map(Ratio::line).collect();
         assert_eq!(
             lines[0],
-            "outbound 16x16      CPU heddle / envoy        1.000 (0.500–1.100)  NOT met (at most 0.4)"
+            "outbound 16x16      CPU heddle / envoy        1.000 (0.500–1.100)  NOT met (at most 0.4; a relay that looks at nothing is at 0.500)"
         );
-        assert!(lines[SHAPES.len()].ends_with("1.000 (1.000–1.000)  no target"), "{lines:?}");
+        assert!(lines[SHAPES.len()].ends_with("1.000 (1.000–2.200)  no target"), "{lines:?}");
     }
 }
