@@ -49,6 +49,8 @@ pub(crate) enum ServiceKind {
 #[derive(Debug, Clone)]
 pub(crate) struct Member {
     pub(crate) owner: Owner,
+    /// All services it belongs to now; the owner's stands for them where only one can be told.
+    pub(crate) services: BTreeSet<ServiceName>,
     pub(crate) name: String,
     pub(crate) address: IpAddr,
     /// Still listed by the control plane.
@@ -82,7 +84,13 @@ impl Roster {
                 namespace: workload.namespace.clone(),
                 name: workload.name.clone(),
             });
-            self.members.entry(workload.id.0.clone()).or_insert_with(|| Member {
+            let known = self.members.entry(workload.id.0.clone());
+            let services = if workload.services.is_empty() {
+                BTreeSet::from([service.clone()])
+            } else {
+                workload.services
+            };
+            let member = known.or_insert_with(|| Member {
                 owner: Owner {
                     id: workload.id.0,
                     service,
@@ -92,6 +100,7 @@ impl Roster {
                         workload.version
                     },
                 },
+                services: BTreeSet::new(),
                 name: workload.name,
                 address: workload.addresses.first(),
                 present: true,
@@ -99,6 +108,7 @@ impl Roster {
                 scraped: false,
                 ejected: Vec::new(),
             });
+            member.services = services;
         }
         self.services = services
             .into_iter()
@@ -126,7 +136,7 @@ impl Roster {
     /// The virtual address of a service, then those of its workloads.
     pub(crate) fn addresses(&self, service: &ServiceName) -> Vec<String> {
         let own = self.services.get(service).and_then(|known| known.address);
-        let members = self.present().filter(|member| member.owner.service == *service);
+        let members = self.present().filter(|member| member.services.contains(service));
         let members = members.map(|member| member.address).take(limits::ROWS_MAX);
         own.into_iter().chain(members).map(|address| address.to_string()).collect()
     }
@@ -176,6 +186,19 @@ mod tests {
             locality: Locality::default(),
         };
         WorkloadView { workload, connected: true, generation: 1 }
+    }
+
+    #[test]
+    fn a_workload_is_of_all_the_services_it_belongs_to_now() {
+        let name = |name: &str| ServiceName::new(name, "default").unwrap();
+        let mut view = listed("api-v1-1");
+        view.workload.services.insert(name("web"));
+        let mut roster = Roster::default();
+        roster.update(vec![view], Vec::new());
+        assert_eq!(roster.addresses(&name("api")), ["127.0.0.1"]);
+        assert_eq!(roster.addresses(&name("web")), ["127.0.0.1"]);
+        roster.update(vec![listed("api-v1-1")], Vec::new());
+        assert!(roster.addresses(&name("web")).is_empty(), "it has left this one");
     }
 
     #[test]

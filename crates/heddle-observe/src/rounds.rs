@@ -272,6 +272,7 @@ mod tests {
             version: "v1".to_owned(),
         };
         Member {
+            services: [owner.service.clone()].into(),
             owner,
             name: "api-v1".to_owned(),
             address: Ipv4Addr::LOCALHOST.into(),

@@ -108,7 +108,7 @@ impl View {
     /// Services known or seen in the period, sorted.
     fn names(&self, edges: &BTreeMap<EdgeKey, Sides>, bytes: &Bytes) -> BTreeSet<ServiceName> {
         let known = self.roster.services.keys().cloned();
-        let members = self.roster.present().map(|member| member.owner.service.clone());
+        let members = self.roster.present().flat_map(|member| member.services.iter().cloned());
         let seen = edges.keys().chain(bytes.keys());
         let seen = seen.flat_map(|(source, destination, _)| [source.clone(), destination.clone()]);
         known.chain(members).chain(seen).collect()

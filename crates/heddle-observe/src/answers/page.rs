@@ -21,7 +21,7 @@ impl View {
         let period = self.period(asked, nice_step(asked.window), true);
         let edges = self.edges(&period, Some(service));
         let known = self.roster.services.contains_key(service)
-            || self.roster.members.values().any(|member| member.owner.service == *service);
+            || self.roster.members.values().any(|member| member.services.contains(service));
         if edges.by.is_empty() && !known {
             return None;
         }
@@ -173,7 +173,7 @@ impl View {
                     received.insert(*protocol, sides.clone());
                 }
             }
-            if member.owner.service != *service || (!member.present && received.is_empty()) {
+            if !member.services.contains(service) || (!member.present && received.is_empty()) {
                 continue;
             }
             let kind = self.kind_of(service, &received);

@@ -35,6 +35,7 @@ impl Mesh {
             let address = IpAddr::from([240, 241, 0, u8::try_from(index).unwrap() + 10]);
             let member = Member {
                 owner,
+                services: [service(name)].into(),
                 name: (*id).to_owned(),
                 address,
                 present: true,

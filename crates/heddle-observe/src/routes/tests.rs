@@ -13,6 +13,7 @@ fn view() -> RefCell<View> {
             service: ServiceName::new("api", "shop").unwrap(),
             version: "v1".to_owned(),
         },
+        services: [ServiceName::new("api", "shop").unwrap()].into(),
         name: "api-v1".to_owned(),
         address: Ipv4Addr::LOCALHOST.into(),
         present: true,
