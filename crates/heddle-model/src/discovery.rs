@@ -244,7 +244,7 @@ pub struct HttpRule {
     #[cbor(n(1), default)]
     pub provenance: Provenance,
     /// Alternatives; an empty list matches everything.
-    #[cbor(n(2), default)]
+    #[cbor(n(2), default, decode_with = "crate::wire::conditions")]
     pub matches: Vec<HttpMatch>,
     /// Fault decided once per request, before the endpoint is picked.
     #[n(3)]

@@ -91,6 +91,37 @@ pub(crate) fn known_addresses<'b, C>(
     })
 }
 
+/// What may hold no field that this version does not know: conditions. One that is skipped would be no
+/// condition at all, and the rule would meet what it was not written for.
+pub(crate) trait Conditions {
+    /// The greatest number of a field of this version.
+    const LAST: u32;
+}
+
+/// A list of alternatives whose conditions are all known.
+pub(crate) fn conditions<'b, C, T: Conditions + minicbor::Decode<'b, C>>(
+    decoder: &mut minicbor::Decoder<'b>,
+    context: &mut C,
+) -> Result<Vec<T>, minicbor::decode::Error> {
+    let mut ahead = decoder.probe();
+    let at = ahead.position();
+    // `Encode` writes lengths before lists and maps.
+    let endless = || minicbor::decode::Error::message("conditions without their number").at(at);
+    for _ in 0..ahead.array()?.ok_or_else(endless)? {
+        for _ in 0..ahead.map()?.ok_or_else(endless)? {
+            let at = ahead.position();
+            let number = ahead.u32()?;
+            if number > T::LAST {
+                let what = format_args!("condition {number} is unknown to this version");
+                return Err(minicbor::decode::Error::message(what).at(at));
+            }
+            ahead.skip()?;
+        }
+    }
+    drop(ahead);
+    decoder.decode_with(context)
+}
+
 /// What must hold of a noun that came from elsewhere, beyond the types of its fields.
 pub trait Check {
     /// Looks at every field.

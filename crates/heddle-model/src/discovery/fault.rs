@@ -62,7 +62,7 @@ pub struct PortFault {
     #[cbor(n(1), default)]
     pub provenance: Provenance,
     /// Alternatives; an empty list matches everything. Without meaning for faults of connections.
-    #[cbor(n(2), default)]
+    #[cbor(n(2), default, decode_with = "crate::wire::conditions")]
     pub matches: Vec<HttpMatch>,
     /// Share of requests, or of connections, in percent, 0 to 100.
     #[cbor(n(3), default)]

@@ -6,7 +6,10 @@ use std::collections::BTreeMap;
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
-use crate::{ServiceName, wire::closed};
+use crate::{
+    ServiceName,
+    wire::{Conditions, closed},
+};
 
 /// Istio's `StringMatch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,6 +112,10 @@ pub struct HttpMatch {
     /// `Prefix("")`.
     #[cbor(n(8), default)]
     pub query_params: BTreeMap<String, StringMatch>,
+}
+
+impl Conditions for HttpMatch {
+    const LAST: u32 = 8;
 }
 
 /// Condition on a header.

@@ -800,6 +800,85 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
     assert_eq!(read, wanted, "and the other version reads ours");
 }
 
+/// A destination of a version whose requests have one more condition.
+mod with_a_new_condition {
+    use heddle_model::{
+        ServiceName,
+        discovery::{RuleAction, StringMatch},
+    };
+
+    #[derive(Debug, minicbor::Encode)]
+    #[cbor(map)]
+    pub(super) struct Destination {
+        #[n(1)]
+        pub(super) service: ServiceName,
+        #[n(3)]
+        pub(super) ports: Vec<Port>,
+    }
+
+    #[derive(Debug, minicbor::Encode)]
+    #[cbor(map)]
+    pub(super) struct Port {
+        #[n(1)]
+        pub(super) number: u16,
+        #[n(4)]
+        pub(super) http: Vec<Rule>,
+    }
+
+    #[derive(Debug, minicbor::Encode)]
+    #[cbor(map)]
+    pub(super) struct Rule {
+        #[n(2)]
+        pub(super) matches: Vec<Match>,
+        #[n(4)]
+        pub(super) action: RuleAction,
+    }
+
+    #[derive(Debug, minicbor::Encode)]
+    #[cbor(map)]
+    pub(super) struct Match {
+        #[n(1)]
+        pub(super) uri: Option<StringMatch>,
+        #[n(9)]
+        pub(super) country: Option<String>,
+    }
+}
+
+#[test]
+fn a_condition_unknown_to_this_version_is_refused_and_not_left_out() {
+    use with_a_new_condition::{Destination, Match, Port, Rule};
+    let action = example().ports.remove(0).http.remove(0).action;
+    let decoded = |country: Option<&str>| {
+        let uri = Some(StringMatch::Exact("/".to_owned()));
+        let matches = vec![Match { uri, country: country.map(str::to_owned) }];
+        let port = Port { number: 80, http: vec![Rule { matches, action: action.clone() }] };
+        let theirs = Destination { service: reviews(), ports: vec![port] };
+        decode_example(&minicbor::to_vec(&theirs).unwrap())
+    };
+    let Ok(Resource::Destination(read)) = decoded(None) else { panic!("all are known") };
+    assert_eq!(read.ports[0].http[0].matches.len(), 1);
+    let refused = decoded(Some("nz")).unwrap_err().to_string();
+    assert!(refused.contains("condition 9 is unknown to this version"), "{refused}");
+}
+
+#[test]
+fn every_condition_of_a_request_is_one_of_this_version() {
+    let text = || StringMatch::Exact("x".to_owned());
+    let all = HttpMatch {
+        uri: Some(text()),
+        ignore_uri_case: true,
+        method: Some(text()),
+        authority: Some(text()),
+        scheme: Some(text()),
+        headers: [("a".to_owned(), HeaderMatch::Present)].into(),
+        without_headers: [("b".to_owned(), HeaderMatch::Present)].into(),
+        query_params: [("c".to_owned(), text())].into(),
+    };
+    let mut whole = example();
+    whole.ports[0].http[0].matches = vec![all];
+    assert_eq!(decode_example(&whole.encode()), Ok(Resource::Destination(whole)));
+}
+
 #[test]
 fn another_versions_endpoints_are_read_without_its_new_fields_and_with_defaults_for_missing_ones() {
     let workload = WorkloadInfo {
