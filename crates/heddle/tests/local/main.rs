@@ -25,6 +25,7 @@ mod reach;
 mod rules;
 mod side_by_side;
 mod talk;
+mod target_ports;
 mod tls;
 mod tools;
 mod uploads;
