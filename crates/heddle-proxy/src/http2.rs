@@ -47,10 +47,7 @@ pub(crate) async fn accept(
         .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
         .enable_connect_protocol()
-        .handshake(ReadThrough {
-            transport,
-            reading: Rewound { held, joined: joined.map(Box::new) },
-        })
+        .handshake(ReadThrough::new(transport, Rewound { held, joined: joined.map(Box::new) }))
         .await
 }
 

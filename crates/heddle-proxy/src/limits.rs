@@ -31,6 +31,10 @@ pub const POOL_PER_ENDPOINT: usize = 256;
 /// How often a worker closes pooled connections that were idle for too long.
 pub const POOL_SWEEP: Duration = Duration::from_millis(500);
 
+/// A server that acknowledges nothing for as long, though there is something to acknowledge, is gone, as far
+/// as connections are concerned that many requests share. The kernel would wait for a quarter of an hour.
+pub const SERVER_SILENCE: Duration = Duration::from_secs(10);
+
 /// A pooled connection idle for less than this is trusted to readiness events alone for requests
 /// that may be replayed; others are asked (one system call) whether the peer closed.
 pub const POOL_TRUST: Duration = Duration::from_millis(20);

@@ -2,7 +2,9 @@
 //!
 //! Any request may share any of these connections: what a server of HTTP/2 remembers, it remembers per
 //! request. One is opened when there is none with room, and those who want one meanwhile wait for it; it
-//! is closed when it has carried nothing for as long as one of HTTP/1 may idle (`pool`).
+//! is closed when it has carried nothing for as long as one of HTTP/1 may idle (`pool`), and cut when its
+//! server has vanished without a word. That is told by what the kernel waits for, since a PING that nobody asked
+//! for is an offence to some servers.
 
 use std::{
     cell::{Cell, OnceCell, RefCell},
@@ -22,12 +24,13 @@ use http::request;
 use tokio::{
     io::{AsyncRead as _, ReadBuf},
     sync::Notify,
+    task::AbortHandle,
 };
 
 use crate::{
     limits::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
-        HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW,
+        HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, SERVER_SILENCE,
     },
     read_through::{ReadThrough, Reading},
     refusal::Refusal,
@@ -68,6 +71,39 @@ struct Connection {
     carried: Cell<u32>,
     idle_since: Cell<Instant>,
     fate: Rc<Fate>,
+    /// What it runs over, to be looked at.
+    transport: Rc<RefCell<Transport>>,
+    silence: Cell<Silence>,
+    /// Drives it.
+    driver: AbortHandle,
+}
+
+impl Connection {
+    /// Nobody is at its other end any more: whoever has a stream on it is told by that.
+    fn cut(&self) {
+        // Else the kernel would go on asking for an answer.
+        self.transport.borrow().reset_on_close();
+        self.fate.ended.set(true);
+        self.fate.hear();
+        self.driver.abort();
+    }
+}
+
+/// For how long the other end has been silent that is to acknowledge something.
+#[derive(Debug, Clone, Copy, Default)]
+struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    /// Is nobody there any more, by what is found `now`: for how long nothing was acknowledged, where
+    /// something is to be? What was silent for long because there was nothing to say begins its silence
+    /// with the first look that finds something.
+    fn is_too_long(&mut self, now: Instant, unacknowledged: Option<Duration>) -> bool {
+        let heard = |silence| now.checked_sub(silence).unwrap_or(now);
+        self.since = unacknowledged.map(|silence| self.since.unwrap_or(now).max(heard(silence)));
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= SERVER_SILENCE)
+    }
 }
 
 /// What became of a connection.
@@ -171,6 +207,7 @@ impl Streams {
 
     /// Closes what was idle for too long; true while some are left.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
+        self.cut_silent(now, Transport::unacknowledged);
         let StreamLimits { requests, idle } = self.by_rule.get();
         let limit = idle.unwrap_or(POOL_IDLE_MAX);
         self.keep(|one| {
@@ -178,6 +215,17 @@ impl Streams {
             let used_up = requests.is_some_and(|most| one.carried.get() >= most);
             !used_up && (limit.is_zero() || idled < limit)
         })
+    }
+
+    /// Cuts those in use at whose other end nobody is any more.
+    fn cut_silent(&self, now: Instant, unacknowledged: impl Fn(&Transport) -> Option<Duration>) {
+        for one in self.connections.borrow().iter().filter(|one| one.open.get() > 0) {
+            let mut silence = one.silence.get();
+            if silence.is_too_long(now, unacknowledged(&one.transport.borrow())) {
+                one.cut();
+            }
+            one.silence.set(silence);
+        }
     }
 
     /// A rule limits connections.
@@ -241,6 +289,8 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
     fate.speaks_http1.set(transport.chose_http1());
     fate.ended.set(transport.chose_http1());
     let reading = FirstBytes { fate: Rc::clone(&fate), first: Some(Vec::new()) };
+    let io = ReadThrough::new(transport, reading);
+    let transport = io.transport();
     let handshake = client::Builder::new()
         .initial_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
@@ -248,18 +298,26 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
         .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
         .enable_push(false)
-        .handshake::<_, Bytes>(ReadThrough { transport, reading });
+        .handshake::<_, Bytes>(io);
     let failed = |error: h2::Error| Refusal::ConnectFailed(error.to_string());
     let (send, connection) = handshake.await.map_err(failed)?;
     let driven = Rc::clone(&fate);
-    drop(task::spawn_contained("http2 upstream", async move {
+    let driver = task::spawn_contained("http2 upstream", async move {
         // Whoever has a stream on it is told by the stream.
         let _ended = connection.await;
         driven.ended.set(true);
         driven.hear();
-    }));
-    let (open, carried) = (Cell::new(0), Cell::new(0));
-    Ok(Connection { send, open, carried, idle_since: Cell::new(clock::now()), fate })
+    });
+    Ok(Connection {
+        send,
+        open: Cell::new(0),
+        carried: Cell::new(0),
+        idle_since: Cell::new(clock::now()),
+        fate,
+        transport,
+        silence: Cell::default(),
+        driver: driver.abort_handle(),
+    })
 }
 
 impl Stream {
@@ -345,3 +403,6 @@ impl Reading for FirstBytes {
         read
     }
 }
+
+#[cfg(test)]
+mod tests;

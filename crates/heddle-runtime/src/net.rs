@@ -185,6 +185,14 @@ pub fn probe(stream: &TcpStream) -> Liveness {
     }
 }
 
+/// How long a peer has acknowledged nothing, of which the kernel waits for an acknowledgement: of bytes that were
+/// sent, or of a probe. `None` where it waits for none, and where nobody knows. A peer that takes no more
+/// bytes for now acknowledges probes, so that it is not silent.
+pub fn unacknowledged(stream: &TcpStream) -> Option<Duration> {
+    let info = sys::tcp::info(stream.as_fd()).ok()?;
+    (info.unacknowledged > 0 || info.probes > 0).then_some(info.since_acknowledgement)
+}
+
 /// Makes closing this connection a reset (RST), so that the peer sees a failure and not an end.
 ///
 /// # Errors

@@ -18,6 +18,7 @@ pub(crate) mod netlink;
 pub(crate) mod pipe;
 pub(crate) mod process;
 pub(crate) mod signal;
+pub(crate) mod tcp;
 pub(crate) mod terminal;
 
 /// The result of a system call as libc reports it: `-1` means errno. *After fork.*

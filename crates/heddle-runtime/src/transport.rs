@@ -15,6 +15,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use tokio::{
@@ -150,6 +151,18 @@ impl Transport {
             Carrier::Tcp(stream) => net::probe(stream),
             Carrier::Memory(end) => end.liveness(),
             Carrier::Tls(end) => end.liveness(),
+        }
+    }
+
+    /// How long the peer has acknowledged nothing, while there is something that it is to acknowledge.
+    /// `None` where there is nothing, and where that is not known, as of two ends within this process.
+    /// One system call.
+    #[must_use]
+    pub fn unacknowledged(&self) -> Option<Duration> {
+        match &self.carrier {
+            Carrier::Tcp(stream) => net::unacknowledged(stream),
+            Carrier::Memory(_) => None,
+            Carrier::Tls(end) => end.unacknowledged(),
         }
     }
 

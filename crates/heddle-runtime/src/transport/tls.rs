@@ -8,6 +8,7 @@ use std::{
     cell::RefCell,
     io::{self, IoSlice, Read, Write},
     task::{Context, Poll, Waker, ready},
+    time::Duration,
 };
 
 use rustls::ClientConnection;
@@ -143,6 +144,13 @@ impl End {
 
     pub(super) fn liveness(&self) -> Liveness {
         self.absorb(How::Asked)
+    }
+
+    pub(super) fn unacknowledged(&self) -> Option<Duration> {
+        match &self.under {
+            Under::Tcp(stream) => net::unacknowledged(stream),
+            Under::Memory(_) => None,
+        }
     }
 
     pub(super) fn shutdown_write(&self) {

@@ -10,4 +10,5 @@ mod leaks;
 mod permissions;
 mod redirection;
 mod relay;
+mod vanished;
 mod world;

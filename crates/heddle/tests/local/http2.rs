@@ -1,11 +1,14 @@
 //! HTTP/2 and gRPC between programs that people have: what they see is what they would see without a mesh,
 //! and each call is counted and balanced as one.
 
+use std::{fs, process::Command};
+
+use heddle_runtime::process;
 use serde_json::Value;
 
 use crate::{
     as_both_users,
-    host::{Machine, Mesh, skip, wait_until},
+    host::{Machine, Mesh, Running, skip, wait_until},
     tools::{host_get, installed},
 };
 
@@ -13,6 +16,7 @@ as_both_users!(
     grpcio_calls_and_streams_through_the_mesh_declared_or_not,
     calls_over_one_connection_are_shared_among_the_replicas,
     node_and_curl_speak_http_2_to_each_other_and_to_what_speaks_less,
+    calls_to_a_server_whose_host_vanishes_end_and_others_go_elsewhere,
 );
 
 /// Debian's own interpreter, for which it packages grpcio.
@@ -95,7 +99,7 @@ print(by['v1'], by['v2'])
 ";
 
 pub(crate) fn has_grpcio() -> bool {
-    let found = std::process::Command::new(PYTHON).args(["-c", "import grpc"]).output();
+    let found = Command::new(PYTHON).args(["-c", "import grpc"]).output();
     let found = found.is_ok_and(|output| output.status.success());
     if !found {
         skip("python3-grpcio is not installed");
@@ -103,7 +107,7 @@ pub(crate) fn has_grpcio() -> bool {
     found
 }
 
-fn grpc_server<'m>(mesh: &Mesh<'m>, port: &str, version: &str) -> crate::host::Running {
+fn grpc_server<'m>(mesh: &Mesh<'m>, port: &str, version: &str) -> Running {
     let words = ["--version", version, "--port", port, "--", PYTHON, "-c", SERVER, version];
     mesh.start_ready("greeter", &words)
 }
@@ -195,4 +199,54 @@ fn node_and_curl_speak_http_2_to_each_other_and_to_what_speaks_less(machine: &Ma
     }
     let told: Value = serde_json::from_str(&mesh.run("graph", &["-o", "json"]).stdout).unwrap();
     assert!(told.is_object() || told.is_array(), "{told}");
+}
+
+/// Makes twenty calls at once when a file is there, and twenty more when those are over; prints how each ended.
+const TWICE: &str = "
+import collections, grpc, os, sys, time
+channel = grpc.insecure_channel(sys.argv[1])
+unary = channel.unary_unary('/shop.Greeter/Hello')
+for n in range(20):
+    unary(b'x', timeout=20)
+print('warm', flush=True)
+while not os.path.exists(sys.argv[2]):
+    time.sleep(0.02)
+for batch in range(2):
+    calls = [unary.future(b'x', timeout=100) for n in range(20)]
+    ends = collections.Counter(call.code().name for call in calls)
+    print(' '.join(f'{name}={count}' for name, count in sorted(ends.items())), flush=True)
+";
+
+/// Takes the network from a workload, as if its host were gone: nothing comes back from it, not even a reset.
+fn vanish(running: &Running) {
+    let pid = running.pid();
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let program = children.split_whitespace().next().unwrap();
+    let down = ["--target", program, "--net", "ip", "link", "set", "eth0", "down"];
+    assert!(Command::new("nsenter").args(down).status().unwrap().success());
+}
+
+fn calls_to_a_server_whose_host_vanishes_end_and_others_go_elsewhere(machine: &Machine) {
+    if !has_grpcio() || !installed("ip") || !installed("nsenter") {
+        return;
+    }
+    if process::effective_ids().0 != 0 {
+        return skip("only root may take a network away");
+    }
+    let mesh = machine.up("vanishes");
+    let servers = ["v1", "v2"].map(|version| grpc_server(&mesh, "grpc:50051", version));
+    wait_until("both are ready", || (mesh.workloads("greeter").len() == 2).then_some(()));
+    let now = machine.dir.join("now");
+    let words = ["--", PYTHON, "-c", TWICE, "greeter:50051", now.to_str().unwrap()];
+    let client = mesh.start("me", &words);
+    wait_until("there are connections", || client.printed().contains("warm").then_some(()));
+    vanish(&servers[0]);
+    fs::write(&now, "").unwrap();
+    let ended = client.finish();
+    let lines: Vec<_> = ended.stdout.lines().collect();
+    // The kernel would have let them wait until their deadline.
+    let (first, second) = (lines[1], lines[2]);
+    let told = first.starts_with("OK=") && first.contains(" UNAVAILABLE=");
+    assert!(told && !first.contains("DEADLINE"), "{first}");
+    assert_eq!(second, "OK=20", "{}", ended.stderr);
 }
