@@ -13,33 +13,27 @@ use bytes::Bytes;
 use heddle_model::{
     Protocol,
     discovery::{
-        ClusterKey, ClusterPolicy, ConnectionPool, Distribute, FailurePercentage, HashCookie,
-        HashKey, HashPolicy, HashTable, LoadBalancing, LocalityRules, Method, OutlierDetection,
-        Provenance, RetryBudgetRule, Warmup,
+        ClusterPolicy, ConnectionPool, Distribute, FailurePercentage, HashCookie, HashKey,
+        HashPolicy, HashTable, LoadBalancing, LocalityRules, Method, OutlierDetection,
+        RetryBudgetRule, Warmup,
     },
 };
 use heddle_proxy::worker::Worker;
 use heddle_runtime::clock;
-use heddle_testkit::resources::{PORT, service};
 use http::{HeaderMap, HeaderValue};
 
-use crate::http2;
-use crate::mesh::{End, GET, Mesh, OK, address, with_standing_clock};
+use crate::{
+    http2,
+    mesh::{End, GET, Mesh, OK, address, with_standing_clock},
+    servers::{self, Servers, ask, ask_for, with_workers},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ERROR: &str = "HTTP/1.1 503 Oops\r\nContent-Length: 2\r\n\r\nno";
 const TABLES: [HashTable; 2] = [HashTable::Ring(1024), HashTable::Maglev(65_537)];
 
 fn policy(balancing: LoadBalancing) -> ClusterPolicy {
-    ClusterPolicy {
-        cluster: ClusterKey { service: service("reviews"), subset: None, port: PORT },
-        provenance: Provenance("DestinationRule/default/reviews".into()),
-        outlier: None,
-        pool: None,
-        tls: None,
-        balancing: Some(balancing),
-        retry_budget: None,
-    }
+    ClusterPolicy { balancing: Some(balancing), ..servers::policy() }
 }
 
 fn by(method: Method) -> ClusterPolicy {
@@ -60,63 +54,6 @@ fn ejecting(policy: ClusterPolicy) -> ClusterPolicy {
     ClusterPolicy { outlier: Some(rule), ..policy }
 }
 
-/// Servers of which some fail, and what each was asked.
-#[derive(Clone, Default)]
-struct Servers {
-    failing: Rc<RefCell<Vec<IpAddr>>>,
-    asked: Rc<RefCell<BTreeMap<IpAddr, usize>>>,
-}
-
-impl Servers {
-    fn mesh(&self, policy: &ClusterPolicy, lasts: &[u8]) -> Mesh {
-        self.speaking(Protocol::Http, policy, lasts)
-    }
-
-    fn speaking(&self, protocol: Protocol, policy: &ClusterPolicy, lasts: &[u8]) -> Mesh {
-        let servers = self.clone();
-        let serve = move |end: End| servers.clone().serve(end);
-        Mesh::under(std::slice::from_ref(policy), protocol, lasts, serve)
-    }
-
-    async fn serve(self, mut end: End) {
-        while end.message().await.is_some() {
-            *self.asked.borrow_mut().entry(end.at).or_default() += 1;
-            let fails = self.failing.borrow().contains(&end.at);
-            end.send(if fails { ERROR } else { OK }).await;
-        }
-    }
-
-    /// From now on only these fail.
-    fn fail(&self, lasts: &[u8]) {
-        *self.failing.borrow_mut() = lasts.iter().map(|last| address(*last)).collect();
-    }
-
-    /// What each of these was asked since the last time.
-    fn asked(&self, lasts: &[u8]) -> Vec<usize> {
-        let mut asked = std::mem::take(&mut *self.asked.borrow_mut());
-        lasts.iter().map(|last| asked.remove(&address(*last)).unwrap_or(0)).collect()
-    }
-}
-
-/// Asks on each worker in turn, `count` times in all, each time over a new connection.
-async fn ask(mesh: &Mesh, workers: &[Rc<Worker>], count: usize, request: &str) {
-    for at in 0..count {
-        mesh.call_on(&workers[at % workers.len()]).ask(request).await;
-    }
-}
-
-/// Runs a test with one worker of the client's and with four.
-fn with_workers(test: impl AsyncFn(&dyn Fn(&Mesh) -> Vec<Rc<Worker>>)) {
-    with_standing_clock(async || test(&|mesh| vec![Rc::clone(&mesh.client.worker)]).await);
-    with_standing_clock(async || {
-        let four = |mesh: &Mesh| {
-            let others = (0..3).map(|_| mesh.add_client_worker());
-            [Rc::clone(&mesh.client.worker)].into_iter().chain(others).collect()
-        };
-        test(&four).await;
-    });
-}
-
 fn with_header(name: &str, value: &str) -> String {
     format!("GET / HTTP/1.1\r\nHost: reviews\r\n{name}: {value}\r\n\r\n")
 }
@@ -128,12 +65,12 @@ fn endpoints_take_turns_exactly_whatever_the_number_of_workers() {
         let mesh = servers.mesh(&by(Method::RoundRobin), &[20, 21, 22]);
         let workers = workers(&mesh);
         for _ in 0..5 {
-            ask(&mesh, &workers, 3, GET).await;
-            assert_eq!(servers.asked(&[20, 21, 22]), [1, 1, 1]);
+            ask(&mesh, &workers, 3).await;
+            assert_eq!(servers.taken(&[20, 21, 22]), [1, 1, 1]);
         }
         mesh.tell_of("", &[(20, ""), (22, "")], &[by(Method::RoundRobin)]);
-        ask(&mesh, &workers, 10, GET).await;
-        assert_eq!(servers.asked(&[20, 21, 22]), [5, 0, 5]);
+        ask(&mesh, &workers, 10).await;
+        assert_eq!(servers.taken(&[20, 21, 22]), [5, 0, 5]);
     });
 }
 
@@ -143,11 +80,11 @@ fn turns_are_even_also_while_one_is_out() {
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(by(Method::RoundRobin)), &[20, 21, 22]);
         let workers = workers(&mesh);
-        servers.fail(&[21]);
-        ask(&mesh, &workers, 3, GET).await;
-        assert_eq!(servers.asked(&[21]), [1]);
-        ask(&mesh, &workers, 20, GET).await;
-        assert_eq!(servers.asked(&[20, 21, 22]), [10, 0, 10]);
+        servers.fail(&[21], ERROR);
+        ask(&mesh, &workers, 3).await;
+        assert_eq!(servers.taken(&[21]), [1]);
+        ask(&mesh, &workers, 20).await;
+        assert_eq!(servers.taken(&[20, 21, 22]), [10, 0, 10]);
     });
 }
 
@@ -162,7 +99,7 @@ fn connections_that_carry_bytes_take_turns_of_their_own() {
             call.ask(GET).await;
             calls.push(call);
         }
-        assert_eq!(servers.asked(&[20, 21]), [3, 3]);
+        assert_eq!(servers.taken(&[20, 21]), [3, 3]);
     });
 }
 
@@ -176,7 +113,7 @@ fn a_connection_that_is_opened_early_takes_no_requests_turn() {
             clock::sleep(2 * SECOND).await;
             call.ask(GET).await;
         }
-        assert_eq!(servers.asked(&[20, 21]), [3, 3]);
+        assert_eq!(servers.taken(&[20, 21]), [3, 3]);
     });
 }
 
@@ -185,9 +122,9 @@ fn any_endpoint_means_each_as_often() {
     with_standing_clock(async || {
         let servers = Servers::default();
         let mesh = servers.mesh(&by(Method::Random), &[20, 21]);
-        ask(&mesh, &[Rc::clone(&mesh.client.worker)], 1_000, GET).await;
+        ask(&mesh, &[Rc::clone(&mesh.client.worker)], 1_000).await;
         // 500 is expected with a standard deviation of 16: 5 of them.
-        let asked = servers.asked(&[20, 21]);
+        let asked = servers.taken(&[20, 21]);
         assert!(asked.iter().all(|count| count.abs_diff(500) < 80), "{asked:?}");
     });
 }
@@ -201,9 +138,9 @@ async fn owners(
 ) -> Vec<usize> {
     let mut owners = Vec::new();
     for key in 0..count {
-        servers.asked(&[]);
-        ask(mesh, workers, 2 * workers.len(), &with_header("x-user", &format!("u{key}"))).await;
-        let asked = servers.asked(&[20, 21, 22]);
+        servers.taken(&[]);
+        ask_for(mesh, workers, 2 * workers.len(), &with_header("x-user", &format!("u{key}"))).await;
+        let asked = servers.taken(&[20, 21, 22]);
         let owner = asked.iter().position(|count| *count == 2 * workers.len());
         owners.push(owner.unwrap_or_else(|| panic!("u{key}: {asked:?}")));
     }
@@ -221,24 +158,24 @@ fn requests_with_one_key_go_to_one_endpoint_and_only_those_of_one_that_is_out_mo
             let before = owners(&mesh, &workers, &servers, 30).await;
             assert!((0..3).all(|one| before.contains(&one)), "{before:?}");
             // One goes out.
-            servers.fail(&[20]);
+            servers.fail(&[20], ERROR);
             let own = before.iter().position(|one| *one == 0).unwrap();
-            ask(&mesh, &workers, 1, &with_header("x-user", &format!("u{own}"))).await;
+            ask_for(&mesh, &workers, 1, &with_header("x-user", &format!("u{own}"))).await;
             let without = owners(&mesh, &workers, &servers, 30).await;
             assert!(!without.contains(&0));
             for (before, without) in before.iter().zip(&without) {
                 assert!(*before == 0 || before == without);
             }
             // It comes back by a request of its own keys, and nobody else's goes there meanwhile.
-            servers.fail(&[]);
+            servers.heal();
             clock::sleep(31 * SECOND).await;
             let others = (0..30).filter(|key| before[*key] != 0);
-            servers.asked(&[]);
+            servers.taken(&[]);
             for key in others {
-                ask(&mesh, &workers, 1, &with_header("x-user", &format!("u{key}"))).await;
+                ask_for(&mesh, &workers, 1, &with_header("x-user", &format!("u{key}"))).await;
             }
-            assert_eq!(servers.asked(&[20]), [0]);
-            ask(&mesh, &workers, 1, &with_header("x-user", &format!("u{own}"))).await;
+            assert_eq!(servers.taken(&[20]), [0]);
+            ask_for(&mesh, &workers, 1, &with_header("x-user", &format!("u{own}"))).await;
             assert_eq!(owners(&mesh, &workers, &servers, 30).await, before);
         }
     });
@@ -250,8 +187,8 @@ fn a_request_without_a_key_goes_anywhere_and_a_failed_one_to_the_next() {
         let servers = Servers::default();
         let mesh = servers.mesh(&hashed(HashKey::Header("x-user".into()), TABLES[0]), &[20, 21]);
         let workers = [Rc::clone(&mesh.client.worker)];
-        ask(&mesh, &workers, 100, GET).await;
-        assert!(servers.asked(&[20, 21]).iter().all(|count| *count > 20));
+        ask(&mesh, &workers, 100).await;
+        assert!(servers.taken(&[20, 21]).iter().all(|count| *count > 20));
         mesh.desert(20);
         for key in 0..20 {
             let mut call = mesh.call();
@@ -278,7 +215,7 @@ fn a_cookie_is_set_where_it_is_missing_and_keeps_its_client_where_it_is() {
             let line = head.lines().find_map(|line| line.strip_prefix("set-cookie: "));
             let set = line.unwrap_or_else(|| panic!("{head}"));
             assert!(set.ends_with("; Max-Age=60; Path=/; HttpOnly"), "{set}");
-            let first = servers.asked(&[20, 21, 22]);
+            let first = servers.taken(&[20, 21, 22]);
             let request =
                 with_header("Cookie", &format!("a=b; {}", set.split(';').next().unwrap()));
             for _ in 0..3 {
@@ -286,7 +223,7 @@ fn a_cookie_is_set_where_it_is_missing_and_keeps_its_client_where_it_is() {
                 assert!(!head.contains("set-cookie"), "{head}");
             }
             let then: Vec<usize> = first.iter().map(|count| 3 * count).collect();
-            assert_eq!(servers.asked(&[20, 21, 22]), then);
+            assert_eq!(servers.taken(&[20, 21, 22]), then);
             (0..3).for_each(|at| seen[at] += first[at]);
         }
         assert!(seen.iter().all(|count| *count > 0), "{seen:?}");
@@ -302,7 +239,7 @@ fn calls_of_grpc_and_connections_by_their_source_keep_to_one_endpoint() {
         for _ in 0..9 {
             mesh.call().ask(GET).await;
         }
-        let mut asked = servers.asked(&[20, 21, 22]);
+        let mut asked = servers.taken(&[20, 21, 22]);
         asked.sort_unstable();
         assert_eq!(asked, [0, 0, 9]);
     });
@@ -346,13 +283,13 @@ fn a_new_endpoint_gets_its_share_little_by_little() {
             let mesh = servers.mesh(&rule, &[20, 21]);
             let workers = [Rc::clone(&mesh.client.worker)];
             mesh.tell_of("", &[(20, "")], std::slice::from_ref(&rule));
-            ask(&mesh, &workers, 20, GET).await;
+            ask(&mesh, &workers, 20).await;
             mesh.tell_of("", &[(20, ""), (21, "")], std::slice::from_ref(&rule));
-            servers.asked(&[]);
+            servers.taken(&[]);
             let mut shares = Vec::new();
             for _ in 0..3 {
-                ask(&mesh, &workers, 400, GET).await;
-                shares.push(servers.asked(&[20, 21])[1]);
+                ask(&mesh, &workers, 400).await;
+                shares.push(servers.taken(&[20, 21])[1]);
                 clock::sleep(50 * SECOND).await;
             }
             // A tenth of 200, half of 200, 200 are wanted in turn, and rather less: who passes its turn on
@@ -382,30 +319,30 @@ fn the_near_take_all_until_they_are_out_and_again_when_they_are_back() {
         let mesh = servers.mesh(&rule, &[20, 21, 22, 23]);
         let workers = workers(&mesh);
         mesh.tell_of("eu/a", &PLACES, &[rule]);
-        ask(&mesh, &workers, 100, GET).await;
-        let asked = servers.asked(&[20, 21, 22, 23]);
+        ask(&mesh, &workers, 100).await;
+        let asked = servers.taken(&[20, 21, 22, 23]);
         assert!(asked[0] > 10 && asked[1] > 10 && asked[2..] == [0, 0], "{asked:?}");
         // Half of the near ones can take 70 %, the rest spills over to the next zone, not to the region.
-        servers.fail(&[20]);
-        ask(&mesh, &workers, 100, GET).await;
-        servers.asked(&[]);
-        ask(&mesh, &workers, 1_000, GET).await;
-        let asked = servers.asked(&[20, 21, 22, 23]);
+        servers.fail(&[20], ERROR);
+        ask(&mesh, &workers, 100).await;
+        servers.taken(&[]);
+        ask(&mesh, &workers, 1_000).await;
+        let asked = servers.taken(&[20, 21, 22, 23]);
         // 700 are expected with a standard deviation of 14.5: 5 of them.
         assert!(asked[1].abs_diff(700) < 73, "{asked:?}");
         assert_eq!((asked[0], asked[1] + asked[2], asked[3]), (0, 1_000, 0));
-        servers.fail(&[20, 21, 22]);
-        ask(&mesh, &workers, 100, GET).await;
-        servers.asked(&[]);
-        ask(&mesh, &workers, 100, GET).await;
-        assert_eq!(servers.asked(&[20, 21, 22, 23]), [0, 0, 0, 100]);
+        servers.fail(&[20, 21, 22], ERROR);
+        ask(&mesh, &workers, 100).await;
+        servers.taken(&[]);
+        ask(&mesh, &workers, 100).await;
+        assert_eq!(servers.taken(&[20, 21, 22, 23]), [0, 0, 0, 100]);
         // Back, each by one request.
-        servers.fail(&[]);
+        servers.heal();
         clock::sleep(31 * SECOND).await;
-        ask(&mesh, &workers, 10, GET).await;
-        servers.asked(&[]);
-        ask(&mesh, &workers, 100, GET).await;
-        let asked = servers.asked(&[20, 21, 22, 23]);
+        ask(&mesh, &workers, 10).await;
+        servers.taken(&[]);
+        ask(&mesh, &workers, 100).await;
+        let asked = servers.taken(&[20, 21, 22, 23]);
         assert_eq!((asked[0] + asked[1], asked[2], asked[3]), (100, 0, 0));
     });
 }
@@ -418,21 +355,21 @@ fn localities_mean_nothing_where_a_rule_says_so_and_shares_hold_without_ejection
         let mesh = servers.mesh(&rule, &[20, 21, 22, 23]);
         let workers = [Rc::clone(&mesh.client.worker)];
         mesh.tell_of("eu/a", &PLACES, &[rule]);
-        ask(&mesh, &workers, 200, GET).await;
-        assert!(servers.asked(&[20, 21, 22, 23]).iter().all(|count| *count > 20));
+        ask(&mesh, &workers, 200).await;
+        assert!(servers.taken(&[20, 21, 22, 23]).iter().all(|count| *count > 20));
         let to = [("eu/a".to_owned(), 20), ("us".to_owned(), 80)];
         let distribute = vec![Distribute { from: "eu/*".into(), to: to.into() }];
         let locality = Some(LocalityRules { distribute, ..LocalityRules::default() });
         let rule = policy(LoadBalancing { locality, ..LoadBalancing::default() });
         mesh.tell_of("eu/a", &PLACES, std::slice::from_ref(&rule));
-        servers.asked(&[]);
-        ask(&mesh, &workers, 1_000, GET).await;
-        let asked = servers.asked(&[20, 21, 22, 23]);
+        servers.taken(&[]);
+        ask(&mesh, &workers, 1_000).await;
+        let asked = servers.taken(&[20, 21, 22, 23]);
         // 800 are expected with a standard deviation of 12.6: 5 of them.
         assert!(asked[2] == 0 && asked[3].abs_diff(800) < 64, "{asked:?}");
         mesh.tell_of("asia", &PLACES, &[rule]);
-        ask(&mesh, &workers, 100, GET).await;
-        assert!(servers.asked(&[22])[0] > 0, "no rule is about the caller");
+        ask(&mesh, &workers, 100).await;
+        assert!(servers.taken(&[22])[0] > 0, "no rule is about the caller");
     });
 }
 
@@ -515,18 +452,18 @@ fn who_fails_too_often_is_out_by_its_share_and_not_for_errors_in_a_row() {
         };
         // Two in five fail, then three in five.
         for (failing, out) in [(12, vec![]), (18, vec![(address(20), "failurePercentage")])] {
-            servers.fail(&[20]);
-            ask(&mesh, &workers, 3 * failing, GET).await;
-            servers.fail(&[]);
-            ask(&mesh, &workers, 3 * (30 - failing), GET).await;
+            servers.fail(&[20], ERROR);
+            ask(&mesh, &workers, 3 * failing).await;
+            servers.heal();
+            ask(&mesh, &workers, 3 * (30 - failing)).await;
             assert_eq!(reasons(), []);
             clock::sleep(11 * SECOND).await;
-            ask(&mesh, &workers, 1, GET).await;
+            ask(&mesh, &workers, 1).await;
             assert_eq!(reasons(), out);
         }
-        servers.asked(&[]);
-        ask(&mesh, &workers, 30, GET).await;
-        assert_eq!(servers.asked(&[20, 21, 22]), [0, 15, 15]);
+        servers.taken(&[]);
+        ask(&mesh, &workers, 30).await;
+        assert_eq!(servers.taken(&[20, 21, 22]), [0, 15, 15]);
     });
 }
 

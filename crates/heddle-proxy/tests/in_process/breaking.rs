@@ -1,10 +1,8 @@
 //! Circuit breaking: endpoints that are taken out for their errors and how they come back, and limits.
-//! Every count is the proxy's: with one worker and with two it is the same.
+//! Every count is the proxy's: with one worker and with four it is the same.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
-    net::IpAddr,
     rc::Rc,
     time::Duration,
 };
@@ -13,95 +11,31 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use heddle_model::{
     Protocol,
-    discovery::{ClusterKey, ClusterPolicy, ConnectionPool, OutlierDetection, Provenance},
+    discovery::{ClusterPolicy, ConnectionPool, OutlierDetection},
 };
 use heddle_proxy::worker::Worker;
 use heddle_runtime::{clock, task::spawn_contained};
-use heddle_testkit::resources::{PORT, service};
 use http::{HeaderName, HeaderValue};
 
-use crate::http2;
-use crate::mesh::{End, GET, Mesh, OK, POST, address, with_standing_clock};
+use crate::{
+    http2,
+    mesh::{End, GET, Mesh, OK, POST, address, with_standing_clock},
+    servers::{self, Servers, ask, with_workers},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ERROR: &str = "HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\nno";
 
-fn policy(outlier: Option<OutlierDetection>, pool: Option<ConnectionPool>) -> ClusterPolicy {
-    ClusterPolicy {
-        cluster: ClusterKey { service: service("reviews"), subset: None, port: PORT },
-        provenance: Provenance("DestinationRule/default/reviews".into()),
-        outlier,
-        pool,
-        tls: None,
-        balancing: None,
-        retry_budget: None,
-    }
-}
-
 fn ejecting(change: impl FnOnce(&mut OutlierDetection)) -> ClusterPolicy {
     let mut outlier = OutlierDetection { max_ejection_percent: 100, ..OutlierDetection::default() };
     change(&mut outlier);
-    policy(Some(outlier), None)
+    ClusterPolicy { outlier: Some(outlier), ..servers::policy() }
 }
 
 fn limited(change: impl FnOnce(&mut ConnectionPool)) -> ClusterPolicy {
     let mut pool = ConnectionPool::default();
     change(&mut pool);
-    policy(None, Some(pool))
-}
-
-/// Servers of which some fail, and what each was asked.
-#[derive(Clone, Default)]
-struct Servers {
-    failing: Rc<RefCell<BTreeMap<IpAddr, &'static str>>>,
-    asked: Rc<RefCell<BTreeMap<IpAddr, usize>>>,
-}
-
-impl Servers {
-    fn mesh(&self, policy: &ClusterPolicy, lasts: &[u8]) -> Mesh {
-        self.speaking(Protocol::Http, policy, lasts)
-    }
-
-    fn speaking(&self, protocol: Protocol, policy: &ClusterPolicy, lasts: &[u8]) -> Mesh {
-        let servers = self.clone();
-        let serve = move |end: End| servers.clone().serve(end);
-        Mesh::under(std::slice::from_ref(policy), protocol, lasts, serve)
-    }
-
-    async fn serve(self, mut end: End) {
-        while end.message().await.is_some() {
-            *self.asked.borrow_mut().entry(end.at).or_default() += 1;
-            let answer = self.failing.borrow().get(&end.at).copied().unwrap_or(OK);
-            if answer.is_empty() {
-                return;
-            }
-            end.send(answer).await;
-        }
-    }
-
-    /// From now on this one answers so; with nothing it closes.
-    fn fail(&self, last: u8, answer: &'static str) {
-        self.failing.borrow_mut().insert(address(last), answer);
-    }
-
-    fn heal(&self, last: u8) {
-        self.failing.borrow_mut().remove(&address(last));
-    }
-
-    fn asked(&self, last: u8) -> usize {
-        self.asked.borrow().get(&address(last)).copied().unwrap_or(0)
-    }
-}
-
-/// Asks once on each worker in turn, `count` times in all, and tells how many answers were 200.
-async fn ask(mesh: &Mesh, workers: &[Rc<Worker>], count: usize) -> usize {
-    let mut well = 0;
-    for at in 0..count {
-        let mut call = mesh.call_on(&workers[at % workers.len()]);
-        let (head, _) = call.ask(GET).await;
-        well += usize::from(head.starts_with("HTTP/1.1 200"));
-    }
-    well
+    ClusterPolicy { pool: Some(pool), ..servers::policy() }
 }
 
 /// Asks until somebody is out, and tells how many answers were no 200. An endpoint that fails is asked
@@ -118,21 +52,13 @@ async fn ask_until_one_is_out(mesh: &Mesh, workers: &[Rc<Worker>]) -> usize {
     panic!("nobody is out");
 }
 
-/// Runs a test with one worker of the client's and with two.
-fn with_workers(test: impl AsyncFn(&dyn Fn(&Mesh) -> Vec<Rc<Worker>>)) {
-    with_standing_clock(async || test(&|mesh| vec![Rc::clone(&mesh.client.worker)]).await);
-    with_standing_clock(async || {
-        test(&|mesh| vec![Rc::clone(&mesh.client.worker), mesh.add_client_worker()]).await;
-    });
-}
-
 #[test]
 fn an_endpoint_is_out_after_so_many_errors_in_a_row_of_all_workers_together() {
     with_workers(async |workers| {
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(|_| {}), &[20, 21]);
         let workers = workers(&mesh);
-        servers.fail(20, ERROR);
+        servers.fail(&[20], ERROR);
         assert_eq!(ask_until_one_is_out(&mesh, &workers).await, 5);
         assert_eq!(ask(&mesh, &workers, 100).await, 100);
         assert_eq!(servers.asked(20), 5);
@@ -151,7 +77,7 @@ fn a_connection_that_was_opened_early_says_nothing_of_an_endpoint_that_fails() {
     with_standing_clock(async || {
         let servers = Servers::default();
         let mesh = servers.speaking(Protocol::Undeclared, &ejecting(|_| {}), &[20, 21]);
-        servers.fail(20, ERROR);
+        servers.fail(&[20], ERROR);
         for _ in 0..300 {
             let mut call = mesh.call();
             // So silent that a connection is opened in case the server is to speak first.
@@ -171,7 +97,7 @@ fn an_endpoint_comes_back_through_one_request_that_succeeds() {
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(|_| {}), &[20, 21]);
         let workers = workers(&mesh);
-        servers.fail(20, ERROR);
+        servers.fail(&[20], ERROR);
         ask_until_one_is_out(&mesh, &workers).await;
         clock::sleep(28 * SECOND).await;
         assert_eq!(ask(&mesh, &workers, 20).await, 20);
@@ -183,7 +109,7 @@ fn an_endpoint_comes_back_through_one_request_that_succeeds() {
         assert_eq!(ejected[0].reason, "probe");
         clock::sleep(59 * SECOND).await;
         assert_eq!(ask(&mesh, &workers, 20).await, 20);
-        servers.heal(20);
+        servers.heal();
         clock::sleep(2 * SECOND).await;
         assert_eq!(ask(&mesh, &workers, 100).await, 100);
         assert!(servers.asked(20) > 16, "it has its share again: {}", servers.asked(20));
@@ -243,7 +169,7 @@ fn an_edit_of_the_rules_resets_nothing_and_their_removal_everything() {
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(|_| {}), &[20, 21]);
         let workers = [Rc::clone(&mesh.client.worker)];
-        servers.fail(20, ERROR);
+        servers.fail(&[20], ERROR);
         ask_until_one_is_out(&mesh, &workers).await;
         mesh.tell(&[ejecting(|rule| rule.consecutive_5xx = 9)]);
         assert_eq!(ask(&mesh, &workers, 50).await, 50);
@@ -260,8 +186,7 @@ fn where_all_are_out_the_refusal_names_the_rule_and_with_a_panic_rule_all_are_us
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(|_| {}), &[20, 21]);
         let workers = [Rc::clone(&mesh.client.worker)];
-        servers.fail(20, ERROR);
-        servers.fail(21, ERROR);
+        servers.fail(&[20, 21], ERROR);
         assert_eq!(ask(&mesh, &workers, 20).await, 0);
         assert_eq!(servers.asked(20) + servers.asked(21), 10);
         let (head, body) = mesh.call().ask(GET).await;
@@ -280,9 +205,7 @@ fn no_more_than_the_share_is_out_but_one_may_be() {
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(|rule| rule.max_ejection_percent = 10), &[20, 21, 22]);
         let workers = [Rc::clone(&mesh.client.worker)];
-        for last in [20, 21, 22] {
-            servers.fail(last, ERROR);
-        }
+        servers.fail(&[20, 21, 22], ERROR);
         ask(&mesh, &workers, 100).await;
         assert_eq!(mesh.client.shared.state.breakers.ejected().len(), 1);
     });
@@ -293,7 +216,7 @@ fn an_application_that_closes_or_is_gone_counts_and_what_the_mesh_refuses_does_n
     with_standing_clock(async || {
         let servers = Servers::default();
         let mesh = servers.mesh(&ejecting(|rule| rule.consecutive_5xx = 2), &[20, 21]);
-        servers.fail(20, "");
+        servers.fail(&[20], "");
         let workers = [Rc::clone(&mesh.client.worker)];
         ask(&mesh, &workers, 50).await;
         assert_eq!(servers.asked(20), 2);

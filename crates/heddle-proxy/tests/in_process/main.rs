@@ -21,6 +21,7 @@ mod one_hop;
 mod own_calls;
 mod races;
 mod retries;
+mod servers;
 mod sni;
 mod strangers;
 mod timeouts;
