@@ -86,8 +86,9 @@ impl Exchange for Http1Exchange<'_> {
         Sent { bytes: self.outgoing.bytes_sent(), kept: self.outgoing.is_kept() }
     }
 
-    fn tenant(&self) -> &Tenant {
-        &self.client.tenant
+    /// One that only ended its side may still wait for its answer.
+    fn client(&mut self) -> (&Tenant, impl Future<Output = ()>) {
+        (&self.client.tenant, self.client.transport.reset_by_peer())
     }
 
     fn bound_to(&self) -> Option<&Rc<Upstream>> {

@@ -133,7 +133,7 @@ async fn attempts(
         let so_far = (&attempts, &retrying);
         let asking = Asking::of(worker, backend, so_far, (others, id, in_vain));
         let mut attempt = upstream.begin(now);
-        let more = match connect(worker, request, &upstream, (now, fresh), others).await {
+        let more = match connect(worker, request, &upstream, (now, fresh), others).await? {
             Ok(carrier) => {
                 let terms = (terms.retries, terms.progress.as_deref());
                 match exchange(request, &mut attempt, carrier, &asking, terms, outcome).await? {
@@ -157,7 +157,8 @@ async fn attempts(
         if let Verdict::Again(most) = more.verdict
             && !most.is_zero()
         {
-            clock::sleep(most.mul_f64(worker.random_share())).await;
+            let pause = clock::sleep(most.mul_f64(worker.random_share()));
+            while_client_stays(request.client().1, pause).await?;
         }
         request.rewind(attempts.number(), terms.left(clock::now()));
     }
@@ -442,24 +443,29 @@ fn queue(worker: &Worker, attempt: &mut Attempt, carrier: &mut Carrier) {
 }
 
 /// What carries the request to `upstream`, in the version that is spoken there: something of what is kept
-/// at hand, or a new connection; a `fresh` one if one at hand just broke.
+/// at hand, or a new connection; a `fresh` one if one at hand just broke. Within: why there is none.
+///
+/// # Errors
+/// [`Failure::ClientGone`], where it would have had to wait.
 async fn connect(
     worker: &Rc<Worker>,
-    request: &impl Exchange,
+    request: &mut impl Exchange,
     upstream: &Rc<Upstream>,
     (now, fresh): (Instant, bool),
     others: bool,
-) -> Result<Carrier, Refusal> {
-    match request.version(upstream) {
+) -> Result<Result<Carrier, Refusal>, Failure> {
+    let (version, replayable) = (request.version(upstream), request.replayable());
+    let (tenant, gone) = request.client();
+    match version {
         HttpVersion::Http1 => {
-            let (replayable, tenant) = (request.replayable(), request.tenant());
             let idle =
                 |now| (!fresh).then(|| upstream.pool.take(now, replayable, tenant)).flatten();
             if let Some(pooled) = idle(now) {
-                return Ok(Carrier::Connection(pooled));
+                return Ok(Ok(Carrier::Connection(pooled)));
             }
-            let opened = Box::pin(worker.open(upstream, others, || idle(clock::now()))).await;
-            opened.map(Carrier::Connection)
+            let opening = worker.open(upstream, others, || idle(clock::now()));
+            let opened = Box::pin(while_client_stays(gone, opening)).await?;
+            Ok(opened.map(Carrier::Connection))
         }
         HttpVersion::Http2 => {
             // One of TLS that did not ask for HTTP/2 is none of HTTP/2.
@@ -468,10 +474,26 @@ async fn connect(
                 Some(transport) => Ok(transport),
                 None => worker.dial(upstream, Asks::Http2, others).await,
             };
-            let stream = Box::pin(upstream.streams.take(fresh, dial)).await?;
+            let taking = upstream.streams.take(fresh, dial);
+            let taken = Box::pin(while_client_stays(gone, taking)).await?;
             worker.list(upstream);
-            Ok(Carrier::Stream(stream))
+            Ok(taken.map(Carrier::Stream))
         }
+    }
+}
+
+/// Waits for `what`, unless the client is `gone` before: a place that it waits in is for others then.
+///
+/// # Errors
+/// [`Failure::ClientGone`].
+async fn while_client_stays<T>(
+    gone: impl Future<Output = ()>,
+    what: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        biased;
+        done = what => Ok(done),
+        () = gone => Err(Failure::ClientGone),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The exchange that goes by frames on both sides: a request as values to an upstream of either version.
 
-use std::rc::Rc;
+use std::{future::poll_fn, rc::Rc};
 
 use h2::Reason;
 use heddle_logic::Replayable;
@@ -56,8 +56,8 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
         Sent { bytes: u64::from(self.sent), kept: self.kept.get() }
     }
 
-    fn tenant(&self) -> &Tenant {
-        self.tenant
+    fn client(&mut self) -> (&Tenant, impl Future<Output = ()>) {
+        (self.tenant, poll_fn(|context| self.responder.poll_gone(context)))
     }
 
     /// What authenticates connections is not to be used with HTTP/2 (RFC 9113 leaves it no place).

@@ -1,8 +1,8 @@
 //! An exchange by frames over a stream of HTTP/2.
 
 use std::{
-    future::{Future as _, poll_fn},
-    pin::Pin,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
     task::{Context, Poll},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     frames::{Frame, Frames, Head, Reset, strip_hop_by_hop, tunnel::Becomes},
     http2::{self, poll_received, pump, reason_of},
     record::RequestOutcome,
-    refusal::Refusal,
+    refusal::{Failure, Refusal},
     streams::Stream,
     upstream::Attempt,
 };
@@ -48,14 +48,15 @@ pub(super) async fn run(
     let becomes = Becomes::by(&head);
     let tunnels = becomes != Becomes::Http;
     if let Becomes::Protocol(_) = becomes
-        && !stream.takes_protocols().await
+        && !unless_left((&mut *upload, &mut *responder), stream.takes_protocols()).await?
     {
         return Err(Broke::WrongConnection);
     }
     if tunnels {
         outcome.arrived();
     }
-    let (response, mut send) = match stream.send(head, over).await {
+    let sending = stream.send(head, over);
+    let (response, mut send) = match unless_left((&mut *upload, &mut *responder), sending).await? {
         Ok(sent) => sent,
         // Neither the server nor the connection says so: it cannot be put into frames.
         Err(error) if !(error.is_io() || error.is_go_away() || error.is_reset()) => {
@@ -92,6 +93,25 @@ pub(super) async fn run(
         Err(_) => {}
     }
     result
+}
+
+/// Waits for a place on the connection, or for the end of the client that would have it, by what either of its
+/// sides tells.
+///
+/// # Errors
+/// [`Failure::ClientGone`].
+async fn unless_left<T>(
+    (upload, responder): (&mut impl Upload, &mut impl Responder),
+    place: impl Future<Output = T>,
+) -> Result<T, Broke> {
+    let (mut place, mut gone) = (pin!(place), pin!(upload.gone()));
+    poll_fn(|context| match place.as_mut().poll(context) {
+        Poll::Ready(place) => Poll::Ready(Ok(place)),
+        Poll::Pending if gone.as_mut().poll(context).is_ready() => Poll::Ready(Err(())),
+        Poll::Pending => responder.poll_gone(context).map(|()| Err(())),
+    })
+    .await
+    .map_err(|()| Broke::Failed(Failure::ClientGone))
 }
 
 /// Says by what the request comes (RFC 9113 §8.3.1), which some servers look at.

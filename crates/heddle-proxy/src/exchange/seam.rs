@@ -43,8 +43,8 @@ pub(crate) trait Exchange {
     /// How far it was sent on the last attempt.
     fn sent(&self) -> Sent;
 
-    /// For whom connections are used.
-    fn tenant(&self) -> &Tenant;
+    /// For whom connections are used, and what ends when that client is gone: nobody wants one then.
+    fn client(&mut self) -> (&Tenant, impl Future<Output = ()>);
 
     /// Where a connection waits that is authenticated as this client.
     fn bound_to(&self) -> Option<&Rc<Upstream>>;

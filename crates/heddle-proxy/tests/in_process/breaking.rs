@@ -370,6 +370,32 @@ fn requests_of_one_worker_that_wait_use_its_connection_one_after_the_other() {
 }
 
 #[test]
+fn whoever_leaves_while_it_waits_for_a_connection_leaves_its_place_to_others() {
+    with_workers(async |workers| {
+        let limits = limited(|pool| {
+            pool.max_connections = Some(1);
+            pool.max_pending = Some(1);
+        });
+        let (mesh, _) = slow(&limits);
+        let workers = workers(&mesh);
+        let served = at_once(&mesh, &workers, 1).await;
+        let mut leaves = mesh.call();
+        leaves.send(POST).await;
+        let refused = at_once(&mesh, &workers, 1).await;
+        assert!(refused.borrow()[0].contains("http1MaxPendingRequests"));
+        leaves.transport.reset();
+        clock::sleep(Duration::from_millis(10)).await;
+        assert_eq!(mesh.client.requests(&["response_flags=\"DC\""]), 1.0);
+        let waits = at_once(&mesh, &workers, 1).await;
+        assert_eq!(waits.borrow().len(), 0, "there is a place to wait in");
+        clock::sleep(3 * SECOND).await;
+        assert!(served.borrow()[0].starts_with("200") && waits.borrow()[0].starts_with("200"));
+        assert_eq!(mesh.client.requests(&[]), 4.0, "each is recorded once");
+        assert_eq!(mesh.servers[0].requests(&[]), 2.0);
+    });
+}
+
+#[test]
 fn a_worker_whose_requests_never_end_leaves_others_their_turn() {
     with_standing_clock(async || {
         let (mesh, _) = slow(&limited(|pool| pool.max_connections = Some(1)));

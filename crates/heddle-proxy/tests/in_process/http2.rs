@@ -448,3 +448,20 @@ fn http_1_on_a_port_that_speaks_it_is_still_passed_on_as_the_bytes_it_is() {
         assert!(head.contains("Content-Length: 2\r\n") && body == "ok", "{head}");
     });
 }
+
+#[test]
+fn a_stream_that_is_reset_while_its_connection_is_opened_is_recorded_at_once() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], |end| serve(end, echo));
+        mesh.silence(20);
+        let mut client = connect(mesh.call()).await;
+        let (_response, mut body) = send(&mut client, post("/"), false).await;
+        clock::sleep(Duration::from_millis(100)).await;
+        assert_eq!(mesh.client.requests(&[]), 0.0);
+        body.send_reset(Reason::CANCEL);
+        clock::sleep(Duration::from_millis(100)).await;
+        assert_eq!(mesh.client.requests(&["response_flags=\"DC\""]), 1.0);
+        clock::sleep(Duration::from_secs(60)).await;
+        assert_eq!(mesh.client.requests(&[]), 1.0);
+    });
+}
