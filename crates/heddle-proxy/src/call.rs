@@ -162,7 +162,7 @@ impl Call for Http1Call<'_> {
             [] => None,
             mirrors => copied(worker, mirrors, outgoing),
         };
-        let mut exchange = Http1Exchange { client: self.client, outgoing, tee };
+        let mut exchange = Http1Exchange { client: self.client, outgoing, tee, declined: false };
         forward(worker, &mut exchange, backend, terms, outcome).await
     }
 

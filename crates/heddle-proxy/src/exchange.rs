@@ -18,6 +18,7 @@ mod over_http2;
 mod request;
 mod response;
 mod seam;
+mod upgrade;
 
 use std::{
     future::{Future, poll_fn},
@@ -43,6 +44,7 @@ use self::{
     request::send,
     response::receive,
     seam::Held,
+    upgrade::{Upgrade, UpgradeResponder, UpgradeUpload},
 };
 use crate::{
     frames::{http1::request_head, respond::Recipient},
@@ -66,6 +68,8 @@ pub(crate) struct Http1Exchange<'a> {
     pub(crate) outgoing: &'a mut OutgoingRequest,
     /// Who gets a copy: then it goes by frames whatever the upstream speaks.
     pub(crate) tee: Option<Tee>,
+    /// A server of HTTP/2 does not offer what its connection is to become.
+    pub(crate) declined: bool,
 }
 
 impl Exchange for Http1Exchange<'_> {
@@ -75,10 +79,12 @@ impl Exchange for Http1Exchange<'_> {
 
     fn version(&self, upstream: &Upstream) -> HttpVersion {
         let facts = &self.outgoing.facts;
-        match facts.upgrade || facts.method == Method::Connect {
+        match (facts.method, facts.upgrade) {
             // What follows is no HTTP: only a connection of its own can carry it.
-            true => HttpVersion::Http1,
-            false => upstream.version(HttpVersion::Http1),
+            (Method::Connect, _) => HttpVersion::Http1,
+            (_, true) if self.declined => HttpVersion::Http1,
+            (_, true) if upgrade::asked(self.outgoing.head()).is_none() => HttpVersion::Http1,
+            _ => upstream.version(HttpVersion::Http1),
         }
     }
 
@@ -117,11 +123,15 @@ impl Exchange for Http1Exchange<'_> {
     ) -> Result<Persistence, Broke> {
         match carrier {
             Carrier::Connection(connected) if self.tee.is_none() => {
-                self.pass_bytes(worker, attempt, connected, again, outcome).await
+                let passed = self.pass_bytes(worker, attempt, connected, again, outcome).await;
+                if self.declined { passed.map_err(Broke::of_declined) } else { passed }
             }
             Carrier::Connection(connected) => {
                 let copied = self.frames_over_http1(worker, attempt, connected, again, outcome);
                 Box::pin(copied).await
+            }
+            Carrier::Stream(stream) if self.outgoing.facts.upgrade => {
+                Box::pin(self.by_upgrade(&stream, attempt, again, outcome)).await
             }
             // Another version, and larger: not worth room in every request.
             Carrier::Stream(stream) => {
@@ -200,15 +210,37 @@ impl Http1Exchange<'_> {
         let parts = (&mut upload, &mut responder);
         let uploaded = over_http2::run(stream, head, parts, attempt, again, outcome).await;
         let stays = responder.recipient.persists;
-        let uploaded = uploaded.map_err(|broke| match broke {
-            // A client of HTTP/1 is told in words, as long as it can be.
-            Broke::Failed(Failure::Cut(Cut::Stream(_))) if !outcome.has_sent() => {
-                Broke::Failed(Refusal::UpstreamReset.into())
-            }
-            broke => broke,
-        })?;
+        let uploaded = uploaded.map_err(in_words(outcome))?;
         outcome.ended();
         Ok(persistence(uploaded && stays))
+    }
+
+    /// An Upgrade, to a server of HTTP/2.
+    async fn by_upgrade(
+        &mut self,
+        stream: &Stream,
+        attempt: &mut Attempt,
+        again: impl Fn(AnswerHead<'_>) -> Judged,
+        outcome: &RequestOutcome,
+    ) -> Result<Persistence, Broke> {
+        let mut head = self.head()?;
+        let protocol = upgrade::asked(self.outgoing.head()).ok_or(Broke::WrongConnection)?;
+        let upgrade = Upgrade::by(protocol, &mut head);
+        let recipient = self.recipient();
+        let edits = self.outgoing.answer_edits.clone();
+        let (read, client) = self.client.transport.split();
+        let mut upload = UpgradeUpload::new(read, &mut self.client.input, &upgrade, outcome);
+        let plain = Http1Responder { client, recipient, edits, watch: None };
+        let mut responder = UpgradeResponder { plain, upgrade: &upgrade, switched: false };
+        let parts = (&mut upload, &mut responder);
+        let ran = over_http2::run(stream, head, parts, attempt, again, outcome).await;
+        self.declined |= matches!(ran, Err(Broke::WrongConnection)) && stream.speaks_http2();
+        ran.map_err(in_words(outcome))?;
+        outcome.ended();
+        Ok(match responder.switched {
+            true => Persistence::Ended,
+            false => persistence(responder.plain.recipient.persists),
+        })
     }
 
     /// To a server of HTTP/1, where what passes is copied.
@@ -249,22 +281,37 @@ impl Http1Exchange<'_> {
         request_head(self.outgoing.head()).map_err(|refusal| Broke::Failed(refusal.into()))
     }
 
+    fn recipient(&self) -> Recipient {
+        let facts = &self.outgoing.facts;
+        Recipient {
+            method: Some(facts.method),
+            version: facts.client_version,
+            persists: facts.persistent,
+        }
+    }
+
     /// The client as frames.
     fn parts<'e>(
         &'e mut self,
         outcome: &'e RequestOutcome,
     ) -> (Http1Upload<'e, 'e>, Http1Responder<'e>) {
-        let Self { client, outgoing, tee } = self;
-        let recipient = Recipient {
-            method: Some(outgoing.facts.method),
-            version: outgoing.facts.client_version,
-            persists: outgoing.facts.persistent,
-        };
+        let recipient = self.recipient();
+        let Self { client, outgoing, tee, .. } = self;
         let (read, write) = client.transport.split();
         let edits = outgoing.answer_edits.clone();
         let watch = tee.as_ref().and_then(Tee::watch);
         let responder = Http1Responder { client: write, recipient, edits, watch };
         (Http1Upload::new(read, &mut client.input, outgoing, (tee.as_mut(), outcome)), responder)
+    }
+}
+
+/// A client of HTTP/1 is told in words, as long as it can be.
+fn in_words(outcome: &RequestOutcome) -> impl Fn(Broke) -> Broke {
+    move |broke| match broke {
+        Broke::Failed(Failure::Cut(Cut::Stream(_))) if !outcome.has_sent() => {
+            Broke::Failed(Refusal::UpstreamReset.into())
+        }
+        broke => broke,
     }
 }
 

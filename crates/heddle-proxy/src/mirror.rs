@@ -163,7 +163,7 @@ async fn send_to(
         tenant: &tenant,
         kept: Kept::default(),
         sent: false,
-        wants_http1: false,
+        declined: false,
     };
     // One endpoint and no terms: nothing is tried again.
     let backend = Backend::Upstream(upstream);

@@ -54,6 +54,8 @@ pub enum Refusal {
     UpstreamReset,
     /// The endpoint's answer is no HTTP, or one that could be read in two ways.
     BadResponse(Cow<'static, str>),
+    /// The connection is to become what a server that speaks HTTP/2 only does not offer there.
+    CannotUpgrade,
     /// A fault rule ended the request with this.
     FaultAbort(AbortWith),
     /// A fault rule holds for the connection; the text says what it does.
@@ -178,6 +180,7 @@ codes! {
     TlsFailed: "tls-failed",
     UpstreamReset: "upstream-reset",
     BadResponse: "bad-response",
+    CannotUpgrade: "cannot-upgrade",
     FaultAbort: "fault-abort",
     FaultConnection: "fault-connection",
     Timeout: "timeout",
@@ -248,6 +251,8 @@ impl Refusal {
                 "the endpoint closed the connection before it answered, and this request may not be sent twice"),
             Self::BadResponse(what) => row(Code::BadResponse, 502, 14, Flag::UPE, L::WARN, Stays,
                 format!("the endpoint's answer cannot be passed on: {what}")),
+            Self::CannotUpgrade => row(Code::CannotUpgrade, 502, 12, Flag::UPE, L::WARN, Stays,
+                "the endpoint speaks HTTP/2 only, and offers no protocol by CONNECT there (RFC 8441: SETTINGS_ENABLE_CONNECT_PROTOCOL)"),
             Self::FaultAbort(AbortWith { status, grpc }) => row(Code::FaultAbort, *status, grpc.unwrap_or(grpc_of_http(*status)), Flag::FI, L::DEBUG, Stays,
                 "a fault rule ended this request"),
             Self::FaultConnection(what) => row(Code::FaultConnection, 503, 14, Flag::FI, L::DEBUG, Ends,
@@ -336,7 +341,9 @@ impl Failure {
     pub(crate) fn is_the_clients(&self) -> bool {
         match self {
             Self::ClientGone => true,
-            Self::Refused(refused) => matches!(refused.refusal, Refusal::BadRequest(_)),
+            Self::Refused(refused) => {
+                matches!(refused.refusal, Refusal::BadRequest(_) | Refusal::CannotUpgrade)
+            }
             Self::Cut(_) => false,
         }
     }
@@ -503,6 +510,7 @@ mod tests {
             Refusal::TlsFailed(String::new()),
             Refusal::UpstreamReset,
             Refusal::BadResponse("x".into()),
+            Refusal::CannotUpgrade,
             Refusal::FaultAbort(AbortWith { status: 500, grpc: None }),
             Refusal::FaultConnection("refuse"),
             Refusal::Timeout(Duration::from_secs(1)),

@@ -359,6 +359,12 @@ impl Stream {
         self.connection.fate.ended.get()
     }
 
+    /// Has the server said that it speaks HTTP/2, and is it there?
+    pub(crate) fn speaks_http2(&self) -> bool {
+        let fate = &self.connection.fate;
+        fate.heard.get() && !fate.ended.get() && !fate.speaks_http1.get()
+    }
+
     /// Was it found out that the server speaks HTTP/1 only?
     pub(crate) fn speaks_http1(&self) -> bool {
         self.connection.fate.speaks_http1.get()

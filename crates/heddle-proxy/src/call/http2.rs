@@ -206,7 +206,7 @@ impl Call for Http2Call<'_> {
             tenant: self.tenant,
             kept,
             sent: false,
-            wants_http1: false,
+            declined: false,
         };
         forward(worker, &mut exchange, backend, terms, outcome).await
     }

@@ -39,8 +39,8 @@ pub(crate) struct FramesExchange<'a, U, R> {
     pub(crate) kept: Kept,
     /// Was anything sent on the last attempt?
     pub(crate) sent: bool,
-    /// Is it for what only HTTP/1 is asked for, where a server of HTTP/2 does not offer it?
-    pub(crate) wants_http1: bool,
+    /// A server of HTTP/2 does not offer what its connection is to become: it is asked in HTTP/1.
+    pub(crate) declined: bool,
 }
 
 impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
@@ -49,7 +49,7 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
     }
 
     fn version(&self, upstream: &Upstream) -> HttpVersion {
-        if self.wants_http1 { HttpVersion::Http1 } else { upstream.version(self.version) }
+        if self.declined { HttpVersion::Http1 } else { upstream.version(self.version) }
     }
 
     fn sent(&self) -> Sent {
@@ -99,14 +99,15 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
                 let client = (&mut *self.upload, &mut *self.responder);
                 let head = self.head.clone();
                 let run = over_http2::run(&stream, head, client, attempt, again, outcome).await;
-                if matches!(run, Err(Broke::WrongConnection)) {
-                    self.wants_http1 |= matches!(Becomes::by(self.head), Becomes::Protocol(_));
+                if matches!(run, Err(Broke::WrongConnection)) && stream.speaks_http2() {
+                    self.declined |= matches!(Becomes::by(self.head), Becomes::Protocol(_));
                 }
                 run?;
                 outcome.ended();
             }
             Carrier::Connection(connected) => {
-                self.over_http1(worker, attempt, connected, again, outcome).await?;
+                let done = self.over_http1(worker, attempt, connected, again, outcome).await;
+                if self.declined { done.map_err(Broke::of_declined) } else { done }?;
             }
         }
         Ok(Persistence::KeepAlive)

@@ -50,7 +50,11 @@ pub(super) async fn run(
     if let Becomes::Protocol(_) = becomes
         && !unless_left((&mut *upload, &mut *responder), stream.takes_protocols()).await?
     {
-        return Err(Broke::WrongConnection);
+        return Err(if stream.speaks_http1() {
+            unsent(stream, attempt)
+        } else {
+            Broke::WrongConnection
+        });
     }
     if tunnels {
         outcome.arrived();
@@ -75,8 +79,10 @@ pub(super) async fn run(
             let from = (stream, response);
             let (mut head, mut body) = receive_head(from, responder, &course, outcome).await?;
             judge(&mut head, kept.get(), attempt, again, outcome)?;
-            let reads_on = course.answers(true, expects, &kept);
-            if tunnels && (200..300).contains(&head.status) {
+            let consents = (200..300).contains(&head.status);
+            // What waited for the server's consent is for nobody else.
+            let reads_on = course.answers(!tunnels || consents, expects, &kept);
+            if tunnels && consents {
                 // No limit holds for what follows.
                 outcome.ended();
             }

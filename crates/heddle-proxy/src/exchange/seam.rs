@@ -11,7 +11,7 @@ use crate::{
     http1::Persistence,
     pool::{Connected, Tenant},
     record::RequestOutcome,
-    refusal::Failure,
+    refusal::{Failure, Refusal},
     streams::{HttpVersion, Stream},
     upstream::{Attempt, Upstream},
     worker::Worker,
@@ -30,6 +30,19 @@ pub(crate) enum Broke {
     /// A response came that the caller does not want; the client saw nothing of it.
     Again,
     Failed(Failure),
+}
+
+impl Broke {
+    /// What it means of a server that speaks HTTP/2, offers no way to what the connection is to become, and was
+    /// asked in HTTP/1 then.
+    pub(super) fn of_declined(self) -> Self {
+        let is_no_http1 = match &self {
+            Self::Unanswered => true,
+            Self::Failed(Failure::Refused(by)) => matches!(by.refusal, Refusal::BadResponse(_)),
+            _ => false,
+        };
+        if is_no_http1 { Self::Failed(Refusal::CannotUpgrade.into()) } else { self }
+    }
 }
 
 /// One request on its way to a response, whatever either side speaks: what `forward` knows of it.

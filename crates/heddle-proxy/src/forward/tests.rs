@@ -99,7 +99,8 @@ async fn a_post_that_is_cut_off() {
         drop(far);
         listener.accept().await.expect("a second connection")
     };
-    let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None };
+    let mut exchange =
+        Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None, declined: false };
     let result = tokio::select! {
         result = forward(&worker, &mut exchange, &backend, Terms::default(), &mut outcome) => result,
         _ = dies => panic!("it was sent again"),
@@ -137,8 +138,12 @@ async fn cost_after(worker: &Rc<Worker>, reading: Duration) -> Option<f64> {
             let answer = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
             far.write_all(answer.as_bytes()).await.unwrap();
         };
-        let mut exchange =
-            Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None };
+        let mut exchange = Http1Exchange {
+            client: &mut client,
+            outgoing: &mut outgoing,
+            tee: None,
+            declined: false,
+        };
         let forwarded = forward(worker, &mut exchange, &backend, Terms::default(), &mut outcome);
         let (result, ()) = tokio::join!(forwarded, answers);
         result.expect("an answer");
@@ -179,7 +184,8 @@ async fn turns_during(heads: usize) -> usize {
         let answer = format!("{interim}HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         far.write_all(answer.as_bytes()).await.unwrap();
     };
-    let mut exchange = Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None };
+    let mut exchange =
+        Http1Exchange { client: &mut client, outgoing: &mut outgoing, tee: None, declined: false };
     let mut forwarded =
         pin!(forward(&worker, &mut exchange, &backend, Terms::default(), &mut outcome));
     let mut turns = 0;

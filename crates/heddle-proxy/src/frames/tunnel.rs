@@ -7,12 +7,15 @@ use std::cell::Cell;
 use h2::ext::Protocol;
 use heddle_wire::http1::{Method, ResponseHead};
 use http::{HeaderMap, header, request};
+use ring::digest;
 use tokio::sync::Notify;
 
 /// The protocol that browsers ask for.
 const WEBSOCKET: &str = "websocket";
-const WEBSOCKET_KEY: &str = "sec-websocket-key";
+pub(crate) const WEBSOCKET_KEY: &str = "sec-websocket-key";
 const WEBSOCKET_ACCEPT: &str = "sec-websocket-accept";
+/// What a server puts behind a client's key (RFC 6455 §1.3).
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// What a request asks a connection to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,17 +84,30 @@ impl<'a> Becomes<'a> {
 
 /// 16 bytes in base64 (RFC 6455 §4.1), which no two requests of a client share.
 fn websocket_key(bytes: [u8; 16]) -> String {
+    base64(&bytes)
+}
+
+/// What a server of HTTP/1 answers to a client's key, so that the client knows it was understood (RFC 6455
+/// §4.2.2).
+pub(crate) fn websocket_accept(key: &[u8]) -> String {
+    let mut digest = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    digest.update(key.trim_ascii());
+    digest.update(WEBSOCKET_GUID);
+    base64(digest.finish().as_ref())
+}
+
+fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut key = String::with_capacity(24);
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for three in bytes.chunks(3) {
         let byte = |n: usize| u32::from(three.get(n).copied().unwrap_or_default());
         let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
         for place in 0..4 {
             let digit = DIGITS[(bits >> (18 - 6 * place) & 63) as usize];
-            key.push(if place <= three.len() { char::from(digit) } else { '=' });
+            text.push(if place <= three.len() { char::from(digit) } else { '=' });
         }
     }
-    key
+    text
 }
 
 /// What waits for the server's consent.
@@ -130,5 +146,12 @@ mod tests {
     fn a_key_is_sixteen_bytes_in_base64() {
         // The example of RFC 6455 §1.3.
         assert_eq!(websocket_key(*b"the sample nonce"), "dGhlIHNhbXBsZSBub25jZQ==");
+    }
+
+    #[test]
+    fn a_key_is_answered_as_a_server_would() {
+        // The same example.
+        let accept = websocket_accept(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

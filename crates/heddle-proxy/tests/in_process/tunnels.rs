@@ -234,3 +234,131 @@ fn a_sidecar_that_ends_says_goodbye_and_finishes_what_it_has_begun() {
         assert_eq!((head.status().as_u16(), text.as_str()), (200, "ok"));
     });
 }
+
+const UPGRADE: &str = "GET /chat?room=1 HTTP/1.1\r\nHost: reviews\r\nConnection: Upgrade\r\n\
+                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+
+/// Takes a CONNECT with a protocol as `status` says, and then sends back what comes.
+async fn takes_protocols(end: End, status: u16) {
+    let mut builder = h2::server::Builder::new();
+    let builder = builder.enable_connect_protocol();
+    let mut connection = builder.handshake::<_, Bytes>(end.transport).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        let (head, mut body) = request.into_parts();
+        let protocol = head.extensions.get::<Becomes>().map(Becomes::as_str);
+        assert_eq!((head.method.as_str(), protocol), ("CONNECT", Some("websocket")));
+        assert_eq!(head.uri.path_and_query().unwrap(), "/chat?room=1");
+        assert_eq!(head.headers["sec-websocket-version"], "13");
+        assert!(!head.headers.contains_key("sec-websocket-key"));
+        let response = Response::builder().status(status).header("x-said", "yes");
+        let response = match status {
+            200 => response,
+            _ => response.header("content-length", "0"),
+        };
+        let response = response.body(()).unwrap();
+        let mut to = respond.send_response(response, status != 200).unwrap();
+        drop(heddle_runtime::task::spawn_contained("websocket", async move {
+            while let Some(data) = piece(&mut body).await {
+                to.send_data(data, false).unwrap();
+            }
+            let _reset = to.send_data(Bytes::new(), true);
+        }));
+    }
+}
+
+#[test]
+fn an_upgrade_of_http_1_goes_to_a_server_of_http_2_as_what_that_has_for_it() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], |end| takes_protocols(end, 200));
+        let mut client = mesh.call();
+        // Some do not wait.
+        client.send(&format!("{UPGRADE}early ")).await;
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+        let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+        let fields =
+            ["Connection: Upgrade\r\n", "Upgrade: websocket\r\n", accept, "x-said: yes\r\n"];
+        assert!(fields.iter().all(|field| head.contains(field)), "{head}");
+        clock::sleep(Duration::from_secs(600)).await;
+        client.send("late").await;
+        clock::sleep(Duration::from_millis(1)).await;
+        client.transport.shutdown_write();
+        let (_, ended) = client.ended().await;
+        assert_eq!((client.rest().as_str(), ended.is_ok()), ("early late", true));
+        clock::sleep(Duration::from_millis(1)).await;
+        for sidecar in [&mesh.client, &mesh.servers[0]] {
+            assert_eq!(sidecar.requests(&[]), 1.0);
+        }
+        assert_eq!(mesh.client.requests(&["response_code=\"101\"", "response_flags=\"-\""]), 1.0);
+    });
+}
+
+#[test]
+fn a_server_of_http_2_that_says_no_to_an_upgrade_is_heard_and_the_connection_stays() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], |end| takes_protocols(end, 403));
+        let mut client = mesh.call();
+        for _ in 0..2 {
+            let (head, _) = client.ask(UPGRADE).await;
+            assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{head}");
+        }
+    });
+}
+
+#[test]
+fn an_upgrade_of_http_1_reaches_a_server_of_both_versions_in_http_1() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], echoes);
+        let mut client = mesh.call();
+        client.send(UPGRADE).await;
+        let head = client.head().await.unwrap();
+        assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+        client.send("hi").await;
+        assert_eq!(client.body(7).await, 7, "its greeting and what it sends back");
+    });
+}
+
+#[test]
+fn a_server_of_http_2_only_that_offers_no_protocols_is_told_of_in_words() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], |end| async move {
+            // Not one of HTTP/1: it speaks first, and closes where no preface follows.
+            let Ok(mut connection) = h2::server::handshake(end.transport).await else { return };
+            while connection.accept().await.is_some() {}
+        });
+        let (head, text) = mesh.call().ask(UPGRADE).await;
+        assert!(head.starts_with("HTTP/1.1 502 Bad Gateway\r\n"), "{head}");
+        assert!(
+            head.contains("x-heddle-refusal: cannot-upgrade; hop=inbound@reviews-20"),
+            "{head}"
+        );
+        assert!(text.contains("RFC 8441"), "{text}");
+        let mut client = ready(&mesh).await;
+        let (response, _to) = send(&mut client, websocket(), false).await;
+        assert_eq!(response.await.unwrap().status(), 502);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_before_the_consent_ends_what_it_asked_for() {
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Http2, &[20], |end| async move {
+            let mut builder = h2::server::Builder::new();
+            let builder = builder.enable_connect_protocol();
+            let mut connection = builder.handshake::<_, Bytes>(end.transport).await.unwrap();
+            let mut asked = Vec::new();
+            while let Some(Ok(request)) = connection.accept().await {
+                asked.push(request);
+            }
+        });
+        let mut client = mesh.call();
+        client.send(UPGRADE).await;
+        clock::sleep(Duration::from_millis(10)).await;
+        client.transport.reset();
+        clock::sleep(Duration::from_millis(10)).await;
+        for sidecar in [&mesh.client, &mesh.servers[0]] {
+            assert_eq!(sidecar.requests(&["response_flags=\"DC\""]), 1.0);
+        }
+    });
+}
