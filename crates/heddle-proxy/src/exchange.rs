@@ -32,7 +32,7 @@ use heddle_runtime::transport::Transport;
 use heddle_wire::http1::Method;
 
 pub(crate) use self::{
-    by_frames::FramesExchange,
+    by_frames::{FramesExchange, Resent},
     course::{AnswerHead, Judged},
     framed::{Kept, Responder, Upload},
     http2_client::{Http2Responder, Http2Upload},

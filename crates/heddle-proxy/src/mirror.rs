@@ -17,7 +17,7 @@ use http::{HeaderValue, Uri, header, request};
 use crate::{
     compared::{self, Live, Mirrored, Watch, Watched},
     direction::Direction,
-    exchange::{FramesExchange, Kept, Responder, Upload},
+    exchange::{FramesExchange, Kept, Resent, Responder, Upload},
     forward::{Terms, forward},
     frames::{Frame, Frames, Head, Reset},
     limits::{MIRROR_TIME, MIRRORS_AT_ONCE},
@@ -183,7 +183,10 @@ impl Upload for Copied {
     fn kept(&mut self) -> Kept {
         Kept::default()
     }
+}
 
+/// It keeps nothing, so that nothing is.
+impl Resent for Copied {
     fn rewind(&mut self) {}
 }
 

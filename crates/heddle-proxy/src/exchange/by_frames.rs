@@ -26,6 +26,13 @@ use crate::{
     worker::Worker,
 };
 
+/// A body that is there for every attempt. Where it is read anew for each, as of a client of HTTP/1, nobody
+/// needs this.
+pub(crate) trait Resent: Upload {
+    /// It begins anew.
+    fn rewind(&mut self);
+}
+
 /// A request of which the parts are there, and where its response goes.
 pub(crate) struct FramesExchange<'a, U, R> {
     pub(crate) head: &'a mut request::Parts,
@@ -43,7 +50,7 @@ pub(crate) struct FramesExchange<'a, U, R> {
     pub(crate) declined: bool,
 }
 
-impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
+impl<U: Resent, R: Responder> Exchange for FramesExchange<'_, U, R> {
     fn replayable(&self) -> Replayable {
         self.replayable
     }
@@ -114,7 +121,7 @@ impl<U: Upload, R: Responder> Exchange for FramesExchange<'_, U, R> {
     }
 }
 
-impl<U: Upload, R: Responder> FramesExchange<'_, U, R> {
+impl<U: Resent, R: Responder> FramesExchange<'_, U, R> {
     async fn over_http1(
         &mut self,
         worker: &Rc<Worker>,

@@ -39,9 +39,6 @@ pub(crate) trait Upload: Frames {
 
     /// Is all that was sent of it still at hand? Set to false where nothing will be sent again.
     fn kept(&mut self) -> Kept;
-
-    /// It begins anew.
-    fn rewind(&mut self);
 }
 
 /// Where a response goes.

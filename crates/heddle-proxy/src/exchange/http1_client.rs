@@ -132,10 +132,6 @@ impl Upload for Http1Upload<'_, '_> {
     fn kept(&mut self) -> Kept {
         self.outgoing.kept_in_frames()
     }
-
-    fn rewind(&mut self) {
-        self.parts = Parts::new(self.outgoing.body_from_its_beginning());
-    }
 }
 
 /// Where the response goes.

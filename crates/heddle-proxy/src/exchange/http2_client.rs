@@ -11,7 +11,10 @@ use h2::{Reason, RecvStream, SendStream, server::SendResponse};
 use heddle_logic::{HeaderEdit, retry};
 use http::{HeaderValue, header};
 
-use super::framed::{Kept, Responder, Upload};
+use super::{
+    by_frames::Resent,
+    framed::{Kept, Responder, Upload},
+};
 use crate::{
     compared::{Watch, Watched},
     frames::{Frame, Frames, Head, Reset, apply, bytes_of},
@@ -123,7 +126,9 @@ impl Upload for Http2Upload {
     fn kept(&mut self) -> Kept {
         Rc::clone(&self.is_kept)
     }
+}
 
+impl Resent for Http2Upload {
     fn rewind(&mut self) {
         self.given = 0;
     }

@@ -163,8 +163,6 @@ impl Upload for UpgradeUpload<'_, '_> {
     fn kept(&mut self) -> Kept {
         Rc::new(Cell::new(true))
     }
-
-    fn rewind(&mut self) {}
 }
 
 /// Where the answer goes: as that of any request, unless the server consents.
