@@ -43,7 +43,7 @@ impl RuleIndex {
         let subset = subset.and_then(|(one, found)| Some((one, found.policy.as_ref()?)));
         let parts = merged(general.map(|(_, p)| p), subset.map(|(_, p)| p), cluster.port);
         let PolicyParts { outlier, pool, tls, balancing, retry_budget } = parts;
-        let pool = pool.filter(|pool| !pool.is_empty());
+        let pool = pool.map(|pool| *pool).filter(|pool| !pool.is_empty());
         let (source, _) = subset.or(general)?;
         let tls = tls.and_then(|tls| match tls {
             TlsSettings::Plain => None,

@@ -298,6 +298,18 @@ pub fn is_failure(seen: Seen) -> bool {
     }
 }
 
+/// What was seen, as `rule` has it counted: where that names the statuses that are errors, an answer of one of
+/// them is an error of the server (500) and any other is none, as Envoy does with an `error_matcher`.
+#[must_use]
+pub fn as_counted(rule: &OutlierDetection, seen: Seen) -> Seen {
+    match seen {
+        Seen::Answer(status) if !rule.error_codes.is_empty() => {
+            Seen::Answer(if rule.error_codes.contains(&status) { 500 } else { 200 })
+        }
+        seen => seen,
+    }
+}
+
 /// Which endpoints are outliers by the shares of their requests that fail, with why, in order; as Envoy
 /// computes it at the end of each interval.
 #[must_use]

@@ -15,7 +15,7 @@ use std::time::Duration;
 mod budget;
 pub mod policy;
 
-pub use budget::RetryBudget;
+pub use budget::{IntervalBudget, RetryBudget};
 use policy::Asks;
 pub use policy::{Answered, Ended, RetryPolicy};
 

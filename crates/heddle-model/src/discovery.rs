@@ -42,7 +42,10 @@ pub use self::{
         Method, RING_SIZE, RING_SIZE_MAX, RetryBudgetRule, TABLE_SIZE_END, Warmup, is_cookie_part,
         is_prime,
     },
-    policy::{ConnectionPool, FailurePercentage, OutlierDetection, SuccessRate},
+    policy::{
+        ConnectionPool, FailurePercentage, Http2Keepalive, OutlierDetection, SuccessRate,
+        TcpKeepalive,
+    },
 };
 pub use crate::registry::{OutsideAddress, Resolution};
 

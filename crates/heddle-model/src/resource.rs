@@ -310,7 +310,7 @@ pub struct PolicyParts {
     /// When endpoints are taken out.
     pub outlier: Option<OutlierDetection>,
     /// How much may be under way.
-    pub pool: Option<ConnectionPool>,
+    pub pool: Option<Box<ConnectionPool>>,
     /// What carries connections to them.
     pub tls: Option<TlsSettings>,
     /// How an endpoint is chosen.

@@ -173,7 +173,7 @@ fn arrived(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, arrival: Ar
             return client.reset();
         }
     };
-    tune(&client);
+    tune(&client, None);
     let worker = Rc::clone(worker);
     drop(match direction {
         Direction::Outbound => task::spawn_contained("outbound", async move {

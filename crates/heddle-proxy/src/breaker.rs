@@ -18,10 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_logic::eject::{self, Health, Reason, Seen};
+use heddle_logic::{
+    eject::{self, Health, Reason, Seen},
+    retry::IntervalBudget,
+};
 use heddle_model::{
     WorkloadId,
-    discovery::{ClusterKey, ClusterPolicy, ConnectionPool, OutlierDetection, Provenance},
+    discovery::{
+        ClusterKey, ClusterPolicy, ConnectionPool, OutlierDetection, Provenance, RetryBudgetRule,
+    },
 };
 use heddle_runtime::clock;
 use tokio::sync::{Notify, futures::Notified};
@@ -50,6 +55,8 @@ struct Counts {
     freed: Notify,
     /// Whose turn it is, of requests and of connections.
     turns: [AtomicU64; 2],
+    /// What came within an interval, where a rule has retries counted by that.
+    budget: Mutex<IntervalBudget>,
     /// When shares of failures are looked at next, in milliseconds since `begun`.
     next_look: AtomicU64,
     /// Are its endpoints known, so that whoever comes now is new?
@@ -244,6 +251,7 @@ impl Counts {
             freed: Notify::new(),
             // Anywhere, so that callers of one request each do not all begin with the same endpoint.
             turns: [(); 2].map(|()| AtomicU64::new(fastrand::u32(..).into())),
+            budget: Mutex::new(IntervalBudget::new(clock::now())),
             next_look: AtomicU64::new(0),
             populated: AtomicBool::new(false),
             out: AtomicUsize::new(0),
@@ -423,15 +431,39 @@ impl Breaker {
     /// # Errors
     /// There are as many as may be.
     pub(crate) fn enter(&self, what: Limit) -> Result<Option<Counted>, Overflow> {
+        if let Some((budget, interval)) = self.interval() {
+            match what {
+                Limit::Requests => lock(&self.counts.budget).request(clock::now(), interval),
+                Limit::Retries => return self.retry_within(budget, interval).map(|()| None),
+                Limit::Connections | Limit::Pending => {}
+            }
+        }
         let Some(most) = self.limit(what) else { return Ok(None) };
         let count = &self.counts.under_way[what as usize];
         let more = |count: u32| (count < most).then(|| count + 1);
         match count.fetch_update(Ordering::AcqRel, Ordering::Acquire, more) {
             Ok(_) => Ok(Some(Counted { counts: Arc::clone(&self.counts), what })),
-            Err(_) => {
-                let rule = self.policy.provenance.0.clone();
-                Err(Overflow { rule, field: what.field(), most })
-            }
+            Err(_) => Err(self.overflow(what, most)),
+        }
+    }
+
+    fn overflow(&self, what: Limit, most: u32) -> Overflow {
+        Overflow { rule: self.policy.provenance.0.clone(), field: what.field(), most }
+    }
+
+    /// The budget for retries, where it is one of what comes within an interval.
+    fn interval(&self) -> Option<(RetryBudgetRule, Duration)> {
+        let budget = self.policy.retry_budget?;
+        Some((budget, budget.interval?))
+    }
+
+    /// Takes a retry out of that.
+    fn retry_within(&self, budget: RetryBudgetRule, interval: Duration) -> Result<(), Overflow> {
+        let RetryBudgetRule { percent, min_concurrency, .. } = budget;
+        let mut within = lock(&self.counts.budget);
+        match within.withdraw(clock::now(), interval, percent, min_concurrency) {
+            true => Ok(()),
+            false => Err(self.overflow(Limit::Retries, min_concurrency)),
         }
     }
 
@@ -562,6 +594,7 @@ impl Place {
     /// Counts what was seen of a request that is no probe.
     pub(crate) fn saw(&self, seen: Seen, now: Instant) {
         let Some(rule) = &self.breaker.policy.outlier else { return };
+        let seen = eject::as_counted(rule, seen);
         let success = !eject::is_failure(seen);
         if rule.counts_rates() {
             self.seen.all.fetch_add(1, Ordering::Relaxed);
@@ -632,6 +665,7 @@ impl Place {
     /// The request ended that it was tried with.
     pub(crate) fn tried(&self, seen: Option<Seen>, now: Instant) {
         let Some(rule) = &self.breaker.policy.outlier else { return };
+        let seen = seen.map(|seen| eject::as_counted(rule, seen));
         let mut members = lock(&self.breaker.counts.members);
         let Some(member) = members.get_mut(&self.id) else { return };
         if member.health.tried(rule, seen, now) {

@@ -376,6 +376,7 @@ async fn relay<S: Side>(
     match to {
         Ok(Early { mut attempt, mut transport }) => {
             attempt.carries_bytes(clock::now());
+            let preread = (preread, attempt.upstream().relay_limits());
             let outcome = begin(worker, side.named_series(Some(attempt.upstream()), name));
             outcome.shaped(shape).relay(&mut client, &mut transport, preread).await;
         }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use heddle_model::discovery::TcpKeepalive;
 use heddle_runtime::{
     clock,
     net::{Keepalive, connect_tcp, connect_tcp_as_caller, lacks_descriptors},
@@ -95,7 +96,7 @@ impl Dialer {
             DialTarget::Application(port) => self.application(port).await?,
             DialTarget::Outside(address) => self.outside(address).await?,
         };
-        tune(&transport);
+        tune(&transport, upstream.tcp_keepalive());
         match until {
             None => Ok(transport),
             // Much larger than the rest, and rare.
@@ -244,7 +245,15 @@ fn refused(error: &io::Error, other: Refusal) -> Refusal {
     if lacks_descriptors(error) { Refusal::DescriptorLimit(error.to_string()) } else { other }
 }
 
-/// Options every connection of the data path has.
-pub(crate) fn tune(transport: &Transport) {
-    transport.tune(Keepalive { idle: TCP_KEEPALIVE, interval: TCP_KEEPALIVE / 4, probes: 4 });
+/// Options every connection of the data path has; when the kernel probes it, a rule may say.
+pub(crate) fn tune(transport: &Transport, by_rule: Option<TcpKeepalive>) {
+    transport.tune(match by_rule {
+        None => Keepalive {
+            idle: Some(TCP_KEEPALIVE),
+            interval: Some(TCP_KEEPALIVE / 4),
+            probes: Some(4),
+        },
+        // What it leaves out is the kernel's, as in Istio.
+        Some(TcpKeepalive { probes, time: idle, interval }) => Keepalive { idle, interval, probes },
+    });
 }

@@ -394,7 +394,8 @@ async fn tunnel(
     outcome.ended();
     let (received, sent) = (|n| outcome.received(n), |n| outcome.sent(n));
     match relay(&mut client.transport, upstream, preread, &received, &sent).await {
-        End::Closed => {}
+        // No limit holds for it.
+        End::Closed | End::Idle | End::TooOld => {}
         End::ClientReset => outcome.flag(Flag::DC),
         End::UpstreamReset => outcome.flag(Flag::UC),
     }

@@ -14,10 +14,11 @@ use heddle_logic::{
     Replayable,
     retry::{may_take_pooled, pool_idle_limit},
 };
-use heddle_runtime::{net::Liveness, transport::Transport};
+use heddle_runtime::{clock, net::Liveness, transport::Transport};
 
 use crate::{
     backlog::Opening,
+    breaker::Counted,
     limits::{POOL_PER_ENDPOINT, POOL_TRUST},
 };
 
@@ -77,6 +78,27 @@ pub(crate) struct Pool {
     server_closes_after: Cell<Option<Duration>>,
     /// How long a rule lets connections idle, in place of our own limit; zero: any time.
     idle_by_rule: Cell<Option<Duration>>,
+    /// How old a rule lets them get.
+    lasts_by_rule: Cell<Option<Duration>>,
+}
+
+/// What is kept with a connection where a rule limits connections.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    opened: Instant,
+    /// Requests so far.
+    pub(crate) carried: Cell<u32>,
+    /// How often in a row it was left to another request of its worker while others wait elsewhere.
+    pub(crate) left: Cell<u32>,
+    _counted: Option<Counted>,
+}
+
+impl Limited {
+    /// A connection opened now.
+    pub(crate) fn new(counted: Option<Counted>) -> Self {
+        let opened = clock::now();
+        Self { opened, carried: Cell::default(), left: Cell::default(), _counted: counted }
+    }
 }
 
 #[derive(Debug)]
@@ -120,6 +142,10 @@ impl Pool {
         let limit = self.idle_limit();
         let mut idle = self.idle.borrow_mut();
         while let Some(at) = choose(&idle, tenant, replayable) {
+            if self.is_too_old(&idle[at].transport, now) {
+                drop(idle.remove(at));
+                continue;
+            }
             let age = now.saturating_duration_since(idle[at].since);
             let bound = idle[at].tenancy == Tenancy::Bound;
             if !bound && !may_take_pooled(replayable, age, limit) {
@@ -170,15 +196,27 @@ impl Pool {
     pub(crate) fn take_unused(&self, now: Instant) -> Option<Transport> {
         let limit = self.idle_limit();
         let mut idle = self.idle.borrow_mut();
-        let fit = |one: &Idle| !one.reused && now.saturating_duration_since(one.since) < limit;
+        let fit = |one: &Idle| {
+            !one.reused
+                && now.saturating_duration_since(one.since) < limit
+                && !self.is_too_old(&one.transport, now)
+        };
         let at = idle.iter().rposition(fit)?;
         let Idle { transport, .. } = idle.remove(at);
         (transport.liveness() != Liveness::Closed).then_some(transport)
     }
 
-    /// A rule says how long connections may idle.
-    pub(crate) fn idle_by_rule(&self, limit: Option<Duration>) {
-        self.idle_by_rule.set(limit);
+    /// A rule says how long connections may idle, and how old they may get.
+    pub(crate) fn by_rule(&self, idle: Option<Duration>, lasts: Option<Duration>) {
+        self.idle_by_rule.set(idle);
+        self.lasts_by_rule.set(lasts);
+    }
+
+    /// Has it had all the time that a rule gives it?
+    pub(crate) fn is_too_old(&self, transport: &Transport, now: Instant) -> bool {
+        let Some(lasts) = self.lasts_by_rule.get() else { return false };
+        let opened = transport.kept::<Limited>().map(|limited| limited.opened);
+        opened.is_some_and(|opened| now.saturating_duration_since(opened) >= lasts)
     }
 
     fn idle_limit(&self) -> Duration {
@@ -207,6 +245,7 @@ impl Pool {
         idle.retain(|one| {
             let age = now.saturating_duration_since(one.since);
             let open = one.transport.is_quiet();
+            let lasts = !self.is_too_old(&one.transport, now);
             if !open {
                 self.observe_close(age);
             }
@@ -215,7 +254,7 @@ impl Pool {
                 Tenancy::SameClient => !one.is_left() && age < limit,
                 Tenancy::Anybody => age < limit,
             };
-            open && in_time
+            open && lasts && in_time
         });
         if idle.is_empty() {
             *idle = Vec::new();

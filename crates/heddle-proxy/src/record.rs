@@ -19,7 +19,7 @@ use crate::{
     direction::Direction,
     metrics::{Edge, Grpc, Reporter, ServiceLabels},
     refusal::{Flag, Flags, Refusal, RefusalRow},
-    relay::{End, Preread, relay},
+    relay::{End, Preread, RelayLimits, relay},
     series::SeriesSet,
     tcp_fault::Shape,
     worker::Worker,
@@ -332,17 +332,22 @@ impl TcpOutcome {
         self,
         client: &mut Transport,
         upstream: &mut Transport,
-        preread: Preread,
+        (preread, limits): (Preread, RelayLimits),
     ) {
         let outcome = RefCell::new(self);
         let received = |bytes| outcome.borrow_mut().received(bytes);
         let sent = |bytes| outcome.borrow_mut().sent(bytes);
-        let end = relay(client, upstream, preread, &received, &sent).await;
+        let end = match limits.is_any() {
+            false => relay(client, upstream, preread, &received, &sent).await,
+            true => Box::pin(limits.relay(client, upstream, preread, &received, &sent)).await,
+        };
         let mut outcome = outcome.into_inner();
         match end {
             End::Closed => {}
             End::ClientReset => outcome.flags.set(Flag::DC),
             End::UpstreamReset => outcome.flags.set(Flag::UC),
+            End::Idle => outcome.flags.set(Flag::SI),
+            End::TooOld => outcome.flags.set(Flag::DT),
         }
         outcome.finished = true;
     }

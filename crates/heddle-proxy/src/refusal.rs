@@ -411,7 +411,7 @@ impl Flag {
     pub const DC: Self = Self(1 << 6, "DC");
     /// Attempts used up.
     pub const URX: Self = Self(1 << 7, "URX");
-    /// Idle or head timeout of the client.
+    /// Head timeout of the client, or a connection that idled for too long.
     pub const SI: Self = Self(1 << 8, "SI");
     /// Downstream protocol error.
     pub const DPE: Self = Self(1 << 9, "DPE");
@@ -426,7 +426,10 @@ impl Flag {
     /// Upstream overflow: a limit of a rule's was reached, or the budget for further attempts is spent.
     pub const UO: Self = Self(1 << 14, "UO");
 
-    const ALL: [Self; 15] = [
+    /// A connection had all the time that a rule gives it.
+    pub const DT: Self = Self(1 << 15, "DT");
+
+    const ALL: [Self; 16] = [
         Self::UH,
         Self::UF,
         Self::UC,
@@ -442,6 +445,7 @@ impl Flag {
         Self::OM,
         Self::UT,
         Self::UO,
+        Self::DT,
     ];
 
     /// The short name.

@@ -8,15 +8,18 @@ use std::{
     future::{Future, poll_fn},
     pin::{Pin, pin},
     task::Poll,
+    time::Duration,
 };
 
 use heddle_runtime::{
+    clock,
     splice::BrokenEnd,
     transport::{ReadHalf, Transport, WriteHalf, move_bytes},
 };
 
 use crate::{
     buffers::{Buffer, Lent, read_input},
+    deadline::until,
     limits::SPLICE_AFTER_FULL_READS,
     verdict::Reason,
 };
@@ -39,6 +42,48 @@ impl Preread {
     }
 }
 
+/// How long a relay may go on, where a rule says so.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct RelayLimits {
+    /// Without a byte in either direction.
+    pub(crate) idle: Option<Duration>,
+    /// In all.
+    pub(crate) lasts: Option<Duration>,
+}
+
+impl RelayLimits {
+    /// Relays as [`relay`], and no longer than this.
+    pub(crate) async fn relay(
+        self,
+        client: &mut Transport,
+        upstream: &mut Transport,
+        preread: Preread,
+        received: Count<'_>,
+        sent: Count<'_>,
+    ) -> End {
+        let begun = clock::now();
+        let moved = Cell::new(begun);
+        let moves = |count: Count<'_>, bytes| {
+            moved.set(clock::now());
+            count(bytes);
+        };
+        let (received, sent) = (|n| moves(received, n), |n| moves(sent, n));
+        let idles = || self.idle.and_then(|limit| moved.get().checked_add(limit));
+        let ends = self.lasts.and_then(|limit| begun.checked_add(limit));
+        let relaying = relay(client, upstream, preread, &received, &sent);
+        let ended = until(|| idles().into_iter().chain(ends).min(), relaying).await;
+        ended.unwrap_or_else(|| match ends {
+            Some(at) if clock::now() >= at => End::TooOld,
+            _ => End::Idle,
+        })
+    }
+
+    /// Does a rule say anything?
+    pub(crate) fn is_any(&self) -> bool {
+        self.idle.is_some() || self.lasts.is_some()
+    }
+}
+
 /// How a relay ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -48,6 +93,10 @@ pub(crate) enum End {
     ClientReset,
     /// The upstream reset its connection; so was the client's.
     UpstreamReset,
+    /// Nothing was said for as long as a rule allows.
+    Idle,
+    /// It had all the time that a rule gives it.
+    TooOld,
 }
 
 /// Relays until both directions have ended. `received` counts bytes from the client, `sent` to it.

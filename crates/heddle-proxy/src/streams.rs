@@ -17,12 +17,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::client::{self, ResponseFuture, SendRequest};
+use h2::{
+    Ping,
+    client::{self, ResponseFuture, SendRequest},
+};
 use heddle_logic::retry::POOL_IDLE_MAX;
+use heddle_model::discovery::Http2Keepalive;
 use heddle_runtime::{clock, task, transport::Transport};
 use http::request;
 use tokio::{
-    io::{AsyncRead as _, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::Notify,
     task::AbortHandle,
 };
@@ -58,8 +62,14 @@ pub(crate) struct Streams {
 pub(crate) struct StreamLimits {
     /// Requests that one carries.
     pub(crate) requests: Option<u32>,
+    /// Of those, how many at once.
+    pub(crate) at_once: Option<u32>,
     /// How long one may carry nothing; zero: any time.
     pub(crate) idle: Option<Duration>,
+    /// How old one may get before it takes no more requests.
+    pub(crate) lasts: Option<Duration>,
+    /// When its server is asked whether it is there.
+    pub(crate) pings: Option<Http2Keepalive>,
 }
 
 #[derive(Debug)]
@@ -69,6 +79,7 @@ struct Connection {
     open: Cell<usize>,
     /// Streams so far.
     carried: Cell<u32>,
+    opened: Instant,
     idle_since: Cell<Instant>,
     fate: Rc<Fate>,
     /// What it runs over, to be looked at.
@@ -79,6 +90,19 @@ struct Connection {
 }
 
 impl Connection {
+    /// Has it carried all that a rule has it carry?
+    fn is_used_up(&self, rule: &StreamLimits) -> bool {
+        let age = || clock::now().saturating_duration_since(self.opened);
+        rule.requests.is_some_and(|most| self.carried.get() >= most)
+            || rule.lasts.is_some_and(|lasts| age() >= lasts)
+    }
+
+    fn has_room(&self, rule: &StreamLimits) -> bool {
+        let at_once = rule.at_once.map_or(usize::MAX, |most| most as usize);
+        self.open.get() < self.send.current_max_send_streams().min(at_once)
+            && !self.is_used_up(rule)
+    }
+
     /// Nobody is at its other end any more: whoever has a stream on it is told by that.
     fn cut(&self) {
         // Else the kernel would go on asking for an answer.
@@ -180,7 +204,7 @@ impl Streams {
         dialling: impl Future<Output = Result<Transport, Refusal>>,
     ) -> Result<Stream, Refusal> {
         let opening = Announced::by(self);
-        let opened = async { connect(dialling.await?).await }.await;
+        let opened = async { connect(dialling.await?, self.by_rule.get().pings).await }.await;
         match opened {
             Ok(connection) => {
                 let connection = Rc::new(connection);
@@ -198,22 +222,19 @@ impl Streams {
     fn with_room(&self) -> Option<Stream> {
         let mut connections = self.connections.borrow_mut();
         connections.retain(|one| !one.fate.ended.get());
-        let most = self.by_rule.get().requests.unwrap_or(u32::MAX);
-        let fit = connections.iter().find(|one| {
-            one.open.get() < one.send.current_max_send_streams() && one.carried.get() < most
-        });
+        let rule = self.by_rule.get();
+        let fit = connections.iter().find(|one| one.has_room(&rule));
         fit.map(|connection| take_room(connection, true))
     }
 
     /// Closes what was idle for too long; true while some are left.
     pub(crate) fn sweep(&self, now: Instant) -> bool {
         self.cut_silent(now, Transport::unacknowledged);
-        let StreamLimits { requests, idle } = self.by_rule.get();
-        let limit = idle.unwrap_or(POOL_IDLE_MAX);
+        let rule = self.by_rule.get();
+        let limit = rule.idle.unwrap_or(POOL_IDLE_MAX);
         self.keep(|one| {
             let idled = now.saturating_duration_since(one.idle_since.get());
-            let used_up = requests.is_some_and(|most| one.carried.get() >= most);
-            !used_up && (limit.is_zero() || idled < limit)
+            !one.is_used_up(&rule) && (limit.is_zero() || idled < limit)
         })
     }
 
@@ -283,7 +304,10 @@ fn take_room(connection: &Rc<Connection>, reused: bool) -> Stream {
     Stream { connection: Rc::clone(connection), reused }
 }
 
-async fn connect(transport: Transport) -> Result<Connection, Refusal> {
+async fn connect(
+    transport: Transport,
+    pings: Option<Http2Keepalive>,
+) -> Result<Connection, Refusal> {
     let fate = Rc::<Fate>::default();
     // It says so before a byte of either.
     fate.speaks_http1.set(transport.chose_http1());
@@ -301,10 +325,13 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
         .handshake::<_, Bytes>(io);
     let failed = |error: h2::Error| Refusal::ConnectFailed(error.to_string());
     let (send, connection) = handshake.await.map_err(failed)?;
-    let driven = Rc::clone(&fate);
+    let (driven, looked_at) = (Rc::clone(&fate), Rc::clone(&transport));
     let driver = task::spawn_contained("http2 upstream", async move {
         // Whoever has a stream on it is told by the stream.
-        let _ended = connection.await;
+        match pings {
+            None => drop(connection.await),
+            Some(pings) => Box::pin(drive_asking(connection, pings, &looked_at)).await,
+        }
         driven.ended.set(true);
         driven.hear();
     });
@@ -312,12 +339,35 @@ async fn connect(transport: Transport) -> Result<Connection, Refusal> {
         send,
         open: Cell::new(0),
         carried: Cell::new(0),
+        opened: clock::now(),
         idle_since: Cell::new(clock::now()),
         fate,
         transport,
         silence: Cell::default(),
         driver: driver.abort_handle(),
     })
+}
+
+/// Drives a connection whose server has to answer a PING now and then; one that does not is gone.
+async fn drive_asking<T: AsyncRead + AsyncWrite + Unpin>(
+    mut connection: client::Connection<T>,
+    rule: Http2Keepalive,
+    transport: &RefCell<Transport>,
+) {
+    let Some(mut pings) = connection.ping_pong() else { return drop(connection.await) };
+    let unanswered = async {
+        loop {
+            clock::sleep(rule.interval).await;
+            let answer = clock::within(rule.timeout, pings.ping(Ping::opaque())).await;
+            if !matches!(answer, Some(Ok(_))) {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        _ended = connection => {}
+        () = unanswered => transport.borrow().reset_on_close(),
+    }
 }
 
 impl Stream {

@@ -17,13 +17,13 @@ use tokio::sync::{Notify, mpsc};
 use crate::{
     Shared,
     backlog::Opening,
-    breaker::{Counted, Limit, Overflow},
+    breaker::{Limit, Overflow},
     buffers,
     caller::Callers,
     dial::{Dialer, Early, Network, OwnCall},
     http_seen::HttpSeen,
     limits::{LEFT_IN_A_ROW, MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
-    pool::{Connected, Tenancy, Tenant},
+    pool::{Connected, Limited, Tenancy, Tenant},
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
@@ -267,7 +267,7 @@ impl Worker {
         now: Instant,
         by: (Tenancy, &Tenant),
     ) {
-        if used_up(&transport, upstream) {
+        if used_up(&transport, upstream) || upstream.pool.is_too_old(&transport, now) {
             return;
         }
         let waited_for = by.0 != Tenancy::Bound && upstream.is_waited_for();
@@ -364,21 +364,6 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.set(self.0.waiting.get() - 1);
-    }
-}
-
-/// What is kept with a connection where a rule limits connections.
-struct Limited {
-    /// Requests so far.
-    carried: Cell<u32>,
-    /// How often in a row it was left to another request of its worker while others wait elsewhere.
-    left: Cell<u32>,
-    _counted: Option<Counted>,
-}
-
-impl Limited {
-    fn new(counted: Option<Counted>) -> Self {
-        Self { carried: Cell::default(), left: Cell::default(), _counted: counted }
     }
 }
 

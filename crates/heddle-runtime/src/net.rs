@@ -34,15 +34,37 @@ pub enum Liveness {
     Closed,
 }
 
-/// When an idle connection is probed by the kernel and given up.
+/// When an idle connection is probed by the kernel and given up; what is absent, the kernel decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Keepalive {
     /// Silence before the first probe.
-    pub idle: Duration,
+    pub idle: Option<Duration>,
     /// Time between probes.
-    pub interval: Duration,
+    pub interval: Option<Duration>,
     /// Unanswered probes that end the connection.
-    pub probes: u32,
+    pub probes: Option<u32>,
+}
+
+impl Keepalive {
+    /// Most seconds and most probes that a socket takes (tcp(7), `MAX_TCP_KEEPIDLE`, `MAX_TCP_KEEPCNT`).
+    const MOST: (u64, u32) = (32_767, 127);
+
+    /// As a socket takes it: whole seconds, at least one, and no more than it knows.
+    fn of_socket(self) -> TcpKeepalive {
+        let (seconds, probes) = Self::MOST;
+        let whole = |time: Duration| Duration::from_secs(time.as_secs().clamp(1, seconds));
+        let mut options = TcpKeepalive::new();
+        if let Some(idle) = self.idle {
+            options = options.with_time(whole(idle));
+        }
+        if let Some(interval) = self.interval {
+            options = options.with_interval(whole(interval));
+        }
+        if let Some(count) = self.probes {
+            options = options.with_retries(count.clamp(1, probes));
+        }
+        options
+    }
 }
 
 /// Listens on `address` with SO_REUSEADDR; an IPv6 listener takes IPv6 only, so that an accepted
@@ -226,11 +248,7 @@ pub fn lacks_ipv6(error: &io::Error) -> bool {
 /// # Errors
 /// As setsockopt(2).
 pub fn set_keepalive(stream: &TcpStream, keepalive: Keepalive) -> io::Result<()> {
-    let options = TcpKeepalive::new()
-        .with_time(keepalive.idle)
-        .with_interval(keepalive.interval)
-        .with_retries(keepalive.probes);
-    SockRef::from(stream).set_tcp_keepalive(&options)
+    SockRef::from(stream).set_tcp_keepalive(&keepalive.of_socket())
 }
 
 /// Switches Nagle's delay off; what an accepted connection needs.
@@ -329,6 +347,35 @@ mod tests {
         drop(server);
         let error = client.read_u8().await.expect_err("no end of stream");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn probes_are_as_asked_for_within_what_a_socket_takes_and_else_the_kernels() {
+        let (client, _server) = pair("127.0.0.1:0").await;
+        let socket = SockRef::from(&client);
+        let seconds = |n| Some(Duration::from_secs(n));
+        let by_default = (
+            socket.tcp_keepalive_time().expect("is known"),
+            socket.tcp_keepalive_retries().expect("is known"),
+        );
+        let asked = Keepalive { idle: None, interval: seconds(7), probes: None };
+        set_keepalive(&client, asked).expect("sets");
+        assert!(socket.keepalive().expect("is known"));
+        assert_eq!(socket.tcp_keepalive_interval().expect("is known"), Duration::from_secs(7));
+        let left = (
+            socket.tcp_keepalive_time().expect("is known"),
+            socket.tcp_keepalive_retries().expect("is known"),
+        );
+        assert_eq!(left, by_default);
+        let asked = Keepalive {
+            idle: Some(Duration::from_millis(1)),
+            interval: seconds(100_000),
+            probes: Some(u32::MAX),
+        };
+        set_keepalive(&client, asked).expect("sets");
+        assert_eq!(socket.tcp_keepalive_time().expect("is known"), Duration::from_secs(1));
+        assert_eq!(socket.tcp_keepalive_interval().expect("is known").as_secs(), 32_767);
+        assert_eq!(socket.tcp_keepalive_retries().expect("is known"), 127);
     }
 
     #[tokio::test]

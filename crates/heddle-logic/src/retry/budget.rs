@@ -5,7 +5,11 @@
 //! grows; since when they came is known only as well as the budget is asked, and what came between two
 //! questions is taken as spread evenly over the time between them.
 
+mod interval;
+
 use std::time::{Duration, Instant};
+
+pub use self::interval::IntervalBudget;
 
 /// Share of requests that may be sent again.
 const SHARE: f64 = 0.2;

@@ -178,12 +178,15 @@ pub struct RetryBudgetRule {
     /// So many may be under way in any case.
     #[n(2)]
     pub min_concurrency: u32,
+    /// Of what came within this time, and not of what is under way.
+    #[n(90)]
+    pub interval: Option<Duration>,
 }
 
 impl Default for RetryBudgetRule {
     /// What `retryBudget: {}` means.
     fn default() -> Self {
-        Self { percent: 20.0, min_concurrency: 3 }
+        Self { percent: 20.0, min_concurrency: 3, interval: None }
     }
 }
 

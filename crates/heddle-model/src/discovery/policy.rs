@@ -40,6 +40,10 @@ pub struct OutlierDetection {
     /// Who fails too often is taken out; never where absent.
     #[n(71)]
     pub failure_percentage: Option<FailurePercentage>,
+    /// Answers of these statuses are the errors that are counted, in place of those of 500 to 599; none: no
+    /// others are.
+    #[cbor(n(90), default)]
+    pub error_codes: Vec<u16>,
 }
 
 /// Envoy's success-rate outlier: who succeeds more seldom than the mean of all less so many standard
@@ -109,6 +113,7 @@ impl Default for OutlierDetection {
             min_health_percent: 0,
             success_rate: None,
             failure_percentage: None,
+            error_codes: Vec::new(),
         }
     }
 }
@@ -135,7 +140,7 @@ pub struct ConnectionPool {
     /// Retries under way.
     #[n(6)]
     pub max_retries: Option<u32>,
-    /// How long a connection may carry nothing; zero: any time.
+    /// How long a connection of HTTP may carry nothing; zero: any time.
     #[n(7)]
     pub idle_timeout: Option<Duration>,
     /// Servers are asked in HTTP/2, whatever their clients speak (`h2UpgradePolicy: UPGRADE`).
@@ -144,6 +149,49 @@ pub struct ConnectionPool {
     /// Servers are asked in what their clients speak, whatever their port is declared to.
     #[cbor(n(71), default)]
     pub use_client_protocol: bool,
+    /// How long a connection of TCP may carry nothing either way, and one of HTTP where that is not said on its
+    /// own; zero: any time.
+    #[n(90)]
+    pub tcp_idle_timeout: Option<Duration>,
+    /// How old a connection may get. One of HTTP takes no more requests then; one of TCP ends.
+    #[n(91)]
+    pub max_connection_duration: Option<Duration>,
+    /// Requests under way on one connection of HTTP/2.
+    #[n(92)]
+    pub max_concurrent_streams: Option<u32>,
+    /// When the kernel asks whether the other end of a connection is there.
+    #[n(93)]
+    pub tcp_keepalive: Option<TcpKeepalive>,
+    /// When that is asked by a PING of HTTP/2.
+    #[n(94)]
+    pub http2_keepalive: Option<Http2Keepalive>,
+}
+
+/// Istio's `tcpKeepalive`; what is absent is as the kernel has it.
+#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq, Default)]
+#[cbor(map)]
+pub struct TcpKeepalive {
+    /// Probes without an answer that end a connection.
+    #[n(1)]
+    pub probes: Option<u32>,
+    /// Silence before the first one.
+    #[n(2)]
+    pub time: Option<Duration>,
+    /// Time between two.
+    #[n(3)]
+    pub interval: Option<Duration>,
+}
+
+/// Istio's `http2KeepAlive`.
+#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct Http2Keepalive {
+    /// Time between an answer and the next PING.
+    #[n(1)]
+    pub interval: Duration,
+    /// How long an answer may take, before the connection is given up.
+    #[n(2)]
+    pub timeout: Duration,
 }
 
 impl ConnectionPool {

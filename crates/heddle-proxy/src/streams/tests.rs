@@ -74,3 +74,41 @@ fn whoever_waits_on_a_connection_to_a_server_that_is_gone_is_told_and_others_get
     })
     .unwrap();
 }
+
+/// After how many seconds a request ends to a server that is `there`, or has hung up on everything, where a rule
+/// has it asked every 30 s and gives it 2 s; `None`: not within an hour.
+fn ends_after(there: bool) -> Option<u64> {
+    run_local(async {
+        tokio::time::pause();
+        let dial = async || {
+            let (near, far) = Transport::pair();
+            drop(spawn_contained("server", async move {
+                let mut connection = server::handshake(far).await.unwrap();
+                let _request = connection.accept().await;
+                match there {
+                    true => drop(connection.accept().await),
+                    false => pending::<()>().await,
+                }
+            }));
+            Ok(near)
+        };
+        let streams = Streams::default();
+        let pings = Http2Keepalive { interval: SECOND * 30, timeout: SECOND * 2 };
+        streams.limited(StreamLimits { pings: Some(pings), ..StreamLimits::default() });
+        let stream = streams.take(false, dial).await.unwrap();
+        let request = http::Request::get("http://reviews/").body(()).unwrap();
+        let begun = clock::now();
+        let (answer, _body) = stream.send(request.into_parts().0, true).await.unwrap();
+        let ended = clock::within(SECOND * 3_600, answer).await?;
+        assert!(ended.unwrap_err().is_io());
+        assert!(streams.take(false, dial).await.is_ok_and(|stream| !stream.reused));
+        Some(clock::now().saturating_duration_since(begun).as_secs())
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_server_that_answers_no_ping_in_time_is_gone_where_a_rule_has_it_asked() {
+    assert_eq!(ends_after(true), None);
+    assert_eq!(ends_after(false), Some(32));
+}

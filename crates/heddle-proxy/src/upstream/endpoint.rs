@@ -15,7 +15,7 @@ use heddle_logic::{
 };
 use heddle_model::{
     Protocol, ServiceName,
-    discovery::{ConnectionPool, WorkloadInfo},
+    discovery::{ConnectionPool, TcpKeepalive, WorkloadInfo},
 };
 use heddle_runtime::{clock, tls::Origin};
 use tokio::sync::Notify;
@@ -30,6 +30,7 @@ use crate::{
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
     refusal::Refusal,
+    relay::RelayLimits,
     series::SeriesSet,
     snapshot::LbEndpoint,
     streams::{HttpVersion, StreamLimits, Streams},
@@ -256,6 +257,23 @@ impl Upstream {
         self.place.borrow().as_ref()?.pool()?.connect_timeout
     }
 
+    /// When the kernel probes connections to it, where a rule says so.
+    pub(crate) fn tcp_keepalive(&self) -> Option<TcpKeepalive> {
+        self.place.borrow().as_ref()?.pool()?.tcp_keepalive
+    }
+
+    /// How long bytes may be relayed to it, where a rule says so.
+    pub(crate) fn relay_limits(&self) -> RelayLimits {
+        let place = self.place.borrow();
+        let Some(pool) = place.as_ref().and_then(|place| place.pool()) else {
+            return RelayLimits::default();
+        };
+        RelayLimits {
+            idle: pool.tcp_idle_timeout.filter(|limit| !limit.is_zero()),
+            lasts: pool.max_connection_duration,
+        }
+    }
+
     /// Does somebody wait for one of its connections to end, of whichever worker?
     pub(crate) fn is_waited_for(&self) -> bool {
         self.place.borrow().as_ref().is_some_and(|place| place.breaker().is_waited_for())
@@ -270,10 +288,16 @@ impl Upstream {
         };
         if !known {
             let pool = place.and_then(|place| place.pool());
-            let idle = pool.and_then(|pool| pool.idle_timeout);
-            let requests = pool.and_then(|pool| pool.max_requests_per_connection);
-            self.pool.idle_by_rule(idle);
-            self.streams.limited(StreamLimits { requests, idle });
+            let idle = pool.and_then(|pool| pool.idle_timeout.or(pool.tcp_idle_timeout));
+            let lasts = pool.and_then(|pool| pool.max_connection_duration);
+            self.pool.by_rule(idle, lasts);
+            self.streams.limited(StreamLimits {
+                requests: pool.and_then(|pool| pool.max_requests_per_connection),
+                at_once: pool.and_then(|pool| pool.max_concurrent_streams),
+                idle,
+                lasts,
+                pings: pool.and_then(|pool| pool.http2_keepalive),
+            });
             self.by_rule.set(pool.map(Version::of).unwrap_or_default());
             *self.place.borrow_mut() = place.cloned();
         }

@@ -380,7 +380,8 @@ fn more_retries_than_the_budget_has_are_not_made() {
         let most = Rc::new(Cell::new(0));
         let counts = (Rc::clone(&open), Rc::clone(&most));
         let mut rule = by(Method::RoundRobin);
-        rule.retry_budget = Some(RetryBudgetRule { percent: 20.0, min_concurrency: 1 });
+        rule.retry_budget =
+            Some(RetryBudgetRule { percent: 20.0, min_concurrency: 1, interval: None });
         let mesh = Mesh::under(&[rule], Protocol::Http, &[20, 21], move |mut end: End| {
             let (open, most) = counts.clone();
             async move {
@@ -509,4 +510,29 @@ fn errors_of_grpc_that_come_fast_attract_nothing() {
             assert!(failing < 30, "{failing} of 100, in trailers: {in_trailers}");
         });
     }
+}
+
+#[test]
+fn a_budget_of_an_interval_counts_what_is_over_too_and_for_all_workers_together() {
+    with_workers(async |workers| {
+        let servers = Servers::default();
+        let mut rule = by(Method::RoundRobin);
+        let interval = Some(10 * SECOND);
+        rule.retry_budget = Some(RetryBudgetRule { percent: 20.0, min_concurrency: 1, interval });
+        let mesh = servers.mesh(&rule, &[20, 21]);
+        let workers = workers(&mesh);
+        assert_eq!(ask(&mesh, &workers, 40).await, 40);
+        mesh.desert(20);
+        // Until no connection to it is left.
+        clock::sleep(5 * SECOND).await;
+        // More than one of two connects is refused, each at once: a fifth of 80 requests is made again, of which
+        // the last ones need not be refused.
+        let retries = || mesh.client.sum("heddle_retries_total", &[]);
+        let well = ask(&mesh, &workers, 40).await;
+        let made = retries();
+        assert!(well < 40 && (14.0..=16.0).contains(&made), "{well} of 40, {made} made again");
+        clock::sleep(20 * SECOND).await;
+        ask(&mesh, &workers, 4).await;
+        assert_eq!(retries() - made, 1.0, "one is free");
+    });
 }

@@ -73,6 +73,22 @@ fn an_endpoint_is_out_after_so_many_errors_in_a_row_of_all_workers_together() {
 }
 
 #[test]
+fn where_a_rule_names_the_errors_no_others_are_counted() {
+    with_workers(async |workers| {
+        let servers = Servers::default();
+        let mesh = servers.mesh(&ejecting(|rule| rule.error_codes = vec![429]), &[20, 21]);
+        let workers = workers(&mesh);
+        servers.fail(&[20], ERROR);
+        ask(&mesh, &workers, 200).await;
+        assert_eq!(mesh.client.shared.state.breakers.ejected(), [], "500 is not among them");
+        servers.fail(&[20], "HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(ask_until_one_is_out(&mesh, &workers).await, 5);
+        let ejected = mesh.client.shared.state.breakers.ejected();
+        assert_eq!(ejected[0].reason, "consecutive5xxErrors");
+    });
+}
+
+#[test]
 fn a_connection_that_was_opened_early_says_nothing_of_an_endpoint_that_fails() {
     with_standing_clock(async || {
         let servers = Servers::default();

@@ -19,6 +19,7 @@ mod mesh;
 mod mirrors;
 mod one_hop;
 mod own_calls;
+mod pools;
 mod races;
 mod retries;
 mod servers;

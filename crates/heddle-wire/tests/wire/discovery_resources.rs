@@ -13,11 +13,12 @@ use heddle_model::{
     discovery::{
         AbortWith, Answer, ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy,
         DirectResponse, Distribute, FailurePercentage, Fault, FaultAbort, FaultDelay, HashCookie,
-        HashKey, HashPolicy, HashTable, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
-        HttpRule, Injection, LoadBalancing, LocalityRules, Method, Mirror, MirrorCompare,
-        OutlierDetection, PathRewrite, PortFault, Provenance, RING_SIZE_MAX, Redirect,
-        RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction, SniRule, StringMatch, Subset,
-        SuccessRate, Target, TcpFault, Traffic, Warmup, WeightedTarget, WorkloadInfo,
+        HashKey, HashPolicy, HashTable, HeaderMatch, HeaderOperations, HeaderRules, Http2Keepalive,
+        HttpMatch, HttpRule, Injection, LoadBalancing, LocalityRules, Method, Mirror,
+        MirrorCompare, OutlierDetection, PathRewrite, PortFault, Provenance, RING_SIZE_MAX,
+        Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction, SniRule,
+        StringMatch, Subset, SuccessRate, Target, TcpFault, TcpKeepalive, Traffic, Warmup,
+        WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_wire::discovery::{
@@ -317,6 +318,7 @@ prop_compose! {
     fn outlier()(
         counts in any::<[u32; 3]>(), splits_local_origin in any::<bool>(), times in (1..9u64, 1..9u64),
         percents in (0..=100u8, 0..=100u8), rates in option::of(any::<[u32; 3]>()),
+        error_codes in vec(100..600u16, 0..3),
     ) -> OutlierDetection {
         OutlierDetection {
             consecutive_5xx: counts[0],
@@ -333,6 +335,7 @@ prop_compose! {
             failure_percentage: rates.map(|[threshold, minimum_hosts, request_volume]| {
                 FailurePercentage { threshold: threshold % 101, minimum_hosts, request_volume }
             }),
+            error_codes,
         }
     }
 }
@@ -390,10 +393,26 @@ prop_compose! {
             max_connections: limit,
             max_pending: limit,
             idle_timeout: seconds.map(Duration::from_secs),
+            tcp_idle_timeout: seconds.map(Duration::from_secs),
+            max_connection_duration: seconds.map(Duration::from_secs),
+            max_concurrent_streams: limit,
+            tcp_keepalive: seconds.map(|seconds| TcpKeepalive {
+                probes: limit,
+                time: Some(Duration::from_secs(seconds)),
+                interval: None,
+            }),
+            http2_keepalive: seconds.map(|seconds| Http2Keepalive {
+                interval: Duration::from_secs(seconds),
+                timeout: Duration::from_millis(seconds),
+            }),
             ..ConnectionPool::default()
         });
         let retry_budget = retry_budget
-            .map(|(percent, min_concurrency)| RetryBudgetRule { percent, min_concurrency });
+            .map(|(percent, min_concurrency)| RetryBudgetRule {
+                percent,
+                min_concurrency,
+                interval: Some(Duration::from_millis(min_concurrency.into())),
+            });
         ClusterPolicy {
             cluster: ClusterKey { service, subset: None, port },
             provenance: Provenance("DestinationRule/default/x".to_owned()),

@@ -3,7 +3,7 @@
 //! [`locality`]; the rest is noted as not enforced yet.
 
 use crate::{
-    discovery::{ConnectionPool, OutlierDetection, RetryBudgetRule},
+    discovery::{ConnectionPool, Http2Keepalive, OutlierDetection, RetryBudgetRule, TcpKeepalive},
     resource::{PolicyParts, TrafficPolicy},
     yaml::{
         node::Node,
@@ -70,9 +70,9 @@ static TCP_POOL: Object = Object {
     fields: &[
         optional("maxConnections", SMALL_COUNT),
         optional("connectTimeout", DURATION),
-        not_yet("tcpKeepalive", Kind::Object(&KEEPALIVE)),
-        not_yet("maxConnectionDuration", DURATION),
-        not_yet("idleTimeout", Kind::Duration { least_ms: 0 }),
+        optional("tcpKeepalive", Kind::Object(&KEEPALIVE)),
+        optional("maxConnectionDuration", DURATION),
+        optional("idleTimeout", Kind::Duration { least_ms: 0 }),
     ],
     rules: &[],
 };
@@ -95,8 +95,8 @@ static HTTP_POOL: Object = Object {
         optional("idleTimeout", DURATION),
         optional("h2UpgradePolicy", Kind::Choice(&["DEFAULT", "DO_NOT_UPGRADE", "UPGRADE"])),
         optional("useClientProtocol", Kind::Bool),
-        not_yet("maxConcurrentStreams", SMALL_COUNT),
-        not_yet("http2KeepAlive", Kind::Object(&HTTP2_KEEPALIVE)),
+        optional("maxConcurrentStreams", SMALL_COUNT),
+        optional("http2KeepAlive", Kind::Object(&HTTP2_KEEPALIVE)),
     ],
     rules: &[|node, path, report| {
         let client = node.get("useClientProtocol").filter(|flag| flag.text() != "false");
@@ -116,17 +116,17 @@ static OUTLIER_DETECTION: Object = Object {
         optional("consecutiveLocalOriginFailures", COUNT),
         optional("consecutiveGatewayErrors", COUNT),
         optional("consecutive5xxErrors", COUNT),
-        not_yet("consecutiveErrors", SMALL_COUNT),
+        optional("consecutiveErrors", SMALL_COUNT),
         optional("interval", DURATION),
         optional("baseEjectionTime", DURATION),
         optional("maxEjectionPercent", Kind::Int { min: 0, max: 100 }),
         optional("minHealthPercent", Kind::Int { min: 0, max: 100 }),
-        not_yet(
+        optional(
             "outlierDetectionHttpErrorCodes",
             Kind::List { of: &Kind::Int { min: 100, max: 599 }, least: 0 },
         ),
     ],
-    rules: &[local_origin_needs_split],
+    rules: &[local_origin_needs_split, older_name_does_nothing],
 };
 
 fn local_origin_needs_split(node: &Node, path: &str, report: &mut Report<'_>) {
@@ -135,6 +135,14 @@ fn local_origin_needs_split(node: &Node, path: &str, report: &mut Report<'_>) {
     if let Some(failures) = failures.filter(|failures| !split && failures.text() != "0") {
         let reason = "has no effect unless `splitExternalLocalOriginErrors` is true";
         report.at(failures, &join(path, "consecutiveLocalOriginFailures"), reason);
+    }
+}
+
+/// What is now `consecutive5xxErrors`: Istio takes it and does not look at it.
+fn older_name_does_nothing(node: &Node, path: &str, report: &mut Report<'_>) {
+    if let Some(older) = node.get("consecutiveErrors") {
+        let reason = "older versions had it, and none looks at it now: use `consecutive5xxErrors`";
+        report.no_effect(older.line, &join(path, "consecutiveErrors"), reason);
     }
 }
 
@@ -154,7 +162,7 @@ static RETRY_BUDGET: Object = Object {
     fields: &[
         optional("percent", Kind::Number { min: 0.0, max: 100.0 }),
         optional("minRetryConcurrency", COUNT),
-        not_yet("budgetInterval", Kind::Duration { least_ms: 0 }),
+        optional("budgetInterval", Kind::Duration { least_ms: 0 }),
     ],
     rules: &[],
 };
@@ -174,7 +182,7 @@ pub(super) fn read(policy: &Node) -> TrafficPolicy {
 fn parts(policy: &Node) -> PolicyParts {
     PolicyParts {
         outlier: policy.get("outlierDetection").map(outlier),
-        pool: policy.get("connectionPool").map(pool),
+        pool: policy.get("connectionPool").map(pool).map(Box::new),
         tls: policy.get("tls").map(tls::read),
         balancing: policy.get("loadBalancer").map(balancer::read).map(Box::new),
         retry_budget: policy.get("retryBudget").map(retry_budget),
@@ -201,6 +209,11 @@ fn outlier(node: &Node) -> OutlierDetection {
         max_ejection_percent: percent("maxEjectionPercent")
             .unwrap_or(by_default.max_ejection_percent),
         min_health_percent: percent("minHealthPercent").unwrap_or(by_default.min_health_percent),
+        error_codes: node
+            .items_of("outlierDetectionHttpErrorCodes")
+            .iter()
+            .filter_map(|code| code.text().parse().ok())
+            .collect(),
         ..by_default
     }
 }
@@ -219,7 +232,26 @@ fn pool(node: &Node) -> ConnectionPool {
         idle_timeout: http.and_then(|http| duration_of(http, "idleTimeout")),
         upgrades_to_http2: http.is_some_and(|http| http.text_of("h2UpgradePolicy") == "UPGRADE"),
         use_client_protocol: http.is_some_and(|http| is_true(http, "useClientProtocol")),
+        tcp_idle_timeout: tcp.and_then(|tcp| duration_of(tcp, "idleTimeout")),
+        max_connection_duration: tcp.and_then(|tcp| duration_of(tcp, "maxConnectionDuration")),
+        max_concurrent_streams: limit(http, "maxConcurrentStreams"),
+        tcp_keepalive: tcp.and_then(|tcp| tcp.get("tcpKeepalive")).map(tcp_keepalive),
+        http2_keepalive: http.and_then(|http| http2_keepalive(http.get("http2KeepAlive")?)),
     }
+}
+
+fn tcp_keepalive(node: &Node) -> TcpKeepalive {
+    TcpKeepalive {
+        // As in protobuf a count of 0 is none that was given.
+        probes: number_of(node, "probes").filter(|count| *count > 0),
+        time: duration_of(node, "time"),
+        interval: duration_of(node, "interval"),
+    }
+}
+
+fn http2_keepalive(node: &Node) -> Option<Http2Keepalive> {
+    let (interval, timeout) = (duration_of(node, "interval")?, duration_of(node, "timeout")?);
+    Some(Http2Keepalive { interval, timeout })
 }
 
 fn retry_budget(node: &Node) -> RetryBudgetRule {
@@ -230,5 +262,6 @@ fn retry_budget(node: &Node) -> RetryBudgetRule {
         min_concurrency: number_of(node, "minRetryConcurrency")
             .filter(|count| *count > 0)
             .unwrap_or(by_default.min_concurrency),
+        interval: duration_of(node, "budgetInterval").filter(|interval| !interval.is_zero()),
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{RULE_HEAD, destination_rule, notes};
+use super::{RULE_HEAD, accept, destination_rule, notes};
 use crate::{
     discovery::{
-        ConnectionPool, HashCookie, HashKey, HashTable, Method, OutlierDetection, RetryBudgetRule,
-        Warmup,
+        ConnectionPool, HashCookie, HashKey, HashTable, Http2Keepalive, Method, OutlierDetection,
+        RetryBudgetRule, TcpKeepalive, Warmup,
     },
     resource::{PolicyParts, TrafficPolicy},
 };
@@ -36,7 +36,7 @@ fn subsets_are_read_with_their_policies() {
     assert_eq!(method(rule.policy.clone()), Method::RoundRobin);
     assert_eq!(method(rule.subsets[1].policy.clone()), Method::Random);
     let pool = rule.policy.and_then(|policy| policy.general.pool).unwrap();
-    assert_eq!(pool, ConnectionPool { max_pending: Some(1), ..ConnectionPool::default() });
+    assert_eq!(*pool, ConnectionPool { max_pending: Some(1), ..ConnectionPool::default() });
 }
 
 #[test]
@@ -80,7 +80,10 @@ fn outlier_detection_and_limits_are_read_with_istios_defaults() {
         idle_timeout: Some(Duration::from_secs(9)),
         ..ConnectionPool::default()
     };
-    assert_eq!(limits.general, PolicyParts { pool: Some(wanted), ..PolicyParts::default() });
+    assert_eq!(
+        limits.general,
+        PolicyParts { pool: Some(Box::new(wanted)), ..PolicyParts::default() }
+    );
     let (port, parts) = &limits.ports[0];
     assert_eq!((*port, parts.pool.as_ref().unwrap().max_connections), (80, Some(9)));
 }
@@ -159,10 +162,49 @@ fn localities_are_read() {
 fn a_budget_for_retries_and_versions_of_http_are_read() {
     let budget = |text: &str| parts(&format!("{{retryBudget: {text}}}")).retry_budget.unwrap();
     assert_eq!(budget("{}"), RetryBudgetRule::default());
-    let half = RetryBudgetRule { percent: 0.5, min_concurrency: 1 };
-    assert_eq!(budget("{percent: 0.5, minRetryConcurrency: 1}"), half);
+    let half = RetryBudgetRule { percent: 0.5, min_concurrency: 1, interval: None };
+    assert_eq!(budget("{percent: 0.5, minRetryConcurrency: 1, budgetInterval: 0s}"), half);
+    assert_eq!(budget("{budgetInterval: 10s}").interval, Some(Duration::from_secs(10)));
     let pool = |text: &str| parts(&format!("{{connectionPool: {{http: {text}}}}}")).pool.unwrap();
     assert!(pool("{h2UpgradePolicy: UPGRADE}").upgrades_to_http2);
     assert!(!pool("{h2UpgradePolicy: DO_NOT_UPGRADE}").upgrades_to_http2);
     assert!(pool("{useClientProtocol: true}").use_client_protocol);
+}
+
+#[test]
+fn what_a_rule_says_of_connections_is_read() {
+    let seconds = Duration::from_secs;
+    let pool = |text: &str| *parts(&format!("{{connectionPool: {text}}}")).pool.unwrap();
+    let all = pool(
+        "{tcp: {idleTimeout: 0s, maxConnectionDuration: 1h, tcpKeepalive: {probes: 3, time: 10s, interval: 5s}}, \
+          http: {maxConcurrentStreams: 10, http2KeepAlive: {interval: 30s, timeout: 2s}}}",
+    );
+    let wanted = ConnectionPool {
+        tcp_idle_timeout: Some(Duration::ZERO),
+        max_connection_duration: Some(seconds(3_600)),
+        max_concurrent_streams: Some(10),
+        tcp_keepalive: Some(TcpKeepalive {
+            probes: Some(3),
+            time: Some(seconds(10)),
+            interval: Some(seconds(5)),
+        }),
+        http2_keepalive: Some(Http2Keepalive { interval: seconds(30), timeout: seconds(2) }),
+        ..ConnectionPool::default()
+    };
+    assert_eq!(all, wanted);
+    let none = pool("{tcp: {tcpKeepalive: {probes: 0}}, http: {maxConcurrentStreams: 0}}");
+    let probed = Some(TcpKeepalive::default());
+    assert_eq!(none, ConnectionPool { tcp_keepalive: probed, ..ConnectionPool::default() });
+}
+
+#[test]
+fn an_outliers_errors_are_read_and_what_older_versions_called_them_is_told_of() {
+    let codes = parts("{outlierDetection: {outlierDetectionHttpErrorCodes: [429, 503]}}");
+    assert_eq!(codes.outlier.unwrap().error_codes, [429, 503]);
+    let older = format!(
+        "{RULE_HEAD}spec:\n  host: a\n  trafficPolicy: {{outlierDetection: {{consecutiveErrors: 1}}}}\n"
+    );
+    let resources = accept(&older);
+    let reason = resources[0].not_enforced[0].reason.as_deref();
+    assert!(reason.is_some_and(|reason| reason.contains("consecutive5xxErrors")), "{reason:?}");
 }
