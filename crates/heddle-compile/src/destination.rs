@@ -71,7 +71,10 @@ impl RuleIndex {
         Some(Destination {
             service: service.clone(),
             vips: found.vips.clone(),
-            policies: if rules { self.policies(client, service, &ports) } else { Vec::new() },
+            policies: match rules {
+                true => self.policies(registry, client, service, &ports),
+                false => Vec::new(),
+            },
             ports,
             subsets: self.subsets(client, service),
             refused,

@@ -111,6 +111,7 @@ impl RuleIndex {
             addresses: entry.addresses.clone(),
             endpoints,
             selector: entry.selector.clone(),
+            subject_alt_names: entry.subject_alt_names.clone(),
         }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use heddle_model::{
-    DestinationPort, ServiceName,
+    DestinationPort, Registry, ServiceName,
     discovery::{ClientTls, ClusterKey, ClusterPolicy, LoadBalancing, Provenance},
     resource::{DestinationRule, PolicyParts, SubsetRule, TlsSettings, TrafficPolicy},
 };
@@ -19,6 +19,7 @@ impl RuleIndex {
     /// The policies of every cluster that calls of `service` can reach; clusters without are left out.
     pub(crate) fn policies(
         &self,
+        registry: &Registry,
         client: Client<'_>,
         service: &ServiceName,
         ports: &[DestinationPort],
@@ -30,10 +31,21 @@ impl RuleIndex {
         };
         let named = ports.iter().flat_map(DestinationPort::clusters).cloned();
         let clusters: BTreeSet<ClusterKey> = ports.iter().map(own).chain(named).collect();
-        clusters.into_iter().filter_map(|cluster| self.policy(client, cluster)).collect()
+        let policy = |cluster: ClusterKey| {
+            let outside = registry.outside.get(&cluster.service);
+            let names = outside.map_or(&[][..], |outside| &outside.subject_alt_names);
+            self.policy(client, cluster, names)
+        };
+        clusters.into_iter().filter_map(policy).collect()
     }
 
-    fn policy(&self, client: Client<'_>, cluster: ClusterKey) -> Option<ClusterPolicy> {
+    /// `names`: those that the servers' certificates hold by their entry.
+    fn policy(
+        &self,
+        client: Client<'_>,
+        cluster: ClusterKey,
+        names: &[String],
+    ) -> Option<ClusterPolicy> {
         let rules = self.subset_sources(client, &cluster.service);
         // Of several rules for one host the oldest that says something about all endpoints counts.
         let general = rules.iter().find_map(|one| Some((one, one.rule.policy.as_ref()?)));
@@ -47,7 +59,12 @@ impl RuleIndex {
         let (source, _) = subset.or(general)?;
         let tls = tls.and_then(|tls| match tls {
             TlsSettings::Plain => None,
-            TlsSettings::Originate(tls) => Some(named(*tls, source, &cluster.service)),
+            TlsSettings::Originate(mut tls) => {
+                if tls.subject_alt_names.is_empty() {
+                    tls.subject_alt_names = names.to_vec();
+                }
+                Some(named(*tls, source, &cluster.service))
+            }
         });
         // What asks for no more than what is done anyway costs nothing.
         let balancing = balancing.map(|balancing| *balancing);

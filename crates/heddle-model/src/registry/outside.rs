@@ -49,6 +49,8 @@ pub struct OutsideService {
     pub endpoints: Vec<OutsideHost>,
     /// Labels of workloads of the mesh, in its entry's namespace, that serve it too.
     pub selector: Option<BTreeMap<String, String>>,
+    /// Names of which a server's certificate has to hold one, where no rule says which; empty: nothing is said.
+    pub subject_alt_names: Vec<String>,
 }
 
 /// One endpoint of an entry, with its ports resolved.

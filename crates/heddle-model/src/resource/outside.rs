@@ -22,6 +22,8 @@ pub struct ServiceEntry {
     pub selector: Option<BTreeMap<String, String>>,
     /// Namespaces whose clients see it: names, `.`, `*` or `~`; empty means its own.
     pub export_to: Vec<String>,
+    /// Names of which its servers' certificates hold one; empty: nothing is said.
+    pub subject_alt_names: Vec<String>,
 }
 
 /// One host of an entry.

@@ -342,6 +342,9 @@ fn text_needed(node: &Node, word: Word, kind: &Kind) -> String {
     }
 }
 
+/// Most names of which a certificate has to hold one.
+pub(super) const SUBJECT_ALT_NAMES_MAX: usize = 100;
+
 /// Bytes of a key that a path shows: a whole label key with its prefix. A path is made for every
 /// field below the key, so an endless key would cost its length each time.
 const KEY_SHOWN_MAX: usize = 320;

@@ -5,7 +5,10 @@ use std::{collections::HashSet, net::IpAddr};
 use super::{
     node::Node,
     report::Report,
-    schema::{COUNT, Kind, LABELS, NAME, Object, PORT, TEXT, join, not_yet, optional, required},
+    schema::{
+        COUNT, Kind, LABELS, NAME, Object, PORT, SUBJECT_ALT_NAMES_MAX, TEXT, at_most, join,
+        not_yet, optional, required,
+    },
     value,
     virtual_service::exports_differ,
 };
@@ -40,7 +43,7 @@ pub(super) static SPEC: Object = Object {
         optional("endpoints", Kind::List { of: &Kind::Object(&ENDPOINT), least: 0 }),
         optional("workloadSelector", Kind::Object(&SELECTOR)),
         optional("exportTo", Kind::List { of: &Kind::Text(export_to), least: 0 }),
-        not_yet("subjectAltNames", Kind::List { of: &NAME, least: 0 }),
+        optional("subjectAltNames", Kind::List { of: &NAME, least: 0 }),
     ],
     rules: &[
         hosts_are_few_and_differ,
@@ -52,6 +55,7 @@ pub(super) static SPEC: Object = Object {
         exports_differ,
         to_nobody_else,
         dynamic_is_noted,
+        names_are_bounded,
     ],
 };
 
@@ -311,6 +315,10 @@ fn dynamic_is_noted(spec: &Node, path: &str, report: &mut Report<'_>) {
     }
 }
 
+fn names_are_bounded(spec: &Node, path: &str, report: &mut Report<'_>) {
+    at_most(spec, "subjectAltNames", SUBJECT_ALT_NAMES_MAX, path, report);
+}
+
 fn resolution(spec: &Node) -> Resolution {
     match spec.text_of("resolution") {
         "STATIC" => Resolution::Static,
@@ -339,6 +347,7 @@ pub(super) fn read(spec: &Node) -> ServiceEntry {
         endpoints: spec.items_of("endpoints").iter().map(endpoint).collect(),
         selector: selector.map(|selector| selector.labels_of("labels")),
         export_to: spec.texts_of("exportTo"),
+        subject_alt_names: spec.texts_of("subjectAltNames"),
     }
 }
 

@@ -7,13 +7,13 @@ use crate::{
     yaml::{
         node::Node,
         report::Report,
-        schema::{Kind, NAME, Object, TEXT, join, not_yet, optional, present},
+        schema::{
+            Kind, NAME, Object, SUBJECT_ALT_NAMES_MAX, TEXT, at_most, join, not_yet, optional,
+            present,
+        },
         value,
     },
 };
-
-/// Most names of which a certificate has to hold one.
-const SUBJECT_ALT_NAMES_MAX: usize = 100;
 
 /// The value of `caCertificates` that means what the system believes.
 const SYSTEM: &str = "system";
@@ -100,12 +100,7 @@ fn nothing_without_a_mode(node: &Node, path: &str, report: &mut Report<'_>) {
 }
 
 fn names_are_bounded(node: &Node, path: &str, report: &mut Report<'_>) {
-    let names = node.items_of("subjectAltNames");
-    if let Some(first) = names.get(SUBJECT_ALT_NAMES_MAX) {
-        let count = names.len();
-        let reason = format!("{count} names, more than the {SUBJECT_ALT_NAMES_MAX} allowed");
-        report.at(first, &join(path, "subjectAltNames"), reason);
-    }
+    at_most(node, "subjectAltNames", SUBJECT_ALT_NAMES_MAX, path, report);
 }
 
 /// `configmap://NAME` or `configmap://NAMESPACE/NAME`, of the rule's own namespace.
