@@ -66,17 +66,24 @@ fn ordinary_command(program: &str) -> Command {
     command
 }
 
-/// The command, which takes a SIGHUP for what it is also where this test was started with `nohup`:
-/// what is ignored at the start is inherited, and heddle heeds that.
-fn heeding_hangups(command: Command) -> Command {
+/// Signals that tests send, and by which a shell's jobs may be started to be ignored.
+const SENT: [(Signal, &str); 3] =
+    [(Signal::HANGUP, "HUP"), (Signal::INTERRUPT, "INT"), (Signal::QUIT, "QUIT")];
+
+/// The command, which takes a signal for what it is also where this test was started with `nohup`, or by a
+/// script in the background: what is ignored at the start is inherited, and heddle heeds that.
+fn heeding_signals(command: Command) -> Command {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
-    if ignored & (1 << (Signal::HANGUP.number() - 1)) == 0 {
+    let is_ignored = |signal: Signal| ignored & (1 << (signal.number() - 1)) != 0;
+    let names: Vec<_> = SENT.iter().filter(|one| is_ignored(one.0)).map(|one| one.1).collect();
+    if names.is_empty() {
         return command;
     }
     let mut wrapped = Command::new("env");
-    wrapped.arg("--default-signal=HUP").arg(command.get_program()).args(command.get_args());
+    let restored = format!("--default-signal={}", names.join(","));
+    wrapped.arg(restored).arg(command.get_program()).args(command.get_args());
     for (name, value) in command.get_envs() {
         match value {
             Some(value) => wrapped.env(name, value),
@@ -150,7 +157,7 @@ impl Machine {
 
     /// Starts a command with its output in files.
     pub(crate) fn start(&self, command: Command) -> Running {
-        let mut command = heeding_hangups(command);
+        let mut command = heeding_signals(command);
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let [stdout, stderr] =
             ["out", "err"].map(|end| self.dir.join(format!("output-{number}.{end}")));
