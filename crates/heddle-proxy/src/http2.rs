@@ -21,7 +21,7 @@ use crate::{
     http2::upgrade::Joined,
     limits::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
-        HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
+        HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_FRAMES_BYTES, HTTP2_STREAM_WINDOW, HTTP2_STREAMS,
     },
     read_through::{ReadThrough, Reading},
 };
@@ -46,6 +46,7 @@ pub(crate) async fn accept(
         .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
         .max_pending_accept_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
+        .data_frame_budget(HTTP2_SMALL_FRAMES_BYTES)
         .enable_connect_protocol()
         .handshake(ReadThrough::new(transport, Rewound { held, joined: joined.map(Box::new) }))
         .await

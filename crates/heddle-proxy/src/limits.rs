@@ -136,6 +136,11 @@ pub const HTTP2_HEADER_LIST_BYTES: u32 = 64 * 1024;
 /// Bytes of frames of one stream that wait to be written.
 pub const HTTP2_SEND_BUFFER_BYTES: usize = 256 * 1024;
 
+/// What small DATA frames that wait to be passed on may cost beyond their bytes, each up to 256 bytes, before a
+/// connection of HTTP/2 ends: as many as a connection's window has room for, of gRPC's smallest messages (6
+/// bytes), so that a slow receiver makes their sender wait, as flow control has it, and ends nobody.
+pub const HTTP2_SMALL_FRAMES_BYTES: usize = HTTP2_CONNECTION_WINDOW as usize / 6 * 256;
+
 /// Streams that were reset and are still known, and those that a client reset before they were looked at:
 /// with more its connection ends with ENHANCE_YOUR_CALM.
 pub const HTTP2_RESET_STREAMS: usize = 50;

@@ -34,7 +34,7 @@ use tokio::{
 use crate::{
     limits::{
         HTTP2_CONNECTION_WINDOW, HTTP2_HEADER_LIST_BYTES, HTTP2_RESET_STREAMS,
-        HTTP2_SEND_BUFFER_BYTES, HTTP2_STREAM_WINDOW, SERVER_SILENCE,
+        HTTP2_SEND_BUFFER_BYTES, HTTP2_SMALL_FRAMES_BYTES, HTTP2_STREAM_WINDOW, SERVER_SILENCE,
     },
     read_through::{ReadThrough, Reading},
     refusal::Refusal,
@@ -321,6 +321,7 @@ async fn connect(
         .max_header_list_size(HTTP2_HEADER_LIST_BYTES)
         .max_concurrent_reset_streams(HTTP2_RESET_STREAMS)
         .max_send_buffer_size(HTTP2_SEND_BUFFER_BYTES)
+        .data_frame_budget(HTTP2_SMALL_FRAMES_BYTES)
         .enable_push(false)
         .handshake::<_, Bytes>(io);
     let failed = |error: h2::Error| Refusal::ConnectFailed(error.to_string());

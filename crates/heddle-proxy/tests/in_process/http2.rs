@@ -465,3 +465,29 @@ fn a_stream_that_is_reset_while_its_connection_is_opened_is_recorded_at_once() {
         assert_eq!(mesh.client.requests(&[]), 1.0);
     });
 }
+
+#[test]
+fn small_messages_wait_for_a_slow_receiver_however_many_they_are() {
+    const COUNT: usize = 60_000;
+    with_standing_clock(|| async {
+        let mesh = Mesh::speaking(Protocol::Grpc, &[20], |end| {
+            serve(end, |_request, mut respond: SendResponse<Bytes>| async move {
+                let mut to = respond.send_response(Response::new(()), false).unwrap();
+                for _ in 0..COUNT {
+                    to.send_data(Bytes::from_static(b"123456"), false).unwrap();
+                }
+                to.send_data(Bytes::new(), true).unwrap();
+            })
+        });
+        let mut builder = client::Builder::new();
+        let builder = builder.data_frame_budget(usize::MAX);
+        let (mut to, connection) = builder.handshake(mesh.call().transport).await.unwrap();
+        drop(spawn_contained("client", async move {
+            let _ended = connection.await;
+        }));
+        let (response, _) = send(&mut to, get("/"), true).await;
+        let mut body = response.await.unwrap().into_body();
+        clock::sleep(Duration::from_secs(60)).await;
+        assert_eq!(text(&mut body).await.unwrap().len(), 6 * COUNT);
+    });
+}
