@@ -78,9 +78,8 @@ impl Control {
                 let invalid = invalid.map(|file| file.problems.clone());
                 let own = findings.get(&resource.key).map_or(&[][..], Vec::as_slice);
                 let is_route = matches!(resource.spec, Spec::Route(_));
-                let status = (is_route && invalid.is_none() && loser.is_none()).then(|| {
-                    route_status(mesh.index.route_status(mesh.members.registry(), &resource.key))
-                });
+                let status = (is_route && invalid.is_none() && loser.is_none())
+                    .then(|| route_status(mesh.index.route_status(mesh.registry(), &resource.key)));
                 ResourceView { status, ..view(&resource, source, invalid, loser, own) }
             })
             .collect()

@@ -6,7 +6,7 @@ use heddle_model::{
 };
 use heddle_wire::{
     discovery::{Resource, ResourceType as Kind},
-    local::control_api::ServiceView,
+    local::control_api::{ResourceView, ServiceView},
 };
 
 use crate::{
@@ -112,4 +112,21 @@ async fn a_proxy_is_told_of_an_entry_as_of_a_service_and_of_its_own_sidecar() {
         panic!()
     };
     assert_eq!((behind.endpoints.len(), behind.outside.len()), (0, 2));
+}
+
+#[tokio::test]
+async fn a_route_may_name_an_entrys_host_as_its_backend() {
+    let folder = Folder::new();
+    let plane = Plane::start(&folder).await;
+    plane.join_http("reviews", "v1").await;
+    let spec = "  resolution: STATIC\n  endpoints: [{address: 192.0.2.1}]";
+    let route = "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {parentRefs: [{kind: Service, group: '', name: reviews}], rules: [{backendRefs: [{name: vm, port: 80}]}]}\n";
+    let text = entry("vm", "vm.default.svc.cluster.local", spec) + route;
+    plane.apply(&text).await.unwrap();
+    let views: Vec<ResourceView> = plane.get("/v1/resources?kind=httproute").await;
+    let status = views[0].status.clone().unwrap();
+    let conditions = status.parents[0].conditions.iter();
+    let shown: Vec<_> = conditions.map(|one| format!("{} {}", one.status, one.reason)).collect();
+    assert_eq!(shown, ["True Accepted", "True ResolvedRefs"]);
+    assert_eq!(views[0].state, "Programmed");
 }
