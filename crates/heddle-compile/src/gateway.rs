@@ -12,7 +12,7 @@ use heddle_model::{
 };
 
 use crate::{
-    carries::takes_http,
+    carries::{takes_http, takes_tls},
     rules::{RouteSource, RuleIndex},
 };
 
@@ -85,11 +85,11 @@ impl<'a> RouteSource<'a> {
 }
 
 /// Can a route of this kind apply to a port of this protocol? Connections of every port can be routed as
-/// such, and requests where there can be any. By SNI nothing is routed yet.
+/// such, requests where there can be any, and connections of TLS by the name they ask for.
 pub(crate) fn carries(protocol: Protocol, kind: RouteKind) -> bool {
     match kind {
         RouteKind::Grpc | RouteKind::Http => takes_http(protocol),
-        RouteKind::Tls => false,
+        RouteKind::Tls => takes_tls(protocol),
         RouteKind::Tcp => true,
     }
 }

@@ -7,8 +7,8 @@ use heddle_model::{
     Registry, ServicePort,
     discovery::{
         Answer, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Mirror, MirrorCompare,
-        PathRewrite, Redirect, RedirectPath, RegexRewrite, Rewrite, RuleAction, Target, Traffic,
-        WeightedTarget,
+        PathRewrite, Provenance, Redirect, RedirectPath, RegexRewrite, Rewrite, RuleAction,
+        SniRule, Target, Traffic, WeightedTarget,
     },
     resource::{MeshRedirect, MeshRule, PathModifier, Resource, RouteKind},
 };
@@ -45,8 +45,29 @@ impl Attached<'_> {
             RouteKind::Grpc | RouteKind::Http => {
                 PortRules { http: self.http(registry, port), ..PortRules::default() }
             }
-            RouteKind::Tls | RouteKind::Tcp => self.tcp(registry, port),
+            RouteKind::Tls => PortRules { sni: self.sni(registry), ..PortRules::default() },
+            RouteKind::Tcp => self.tcp(registry, port),
         }
+    }
+
+    /// Connections of TLS go where the route with the closest name says, of equals the oldest; who asks for a
+    /// name that no route has is refused, as a request is that meets no rule of an HTTPRoute.
+    fn sni(&self, registry: &Registry) -> Vec<SniRule> {
+        let rules = self.routes.iter().filter_map(|one| Some((one, one.route.rules.first()?)));
+        let mut all: Vec<SniRule> = rules
+            .map(|(source, rule)| SniRule {
+                provenance: provenance(source.resource, "rules", 0, &rule.name),
+                names: source.route.names.clone(),
+                targets: targets(registry, source.resource, rule),
+            })
+            .collect();
+        let first = self.routes.first().filter(|_| !all.iter().any(|rule| rule.names.is_empty()));
+        all.extend(first.map(|oldest| SniRule {
+            provenance: Provenance(oldest.resource.key.to_string()),
+            names: Vec::new(),
+            targets: nowhere("no TLSRoute of this port is for the name that the client asks for"),
+        }));
+        all
     }
 
     /// Connections go where the oldest route says, and so do requests where the port can have some.
@@ -229,20 +250,22 @@ fn redirect(one: &MeshRedirect, called: u16, taken: Taken) -> Redirect {
     }
 }
 
+/// All of it is refused.
+fn nowhere(reason: &str) -> Vec<WeightedTarget> {
+    vec![WeightedTarget { weight: 1, to: Target::Dangling(reason.to_owned()), headers: None }]
+}
+
 /// Where requests or connections go. What has no weight gets nothing; where nothing has any, all of it is
 /// refused.
 fn targets(registry: &Registry, resource: &Resource, rule: &MeshRule) -> Vec<WeightedTarget> {
-    let nowhere = |reason: String| {
-        vec![WeightedTarget { weight: 1, to: Target::Dangling(reason), headers: None }]
-    };
     if let Some(filter) = &rule.unknown_filter {
-        return nowhere(format!("{} is not carried out", filter.what));
+        return nowhere(&format!("{} is not carried out", filter.what));
     }
     let weighted: Vec<_> = rule.backends.iter().filter(|one| one.weight > 0).collect();
     if weighted.is_empty() {
         return nowhere(match rule.backends.is_empty() {
-            true => "the rule names no backend".to_owned(),
-            false => "no backend of the rule has a weight".to_owned(),
+            true => "the rule names no backend",
+            false => "no backend of the rule has a weight",
         });
     }
     let own = rule.backends.iter().any(|one| one.headers.is_some());

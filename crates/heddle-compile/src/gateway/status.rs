@@ -40,8 +40,8 @@ enum Verdict {
     Accepted,
     /// There is no such Service, or it has no such port.
     NoParent(String),
-    /// Not by this version, or not on a port that speaks this.
-    NotCarried(FindingKind, String),
+    /// Not on a port that speaks this; the API's word for it first.
+    NotCarried(&'static str, String),
     /// Routes of another kind go before it: on all of its ports, or on some.
     Conflicted(String, bool),
 }
@@ -68,10 +68,7 @@ impl RuleIndex {
 
     fn verdict(&self, registry: &Registry, source: RouteSource<'_>, parent: &ParentRef) -> Verdict {
         let home = &source.resource.key.namespace;
-        let name = ServiceName {
-            namespace: parent.namespace.as_ref().unwrap_or(home).clone(),
-            name: parent.name.clone(),
-        };
+        let name = parent_name(home, parent);
         let kind = source.route.kind;
         let Some(service) = registry.services.get(&name) else {
             let text = format!("there is no service `{name}`: the route takes force when one is");
@@ -82,20 +79,20 @@ impl RuleIndex {
         if ports.is_empty() {
             return Verdict::NoParent(format!("`{name}` has {}", missing_port(parent)));
         }
-        if kind == RouteKind::Tls {
-            let text = "a TLSRoute is not carried out yet: connections go to the Service itself";
-            return Verdict::NotCarried(FindingKind::NotEnforced, text.to_owned());
-        }
         let carrying: Vec<_> = ports.iter().filter(|port| carries(port.protocol, kind)).collect();
         let Some(_) = carrying.first() else {
             let port = ports[0];
+            let (reason, declare) = match kind {
+                RouteKind::Tls => ("UnsupportedValue", "tls"),
+                _ => ("NotAllowedByListeners", "http"),
+            };
             let text = format!(
-                "port {} of `{name}` is declared {}: a {} has no effect there; declare it http, or use a TCPRoute",
+                "port {} of `{name}` is declared {}: a {} has no effect there; declare it {declare}, or use a TCPRoute",
                 port.number,
                 port.protocol,
                 kind.as_str()
             );
-            return Verdict::NotCarried(FindingKind::NoEffect, text);
+            return Verdict::NotCarried(reason, text);
         };
         let lost = carrying.iter().filter_map(|port| {
             let winner = self.attached_from(home, service, port)?;
@@ -108,6 +105,31 @@ impl RuleIndex {
             "{winner} is attached to port {port} of `{name}` and wins: on a port one kind applies, GRPCRoute before HTTPRoute before TLSRoute before TCPRoute"
         );
         Verdict::Conflicted(text, lost.len() == carrying.len())
+    }
+
+    /// Names that an older route has on some port of this parent, where connections of them go to that one's
+    /// backends.
+    fn lost_names(
+        &self,
+        registry: &Registry,
+        source: RouteSource<'_>,
+        parent: &ParentRef,
+    ) -> Option<String> {
+        let home = &source.resource.key.namespace;
+        let service = registry.services.get(&parent_name(home, parent))?;
+        let mut ports = service.ports.values().filter(|port| names_port(parent, port));
+        ports.find_map(|port| {
+            let attached = self.attached_from(home, service, port)?;
+            let mut older =
+                attached.routes.iter().take_while(|one| one.position != source.position);
+            older.find_map(|one| {
+                let lost = source.route.names.iter().find(|name| one.route.names.contains(name))?;
+                Some(format!(
+                    "{} also names `{lost}` on port {} of `{}` and wins: the older route first",
+                    one.resource.key, port.number, service.name
+                ))
+            })
+        })
     }
 
     /// Backends that routes name now and after an edit, and that would be there no more.
@@ -152,9 +174,13 @@ impl RuleIndex {
                 }
                 let place = (parent.line, format!("spec.parentRefs[{i}]"));
                 match self.verdict(registry, source, parent) {
-                    Verdict::Accepted => {}
+                    Verdict::Accepted => {
+                        if let Some(text) = self.lost_names(registry, source, parent) {
+                            say(place, FindingKind::Conflict, text);
+                        }
+                    }
                     Verdict::NoParent(text) => say(place, FindingKind::Dangling, text),
-                    Verdict::NotCarried(kind, text) => say(place, kind, text),
+                    Verdict::NotCarried(_, text) => say(place, FindingKind::NoEffect, text),
                     Verdict::Conflicted(text, _) => say(place, FindingKind::Conflict, text),
                 }
             }
@@ -162,6 +188,14 @@ impl RuleIndex {
                 of_rule(registry, source, (i, rule), &mut say);
             }
         }
+    }
+}
+
+/// The Service that a parent of a route of namespace `home` is.
+fn parent_name(home: &str, parent: &ParentRef) -> ServiceName {
+    ServiceName {
+        namespace: parent.namespace.as_deref().unwrap_or(home).to_owned(),
+        name: parent.name.clone(),
     }
 }
 
@@ -173,23 +207,26 @@ fn of_rule(
     say: &mut impl FnMut((usize, String), FindingKind, String),
 ) {
     let home = &source.resource.key.namespace;
+    let (all, refused) = match source.route.kind {
+        RouteKind::Grpc | RouteKind::Http => ("requests that match are", "refused with 500"),
+        RouteKind::Tls | RouteKind::Tcp => ("connections are", "refused"),
+    };
     let place = |line: usize| (line, format!("spec.rules[{i}]"));
     if let Some(filter) = &rule.unknown_filter {
-        let text =
-            format!("{} is not carried out: requests that match are refused with 500", filter.what);
+        let text = format!("{} is not carried out: {all} {refused}", filter.what);
         say(place(filter.line), FindingKind::Dangling, text);
     } else if rule.redirect.is_none() && rule.backends.iter().all(|one| one.weight == 0) {
-        let text = "no backend has a weight: requests that match are refused with 500";
-        say(place(rule.line), FindingKind::Notice, text.to_owned());
+        let text = format!("no backend has a weight: {all} {refused}");
+        say(place(rule.line), FindingKind::Notice, text);
     }
     for backend in &rule.backends {
         if let Err(fault) = resolve(registry, home, backend) {
             let text = match fault {
                 Fault::Absent(text) => {
-                    format!("{text}: this share is refused with 500 until it is there")
+                    format!("{text}: this share is {refused} until it is there")
                 }
                 Fault::Kind(text) | Fault::Filter(text) => {
-                    format!("{text}: this share is refused with 500")
+                    format!("{text}: this share is {refused}")
                 }
             };
             say((backend.line, backend.field.clone()), FindingKind::Dangling, text);
@@ -218,8 +255,7 @@ fn accepted(verdict: Verdict) -> Condition {
         Verdict::Conflicted(text, false) => (true, "Accepted", format!("in part: {text}")),
         Verdict::Conflicted(text, true) => (false, "Conflicted", text),
         Verdict::NoParent(text) => (false, "NoMatchingParent", text),
-        Verdict::NotCarried(FindingKind::NotEnforced, text) => (false, "UnsupportedValue", text),
-        Verdict::NotCarried(_, text) => (false, "NotAllowedByListeners", text),
+        Verdict::NotCarried(reason, text) => (false, reason, text),
     };
     Condition { kind: "Accepted", holds, reason, message }
 }

@@ -1,7 +1,7 @@
 //! Routes of the Gateway API: to whom they apply, in which order, and what is said of them.
 
 use super::*;
-use heddle_model::discovery::{Answer, HttpRule, PathRewrite, RedirectPath, StringMatch};
+use heddle_model::discovery::{Answer, HttpRule, PathRewrite, RedirectPath, SniRule, StringMatch};
 
 /// A route of `kind` on the Services that `parents` names; `named` is `name` or `name.namespace`.
 pub(super) fn route(kind: &str, named: &str, parents: &str, rules: &str) -> String {
@@ -194,13 +194,96 @@ fn a_tcp_route_sends_connections_and_requests() {
     assert_eq!(shown(told.ports[0].http[0].targets()), expected);
 }
 
+/// Where a port's connections of TLS go by name.
+fn by_name(mesh: &Mesh, rules: &RuleIndex, service: &str, port: u16) -> Vec<String> {
+    let told = mesh.told(rules, "frontend", service);
+    let port = told.ports.iter().find(|one| one.number == port).unwrap();
+    let show = |rule: &SniRule| {
+        let (names, to) = (rule.names.join(" "), shown(&rule.targets).join(" "));
+        format!("{}: {names} -> {to}", rule.provenance.0)
+    };
+    port.sni.iter().map(show).collect()
+}
+
+/// A TLSRoute for these names.
+fn tls_route(name: &str, parents: &str, hostnames: &str, to: &str) -> String {
+    let rules = format!("[{{backendRefs: [{to}]}}], hostnames: [{hostnames}]");
+    route("TLSRoute", name, parents, &rules)
+}
+
+const REFUSED: &str = "!no TLSRoute of this port is for the name that the client asks for=1";
+
 #[test]
-fn a_tls_route_is_kept_and_says_so() {
-    let text = route("TLSRoute", "s", "name: photos", &to("store"))
-        + &route("TCPRoute", "t", "name: photos", &to("store").replace("80", "6379"));
-    let (demo, index) = (Mesh::demo(), rules(&text));
-    assert_eq!(conditions(&demo, &index, "s")[0], "Accepted=false/UnsupportedValue");
-    assert_eq!(conditions(&demo, &index, "t")[0], "Accepted=true/Accepted");
+fn a_tls_route_sends_connections_by_name_and_others_are_refused() {
+    let ports = [(443, Protocol::Tls), (444, Protocol::Undeclared), (80, Protocol::Http)];
+    let mesh = Mesh::demo().joins("web", "v1", &ports);
+    let text = tls_route(
+        "s",
+        "name: web",
+        "A.example.com, '*.example.com'",
+        "{name: store, port: 6379, weight: 2}, {name: nobody, port: 1}",
+    );
+    let index = rules(&text);
+    let own = "TLSRoute/default/s#rules[0]: a.example.com *.example.com -> store/*:6379=2 !there is no service `nobody.default.svc.cluster.local`=1";
+    let rest = format!("TLSRoute/default/s:  -> {REFUSED}");
+    assert_eq!(by_name(&mesh, &index, "web", 443), [own, &rest]);
+    assert_eq!(by_name(&mesh, &index, "web", 444), [own, &rest], "bytes tell what is TLS");
+    assert_eq!(by_name(&mesh, &index, "web", 80), Vec::<String>::new());
+    let said = conditions(&mesh, &index, "s");
+    assert_eq!(said, ["Accepted=true/Accepted", "ResolvedRefs=false/BackendNotFound"]);
+    assert_eq!(
+        mesh.said(&index),
+        [
+            "Dangling spec.rules[0].backendRefs[1]: there is no service `nobody.default.svc.cluster.local`: this share is refused until it is there"
+        ]
+    );
+    let all = rules(&tls_route("s", "name: web", "", "{name: store, port: 6379}"));
+    let all = by_name(&mesh, &all, "web", 443);
+    assert_eq!(all, ["TLSRoute/default/s#rules[0]:  -> store/*:6379=1"], "no name is every name");
+}
+
+#[test]
+fn of_two_tls_routes_the_older_has_a_name_that_both_have() {
+    let mesh = Mesh::demo().joins("web", "v1", &[(443, Protocol::Tls)]);
+    let to = "{name: store, port: 6379}";
+    let text = tls_route("old", "name: web", "a.x, b.x", to)
+        + &tls_route("new", "name: web", "b.x, c.x", to);
+    let index = rules(&text);
+    let told = by_name(&mesh, &index, "web", 443);
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("TLSRoute/default/old#rules[0]: a.x b.x"), "{told:?}");
+    assert!(told[2].ends_with(REFUSED), "{told:?}");
+    assert_eq!(
+        mesh.said(&index),
+        [
+            "Conflict spec.parentRefs[0]: TLSRoute/default/old also names `b.x` on port 443 of `web.default.svc.cluster.local` and wins: the older route first"
+        ]
+    );
+}
+
+#[test]
+fn a_tls_route_goes_before_a_tcp_route_and_behind_one_of_requests() {
+    let ports = [(443, Protocol::Tls), (444, Protocol::Undeclared)];
+    let mesh = Mesh::demo().joins("web", "v1", &ports);
+    let store = "{name: store, port: 6379}";
+    let text = tls_route("s", "name: web", "a.x", store)
+        + &route("TCPRoute", "t", "name: web", &format!("[{{backendRefs: [{store}]}}]"))
+        + &route("HTTPRoute", "h", "name: web,port: 444", &to("ratings"))
+        + &virtual_service(
+            "v",
+            "{hosts: [web, b.x], tls: [{match: [{sniHosts: [b.x]}], route: [{destination: {host: store}}]}]}",
+        );
+    let index = rules(&text);
+    assert_eq!(by_name(&mesh, &index, "web", 443).len(), 2);
+    assert_eq!(by_name(&mesh, &index, "web", 444), Vec::<String>::new());
+    assert_eq!(conditions(&mesh, &index, "t")[0], "Accepted=false/Conflicted");
+    assert_eq!(conditions(&mesh, &index, "s")[0], "Accepted=true/Accepted", "on one port");
+    let said = mesh.said(&index);
+    let takes = "TLSRoute/default/s is attached to port 443 of `web.default.svc.cluster.local` and takes the place of this rule there";
+    assert!(said.iter().any(|one| one.ends_with(takes)), "{said:?}");
+    let only_http = rules(&tls_route("s", "name: reviews", "a.x", store));
+    let said = conditions(&Mesh::demo(), &only_http, "s");
+    assert_eq!(said[0], "Accepted=false/UnsupportedValue");
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub struct MeshRoute {
     pub kind: RouteKind,
     /// All parents as written, in order.
     pub parents: Vec<ParentRef>,
+    /// Of a `TLSRoute` the names that clients ask for (SNI), in lower case, a `*` for the first label; none for
+    /// every name. Other kinds' hostnames are not looked at: the called address decides.
+    pub names: Vec<String>,
     /// Rules in order; the order of force is decided by what they match.
     pub rules: Vec<MeshRule>,
 }

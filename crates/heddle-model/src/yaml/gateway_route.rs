@@ -55,7 +55,8 @@ const fn rules_of(rule: &'static Kind) -> Field {
     optional("rules", Kind::List { of: rule, least: 0 })
 }
 
-/// Fields of a route that has hostnames. In a mesh these are not looked at: the called address decides.
+/// Fields of a route that has hostnames. In a mesh those of requests are not looked at: the called address
+/// decides. Those of a TLSRoute are the names that connections ask for.
 const fn route(rule: &'static Kind) -> [Field; 4] {
     [
         PARENTS,

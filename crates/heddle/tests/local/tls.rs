@@ -172,6 +172,8 @@ fn the_applications_own_tls_goes_by_name(machine: &Machine) {
         }
     }
 
+    by_tls_route(machine, &mesh, &ask);
+
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let words = files.server(&free, "host", &names);
     let mut server = Command::new(&words[0]);
@@ -191,4 +193,30 @@ fn the_applications_own_tls_goes_by_name(machine: &Machine) {
             && line.contains("destination_service_name=\"PassthroughCluster\"")
     });
     assert!(counted.is_some_and(|line| line.ends_with(" 1")), "{told}");
+}
+
+const TLS_ROUTE: &str = r#"
+apiVersion: gateway.networking.k8s.io/v1
+kind: TLSRoute
+metadata: {name: swap}
+spec:
+  parentRefs: [{kind: Service, group: "", name: one}]
+  hostnames: ["*.one.example.com", Swap.example.com]
+  rules: [{backendRefs: [{name: two, port: 8443}]}]
+"#;
+
+/// A route of the Gateway API takes the place of `tls` rules: names it has go where it says, others nowhere.
+fn by_tls_route(machine: &Machine, mesh: &Mesh<'_>, ask: &dyn Fn(&str, &str, &str) -> String) {
+    let applied = apply(machine, mesh, TLS_ROUTE);
+    assert_eq!(applied.code, 0, "{} {}", applied.stdout, applied.stderr);
+    for name in ["swap.example.com", "one.example.com"] {
+        let got = mesh.client(&["sh", "-c", &ask(name, "one", "8443")]);
+        let expected = if name.starts_with("swap") { "two" } else { "" };
+        assert_eq!(got.stdout, expected, "{name}: {}", got.stderr);
+        assert_eq!(got.code == 0, !expected.is_empty(), "{name}: {}", got.stderr);
+    }
+    let told = mesh.run("get", &["tlsroute", "swap", "-o", "yaml"]).stdout;
+    assert!(told.contains("\"Accepted\"") && told.contains("\"ResolvedRefs\""), "{told}");
+    let loser = mesh.run("get", &["virtualservice", "one"]).stdout;
+    assert!(loser.contains("Conflicted"), "{loser}");
 }

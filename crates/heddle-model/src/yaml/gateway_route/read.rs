@@ -66,7 +66,13 @@ pub(in crate::yaml) fn read(kind: RouteKind, spec: &Node, path: &str) -> MeshRou
         let matches = vec![MeshMatch::default()];
         rules.push(MeshRule { line: spec.line, matches, ..MeshRule::default() });
     }
-    MeshRoute { kind, parents: spec.items_of("parentRefs").iter().map(parent).collect(), rules }
+    let names = spec.items_of("hostnames").iter().filter(|_| kind == RouteKind::Tls);
+    MeshRoute {
+        kind,
+        parents: spec.items_of("parentRefs").iter().map(parent).collect(),
+        names: names.map(|name| name.text().to_ascii_lowercase()).collect(),
+        rules,
+    }
 }
 
 fn parent(node: &Node) -> ParentRef {
