@@ -1,9 +1,12 @@
 //! A service as one client sees it: its ports with the rules that apply there.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use heddle_model::{
-    Destination, DestinationPort, Registry, Service, ServiceName, ServicePort,
-    discovery::{HttpMatch, HttpRule, RuleAction, SniRule, Target, WeightedTarget},
-    resource::{HttpRoute, TcpMatch, TcpRoute, TlsRoute},
+    Destination, DestinationPort, Protocol, Registry, Service, ServiceName, ServicePort,
+    TargetPort,
+    discovery::{ANY_PORT, HttpMatch, HttpRule, RuleAction, SniRule, Target, WeightedTarget},
+    resource::{HttpRoute, RouteDestination, TcpMatch, TcpRoute, TlsRoute},
 };
 
 use crate::{
@@ -31,7 +34,9 @@ impl RuleIndex {
         client: Client<'_>,
         service: &ServiceName,
     ) -> Option<Destination> {
-        let found = registry.services.get(service)?;
+        let Some(found) = registry.services.get(service) else {
+            return self.of_host(registry, client, service);
+        };
         if !is_seen(registry, client.namespace, service) {
             return None;
         }
@@ -78,7 +83,65 @@ impl RuleIndex {
             ports,
             subsets: self.subsets(client, service),
             refused,
+            others: None,
         })
+    }
+
+    /// A host that is no service, with the rules for calls that name it. They hold on any port; those that one
+    /// of them, or of the services they lead to, has are compiled for themselves.
+    fn of_host(
+        &self,
+        registry: &Registry,
+        client: Client<'_>,
+        host: &ServiceName,
+    ) -> Option<Destination> {
+        let routing = self.ruling(registry, client, host)?;
+        let namespace = &routing.resource.key.namespace;
+        let scope = Scope { index: self, registry, client, namespace };
+        let none = Service { name: host.clone(), vips: Vec::new(), ports: BTreeMap::new() };
+        let on = |number: u16| {
+            let (name, protocol) = (String::new(), Protocol::Undeclared);
+            let target = TargetPort::Number(number);
+            let port = ServicePort { number, name: name.clone(), protocol, target };
+            let rules = Governed { scope, routing, service: &none, port: &port };
+            let (http, sni) = (rules.http(), rules.sni());
+            let (tcp, faults) = (Vec::new(), Vec::new());
+            DestinationPort { number, name, protocol, http, tcp, sni, faults }
+        };
+        let others = on(ANY_PORT);
+        let ports: Vec<_> = self.ports_of(routing, scope).into_iter().map(on).collect();
+        let every: Vec<_> = ports.iter().chain([&others]).cloned().collect();
+        let mut policies = self.policies(client, host, &every);
+        policies.retain(|policy| policy.cluster.service != *host);
+        Some(Destination {
+            service: host.clone(),
+            vips: Vec::new(),
+            policies,
+            ports,
+            subsets: BTreeMap::new(),
+            refused: None,
+            others: Some(Box::new(others)),
+        })
+    }
+
+    /// Ports on which a rule may say something else than on others: those that its conditions name, and those
+    /// of the services that it leads to, which are called on the same where none is written.
+    fn ports_of(&self, routing: Routing<'_>, scope: Scope<'_>) -> BTreeSet<u16> {
+        let mut all = BTreeSet::new();
+        let mut leads = |scope: Scope<'_>, to: &[RouteDestination]| {
+            let services = to.iter().filter_map(|one| scope.service(one));
+            all.extend(services.flat_map(|service| service.ports.keys().copied()));
+        };
+        for rule in self.in_force(routing) {
+            leads(scope.within(&rule.resource.key.namespace), &rule.route.route);
+        }
+        routing.rule.tls.iter().for_each(|rule| leads(scope, &rule.route));
+        for rule in self.in_force(routing) {
+            all.extend(rule.route.matches.iter().filter_map(|one| one.port));
+        }
+        let by_name = routing.rule.tls.iter().flat_map(|route| &route.matches);
+        all.extend(by_name.filter_map(|one| one.tcp.port));
+        all
     }
 }
 
@@ -167,7 +230,7 @@ impl Governed<'_> {
                 || vips.iter().any(|&ip| subnets.iter().any(|&range| holds(range, ip))))
     }
 
-    fn resolved(&self, route: &[heddle_model::resource::RouteDestination]) -> Vec<WeightedTarget> {
+    fn resolved(&self, route: &[RouteDestination]) -> Vec<WeightedTarget> {
         let resolve = |to| self.scope.target(to, self.port.number);
         route.iter().map(resolve).collect()
     }

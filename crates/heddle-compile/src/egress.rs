@@ -72,11 +72,13 @@ impl RuleIndex {
     #[must_use]
     pub fn outbound(&self, registry: &Registry, client: Client<'_>) -> OutboundPolicy {
         let mut hosts = registry.outside.keys().filter(|name| name.is_host());
+        let by_rules = || self.ruled_hosts(registry, client).next().is_some();
         let only = self
             .sidecar(client)
             .filter(|(_, sidecar)| sidecar.outbound == Some(OutboundMode::RegistryOnly));
         OutboundPolicy {
-            names_outside: hosts.any(|name| is_seen(registry, client.namespace, name)),
+            names_outside: hosts.any(|name| is_seen(registry, client.namespace, name))
+                || by_rules(),
             registry_only: only.map(|(resource, _)| provenance(resource)),
         }
     }

@@ -83,8 +83,8 @@ impl<'a> Findings<'a> {
             let host = Host::read(written, &routing.resource.key.namespace);
             let line = routing.rule.host_lines.get(i).copied();
             let place = (line.unwrap_or(routing.resource.origin.line), format!("spec.hosts[{i}]"));
-            if let Some(text) = absent(self.registry, &host, written) {
-                self.say(routing, place.clone(), FindingKind::Dangling, text);
+            if let Some((kind, text)) = self.unknown(routing, &host, written) {
+                self.say(routing, place.clone(), kind, text);
             }
             let visible = self.clients(routing).into_iter();
             let winners: BTreeSet<_> = visible
@@ -99,6 +99,37 @@ impl<'a> Findings<'a> {
                 self.say(routing, place, FindingKind::Conflict, text);
             }
         }
+    }
+
+    /// A host that no service has: its rules hold only for who names it at an address that nobody knows.
+    fn unknown(
+        &self,
+        routing: Routing<'a>,
+        host: &Host,
+        written: &str,
+    ) -> Option<(FindingKind, String)> {
+        let text = absent(self.registry, host, written)?;
+        let mut clients = self.clients(routing).into_iter();
+        let rules =
+            |client: Client<'_>| self.index.ruled_host(self.registry, client, host).is_some();
+        // A short name is a service's; of two labels it may be a host outside too.
+        if !written.contains('.') || !clients.any(rules) {
+            return Some((FindingKind::Dangling, text));
+        }
+        if matches!(host, Host::Service(_)) {
+            let text = format!(
+                "{text}; until then it holds for requests that name `{written}` at an address that the mesh does not know"
+            );
+            return Some((FindingKind::Dangling, text));
+        }
+        let bytes = match routing.rule.tcp.is_empty() {
+            true => "",
+            false => "; its `tcp` rules have no effect, since bytes name no host",
+        };
+        let text = format!(
+            "`{written}` is no service of this mesh: the rule holds for requests, and connections of TLS, that name it at an address that the mesh does not know, and for no service's own address{bytes}"
+        );
+        Some((FindingKind::Notice, text))
     }
 
     /// Destinations that name something absent.

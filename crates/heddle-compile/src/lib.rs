@@ -15,6 +15,7 @@
 //!
 //! Nothing here does I/O, waits or reads a clock; the same input gives the same output.
 
+mod by_host;
 mod carries;
 mod client;
 mod delegate;

@@ -202,6 +202,11 @@ impl RuleIndex {
         routing.or_else(|| Some(&self.subset_sources(client, service).first()?.resource.key))
     }
 
+    /// Hosts of VirtualServices that reach into the mesh.
+    pub(crate) fn services(&self) -> &BTreeMap<Host, Vec<usize>> {
+        &self.services
+    }
+
     /// The VirtualService that wins a host for a client.
     pub(crate) fn winner(&self, client: Client<'_>, host: &Host) -> Option<Routing<'_>> {
         let visible = self.services.get(host)?.iter().filter_map(|&at| self.routing_at(at));
@@ -345,7 +350,7 @@ impl RuleIndex {
 }
 
 /// Hosts of an index that could name `service`: its own entry, and wildcards.
-fn hosts_of<'a>(
+pub(crate) fn hosts_of<'a>(
     index: &'a BTreeMap<Host, Vec<usize>>,
     service: &ServiceName,
 ) -> impl Iterator<Item = &'a Host> {

@@ -2,7 +2,7 @@
 
 use heddle_model::{
     Registry, Service, ServiceName,
-    discovery::{ClusterKey, Subset, Target, WeightedTarget},
+    discovery::{ANY_PORT, ClusterKey, Subset, Target, WeightedTarget},
     resource::RouteDestination,
 };
 
@@ -75,6 +75,11 @@ impl<'a> Scope<'a> {
         Ok(Found { service: name, subset, port })
     }
 
+    /// The service that a destination names, if it is there.
+    pub(crate) fn service(&self, to: &RouteDestination) -> Option<&'a Service> {
+        self.named(&to.host).ok()
+    }
+
     /// The service that a host means: short names in the rule's namespace, entries' hosts as its client
     /// sees them.
     fn named(&self, written: &str) -> Result<&'a Service, String> {
@@ -125,6 +130,11 @@ fn port_of(
         (None, &[only], _) => Ok(Some(only)),
         (None, _, None) => Ok(None),
         (None, _, Some(called)) if ports.contains(&called) => Ok(Some(called)),
+        (None, _, Some(ANY_PORT)) => Err(format!(
+            "no port is given, and `{}` has several: say which of {}",
+            service.name,
+            listed()
+        )),
         (None, _, Some(called)) => Err(format!(
             "no port is given, and `{}` has several but not {called}: say which of {}",
             service.name,

@@ -17,6 +17,7 @@ use heddle_model::{
 
 use super::*;
 
+mod by_host;
 mod conflicts;
 mod delegates;
 mod examples;

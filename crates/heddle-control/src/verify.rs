@@ -40,7 +40,8 @@ pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<P
         clients.entry(index.view(client)).or_insert(client);
     }
     for client in clients.into_values() {
-        for service in registry.services.keys() {
+        let by_rules: Vec<_> = index.ruled_hosts(&registry, client).collect();
+        for service in registry.services.keys().chain(&by_rules) {
             let Some(destination) = index.destination(&registry, client, service) else {
                 continue;
             };
@@ -96,7 +97,7 @@ fn load(destination: &Destination) -> Result<(), Fault> {
     if decoded != *destination {
         return Err(fault(format!("{} changes on its way to the proxy", destination.service)));
     }
-    for rule in decoded.ports.iter().flat_map(|port| &port.http) {
+    for rule in decoded.every_port().flat_map(|port| &port.http) {
         let built = Matcher::build(rule).and_then(|_| RulePlan::build(rule));
         built.map_err(of_rule)?;
     }

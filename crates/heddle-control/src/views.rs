@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, RuleIndex, View, endpoints, name_answer, outside_at};
+use heddle_compile::{Client, RuleIndex, View, endpoints, outside_at};
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
     name::check_label,
@@ -161,7 +161,7 @@ impl<'a> ClientResources<'a> {
             Kind::Name => {
                 let (namespace, host) = name.split_once('/')?;
                 check_label(namespace).ok()?;
-                let answer: NameAnswer = name_answer(registry, namespace, host);
+                let answer: NameAnswer = index.name_answer(registry, namespace, host);
                 (host_name(namespace, host) == name).then(|| encoded(&answer))
             }
             Kind::Endpoints => endpoints(registry, &parse_service(name)?).map(|of| encoded(&of)),

@@ -156,14 +156,28 @@ pub struct Destination {
     /// Calls of it are refused, by this Sidecar.
     #[n(40)]
     pub refused: Option<Provenance>,
+    /// Of a host that is no service and that rules name all the same: what holds on every port that is not among
+    /// `ports`; its number is [`ANY_PORT`]. Requests that name such a host at an address that nobody knows meet
+    /// its rules, and where there are none go where they asked.
+    #[n(95)]
+    pub others: Option<Box<DestinationPort>>,
 }
 
+/// Stands for every port that is not named.
+pub const ANY_PORT: u16 = 0;
+
 impl Destination {
-    /// Every service whose endpoints its rules can pick: its own, and those they name.
+    /// Every service whose endpoints its rules can pick: its own, if it is one, and those they name.
     #[must_use]
     pub fn backends(&self) -> BTreeSet<ServiceName> {
-        let named = self.ports.iter().flat_map(DestinationPort::clusters);
-        named.map(|key| key.service.clone()).chain([self.service.clone()]).collect()
+        let named = self.every_port().flat_map(DestinationPort::clusters);
+        let own = self.others.is_none().then(|| self.service.clone());
+        named.map(|key| key.service.clone()).chain(own).collect()
+    }
+
+    /// Its ports, and what holds on all others.
+    pub fn every_port(&self) -> impl Iterator<Item = &DestinationPort> {
+        self.ports.iter().chain(self.others.as_deref())
     }
 }
 

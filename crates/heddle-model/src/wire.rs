@@ -148,7 +148,7 @@ impl FieldError {
     }
 
     /// The same error, seen from the noun whose field `outer` is. The path grows from the inside out.
-    fn within(mut self, outer: impl Display) -> Self {
+    pub(crate) fn within(mut self, outer: impl Display) -> Self {
         self.field = match self.field.is_empty() {
             true => outer.to_string(),
             false => format!("{outer}.{}", self.field),

@@ -125,6 +125,7 @@ impl Outbound {
         let plan = plan?;
         let (backend, hash) = match self.by_sni(&plan, Some(name))? {
             Some(balanced) => balanced,
+            None if plan.only_ruled => return Ok(ByName::Anywhere),
             None => self.tcp_backend(&plan)?,
         };
         Ok(ByName::To(backend, hash))
@@ -349,7 +350,9 @@ impl Outbound {
             let named = Box::pin(outside::named(worker, &host, self.address.port())).await;
             if let Some((service, plan)) = named {
                 let plan = plan?;
-                return Ok(self.of_service(&plan, &service, request)?);
+                if !(plan.only_ruled && plan.http.rules().is_empty()) {
+                    return Ok(self.of_service(&plan, &service, request)?);
+                }
             }
         }
         match &policy.registry_only {

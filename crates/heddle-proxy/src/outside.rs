@@ -13,7 +13,8 @@ use crate::{
 };
 
 /// The service outside the mesh that `host` names to this workload, and its port of that number: by Host of a
-/// request, or by the name in a TLS hello. `None` for what no ServiceEntry names, or not with this port.
+/// request, or by the name in a TLS hello. It may be one that rules name and nobody else. `None` for what nobody
+/// names, or not with this port.
 pub(crate) async fn named(
     worker: &Worker,
     host: &str,
@@ -24,7 +25,10 @@ pub(crate) async fn named(
     let answer = shared.lookup.name(&shared.config.namespace, host).await.ok()?;
     let service = answer.service.as_ref().map(|found| &found.name).filter(|name| name.is_host())?;
     match port_plan(worker, service, port).await {
-        Err(Refusal::PortNotDeclared(..) | Refusal::DiscoveryTimeout(_)) => None,
+        // The last: it is gone since it was answered.
+        Err(
+            Refusal::PortNotDeclared(..) | Refusal::DiscoveryTimeout(_) | Refusal::NoEndpoints(_),
+        ) => None,
         plan => Some((service.clone(), plan)),
     }
 }

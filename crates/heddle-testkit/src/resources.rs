@@ -147,5 +147,6 @@ pub fn destination(name: &str, targets: Vec<WeightedTarget>) -> Destination {
         subsets: BTreeMap::new(),
         policies: Vec::new(),
         refused: None,
+        others: None,
     }
 }

@@ -42,8 +42,8 @@ fn absent_hosts_are_told_and_take_force_when_they_join() {
         [
             "Dangling spec.host: there is no service `nobody.default.svc.cluster.local`: the rule takes force when one joins",
             "Dangling spec.hosts[0]: there is no service `nobody.default.svc.cluster.local`: the rule takes force when one joins",
-            "Dangling spec.hosts[1]: no service matches `*.none`",
-            "Dangling spec.hosts[2]: `www.example.com` is no service of this mesh: the rule takes force when a ServiceEntry names it",
+            "Notice spec.hosts[1]: `*.none` is no service of this mesh: the rule holds for requests, and connections of TLS, that name it at an address that the mesh does not know, and for no service's own address",
+            "Notice spec.hosts[2]: `www.example.com` is no service of this mesh: the rule holds for requests, and connections of TLS, that name it at an address that the mesh does not know, and for no service's own address",
         ]
     );
     let joined = Mesh::demo().joins("nobody", "v1", &[(80, Protocol::Http)]);

@@ -143,6 +143,10 @@ impl Check for Destination {
         each("ports", &self.ports)?;
         distinct("ports", self.ports.iter().map(|port| port.number))?;
         entries("subsets", &self.subsets, |name, _| not_empty("name", name))?;
+        if let Some(others) = &self.others {
+            let wrong = |error: FieldError| error.within("others");
+            others.rules_hold().map_err(wrong)?;
+        }
         each("policies", &self.policies)
     }
 }
@@ -177,6 +181,13 @@ impl Check for OutlierDetection {
 impl Check for DestinationPort {
     fn check(&self) -> Checked {
         port("number", self.number)?;
+        self.rules_hold()
+    }
+}
+
+impl DestinationPort {
+    /// What must hold of its rules, whichever port they are for.
+    fn rules_hold(&self) -> Checked {
         each("http", &self.http)?;
         each("tcp", &self.tcp)?;
         each("sni", &self.sni)?;

@@ -236,6 +236,7 @@ impl SnapshotBuilder {
                 tcp: self.targets(&port.tcp, set, round),
                 sni: port.sni.iter().map(|rule| self.sni(rule, set, round)).collect(),
                 faults: Arc::clone(&port.faults),
+                only_ruled: compiled.only_ruled,
             };
             let kept = before
                 .and_then(|plan| plan.ports.get(&port.number))

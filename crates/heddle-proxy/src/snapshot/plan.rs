@@ -16,7 +16,7 @@ use heddle_logic::{
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName,
     discovery::{
-        ClusterKey, ClusterPolicy, HttpRule, MirrorCompare, Provenance, SniRule, Weighted,
+        ANY_PORT, ClusterKey, ClusterPolicy, HttpRule, MirrorCompare, Provenance, SniRule, Weighted,
         WeightedTarget,
     },
 };
@@ -52,6 +52,8 @@ pub struct CompiledDestination {
     pub(super) policies: BTreeMap<ClusterKey, Arc<ClusterPolicy>>,
     /// Calls of it are refused, by this Sidecar.
     pub(super) refused: Option<Provenance>,
+    /// It is a host that rules name and no service has.
+    pub(super) only_ruled: bool,
 }
 
 /// One of its ports.
@@ -85,10 +87,11 @@ impl CompiledDestination {
     /// [`PlanError`] naming the port whose rules do not build.
     pub fn new(destination: Destination) -> Result<Self, PlanError> {
         let backends = destination.backends();
-        let Destination { service, vips, ports, policies, refused, .. } = destination;
+        let Destination { service, vips, ports, policies, refused, others, .. } = destination;
+        let only_ruled = others.is_some();
         let named = |policy: ClusterPolicy| (policy.cluster.clone(), Arc::new(policy));
         let policies = policies.into_iter().map(named).collect();
-        let ports = ports.into_iter().map(|port| {
+        let ports = ports.into_iter().chain(others.map(|port| *port)).map(|port| {
             let number = port.number;
             CompiledPort::new(port).map_err(|source| PlanError {
                 service: service.clone(),
@@ -97,7 +100,7 @@ impl CompiledDestination {
             })
         });
         let ports = ports.collect::<Result<_, _>>()?;
-        Ok(Self { service, vips, ports, backends, policies, refused })
+        Ok(Self { service, vips, ports, backends, policies, refused, only_ruled })
     }
 
     /// Every service whose endpoints it needs, itself included.
@@ -156,11 +159,11 @@ impl DestinationPlan {
         &self.compiled.vips
     }
 
-    /// One of its ports; `None` if the service has no such port.
+    /// One of its ports; `None` if the service has no such port. A host that rules name has every port.
     #[must_use]
     #[inline]
     pub fn port(&self, number: u16) -> Option<&Arc<PortPlan>> {
-        self.ports.get(&number)
+        self.ports.get(&number).or_else(|| self.ports.get(&ANY_PORT))
     }
 
     /// Its ports, in no order.
@@ -188,6 +191,8 @@ pub struct PortPlan {
     pub(crate) faults: Arc<PortFaults>,
     /// Rules by the name that a client of TLS asks for.
     pub sni: Vec<SniPlan>,
+    /// Of a host that rules name and no service has: what meets no rule goes where it asked.
+    pub(crate) only_ruled: bool,
 }
 
 /// A rule by the name that a client of TLS asks for, as connections see it.
@@ -268,6 +273,7 @@ impl PortPlan {
     pub(super) fn same(&self, other: &Self) -> bool {
         let (rules, others) = (self.http.rules(), other.http.rules());
         (&self.name, self.protocol) == (&other.name, other.protocol)
+            && self.only_ruled == other.only_ruled
             && Arc::ptr_eq(&self.default, &other.default)
             && same_targets(&self.tcp, &other.tcp)
             && self.sni.len() == other.sni.len()

@@ -305,6 +305,7 @@ impl TestService {
             subsets: BTreeMap::new(),
             policies: Vec::new(),
             refused: None,
+            others: None,
         };
         set.insert_destination(CompiledDestination::new(destination).unwrap());
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use heddle_model::{
     Destination, Protocol,
-    discovery::{Provenance, SniRule, Target, WeightedTarget},
+    discovery::{ANY_PORT, Provenance, SniRule, Target, WeightedTarget},
 };
 use heddle_proxy::limits::{CLIENT_HELLO_TIMEOUT, EARLY_DIAL_SILENCE};
 use heddle_runtime::{
@@ -234,5 +234,32 @@ fn outside_a_name_that_is_known_leads_there_and_another_names_what_is_counted() 
         let said = says(mesh.client.call(gone).transport, &files, "www.example.net").await;
         assert!(said.contains("reset"), "{said}");
         assert_eq!(opened("destination_service=\"www.example.net\""), 2.0);
+    });
+}
+
+#[test]
+fn outside_a_host_of_rules_leads_by_its_rules_and_else_where_it_was_asked() {
+    with_standing_clock(|| async {
+        let files = Files::new();
+        let mesh = mesh(destination(Protocol::Undeclared), &files);
+        let outside: SocketAddr = SocketAddr::from(([203, 0, 113, 7], PORT + 1));
+        let server = files.server(&[]);
+        mesh.outside(outside, move |end| tells(server.clone(), end));
+        let mut ruled = destination(Protocol::Undeclared);
+        let mut others = ruled.ports.remove(0);
+        others.number = ANY_PORT;
+        others.tcp = Vec::new();
+        ruled.others = Some(Box::new(others));
+        mesh.tell_name("a.example.org", ruled.clone());
+        let call = || mesh.client.call(outside).transport;
+        let said = says(call(), &files, "a.example.org").await;
+        assert_eq!(said, "240.241.0.21 a.example.org", "on a port that no rule names");
+        mesh.tell_name("example.org", ruled);
+        let said = says(call(), &files, "example.org").await;
+        assert_eq!(said, "203.0.113.7 example.org", "it meets no rule of that host");
+        mesh.outside(outside, crate::mesh::answers);
+        let (head, _) =
+            mesh.client.call(outside).ask("GET / HTTP/1.1\r\nhost: example.org\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "there are no rules for requests: {head}");
     });
 }

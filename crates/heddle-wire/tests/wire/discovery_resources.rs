@@ -433,7 +433,7 @@ prop_compose! {
         let mut ports = ports;
         ports.sort_by_key(|port| port.number);
         ports.dedup_by_key(|port| port.number);
-        Destination { service, vips, ports, subsets, policies, refused: None }
+        Destination { service, vips, ports, subsets, policies, refused: None, others: None }
     }
 }
 
@@ -582,6 +582,7 @@ fn example() -> Destination {
         subsets: BTreeMap::new(),
         policies: Vec::new(),
         refused: None,
+        others: None,
     }
 }
 
@@ -806,6 +807,7 @@ fn another_versions_destination_is_read_without_its_new_fields_and_with_defaults
         subsets: BTreeMap::new(),
         policies: Vec::new(),
         refused: None,
+        others: None,
     };
     let bytes = minicbor::to_vec(&theirs).unwrap();
     assert_eq!(decode_example(&bytes), Ok(Resource::Destination(ours)));

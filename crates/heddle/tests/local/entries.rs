@@ -95,6 +95,18 @@ metadata: {{name: api, namespace: default}}
 spec: {{host: api.example.com, subsets: [{{name: v1, labels: {{version: v1}}}}]}}
 ---
 apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: ruled, namespace: default}}
+spec:
+  hosts: [ruled.example.org, "*.ruled.example.org"]
+  http:
+  - match: [{{uri: {{prefix: /old}}}}]
+    redirect: {{uri: /new}}
+  - match: [{{port: 8080}}]
+    directResponse: {{status: 418}}
+  - route: [{{destination: {{host: api.example.com}}}}]
+---
+apiVersion: networking.istio.io/v1
 kind: Sidecar
 metadata: {{name: default, namespace: strict}}
 spec: {{outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}}}
@@ -111,6 +123,7 @@ fn hosts_outside_are_services_with_rules(machine: &Machine) {
     let said = format!("{}{}", applied.stdout, applied.stderr);
     assert!(applied.code == 0 && !said.contains("not enforced"), "{said}");
     in_their_own_namespace(&mesh);
+    by_host_where_nobody_knows_the_address(&mesh);
     where_only_what_is_known_may_be_called(&mesh, server.port());
     they_are_shown(&mesh);
 }
@@ -170,6 +183,25 @@ fn in_their_own_namespace(mesh: &Mesh<'_>) {
     ];
     assert!(counted(&api) > 0, "{metrics}");
     assert!(counted(&["destination_service=\"*.wild.example.com\""]) > 0, "{metrics}");
+}
+
+/// A host that rules name and no service has: they hold at addresses that nobody knows, and at no other.
+fn by_host_where_nobody_knows_the_address(mesh: &Mesh<'_>) {
+    let curl = |words: &str| format!("curl -si --max-time 20 {words}");
+    let at = |port: u16, url: &str| curl(&format!("--connect-to ::192.0.2.77:{port} {url}"));
+    let commands = [
+        at(80, "http://ruled.example.org/"),
+        at(80, "http://x.ruled.example.org/old"),
+        at(8080, "http://ruled.example.org:8080/"),
+        curl("-H 'Host: ruled.example.org' http://db.example.com/old"),
+    ];
+    let [led, old, by_port, known] = told(mesh, "default", commands.each_ref().map(|one| &**one));
+    assert!(led.ends_with("the host was asked for ruled.example.org"), "{led}");
+    assert!(old.starts_with("HTTP/1.1 301 ") && old.contains("/new"), "{old}");
+    assert!(by_port.starts_with("HTTP/1.1 418 "), "{by_port}");
+    assert!(known.ends_with("the host was asked for ruled.example.org"), "of its address: {known}");
+    let shown = mesh.run("get", &["virtualservice", "ruled"]).stdout;
+    assert!(shown.contains("Programmed"), "{shown}");
 }
 
 fn where_only_what_is_known_may_be_called(mesh: &Mesh<'_>, port: u16) {

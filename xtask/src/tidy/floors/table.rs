@@ -55,7 +55,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("leaves", &["carries", "client", "finding", "host", "matching", "ranges"]),
             ("names", &["named"]),
             ("facts", &["facts"]),
-            ("rules", &["rules", "target"]),
+            ("rules", &["rules", "target", "by_host"]),
             ("the outside", &["egress", "entries"]),
             ("what a rule says", &["delegate", "fault", "policy", "traffic"]),
             ("routes", &["gateway"]),
