@@ -28,7 +28,7 @@ use crate::{
     protocol::Beginning,
     record::RequestOutcome,
     refusal::{AfterRefusal, Cut, Failure, Flag, Refusal},
-    reply::{Reply, sent_id},
+    reply::{Reply, calls_grpc, sent_id},
     upstream::Upstream,
     worker::Worker,
 };
@@ -253,7 +253,15 @@ impl Client {
             Ok(persistence) => persistence,
             Err(Failure::Refused(refused)) => {
                 let id = outgoing.and_then(|outgoing| sent_id(outgoing.head()));
-                let reply = Reply::refusing(worker, &refused, id, &outcome);
+                let grpc = outgoing.is_some_and(|outgoing| calls_grpc(outgoing.head()));
+                if grpc {
+                    outcome.is_grpc();
+                }
+                let mut reply = Reply::refusing(worker, &refused, id, &outcome);
+                if grpc {
+                    reply = reply.for_grpc();
+                    reply.head.length = Some(0);
+                }
                 self.respond(reply, outgoing, &outcome).await
             }
             Err(Failure::Cut(cut)) => {

@@ -151,11 +151,25 @@ pub(crate) fn sent_id(head: &[u8]) -> Option<String> {
 
 /// The same, whatever it is.
 pub(crate) fn raw_id(head: &[u8]) -> Option<&[u8]> {
+    raw_field(head, b"x-request-id")
+}
+
+/// Is a request of HTTP/1 with this head a call of gRPC?
+pub(crate) fn calls_grpc(head: &[u8]) -> bool {
+    raw_field(head, b"content-type").is_some_and(is_grpc)
+}
+
+/// Is this media type gRPC's own? gRPC-Web's answers are put together otherwise.
+pub(crate) fn is_grpc(media_type: &[u8]) -> bool {
+    matches!(media_type.strip_prefix(b"application/grpc"), Some([] | [b'+' | b';', ..]))
+}
+
+fn raw_field<'h>(head: &'h [u8], wanted: &[u8]) -> Option<&'h [u8]> {
     let mut lines = head.split(|byte| *byte == b'\n').skip(1);
     lines.find_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at(colon);
-        name.eq_ignore_ascii_case(b"x-request-id").then(|| value[1..].trim_ascii())
+        name.eq_ignore_ascii_case(wanted).then(|| value[1..].trim_ascii())
     })
 }
 

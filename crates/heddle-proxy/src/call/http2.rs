@@ -20,7 +20,7 @@ use crate::{
     pool::Tenant,
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
-    reply::{REQUEST_ID, Reply, safe_id},
+    reply::{REQUEST_ID, Reply, is_grpc, safe_id},
     streams::HttpVersion,
     tee::Tee,
     upstream::Backend,
@@ -112,8 +112,7 @@ impl<'a> Http2Call<'a> {
 
     fn is_grpc(&self) -> bool {
         let kind = self.head.headers.get(header::CONTENT_TYPE);
-        let rest = kind.and_then(|kind| kind.as_bytes().strip_prefix(b"application/grpc"));
-        matches!(rest, Some([] | [b'+' | b';', ..]))
+        kind.is_some_and(|kind| is_grpc(kind.as_bytes()))
     }
 }
 

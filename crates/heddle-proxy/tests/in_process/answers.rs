@@ -1,7 +1,10 @@
 //! Responses that break the grammar: what has one reading only passes, and of the rest both sides say the
 //! same reason.
 
-use crate::mesh::{End, GET, Mesh, with_standing_clock};
+use heddle_model::Protocol;
+use heddle_testkit::resources;
+
+use crate::mesh::{End, GET, Mesh, answers, with_standing_clock};
 
 /// What the client gets for this answer of the server's, up to the end.
 async fn answered_by(answer: &'static str, request: &str) -> (Mesh, String, String) {
@@ -116,7 +119,7 @@ fn a_malformed_chunk_behind_a_100_is_answered() {
 #[test]
 fn a_request_at_its_limits_is_not_refused_for_what_the_mesh_adds() {
     with_standing_clock(|| async {
-        let mesh = Mesh::new(crate::mesh::answers);
+        let mesh = Mesh::new(answers);
         let fields: String = (0..199).map(|n| format!("X-{n}: y\r\n")).collect();
         let (head, _) =
             mesh.call().ask(&format!("GET / HTTP/1.1\r\nHost: reviews\r\n{fields}\r\n")).await;
@@ -146,5 +149,36 @@ fn a_stream_of_any_number_of_chunks_with_leading_zeros_passes() {
         end.send(GET).await;
         end.head().await.expect("a head");
         assert_eq!(end.body(CHUNKS * 9 + 5).await, CHUNKS * 9 + 5);
+    });
+}
+
+#[test]
+fn a_call_of_grpc_over_http1_is_refused_in_grpcs_own_terms() {
+    with_standing_clock(|| async {
+        let nowhere = vec![resources::dangling("there is no such service")];
+        let mut destination = resources::destination("reviews", nowhere);
+        destination.ports[0].protocol = Protocol::Http;
+        let rule = &mut destination.ports[0].http[0];
+        rule.traffic.absent_status = Some(500);
+        let mesh = Mesh::told(destination, &[20], answers);
+        let mut end = mesh.call();
+        let call = |kind: &str| {
+            format!(
+                "POST /a.B/C HTTP/1.1\r\nhost: reviews\r\ncontent-type: {kind}\r\ncontent-length: 0\r\n\r\n"
+            )
+        };
+        for kind in ["application/grpc", "application/grpc+proto"] {
+            let (head, body) = end.ask(&call(kind)).await;
+            assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+            let small = head.to_ascii_lowercase();
+            assert!(small.contains("grpc-status: 14\r\n"), "UNAVAILABLE: {head}");
+            assert!(small.contains("grpc-message: heddle: "), "{head}");
+            assert!(small.contains("x-heddle-refusal: dangling-target"), "{head}");
+            assert_eq!(body, "");
+        }
+        let (head, body) = end.ask(&call("application/grpc-web")).await;
+        assert!(head.starts_with("HTTP/1.1 500 ") && body.contains("no such service"), "{head}");
+        let counted = ["response_code=\"200\"", "grpc_response_status=\"14\""];
+        assert_eq!(mesh.client.requests(&counted), 2.0);
     });
 }
