@@ -129,12 +129,9 @@ fn export_to(text: &str) -> Result<(), String> {
     if text == "~" { Ok(()) } else { value::export_to(text) }
 }
 
+/// What is no locality would be one that nobody is near to.
 fn locality(text: &str) -> Result<(), String> {
-    let parts: Vec<_> = text.split('/').collect();
-    if parts.len() <= 3 && !parts.contains(&"") && !text.contains('*') {
-        return Ok(());
-    }
-    Err(format!("`{text}` is no locality: use `region`, `region/zone` or `region/zone/subzone`"))
+    Locality::parse(text).map(drop)
 }
 
 fn endpoint_address(text: &str) -> Result<(), String> {

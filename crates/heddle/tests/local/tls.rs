@@ -138,6 +138,56 @@ fn a_sidecar_begins_tls_and_shows_what_it_is_told_to(machine: &Machine) {
     applied(&tls_of("strict", &format!("{{mode: SIMPLE, caCertificates: {ca}}}")));
     let said = get("http://strict:8443/");
     assert!(said.starts_with("HTTP/1.1 503 "), "without a certificate: {said}");
+    what_leaves_the_mesh_is_tls(machine, &mesh, &files);
+}
+
+/// Istio's egress case: an application calls HTTP on 80, and what leaves its sidecar is TLS on another port.
+fn what_leaves_the_mesh_is_tls(machine: &Machine, mesh: &Mesh<'_>, files: &Files) {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let words = files.server(&free, "egress", &["secure.example.com"]);
+    let mut server = Command::new(&words[0]);
+    server.args(&words[1..]);
+    let _server = machine.start(server);
+    let ca = files.path("ca.pem");
+    let text = format!(
+        r#"
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: secure-outside}}
+spec:
+  hosts: [secure.example.com]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {free}}}]
+  resolution: DNS
+  endpoints: [{{address: host.heddle.internal}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: secure-outside}}
+spec:
+  host: secure.example.com
+  trafficPolicy:
+    portLevelSettings:
+    - port: {{number: 80}}
+      tls: {{mode: SIMPLE, caCertificates: {ca}}}
+"#
+    );
+    let applied = apply(machine, mesh, &text);
+    assert_eq!(applied.code, 0, "{} {}", applied.stdout, applied.stderr);
+    let get = "curl -sSi --max-time 20 http://secure.example.com/";
+    let script = format!("{get} && echo && curl -s http://127.0.0.1:15090/stats/prometheus");
+    let told = wait_until("the host's server answers", || {
+        let told = mesh.client(&["sh", "-c", &script]).stdout;
+        told.starts_with("HTTP/1.1 200 ").then_some(told)
+    });
+    assert!(told.contains("\r\n\r\negress\n"), "{told}");
+    let counted = told.lines().find(|line| {
+        line.starts_with("istio_requests_total{")
+            && line.contains("destination_service=\"secure.example.com\"")
+            && line.contains("response_code=\"200\"")
+    });
+    assert!(counted.is_some(), "{told}");
+    let shown = mesh.run("get", &["serviceentry", "secure-outside"]).stdout;
+    assert!(shown.contains("Programmed"), "{shown}");
 }
 
 fn the_applications_own_tls_goes_by_name(machine: &Machine) {
