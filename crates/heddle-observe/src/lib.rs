@@ -43,6 +43,7 @@ mod targets;
 
 pub use config::{DashboardListener, ObserveConfig};
 pub use error::ObserveError;
+pub use measure::grpc_as_http;
 
 /// Runs until the process is ended: scrapes, stores and answers on this thread.
 ///

@@ -313,9 +313,10 @@ fn status_code(text: &str) -> u16 {
     class.or_else(|| text.parse().ok()).unwrap_or(0)
 }
 
-/// What a call of gRPC came to in HTTP's terms: its own status is 200 even where the call failed. The
-/// mapping is that of `google.rpc.Code`. `None` without a status.
-fn grpc_as_http(text: &str) -> Option<u16> {
+/// What a call of gRPC came to in HTTP's terms, by its `grpc_response_status`: its own status is 200 even
+/// where the call failed. The mapping is that of `google.rpc.Code`. `None` without a status.
+#[must_use]
+pub fn grpc_as_http(text: &str) -> Option<u16> {
     const HTTP: [u16; 17] =
         [200, 499, 500, 400, 504, 404, 409, 403, 429, 400, 409, 400, 501, 500, 503, 500, 401];
     let status: usize = text.parse().ok()?;

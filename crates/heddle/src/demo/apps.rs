@@ -1,4 +1,5 @@
-//! The demo's applications: a restaurant-review site of seven services and a load generator.
+//! The demo's applications: a restaurant-review site of eight services and a load generator. One service
+//! speaks gRPC, and of another one copy is broken.
 //!
 //! They are ordinary programs that know nothing of a mesh: no file below this one imports a
 //! `heddle-*` crate (`cargo xtask tidy` proves it). Some of the services exist in Python and
@@ -7,6 +8,7 @@
 
 mod args;
 mod counts;
+mod grpc;
 mod http;
 mod kv;
 mod load;
@@ -29,6 +31,7 @@ pub(crate) fn run(args: &AppArgs) -> std::io::Result<()> {
     match args.role.as_str() {
         "loadgen" => load::run(args),
         "store" => kv::run(args),
+        "tables" => service::run_tables(args),
         _ => service::run(args),
     }
 }

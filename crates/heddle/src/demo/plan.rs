@@ -1,4 +1,4 @@
-//! Who takes part in the demo: seven services in nine workloads, a load generator, and which
+//! Who takes part in the demo: nine services in twelve workloads, a load generator, and which
 //! program plays each part on this machine. Nothing is started here.
 
 use std::{
@@ -11,11 +11,13 @@ use std::{
 use super::apps::{NODE_APP, PYTHON_APP};
 
 /// Who calls whom, in the order of a call's way through the site.
-pub(super) const EDGES: [(&str, &str); 6] = [
+pub(super) const EDGES: [(&str, &str); 8] = [
     ("loadgen", "frontend"),
     ("frontend", "restaurants"),
     ("frontend", "reviews"),
     ("frontend", "photos"),
+    ("frontend", "tables"),
+    ("frontend", "specials"),
     ("reviews", "ratings"),
     ("restaurants", "store"),
 ];
@@ -32,6 +34,11 @@ pub(super) const FRONT: &str = "frontend";
 
 /// The port it serves.
 pub(super) const FRONT_PORT: u16 = 80;
+
+/// The version of a service that fails whatever it is asked, so that a circuit breaker takes it out.
+pub(super) const BROKEN: (&str, &str) = ("specials", "v2");
+/// The rule that asks for that.
+pub(super) const RULES: &str = include_str!("rules.yaml");
 
 /// What plays a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +171,9 @@ pub(super) fn members() -> Vec<Member> {
         member("store", "v1", Some("6379"), redis),
         member("reviews", "v1", Some("http:80"), example),
         member("restaurants", "v1", Some("80"), example),
+        member("tables", "v1", Some("grpc:50051"), example),
+        member("specials", "v1", Some("http:80"), example),
+        member("specials", "v2", Some("http:80"), example),
         member("frontend", "v1", Some("http:80"), example),
         member(LOAD, "v1", None, example),
     ]
@@ -189,10 +199,18 @@ mod tests {
     #[test]
     fn every_service_of_an_edge_has_a_member() {
         let members = members();
+        assert!(members.iter().any(|member| (member.service, member.version) == BROKEN));
         for service in EDGES.iter().flat_map(|(from, to)| [from, to]) {
             assert!(members.iter().any(|member| member.service == *service), "{service}");
         }
         assert_eq!(members.last().map(|member| member.service), Some(LOAD));
+    }
+
+    #[test]
+    fn the_rules_are_for_a_service_of_the_demo() {
+        let parsed = heddle_model::yaml::parse("rules.yaml", RULES, "default").unwrap();
+        assert_eq!(parsed.resources.len(), 1);
+        assert_eq!(parsed.resources[0].key.name, BROKEN.0);
     }
 
     #[test]

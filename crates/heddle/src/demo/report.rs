@@ -11,7 +11,7 @@ use super::{
     plan::{EDGES, Member},
     tell::AppCounts,
 };
-use rows::{EdgeRow, ServiceRow};
+use rows::{EdgeRow, ServiceRow, TakenOut};
 use tally::Tally;
 
 /// One member with what was scraped from its sidecar and what it told.
@@ -36,8 +36,12 @@ pub(super) struct Report {
     pub(super) services: Vec<ServiceRow>,
     /// By caller and callee.
     pub(super) edges: Vec<EdgeRow>,
-    /// 5xx or no response on any edge, injected aborts apart.
+    /// 5xx or no response on any edge; injected aborts, and what the copy did that is broken on purpose, apart.
     pub(super) failed: u64,
+    /// Endpoints that a circuit breaker had taken out at the end.
+    pub(super) taken_out: Vec<TakenOut>,
+    /// How often one was taken out.
+    pub(super) ejections: u64,
     /// Does every edge agree on both sides, and with the applications?
     pub(super) captured_both_sides: bool,
 }
@@ -53,7 +57,8 @@ pub(super) fn make(
 ) -> Result<Report, String> {
     let mut tally = Tally::default();
     for one in evidence {
-        tally.add(&one.metrics).map_err(|e| format!("metrics of {}: {e}", one.member.name()))?;
+        let name = one.member.name();
+        tally.add(&name, &one.metrics).map_err(|e| format!("metrics of {name}: {e}"))?;
     }
     let mut keys = tally.edges();
     for (source, destination) in EDGES {
@@ -70,6 +75,8 @@ pub(super) fn make(
         startup_seconds,
         services: tally.services(),
         failed: edges.iter().map(|edge| edge.failed).sum(),
+        taken_out: tally.taken_out().to_vec(),
+        ejections: tally.ejections(),
         captured_both_sides: used && edges.iter().all(EdgeRow::captured),
         edges,
     })

@@ -8,8 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use heddle_model::name::DEFAULT_NAMESPACE;
 use heddle_runtime::{clock, local_http};
-use heddle_wire::local::{control_api::WorkloadView, holder_api::Publish};
+use heddle_wire::local::{
+    control_api::{ApplyRequest, ApplyResponse, SourceFile, WorkloadView},
+    holder_api::Publish,
+};
 
 use super::{
     member::{self, RunningMember},
@@ -87,6 +91,7 @@ impl Stage {
             self.start(member, &load, published)?;
         }
         self.wait_until_listening().await?;
+        self.apply_rules().await;
         self.front = self.published().await?;
         output::notice("all services listen; starting the load");
         if let Some(load_generator) = last {
@@ -107,6 +112,23 @@ impl Stage {
             RunningMember::start(member, self.mesh.paths.name(), &self.dir, load, publish)?;
         self.members.push(running);
         Ok(())
+    }
+
+    /// Puts the demo's own rules in force, unless the user's folder holds others of their names.
+    async fn apply_rules(&self) {
+        let file = SourceFile { file: "the demo".to_owned(), text: plan::RULES.to_owned() };
+        let request = ApplyRequest {
+            files: vec![file],
+            namespace: DEFAULT_NAMESPACE.to_owned(),
+            dry_run: false,
+            force: false,
+            strict: false,
+            wait_ms: 0,
+        };
+        let control = ControlClient::new(&self.mesh.paths);
+        if let Err(failure) = control.post::<ApplyResponse>("/v1/apply", &request).await {
+            output::notice(format!("the demo's own rules are not in force: {failure}"));
+        }
     }
 
     /// The address really bound: one of several may have been asked for.

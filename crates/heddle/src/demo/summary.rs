@@ -1,7 +1,9 @@
 //! What the demo tells people: what runs where, what to try, and how it went.
 
+use heddle_model::discovery::GRPC_STATUSES;
+
 use super::{report::Report, stage::Stage};
-use crate::output;
+use crate::{output, top::ejected};
 
 /// What runs where, the addresses, and three commands to try.
 pub(super) fn welcome(stage: &Stage) -> String {
@@ -24,11 +26,47 @@ pub(super) fn welcome(stage: &Stage) -> String {
          heddle top --mesh {mesh}\n  \
          heddle graph --mesh {mesh}\n  \
          heddle apply --mesh {mesh} -f examples/delay-ratings-80-percent.yaml\n\n\
+         `tables` is called by gRPC. One copy of `specials` is broken on purpose: a circuit breaker takes it out, and\n\
+         `heddle top` says so.\n\n\
          Ctrl-C removes everything.",
         stage.startup_seconds,
         output::table(&["SERVICE", "VERSION", "PORT", "PROGRAM"], &rows),
         stage.front,
     )
+}
+
+/// How the calls of gRPC went, by their own status.
+fn by_status(report: &Report) -> impl Iterator<Item = String> {
+    let edges = report.edges.iter().filter(|edge| !edge.grpc_statuses.is_empty());
+    edges.map(|edge| {
+        let name = |status: &str| {
+            let known = status.parse().ok().and_then(|at: usize| GRPC_STATUSES.get(at));
+            known.map_or_else(|| format!("status {status}"), ToString::to_string)
+        };
+        let statuses = edge.grpc_statuses.iter();
+        let statuses = statuses.map(|(status, count)| format!("{} {count}", name(status)));
+        let statuses = statuses.collect::<Vec<_>>().join(", ");
+        format!("gRPC, {} → {}: {statuses}", edge.source, edge.destination)
+    })
+}
+
+/// Who was taken out, by whom and why.
+fn breaker(report: &Report) -> impl Iterator<Item = String> {
+    let failed: u64 = report.edges.iter().map(|edge| edge.failed_on_purpose).sum();
+    let out = report.taken_out.iter().map(|one| {
+        let (service, why) = (&one.service, ejected::reason(&one.reason));
+        format!(
+            "circuit breaker: {} of {service} is out: {why}, seen by {}, asked for by {}",
+            one.endpoint, one.by, one.rule
+        )
+    });
+    let total = (report.ejections > 0).then(|| {
+        format!(
+            "circuit breaker: taken out {} times, {failed} calls failed there",
+            report.ejections
+        )
+    });
+    out.chain(total)
 }
 
 /// The result of an unattended run.
@@ -50,8 +88,10 @@ pub(super) fn result(report: &Report) -> String {
         })
         .collect();
     let verdict = if report.captured_both_sides { "yes" } else { "NO" };
+    let stories: String =
+        by_status(report).chain(breaker(report)).map(|line| line + "\n").collect();
     format!(
-        "{}\n\nstartup {:.2} s, failed {}, captured on both sides: {verdict}",
+        "{}\n\n{stories}startup {:.2} s, failed {}, captured on both sides: {verdict}",
         output::table(
             &["CALLS", "PROTOCOL", "APP SENT", "CLIENT", "SERVER", "APP RECEIVED", "FAILED"],
             &rows

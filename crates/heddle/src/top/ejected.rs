@@ -49,7 +49,8 @@ fn line(same: &[&Ejection], now: f64) -> String {
     )
 }
 
-fn reason(word: &str) -> String {
+/// Why, by the word that a sidecar has for it.
+pub(crate) fn reason(word: &str) -> String {
     match word {
         "probe" => "failed again when it was tried".to_owned(),
         field => format!("too many errors in a row ({field})"),

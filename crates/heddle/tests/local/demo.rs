@@ -42,6 +42,8 @@ fn every_call_of_the_demo_is_captured_on_both_sides(machine: &Machine) {
         ("frontend", "photos", "http"),
         ("reviews", "ratings", "http"),
         ("restaurants", "store", "tcp"),
+        ("frontend", "tables", "grpc"),
+        ("frontend", "specials", "http"),
     ] {
         let edge = edge(&report, source, destination);
         assert_eq!(edge["protocol"], protocol, "{edge}");
@@ -52,10 +54,26 @@ fn every_call_of_the_demo_is_captured_on_both_sides(machine: &Machine) {
     // How much each version of `reviews` gets is the balancer's choice by latency.
     let services = report["services"].as_array().unwrap();
     let asked = |name: &str| services.iter().any(|s| s["name"] == name && s["success_rate"] == 1.0);
-    for name in ["frontend", "restaurants", "reviews", "photos", "ratings", "store"] {
+    for name in
+        ["frontend", "restaurants", "reviews", "photos", "ratings", "store", "tables", "specials"]
+    {
         assert!(asked(name), "{name}: {report}");
     }
     assert!(report["startup_seconds"].as_f64().is_some(), "{report}");
+    let tables = &edge(&report, "frontend", "tables")["grpc_statuses"];
+    assert!(tables["0"].as_u64() > Some(0), "{report}");
+    // Three errors in a row, some calls that were under way, and then it is left alone.
+    let specials = edge(&report, "frontend", "specials");
+    let count = |key: &str| specials[key].as_u64().unwrap();
+    let (broken, all) = (count("failed_on_purpose"), count("client_requests"));
+    assert!(broken >= 3 && broken * 3 < all, "{report}");
+    let out = &report["taken_out"][0];
+    assert!(out["endpoint"].as_str().unwrap().starts_with("specials-v2-"), "{report}");
+    assert_eq!(
+        (&out["by"], &out["reason"]),
+        (&"frontend-v1".into(), &"consecutive5xxErrors".into())
+    );
+    assert_eq!(out["rule"], "DestinationRule/default/specials");
 }
 
 fn two_demos_run_side_by_side(machine: &Machine) {
@@ -119,7 +137,7 @@ fn a_start_that_is_interrupted_leaves_nothing(machine: &Machine) {
     for (command, when) in [
         ("up", "starting the control plane"),
         ("demo", "starting the control plane"),
-        ("demo", "starting 9 workloads"),
+        ("demo", "starting 12 workloads"),
     ] {
         let starting = machine.start(machine.heddle(&[command, "--mesh", "early"]));
         wait_until("it has begun", || starting.said().contains(when).then_some(()));
@@ -136,7 +154,7 @@ fn no_program_of_a_demo_outlives_its_holder(machine: &Machine) {
     let status: Value = serde_json::from_str(&status.stdout).unwrap();
     let holder = u32::try_from(status["info"]["pids"]["holder"].as_u64().unwrap()).unwrap();
     let run = machine.dir.join("run/headless").to_str().unwrap().to_owned();
-    assert!(processes_with(&run).len() > 9, "the test is about something");
+    assert!(processes_with(&run).len() > 12, "the test is about something");
     Signal::KILL.send(holder).unwrap();
     let ended = demo.finish();
     assert!(ended.code == 1 && ended.stderr.contains("has ended"), "{}", ended.stderr);

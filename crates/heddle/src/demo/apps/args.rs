@@ -6,9 +6,9 @@ use std::path::PathBuf;
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct AppArgs {
     /// What to be.
-    #[arg(value_parser = ["frontend", "restaurants", "reviews", "photos", "ratings", "store", "loadgen"])]
+    #[arg(value_parser = ["frontend", "restaurants", "reviews", "photos", "ratings", "specials", "store", "tables", "loadgen"])]
     pub(crate) role: String,
-    /// Version shown in answers; `reviews` calls `ratings` from v2 on.
+    /// Version shown in answers; `reviews` calls `ratings` from v2 on, and v2 of `specials` is broken.
     #[arg(long, default_value = "v1")]
     pub(crate) version: String,
     /// Port to listen on.

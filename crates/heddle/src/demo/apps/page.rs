@@ -40,6 +40,17 @@ pub(super) fn stars(id: usize) -> usize {
     1 + (id * 7 + 3) % 5
 }
 
+/// How many of its tables are free tonight; `None` for one that takes no bookings.
+pub(super) fn free_tables(id: usize) -> Option<u64> {
+    let (_, kind) = restaurant(id);
+    (kind != "bakery").then_some((id as u64 * 5 + 2) % 7)
+}
+
+/// What is recommended tonight.
+pub(super) fn special(id: usize) -> String {
+    format!("{} of the day", restaurant(id).1)
+}
+
 /// Names of a restaurant's photos.
 pub(super) fn photos(id: usize) -> [String; 2] {
     [format!("{id}-front.jpg"), format!("{id}-table.jpg")]

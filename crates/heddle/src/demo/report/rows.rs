@@ -1,5 +1,7 @@
 //! Rows of the demo's result: a version of a service, an edge between two services.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 /// One version of a service.
@@ -37,7 +39,7 @@ pub(in crate::demo) struct EdgeRow {
     pub(in crate::demo) source: String,
     /// Callee.
     pub(in crate::demo) destination: String,
-    /// `http` or `tcp`.
+    /// `http`, `grpc` or `tcp`.
     pub(in crate::demo) protocol: String,
     /// Counted by the callers' sidecars; null for callers outside the mesh, which have none.
     pub(in crate::demo) client_requests: Option<u64>,
@@ -47,8 +49,14 @@ pub(in crate::demo) struct EdgeRow {
     pub(in crate::demo) app_sent: Option<u64>,
     /// Counted by the callees; null where a program cannot tell.
     pub(in crate::demo) app_received: Option<u64>,
-    /// 5xx or no response as the callers' sidecars saw it, injected aborts apart.
+    /// Calls of gRPC by their own status, a number, as the callers' sidecars saw it.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(in crate::demo) grpc_statuses: BTreeMap<String, u64>,
+    /// 5xx or no response as the callers' sidecars saw it; injected aborts, and what the copy did that is broken
+    /// on purpose, apart.
     pub(in crate::demo) failed: u64,
+    /// What the copy did that is broken on purpose.
+    pub(in crate::demo) failed_on_purpose: u64,
     /// Aborts injected by a rule.
     pub(in crate::demo) injected_aborts: u64,
     /// Delays injected by a rule.
@@ -69,4 +77,19 @@ impl EdgeRow {
         captured_at_client
             && self.app_received.is_none_or(|received| received == self.server_requests)
     }
+}
+
+/// An endpoint that a circuit breaker has taken out, as it was at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(in crate::demo) struct TakenOut {
+    /// Its service.
+    pub(in crate::demo) service: String,
+    /// The workload.
+    pub(in crate::demo) endpoint: String,
+    /// Whose sidecar gives it no requests.
+    pub(in crate::demo) by: String,
+    /// What it did too often: the field of the rule, or `probe`.
+    pub(in crate::demo) reason: String,
+    /// The rule that asks for it.
+    pub(in crate::demo) rule: String,
 }

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 
 use heddle_observe::{
     exposition::{self, Sample},
+    grpc_as_http,
     quantile::{BUCKETS, bucket_of, quantile},
 };
 
-use super::rows::{EdgeRow, Latency, ServiceRow};
+use super::rows::{EdgeRow, Latency, ServiceRow, TakenOut};
+use crate::demo::plan::BROKEN;
 
 /// The source of calls from outside the mesh, as the callee's sidecar names it.
 const OUTSIDE: &str = "unknown";
@@ -17,6 +19,7 @@ const OUTSIDE: &str = "unknown";
 struct Side {
     count: u64,
     failed: u64,
+    on_purpose: u64,
     aborts: u64,
     delays: u64,
     sent_bytes: u64,
@@ -27,6 +30,8 @@ struct Side {
 #[derive(Debug, Default)]
 struct Edge {
     tcp: bool,
+    /// Calls of gRPC by status, as callers saw it.
+    grpc: BTreeMap<String, u64>,
     client: Side,
     server: Side,
 }
@@ -45,12 +50,21 @@ struct Version {
 pub(super) struct Tally {
     edges: BTreeMap<(String, String), Edge>,
     versions: BTreeMap<(String, String), Version>,
+    taken_out: Vec<TakenOut>,
+    ejections: u64,
 }
 
 impl Tally {
-    /// Adds one sidecar's metrics.
-    pub(super) fn add(&mut self, text: &str) -> Result<(), exposition::ExpositionError> {
+    /// Adds the metrics of one sidecar, that of the workload `by`.
+    pub(super) fn add(&mut self, by: &str, text: &str) -> Result<(), exposition::ExpositionError> {
         for sample in exposition::parse(text)? {
+            match sample.name {
+                "heddle_endpoint_ejected" if sample.value > 0.0 => {
+                    self.taken_out.push(taken_out(by, &sample));
+                }
+                "heddle_endpoint_ejections_total" => self.ejections += whole(sample.value),
+                _ => {}
+            }
             if sample.name.starts_with("istio_") && !sample.label("reporter").is_empty() {
                 self.add_edge(&sample);
                 self.add_version(&sample);
@@ -72,7 +86,15 @@ impl Tally {
                 side.count += count;
                 side.aborts += if flag("FI") { count } else { 0 };
                 side.delays += if flag("DI") { count } else { 0 };
-                side.failed += if is_failure(sample) { count } else { 0 };
+                match is_failure(sample) {
+                    true if is_broken_copy(sample) => side.on_purpose += count,
+                    true => side.failed += count,
+                    false => {}
+                }
+                if sample.label("request_protocol") == "grpc" && client {
+                    let status = sample.label("grpc_response_status").to_owned();
+                    *edge.grpc.entry(status).or_default() += count;
+                }
             }
             "istio_tcp_connections_opened_total" => {
                 edge.tcp = true;
@@ -135,18 +157,35 @@ impl Tally {
         EdgeRow {
             source: key.0,
             destination: key.1,
-            protocol: if edge.tcp { "tcp" } else { "http" }.to_owned(),
+            protocol: match (edge.tcp, edge.grpc.is_empty()) {
+                (true, _) => "tcp",
+                (false, true) => "http",
+                (false, false) => "grpc",
+            }
+            .to_owned(),
             client_requests: (!outside).then_some(edge.client.count),
             // What its own sidecar aborted did not reach it; the callers' count that apart too.
             server_requests: edge.server.count.saturating_sub(edge.server.aborts),
             app_sent: None,
             app_received: None,
+            grpc_statuses: edge.grpc.clone(),
             failed: seen.failed,
+            failed_on_purpose: seen.on_purpose,
             injected_aborts: seen.aborts,
             injected_delays: seen.delays,
             sent_bytes: seen.sent_bytes,
             received_bytes: seen.received_bytes,
         }
+    }
+
+    /// Endpoints that some sidecar had taken out at the end.
+    pub(super) fn taken_out(&self) -> &[TakenOut] {
+        &self.taken_out
+    }
+
+    /// How often one was taken out.
+    pub(super) fn ejections(&self) -> u64 {
+        self.ejections
     }
 
     /// Every version that received something.
@@ -163,11 +202,29 @@ impl Tally {
     }
 }
 
-/// 5xx, no answer, or one that was cut, and not because a rule said so.
+/// 5xx, no answer, or one that was cut, and not because a rule said so. Of a call of gRPC its own status says.
 fn is_failure(sample: &Sample<'_>) -> bool {
     let code = sample.label("response_code");
     let flag = |wanted| sample.label("response_flags").split(',').any(|flag| flag == wanted);
-    (code.starts_with('5') || code == "0" || flag("UC")) && !flag("FI")
+    let grpc = grpc_as_http(sample.label("grpc_response_status")).is_some_and(|code| code >= 500);
+    (code.starts_with('5') || code == "0" || grpc || flag("UC")) && !flag("FI")
+}
+
+/// Did the copy answer that is broken on purpose?
+fn is_broken_copy(sample: &Sample<'_>) -> bool {
+    (sample.label("destination_service_name"), sample.label("destination_version")) == BROKEN
+}
+
+fn taken_out(by: &str, sample: &Sample<'_>) -> TakenOut {
+    let text = |label| sample.label(label).to_owned();
+    let host = sample.label("destination_service");
+    TakenOut {
+        service: host.split('.').next().unwrap_or(host).to_owned(),
+        endpoint: text("endpoint"),
+        by: by.to_owned(),
+        reason: text("reason"),
+        rule: text("rule"),
+    }
 }
 
 /// A TCP connection that ended for a reason of the mesh's or the server's.

@@ -107,3 +107,45 @@ fn a_broken_connection_is_a_failure_of_the_service() {
     let store = report.services.iter().find(|service| service.version == "v2").unwrap();
     assert_eq!((store.requests, store.success_rate), (4, 0.75));
 }
+
+#[test]
+fn calls_of_grpc_are_told_by_their_own_status() {
+    let mut all = complete();
+    let calls = |status: u8, count: u64| {
+        request("source", ("frontend", "tables"), "200", "-", count).replace(
+            "response_code",
+            &format!("request_protocol=\"grpc\",grpc_response_status=\"{status}\",response_code"),
+        )
+    };
+    all.push(evidence("none", calls(0, 4) + &calls(5, 2) + &calls(14, 1), None));
+    let report = make("demo", 1.0, &all).unwrap();
+    let edge = report.edges.iter().find(|edge| edge.destination == "tables").unwrap();
+    assert_eq!(edge.protocol, "grpc");
+    let statuses: Vec<_> = edge.grpc_statuses.iter().map(|(s, n)| (s.as_str(), *n)).collect();
+    assert_eq!(statuses, [("0", 4), ("14", 1), ("5", 2)]);
+    assert_eq!(edge.failed, 1, "what is not found is no failure, and who is not there is");
+}
+
+#[test]
+fn what_is_broken_on_purpose_is_no_failure_of_the_demo_and_who_took_it_out_is_told() {
+    let mut all = complete();
+    let broken = request("source", ("frontend", "specials"), "503", "-", 3)
+        .replace("destination_version=\"v1\"", "destination_version=\"v2\"");
+    let at_server = broken.replace("reporter=\"source\"", "reporter=\"destination\"");
+    let labels = "destination_service=\"specials.default.svc.cluster.local\",destination_port=\"80\",subset=\"\"";
+    let out = format!(
+        "heddle_endpoint_ejected{{{labels},endpoint=\"specials-v2-1\",address=\"a\",reason=\"consecutive5xxErrors\",rule=\"DestinationRule/default/specials\"}} 1\nheddle_endpoint_ejections_total{{{labels},reason=\"consecutive5xxErrors\"}} 2\n"
+    );
+    all.push(evidence("frontend", broken + &out, None));
+    all.push(evidence("specials", at_server, None));
+    let report = make("demo", 1.0, &all).unwrap();
+    assert_eq!((report.failed, report.ejections), (0, 2));
+    assert!(report.captured_both_sides);
+    let edge = report.edges.iter().find(|edge| edge.destination == "specials").unwrap();
+    assert_eq!((edge.failed, edge.failed_on_purpose), (0, 3));
+    let out = &report.taken_out[0];
+    assert_eq!(
+        (&*out.service, &*out.by, &*out.endpoint),
+        ("specials", "frontend-v1", "specials-v2-1")
+    );
+}
