@@ -108,6 +108,7 @@ impl RuleIndex {
             position,
             export_to,
             resolution: entry.resolution,
+            dynamic: entry.dynamic,
             addresses: entry.addresses.clone(),
             endpoints,
             selector: entry.selector.clone(),

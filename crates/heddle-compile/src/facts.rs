@@ -8,7 +8,7 @@ use std::{
 use heddle_model::{
     Address, Endpoint, EndpointPort, EndpointState, Endpoints, Identity, Inbound, InboundPort,
     NameAnswer, Owner, Protocol, Registry, Service, ServiceName, ServicePort, ServicePortRef,
-    ServiceVips, Workload, WorkloadId,
+    ServiceVips, TargetPort, Workload, WorkloadId,
     discovery::{OutboundPolicy, OutsideAddress, OutsideEndpoint, WorkloadInfo},
     identity::DEFAULT_SERVICE_ACCOUNT,
     name::{DEFAULT_NAMESPACE, SERVICE_SUFFIX},
@@ -39,6 +39,9 @@ pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints
     let mut all = Endpoints::inside(service.clone(), own.collect());
     if let Some(outside) = registry.outside.get(service) {
         all.resolution = outside.resolution;
+        if outside.dynamic {
+            all.by_name = found.ports.values().filter_map(by_name).collect();
+        }
         for host in &outside.endpoints {
             match inside(registry, host) {
                 Some(members) => all.endpoints.extend(members),
@@ -47,6 +50,14 @@ pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints
         }
     }
     Some(all)
+}
+
+/// A port of a service whose calls name their host, and that host's.
+fn by_name(port: &ServicePort) -> Option<(u16, u16)> {
+    match port.target {
+        TargetPort::Number(target) => Some((port.number, target)),
+        TargetPort::Name(_) => None,
+    }
 }
 
 /// An endpoint of an entry that is in the mesh all the same: a workload by its address, or a service by its

@@ -17,6 +17,7 @@ use crate::{
     fault::FaultSource,
     finding::{Finding, FindingKind},
     host::Host,
+    policy::names_no_server,
     reference::{namespaces, references},
     rules::{Routing, RuleIndex, SubsetSource},
     target::Scope,
@@ -348,6 +349,16 @@ impl<'a> Findings<'a> {
         if let Some(text) = absent(self.registry, &host, &one.rule.host) {
             let place = (one.rule.host_line, "spec.host".to_owned());
             self.found.insert(Finding::new(one.resource, place, FindingKind::Dangling, text));
+        }
+        let outside = self.registry.outside.keys();
+        let mut wild =
+            outside.filter(|name| name.name.starts_with('*') && host.names(name).is_some());
+        if let Some(name) = wild.next().filter(|_| names_no_server(one.rule)) {
+            let text = format!(
+                "no server is called `{name}`: over TLS its calls are refused until `sni` says whom to ask for"
+            );
+            let place = (one.rule.host_line, "spec.trafficPolicy.tls.sni".to_owned());
+            self.found.insert(Finding::new(one.resource, place, FindingKind::Notice, text));
         }
         for (i, subset) in one.rule.subsets.iter().enumerate() {
             let place = (subset.line, format!("spec.subsets[{i}]"));

@@ -91,6 +91,20 @@ fn named(tls: ClientTls, source: &SubsetSource<'_>, service: &ServiceName) -> Cl
     ClientTls { server_name, ..tls }
 }
 
+/// Does the rule ask somewhere for TLS and leave the name to be asked for to its host?
+pub(crate) fn names_no_server(rule: &DestinationRule) -> bool {
+    let unnamed = |parts: &PolicyParts| match &parts.tls {
+        Some(TlsSettings::Originate(tls)) => tls.server_name.is_empty(),
+        Some(TlsSettings::Plain) | None => false,
+    };
+    let all = rule.subsets.iter().filter_map(|subset| subset.policy.as_ref()).chain(&rule.policy);
+    let mut parts = all.flat_map(|policy| {
+        let of_ports = policy.ports.iter().map(|(_, parts)| parts);
+        of_ports.chain([&policy.general])
+    });
+    parts.any(unnamed)
+}
+
 fn subset_of<'a>(rule: &'a DestinationRule, name: &str) -> Option<&'a SubsetRule> {
     rule.subsets.iter().find(|subset| subset.name == name)
 }

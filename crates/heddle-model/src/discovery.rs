@@ -355,13 +355,18 @@ pub struct Endpoints {
     /// How those are found.
     #[cbor(n(41), default)]
     pub resolution: Resolution,
+    /// Where there are none and each call goes to the host that it names: for each port of the service that of
+    /// the host. Who does not know this lets calls go to the address that they ask for.
+    #[cbor(n(95), default)]
+    pub by_name: BTreeMap<u16, u16>,
 }
 
 impl Endpoints {
     /// Those of a service of the mesh's own.
     #[must_use]
     pub fn inside(service: ServiceName, endpoints: Vec<Endpoint>) -> Self {
-        Self { service, endpoints, outside: Vec::new(), resolution: Resolution::default() }
+        let (outside, resolution) = (Vec::new(), Resolution::default());
+        Self { service, endpoints, outside, resolution, by_name: BTreeMap::new() }
     }
 }
 

@@ -244,6 +244,12 @@ pub const RESOLVE_AT_ONCE: usize = 16;
 /// How long rules that name a host wait for its first answer: less than who asks for the rules.
 pub const RESOLVE_FIRST_WAIT: Duration = Duration::from_millis(1_500);
 
+/// How long a call waits that names a host which is looked up for it (`resolution: DYNAMIC_DNS`).
+pub const LOOK_UP_WAIT: Duration = Duration::from_secs(3);
+
+/// How long a host that calls named is kept up to date after the last one.
+pub const LOOKED_UP_KEPT: Duration = Duration::from_secs(300);
+
 /// Pause after the first answer that was none; it doubles.
 pub const RESOLVE_RETRY_MIN: Duration = Duration::from_secs(1);
 

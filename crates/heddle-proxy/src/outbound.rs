@@ -114,6 +114,11 @@ impl Outbound {
         self.worker.shared.ranges.kind(self.address.ip()) == AddressKind::Outside
     }
 
+    /// Is it an address that nobody but a mesh knows?
+    fn address_is_virtual(&self) -> bool {
+        self.worker.shared.ranges.kind(self.address.ip()) == AddressKind::Vip
+    }
+
     /// Where a client goes that asks for `name` at an address that nobody knows.
     async fn named(&self, name: &str) -> Result<ByName, Refused> {
         let policy = self.worker.shared.snapshot.load().outbound();
@@ -128,6 +133,7 @@ impl Outbound {
             None if plan.only_ruled => return Ok(ByName::Anywhere),
             None => self.tcp_backend(&plan)?,
         };
+        let backend = Box::pin(self.looked_up(backend, Some(name))).await?;
         Ok(ByName::To(backend, hash))
     }
 
@@ -171,7 +177,7 @@ impl Outbound {
         let method = cluster.balancer.as_ref().map(|balancer| &balancer.rule().method);
         match method {
             Some(Method::Passthrough) => {
-                if let Some(upstream) = self.as_asked() {
+                if let Some(upstream) = self.as_asked(cluster) {
                     route.onward = Ok(Onward::To(Backend::Upstream(upstream)));
                 }
             }
@@ -195,7 +201,7 @@ impl Outbound {
         let method = cluster.balancer.as_ref().map(|balancer| &balancer.rule().method);
         let hash = match method {
             Some(Method::Passthrough) => {
-                if let Some(upstream) = self.as_asked() {
+                if let Some(upstream) = self.as_asked(&cluster) {
                     return (Backend::Upstream(upstream), None);
                 }
                 None
@@ -208,11 +214,12 @@ impl Outbound {
         (Backend::Cluster(cluster), hash)
     }
 
-    /// The very address that was asked for; `None` for one that nobody but a mesh knows.
-    fn as_asked(&self) -> Option<Rc<Upstream>> {
-        let virtual_only = self.worker.shared.ranges.kind(self.address.ip()) == AddressKind::Vip;
-        let target = DialTarget::Workload(self.address);
-        (!virtual_only).then(|| self.worker.upstreams.of_target(target, None))
+    /// The very address that was asked for, as the cluster's endpoints are reached; `None` for one that nobody
+    /// but a mesh knows.
+    fn as_asked(&self, cluster: &Cluster) -> Option<Rc<Upstream>> {
+        let (target, tls) = (DialTarget::Workload(self.address), cluster.tls.as_ref());
+        let upstream = || self.worker.upstreams.of_target_by(target, None, tls);
+        (!self.address_is_virtual()).then(upstream)
     }
 
     /// Who connects from here: this workload and nobody else.
@@ -258,19 +265,52 @@ impl Outbound {
         if !cluster.outside.as_asked || !cluster.endpoints.is_empty() {
             return Ok(Backend::Cluster(Arc::clone(cluster)));
         }
-        let worker = &self.worker;
-        if worker.shared.ranges.kind(self.address.ip()) == AddressKind::Vip {
+        if self.address_is_virtual() && cluster.outside.by_name.is_none() {
             let service = &cluster.key.service;
             let why = format!(
                 "calls of {service} go to the address they asked for (resolution: NONE), and this one is virtual"
             );
             return Err(Refusal::DanglingTarget(why, ABSENT_STATUS));
         }
-        let upstream = match &self.kind {
-            Kind::Outside(upstream) => Rc::clone(upstream),
-            _ => worker.upstreams.of_target(DialTarget::Outside(self.address), None),
+        Ok(Backend::AsAsked(self.at(self.address, cluster), Arc::clone(cluster)))
+    }
+
+    /// An address outside as the calls of a cluster reach it.
+    fn at(&self, address: SocketAddr, cluster: &Cluster) -> Rc<Upstream> {
+        match (&self.kind, &cluster.tls) {
+            (Kind::Outside(upstream), None) if address == self.address => Rc::clone(upstream),
+            (_, tls) => {
+                let target = DialTarget::Outside(address);
+                self.worker.upstreams.of_target_by(target, None, tls.as_ref())
+            }
+        }
+    }
+
+    /// Where calls go that are looked up by the host they name (`resolution: DYNAMIC_DNS`); others stay as they
+    /// are.
+    async fn looked_up(&self, backend: Backend, host: Option<&str>) -> Result<Backend, Refusal> {
+        let Backend::AsAsked(_, cluster) = &backend else { return Ok(backend) };
+        let address = match (cluster.outside.by_name, host) {
+            (Some(port), Some(host)) => outside::at_host(&self.worker, host, port).await?,
+            (Some(_), None) if self.address_is_virtual() => {
+                let who = format!("a call of {} that names no host", cluster.key.service);
+                return Err(Refusal::NotResolved(who));
+            }
+            (Some(_), None) | (None, _) => return Ok(backend),
         };
-        Ok(Backend::AsAsked(upstream, Arc::clone(cluster)))
+        Ok(Backend::AsAsked(self.at(address, cluster), Arc::clone(cluster)))
+    }
+
+    /// The same of a request.
+    async fn routed(&self, mut route: Route, request: &dyn RequestView) -> Route {
+        if let Ok(Onward::To(backend @ Backend::AsAsked(_, cluster))) = &route.onward
+            && cluster.outside.by_name.is_some()
+        {
+            let (backend, host) = (backend.clone(), host_label(request.authority()));
+            let found = Box::pin(self.looked_up(backend, Some(&host))).await;
+            route.onward = found.map(Onward::To);
+        }
+        route
     }
 
     /// Where a request to a service goes, by its rules.
@@ -351,7 +391,8 @@ impl Outbound {
             if let Some((service, plan)) = named {
                 let plan = plan?;
                 if !(plan.only_ruled && plan.http.rules().is_empty()) {
-                    return Ok(self.of_service(&plan, &service, request)?);
+                    let route = self.of_service(&plan, &service, request)?;
+                    return Ok(self.routed(route, request).await);
                 }
             }
         }
@@ -381,7 +422,7 @@ impl Side for Outbound {
         let by_address = (Protocol::Undeclared, false, HelloUse::Nothing);
         let (declared, http_rules, hello) = match &self.kind {
             Kind::Service(service, port) => match port_plan(&self.worker, service, *port).await {
-                Ok(plan) if plan.sni.is_empty() => {
+                Ok(plan) if plan.sni.is_empty() && !plan.leads_by_name() => {
                     (plan.protocol, plan.is_http_only(), HelloUse::Nothing)
                 }
                 Ok(plan) => (plan.protocol, plan.is_http_only(), HelloUse::Rules),
@@ -404,6 +445,10 @@ impl Side for Outbound {
                 Ok(match self.by_sni(&plan, name)? {
                     Some((backend, hash)) => ByName::To(backend, hash),
                     None if plan.is_http_only() => ByName::Foreign,
+                    None if plan.leads_by_name() => {
+                        let (backend, hash) = self.tcp_backend(&plan)?;
+                        ByName::To(Box::pin(self.looked_up(backend, name)).await?, hash)
+                    }
                     None => ByName::Anywhere,
                 })
             }
@@ -421,6 +466,7 @@ impl Side for Outbound {
             Kind::Service(service, port) => {
                 let (backend, hash) =
                     self.tcp_backend(&*port_plan(worker, service, *port).await?)?;
+                let backend = self.looked_up(backend, None).await?;
                 return worker.dial_any(&backend, hash).await;
             }
             Kind::Outside(upstream) => match outside::registry_only(worker) {
@@ -451,7 +497,8 @@ impl Side for Outbound {
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
         let plan = port_plan(&self.worker, service, port).await?;
-        self.of_service(&plan, service, request).map_err(Refused::from)
+        let route = self.of_service(&plan, service, request)?;
+        Ok(self.routed(route, request).await)
     }
 
     fn request_series(&self, request: Option<&dyn RequestView>) -> MetricSeries {

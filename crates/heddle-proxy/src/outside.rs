@@ -1,13 +1,20 @@
 //! What a call is where its address does not tell: which service a host names, and whether what nobody
 //! knows may be called. And a service's port under the rules of now, for all who have found out which.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use heddle_model::{ServiceName, discovery::Provenance};
+use heddle_runtime::clock;
 
 use crate::{
+    limits::LOOK_UP_WAIT,
     lookup::LookupError,
     refusal::{Refusal, Refused},
+    resolved::Resolved,
     snapshot::{DestinationPlan, PortPlan},
     worker::Worker,
 };
@@ -31,6 +38,29 @@ pub(crate) async fn named(
         ) => None,
         plan => Some((service.clone(), plan)),
     }
+}
+
+/// Where a host is outside the mesh, by what its name leads to now; the first caller waits for the answer.
+///
+/// # Errors
+/// [`Refusal::NotResolved`], with the name and what was said of it.
+pub(crate) async fn at_host(worker: &Worker, host: &str, port: u16) -> Result<SocketAddr, Refusal> {
+    if let Ok(ip) = host.parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip.to_canonical(), port));
+    }
+    if !host.contains('.') {
+        return Err(Refusal::NotResolved("a call that names no host outside".to_owned()));
+    }
+    let names = &worker.shared.state.resolved;
+    let said = match clock::within(LOOK_UP_WAIT, names.look_up(host)).await {
+        Some(Resolved::Addresses(all)) => match all.first() {
+            Some(ip) => return Ok(SocketAddr::new(*ip, port)),
+            None => "it has no address".into(),
+        },
+        Some(Resolved::Never(said)) => said,
+        Some(Resolved::Pending) | None => "no resolver of the host has answered in time".into(),
+    };
+    Err(Refusal::NotResolved(format!("{host}: {said}")))
 }
 
 /// The Sidecar by which only what is known may be called, if one says so.

@@ -1,5 +1,5 @@
 //! What names outside the mesh lead to, for services whose endpoints have names (ServiceEntry
-//! `resolution: DNS`): per proxy, shared by all rules that name one, and outliving every generation.
+//! `resolution: DNS`) and for calls that name a host themselves (`DYNAMIC_DNS`): per proxy, shared by all rules that name one, and outliving every generation.
 //!
 //! Kept here, asked for elsewhere (`dns::refresh`). A good answer stays until a better one comes: an empty
 //! answer, or none, takes nothing away.
@@ -7,13 +7,16 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use hashbrown::HashMap;
+use heddle_runtime::clock;
 use tokio::sync::Notify;
 
-use crate::limits::{RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX};
+use crate::limits::{LOOKED_UP_KEPT, RESOLVED_ADDRESSES_MAX, RESOLVED_NAMES_MAX};
 
 /// Names with what is known of them. Cloning is cheap: all clones are one.
 #[derive(Debug, Clone, Default)]
@@ -26,12 +29,16 @@ struct Inner {
     wanted: Notify,
     /// Some name leads elsewhere than before, or it is known for the first time what becomes of it.
     changed: Notify,
+    /// Something was said of a name that a call has named.
+    told: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Names {
     /// Those that rules name.
     wanted: BTreeMap<Arc<str>, Use>,
+    /// Those that calls name, each with the moment of the last one.
+    called: HashMap<Arc<str>, Instant>,
     known: HashMap<Arc<str>, Known>,
 }
 
@@ -80,14 +87,57 @@ impl ResolvedNames {
         }
     }
 
+    /// What a host that a call names leads to; waits for the first answer. As long as calls name it, it is kept
+    /// up to date. Does not end where nobody asks the resolvers.
+    pub(crate) async fn look_up(&self, host: &str) -> Resolved {
+        if !self.note_call(host) {
+            return Resolved::Never(too_many());
+        }
+        loop {
+            let mut told = pin!(self.0.told.notified());
+            told.as_mut().enable();
+            match self.get(host) {
+                Resolved::Pending => told.await,
+                known => return known,
+            }
+        }
+    }
+
+    /// `false`: there are too many.
+    fn note_call(&self, host: &str) -> bool {
+        let now = clock::now();
+        let mut names = self.lock();
+        if let Some(last) = names.called.get_mut(host) {
+            *last = now;
+            return true;
+        }
+        if names.wanted.contains_key(host) {
+            return true;
+        }
+        names.forget_calls(now);
+        if names.wanted.len() + names.called.len() >= RESOLVED_NAMES_MAX {
+            return false;
+        }
+        names.called.insert(host.into(), now);
+        drop(names);
+        self.0.wanted.notify_one();
+        true
+    }
+
+    /// Is it to be asked about still?
+    pub(crate) fn is_wanted(&self, host: &str) -> bool {
+        let mut names = self.lock();
+        names.forget_calls(clock::now());
+        names.used(host).is_some()
+    }
+
     /// From now on these are asked about, as many as may be, and others forgotten.
     pub(crate) fn want(&self, hosts: BTreeMap<Arc<str>, Use>) {
         let mut names = self.lock();
         let hosts: BTreeMap<_, _> = hosts.into_iter().take(RESOLVED_NAMES_MAX).collect();
         if hosts != names.wanted {
             names.wanted = hosts;
-            let Names { wanted, known } = &mut *names;
-            known.retain(|host, _| wanted.contains_key(host));
+            names.forget_unused();
             drop(names);
             self.0.wanted.notify_one();
         }
@@ -95,12 +145,14 @@ impl ResolvedNames {
 
     /// Those that are to be asked about.
     pub(crate) fn wanted(&self) -> Vec<Arc<str>> {
-        self.lock().wanted.keys().cloned().collect()
+        let names = self.lock();
+        let called = names.called.keys().filter(|host| !names.wanted.contains_key(*host));
+        names.wanted.keys().chain(called).cloned().collect()
     }
 
     /// Is only the first of its addresses used, so that who is refused there may go on to the others?
     pub(crate) fn uses_first(&self, host: &str) -> bool {
-        self.lock().wanted.get(host) == Some(&Use::First)
+        self.lock().used(host).is_some_and(|(_, used)| used == Use::First)
     }
 
     /// Waits until others are to be asked about.
@@ -117,8 +169,7 @@ impl ResolvedNames {
     pub(crate) fn answered(&self, host: &str, mut addresses: Vec<IpAddr>) {
         addresses.truncate(RESOLVED_ADDRESSES_MAX);
         let mut names = self.lock();
-        let Some((host, used)) = names.wanted.get_key_value(host) else { return };
-        let (host, used) = (Arc::clone(host), *used);
+        let Some((host, used)) = names.used(host) else { return };
         let known = names.known.entry(host).or_default();
         let same = match used {
             Use::First => known.addresses.first() == addresses.first(),
@@ -130,20 +181,21 @@ impl ResolvedNames {
             known.addresses = addresses;
             drop(names);
             self.0.changed.notify_one();
+            self.0.told.notify_waiters();
         }
     }
 
     /// No good answer: whatever was known stays.
     pub(crate) fn failed(&self, host: &str, said: &str) {
         let mut names = self.lock();
-        let Some((host, _)) = names.wanted.get_key_value(host) else { return };
-        let host = Arc::clone(host);
+        let Some((host, _)) = names.used(host) else { return };
         let known = names.known.entry(host).or_default();
         if known.failure.as_deref() != Some(said) {
             known.failure = Some(said.into());
             if known.addresses.is_empty() {
                 drop(names);
                 self.0.changed.notify_one();
+                self.0.told.notify_waiters();
             }
         }
     }
@@ -151,6 +203,30 @@ impl ResolvedNames {
     fn lock(&self) -> MutexGuard<'_, Names> {
         // A panic while it was held can at worst have left a name without its newest answer.
         self.0.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Names {
+    /// What a name is asked about for, by rules or, its first address, by calls.
+    fn used(&self, host: &str) -> Option<(Arc<str>, Use)> {
+        let by_rules =
+            self.wanted.get_key_value(host).map(|(host, used)| (Arc::clone(host), *used));
+        let called = || self.called.get_key_value(host);
+        by_rules.or_else(|| called().map(|(host, _)| (Arc::clone(host), Use::First)))
+    }
+
+    /// Those that no call has named for long are asked about no more.
+    fn forget_calls(&mut self, now: Instant) {
+        let before = self.called.len();
+        self.called.retain(|_, last| now.saturating_duration_since(*last) < LOOKED_UP_KEPT);
+        if self.called.len() < before {
+            self.forget_unused();
+        }
+    }
+
+    fn forget_unused(&mut self) {
+        let Self { wanted, called, known } = self;
+        known.retain(|host, _| wanted.contains_key(host) || called.contains_key(host));
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
 use hashbrown::HashMap;
 use heddle_logic::balance::{self, Cost, LoadEstimate};
 use heddle_model::discovery::WorkloadInfo;
-use heddle_runtime::clock;
+use heddle_runtime::{clock, tls::Origin};
 
 pub(crate) use self::{
     backend::Backend,
@@ -43,11 +43,14 @@ use crate::{
     snapshot::{Balancer, Cluster, EndpointSlot, LbEndpoint},
 };
 
+/// Which TLS, by where its settings are; none where there is none.
+type TlsOf = Option<usize>;
+
 /// All upstreams of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Upstreams {
     by_slot: RefCell<Vec<Option<Rc<Upstream>>>>,
-    by_target: RefCell<HashMap<DialTarget, Weak<Upstream>>>,
+    by_target: RefCell<HashMap<(DialTarget, TlsOf), Weak<Upstream>>>,
     backlogs: Backlogs,
     /// What rules count of live requests is not counted here.
     unplaced: bool,
@@ -196,8 +199,20 @@ impl Upstreams {
         target: DialTarget,
         workload: Option<Arc<WorkloadInfo>>,
     ) -> Rc<Upstream> {
+        self.of_target_by(target, workload, None)
+    }
+
+    /// The same, over the TLS that a rule asks for.
+    pub(crate) fn of_target_by(
+        &self,
+        target: DialTarget,
+        workload: Option<Arc<WorkloadInfo>>,
+        tls: Option<&Arc<Origin>>,
+    ) -> Rc<Upstream> {
+        // As long as the upstream is there, so is its TLS, and nobody else's is at that place.
+        let key = (target, tls.map(|tls| Arc::as_ptr(tls).addr()));
         let mut known = self.by_target.borrow_mut();
-        if let Some(upstream) = known.get(&target).and_then(Weak::upgrade)
+        if let Some(upstream) = known.get(&key).and_then(Weak::upgrade)
             && same_workload(upstream.workload.borrow().as_ref(), workload.as_ref())
         {
             return upstream;
@@ -205,8 +220,9 @@ impl Upstreams {
         known.retain(|_, upstream| upstream.strong_count() > 0);
         let load = LoadEstimate::neutral(clock::now(), []);
         let backlog = target.server().map(|server| self.backlogs.of(server));
-        let upstream = Rc::new(Upstream::new(target, workload, load, 0).with_backlog(backlog));
-        known.insert(target, Rc::downgrade(&upstream));
+        let new = Upstream::new(target, workload, load, 0);
+        let upstream = Rc::new(new.with_backlog(backlog).with_tls(tls.cloned()));
+        known.insert(key, Rc::downgrade(&upstream));
         upstream
     }
 

@@ -320,24 +320,36 @@ fn of_two_sidecars_for_all_the_first_wins_and_the_other_is_told() {
 }
 
 #[test]
-fn a_servers_certificate_holds_a_name_of_its_entry_where_the_rule_names_none() {
-    let names = |tls: &str| {
-        let entry = entry(
-            "name: api",
-            &api("  resolution: DNS\n  subjectAltNames: [a.example, 'spiffe://b/c']"),
-        );
-        let rule = destination_rule(
-            "d",
-            &format!("{{host: api.example.com, trafficPolicy: {{tls: {tls}}}}}"),
-        );
-        let text = format!("{entry}{rule}");
-        assert!(resources(&text).iter().all(|one| one.not_enforced.is_empty()), "{text}");
+fn what_is_looked_up_for_each_call_has_ports_and_no_endpoint() {
+    let spec = "  hosts: [\"*.example.com\"]\n  ports: [{number: 80, name: http, targetPort: 8080}, {number: 443, name: tls}]\n  resolution: DYNAMIC_DNS";
+    let rules = rules(&entry("name: e", spec));
+    let mesh = merged(Mesh::demo(), &rules);
+    let name = host("*.example.com", "default");
+    let told = endpoints(&mesh.0, &name).unwrap();
+    assert_eq!((told.resolution, told.outside.len()), (Resolution::None, 0));
+    assert_eq!(told.by_name, BTreeMap::from([(80, 8080), (443, 443)]));
+    assert!(mesh.0.services[&name].vips.is_empty(), "the client's resolver is asked as ever");
+    assert_eq!(mesh.said(&rules), Vec::<String>::new());
+}
+
+#[test]
+fn tls_to_a_wildcard_needs_a_name_to_ask_for() {
+    let spec = "  hosts: [\"*.example.com\"]\n  ports: [{number: 80, name: http, targetPort: 443}]\n  resolution: DYNAMIC_DNS";
+    let said = |tls: &str| {
+        let text = entry("name: e", spec)
+            + &object(
+                "DestinationRule",
+                "d",
+                &format!("{{host: \"*.example.com\", trafficPolicy: {{tls: {tls}}}}}"),
+            );
         let rules = rules(&text);
-        let mesh = merged(Mesh::demo(), &rules);
-        let service = host("api.example.com", "default");
-        let told = rules.destination(&mesh.0, mesh.client("frontend"), &service).unwrap();
-        told.policies[0].tls.clone().unwrap().subject_alt_names
+        merged(Mesh::demo(), &rules).said(&rules)
     };
-    assert_eq!(names("{mode: SIMPLE}"), ["a.example", "spiffe://b/c"]);
-    assert_eq!(names("{mode: SIMPLE, subjectAltNames: [own.example]}"), ["own.example"]);
+    assert_eq!(
+        said("{mode: SIMPLE}"),
+        [
+            "Notice spec.trafficPolicy.tls.sni: no server is called `*.example.com`: over TLS its calls are refused until `sni` says whom to ask for"
+        ]
+    );
+    assert_eq!(said("{mode: SIMPLE, sni: a.example.com}"), Vec::<String>::new());
 }

@@ -79,7 +79,11 @@ impl Check for Endpoints {
     fn check(&self) -> Checked {
         field("service", &self.service)?;
         each("endpoints", &self.endpoints)?;
-        each("outside", &self.outside)
+        each("outside", &self.outside)?;
+        entries("by_name", &self.by_name, |number, led_to| {
+            port("", **number)?;
+            port("number", *led_to)
+        })
     }
 }
 

@@ -43,6 +43,8 @@ pub struct OutsideService {
     pub export_to: Vec<String>,
     /// How its endpoints are found.
     pub resolution: Resolution,
+    /// There are none: the host that each call names is looked up; `resolution` is `None`.
+    pub dynamic: bool,
     /// Addresses that are its own: ranges, or single ones.
     pub addresses: Vec<(IpAddr, u8)>,
     /// Its endpoints, by host or address.

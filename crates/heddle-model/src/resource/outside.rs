@@ -16,6 +16,8 @@ pub struct ServiceEntry {
     pub ports: Vec<EntryPort>,
     /// How endpoints are found.
     pub resolution: Resolution,
+    /// There are none: the host that each call names is looked up (`DYNAMIC_DNS`; `resolution` is `None`).
+    pub dynamic: bool,
     /// Its endpoints, where they are given with it.
     pub endpoints: Vec<EntryEndpoint>,
     /// Labels of the workloads and WorkloadEntries of its namespace that are its endpoints.

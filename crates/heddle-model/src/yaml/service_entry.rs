@@ -54,8 +54,7 @@ pub(super) static SPEC: Object = Object {
         hosts_can_be_told_apart,
         exports_differ,
         to_nobody_else,
-        dynamic_is_noted,
-        names_are_bounded,
+        names_decide,
     ],
 };
 
@@ -191,7 +190,7 @@ fn addresses_fit(spec: &Node, path: &str, report: &mut Report<'_>) {
 
 fn ports_differ(spec: &Node, path: &str, report: &mut Report<'_>) {
     let (mut numbers, mut names) = (HashSet::new(), HashSet::new());
-    let to_where_asked = resolution(spec) == Resolution::None;
+    let to_where_asked = resolution(spec) == Resolution::None && !is_dynamic(spec);
     for (i, port) in spec.items_of("ports").iter().enumerate() {
         let place = format!("{}[{i}]", join(path, "ports"));
         let (number, name) = (port.text_of("number"), port.text_of("name"));
@@ -224,7 +223,7 @@ fn one_source_of_endpoints(spec: &Node, path: &str, report: &mut Report<'_>) {
         report.at(selector, &join(path, "workloadSelector"), reason);
     }
     if let (Resolution::None, Some(endpoints)) = (resolution(spec), listed)
-        && spec.text_of("resolution") != "DYNAMIC_DNS"
+        && !is_dynamic(spec)
     {
         let reason = "with `resolution: NONE` a call goes to the address it asked for: leave the \
                       endpoints out, or use `STATIC` or `DNS`";
@@ -306,10 +305,28 @@ fn to_nobody_else(spec: &Node, path: &str, report: &mut Report<'_>) {
     }
 }
 
-fn dynamic_is_noted(spec: &Node, path: &str, report: &mut Report<'_>) {
-    if let Some(node) = spec.get("resolution").filter(|node| node.text() == "DYNAMIC_DNS") {
-        report.not_enforced(node.line, &join(path, "resolution"));
+/// What is looked up for each call needs a name in the call.
+fn names_decide(spec: &Node, path: &str, report: &mut Report<'_>) {
+    if !is_dynamic(spec) {
+        return;
     }
+    for part in ["endpoints", "workloadSelector"] {
+        if let Some(node) = spec.get(part) {
+            let reason = "with `resolution: DYNAMIC_DNS` a call goes to the host that it names";
+            report.no_effect(node.line, &join(path, part), reason);
+        }
+    }
+    for (i, port) in spec.items_of("ports").iter().enumerate() {
+        if spoken(port.text_of("protocol")).flatten() == Some(Protocol::Tcp) {
+            let place = format!("{}[{i}].protocol", join(path, "ports"));
+            let reason = "TCP names no host: its calls go to the address that they ask for";
+            report.no_effect(port.line, &place, reason);
+        }
+    }
+}
+
+fn is_dynamic(spec: &Node) -> bool {
+    spec.text_of("resolution") == "DYNAMIC_DNS"
 }
 
 fn names_are_bounded(spec: &Node, path: &str, report: &mut Report<'_>) {
@@ -321,7 +338,7 @@ fn resolution(spec: &Node) -> Resolution {
         "STATIC" => Resolution::Static,
         "DNS" => Resolution::Dns,
         "DNS_ROUND_ROBIN" => Resolution::DnsRoundRobin,
-        // What is resolved for each request goes, until it is, where the client's own resolver says.
+        // What is looked up for each call has no endpoints either.
         _ => Resolution::None,
     }
 }
@@ -341,6 +358,7 @@ pub(super) fn read(spec: &Node) -> ServiceEntry {
         addresses: subnets.filter_map(|one| value::subnet(one.text()).ok()).collect(),
         ports: spec.items_of("ports").iter().filter_map(port).collect(),
         resolution: resolution(spec),
+        dynamic: is_dynamic(spec),
         endpoints: spec.items_of("endpoints").iter().map(endpoint).collect(),
         selector: selector.map(|selector| selector.labels_of("labels")),
         export_to: spec.texts_of("exportTo"),

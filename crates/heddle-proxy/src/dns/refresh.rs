@@ -94,7 +94,7 @@ where
     F: Future<Output = Result<Answer, String>>,
 {
     let mut retry = RESOLVE_RETRY_MIN;
-    loop {
+    while names.is_wanted(host) {
         let mut asking = pin!(async {
             let _turn = turns.acquire().await;
             ask().await

@@ -366,7 +366,8 @@ impl SnapshotBuilder {
         round: &mut Round,
     ) -> (Vec<Arc<LbEndpoint>>, ClusterOutside) {
         let as_asked = endpoints.resolution == Resolution::None;
-        let mut outside = ClusterOutside { as_asked, ..ClusterOutside::default() };
+        let by_name = endpoints.by_name.get(&key.port).copied();
+        let mut outside = ClusterOutside { as_asked, by_name, ..ClusterOutside::default() };
         let beyond = match endpoints.outside.is_empty() {
             true => Vec::new(),
             false => self.outside_of((key, common), endpoints, &mut outside, round),

@@ -16,8 +16,8 @@ use heddle_logic::{
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName,
     discovery::{
-        ANY_PORT, ClusterKey, ClusterPolicy, HttpRule, MirrorCompare, Provenance, SniRule, Weighted,
-        WeightedTarget,
+        ANY_PORT, ClusterKey, ClusterPolicy, HttpRule, MirrorCompare, Provenance, SniRule,
+        Weighted, WeightedTarget,
     },
 };
 
@@ -263,6 +263,12 @@ impl PortPlan {
         Some((plan, picked.map_or(Err("the rule has no target"), TargetPlan::get)))
     }
 
+    /// Does the name that a client of TLS asks for say where its bytes go?
+    #[must_use]
+    pub(crate) fn leads_by_name(&self) -> bool {
+        self.tcp.is_empty() && self.default.outside.by_name.is_some()
+    }
+
     /// May nothing but HTTP pass? Where a rule for bytes holds too, what is no HTTP is its own.
     #[must_use]
     pub fn is_http_only(&self) -> bool {
@@ -375,6 +381,8 @@ pub struct Cluster {
 pub struct ClusterOutside {
     /// It has no endpoints: a call goes to the address that it asked for.
     pub as_asked: bool,
+    /// A call that names a host goes to that instead, to this port of it.
+    pub by_name: Option<u16>,
     /// Some of its endpoints are no hop of the mesh.
     pub leaves: bool,
     /// It has no endpoints because a name leads nowhere: which one, and what was said of it.

@@ -203,12 +203,24 @@ impl Mesh {
 
     /// From now on the client is told that this name is that of a service outside, called so.
     pub(crate) fn tell_name(&self, host: &str, destination: Destination) {
+        self.tell_host(host, destination, |_| ());
+    }
+
+    /// The same of one whose endpoints are found otherwise.
+    pub(crate) fn tell_host(
+        &self,
+        host: &str,
+        destination: Destination,
+        change: impl FnOnce(&mut Endpoints),
+    ) {
         let service = ServiceName::of_host(host, "default").unwrap();
         let mut set = self.client.set.clone();
         let mut answer = resources::name_answer(host, Some("reviews"));
         answer.service.as_mut().unwrap().name = service.clone();
         set.insert_name(answer);
-        set.insert_endpoints(Endpoints::inside(service.clone(), Vec::new()));
+        let mut endpoints = Endpoints::inside(service.clone(), Vec::new());
+        change(&mut endpoints);
+        set.insert_endpoints(endpoints);
         let destination = Destination { service, ..destination };
         set.insert_destination(CompiledDestination::new(destination).unwrap());
         let mut inbound = Inbound::clone(set.inbound.as_ref().expect("its own ports"));

@@ -1,17 +1,17 @@
 //! TLS that the caller's sidecar begins: whatever is spoken over it comes through, and what keeps it from coming
 //! about is said in so many words.
 
-use std::{cell::RefCell, fs, rc::Rc, time::Duration};
+use std::{cell::RefCell, fs, net::SocketAddr, rc::Rc, time::Duration};
 
 use heddle_model::{
-    Protocol,
-    discovery::{ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, Provenance},
+    Protocol, ServiceName,
+    discovery::{ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, Provenance, Resolution},
 };
 use heddle_proxy::limits::CONNECT_TIMEOUT;
 use heddle_runtime::clock;
 use heddle_testkit::{
     folder::Folder,
-    resources::{PORT, service},
+    resources::{self, PORT, service},
     tls::{Authority, Server, asked_for},
 };
 use http::Response;
@@ -303,9 +303,34 @@ fn a_call_to_oneself_is_of_tls_too() {
             answers(server.clone(), end)
         };
         let mesh = Mesh::under(&[files.policy()], Protocol::Http, &[20], application);
-        let to = std::net::SocketAddr::new(heddle_testkit::resources::vip(10), PORT);
+        let to = SocketAddr::new(resources::vip(10), PORT);
         let (head, _) = mesh.servers[0].call(to).ask(GET).await;
         assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
         assert_eq!((*seen.borrow(), mesh.connects()), (1, 0));
+    });
+}
+
+#[test]
+fn where_a_call_goes_as_it_was_asked_it_goes_over_the_tls_of_its_rule_all_the_same() {
+    with_standing_clock(|| async {
+        let files = Files::new();
+        let mesh = Mesh::new(crate::mesh::answers);
+        let outside = SocketAddr::from(([203, 0, 113, 7], PORT));
+        let server = files.server(&[]);
+        mesh.outside(outside, move |end| answers(server.clone(), end));
+        let host = ServiceName::of_host(NAME, "default").unwrap();
+        let mut policy = files.policy();
+        policy.cluster.service = host;
+        let mut destination = resources::destination("reviews", Vec::new());
+        destination.ports[0].protocol = Protocol::Http;
+        destination.policies = vec![policy];
+        mesh.tell_host(NAME, destination, |endpoints| endpoints.resolution = Resolution::None);
+        let get = format!("GET / HTTP/1.1\r\nhost: {NAME}\r\n\r\n");
+        let mut client = mesh.client.call(outside);
+        for _ in 0..2 {
+            let (head, body) = client.ask(&get).await;
+            assert!(head.contains(&format!("x-name: {NAME}\r\n")), "{head}");
+            assert_eq!(body, "ok");
+        }
     });
 }

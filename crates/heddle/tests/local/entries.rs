@@ -95,6 +95,27 @@ metadata: {{name: api, namespace: default}}
 spec: {{host: api.example.com, subsets: [{{name: v1, labels: {{version: v1}}}}]}}
 ---
 apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata: {{name: default, namespace: strict}}
+spec: {{outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}}}
+"#
+    )
+}
+
+/// What is known by the host that a call names.
+fn rules_by_name(port: u16) -> String {
+    format!(
+        r#"---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: dynamic, namespace: default}}
+spec:
+  hosts: ["*.heddle.internal"]
+  addresses: [240.240.77.77]
+  ports: [{{number: 80, name: http, protocol: HTTP, targetPort: {port}}}]
+  resolution: DYNAMIC_DNS
+---
+apiVersion: networking.istio.io/v1
 kind: VirtualService
 metadata: {{name: ruled, namespace: default}}
 spec:
@@ -105,11 +126,6 @@ spec:
   - match: [{{port: 8080}}]
     directResponse: {{status: 418}}
   - route: [{{destination: {{host: api.example.com}}}}]
----
-apiVersion: networking.istio.io/v1
-kind: Sidecar
-metadata: {{name: default, namespace: strict}}
-spec: {{outboundTrafficPolicy: {{mode: REGISTRY_ONLY}}}}
 "#
     )
 }
@@ -118,12 +134,13 @@ fn hosts_outside_are_services_with_rules(machine: &Machine) {
     let mesh = machine.up("entries");
     let server = host_server();
     let file = mesh.run_dir().join("entries.yaml");
-    fs::write(&file, rules(server.port())).unwrap();
+    fs::write(&file, rules(server.port()) + &rules_by_name(server.port())).unwrap();
     let applied = mesh.run("apply", &["-f", file.to_str().unwrap()]);
     let said = format!("{}{}", applied.stdout, applied.stderr);
     assert!(applied.code == 0 && !said.contains("not enforced"), "{said}");
     in_their_own_namespace(&mesh);
     by_host_where_nobody_knows_the_address(&mesh);
+    looked_up_for_each_call(&mesh);
     where_only_what_is_known_may_be_called(&mesh, server.port());
     they_are_shown(&mesh);
 }
@@ -185,6 +202,23 @@ fn in_their_own_namespace(mesh: &Mesh<'_>) {
     assert!(counted(&["destination_service=\"*.wild.example.com\""]) > 0, "{metrics}");
 }
 
+/// Where the address says nothing, the sidecar looks up the host that the request names.
+fn looked_up_for_each_call(mesh: &Mesh<'_>) {
+    let at = |address: &str, host: &str| {
+        format!("curl -si --max-time 20 --connect-to ::{address}:80 http://{host}/")
+    };
+    let commands = [
+        at("192.0.2.77", "host.heddle.internal"),
+        at("240.240.77.77", "host.heddle.internal"),
+        at("192.0.2.77", "never.heddle.internal"),
+    ];
+    let [unknown, own, never] = told(mesh, "default", commands.each_ref().map(|one| &**one));
+    for answer in [unknown, own] {
+        assert!(answer.ends_with("the host was asked for host.heddle.internal"), "{answer}");
+    }
+    assert!(never.starts_with("HTTP/1.1 503 ") && never.contains("not-resolved"), "{never}");
+}
+
 /// A host that rules name and no service has: they hold at addresses that nobody knows, and at no other.
 fn by_host_where_nobody_knows_the_address(mesh: &Mesh<'_>) {
     let curl = |words: &str| format!("curl -si --max-time 20 {words}");
@@ -235,7 +269,7 @@ fn they_are_shown(mesh: &Mesh<'_>) {
     assert_ne!(vip("api.example.com"), vip("*.wild.example.com"));
     assert_eq!(vip("asked.example.com"), Value::Null);
     let shown = mesh.run("get", &["serviceentries"]);
-    assert_eq!(shown.stdout.matches("Programmed").count(), 4, "{}", shown.stdout);
+    assert_eq!(shown.stdout.matches("Programmed").count(), 5, "{}", shown.stdout);
     let deleted = mesh.run("delete", &["serviceentry", "static", "-n", "default"]);
     assert!(deleted.code != 0 && deleted.stderr.contains("--force"), "{}", deleted.stderr);
 }

@@ -13,7 +13,10 @@ use hickory_proto::{
 };
 
 use super::*;
-use crate::resolved::{Resolved, Use};
+use crate::{
+    limits::LOOKED_UP_KEPT,
+    resolved::{Resolved, Use},
+};
 
 const HOST: &str = "db.example.com";
 const SECOND: Duration = Duration::from_secs(1);
@@ -199,4 +202,36 @@ fn a_reply_holds_as_long_as_the_shortest_part_of_the_way_to_its_addresses() {
     let asked = Message::from_vec(&query("db.example.com", RecordType::AAAA).unwrap()).unwrap();
     assert!(asked.metadata.recursion_desired && asked.queries.len() == 1);
     assert_eq!(query(&"x".repeat(300), RecordType::A), None);
+}
+
+#[test]
+fn a_host_that_calls_name_is_asked_about_while_they_do_and_who_waits_is_told() {
+    run_local(async {
+        tokio::time::pause();
+        let (names, asked) = (ResolvedNames::default(), Rc::new(Cell::new(0)));
+        let counted = Rc::clone(&asked);
+        let keeping = keep_all(names.clone(), move |host| {
+            counted.set(counted.get() + 1);
+            async move {
+                clock::sleep(SECOND).await;
+                match &*host {
+                    HOST => good(&[3, 2], 60),
+                    _ => Err("NXDomain: there is no such name".to_owned()),
+                }
+            }
+        });
+        drop(spawn_contained("names", keeping));
+        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
+        let known = Resolved::Addresses(vec![address(3), address(2)]);
+        assert_eq!(names.look_up(HOST).await, known);
+        assert_eq!((names.look_up(HOST).await, asked.get()), (known, 1), "known already");
+        let Resolved::Never(said) = names.look_up("no.example.com").await else { panic!() };
+        assert!(said.contains("no such name"), "{said}");
+        clock::sleep(LOOKED_UP_KEPT * 2).await;
+        let before = asked.get();
+        clock::sleep(LOOKED_UP_KEPT).await;
+        assert_eq!(asked.get(), before, "nobody has named it for long");
+        assert!(!names.is_wanted(HOST));
+    })
+    .unwrap();
 }
