@@ -40,15 +40,21 @@ impl RuleIndex {
         if !is_seen(registry, client.namespace, service) {
             return None;
         }
-        // What a client does not see, it may still call, by no rule.
-        let (rules, refused) = match self.sight(client, service) {
-            Sight::Seen => (true, None),
-            Sight::Unseen => (false, None),
-            Sight::Refused(sidecar) => (false, Some(sidecar)),
+        let sight = self.sight(client, service, found.ports.keys().copied());
+        // Where it may call none of its ports, it is told by whom it is refused, and of all of them.
+        let refusal = |sight: &Sight| match sight {
+            Sight::Refused(sidecar) => Some(sidecar.clone()),
+            Sight::Seen | Sight::Unseen => None,
         };
-        let routing = self.routing(client, service).filter(|_| rules);
-        let ports = found.ports.values().map(|port| {
-            let rules = routing.map(|routing| Governed {
+        let is_refused = !sight.is_empty() && sight.iter().all(|one| refusal(one).is_some());
+        let refused = sight.first().filter(|_| is_refused).and_then(refusal);
+        let routing = self.routing(client, service);
+        let seen = found.ports.values().zip(&sight);
+        let may_be_called = |sight: &Sight| is_refused || refusal(sight).is_none();
+        let ports = seen.filter(|(_, sight)| may_be_called(sight)).map(|(port, sight)| {
+            // What a client does not see, it may still call, by no rule.
+            let by_rules = *sight == Sight::Seen;
+            let rules = routing.filter(|_| by_rules).map(|routing| Governed {
                 scope: Scope {
                     index: self,
                     registry,
@@ -60,7 +66,7 @@ impl RuleIndex {
                 port,
             });
             // A route of the Gateway API takes the place of VirtualServices on its port.
-            let attached = self.attached(client.namespace, found, port);
+            let attached = self.attached(client.namespace, found, port).filter(|_| by_rules);
             let PortRules { http, tcp, sni } = match (attached, rules) {
                 (Some(attached), _) => attached.rules(registry, port),
                 (None, Some(rules)) => {
@@ -73,6 +79,7 @@ impl RuleIndex {
             DestinationPort { number, name, protocol, http, tcp, sni, faults }
         });
         let ports: Vec<_> = ports.collect();
+        let rules = sight.is_empty() || sight.contains(&Sight::Seen);
         Some(Destination {
             service: service.clone(),
             vips: found.vips.clone(),

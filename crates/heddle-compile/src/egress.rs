@@ -52,13 +52,31 @@ impl RuleIndex {
         })
     }
 
-    /// Does a client see this service?
-    pub(crate) fn sight(&self, client: Client<'_>, service: &ServiceName) -> Sight {
-        let Some((resource, sidecar)) = self.sidecar(client) else { return Sight::Seen };
+    /// Does a client see this service on each of these ports, in their order?
+    pub(crate) fn sight(
+        &self,
+        client: Client<'_>,
+        service: &ServiceName,
+        ports: impl Iterator<Item = u16>,
+    ) -> Vec<Sight> {
+        let sidecar = self.sidecar(client);
+        ports.map(|port| Self::sight_of_port(sidecar, client, service, port)).collect()
+    }
+
+    fn sight_of_port(
+        sidecar: Option<(&Resource, &Sidecar)>,
+        client: Client<'_>,
+        service: &ServiceName,
+        port: u16,
+    ) -> Sight {
+        let Some((resource, sidecar)) = sidecar else { return Sight::Seen };
         let Some(egress) = &sidecar.egress else { return Sight::Seen };
         let home = resource.key.namespace.as_str();
+        // An item that is for this port is all there is for it.
+        let named = egress.iter().any(|one| one.port == Some(port)).then_some(port);
         let lists = |excluded: bool| {
-            let mut hosts = egress.iter().filter(|one| one.excluded == excluded);
+            let mut hosts =
+                egress.iter().filter(|one| one.excluded == excluded && one.port == named);
             hosts.any(|one| means(one, home, client, service))
         };
         match sidecar.outbound {

@@ -333,6 +333,37 @@ fn what_is_looked_up_for_each_call_has_ports_and_no_endpoint() {
 }
 
 #[test]
+fn a_sidecar_may_list_services_for_one_port_alone() {
+    let ports = [(80, Protocol::Http), (90, Protocol::Http), (91, Protocol::Http)];
+    let mesh = Mesh::demo().joins("shop", "v1", &ports);
+    let text = |mode: &str| {
+        let on = |port: u16, name: &str, service: &str| {
+            format!(
+                "{{port: {{number: {port}, protocol: HTTP, name: {name}}}, hosts: [\"./{service}.default.svc.cluster.local\"]}}"
+            )
+        };
+        let all = "{hosts: [\"./shop.default.svc.cluster.local\"]}";
+        let egress = format!("{}, {}, {all}", on(90, "a", "reviews"), on(91, "b", "shop"));
+        object("Sidecar", "s", &format!("{{egress: [{egress}]{mode}}}"))
+            + &virtual_service(
+                "r",
+                "{hosts: [shop], http: [{route: [{destination: {host: shop, port: {number: 80}}}]}]}",
+            )
+    };
+    let told = |mode: &str, service: &str| {
+        let rules = rules(&text(mode));
+        let told = mesh.told(&rules, "frontend", service);
+        let ruled = told.ports.iter().map(|port| (port.number, !port.http.is_empty()));
+        (ruled.collect::<Vec<_>>(), told.refused)
+    };
+    assert_eq!(told("", "shop"), (vec![(80, true), (90, false), (91, true)], None));
+    let strict = ", outboundTrafficPolicy: {mode: REGISTRY_ONLY}";
+    assert_eq!(told(strict, "shop"), (vec![(80, true), (91, true)], None), "as if it had no 90");
+    let by = Some(Provenance("Sidecar/default/s".into()));
+    assert_eq!(told(strict, "reviews"), (vec![(80, false)], by), "of its ports none is listed");
+}
+
+#[test]
 fn tls_to_a_wildcard_needs_a_name_to_ask_for() {
     let spec = "  hosts: [\"*.example.com\"]\n  ports: [{number: 80, name: http, targetPort: 443}]\n  resolution: DYNAMIC_DNS";
     let said = |tls: &str| {

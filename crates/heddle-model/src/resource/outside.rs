@@ -117,6 +117,8 @@ pub struct EgressHost {
     pub host: String,
     /// It takes them away from those that the others name (`~NAMESPACE/HOST`).
     pub excluded: bool,
+    /// On this port alone; `None` for every port that no other item of `egress` has.
+    pub port: Option<u16>,
 }
 
 /// Whose services are meant.

@@ -43,7 +43,8 @@ static INGRESS: Object = Object {
 
 static EGRESS: Object = Object {
     fields: &[
-        not_yet("port", Kind::Object(&LISTENER_PORT)),
+        // What is spoken there is the service's to say.
+        optional("port", Kind::Object(&LISTENER_PORT)),
         not_yet("bind", Kind::Text(bind)),
         not_yet("captureMode", CAPTURE),
         required("hosts", Kind::List { of: &Kind::Text(egress_host), least: 1 }),
@@ -118,7 +119,7 @@ fn read_host(text: &str) -> Result<EgressHost, String> {
     };
     value::wildcard_host(host)?;
     let host = host.trim_end_matches('.').to_ascii_lowercase();
-    Ok(EgressHost { namespace, host, excluded })
+    Ok(EgressHost { namespace, host, excluded, port: None })
 }
 
 fn says_something(spec: &Node, path: &str, report: &mut Report<'_>) {
@@ -169,8 +170,11 @@ fn root_is_for_all(spec: &Node, path: &str, report: &mut Report<'_>) {
 /// A checked Sidecar into its noun.
 pub(super) fn read(spec: &Node) -> Sidecar {
     let listeners = spec.items_of("egress");
-    let hosts = listeners.iter().flat_map(|listener| listener.items_of("hosts"));
-    let hosts = hosts.filter_map(|host| read_host(host.text()).ok());
+    let hosts = listeners.iter().flat_map(|listener| {
+        let port = listener.get("port").and_then(|port| port.text_of("number").parse().ok());
+        let hosts = listener.items_of("hosts").iter();
+        hosts.filter_map(move |host| Some(EgressHost { port, ..read_host(host.text()).ok()? }))
+    });
     let mode = |policy: &Node| match policy.text_of("mode") {
         "ALLOW_ANY" => OutboundMode::AllowAny,
         _ => OutboundMode::RegistryOnly,
