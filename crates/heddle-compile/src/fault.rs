@@ -94,6 +94,15 @@ impl RuleIndex {
         faults.filter_map(left).collect()
     }
 
+    /// Every fault that a sidecar may inject into the calls its workload receives, whoever that is.
+    pub fn server_faults(&self) -> impl Iterator<Item = PortFault> + '_ {
+        let on_server = self.faults().filter(|one| one.rule.side == FaultSide::Server);
+        on_server.filter_map(|one| {
+            let anybody = Client::any_of(&one.resource.key.namespace);
+            Some(one.on_port(matching::left(&one.rule.matches, anybody, |_| true)?))
+        })
+    }
+
     /// A workload's own ports, each with the service ports that lead to it and the faults that its sidecar
     /// injects; and what its Sidecar says of its calls of the outside.
     #[must_use]

@@ -60,10 +60,8 @@ pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<P
             faults.insert(Fault { resource: outside.key.to_string(), reason });
         }
     }
-    for workload in registry.workloads.values() {
-        let ports = index.inbound(&registry, workload).ports;
-        faults.extend(ports.iter().filter_map(|port| builds(&port.faults).err()));
-    }
+    // What workloads inject themselves depends on none of them.
+    faults.extend(index.server_faults().filter_map(|fault| builds(&[fault]).err()));
     if faults.is_empty() {
         return Ok(());
     }

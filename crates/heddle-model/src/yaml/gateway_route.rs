@@ -12,6 +12,20 @@ use super::{
 };
 use crate::resource::RouteKind;
 
+/// Fields that name a backend, and `more`. A Service needs a port; what else there is, is none of ours.
+macro_rules! backend_ref {
+    ($($more:expr),*) => {
+        [
+            optional("group", Kind::Text(value::api_group)).even_if_empty(),
+            optional("kind", NAME),
+            optional("namespace", Kind::Text(value::namespace)),
+            required("name", Kind::Text(value::object_name)),
+            optional("port", PORT),
+            $($more),*
+        ]
+    };
+}
+
 mod filters;
 mod matches;
 mod read;
@@ -115,44 +129,19 @@ static TCP_RULE_OBJECT: Object = Object {
 
 const WEIGHT: Field = optional("weight", Kind::Int { min: 0, max: WEIGHT_MAX });
 
-/// What names a backend. A Service needs a port; what else there is, is none of ours.
-const fn backend(more: Field) -> [Field; 7] {
-    [
-        optional("group", Kind::Text(value::api_group)).even_if_empty(),
-        optional("kind", NAME),
-        optional("namespace", Kind::Text(value::namespace)),
-        required("name", Kind::Text(value::object_name)),
-        optional("port", PORT),
-        WEIGHT,
-        more,
-    ]
-}
+static HTTP_FILTERS: Kind = Kind::Object(&filters::HTTP);
+static GRPC_FILTERS: Kind = Kind::Object(&filters::GRPC);
 
 static HTTP_BACKEND: Object = Object {
-    fields: &backend(optional(
-        "filters",
-        Kind::List { of: &Kind::Object(&filters::HTTP), least: 0 },
-    )),
+    fields: &backend_ref!(WEIGHT, optional("filters", Kind::List { of: &HTTP_FILTERS, least: 0 })),
     rules: &[filters::service_has_port, filters::fit_together, filters::of_a_backend],
 };
 static GRPC_BACKEND: Object = Object {
-    fields: &backend(optional(
-        "filters",
-        Kind::List { of: &Kind::Object(&filters::GRPC), least: 0 },
-    )),
+    fields: &backend_ref!(WEIGHT, optional("filters", Kind::List { of: &GRPC_FILTERS, least: 0 })),
     rules: &[filters::service_has_port, filters::fit_together, filters::of_a_backend],
 };
-static TCP_BACKEND: Object = Object {
-    fields: &[
-        optional("group", Kind::Text(value::api_group)).even_if_empty(),
-        optional("kind", NAME),
-        optional("namespace", Kind::Text(value::namespace)),
-        required("name", Kind::Text(value::object_name)),
-        optional("port", PORT),
-        WEIGHT,
-    ],
-    rules: &[filters::service_has_port],
-};
+static TCP_BACKEND: Object =
+    Object { fields: &backend_ref!(WEIGHT), rules: &[filters::service_has_port] };
 
 static TIMEOUTS: Object = Object {
     fields: &[

@@ -6,7 +6,8 @@ use crate::{
         node::Node,
         report::Report,
         schema::{
-            Kind, NAME, Object, PORT, TEXT, at_most, at_most_one, join, not_yet, optional, required,
+            Field, Kind, NAME, Object, PORT, TEXT, at_most, at_most_one, join, not_yet, optional,
+            required,
         },
         value,
     },
@@ -83,22 +84,23 @@ static LOCAL_REF: Object = Object {
 };
 
 static REQUEST_CHANGES: Object = Object {
-    fields: &[
-        optional("set", Kind::List { of: &Kind::Object(&REQUEST_FIELD), least: 0 }),
-        optional("add", Kind::List { of: &Kind::Object(&REQUEST_FIELD), least: 0 }),
-        optional("remove", Kind::List { of: &Kind::Text(value::other_header), least: 0 }),
-    ],
+    fields: &changes_of(&Kind::Object(&REQUEST_FIELD)),
     rules: &[|node, path, report| changes(node, true, path, report)],
 };
 
 static ANSWER_CHANGES: Object = Object {
-    fields: &[
-        optional("set", Kind::List { of: &Kind::Object(&ANSWER_FIELD), least: 0 }),
-        optional("add", Kind::List { of: &Kind::Object(&ANSWER_FIELD), least: 0 }),
-        optional("remove", Kind::List { of: &Kind::Text(value::other_header), least: 0 }),
-    ],
+    fields: &changes_of(&Kind::Object(&ANSWER_FIELD)),
     rules: &[|node, path, report| changes(node, false, path, report)],
 };
+
+/// What sets, adds and removes fields; requests may have their Host changed, answers have none.
+const fn changes_of(field: &'static Kind) -> [Field; 3] {
+    [
+        optional("set", Kind::List { of: field, least: 0 }),
+        optional("add", Kind::List { of: field, least: 0 }),
+        optional("remove", Kind::List { of: &Kind::Text(value::other_header), least: 0 }),
+    ]
+}
 
 static REQUEST_FIELD: Object = Object {
     fields: &[
@@ -145,16 +147,7 @@ static MIRROR: Object = Object {
     rules: &[|node, path, report| at_most_one(node, &["percent", "fraction"], path, report)],
 };
 
-static MIRRORED: Object = Object {
-    fields: &[
-        optional("group", Kind::Text(value::api_group)).even_if_empty(),
-        optional("kind", NAME),
-        optional("namespace", Kind::Text(value::namespace)),
-        required("name", Kind::Text(value::object_name)),
-        optional("port", PORT),
-    ],
-    rules: &[service_has_port],
-};
+static MIRRORED: Object = Object { fields: &backend_ref!(), rules: &[service_has_port] };
 
 static FRACTION: Object = Object {
     fields: &[
