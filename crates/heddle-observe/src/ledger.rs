@@ -16,6 +16,7 @@ use crate::{
     exposition::{self, LineError},
     limits,
     measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
+    tls_failures,
 };
 
 /// Follows the counters of one sidecar.
@@ -33,6 +34,8 @@ pub(crate) struct Ledger {
     staged: Vec<((u64, u64), f64)>,
     /// Who is out, as this scrape says.
     pub(crate) ejected: Ejected,
+    /// Connections on which no TLS came about, as the scrape that is read tells.
+    pub(crate) tls: tls_failures::Counts,
 }
 
 /// More series than are followed.
@@ -77,6 +80,7 @@ impl Ledger {
             overflow: Overflow::None,
             staged: Vec::new(),
             ejected: Ejected::default(),
+            tls: tls_failures::Counts::new(),
         }
     }
 
@@ -84,6 +88,7 @@ impl Ledger {
     pub(crate) fn begin(&mut self) {
         self.staged.clear();
         self.ejected.clear();
+        self.tls.clear();
     }
 
     /// Stages one line.
@@ -107,6 +112,9 @@ impl Ledger {
         let (name, _) = exposition::metric_name(line)?;
         if Ejected::reads(name) {
             return self.ejected.line(&self.owner.id, line);
+        }
+        if name == tls_failures::METRIC {
+            return tls_failures::line(&mut self.tls, line);
         }
         if !measure::is_read(name) {
             return Ok(());

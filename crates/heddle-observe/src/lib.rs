@@ -40,6 +40,7 @@ mod scrape;
 mod server;
 mod store;
 mod targets;
+mod tls_failures;
 
 pub use config::{DashboardListener, ObserveConfig};
 pub use error::ObserveError;

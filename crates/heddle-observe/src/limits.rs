@@ -72,5 +72,11 @@ pub const FAILING_PAUSE: u64 = 60;
 /// A connection to the dashboard is closed after this time, when its current answer has gone out.
 pub const CONNECTION_LIFETIME_MAX: Duration = Duration::from_secs(600);
 
+/// Reasons of one sidecar for which no TLS came about.
+pub const TLS_REASONS_MAX: usize = 50;
+
+/// How long a failure of TLS is told after it, seconds.
+pub const TLS_FAILURES_WINDOW: f64 = 60.0;
+
 /// Endpoints of one sidecar that are told to be out; more are as many as there can be of use.
 pub const EJECTED_MAX: usize = 1_000;

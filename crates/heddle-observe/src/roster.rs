@@ -11,7 +11,7 @@ use heddle_wire::local::{
     observe_api::Ejection,
 };
 
-use crate::{limits, measure::Owner};
+use crate::{limits, measure::Owner, tls_failures::TlsSeen};
 
 /// The members known, present or departed.
 #[derive(Debug, Default)]
@@ -62,6 +62,8 @@ pub(crate) struct Member {
     pub(crate) scraped: bool,
     /// Endpoints that its sidecar gives no requests, as the last scrape said.
     pub(crate) ejected: Vec<Ejection>,
+    /// Connections of its sidecar on which no TLS came about.
+    pub(crate) tls: TlsSeen,
 }
 
 impl Roster {
@@ -107,6 +109,7 @@ impl Roster {
                 ran_before,
                 scraped: false,
                 ejected: Vec::new(),
+                tls: TlsSeen::default(),
             });
             member.services = services;
         }

@@ -243,6 +243,10 @@ fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
         }
         member.scraped = succeeded;
         member.ejected = sidecar.ledger.ejected.take();
+        if succeeded {
+            let counts = std::mem::take(&mut sidecar.ledger.tls);
+            member.tls.take(counts, clock::unix_now().as_secs_f64(), member.ran_before);
+        }
         if sidecar.ledger.take_overflow() {
             tracing::warn!(
                 workload = %id,
@@ -263,7 +267,7 @@ mod tests {
     use heddle_model::ServiceName;
 
     use super::*;
-    use crate::measure::Owner;
+    use crate::{measure::Owner, tls_failures::TlsSeen};
 
     fn member() -> Member {
         let owner = Owner {
@@ -280,6 +284,7 @@ mod tests {
             ran_before: false,
             scraped: true,
             ejected: Vec::new(),
+            tls: TlsSeen::default(),
         }
     }
 

@@ -89,6 +89,7 @@ async fn route<B>(
             }
         }
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
+        ["api", "v1", "tls-failures"] => Ok(json(&view.borrow().tls_failures())),
         ["api", "v1", "prometheus", "targets"] => {
             Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
         }

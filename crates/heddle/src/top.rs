@@ -10,7 +10,7 @@ use std::{
 };
 
 use heddle_runtime::{clock, local_http, terminal};
-use heddle_wire::local::observe_api::{Ejection, Rates, ServiceSummary};
+use heddle_wire::local::observe_api::{Ejection, Rates, ServiceSummary, TlsFailure};
 use serde::de::DeserializeOwned;
 
 use crate::{
@@ -66,7 +66,7 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
     if args.output == Output::Json {
         output::json(&services)?;
     } else if args.once || !stdout().is_terminal() {
-        output::line(with_ejected(table(&services, false), &ask_ejected(dashboard).await?));
+        output::line(with_trouble(table(&services, false), &Trouble::ask(dashboard).await?));
     }
     if args.once || !stdout().is_terminal() {
         return Ok(());
@@ -94,16 +94,16 @@ async fn watch(
 ) {
     let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let mut trouble = String::new();
-    let mut out = ask_ejected(dashboard).await.unwrap_or_default();
+    let mut out = Trouble::ask(dashboard).await.unwrap_or_default();
     output::line(ENTER);
     loop {
         let rows = terminal::rows(&stdout()).unwrap_or(usize::MAX);
-        let picture = with_ejected(table(&services, coloured), &out);
+        let picture = with_trouble(table(&services, coloured), &out);
         output::line(frame(&picture, &trouble, rows));
         let asked = async {
             clock::sleep(args.interval).await;
             let services = ask::<Vec<ServiceSummary>>(dashboard, path).await?;
-            Ok::<_, Failure>((services, ask_ejected(dashboard).await?))
+            Ok::<_, Failure>((services, Trouble::ask(dashboard).await?))
         };
         tokio::select! {
             answer = asked => match answer {
@@ -117,16 +117,42 @@ async fn watch(
         }
     }
     output::line(LEAVE);
-    output::line(with_ejected(table(&services, false), &out));
+    output::line(with_trouble(table(&services, false), &out));
 }
 
-/// The table, and below it who is out for its errors.
-fn with_ejected(mut table: String, ejections: &[Ejection]) -> String {
-    for line in ejected::lines_now(ejections) {
+/// What is told below the table.
+#[derive(Debug, Default)]
+struct Trouble {
+    ejections: Vec<Ejection>,
+    tls: Vec<TlsFailure>,
+}
+
+impl Trouble {
+    async fn ask(dashboard: SocketAddr) -> Result<Self, Failure> {
+        let ejections = ask_ejected(dashboard).await?;
+        Ok(Self { ejections, tls: ask(dashboard, "/api/v1/tls-failures").await? })
+    }
+}
+
+/// The table, and below it who is out for its errors, and where no TLS came about.
+fn with_trouble(mut table: String, trouble: &Trouble) -> String {
+    let now = clock::unix_now().as_secs_f64();
+    let tls = trouble.tls.iter().map(|one| without_tls(one, now));
+    for line in ejected::lines_now(&trouble.ejections).into_iter().chain(tls) {
         table.push('\n');
         table.push_str(&line);
     }
     table
+}
+
+fn without_tls(one: &TlsFailure, now: f64) -> String {
+    format!(
+        "tls: {} has {:.0} connections on which no TLS came about ({}), the last {:.0} s ago",
+        one.by,
+        one.total,
+        one.reason,
+        (now - one.last).max(0.0)
+    )
 }
 
 /// One picture from the top left corner, clearing what an earlier one left, on a terminal of so
@@ -315,6 +341,16 @@ mod tests {
         assert!(!table(&[row("a", 0.0)], true).contains('\u{1b}'));
         assert!(table(&[row("a", 0.02)], true).contains("\u{1b}[33m"));
         assert!(table(&[row("a", 0.2)], true).contains("\u{1b}[31m"));
+    }
+
+    #[test]
+    fn who_gets_no_tls_is_told_below_the_table() {
+        let by = heddle_model::WorkloadId("me-v1-1".to_owned());
+        let failure = TlsFailure { by, reason: "expired".to_owned(), total: 3.0, last: 96.0 };
+        assert_eq!(
+            without_tls(&failure, 100.0),
+            "tls: me-v1-1 has 3 connections on which no TLS came about (expired), the last 4 s ago"
+        );
     }
 
     #[test]

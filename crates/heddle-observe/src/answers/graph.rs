@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_model::ServiceName;
+use heddle_runtime::clock;
 use heddle_wire::local::observe_api::{
-    Coverage, Edge, Ejection, Graph, Node, ServiceSummary, Version,
+    Coverage, Edge, Ejection, Graph, Node, ServiceSummary, TlsFailure, Version,
 };
 
 use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, versions};
 use crate::{
+    limits::TLS_FAILURES_WINDOW,
     measure::Protocol,
     rates::Sides,
     store::{Measured, Period},
@@ -53,6 +55,15 @@ impl View {
     pub(crate) fn ejections(&self) -> Vec<Ejection> {
         let told = self.roster.present().filter(|member| member.scraped);
         told.flat_map(|member| member.ejected.iter().cloned()).collect()
+    }
+
+    /// Connections on which no TLS came about lately, as the sidecars last said.
+    pub(crate) fn tls_failures(&self) -> Vec<TlsFailure> {
+        let now = clock::unix_now().as_secs_f64();
+        let present = self.roster.present().filter(|member| member.scraped);
+        let told = present
+            .flat_map(|member| member.tls.within(&member.owner.id, now, TLS_FAILURES_WINDOW));
+        told.collect()
     }
 
     fn node(

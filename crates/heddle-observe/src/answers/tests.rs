@@ -9,6 +9,7 @@ use crate::{
     ledger::{Ledger, Past},
     measure::Owner,
     roster::{KnownService, Member},
+    tls_failures::TlsSeen,
 };
 
 const START: u64 = 1_700_000_000;
@@ -42,6 +43,7 @@ impl Mesh {
                 ran_before: false,
                 scraped: true,
                 ejected: Vec::new(),
+                tls: TlsSeen::default(),
             };
             view.roster.members.insert((*id).to_owned(), member);
             let known = KnownService { address: Some(address), kind: ServiceKind::Undeclared };

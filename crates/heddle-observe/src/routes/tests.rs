@@ -3,7 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use super::*;
-use crate::{DashboardListener, measure::Owner, roster::Member};
+use crate::{DashboardListener, measure::Owner, roster::Member, tls_failures::TlsSeen};
 
 fn view() -> RefCell<View> {
     let mut view = View { mesh: "demo".to_owned(), ..View::default() };
@@ -20,6 +20,7 @@ fn view() -> RefCell<View> {
         ran_before: false,
         scraped: true,
         ejected: Vec::new(),
+        tls: TlsSeen::default(),
     };
     view.roster.members.insert("api-v1-1".to_owned(), member);
     RefCell::new(view)

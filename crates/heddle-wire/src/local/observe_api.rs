@@ -6,6 +6,7 @@
 //! | `GET /api/v1/services?window=10&end=UNIX` | list of [`ServiceSummary`] |
 //! | `GET /api/v1/services/{namespace}/{name}?window=300&end=UNIX` | [`ServicePage`]; `-` stands for the empty namespace of what is outside |
 //! | `GET /api/v1/ejections` | list of [`Ejection`]: endpoints that are out now |
+//! | `GET /api/v1/tls-failures` | list of [`TlsFailure`]: connections without TLS of the last minute |
 //! | `GET /api/v1/prometheus/targets` | Prometheus HTTP service discovery |
 //! | `GET /sidecars/{workload}/stats/prometheus` | that sidecar's :15090, passed through |
 //! | anything else | the dashboard |
@@ -60,6 +61,19 @@ pub struct Ejection {
     pub since: f64,
     /// When it is tried again, Unix time in seconds.
     pub until: f64,
+}
+
+/// Connections to upstreams on which no TLS came about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TlsFailure {
+    /// The workload whose sidecar connected.
+    pub by: WorkloadId,
+    /// Why, as in `heddle_tls_failures_total`: `unknown-issuer`, `expired`, …
+    pub reason: String,
+    /// How many there were since the sidecar's start.
+    pub total: f64,
+    /// When the last was, to the scrape; Unix time in seconds.
+    pub last: f64,
 }
 
 /// How complete the picture is.

@@ -180,7 +180,10 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "heddle-observe",
         floors: &[
             ("leaves", &["assets", "config", "error", "hosts", "limits", "quantile", "exposition"]),
-            ("measured", &["measure", "scrape", "store/spread", "ejected", "ledger"]),
+            (
+                "measured",
+                &["measure", "scrape", "store/spread", "ejected", "tls_failures", "ledger"],
+            ),
             ("kept", &["roster", "store", "targets", "rates"]),
             ("answers", &["answers", "rounds"]),
             ("served", &["routes", "server"]),
