@@ -11,6 +11,8 @@ use crate::wire::closed;
 pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
 /// Longest DNS name (RFC 1035 §2.3.4, as text).
 pub const HOST_BYTES_MAX: usize = 253;
+/// Longest [`WorkloadId`], bytes: a namespace, a dot and the name of a pod.
+pub const WORKLOAD_ID_BYTES_MAX: usize = 63 + 1 + HOST_BYTES_MAX;
 /// The namespace used where none is given.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
@@ -22,6 +24,11 @@ pub enum NameError {
         "`{0}` is no DNS label: use 1 to 63 of a-z, 0-9 and `-`, beginning and ending with a letter or digit"
     )]
     NotALabel(String),
+    /// Not an RFC 1123 subdomain.
+    #[error(
+        "`{0}` is no DNS name: use labels of a-z, 0-9 and `-` with dots between them, 253 bytes at most"
+    )]
+    NotASubdomain(String),
     /// Not an IANA service name.
     #[error(
         "`{0}` is no port name: use 1 to 15 of a-z, 0-9 and single `-`, at least one of them a letter, beginning and ending with a letter or digit"
@@ -55,6 +62,15 @@ pub fn check_label(label: &str) -> Result<(), NameError> {
         return Err(NameError::NotALabel(label.to_owned()));
     }
     Ok(())
+}
+
+/// Checks an RFC 1123 subdomain: labels with dots between them, as Kubernetes calls pods and service accounts.
+///
+/// # Errors
+/// [`NameError::NotASubdomain`] with the offending text.
+pub fn check_subdomain(name: &str) -> Result<(), NameError> {
+    let fits = name.len() <= HOST_BYTES_MAX && name.split('.').all(|one| check_label(one).is_ok());
+    if fits { Ok(()) } else { Err(NameError::NotASubdomain(name.chars().take(300).collect())) }
 }
 
 /// Checks the name of a port: a service name as of RFC 6335 §5.1, in lower case.
@@ -171,13 +187,22 @@ impl fmt::Display for ServiceName {
     }
 }
 
-/// One running instance, unique in a mesh for ever: `reviews-v1-7f3a`.
+/// One running instance: `reviews-v1-7f3a`, unique in a mesh for ever, or `default.reviews-v1-7f3a` of a pod, which a
+/// pod of the same name may have after it.
 #[derive(
     Debug, Clone, Decode, Encode, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 #[cbor(transparent)]
 pub struct WorkloadId(#[n(0)] pub String);
+
+impl WorkloadId {
+    /// The id of a pod: `NAMESPACE.POD`. A namespace has no dot, so no two pods share one.
+    #[must_use]
+    pub fn of_pod(namespace: &str, pod: &str) -> Self {
+        Self(format!("{namespace}.{pod}"))
+    }
+}
 
 impl fmt::Display for WorkloadId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,9 +3,11 @@
 //! [`proto`] has the transport's messages, protobuf with Envoy's field numbers, so that known tools can
 //! read the stream. The resources in it are the nouns of `heddle-model` in their own form (CBOR), joined
 //! to their names and types by [`WireResource`] and [`decode()`]. What has been decoded needs no further check
-//! but the compiling of its regular expressions. [`transport`] is the gRPC glue. Sessions (who
+//! but the compiling of its regular expressions. [`transport`] is the gRPC glue,
+//! [`certificates`] the service beside it by which a sidecar gets a certificate. Sessions (who
 //! subscribed to what, nonces, acknowledgements) are the callers' business.
 
+pub mod certificates;
 mod decode;
 pub mod proto;
 pub mod transport;

@@ -6,3 +6,4 @@ pub mod detect;
 pub mod discovery;
 pub mod http1;
 pub mod local;
+pub mod peer_extension;

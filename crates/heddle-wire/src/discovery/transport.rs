@@ -235,7 +235,7 @@ where
     }
 }
 
-fn limited<In, Out>() -> ServerGrpc<ProstCodec<Out, In>>
+pub(super) fn limited<In, Out>() -> ServerGrpc<ProstCodec<Out, In>>
 where
     In: prost::Message + Default + Send + 'static,
     Out: prost::Message + Send + 'static,
@@ -245,7 +245,7 @@ where
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-fn unimplemented_call() -> BoxFuture<http::Response<GrpcBody>, Infallible> {
+pub(super) fn unimplemented_call() -> BoxFuture<http::Response<GrpcBody>, Infallible> {
     let status = Status::new(Code::Unimplemented, "no such call");
     Box::pin(async move { Ok(status.into_http()) })
 }

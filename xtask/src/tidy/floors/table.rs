@@ -75,7 +75,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-wire",
         floors: &[
-            ("bytes", &["client_hello", "http1", "discovery", "local"]),
+            ("bytes", &["client_hello", "http1", "discovery", "local", "peer_extension"]),
             ("detection", &["detect"]),
         ],
     },
@@ -167,12 +167,13 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-control",
         floors: &[
-            ("leaves", &["credentials", "documents", "generations", "limits", "sockets"]),
+            ("leaves", &["ca", "credentials", "documents", "generations", "limits", "sockets"]),
+            ("callers", &["caller"]),
             ("state", &["journal", "pool", "registry", "store", "error", "config", "verify"]),
             ("rules", &["files", "rules", "session"]),
             ("mesh", &["views", "mesh"]),
             ("control", &["control"]),
-            ("faces", &["api", "server"]),
+            ("faces", &["api", "secure", "server"]),
             ("start", &["start"]),
         ],
     },
