@@ -34,6 +34,9 @@ pub enum ControlError {
     /// The single-threaded runtime cannot be made, or a signal cannot be waited for.
     #[error("the control plane cannot run: {0}")]
     Runtime(#[from] io::Error),
+    /// No certificate can be made for a server of our own.
+    #[error("the control plane has no certificate: {0}")]
+    Certificate(#[from] crate::ca::CaError),
     /// A server ended by itself.
     #[error("serving {socket} ended: {reason}")]
     Ended {

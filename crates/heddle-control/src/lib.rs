@@ -8,12 +8,15 @@
 //! | what one proxy asked for, holds and has acknowledged | `session` |
 //! | all of it at one moment | `mesh`, `generations` |
 //! | a call or a message, done | `control`, `api`, `server`, `sockets` |
+//! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
 //!
 //! Everything runs on one thread. The mesh is behind one lock that is never held while waiting;
 //! files and the store are read and written off that thread.
 #![forbid(unsafe_code)]
 
 mod api;
+pub mod ca;
+mod caller;
 mod config;
 mod control;
 mod credentials;
@@ -27,6 +30,7 @@ mod mesh;
 mod pool;
 mod registry;
 mod rules;
+pub mod secure;
 mod server;
 mod session;
 mod sockets;

@@ -1,4 +1,5 @@
-//! gRPC on `discovery.sock`: one task per stream moves messages between a proxy and [`Control`].
+//! Discovery, on `discovery.sock` and over TLS alike: one task per stream moves messages between a proxy and
+//! [`Control`]. Who the proxy is, the connection tells ([`Caller`]).
 //!
 //! A stream hands the transport one group of responses at a time. While the transport does not take
 //! it, nothing more is prepared: what changes meanwhile is in the next group, as its newest state.
@@ -12,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use heddle_model::WorkloadId;
 use heddle_runtime::{clock, task};
 use heddle_wire::discovery::{
     ResourceType,
@@ -31,6 +31,7 @@ use tokio::{
 use tonic::{Request, Status, Streaming};
 
 use crate::{
+    caller::Caller,
     control::Control,
     mesh::Next,
     session::{Heard, Response},
@@ -59,14 +60,18 @@ impl Discovery for DiscoveryServer {
         &self,
         requests: Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Responses, Status> {
+        let caller = Caller::of(&requests);
+        caller.check()?;
         let (groups, taken) = mpsc::channel(1);
-        let serve = serve(self.control.clone(), requests.into_inner(), groups);
+        let serve = serve(self.control.clone(), caller, requests.into_inner(), groups);
         tokio::spawn(task::contained("discovery stream", serve));
         Ok(Responses { groups: taken, ready: VecDeque::new() })
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<ReportResponse, Status> {
+        let caller = Caller::of(&request);
         let report = request.into_inner();
+        let workload = caller.workload(&report.workload, "the report")?;
         let listening: Option<Vec<(IpAddr, u16)>> = report
             .listening
             .iter()
@@ -75,10 +80,10 @@ impl Discovery for DiscoveryServer {
         let listening = listening.ok_or_else(|| {
             Status::invalid_argument("an address has 4 or 16 bytes, a port 16 bits")
         })?;
-        if self.control.report(&WorkloadId(report.workload.clone()), &listening) {
+        if self.control.report(&workload, &listening) {
             Ok(ReportResponse {})
         } else {
-            Err(Status::not_found(format!("no workload {} is in the mesh", report.workload)))
+            Err(Status::not_found(format!("no workload {workload} is in the mesh")))
         }
     }
 }
@@ -110,17 +115,20 @@ impl Stream for Responses {
 /// Serves one stream to its end.
 async fn serve(
     control: Arc<Control>,
+    caller: Caller,
     mut requests: Streaming<DeltaDiscoveryRequest>,
     groups: mpsc::Sender<Group>,
 ) {
     let Ok(Some(first)) = requests.message().await else { return };
-    let node = first.node.as_ref().map(|node| node.id.clone()).unwrap_or_default();
-    if node.is_empty() || node.len() > 255 {
-        let status = Status::invalid_argument("the first request names its workload in node.id");
-        groups.send(Err(status)).await.ok();
-        return;
-    }
-    let workload = WorkloadId(node);
+    let claimed = first.node.as_ref().map_or("", |node| node.id.as_str());
+    let workload = match caller.workload(claimed, "node.id of the first request") {
+        Ok(workload) => workload,
+        Err(status) => {
+            tracing::warn!(reason = status.message(), "a proxy was refused");
+            groups.send(Err(status)).await.ok();
+            return;
+        }
+    };
     let Some((stream, wake)) = control.open(workload.clone()) else {
         groups.send(Err(Status::resource_exhausted("too many proxies"))).await.ok();
         return;

@@ -20,8 +20,11 @@ use rustls::{
     pki_types::ServerName,
 };
 
-pub use self::files::{FileFault, check};
 use self::files::{Material, Stamps};
+pub use self::{
+    files::{FileFault, check},
+    provider::provider,
+};
 use crate::{
     clock,
     transport::{HandshakeError, Transport},
@@ -222,7 +225,7 @@ impl Origin {
 
 fn config(settings: &ClientTls) -> Result<Arc<ClientConfig>, TlsError> {
     let material = Material::read(settings).map_err(TlsError::from)?;
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider::provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_safe_default_protocol_versions()?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verify::Verifier::new(settings, &material)));
