@@ -72,6 +72,11 @@ fn scalar(text: &str, plain: bool) -> String {
     if plain && starts_well && text.bytes().all(safe) {
         return text.to_owned();
     }
+    quoted(text)
+}
+
+/// In double quotes.
+pub(super) fn quoted(text: &str) -> String {
     let mut quoted = String::from("\"");
     for c in text.chars() {
         match c {
