@@ -1,5 +1,6 @@
 //! JSON spoken on one machine: command line, holder, control plane, sidecars and dashboard.
 
+pub mod app_probes;
 pub mod control_api;
 pub mod holder_api;
 pub mod observe_api;
