@@ -7,7 +7,8 @@
 //! |---|---|
 //! | connections of the data path | [`transport`], [`tls`], [`net`], [`splice`] |
 //! | descriptors between processes | [`fdpass`], [`kept`] |
-//! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`nft`], [`mount`] |
+//! | the mesh's namespaces and a workload's | [`ns`], [`netns_op`], [`netlink`], [`mount`] |
+//! | whose connections go to the sidecar | [`redirect`], [`nft`], [`iptables`], [`proof`] |
 //! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
 //! | what the host says | [`resolv`], [`sock_diag`], [`preflight`] |
 //! | time, tasks and memory | [`clock`], [`task`], [`memory`] |
@@ -17,6 +18,7 @@
 pub mod capability;
 pub mod clock;
 pub mod fdpass;
+pub mod iptables;
 pub mod kept;
 pub mod local_http;
 pub mod memory;
@@ -28,7 +30,9 @@ pub mod nft;
 pub mod ns;
 pub mod preflight;
 pub mod process;
+pub mod proof;
 pub mod pulse;
+pub mod redirect;
 pub mod resolv;
 pub mod signal;
 pub mod sock_diag;

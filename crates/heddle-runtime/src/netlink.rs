@@ -1,9 +1,10 @@
 //! Links, addresses and routes of the current network namespace, by rtnetlink messages of our own.
 
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsRawFd, BorrowedFd},
+    str::FromStr,
 };
 
 pub(crate) mod message;
@@ -51,6 +52,18 @@ impl Network {
         Self { address, prefix }
     }
 
+    /// What a machine calls itself by.
+    pub(crate) const LOOPBACKS: [Self; 2] = [
+        Self::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8),
+        Self::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+    ];
+
+    /// Is this one of its addresses?
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        self.overlaps(&Self::new(address, longest))
+    }
+
     /// Do the two networks share an address?
     pub fn overlaps(&self, other: &Self) -> bool {
         let prefix = self.prefix.min(other.prefix);
@@ -65,6 +78,52 @@ impl Network {
             }
             _ => false,
         }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// A text that is no network.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no network: an address with a prefix, as `10.0.0.0/8` or `fd00::/8`, or an address alone"
+)]
+pub struct NoNetwork(String);
+
+impl FromStr for Network {
+    type Err = NoNetwork;
+
+    /// An address alone is the network of itself. Bits behind the prefix are cleared.
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        let wrong = || NoNetwork(text.chars().take(60).collect());
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let is_number = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let prefix = match prefix {
+            Some(prefix) => Some(prefix).filter(is_number).and_then(|text| text.parse().ok()),
+            None => Some(longest),
+        };
+        let prefix = prefix.filter(|prefix| *prefix <= longest).ok_or_else(wrong)?;
+        let shift = u32::from(longest - prefix);
+        let address = match address {
+            IpAddr::V4(address) => {
+                let mask = u32::MAX.checked_shl(shift).unwrap_or(0);
+                Ipv4Addr::from_bits(address.to_bits() & mask).into()
+            }
+            IpAddr::V6(address) => {
+                let mask = u128::MAX.checked_shl(shift).unwrap_or(0);
+                Ipv6Addr::from_bits(address.to_bits() & mask).into()
+            }
+        };
+        Ok(Self { address, prefix })
     }
 }
 
@@ -288,6 +347,23 @@ impl Netlink {
         Ok(networks)
     }
 
+    /// Addresses of this network namespace's own links, loopback's too; not those of whole networks.
+    ///
+    /// # Errors
+    /// As recvmsg(2).
+    pub fn local_addresses(&mut self) -> Result<Vec<IpAddr>, NetlinkError> {
+        let mut addresses = Vec::new();
+        let message = Message::new(libc::RTM_GETROUTE, libc::NLM_F_DUMP, &[0; RTMSG_BYTES]);
+        let dumped = self.socket.dump(message, &mut |payload| {
+            let own = route_of(payload).filter(|_| payload.get(7) == Some(&libc::RTN_LOCAL));
+            let is_whole =
+                |route: &Network| route.prefix == if route.address.is_ipv4() { 32 } else { 128 };
+            addresses.extend(own.filter(is_whole).map(|route| route.address));
+        });
+        self.name(dumped, || "list the addresses".to_owned())?;
+        Ok(addresses)
+    }
+
     fn request(
         &mut self,
         message: Message,
@@ -351,8 +427,27 @@ mod tests {
     use super::*;
 
     fn network(text: &str) -> Network {
-        let (address, prefix) = text.split_once('/').expect("a prefix");
-        Network::new(address.parse().expect("an address"), prefix.parse().expect("a number"))
+        text.parse().expect("a network")
+    }
+
+    #[test]
+    fn networks_are_read_as_they_are_written() {
+        for (text, shown) in [
+            ("10.1.2.3/8", "10.0.0.0/8"),
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fd00::1/9", "fd00::/9"),
+            ("::/0", "::/0"),
+            ("::1", "::1/128"),
+        ] {
+            assert_eq!(network(text).to_string(), shown);
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "::/129", "10.0.0.0/+8", "10.0.0.0/", "a/8"] {
+            wrong.parse::<Network>().expect_err(wrong);
+        }
+        assert!(network("10.0.0.0/8").contains([10, 9, 8, 7].into()));
+        assert!(!network("10.0.0.0/8").contains([11, 9, 8, 7].into()));
+        assert!(!network("0.0.0.0/0").contains(Ipv6Addr::LOCALHOST.into()));
     }
 
     #[test]

@@ -27,8 +27,9 @@ use crate::{
     clock, fdpass,
     net::LOOPBACK_CALLER_V6,
     netlink::{HardwareAddress, Netlink, NetlinkError, Network},
-    nft::{self, NftError, RedirectRules},
+    nft::{self, NftError},
     ns::{self, Namespaces, NsError, Step},
+    redirect::{Escape, RedirectRules},
     signal::Signal,
     sock_diag,
     spawn::{SpawnError, SpawnOptions},
@@ -75,7 +76,7 @@ pub struct WorkloadNet {
 #[derive(Debug, Serialize, Deserialize)]
 enum Operation {
     SetUpHub(HubNet),
-    CreateWorkload(WorkloadNet),
+    CreateWorkload(Box<WorkloadNet>),
     DeleteWorkload { link: String },
 }
 
@@ -159,7 +160,7 @@ impl Hub {
     /// # Errors
     /// As [`Self::set_up`]; nothing is left behind.
     pub async fn create_workload(&self, workload: WorkloadNet) -> Result<Namespaces, OpError> {
-        let fd = self.run(&Operation::CreateWorkload(workload)).await?;
+        let fd = self.run(&Operation::CreateWorkload(Box::new(workload))).await?;
         let fd = fd.ok_or_else(|| OpError::NoAnswer(io::ErrorKind::InvalidData.into()))?;
         self.namespaces.with_net(fd).map_err(OpError::NoAnswer)
     }
@@ -266,13 +267,7 @@ fn set_up_hub(hub: &HubNet) -> Result<(), Failure> {
 /// mesh starts and not at the first join. It is gone when this returns.
 fn try_workload(hub: &HubNet) -> Result<(), Failure> {
     let own = current_net()?;
-    let rules = RedirectRules {
-        mark: 1,
-        outbound_port: 1,
-        inbound_port: 1,
-        dns_port: 1,
-        inbound_excluded: vec![1],
-    };
+    let rules = RedirectRules::all(Escape::Mark(1), [1, 1, 1]);
     let trial = WorkloadNet {
         link: "trial".to_owned(),
         bridge: hub.bridge.clone(),

@@ -1,31 +1,21 @@
-//! The redirection rules of a workload, by nftables messages of our own: one atomic batch that
-//! replaces whatever an earlier one installed.
-//!
-//! | chain | what | where to |
-//! |---|---|---|
-//! | output | marked by the sidecar | its way |
-//! | output | UDP and TCP port 53, loopback too | DNS port |
-//! | output | 127.0.0.0/8 and ::1 | its way |
-//! | output | other TCP | outbound port |
-//! | prerouting | TCP from outside, but excluded ports | inbound port |
+//! The redirection of a workload by nftables messages of our own: one atomic batch that replaces whatever an
+//! earlier one installed. Which rules, and in which order, is [`crate::redirect`]'s.
 
-use std::io;
+use std::{io, net::IpAddr};
 
-use serde::{Deserialize, Serialize};
-
-use crate::netlink::{message::Message, socket::NetlinkSocket};
+use crate::{
+    netlink::{message::Message, socket::NetlinkSocket},
+    redirect::{self, Condition, PRIORITY, RedirectRules, TABLE},
+};
 
 mod expression;
 
 use expression::Rule;
 
-/// Name of the table.
-const TABLE: &str = "heddle";
-/// NF_IP_PRI_NAT_DST: where destination NAT hooks in.
-const PRIORITY: i32 = -100;
 const NF_INET_PRE_ROUTING: u32 = 0;
 const NF_INET_LOCAL_OUT: u32 = 3;
-const DNS_PORT: u16 = 53;
+/// Kernels with IPv6 have it.
+const IPV6_SETTINGS: &str = "/proc/sys/net/ipv6";
 
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_DELTABLE: u16 = 2;
@@ -44,21 +34,6 @@ const NFTA_HOOK_PRIORITY: u16 = 2;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_EXPRESSIONS: u16 = 4;
-
-/// What is redirected, and where to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RedirectRules {
-    /// Mark of the sidecar's own sockets, which are let through.
-    pub mark: u32,
-    /// Listener for the application's outgoing TCP, on 127.0.0.1 and ::1.
-    pub outbound_port: u16,
-    /// Listener for incoming TCP, on the wildcard addresses.
-    pub inbound_port: u16,
-    /// Listener for DNS, UDP and TCP, on 127.0.0.1 and ::1.
-    pub dns_port: u16,
-    /// Ports whose incoming TCP is not redirected.
-    pub inbound_excluded: Vec<u16>,
-}
 
 /// The kernel refused the rules.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +64,9 @@ enum Family {
 pub fn install_redirect(rules: &RedirectRules) -> Result<(), NftError> {
     match send(install_batch(rules, &[Family::Both])) {
         Err(error) if lacks_family(&error.source) => {
-            send(install_batch(rules, &[Family::Ipv4, Family::Ipv6]))
+            let both = [Family::Ipv4, Family::Ipv6];
+            let has_ipv6 = std::fs::exists(IPV6_SETTINGS).unwrap_or(true);
+            send(install_batch(rules, if has_ipv6 { &both } else { &both[..1] }))
         }
         result => result,
     }
@@ -119,41 +96,23 @@ fn install_batch(rules: &RedirectRules, families: &[Family]) -> Vec<Message> {
         changes.extend(fresh_table(*family));
         changes.push(chain(*family, "output", NF_INET_LOCAL_OUT));
         changes.push(chain(*family, "prerouting", NF_INET_PRE_ROUTING));
-        for expressions in output_rules(rules, *family) {
-            changes.push(rule(*family, "output", &expressions));
+        for (name, rules) in [("output", rules.output()), ("prerouting", rules.prerouting())] {
+            let own = rules.iter().filter(|rule| is_of(rule, *family));
+            changes.extend(own.map(|own| rule(*family, name, &Rule::from(own))));
         }
-        changes.push(rule(*family, "prerouting", &inbound_rule(rules)));
     }
     batch(changes)
 }
 
-/// What the application sends, in this order.
-fn output_rules(rules: &RedirectRules, family: Family) -> Vec<Rule> {
-    let dns = |protocol| {
-        Rule::new().protocol(protocol).destination_port(DNS_PORT).redirect_to(rules.dns_port)
-    };
-    let mut output = vec![
-        Rule::new().mark(rules.mark).let_through(),
-        dns(libc::IPPROTO_UDP),
-        dns(libc::IPPROTO_TCP),
-    ];
-    if family != Family::Ipv6 {
-        output.push(Rule::new().destination_ipv4_loopback().let_through());
-    }
-    if family != Family::Ipv4 {
-        output.push(Rule::new().destination_ipv6_loopback().let_through());
-    }
-    output.push(Rule::new().protocol(libc::IPPROTO_TCP).redirect_to(rules.outbound_port));
-    output
-}
-
-/// What comes from outside.
-fn inbound_rule(rules: &RedirectRules) -> Rule {
-    Rule::new()
-        .not_from_loopback()
-        .protocol(libc::IPPROTO_TCP)
-        .destination_port_none_of(&rules.inbound_excluded)
-        .redirect_to(rules.inbound_port)
+/// A rule about an address of another family means nothing in this one's table.
+fn is_of(rule: &redirect::Rule, family: Family) -> bool {
+    rule.conditions.iter().all(|condition| match condition {
+        Condition::To(network) => match network.address {
+            IpAddr::V4(_) => family != Family::Ipv6,
+            IpAddr::V6(_) => family != Family::Ipv4,
+        },
+        _ => true,
+    })
 }
 
 /// Changes that the kernel makes all at once or not at all; the last one is acknowledged.
@@ -236,13 +195,8 @@ mod tests {
         let thread = std::thread::spawn(|| {
             sys::namespace::unshare(libc::CLONE_NEWNET).expect("a network namespace");
             sys::namespace::loopback_up().expect("comes up");
-            let rules = RedirectRules {
-                mark: 1,
-                outbound_port: 15001,
-                inbound_port: 15006,
-                dns_port: 15053,
-                inbound_excluded: vec![15020],
-            };
+            let mut rules = RedirectRules::all(redirect::Escape::Mark(1), [15001, 15006, 15053]);
+            rules.inbound_excluded = vec![15020];
             for _ in 0..2 {
                 send(install_batch(&rules, &[Family::Ipv4, Family::Ipv6])).expect("installs");
             }

@@ -15,7 +15,8 @@ use heddle_runtime::{
     capability::Privileges,
     net,
     netlink::{Netlink, Network},
-    nft::{self, RedirectRules},
+    nft,
+    redirect::{Escape, RedirectRules},
     signal::Signal,
     spawn::SpawnOptions,
     task::{run_local, spawn_contained},
@@ -64,11 +65,8 @@ fn network() {
         netlink.add_default_route(gateway.into()).unwrap();
     }
     nft::install_redirect(&RedirectRules {
-        mark: ESCAPE_MARK,
-        outbound_port: PORT_OUTBOUND,
-        inbound_port: PORT_INBOUND,
-        dns_port: PORT_DNS,
         inbound_excluded: vec![15020, 15021, 15090],
+        ..RedirectRules::all(Escape::Mark(ESCAPE_MARK), [PORT_OUTBOUND, PORT_INBOUND, PORT_DNS])
     })
     .unwrap();
 }

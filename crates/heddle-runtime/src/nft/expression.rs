@@ -1,7 +1,12 @@
 //! The expressions of a rule: small programs of loads into a register, comparisons and a verdict.
 //! Attributes are big-endian; marks compare in host order, ports and addresses in network order.
 
-use crate::netlink::message::Message;
+use std::net::IpAddr;
+
+use crate::{
+    netlink::{Network, message::Message},
+    redirect::{self, Condition, Transport, Verdict},
+};
 
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -18,6 +23,11 @@ const NFTA_PAYLOAD_DREG: u16 = 1;
 const NFTA_PAYLOAD_BASE: u16 = 2;
 const NFTA_PAYLOAD_OFFSET: u16 = 3;
 const NFTA_PAYLOAD_LEN: u16 = 4;
+const NFTA_BITWISE_SREG: u16 = 1;
+const NFTA_BITWISE_DREG: u16 = 2;
+const NFTA_BITWISE_LEN: u16 = 3;
+const NFTA_BITWISE_MASK: u16 = 4;
+const NFTA_BITWISE_XOR: u16 = 5;
 const NFTA_IMMEDIATE_DREG: u16 = 1;
 const NFTA_IMMEDIATE_DATA: u16 = 2;
 const NFTA_REDIR_REG_PROTO_MIN: u16 = 1;
@@ -27,6 +37,9 @@ const REGISTER: u32 = 1;
 
 const NFT_META_MARK: u32 = 3;
 const NFT_META_IIFNAME: u32 = 6;
+const NFT_META_OIFNAME: u32 = 7;
+const NFT_META_SKUID: u32 = 10;
+const NFT_META_SKGID: u32 = 11;
 const NFT_META_NFPROTO: u32 = 15;
 const NFT_META_L4PROTO: u32 = 16;
 const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
@@ -50,6 +63,8 @@ enum Expression {
     Meta { key: u32 },
     /// Loads bytes of a header.
     Payload { base: u32, offset: u32, length: u32 },
+    /// Keeps these bits of the loaded bytes.
+    Mask(Vec<u8>),
     /// Goes on only if the loaded bytes compare so.
     Compare { operation: u32, value: Vec<u8> },
     /// Loads a constant.
@@ -60,69 +75,68 @@ enum Expression {
     Redirect,
 }
 
+impl From<&redirect::Rule> for Rule {
+    fn from(rule: &redirect::Rule) -> Self {
+        let conditions = rule.conditions.iter().fold(Self::default(), Self::only);
+        match rule.verdict {
+            Verdict::LetThrough => conditions.then(Expression::Return),
+            Verdict::Redirect(port) => conditions
+                .then(Expression::Constant(port.to_be_bytes().to_vec()))
+                .then(Expression::Redirect),
+        }
+    }
+}
+
 impl Rule {
-    pub(super) fn new() -> Self {
-        Self::default()
+    /// Only packets of which this holds.
+    fn only(self, condition: &Condition) -> Self {
+        match condition {
+            Condition::Mark(mark) => self.meta(NFT_META_MARK, NFT_CMP_EQ, &mark.to_ne_bytes()),
+            Condition::Uid(uid) => self.meta(NFT_META_SKUID, NFT_CMP_EQ, &uid.to_ne_bytes()),
+            Condition::Gid(gid) => self.meta(NFT_META_SKGID, NFT_CMP_EQ, &gid.to_ne_bytes()),
+            Condition::Protocol(protocol) => {
+                let number = match protocol {
+                    Transport::Tcp => libc::IPPROTO_TCP,
+                    Transport::Udp => libc::IPPROTO_UDP,
+                };
+                self.meta(NFT_META_L4PROTO, NFT_CMP_EQ, &[number as u8])
+            }
+            Condition::Port(port) => {
+                self.load_destination_port().compare(NFT_CMP_EQ, &port.to_be_bytes())
+            }
+            Condition::OtherPorts(ports) => {
+                ports.iter().fold(self.load_destination_port(), |rule, port| {
+                    rule.compare(NFT_CMP_NEQ, &port.to_be_bytes())
+                })
+            }
+            Condition::To(network) => self.destination(*network),
+            Condition::From(name) => self.meta(NFT_META_IIFNAME, NFT_CMP_EQ, &interface(name)),
+            Condition::NotFrom(name) => self.meta(NFT_META_IIFNAME, NFT_CMP_NEQ, &interface(name)),
+            Condition::Out(name) => self.meta(NFT_META_OIFNAME, NFT_CMP_EQ, &interface(name)),
+        }
     }
 
-    /// Only packets of sockets with this mark.
-    pub(super) fn mark(self, mark: u32) -> Self {
-        self.meta(NFT_META_MARK, NFT_CMP_EQ, &mark.to_ne_bytes())
-    }
-
-    /// Only packets of this transport protocol.
-    pub(super) fn protocol(self, protocol: i32) -> Self {
-        self.meta(NFT_META_L4PROTO, NFT_CMP_EQ, &[protocol as u8])
-    }
-
-    /// Only packets that came in by another interface than `lo`.
-    pub(super) fn not_from_loopback(self) -> Self {
-        let mut name = [0; IFNAMSIZ];
-        name[..2].copy_from_slice(b"lo");
-        self.meta(NFT_META_IIFNAME, NFT_CMP_NEQ, &name)
-    }
-
-    /// Only packets to 127.0.0.0/8: the first byte of the destination says it.
-    pub(super) fn destination_ipv4_loopback(self) -> Self {
-        self.meta(NFT_META_NFPROTO, NFT_CMP_EQ, &[NFPROTO_IPV4]).network_header(16, &[127])
-    }
-
-    /// Only packets to ::1.
-    pub(super) fn destination_ipv6_loopback(self) -> Self {
-        let address = std::net::Ipv6Addr::LOCALHOST.octets();
-        self.meta(NFT_META_NFPROTO, NFT_CMP_EQ, &[NFPROTO_IPV6]).network_header(24, &address)
-    }
-
-    /// Only packets to this port.
-    pub(super) fn destination_port(self, port: u16) -> Self {
-        self.load_destination_port().compare(NFT_CMP_EQ, &port.to_be_bytes())
-    }
-
-    /// Only packets to other ports than these.
-    pub(super) fn destination_port_none_of(self, ports: &[u16]) -> Self {
-        ports.iter().fold(self.load_destination_port(), |rule, port| {
-            rule.compare(NFT_CMP_NEQ, &port.to_be_bytes())
-        })
-    }
-
-    /// They go their way.
-    pub(super) fn let_through(self) -> Self {
-        self.then(Expression::Return)
-    }
-
-    /// They go to this port of this machine.
-    pub(super) fn redirect_to(self, port: u16) -> Self {
-        self.then(Expression::Constant(port.to_be_bytes().to_vec())).then(Expression::Redirect)
+    /// Only packets to a network: the destination's bits of its prefix say it.
+    fn destination(self, Network { address, prefix }: Network) -> Self {
+        let (protocol, offset, address) = match address {
+            IpAddr::V4(address) => (NFPROTO_IPV4, 16, address.octets().to_vec()),
+            IpAddr::V6(address) => (NFPROTO_IPV6, 24, address.octets().to_vec()),
+        };
+        let (base, length) = (NFT_PAYLOAD_NETWORK_HEADER, address.len() as u32);
+        let loaded = self
+            .meta(NFT_META_NFPROTO, NFT_CMP_EQ, &[protocol])
+            .then(Expression::Payload { base, offset, length });
+        if usize::from(prefix) == address.len() * 8 {
+            return loaded.compare(NFT_CMP_EQ, &address);
+        }
+        let bits = |at: usize| usize::from(prefix).saturating_sub(at * 8).min(8);
+        let mask = (0..address.len()).map(|at| (0xff00_u16 >> bits(at)) as u8).collect();
+        loaded.then(Expression::Mask(mask)).compare(NFT_CMP_EQ, &address)
     }
 
     fn load_destination_port(self) -> Self {
         let base = NFT_PAYLOAD_TRANSPORT_HEADER;
         self.then(Expression::Payload { base, offset: 2, length: 2 })
-    }
-
-    fn network_header(self, offset: u32, value: &[u8]) -> Self {
-        let (base, length) = (NFT_PAYLOAD_NETWORK_HEADER, value.len() as u32);
-        self.then(Expression::Payload { base, offset, length }).compare(NFT_CMP_EQ, value)
     }
 
     fn meta(self, key: u32, operation: u32, value: &[u8]) -> Self {
@@ -149,11 +163,21 @@ impl Rule {
     }
 }
 
+/// A name as a register holds it.
+fn interface(name: &str) -> [u8; IFNAMSIZ] {
+    let mut register = [0; IFNAMSIZ];
+    for (place, byte) in register.iter_mut().zip(name.bytes()).take(IFNAMSIZ - 1) {
+        *place = byte;
+    }
+    register
+}
+
 impl Expression {
     fn name(&self) -> &'static str {
         match self {
             Self::Meta { .. } => "meta",
             Self::Payload { .. } => "payload",
+            Self::Mask(_) => "bitwise",
             Self::Compare { .. } => "cmp",
             Self::Constant(_) | Self::Return => "immediate",
             Self::Redirect => "redir",
@@ -171,6 +195,17 @@ impl Expression {
                     .attribute(NFTA_PAYLOAD_BASE, &base.to_be_bytes())
                     .attribute(NFTA_PAYLOAD_OFFSET, &offset.to_be_bytes())
                     .attribute(NFTA_PAYLOAD_LEN, &length.to_be_bytes());
+            }
+            Self::Mask(mask) => {
+                data.attribute(NFTA_BITWISE_SREG, &REGISTER.to_be_bytes())
+                    .attribute(NFTA_BITWISE_DREG, &REGISTER.to_be_bytes())
+                    .attribute(NFTA_BITWISE_LEN, &(mask.len() as u32).to_be_bytes())
+                    .nested(NFTA_BITWISE_MASK, |inner| {
+                        inner.attribute(NFTA_DATA_VALUE, mask);
+                    })
+                    .nested(NFTA_BITWISE_XOR, |inner| {
+                        inner.attribute(NFTA_DATA_VALUE, &vec![0; mask.len()]);
+                    });
             }
             Self::Compare { operation, value } => {
                 data.attribute(NFTA_CMP_SREG, &REGISTER.to_be_bytes())

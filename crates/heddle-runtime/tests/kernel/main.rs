@@ -8,6 +8,7 @@ mod children;
 mod files;
 mod leaks;
 mod permissions;
+mod pod;
 mod redirection;
 mod relay;
 mod vanished;

@@ -20,9 +20,9 @@ use heddle_runtime::{
     net,
     netlink::Network,
     netns_op::{self, Hub, HubNet, WorkloadNet},
-    nft::RedirectRules,
     ns::{Mode, Namespaces},
     process::{self, Pidfd},
+    redirect::{Escape, RedirectRules},
     signal::Signal,
     spawn::{SpawnError, SpawnOptions},
     task,
@@ -274,11 +274,8 @@ pub(crate) fn workload_net(number: u8) -> WorkloadNet {
 
 pub(crate) fn rules() -> RedirectRules {
     RedirectRules {
-        mark: MARK,
-        outbound_port: OUTBOUND,
-        inbound_port: INBOUND,
-        dns_port: DNS,
         inbound_excluded: vec![EXCLUDED, 15021, 15090],
+        ..RedirectRules::all(Escape::Mark(MARK), [OUTBOUND, INBOUND, DNS])
     }
 }
 

@@ -9,14 +9,13 @@ use heddle_model::{Addresses, Workload};
 use heddle_runtime::{
     netlink::{Netlink, Network},
     netns_op::{Hub, HubNet, OpError, WorkloadNet},
-    nft::RedirectRules,
     ns::{Mode, Namespaces},
     preflight::Missing,
     process,
+    redirect::{Escape, RedirectRules},
 };
 use heddle_wire::local::proxy_config::{
-    ESCAPE_MARK, PORT_DNS, PORT_HEALTH, PORT_INBOUND, PORT_MERGED_METRICS, PORT_METRICS,
-    PORT_OUTBOUND,
+    ESCAPE_MARK, PORT_DNS, PORT_INBOUND, PORT_OUTBOUND, PORTS_FOR_ALL,
 };
 
 use crate::failure::Failure;
@@ -73,11 +72,8 @@ pub(crate) async fn make_workload(hub: &Hub, workload: &Workload) -> Result<Name
         gateways,
         routes,
         rules: RedirectRules {
-            mark: ESCAPE_MARK,
-            outbound_port: PORT_OUTBOUND,
-            inbound_port: PORT_INBOUND,
-            dns_port: PORT_DNS,
-            inbound_excluded: vec![PORT_MERGED_METRICS, PORT_HEALTH, PORT_METRICS],
+            inbound_excluded: PORTS_FOR_ALL.to_vec(),
+            ..RedirectRules::all(Escape::Mark(ESCAPE_MARK), [PORT_OUTBOUND, PORT_INBOUND, PORT_DNS])
         },
     })
     .await
