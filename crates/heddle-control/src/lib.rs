@@ -6,6 +6,7 @@
 //! | which rules are in force, and whose they are | `rules`, `files`, `store` |
 //! | what a client is told | `views`, `verify` (the rules themselves: `heddle-compile`) |
 //! | what one proxy asked for, holds and has acknowledged | `session` |
+//! | what becomes of a pod | [`injection`] |
 //! | all of it at one moment | `mesh`, `generations` |
 //! | a call or a message, done | `control`, `api`, `server`, `sockets` |
 //! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
@@ -24,6 +25,7 @@ mod documents;
 mod error;
 mod files;
 mod generations;
+pub mod injection;
 mod journal;
 mod limits;
 mod mesh;

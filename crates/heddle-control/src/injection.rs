@@ -1,0 +1,163 @@
+//! What becomes of a pod: whether the mesh adds its two containers, and the pod with them.
+//!
+//! Pure functions over JSON, so that a field nobody here knows survives. The webhook and `heddle inject` call
+//! the same two: [`decide`] and [`inject`]. Istio's labels and annotations mean what they mean there, and
+//! each has an equivalent under `heddle.dev/`. Nothing is guessed: what is malformed or contradicts itself
+//! is refused, naming the annotation.
+//!
+//! | question | module |
+//! |---|---|
+//! | what a pod holds, as far as it matters here | `pod` |
+//! | is it to be injected | `selection` |
+//! | what its annotations ask for | `options`, `capture`, `names` |
+//! | the containers and volumes that are added | `containers`, `merge` |
+//! | what its probes become | `probes` |
+//! | what was added, and how it is taken out again | `record` |
+
+mod capture;
+mod containers;
+mod identity;
+mod merge;
+mod names;
+mod options;
+mod pod;
+mod probes;
+mod record;
+mod selection;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+pub use self::settings::{InjectionSettings, SettingsError};
+use self::{containers::Added, options::Options, pod::Pod, record::Record, selection::Choice};
+
+/// Where a pod is to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// The namespace's labels; `None` where they are not known: then whoever asks has chosen by them.
+    pub namespace_labels: Option<&'a BTreeMap<String, String>>,
+    /// The workload it belongs to, where that is known better than from the pod itself.
+    pub workload: Option<&'a str>,
+}
+
+/// What becomes of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// The mesh's containers are added.
+    Inject,
+    /// It stays as it is, for this reason.
+    Skip(String),
+    /// It is refused: it asks for what cannot be, and this is what.
+    Reject(String),
+}
+
+/// A pod with the mesh's containers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Injected {
+    /// The pod.
+    pub pod: Value,
+    /// What its author should know: one sentence each.
+    pub warnings: Vec<String>,
+}
+
+/// A pod that cannot be injected: what is wrong with it and what would be right.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Rejected(String);
+
+impl Rejected {
+    fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
+/// Is this pod to be injected?
+#[must_use]
+pub fn decide(around: Surroundings<'_>, pod: &Value, settings: &InjectionSettings) -> Decision {
+    let decided = Pod::read(pod.clone()).and_then(|pod| {
+        let choice = selection::choose(around, &pod, settings)?;
+        if choice == Choice::Yes {
+            Record::of(&pod)?;
+            Options::read(&pod, settings)?;
+        }
+        Ok(choice)
+    });
+    match decided {
+        Ok(Choice::Yes) => Decision::Inject,
+        Ok(Choice::No(reason)) => Decision::Skip(reason),
+        Err(Rejected(reason)) => Decision::Reject(reason),
+    }
+}
+
+/// The pod with the mesh's containers, whether or not [`decide`] would have them. A pod that has them of this
+/// revision and version stays as it is, but for probes that were added since; one that has others gets these instead.
+///
+/// # Errors
+/// [`Rejected`]: the pod is none, or an annotation is malformed or contradicts another.
+pub fn inject(
+    around: Surroundings<'_>,
+    pod: &Value,
+    settings: &InjectionSettings,
+) -> Result<Injected, Rejected> {
+    let mut pod = Pod::read(pod.clone())?;
+    match Record::of(&pod)? {
+        Some(record) if record.is_current(&pod, settings) => {
+            let options = Options::read(&pod, settings)?;
+            let mut warnings = Vec::new();
+            if options.rewrite_probes {
+                let added = probes::rewrite(&mut pod, &mut warnings);
+                containers::add_probes(&mut pod, &added)?;
+            }
+            return Ok(Injected { pod: pod.into_value(), warnings });
+        }
+        Some(record) => record.undo(&mut pod)?,
+        None => {}
+    }
+    let options = Options::read(&pod, settings)?;
+    let mut warnings = options.warnings.clone();
+    warnings.extend(selection::warnings(&pod, settings));
+    let probes = if options.rewrite_probes {
+        probes::rewrite(&mut pod, &mut warnings)
+    } else {
+        BTreeMap::default()
+    };
+    let mut record = Record::new(settings);
+    record.labels = identity::label(&mut pod, around);
+    record.annotations = annotate(&mut pod, &options);
+    Added { around, options: &options, settings, probes: &probes }
+        .put_into(&mut pod, &mut record)?;
+    pod.annotations.insert(names::STATUS.to_owned(), record.to_text().into());
+    Ok(Injected { pod: pod.into_value(), warnings })
+}
+
+/// Adds annotations that the pod does not have; returns their names.
+fn annotate(pod: &mut Pod, options: &Options) -> Vec<String> {
+    let mut wanted = Vec::new();
+    // Where a pod is scraped already, its own metrics must go on being what is scraped.
+    if options.scrape && !pod.annotations.keys().any(|key| key.starts_with("prometheus.io/")) {
+        wanted.extend([
+            ("prometheus.io/scrape", json!("true")),
+            ("prometheus.io/port", json!("15020")),
+            ("prometheus.io/path", json!("/stats/prometheus")),
+        ]);
+    }
+    if let Some(first) = pod.containers.iter().map(pod::name).find(|name| *name != names::PROXY) {
+        // What `kubectl logs` and `kubectl exec` mean without `-c`: the application.
+        wanted.push(("kubectl.kubernetes.io/default-container", json!(first)));
+    }
+    let mut added = Vec::new();
+    for (key, value) in wanted {
+        if !pod.annotations.contains_key(key) {
+            pod.annotations.insert(key.to_owned(), value);
+            added.push(key.to_owned());
+        }
+    }
+    added
+}
+
+#[cfg(test)]
+mod tests;
