@@ -6,7 +6,7 @@
 //! | which rules are in force, and whose they are | `rules`, `files`, `store` |
 //! | what a client is told | `views`, `verify` (the rules themselves: `heddle-compile`) |
 //! | what one proxy asked for, holds and has acknowledged | `session` |
-//! | what becomes of a pod | [`injection`] |
+//! | what becomes of a pod, and of an object before a cluster takes it | [`injection`], [`webhook`] |
 //! | all of it at one moment | `mesh`, `generations` |
 //! | a call or a message, done | `control`, `api`, `server`, `sockets` |
 //! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
@@ -40,6 +40,7 @@ mod start;
 mod store;
 mod verify;
 mod views;
+pub mod webhook;
 
 pub use config::{AddressRanges, ControlConfig};
 pub use error::ControlError;

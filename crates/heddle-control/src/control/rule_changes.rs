@@ -24,7 +24,7 @@ use heddle_wire::local::control_api::{
 use super::{Control, uncancelled};
 use crate::{
     credentials,
-    documents::parse,
+    documents::{not_enforced, parse},
     error::{Refused, shorten},
     files::{
         RuleFiles,
@@ -517,20 +517,6 @@ fn notes(
     let not_enforced = own.flat_map(|resource| not_enforced(resource));
     let found = findings.iter().filter(|finding| about.contains(&finding.key));
     not_enforced.chain(found.map(problem)).collect()
-}
-
-/// Valid fields of an object that have no effect.
-pub(super) fn not_enforced(resource: &Resource) -> impl Iterator<Item = Problem> + '_ {
-    let ineffective = || match resource.is_not_served() {
-        true => format!("{} is kept, but not enforced by this version", resource.key.kind),
-        false => "accepted, but not enforced by this version".to_owned(),
-    };
-    resource.not_enforced.iter().map(move |note| Problem {
-        file: Some(resource.origin.file.clone()),
-        line: Some(note.line),
-        field: Some(note.field.clone()),
-        reason: note.reason.clone().unwrap_or_else(ineffective),
-    })
 }
 
 /// Do two sets of rules say the same, comments and places apart?

@@ -16,9 +16,9 @@ use serde::Deserialize;
 
 use super::{
     Control,
-    rule_changes::{by_key, not_enforced, problem},
+    rule_changes::{by_key, problem},
 };
-use crate::error::shorten;
+use crate::{documents::not_enforced, error::shorten};
 
 /// Filters of `GET /v1/resources`; an absent one matches everything.
 #[derive(Debug, Default, Deserialize)]

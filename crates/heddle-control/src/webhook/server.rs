@@ -1,0 +1,104 @@
+//! The webhook behind HTTPS. The API server keeps few connections and uses them again; whoever else comes
+//! is bounded in number, size and time.
+
+use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use heddle_runtime::{clock, task::spawn_contained};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{REVIEW_BYTES_MAX, Reply, Webhook, too_large};
+
+/// Connections at one time; each may hold a review.
+const CONNECTIONS_MAX: usize = 64;
+/// Longest a handshake may take.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+/// Longest a request's head, and then its body, may take to come.
+const READ_MAX: Duration = Duration::from_secs(10);
+/// A connection is closed behind the answer of this time, so that certificates are shown anew.
+const AGE_MAX: Duration = Duration::from_secs(600);
+/// Pause after a failed accept: descriptors run short, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves reviews for ever, on this thread's runtime. Whatever protocols `tls` offers, HTTP/1.1 is spoken.
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, webhook: Arc<Webhook>) {
+    let mut tls = ServerConfig::clone(&tls);
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (acceptor, webhook) = (acceptor.clone(), Arc::clone(&webhook));
+                spawn_contained("webhook connection", async move {
+                    let _slot = slot;
+                    converse(stream, acceptor, webhook).await.unwrap_or_else(|error| {
+                        tracing::debug!(%peer, %error, "a connection to the webhook ended early");
+                    });
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "accepting a connection to the webhook failed");
+                clock::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One connection to its end.
+async fn converse(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    webhook: Arc<Webhook>,
+) -> io::Result<()> {
+    // That it is not set costs a delay, no answer.
+    let _delayed = stream.set_nodelay(true);
+    let Some(stream) = clock::within(HANDSHAKE_MAX, acceptor.accept(stream)).await else {
+        return Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"));
+    };
+    let service = service_fn(|request| {
+        let webhook = Arc::clone(&webhook);
+        async move { Ok::<_, Infallible>(answer(&webhook, request).await) }
+    });
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(READ_MAX)
+        .serve_connection(TokioIo::new(stream?), service);
+    let mut conversation = pin!(conversation);
+    if let Some(ended) = clock::within(AGE_MAX, conversation.as_mut()).await {
+        return ended.map_err(io::Error::other);
+    }
+    conversation.as_mut().graceful_shutdown();
+    clock::within(READ_MAX, conversation).await.unwrap_or(Ok(())).map_err(io::Error::other)
+}
+
+async fn answer(webhook: &Webhook, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, REVIEW_BYTES_MAX).collect();
+    let reply = match clock::within(READ_MAX, body).await {
+        None => Reply::text(408, "the review did not come in time"),
+        Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => too_large(),
+        Some(Err(error)) => Reply::text(400, error),
+        Some(Ok(body)) => webhook.answer(head.method.as_str(), head.uri.path(), &body.to_bytes()),
+    };
+    let kind = if reply.status == 200 { "application/json" } else { "text/plain; charset=utf-8" };
+    let mut response = Response::new(Full::new(Bytes::from(reply.body)));
+    *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or_default();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
