@@ -1,10 +1,11 @@
-//! Health, metrics and the admin page.
+//! Health, metrics, the application's probes and the admin page.
 //!
 //! GET and HEAD are answered and nothing else, from bounded buffers and in bounded time. Health is
 //! answered by thread 0, whose life it tells of; all that may be long has a thread of its own, so
 //! that no name waits for a scrape. The HTTP is hyper's, not the data path's codec: what comes here
 //! is a probe or a scraper.
 
+mod app_probes;
 mod dump;
 mod page;
 mod taken;
@@ -22,6 +23,7 @@ use heddle_runtime::{
     clock, net,
     task::{self, spawn_contained},
 };
+use heddle_wire::local::app_probes::APP_PROBES_PREFIX;
 use hyper::{
     Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
 };
@@ -62,7 +64,7 @@ pub enum Face {
     Health,
     /// Metrics only (15090).
     Metrics,
-    /// Metrics and readiness (15020).
+    /// Metrics, readiness and the application's probes (15020).
     Merged,
     /// All of it, loopback only (15000).
     Admin,
@@ -139,7 +141,8 @@ async fn converse(shared: Arc<Shared>, stream: TcpStream, face: Face) -> Result<
     // That it is not set costs a delay, no answer.
     let _delayed = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
-        future::ready(Ok::<_, Infallible>(answer(&shared, face, &request)))
+        let shared = Arc::clone(&shared);
+        async move { Ok::<_, Infallible>(answer(&shared, face, &request).await) }
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -158,7 +161,7 @@ async fn converse(shared: Arc<Shared>, stream: TcpStream, face: Face) -> Result<
     clock::within(IDLE_MAX, conversation).await.unwrap_or(Ok(()))
 }
 
-fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Response<Page> {
+async fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Response<Page> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n");
     }
@@ -169,6 +172,12 @@ fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Response<
             pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now() + IDLE_MAX)
         }
         "/healthz/ready" if health => readiness(shared),
+        path if face == Face::Merged && path.starts_with(APP_PROBES_PREFIX) => {
+            match shared.config.app_probes.get(path) {
+                Some(probe) => app_probes::answer(shared, probe).await,
+                None => whole(StatusCode::NOT_FOUND, TEXT, "no such probe\n"),
+            }
+        }
         "/config_dump" if face == Face::Admin => whole(StatusCode::OK, JSON, dump::of(shared)),
         "/" if face == Face::Admin => {
             whole(StatusCode::OK, TEXT, "/config_dump\n/healthz/ready\n/stats/prometheus\n")

@@ -35,6 +35,7 @@ pub fn proxy_config_in(dir: &Path, local: Local) -> ProxyConfig {
         workers: 1,
         state_dir: dir.join("state"),
         memory_limit: None,
+        app_probes: BTreeMap::new(),
         ready_fd: None,
         surroundings: Surroundings::Local(local),
     }

@@ -20,6 +20,8 @@ use crate::{
     },
 };
 
+mod app_probes;
+
 fn shared(dir: &Folder) -> Arc<Shared> {
     let config = proxy_config(dir.path());
     let metrics = Arc::new(Metrics::new(&config));

@@ -9,6 +9,8 @@ use std::{
 use heddle_model::{Addresses, Protocol, WorkloadId};
 use serde::{Deserialize, Serialize};
 
+use super::app_probes::AppProbes;
+
 /// Outbound listener (Istio's).
 pub const PORT_OUTBOUND: u16 = 15001;
 /// Inbound listener.
@@ -81,6 +83,9 @@ pub struct ProxyConfig {
     /// Bytes of anonymous memory the sidecar stays within; `None`: whatever there is.
     #[serde(default)]
     pub memory_limit: Option<u64>,
+    /// The application's probes that the sidecar asks for the kubelet.
+    #[serde(default)]
+    pub app_probes: AppProbes,
     /// Inherited pipe: one byte is written to it once the sidecar is ready.
     pub ready_fd: Option<i32>,
     /// What is around it.

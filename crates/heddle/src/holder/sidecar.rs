@@ -28,6 +28,7 @@ use heddle_runtime::{
     task,
 };
 use heddle_wire::local::{
+    app_probes::AppProbes,
     holder_api::{JoinSpec, Restarts},
     proxy_config::{ESCAPE_MARK, Local, ProxyConfig, Surroundings, VirtualRanges},
 };
@@ -235,6 +236,7 @@ fn config(book: &Book, workload: &Workload, dir: &Path, spec: &JoinSpec) -> Prox
         workers: (cores / 2).clamp(1, WORKERS_MAX),
         state_dir: dir.join("state"),
         memory_limit: spec.memory_limit,
+        app_probes: AppProbes::new(),
         ready_fd: None,
         surroundings: Surroundings::Local(surroundings(book, spec)),
     }
