@@ -12,6 +12,9 @@ use heddle_model::{
 
 use crate::rules::RuleIndex;
 
+/// The kind of entries.
+const ENTRY: &str = "ServiceEntry";
+
 /// A ServiceEntry with its resource.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry<'a> {
@@ -37,13 +40,29 @@ impl RuleIndex {
             return Cow::Borrowed(registry);
         }
         let mut merged = registry.clone();
-        for name in std::mem::take(&mut merged.outside).keys() {
-            merged.services.remove(name);
-        }
+        self.put_entries(&mut merged, &mut |name| vip(name));
+        Cow::Owned(merged)
+    }
+
+    /// The same in place, for a registry too large to be made twice.
+    pub fn put_entries(
+        &self,
+        registry: &mut Registry,
+        vip: &mut dyn FnMut(&ServiceName) -> Vec<IpAddr>,
+    ) {
+        let Registry { services, outside, .. } = registry;
+        outside.retain(|name, one| {
+            // A Service of a cluster may have endpoints outside too; it stays as it is.
+            let is_entry = one.key.kind == ENTRY;
+            if is_entry {
+                services.remove(name);
+            }
+            !is_entry
+        });
         for entry in self.entries() {
             for host in &entry.entry.hosts {
                 let name = entry_service(&host.host, &entry.resource.key.namespace);
-                let Some(name) = name.filter(|name| !merged.services.contains_key(name)) else {
+                let Some(name) = name.filter(|name| !services.contains_key(name)) else {
                     continue;
                 };
                 let addresses = &entry.entry.addresses;
@@ -53,12 +72,10 @@ impl RuleIndex {
                     vips = vip(&name);
                 }
                 let ports = ports(entry.entry);
-                let outside = self.outside(entry, &name);
-                merged.services.insert(name.clone(), Service { name: name.clone(), vips, ports });
-                merged.outside.insert(name, outside);
+                outside.insert(name.clone(), self.outside(entry, &name));
+                services.insert(name.clone(), Service { name: name.clone(), vips, ports });
             }
         }
-        Cow::Owned(merged)
     }
 
     /// The same for checks, to which it does not matter what the virtual addresses are.

@@ -17,13 +17,10 @@ use heddle_model::{
 
 use crate::named::named;
 
-/// Who owns an address. Looks through the registry; a control plane that is asked often keeps an
-/// index of its own.
+/// Who owns an address.
 #[must_use]
 pub fn address(registry: &Registry, ip: IpAddr) -> Address {
-    let service = registry.services.values().find(|service| service.vips.contains(&ip));
-    let workload = registry.workloads.values().find(|workload| workload.addresses.contains(ip));
-    let owner = match (service, workload) {
+    let owner = match (registry.service_at(ip), registry.workload_at(ip)) {
         (Some(service), _) => Owner::Service(service.name.clone()),
         (None, Some(workload)) => Owner::Workload(Box::new(workload.into())),
         (None, None) => Owner::NotKnown,
@@ -35,8 +32,9 @@ pub fn address(registry: &Registry, ip: IpAddr) -> Address {
 #[must_use]
 pub fn endpoints(registry: &Registry, service: &ServiceName) -> Option<Endpoints> {
     let found = registry.services.get(service)?;
-    let own = behind(registry, found).filter_map(|workload| endpoint(found, workload));
+    let own = behind(registry, found).filter_map(|one| endpoint_in(registry, found, one));
     let mut all = Endpoints::inside(service.clone(), own.collect());
+    all.node_local = registry.members.get(service).is_some_and(|members| members.node_local);
     if let Some(outside) = registry.outside.get(service) {
         all.resolution = outside.resolution;
         if outside.dynamic {
@@ -65,13 +63,12 @@ fn by_name(port: &ServicePort) -> Option<(u16, u16)> {
 fn inside(registry: &Registry, host: &OutsideHost) -> Option<Vec<Endpoint>> {
     let service = match &host.at {
         OutsideAddress::Ip(ip) => {
-            let workload = registry.workloads.values().find(|one| one.addresses.contains(*ip));
-            if let Some(workload) = workload {
+            if let Some(workload) = registry.workload_at(*ip) {
                 let port =
                     |number: u16| Some((number, workload.ports.get(&number).map(|p| p.state)));
                 return Some(led_by(host, workload, port).into_iter().collect());
             }
-            registry.services.values().find(|service| service.vips.contains(ip))
+            registry.service_at(*ip)
         }
         OutsideAddress::Host(host) => {
             let in_mesh = host.ends_with(SERVICE_SUFFIX);
@@ -85,7 +82,8 @@ fn inside(registry: &Registry, host: &OutsideHost) -> Option<Vec<Endpoint>> {
     let service = service.filter(|service| !registry.outside.contains_key(&service.name))?;
     let members = behind(registry, service).filter_map(|workload| {
         led_by(host, workload, |number| {
-            let target = workload.port(&service.ports.get(&number)?.target)?;
+            let port = service.ports.get(&number)?;
+            let target = registry.led_to(&service.name, port, workload)?;
             Some((target.number, Some(target.state)))
         })
     });
@@ -143,6 +141,10 @@ pub fn behind<'a>(
     registry: &'a Registry,
     service: &'a Service,
 ) -> impl Iterator<Item = &'a Workload> {
+    let told = registry.members.get(&service.name);
+    let by_list = told.into_iter().flat_map(|members| &members.workloads);
+    let by_list = by_list.filter(|(_, ports)| !ports.is_empty());
+    let by_list = by_list.filter_map(|(id, _)| registry.workloads.get(id));
     let outside = registry.outside.get(&service.name);
     let selector = outside.and_then(|one| Some((&one.key.namespace, one.selector.as_ref()?)));
     let led_to = move |workload: &&Workload| {
@@ -155,17 +157,22 @@ pub fn behind<'a>(
         };
         serves && service.ports.values().any(|port| workload.port(&port.target).is_some())
     };
-    registry.workloads.values().filter(led_to)
+    // An entry without a selector has no workload behind it: nobody is looked through for it.
+    let looked = told.is_none() && (outside.is_none() || selector.is_some());
+    let all = looked.then(|| registry.workloads.values()).into_iter().flatten();
+    by_list.chain(all.filter(led_to))
 }
 
 /// A workload as an endpoint of a service. `None` if none of the service's ports leads to it: it is
 /// a client only.
 #[must_use]
 pub fn endpoint(service: &Service, workload: &Workload) -> Option<Endpoint> {
-    let leads = |port: &ServicePort| {
-        let target = workload.port(&port.target)?;
-        Some((port.number, EndpointPort { number: target.number, state: target.state }))
-    };
+    endpoint_in(&Registry::default(), service, workload)
+}
+
+fn endpoint_in(registry: &Registry, service: &Service, workload: &Workload) -> Option<Endpoint> {
+    let leads =
+        |port: &ServicePort| Some((port.number, registry.led_to(&service.name, port, workload)?));
     let ports: BTreeMap<_, _> = service.ports.values().filter_map(leads).collect();
     (!ports.is_empty()).then(|| Endpoint {
         workload: workload.into(),
@@ -184,7 +191,7 @@ pub(crate) fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
     let mut leading: BTreeMap<u16, Vec<ServicePortRef>> = BTreeMap::new();
     for service in services {
         for port in service.ports.values() {
-            let Some(target) = workload.port(&port.target) else { continue };
+            let Some(target) = registry.led_to(&service.name, port, workload) else { continue };
             let named = ServicePortRef { service: service.name.clone(), port: port.number };
             leading.entry(target.number).or_default().push(named);
         }
@@ -222,7 +229,9 @@ const HEADLESS_MAX: usize = 32;
 /// The addresses that a service's name stands for: its own, or of a headless one those of its workloads
 /// that are ready; without ports all of them.
 fn stands_for(registry: &Registry, service: &Service) -> Vec<IpAddr> {
-    if !service.vips.is_empty() || registry.outside.contains_key(&service.name) {
+    // A cluster's own resolver knows more of a headless service: each workload's name, and their ports.
+    let elsewhere = registry.members.contains_key(&service.name);
+    if !service.vips.is_empty() || elsewhere || registry.outside.contains_key(&service.name) {
         return service.vips.clone();
     }
     let is_ready = |workload: &&Workload| {

@@ -371,8 +371,7 @@ impl<'a> Findings<'a> {
                 continue;
             }
             let Host::Service(name) = &host else { continue };
-            let mut members =
-                self.registry.workloads.values().filter(|w| w.services.contains(name));
+            let mut members = self.registry.belonging(name);
             // Of an entry's own the endpoints are not all workloads.
             if self.registry.outside.contains_key(name) {
                 continue;

@@ -18,6 +18,7 @@
 mod by_host;
 mod carries;
 mod client;
+mod concerned;
 mod delegate;
 mod destination;
 mod egress;

@@ -104,6 +104,13 @@ pub struct WorkloadInfo {
     pub ports: BTreeMap<u16, Protocol>,
 }
 
+/// Labels that name the service a workload is part of, the first that is there.
+const CANONICAL_NAME: [&str; 3] =
+    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
+/// The same for its revision.
+const CANONICAL_REVISION: [&str; 3] =
+    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
+
 impl WorkloadInfo {
     /// The service that stands for it where only one can be told: the one that its label `app` names,
     /// else the first by name.
@@ -112,10 +119,21 @@ impl WorkloadInfo {
         first_of(&self.services, &self.namespace, &self.labels)
     }
 
-    /// What it is called where a service is meant: its service's name, or its own.
+    /// What it is called where a service is meant, as Istio derives it: by its labels, else its service's
+    /// name, or its own.
     #[must_use]
     pub fn canonical_name(&self) -> &str {
-        self.first_service().map_or(&self.name, |service| &service.name)
+        let said = CANONICAL_NAME.iter().find_map(|label| self.labels.get(*label));
+        let service = || self.first_service().map_or(&self.name, |service| &service.name);
+        said.filter(|name| !name.is_empty()).unwrap_or_else(service)
+    }
+
+    /// Its revision, likewise; `latest` where nothing says one.
+    #[must_use]
+    pub fn canonical_revision(&self) -> &str {
+        let said = CANONICAL_REVISION.iter().find_map(|label| self.labels.get(*label));
+        let said = said.unwrap_or(&self.version);
+        if said.is_empty() { "latest" } else { said }
     }
 }
 
@@ -355,10 +373,9 @@ pub struct Endpoints {
     /// How those are found.
     #[cbor(n(41), default)]
     pub resolution: Resolution,
-    /// Where there are none and each call goes to the host that it names: for each port of the service that of
-    /// the host. Who does not know this lets calls go to the address that they ask for.
-    #[cbor(n(95), default)]
-    pub by_name: BTreeMap<u16, u16>,
+    /// Of `endpoints` a client is led to those of its own node only, if it knows its node.
+    #[cbor(n(115), default)]
+    pub node_local: bool,
 }
 
 impl Endpoints {
@@ -366,7 +383,7 @@ impl Endpoints {
     #[must_use]
     pub fn inside(service: ServiceName, endpoints: Vec<Endpoint>) -> Self {
         let (outside, resolution) = (Vec::new(), Resolution::default());
-        Self { service, endpoints, outside, resolution, by_name: BTreeMap::new() }
+        Self { service, endpoints, outside, resolution, node_local: false }
     }
 }
 
@@ -536,4 +553,8 @@ pub struct MeshSettings {
     /// The same, IPv6.
     #[n(5)]
     pub host_gateway_v6: Ipv6Addr,
+    /// Names below the mesh's own suffix that no service has may be known to a workload's own resolver: in a
+    /// cluster those of pods.
+    #[cbor(n(116), default)]
+    pub names_elsewhere: bool,
 }

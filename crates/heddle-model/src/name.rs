@@ -250,7 +250,26 @@ impl Protocol {
     /// Protocol by Istio's port naming convention `protocol[-suffix]`; `None` where the name says nothing.
     #[must_use]
     pub fn from_port_name(name: &str) -> Option<Self> {
-        name.split('-').next().and_then(|word| word.parse().ok())
+        // gRPC-Web is HTTP of either version.
+        match name.strip_prefix("grpc-web") {
+            Some("") => Some(Self::Http),
+            Some(rest) if rest.starts_with('-') => Some(Self::Http),
+            _ => name.split('-').next().and_then(|word| word.parse().ok()),
+        }
+    }
+
+    /// What a port of a Service is declared to speak: by `appProtocol` in Kubernetes' own words (KEP-3726)
+    /// or Istio's, else by its name. A word that nobody here knows declares nothing.
+    #[must_use]
+    pub fn of_service_port(app_protocol: Option<&str>, name: &str) -> Self {
+        let Some(word) = app_protocol else {
+            return Self::from_port_name(name).unwrap_or_default();
+        };
+        match word.to_ascii_lowercase().as_str() {
+            "kubernetes.io/ws" | "grpc-web" => Self::Http,
+            "kubernetes.io/wss" => Self::Tls,
+            word => word.parse().unwrap_or_default(),
+        }
     }
 }
 
@@ -350,5 +369,9 @@ mod tests {
         assert_eq!(Protocol::from_port_name("http-web"), Some(Protocol::Http));
         assert_eq!(Protocol::from_port_name("redis"), Some(Protocol::Tcp));
         assert_eq!(Protocol::from_port_name("web"), None);
+        assert_eq!(Protocol::from_port_name("grpc-web-x"), Some(Protocol::Http));
+        assert_eq!(Protocol::from_port_name("grpc-webby"), Some(Protocol::Grpc));
+        assert_eq!(Protocol::of_service_port(Some("kubernetes.io/h2c"), "tcp"), Protocol::Http2);
+        assert_eq!(Protocol::of_service_port(Some("amqp"), "http"), Protocol::Undeclared);
     }
 }

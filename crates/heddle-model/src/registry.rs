@@ -5,6 +5,7 @@
 //! is in one service, whose ports are its workloads' own.
 
 mod json;
+mod members;
 mod outside;
 
 use std::{
@@ -14,7 +15,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-pub use self::outside::{OutsideAddress, OutsideHost, OutsideService, Resolution};
+pub use self::{
+    members::{AddressIndex, Members},
+    outside::{OutsideAddress, OutsideHost, OutsideService, Resolution},
+};
 use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId, wire::closed};
 
 /// Are all of the labels `wanted` among these (`matchLabels`)?
@@ -32,6 +36,11 @@ pub struct Registry {
     pub workloads: BTreeMap<WorkloadId, Workload>,
     /// Of those services that are ServiceEntries' what only they have.
     pub outside: BTreeMap<ServiceName, OutsideService>,
+    /// Who is behind a service, where an engine says so port by port. One that is not here is served by
+    /// the workloads that belong to it and have its target ports.
+    pub members: BTreeMap<ServiceName, Members>,
+    /// Whose an address is, where an engine keeps that: a large mesh is not looked through.
+    pub addresses: Option<AddressIndex>,
 }
 
 /// A named service.

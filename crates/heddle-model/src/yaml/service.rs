@@ -159,21 +159,8 @@ pub(super) fn read(spec: &Node) -> ServiceObject {
 fn port(node: &Node) -> Option<(u16, ServicePort)> {
     let number = node.text_of("port").parse().ok()?;
     let name = node.text_of("name").to_owned();
-    // `appProtocol` goes before the name, also where nobody here knows it: then nothing is declared.
-    let protocol = match node.get("appProtocol") {
-        Some(said) => app_protocol(said.text()),
-        None => Protocol::from_port_name(&name).unwrap_or_default(),
-    };
+    let protocol = Protocol::of_service_port(node.get("appProtocol").map(Node::text), &name);
     let target = node.get("targetPort").and_then(|target| target_port(target).ok());
     let target = target.unwrap_or(TargetPort::Number(number));
     Some((number, ServicePort { number, name, protocol, target }))
-}
-
-/// Kubernetes' own words (KEP-3726), else Istio's.
-fn app_protocol(word: &str) -> Protocol {
-    match word.to_ascii_lowercase().as_str() {
-        "kubernetes.io/ws" => Protocol::Http,
-        "kubernetes.io/wss" => Protocol::Tls,
-        word => word.parse().unwrap_or_default(),
-    }
 }

@@ -289,10 +289,8 @@ impl<'a> Party<'a> {
             namespace: &workload.namespace,
             app: app.unwrap_or(canonical),
             version: version.unwrap_or(UNKNOWN),
-            canonical_service: label("service.istio.io/canonical-name").unwrap_or(canonical),
-            canonical_revision: label("service.istio.io/canonical-revision")
-                .or(version)
-                .unwrap_or("latest"),
+            canonical_service: canonical,
+            canonical_revision: workload.canonical_revision(),
             cluster: mesh,
         }
     }

@@ -376,6 +376,10 @@ impl SnapshotBuilder {
         let members = endpoints.endpoints.iter();
         let members =
             members.filter(|one| labels.is_none_or(|labels| carries(&one.workload.labels, labels)));
+        let here = Some(self.here.locality.node.clone());
+        let here = here.filter(|node| endpoints.node_local && !node.is_empty());
+        let members =
+            members.filter(|one| here.as_ref().is_none_or(|node| one.locality.node == *node));
         let mut in_state = |state: EndpointState| -> Vec<_> {
             let led_to = members.clone().filter_map(|one| Some((one, one.ports.get(&key.port)?)));
             let found = led_to.filter(|(_, port)| port.state == state);

@@ -74,6 +74,29 @@ fn targets_resolve_to_ready_endpoints_of_their_subset() {
 }
 
 #[test]
+fn a_service_of_the_own_node_leads_to_nobody_of_another() {
+    let at = |id: &str, last: u8, node: &str| {
+        let mut one = endpoint(id, last, "v1", EndpointState::Ready);
+        one.locality.node = node.into();
+        one
+    };
+    let mut set = ResourceSet::default();
+    let all = reviews(vec![at("a", 1, "one"), at("b", 2, "two")]);
+    set.insert_destination(CompiledDestination::new(destination(Vec::new())).unwrap());
+    let mut led = |node_local: bool, node: &str| -> Vec<String> {
+        let mut own = resources::inbound();
+        own.locality.node = node.into();
+        set.inbound = Some(Arc::new(own));
+        set.insert_endpoints(Endpoints { node_local, ..all.clone() });
+        behind(&builder().build(&set, 1).snapshot).into_iter().map(|(id, _)| id).collect()
+    };
+    assert_eq!(led(false, "one"), ["a", "b"]);
+    assert_eq!(led(true, "one"), ["a"]);
+    assert_eq!(led(true, "three"), Vec::<String>::new());
+    assert_eq!(led(true, ""), ["a", "b"], "where it is, was not told");
+}
+
+#[test]
 fn a_rule_that_refuses_has_no_target_and_needs_no_backend() {
     let mut destination = destination(vec![target("canary", None)]);
     destination.ports[0].http[0].action = RuleAction::Refuse("`redirect` is no more".into());

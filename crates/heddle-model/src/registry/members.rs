@@ -1,0 +1,90 @@
+//! Who is behind a service and whose an address is, as an engine that knows it tells: a cluster has a list of
+//! endpoints per service. On one machine both follow from the workloads themselves.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use super::{EndpointState, Registry, Service, ServicePort, Workload};
+use crate::{EndpointPort, ServiceName, WorkloadId};
+
+/// The workloads behind one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// A client is led to those of its own node only (`internalTrafficPolicy: Local`).
+    pub node_local: bool,
+    /// For each workload what each port of the service leads to.
+    pub workloads: BTreeMap<WorkloadId, BTreeMap<u16, EndpointPort>>,
+}
+
+/// Owners by address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AddressIndex {
+    /// Workloads. An address that several have at once (those in a node's own network) is nobody's.
+    pub workloads: HashMap<IpAddr, WorkloadId>,
+    /// Services by their virtual addresses.
+    pub services: HashMap<IpAddr, ServiceName>,
+}
+
+impl Registry {
+    /// The workload that has this address.
+    #[must_use]
+    pub fn workload_at(&self, ip: IpAddr) -> Option<&Workload> {
+        match &self.addresses {
+            Some(index) => index.workloads.get(&ip).and_then(|id| self.workloads.get(id)),
+            None => self.workloads.values().find(|workload| workload.addresses.contains(ip)),
+        }
+    }
+
+    /// The service that has this virtual address.
+    #[must_use]
+    pub fn service_at(&self, ip: IpAddr) -> Option<&Service> {
+        match &self.addresses {
+            Some(index) => index.services.get(&ip).and_then(|name| self.services.get(name)),
+            None => self.services.values().find(|service| service.vips.contains(&ip)),
+        }
+    }
+
+    /// The workloads that belong to a service, whether its ports lead to them or not.
+    pub fn belonging<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> impl Iterator<Item = &'a Workload> + 'a {
+        let told = self.members.get(service);
+        let by_list = told.into_iter().flat_map(|members| members.workloads.keys());
+        let by_list = by_list.filter_map(|id| self.workloads.get(id));
+        let all = told.is_none().then(|| self.workloads.values()).into_iter().flatten();
+        by_list.chain(all.filter(move |one| one.services.contains(service)))
+    }
+
+    /// What a port of a service leads to on a workload, if it leads there.
+    #[must_use]
+    pub fn led_to(
+        &self,
+        service: &ServiceName,
+        port: &ServicePort,
+        workload: &Workload,
+    ) -> Option<EndpointPort> {
+        match self.members.get(service) {
+            Some(members) => members.workloads.get(&workload.id)?.get(&port.number).copied(),
+            None => {
+                let target = workload.port(&port.target)?;
+                Some(EndpointPort { number: target.number, state: target.state })
+            }
+        }
+    }
+}
+
+impl EndpointState {
+    /// Of an endpoint's conditions, as EndpointSlices have them.
+    #[must_use]
+    pub const fn of(serving: bool, terminating: bool) -> Self {
+        match (serving, terminating) {
+            (true, false) => Self::Ready,
+            (true, true) => Self::ServingTerminating,
+            (false, true) => Self::Terminating,
+            (false, false) => Self::Pending,
+        }
+    }
+}
