@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::JsonRejection},
-    http::StatusCode,
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -16,6 +15,7 @@ use heddle_wire::local::control_api::{
     Acknowledgement, ApplyRequest, ApplyResponse, DeleteRequest, JoinRequest, JoinedWorkload,
     Member, ResourceView, ServiceView, Status, WorkloadView,
 };
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
 
@@ -55,6 +55,19 @@ pub(crate) fn router(control: Arc<Control>) -> Router {
         .route("/v1/status", get(status))
         .fallback(unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(explain))
+        .with_state(control)
+}
+
+/// Those of them that only tell: of a cluster, whose API server takes changes.
+pub(crate) fn reader(control: Arc<Control>) -> Router {
+    Router::new()
+        .route("/v1/workloads", get(workloads))
+        .route("/v1/services", get(services))
+        .route("/v1/resources", get(resources))
+        .route("/v1/wait", get(wait))
+        .route("/v1/status", get(status))
+        .fallback(unknown)
         .layer(middleware::from_fn(explain))
         .with_state(control)
 }
@@ -143,7 +156,7 @@ async fn explain(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let is_json = response
         .headers()
-        .get(axum::http::header::CONTENT_TYPE)
+        .get(http::header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
     if response.status().is_success() || is_json {
         return response;

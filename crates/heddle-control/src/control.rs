@@ -2,9 +2,11 @@
 //! thread, waits for acknowledgements. Changes of rules are in `rule_changes`, answers
 //! for people in `status`.
 
+mod of_cluster;
 mod rule_changes;
 mod status;
 
+pub(crate) use of_cluster::{RuleChange, RuleState};
 pub(crate) use status::ResourceQuery;
 
 use std::{
@@ -44,7 +46,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Control {
     mesh: Mutex<Mesh>,
-    store: Arc<Mutex<Store>>,
+    /// None in a cluster, which keeps everything itself.
+    store: Option<Arc<Mutex<Store>>>,
     troubles: Mutex<Troubles>,
     /// What the store still owes: written when it can be written again.
     owed: Mutex<Vec<Change>>,
@@ -52,7 +55,10 @@ pub(crate) struct Control {
     turn: tokio::sync::Mutex<()>,
     /// Ticks whenever a proxy's progress may have changed.
     progress: watch::Sender<()>,
-    journal: Journal,
+    /// Ticks whenever a cluster's rules have changed, or what is wrong with them.
+    rules_changed: watch::Sender<()>,
+    /// Likewise.
+    journal: Option<Journal>,
     journal_stale: Notify,
     /// Somebody waits for the journal.
     journal_wanted: Notify,
@@ -69,6 +75,8 @@ struct Troubles {
     journal: Option<String>,
     folder: Vec<Problem>,
     members: Vec<Problem>,
+    /// What the cluster's API refuses, and pods that lack their sidecar.
+    cluster: Vec<Problem>,
 }
 
 impl Control {
@@ -84,13 +92,25 @@ impl Control {
             None => (None, Vec::new()),
         };
         Self {
-            mesh: Mutex::new(mesh),
-            store: Arc::new(Mutex::new(store)),
+            store: Some(Arc::new(Mutex::new(store))),
             troubles: Mutex::new(Troubles { store: store_trouble, ..Troubles::default() }),
             owed: Mutex::new(owed),
+            journal: Some(journal),
+            ..Self::without_store(mesh)
+        }
+    }
+
+    /// Takes over a mesh of which nothing is kept here.
+    pub(crate) fn without_store(mesh: Mesh) -> Self {
+        Self {
+            mesh: Mutex::new(mesh),
+            store: None,
+            troubles: Mutex::default(),
+            owed: Mutex::default(),
             turn: tokio::sync::Mutex::new(()),
             progress: watch::channel(()).0,
-            journal,
+            rules_changed: watch::channel(()).0,
+            journal: None,
             journal_stale: Notify::new(),
             journal_wanted: Notify::new(),
             journal_begun: AtomicU64::new(0),
@@ -108,8 +128,8 @@ impl Control {
         uncancelled(async move {
             let joined = {
                 let mut mesh = control.mesh();
-                let joined = mesh
-                    .members
+                let members = mesh.population.members_mut().ok_or_else(of_cluster)?;
+                let joined = members
                     .join(&request, clock::unix_now().as_secs(), || fastrand::u32(..))
                     .map_err(|problems| Refused::of(StatusCode::CONFLICT, problems))?;
                 control.commit(&mut mesh, &joined.touched);
@@ -135,7 +155,8 @@ impl Control {
             let members: Vec<JoinedWorkload> = members.into_iter().map(|m| m.joined).collect();
             let adopted = {
                 let mut mesh = control.mesh();
-                let adopted = mesh.members.adopt(&members, clock::unix_now().as_secs());
+                let own = mesh.population.members_mut().ok_or_else(of_cluster)?;
+                let adopted = own.adopt(&members, clock::unix_now().as_secs());
                 if adopted.touched.anything() {
                     control.commit(&mut mesh, &adopted.touched);
                 }
@@ -162,7 +183,8 @@ impl Control {
     pub(crate) async fn withdraw(&self, id: WorkloadId) -> Result<Acknowledgement, Refused> {
         let generation = {
             let mut mesh = self.mesh();
-            let touched = mesh.members.withdraw(&id).ok_or_else(|| unknown(&id))?;
+            let members = mesh.population.members_mut().ok_or_else(of_cluster)?;
+            let touched = members.withdraw(&id).ok_or_else(|| unknown(&id))?;
             if touched.anything() {
                 self.commit(&mut mesh, &touched)
             } else {
@@ -177,7 +199,8 @@ impl Control {
     pub(crate) fn remove(&self, id: &WorkloadId) -> Result<(), Refused> {
         let mut mesh = self.mesh();
         let now = clock::unix_now().as_secs();
-        let touched = mesh.members.delete(id, now).ok_or_else(|| unknown(id))?;
+        let members = mesh.population.members_mut().ok_or_else(of_cluster)?;
+        let touched = members.delete(id, now).ok_or_else(|| unknown(id))?;
         mesh.forget(id);
         self.commit(&mut mesh, &touched);
         tracing::info!(workload = %id, "workload left");
@@ -187,14 +210,16 @@ impl Control {
     /// Takes over where a workload's application listens. `false`: no such workload.
     pub(crate) fn report(&self, id: &WorkloadId, listening: &[(IpAddr, u16)]) -> bool {
         let mut mesh = self.mesh();
-        let Some(workload) = mesh.members.registry().workloads.get(id) else { return false };
+        let Some(workload) = mesh.registry().workloads.get(id) else { return false };
         let own = workload.addresses;
         let reachable: BTreeSet<u16> = listening
             .iter()
             .filter(|(ip, _)| ip.is_unspecified() || is_local(*ip) || own.contains(*ip))
             .map(|(_, port)| *port)
             .collect();
-        let Some(touched) = mesh.members.report(id, &reachable) else { return false };
+        // In a cluster the kubelet's probes say what is ready.
+        let Some(members) = mesh.population.members_mut() else { return true };
+        let Some(touched) = members.report(id, &reachable) else { return false };
         if touched.anything() {
             let generation = self.commit(&mut mesh, &touched);
             tracing::debug!(workload = %id, ?reachable, generation, "listening ports reported");
@@ -282,11 +307,12 @@ impl Control {
 
     /// Keeps the member journal up to date, for ever.
     pub(crate) async fn keep_journal(self: Arc<Self>) {
+        let Some(journal) = &self.journal else { return };
         loop {
             self.journal_stale.notified().await;
             let turn = self.journal_begun.fetch_add(1, Ordering::Relaxed) + 1;
             let noted = self.noted();
-            let journal = self.journal.clone();
+            let journal = journal.clone();
             let written = tokio::task::spawn_blocking(move || journal.write(noted)).await;
             let trouble = match written {
                 Ok(Ok(())) => None,
@@ -316,13 +342,14 @@ impl Control {
     }
 
     fn noted(&self) -> Noted {
-        self.mesh().members.noted(clock::unix_now().as_secs())
+        let now = clock::unix_now().as_secs();
+        self.mesh().population.members().map(|members| members.noted(now)).unwrap_or_default()
     }
 
     /// Writes the journal for the last time.
     pub(crate) fn end(&self) {
-        let noted = self.noted();
-        if let Err(error) = self.journal.write(noted) {
+        let Some(journal) = &self.journal else { return };
+        if let Err(error) = journal.write(self.noted()) {
             tracing::warn!(%error, "member journal not written");
         }
     }
@@ -365,6 +392,10 @@ impl Control {
     /// [`StoreError`], also noted for status: nothing was written.
     async fn persist(&self, changes: Vec<Change>) -> Result<(), StoreError> {
         let bound = self.mesh().generations.to_reserve();
+        let Some(store) = self.store.clone() else {
+            bound.into_iter().for_each(|bound| self.mesh().generations.reserved(bound));
+            return Ok(());
+        };
         let owed = std::mem::take(&mut *lock(&self.owed));
         let mut all = owed.clone();
         all.extend(changes);
@@ -372,7 +403,6 @@ impl Control {
         if all.is_empty() {
             return Ok(());
         }
-        let store = self.store.clone();
         let written = tokio::task::spawn_blocking(move || lock(&store).write(all)).await;
         let result = written.unwrap_or_else(|_| {
             let path = crate::store::STORE_FILE.into();
@@ -446,6 +476,14 @@ async fn uncancelled<T: Send + 'static>(
 
 fn is_local(ip: IpAddr) -> bool {
     ip == IpAddr::from([127, 0, 0, 1]) || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
+}
+
+/// Why members cannot join here.
+fn of_cluster() -> Refused {
+    Refused::new(
+        StatusCode::CONFLICT,
+        "this mesh is a cluster's: its pods are its members; give a namespace the label `istio-injection=enabled`, or a pod `sidecar.istio.io/inject=true`",
+    )
 }
 
 fn unknown(id: &WorkloadId) -> Refused {

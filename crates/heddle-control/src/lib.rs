@@ -2,7 +2,7 @@
 //!
 //! | question | module |
 //! |---|---|
-//! | who is in the mesh, with which addresses | `registry`, `pool`, `journal` |
+//! | who is in the mesh, with which addresses | `population`: `registry`, `pool`, `journal`, or `kubernetes` |
 //! | which rules are in force, and whose they are | `rules`, `files`, `store` |
 //! | what a client is told | `views`, `verify` (the rules themselves: `heddle-compile`) |
 //! | what one proxy asked for, holds and has acknowledged | `session` |
@@ -27,14 +27,17 @@ mod files;
 mod generations;
 pub mod injection;
 mod journal;
+pub mod kubernetes;
 mod limits;
 mod mesh;
 mod pool;
+mod population;
 mod registry;
 mod rules;
 pub mod secure;
 mod server;
 mod session;
+mod signals;
 mod sockets;
 mod start;
 mod store;

@@ -3,13 +3,12 @@
 
 use std::{
     borrow::Cow,
-    cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     mem,
     sync::Arc,
 };
 
-use heddle_compile::{RuleIndex, addresses_differ};
+use heddle_compile::RuleIndex;
 use heddle_model::{MeshSettings, Registry, ServiceName, WorkloadId, resource::Resource};
 use heddle_runtime::clock;
 use heddle_wire::{
@@ -21,9 +20,10 @@ use tokio::sync::Notify;
 use crate::{
     generations::Generations,
     limits::SESSIONS_MAX,
-    registry::{Members, Redeclared, Touched, declared::declared},
+    population::Population,
+    registry::{Redeclared, Touched},
     rules::Rules,
-    session::{Heard, Response, Session},
+    session::{Concern, Heard, Response, Session},
     views::{ClientResources, MeshState, Views, parse_service},
 };
 
@@ -33,15 +33,13 @@ pub(crate) struct Mesh {
     /// What every proxy is told alike.
     pub(crate) settings: MeshSettings,
     /// Services and workloads.
-    pub(crate) members: Members,
+    pub(crate) population: Population,
     /// Rules by source.
     pub(crate) rules: Rules,
     /// The same, indexed.
     pub(crate) index: RuleIndex,
     /// Numbers of states.
     pub(crate) generations: Generations,
-    /// Services and workloads with those of entries, where there are entries.
-    merged: Option<Registry>,
     /// Virtual addresses given and taken since they were last taken note of.
     vips: Vec<(ServiceName, Option<u32>)>,
     views: Views,
@@ -93,19 +91,20 @@ impl Mesh {
     /// A mesh without proxies.
     pub(crate) fn new(
         settings: MeshSettings,
-        members: Members,
+        population: Population,
         rules: Rules,
         generations: Generations,
     ) -> Self {
         let index = RuleIndex::new(&rules.in_force().resources);
-        let returning = members.registry().workloads.keys().cloned().collect();
+        // Which workloads of a cluster have sidecars is not known before they connect.
+        let known = population.members().map(|members| &members.registry().workloads);
+        let returning = known.into_iter().flat_map(BTreeMap::keys).cloned().collect();
         Self {
             settings,
-            members,
+            population,
             rules,
             index,
             generations,
-            merged: None,
             vips: Vec::new(),
             views: Views::default(),
             streams: 0,
@@ -120,8 +119,7 @@ impl Mesh {
         self.rules = rules;
         self.index = index;
         let now = clock::unix_now().as_secs();
-        let Redeclared { mut touched, vips } =
-            self.members.declare(declared(self.index.resources()), now);
+        let Redeclared { mut touched, vips } = self.population.declare(self.index.resources(), now);
         self.vips.extend(vips);
         touched.topology = true;
         self.commit(&touched)
@@ -135,15 +133,12 @@ impl Mesh {
 
     /// Services and workloads, those of entries among them.
     pub(crate) fn registry(&self) -> &Registry {
-        self.merged.as_ref().unwrap_or_else(|| self.members.registry())
+        self.population.registry()
     }
 
     /// The same as it would be with what these objects declare; entries are as they are now.
     pub(crate) fn registry_with(&self, resources: &[Arc<Resource>]) -> Cow<'_, Registry> {
-        match self.members.registry_with(&declared(resources)) {
-            Cow::Borrowed(_) => Cow::Borrowed(self.registry()),
-            other => other,
-        }
+        self.population.registry_with(resources)
     }
 
     /// What the store must remember of virtual addresses since the last call.
@@ -151,43 +146,22 @@ impl Mesh {
         mem::take(&mut self.vips)
     }
 
-    /// Puts the services of entries beside those of the mesh as it is now; told are all there are and were,
-    /// since any of them may have a member of the mesh among its endpoints.
-    fn merge_entries(&mut self) -> BTreeSet<ServiceName> {
-        let before = self.merged.take().map(|merged| merged.outside).unwrap_or_default();
-        let needy = RefCell::new(BTreeSet::new());
-        let vip = |name: &ServiceName| {
-            needy.borrow_mut().insert(name.clone());
-            self.members.claimed_vips(name)
-        };
-        let mut merged = self.index.with_entries(self.members.registry(), &vip).into_owned();
-        let needy = needy.into_inner();
-        self.vips.extend(self.members.claim(&needy, clock::unix_now().as_secs()));
-        for name in &needy {
-            if let Some(service) = merged.services.get_mut(name) {
-                service.vips = self.members.claimed_vips(name);
-            }
-        }
-        let names = merged.outside.keys().chain(before.keys()).cloned().collect();
-        self.merged = (!merged.outside.is_empty()).then_some(merged);
-        names
-    }
-
     /// Makes a generation of a change and wakes the proxies it concerns.
     pub(crate) fn commit(&mut self, touched: &Touched) -> u64 {
         let mut touched = touched.clone();
-        if self.merged.is_some() || self.index.has_entries() {
-            touched.endpoints.extend(self.merge_entries());
-        }
+        let now = clock::unix_now().as_secs();
+        let placed = self.population.put_entries(&self.index, &touched, now);
+        touched.endpoints.extend(placed.touched);
+        self.vips.extend(placed.vips);
         self.views.invalidate(&touched);
         let mut affected = BTreeSet::new();
-        let (members, index) = (&self.members, &self.index);
-        let registry = self.merged.as_ref().unwrap_or_else(|| members.registry());
-        let addresses_differ = addresses_differ(registry);
-        let state =
-            MeshState { settings: &self.settings, members, registry, index, addresses_differ };
+        let concern = Concern::of(&touched);
+        let state = MeshState::new(&self.settings, &self.population, &self.index);
         for (id, proxy) in &mut self.connected {
-            let Some(client) = self.members.registry().workloads.get(id) else { continue };
+            if !concern.is_of(id, &proxy.session) {
+                continue;
+            }
+            let Some(client) = state.registry.workloads.get(id) else { continue };
             let mut resources = ClientResources::new(state, &mut self.views, client);
             if proxy.session.notice(&mut resources) {
                 affected.insert(id.clone());
@@ -249,14 +223,10 @@ impl Mesh {
         if proxy.stream != stream.number {
             return Next::End;
         }
-        let Some(client) = self.members.registry().workloads.get(&stream.workload) else {
+        let state = MeshState::new(&self.settings, &self.population, &self.index);
+        let Some(client) = state.registry.workloads.get(&stream.workload) else {
             return Next::Wait;
         };
-        let (members, index) = (&self.members, &self.index);
-        let registry = self.merged.as_ref().unwrap_or_else(|| members.registry());
-        let addresses_differ = addresses_differ(registry);
-        let state =
-            MeshState { settings: &self.settings, members, registry, index, addresses_differ };
         let mut resources = ClientResources::new(state, &mut self.views, client);
         let responses = proxy.session.send(newest, &mut resources);
         if responses.is_empty() { Next::Wait } else { Next::Send(responses) }
@@ -268,13 +238,12 @@ impl Mesh {
         let Some(proxy) = self.proxy(stream) else { return };
         let running = proxy.session.running(newest);
         self.connected.remove(&stream.workload);
-        if self.members.registry().workloads.contains_key(&stream.workload) {
+        if self.registry().workloads.contains_key(&stream.workload) {
             self.last_seen.insert(stream.workload.clone(), running);
         }
-        let connected = &self.connected;
-        self.views.keep_endpoints(|name| {
-            connected.values().any(|proxy| proxy.session.wants(Kind::Endpoints, name))
-        });
+        let sessions = self.connected.values().map(|proxy| &proxy.session);
+        let wanted: HashSet<&str> = sessions.flat_map(Session::endpoints_wanted).collect();
+        self.views.keep_endpoints(|name| wanted.contains(name));
     }
 
     /// Forgets what is only kept for status of a workload that has left.
@@ -299,7 +268,7 @@ impl Mesh {
         progress.acknowledgement.pending.extend(self.returning.iter().cloned());
         progress.undecided = !self.returning.is_empty();
         for (id, proxy) in &self.connected {
-            let known = self.members.registry().workloads.contains_key(id);
+            let known = self.registry().workloads.contains_key(id);
             if !known || affected.is_some_and(|affected| !affected.contains(id)) {
                 continue;
             }
@@ -311,6 +280,11 @@ impl Mesh {
             }
         }
         progress
+    }
+
+    /// How many proxies are connected.
+    pub(crate) fn connected(&self) -> usize {
+        self.connected.len()
     }
 
     /// Is a workload's sidecar connected, and what does it run?

@@ -261,7 +261,7 @@ impl Members {
             Some(Some(given)) => Some(given),
             None => None,
         };
-        let mut touched = Touched { topology: true, endpoints: workload.services.clone() };
+        let mut touched = Touched { endpoints: workload.services.clone(), ..Touched::all() };
         self.insert(workload, given.as_ref().map(|given| (&name, given.index)));
         self.listening.ports.insert(id.clone(), BTreeSet::new());
         touched.merge(self.merge());
@@ -436,7 +436,7 @@ impl Members {
                 self.vips.free(name, now);
             }
         }
-        let mut touched = Touched { topology: true, endpoints: workload.services };
+        let mut touched = Touched { endpoints: workload.services, ..Touched::all() };
         touched.merge(self.merge());
         Some(touched)
     }

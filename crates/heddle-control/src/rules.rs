@@ -40,6 +40,8 @@ pub(crate) struct Rules {
     newest: u64,
     /// Stored, but not valid for this version: out of force until applied again or deleted.
     unreadable: BTreeMap<ResourceKey, Problem>,
+    /// Why the newest version of a cluster's object is not in force; the one before it may be.
+    refused: BTreeMap<ResourceKey, Vec<Problem>>,
     /// Files of the `--config` folder.
     pub(crate) files: RuleFiles,
 }
@@ -148,10 +150,33 @@ impl Rules {
         order
     }
 
+    /// Puts an object in place that was made at `created`: the order of force is that of creation.
+    pub(crate) fn put_at(&mut self, created: u64, resource: Arc<Resource>) {
+        self.refused.remove(&resource.key);
+        self.applied.insert(resource.key.clone(), Applied { order: created, resource });
+    }
+
+    /// Leaves the version of an object in force that there is, and notes why the newest one is not.
+    pub(crate) fn refuse(&mut self, key: &ResourceKey, problems: Vec<Problem>) {
+        self.refused.insert(key.clone(), problems);
+    }
+
+    /// Why the newest version of an object is not in force; nothing if it is.
+    pub(crate) fn refused(&self, key: &ResourceKey) -> &[Problem] {
+        self.refused.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// All objects that were applied, in force or not.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &ResourceKey> {
+        let never = self.refused.keys().filter(|key| !self.applied.contains_key(key));
+        self.applied.keys().chain(never)
+    }
+
     /// Takes an applied object away.
     pub(crate) fn remove(&mut self, key: &ResourceKey) {
         self.applied.remove(key);
         self.unreadable.remove(key);
+        self.refused.remove(key);
     }
 
     /// Objects in force or not, from both sources.
@@ -162,7 +187,7 @@ impl Rules {
     /// Problems of what is not in force: newest versions of files, and stored objects.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
         let files = self.files.iter().flat_map(|(_, file)| &file.problems);
-        self.unreadable.values().chain(files)
+        self.unreadable.values().chain(self.refused.values().flatten()).chain(files)
     }
 
     /// Every object with its source's name and whether its file's newest version is invalid.

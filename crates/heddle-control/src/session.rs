@@ -7,15 +7,19 @@
 //! last response has come, and that response's acknowledgement counts for all of it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashSet, VecDeque},
     sync::Arc,
 };
 
-use heddle_wire::discovery::ResourceType as Kind;
+use heddle_model::WorkloadId;
+use heddle_wire::discovery::{ResourceType as Kind, address_name, service_name};
 
-use crate::limits::{
-    GROUPS_IN_FLIGHT_MAX, NACK_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, RESOURCES_PER_RESPONSE_MAX,
-    RESPONSE_BYTES_MAX, SUBSCRIPTIONS_MAX,
+use crate::{
+    limits::{
+        GROUPS_IN_FLIGHT_MAX, NACK_BYTES_MAX, RESOURCE_NAME_BYTES_MAX, RESOURCES_PER_RESPONSE_MAX,
+        RESPONSE_BYTES_MAX, SUBSCRIPTIONS_MAX,
+    },
+    registry::Touched,
 };
 
 /// A resource ready to be sent. Cloning is cheap.
@@ -103,6 +107,34 @@ struct Group {
     generation: u64,
     sent: Vec<Sent>,
     refused: bool,
+}
+
+/// Whom a change of the state may concern.
+#[derive(Debug)]
+pub(crate) struct Concern<'a> {
+    touched: &'a Touched,
+    endpoints: HashSet<String>,
+    addresses: Vec<String>,
+}
+
+impl<'a> Concern<'a> {
+    /// Of what was touched.
+    pub(crate) fn of(touched: &'a Touched) -> Self {
+        Self {
+            touched,
+            endpoints: touched.endpoints.iter().map(service_name).collect(),
+            addresses: touched.addresses.iter().map(|ip| address_name(*ip)).collect(),
+        }
+    }
+
+    /// May the session of this workload have to hear of it?
+    pub(crate) fn is_of(&self, workload: &WorkloadId, session: &Session) -> bool {
+        self.touched.topology
+            || !session.refused.is_empty()
+            || self.touched.workloads.contains(workload)
+            || session.endpoints_wanted().any(|name| self.endpoints.contains(name))
+            || self.addresses.iter().any(|name| session.is_subscribed(Kind::Address, name))
+    }
 }
 
 type Difference = (Kind, String, Option<Encoded>);
@@ -237,11 +269,14 @@ impl Session {
         self.names.get(&kind).into_iter().flat_map(|names| &names.subscribed)
     }
 
-    /// Is it to be told of this, asked for or not?
-    pub(crate) fn wants(&self, kind: Kind, name: &str) -> bool {
-        let asked = self.names.get(&kind).is_some_and(|names| names.subscribed.contains(name));
-        let mut unasked = self.implied.values().flat_map(|names| names.iter());
-        asked || (kind == Kind::Endpoints && unasked.any(|unasked| unasked == name))
+    /// Names of the endpoints it is to be told of, asked for or not; some twice.
+    pub(crate) fn endpoints_wanted(&self) -> impl Iterator<Item = &str> {
+        let unasked = self.implied.values().flat_map(|names| names.iter());
+        self.subscribed(Kind::Endpoints).chain(unasked).map(String::as_str)
+    }
+
+    fn is_subscribed(&self, kind: Kind, name: &str) -> bool {
+        self.names.get(&kind).is_some_and(|names| names.subscribed.contains(name))
     }
 
     /// Did it ask for more than a session may hold, or for names too long? Told once.

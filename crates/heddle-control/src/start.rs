@@ -1,18 +1,10 @@
 //! From configuration to two served sockets, and to the end.
 
-use std::{
-    future::{Future, poll_fn},
-    net::Ipv4Addr,
-    path::Path,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-};
+use std::{future::Future, net::Ipv4Addr, path::Path, pin::pin, sync::Arc};
 
 use heddle_model::MeshSettings;
 use heddle_runtime::{clock, pulse, task};
 use heddle_wire::discovery::transport;
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     api::{self, PeerListener},
@@ -26,6 +18,7 @@ use crate::{
     registry::{Members, Touched, declared::declared},
     rules::Rules,
     server::{self, DiscoveryServer},
+    signals,
     sockets::{self, Peers},
     store::{Change, Store},
 };
@@ -35,19 +28,7 @@ use crate::{
 /// # Errors
 /// [`ControlError`] if it cannot start, or a socket can no longer be served.
 pub fn run(config: ControlConfig) -> Result<(), ControlError> {
-    run_until(config, async {
-        let (terminate, interrupt) =
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
-        let (Ok(mut terminate), Ok(mut interrupt)) = (terminate, interrupt) else {
-            tracing::warn!("signals cannot be waited for; they end the process at once");
-            return std::future::pending().await;
-        };
-        poll_fn(|context| match (terminate.poll_recv(context), interrupt.poll_recv(context)) {
-            (Poll::Pending, Poll::Pending) => Poll::Pending,
-            _ => Poll::Ready(()),
-        })
-        .await;
-    })
+    run_until(config, signals::asked_to_end())
 }
 
 /// Runs the control plane on this thread until `stop` ends.
@@ -122,8 +103,8 @@ fn assemble(config: &ControlConfig) -> Result<Control, ControlError> {
     let vips = recalled.vips.into_iter().map(|(name, index)| (name, Some(index)));
     let vips = vips.chain(services.vips);
     let bound = generations.to_reserve();
-    let mut mesh = Mesh::new(settings(config), members, rules, generations);
-    mesh.commit(&Touched { topology: true, ..Touched::default() });
+    let mut mesh = Mesh::new(settings(config), members.into(), rules, generations);
+    mesh.commit(&Touched::all());
     let vips = vips.chain(mesh.take_vips()).map(|(name, index)| Change::Vip(name, index));
     let changes: Vec<Change> = vips.chain(bound.map(Change::Generation)).collect();
     // A full disk at start must not take the mesh's rules away: it is reported, and tried again.
@@ -153,6 +134,7 @@ fn settings(config: &ControlConfig) -> MeshSettings {
         vip_range_v6: config.ranges.vip_v6,
         host_gateway_v4,
         host_gateway_v6,
+        names_elsewhere: false,
     }
 }
 

@@ -9,9 +9,10 @@ use std::{
 use heddle_compile::{Client, RuleIndex, View, endpoints};
 use heddle_logic::{Matcher, PortFaults, RouteError, RulePlan, fault::Now};
 use heddle_model::{
-    Destination, Protocol, Registry, Service, ServicePort, TargetPort,
+    Destination, Protocol, Registry, Service, ServiceName, ServicePort, TargetPort, Workload,
+    WorkloadId,
     discovery::{PortFault, Provenance},
-    resource::{Origin, Resource as Rule},
+    resource::{Origin, Resource as Rule, Spec},
 };
 use heddle_runtime::clock;
 use heddle_wire::{
@@ -29,20 +30,61 @@ const PORT_OF_ABSENT: u16 = 80;
 /// # Errors
 /// One problem per destination that would not load, at the rule's place where that is known.
 pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<Problem>> {
+    let registry = with_absent(index, index.with_entries(registry, &|_| Vec::new()).into_owned());
+    let mut faults = destinations(index, &registry, &registry.workloads, registry.services.keys());
+    faults.extend(entries(&registry, registry.outside.keys()));
+    faults.extend(inbounds(index, &registry));
+    told(index, faults)
+}
+
+/// Verifies what clients could be sent of the services that `changed` concerns: rules of a mesh that was
+/// verified before, as they were and as they are now.
+///
+/// # Errors
+/// As for [`verify`].
+pub(crate) fn verify_changed(
+    index: &RuleIndex,
+    registry: &Registry,
+    changed: &[Arc<Rule>],
+) -> Result<(), Vec<Problem>> {
+    // Rules are about services; a mesh has far more workloads.
+    let mut small = Registry {
+        services: registry.services.clone(),
+        outside: registry.outside.clone(),
+        ..Registry::default()
+    };
+    index.put_entries(&mut small, &mut |_| Vec::new());
+    let small = with_absent(index, small);
+    let concerned = index.concerned_by(changed, &small);
+    let mut faults = destinations(index, &small, &registry.workloads, concerned.iter());
+    faults.extend(entries(&small, concerned.iter()));
+    if changed.iter().any(|one| matches!(one.spec, Spec::Fault(_))) {
+        faults.extend(inbounds(index, registry));
+    }
+    told(index, faults)
+}
+
+type Workloads = BTreeMap<WorkloadId, Workload>;
+
+/// What is wrong with these services as any client sees them.
+fn destinations<'a>(
+    index: &RuleIndex,
+    registry: &Registry,
+    workloads: &Workloads,
+    services: impl Iterator<Item = &'a ServiceName> + Clone,
+) -> BTreeSet<Fault> {
     let mut faults = BTreeSet::new();
-    let registry = with_absent(index, &index.with_entries(registry, &|_| Vec::new()));
     let of_rules = index.resources().iter().map(|resource| resource.key.namespace.as_str());
-    let of_workloads = registry.workloads.values().map(|workload| workload.namespace.as_str());
+    let of_workloads = workloads.values().map(|workload| workload.namespace.as_str());
     let namespaces: BTreeSet<&str> = of_rules.chain(of_workloads).collect();
     let anybody = namespaces.into_iter().map(Client::any_of);
     let mut clients: BTreeMap<View, Client<'_>> = BTreeMap::new();
-    for client in registry.workloads.values().map(Client::from).chain(anybody) {
+    for client in workloads.values().map(Client::from).chain(anybody) {
         clients.entry(index.view(client)).or_insert(client);
     }
     for client in clients.into_values() {
-        let by_rules: Vec<_> = index.ruled_hosts(&registry, client).collect();
-        for service in registry.services.keys().chain(&by_rules) {
-            let Some(destination) = index.destination(&registry, client, service) else {
+        for service in services.clone() {
+            let Some(destination) = index.destination(registry, client, service) else {
                 continue;
             };
             if let Err(mut fault) = load(&destination) {
@@ -54,14 +96,29 @@ pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<P
             }
         }
     }
-    for (service, outside) in &registry.outside {
-        let Some(endpoints) = endpoints(&registry, service) else { continue };
-        if let Err(reason) = loaded(&endpoints) {
-            faults.insert(Fault { resource: outside.key.to_string(), reason });
-        }
-    }
-    // What workloads inject themselves depends on none of them.
-    faults.extend(index.server_faults().filter_map(|fault| builds(&[fault]).err()));
+    faults
+}
+
+/// What is wrong with the endpoints of entries.
+fn entries<'a>(
+    registry: &Registry,
+    services: impl Iterator<Item = &'a ServiceName>,
+) -> BTreeSet<Fault> {
+    let wrong = |service: &ServiceName| {
+        let outside = registry.outside.get(service)?;
+        let reason = loaded(&endpoints(registry, service)?).err()?;
+        Some(Fault { resource: outside.key.to_string(), reason })
+    };
+    services.filter_map(wrong).collect()
+}
+
+/// What is wrong with what sidecars are told of themselves.
+fn inbounds(index: &RuleIndex, registry: &Registry) -> BTreeSet<Fault> {
+    let ports = registry.workloads.values().flat_map(|one| index.inbound(registry, one).ports);
+    ports.filter_map(|port| builds(&port.faults).err()).collect()
+}
+
+fn told(index: &RuleIndex, faults: BTreeSet<Fault>) -> Result<(), Vec<Problem>> {
     if faults.is_empty() {
         return Ok(());
     }
@@ -139,8 +196,7 @@ fn resource_of(rule: &Provenance) -> String {
 }
 
 /// The registry with a stand-in for every service that rules are for and that is not there (yet).
-fn with_absent(index: &RuleIndex, registry: &Registry) -> Registry {
-    let mut registry = registry.clone();
+fn with_absent(index: &RuleIndex, mut registry: Registry) -> Registry {
     for name in index.hosts() {
         let port = ServicePort {
             number: PORT_OF_ABSENT,

@@ -7,7 +7,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, RuleIndex, View, endpoints, outside_at};
+use heddle_compile::{
+    Client, RuleIndex, View, addresses_differ, endpoints, name_answer, outside_at,
+};
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
     name::check_label,
@@ -18,7 +20,8 @@ use heddle_wire::discovery::{
 
 use crate::{
     limits::VIEWS_MAX,
-    registry::{Members, Touched},
+    population::Population,
+    registry::Touched,
     session::{Current, Encoded},
 };
 
@@ -46,6 +49,11 @@ impl Views {
             }
         }
         if !touched.topology {
+            let addresses = touched.addresses.iter().map(|ip| (Kind::Address, address_name(*ip)));
+            let own = touched.workloads.iter().map(|id| (Kind::Inbound, id.0.clone()));
+            for (kind, name) in addresses.chain(own) {
+                self.shared.get_mut(&kind).and_then(|entries| entries.remove(&name));
+            }
             return;
         }
         let last = self.edition;
@@ -73,13 +81,26 @@ pub(crate) struct MeshState<'a> {
     /// Mesh-wide settings.
     pub(crate) settings: &'a MeshSettings,
     /// Who is in the mesh.
-    pub(crate) members: &'a Members,
+    pub(crate) population: &'a Population,
     /// Services and workloads, those of entries among them.
     pub(crate) registry: &'a Registry,
     /// Rules.
     pub(crate) index: &'a RuleIndex,
     /// Whose an address is depends on who asks.
     pub(crate) addresses_differ: bool,
+}
+
+impl<'a> MeshState<'a> {
+    /// What is known now.
+    pub(crate) fn new(
+        settings: &'a MeshSettings,
+        population: &'a Population,
+        index: &'a RuleIndex,
+    ) -> Self {
+        let registry = population.registry();
+        let addresses_differ = addresses_differ(registry);
+        Self { settings, population, registry, index, addresses_differ }
+    }
 }
 
 /// The newest state as one client sees it.
@@ -179,9 +200,9 @@ impl<'a> ClientResources<'a> {
 impl ClientResources<'_> {
     /// As `heddle_compile::address`, by index, and for an entry's own address as this client sees it.
     fn address(&self, ip: IpAddr) -> Address {
-        let MeshState { members, registry, .. } = self.state;
+        let MeshState { population, registry, .. } = self.state;
         let outside = || outside_at(registry, &self.client.namespace, ip);
-        let owner = match (members.service_at(ip), members.workload_at(ip)) {
+        let owner = match (population.service_at(ip), population.workload_at(ip)) {
             (Some(service), _) => Owner::Service(service.clone()),
             (None, Some(workload)) => Owner::Workload(Box::new(workload.into())),
             (None, None) => outside().map_or(Owner::NotKnown, |name| Owner::Service(name.clone())),

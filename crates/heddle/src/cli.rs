@@ -395,18 +395,47 @@ pub(crate) struct HolderArgs {
 /// `heddle control`.
 #[derive(Debug, Args)]
 pub(crate) struct ControlArgs {
+    /// Serve the pods of a cluster instead of a mesh of this machine
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// Which cluster, and how
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
     /// Name of the mesh
-    #[arg(long)]
-    pub mesh: String,
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub mesh: Option<String>,
     /// The mesh's run-time folder, where the sockets go
-    #[arg(long)]
-    pub run_dir: PathBuf,
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub run_dir: Option<PathBuf>,
     /// Folder of the store
-    #[arg(long)]
-    pub state_dir: PathBuf,
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub state_dir: Option<PathBuf>,
     /// Folder of rules
-    #[arg(long)]
+    #[arg(long, conflicts_with = "kubernetes")]
     pub config: Option<PathBuf>,
+}
+
+/// What `heddle control --kubernetes` is told.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterArgs {
+    /// The control plane's own namespace
+    #[arg(long, default_value = "heddle-system", requires = "kubernetes")]
+    pub namespace: String,
+    /// Which of several control planes of the cluster this is
+    #[arg(long, default_value = "default", requires = "kubernetes")]
+    pub revision: String,
+    /// Trust domain of all identities
+    #[arg(long, default_value = "cluster.local", requires = "kubernetes")]
+    pub trust_domain: String,
+    /// Suffix of the cluster's names
+    #[arg(long, default_value = "cluster.local", requires = "kubernetes")]
+    pub cluster_domain: String,
+    /// How to reach the API server [default: $KUBECONFIG, else as a pod does]
+    #[arg(long, value_name = "FILE", requires = "kubernetes")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Which of its contexts [default: its current one]
+    #[arg(long, value_name = "NAME", requires = "kubeconfig")]
+    pub context: Option<String>,
 }
 
 /// `heddle observe`.

@@ -1,14 +1,17 @@
 //! The hidden subcommands that are parts of a running mesh: from flags to each part's own
 //! configuration, and no further.
 
-use std::fs;
+use std::{env, fs, process};
 
-use heddle_control::{AddressRanges, ControlConfig};
+use heddle_control::{
+    AddressRanges, ControlConfig,
+    kubernetes::{self, KubernetesConfig},
+};
 use heddle_observe::{DashboardListener, ObserveConfig};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 use crate::{
-    cli::{ControlArgs, ObserveArgs, ProxyArgs},
+    cli::{ClusterArgs, ControlArgs, ObserveArgs, ProxyArgs},
     failure::{Doing as _, Failure},
 };
 
@@ -21,14 +24,28 @@ const NAME_MAX: usize = 15;
 /// Where it cannot start.
 pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
     name_process("heddle-control");
-    let config = ControlConfig {
-        mesh: args.mesh,
-        run_dir: args.run_dir,
-        state_dir: args.state_dir,
-        config_dir: args.config,
-        ranges: AddressRanges::default(),
+    let (Some(mesh), Some(run_dir), Some(state_dir)) = (args.mesh, args.run_dir, args.state_dir)
+    else {
+        return cluster_control(args.cluster);
     };
+    let ranges = AddressRanges::default();
+    let config = ControlConfig { mesh, run_dir, state_dir, config_dir: args.config, ranges };
     heddle_control::run(config).doing(|| "run the control plane".to_owned())
+}
+
+fn cluster_control(args: ClusterArgs) -> Result<(), Failure> {
+    let own_name = env::var("POD_NAME").ok().filter(|name| !name.is_empty());
+    let config = KubernetesConfig {
+        namespace: args.namespace,
+        revision: args.revision,
+        trust_domain: args.trust_domain,
+        cluster_domain: args.cluster_domain,
+        kubeconfig: args.kubeconfig,
+        context: args.context,
+        // Outside of a pod a replica is a process.
+        identity: own_name.unwrap_or_else(|| format!("heddle-control-{}", process::id())),
+    };
+    kubernetes::run(config).doing(|| "run the control plane".to_owned())
 }
 
 /// `heddle observe`.

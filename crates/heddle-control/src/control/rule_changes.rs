@@ -520,7 +520,7 @@ fn notes(
 }
 
 /// Do two sets of rules say the same, comments and places apart?
-fn same_effect(one: &Rules, other: &Rules) -> bool {
+pub(super) fn same_effect(one: &Rules, other: &Rules) -> bool {
     let (one, other) = (one.in_force().resources, other.in_force().resources);
     let same = |(a, b): (&Arc<Resource>, &Arc<Resource>)| {
         Arc::ptr_eq(a, b) || (a.key == b.key && a.annotations == b.annotations && a.spec == b.spec)

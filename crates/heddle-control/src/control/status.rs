@@ -35,7 +35,7 @@ impl Control {
     /// Workloads with the state of their sidecars.
     pub(crate) fn workloads(&self) -> Vec<WorkloadView> {
         let mesh = self.mesh();
-        let workloads = mesh.members.registry().workloads.values();
+        let workloads = mesh.registry().workloads.values();
         workloads
             .map(|workload| {
                 let (connected, generation) = mesh.running(&workload.id);
@@ -99,7 +99,7 @@ impl Control {
             let texts = troubles.store.iter().chain(&troubles.journal);
             problems
                 .extend(texts.map(|text| Problem { reason: text.clone(), ..Problem::default() }));
-            problems.extend(troubles.members.iter().cloned());
+            problems.extend(troubles.members.iter().chain(&troubles.cluster).cloned());
         }
         let in_force = mesh.rules.in_force();
         out_of_force.extend(mesh.rules.problems().cloned());

@@ -22,9 +22,10 @@ async fn what_the_store_did_not_take_at_start_is_written_later() {
         vip_range_v6: ranges.vip_v6,
         host_gateway_v4,
         host_gateway_v6,
+        names_elsewhere: false,
     };
     let members = Members::new(ranges, &BTreeMap::new(), 0);
-    let mesh = Mesh::new(settings, members, Rules::default(), Generations::after(0));
+    let mesh = Mesh::new(settings, members.into(), Rules::default(), Generations::after(0));
     let name = ServiceName::new("reviews", "default").unwrap();
     let error = StoreError::InUse { path: folder.join(STORE_FILE) };
     let unwritten = (error, vec![Change::Vip(name.clone(), Some(17))]);

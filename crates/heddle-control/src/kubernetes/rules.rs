@@ -1,0 +1,170 @@
+//! Objects that are rules, as the API server has them, read as rules are read everywhere: as text, so that
+//! what is wrong with one is told in the same words. What is needed to write its status is kept beside.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use heddle_model::{ResourceKey, timestamp};
+use heddle_wire::local::control_api::Problem;
+use serde_json::{Value, json};
+
+use super::{client::Kind, objects::ObjectName, watch::Change};
+use crate::{control::RuleChange, documents::parse};
+
+/// The annotation by which `kubectl apply` keeps the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// An object whose status is ours to write.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Written {
+    /// Its kind.
+    pub(crate) kind: Kind,
+    /// `metadata.generation` of the version that is in force or refused.
+    pub(crate) generation: i64,
+    /// `metadata.resourceVersion`, so that nobody's change is overwritten.
+    pub(crate) version: String,
+    /// Its status as it was read last.
+    pub(crate) status: Value,
+}
+
+/// What is known of every rule of the cluster.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RuleBook(Arc<Mutex<BTreeMap<ResourceKey, Written>>>);
+
+impl RuleBook {
+    /// Takes in a change of an object of `kind`. `None`: nothing but its status has changed.
+    pub(crate) fn take(&self, kind: &Kind, change: Change<Value>) -> Option<RuleChange> {
+        let object = match change {
+            Change::Gone(name) => {
+                let key = key(kind, name);
+                self.written().remove(&key);
+                return Some(RuleChange { key, created: 0, said: None });
+            }
+            Change::Put(object) => object,
+        };
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        let key = key(kind, (text("namespace"), text("name")));
+        let written = Written {
+            kind: kind.clone(),
+            generation: object["metadata"]["generation"].as_i64().unwrap_or_default(),
+            version: text("resourceVersion"),
+            status: object["status"].clone(),
+        };
+        // Annotations count, and are no part of the generation.
+        let created = timestamp::parse(&text("creationTimestamp")).unwrap_or_default();
+        self.written().insert(key.clone(), written);
+        let said = read(kind, &key, object).transpose();
+        Some(RuleChange { key, created, said })
+    }
+
+    /// What is to be known to write the status of an object.
+    pub(crate) fn of(&self, key: &ResourceKey) -> Option<Written> {
+        self.written().get(key).cloned()
+    }
+
+    /// Notes a status that was written.
+    pub(crate) fn note(&self, key: &ResourceKey, answer: &Value) {
+        let mut all = self.written();
+        let Some(written) = all.get_mut(key) else { return };
+        written.status = answer["status"].clone();
+        if let Some(version) = answer["metadata"]["resourceVersion"].as_str() {
+            version.clone_into(&mut written.version);
+        }
+    }
+
+    fn written(&self) -> MutexGuard<'_, BTreeMap<ResourceKey, Written>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(kind: &Kind, (namespace, name): ObjectName) -> ResourceKey {
+    ResourceKey { kind: kind.kind.clone(), namespace, name }
+}
+
+/// Reads an object as a rule; `None` if it is none of this mesh's (a route of gateways only).
+fn read(
+    kind: &Kind,
+    key: &ResourceKey,
+    object: Value,
+) -> Result<Option<Arc<heddle_model::resource::Resource>>, Vec<Problem>> {
+    let Value::Object(mut fields) = object else {
+        let reason = format!("{key} is no object");
+        return Err(vec![Problem { reason, ..Problem::default() }]);
+    };
+    fields.remove("status");
+    // Lists of some kinds leave these out of their items.
+    fields.insert("apiVersion".to_owned(), json!(kind.api_version()));
+    fields.insert("kind".to_owned(), json!(kind.kind));
+    if let Some(Value::Object(metadata)) = fields.get_mut("metadata") {
+        metadata.remove("managedFields");
+        if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+            annotations.remove(LAST_APPLIED);
+        }
+    }
+    // Indented, so that a line says a place.
+    let text = serde_json::to_string_pretty(&Value::Object(fields)).unwrap_or_default();
+    let parsed = parse(&key.to_string(), &text, &key.namespace)?;
+    Ok(parsed.resources.into_iter().next().map(Arc::new))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind() -> Kind {
+        Kind::new("networking.istio.io", "v1", "VirtualService", "virtualservices")
+    }
+
+    fn object(http: Value) -> Value {
+        json!({
+            "metadata": {
+                "name": "reviews", "namespace": "shop", "generation": 3, "resourceVersion": "17",
+                "creationTimestamp": "2026-01-02T03:04:05Z",
+                "managedFields": [{"manager": "kubectl"}],
+                "annotations": {LAST_APPLIED: "{}", "heddle.dev/retry-unsafe": "true"},
+            },
+            "spec": {"hosts": ["reviews"], "http": http},
+            "status": {"conditions": []},
+        })
+    }
+
+    #[test]
+    fn an_object_is_a_rule_named_by_kind_namespace_and_name() {
+        let book = RuleBook::default();
+        let route = json!([{"route": [{"destination": {"host": "reviews"}}]}]);
+        let change = book.take(&kind(), Change::Put(object(route))).unwrap();
+        let resource = change.said.unwrap().unwrap();
+        assert_eq!(resource.key.to_string(), "VirtualService/shop/reviews");
+        assert_eq!(resource.origin.file, "VirtualService/shop/reviews");
+        assert_eq!(resource.annotations.len(), 1);
+        assert!(!resource.text.contains("managedFields") && !resource.text.contains("status"));
+        assert_eq!(timestamp::format(change.created), "2026-01-02T03:04:05Z");
+        assert_eq!(book.of(&change.key).unwrap().generation, 3);
+        let gone =
+            book.take(&kind(), Change::Gone(("shop".to_owned(), "reviews".to_owned()))).unwrap();
+        assert!(gone.said.is_none() && book.of(&gone.key).is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_with_one_is_told_with_its_field() {
+        let book = RuleBook::default();
+        let route = json!([{"route": [{"destination": {"host": "reviews"}, "weight": -1}]}]);
+        let change = book.take(&kind(), Change::Put(object(route))).unwrap();
+        let problems = change.said.unwrap().unwrap_err();
+        assert_eq!(problems[0].field.as_deref(), Some("spec.http[0].route[0].weight"));
+        assert!(problems[0].line.unwrap() > 1, "{problems:?}");
+    }
+
+    #[test]
+    fn a_route_of_gateways_is_none_of_the_meshs() {
+        let kind = Kind::new("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes");
+        let route = json!({
+            "metadata": {"name": "r", "namespace": "shop"},
+            "spec": {"parentRefs": [{"name": "gw"}], "rules": []},
+        });
+        let change = RuleBook::default().take(&kind, Change::Put(route)).unwrap();
+        assert!(matches!(change.said, None | Some(Ok(_))));
+    }
+}
