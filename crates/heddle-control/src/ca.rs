@@ -113,7 +113,7 @@ impl Authority {
             reason: format!("nothing can be signed in its name: {error}"),
         };
         let issuer = Issuer::from_ca_cert_der(&chain[0], key).map_err(unusable)?;
-        let chain = chain.into_iter().filter(|one| !roots.contains(one)).collect();
+        let chain = chain.into_iter().filter(|one| !roots.contains(one) && !is_root(one)).collect();
         let trust_domain = trust_domain.to_owned();
         let authority = Self { trust_domain, issuer, chain, roots, span, verifier, pem };
         authority.prove(now)?;
@@ -236,6 +236,12 @@ impl Authority {
         chain.extend(self.chain.iter().cloned());
         Ok(Issued { chain, not_before, not_after })
     }
+}
+
+/// Has it signed itself? Then others have it, or do not believe it because it is sent.
+fn is_root(der: &CertificateDer<'_>) -> bool {
+    let parsed = read::parse("ca.crt", der);
+    parsed.is_ok_and(|one| one.subject().as_raw() == one.issuer().as_raw())
 }
 
 /// Why a certificate is not believed, for people.

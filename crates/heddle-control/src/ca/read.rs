@@ -75,9 +75,10 @@ pub(super) fn check(
     };
     may_sign(key, &parse(PART, first)?)?;
     let mut span = Span { not_before: 0, not_after: u64::MAX };
-    for der in chain {
+    for (below, der) in chain.iter().enumerate() {
         let certificate = parse(PART, der)?;
         let own = span_of(&certificate);
+        is_short(&certificate, below)?;
         own.check(&format!("the certificate {} in `ca.crt`", certificate.subject()), now)?;
         span = span.and(own);
     }
@@ -88,7 +89,10 @@ pub(super) fn check(
     for der in roots {
         let root = parse("root.crt", der)?;
         let own = span_of(&root);
-        if root.subject().as_raw() == last.issuer().as_raw()
+        if chain.iter().all(|one| one != der) && signed(&root, &last) {
+            is_short(&root, chain.len())?;
+        }
+        if signed(&root, &last)
             && latest.as_ref().is_none_or(|(other, _)| own.not_after > other.not_after)
         {
             latest = Some((own, root.subject().to_string()));
@@ -102,6 +106,27 @@ pub(super) fn check(
     };
     root.check(&format!("the root {subject} in `root.crt`"), now)?;
     Ok(span.and(root))
+}
+
+/// By its name: whether the signature is right is proven by the first certificate that is signed.
+fn signed(issuer: &X509Certificate<'_>, certificate: &X509Certificate<'_>) -> bool {
+    issuer.subject().as_raw() == certificate.issuer().as_raw()
+}
+
+/// May so many certificates of authorities stand below this one? Sidecars do not look at what a root says of that,
+/// but openssl and others do.
+fn is_short(certificate: &X509Certificate<'_>, below: usize) -> Result<(), CaError> {
+    let constraints = certificate.basic_constraints().ok().flatten();
+    let Some(max) = constraints.and_then(|one| one.value.path_len_constraint) else {
+        return Ok(());
+    };
+    match usize::try_from(max).is_ok_and(|max| below > max) {
+        true => Err(CaError::Chain(format!(
+            "{} lets {max} certificates of authorities be below it, and there are {below} (pathlen)",
+            certificate.subject()
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn may_sign(key: &IssuingKey, first: &X509Certificate<'_>) -> Result<(), CaError> {

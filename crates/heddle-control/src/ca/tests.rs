@@ -98,7 +98,8 @@ fn an_authority_comes_back_from_its_text_and_believes_what_it_signed_before() {
 fn a_certificate_past_its_time_or_before_it_is_refused_with_the_moment() {
     let authority = authority();
     let issued = authority.sign(&request(), &web(), NOW).unwrap();
-    let late = authority.verify(&issued.chain, NOW + DAY).unwrap_err().to_string();
+    let second = Duration::from_secs(1);
+    let late = authority.verify(&issued.chain, NOW + DAY + second).unwrap_err().to_string();
     assert!(late.contains("it expired at 2026-11-30T13:46:31Z"), "{late}");
     let early = authority.verify(&issued.chain, NOW - DAY).unwrap_err().to_string();
     assert!(early.contains("is the clock right"), "{early}");
@@ -119,15 +120,15 @@ fn what_another_authority_signed_is_not_believed_and_neither_is_a_servers_certif
 #[test]
 fn a_users_own_root_and_intermediate_are_used_and_the_intermediate_is_sent_along() {
     let (root, middle) = (Own::new("Acme root"), Own::new("Acme mesh"));
-    let chain = middle.under(&root);
+    let (chain, root) = (middle.under(&root), root.root_pem());
     let authority =
-        Authority::from_pem(DOMAIN, middle.pem(chain.clone(), root.root_pem()), NOW).unwrap();
+        Authority::from_pem(DOMAIN, middle.pem(chain.clone(), root.clone()), NOW).unwrap();
     let issued = authority.sign(&request(), &web(), NOW).unwrap();
     assert_eq!(issued.chain.len(), 2);
     assert!(authority.verify(&issued.chain, NOW).is_ok());
     // As people put them together: the root at the end of the chain too.
-    let whole = format!("{chain}{}", root.root_pem());
-    let authority = Authority::from_pem(DOMAIN, middle.pem(whole, root.root_pem()), NOW).unwrap();
+    let whole = format!("{chain}{root}");
+    let authority = Authority::from_pem(DOMAIN, middle.pem(whole, root), NOW).unwrap();
     assert_eq!(authority.sign(&request(), &web(), NOW).unwrap().chain.len(), 2);
 }
 
