@@ -1,4 +1,5 @@
-//! Sockets on the host's side: asks the holder to open them and takes their descriptors.
+//! Sockets to the outside. Where this network leads there they are opened here; on one machine the holder is asked
+//! to open them on the host's side, and their descriptors are taken.
 //!
 //! Workers hold a [`Broker`]; the connection to the holder is on thread 0. Nothing is copied: the
 //! descriptor that comes back is the connection.
@@ -11,16 +12,21 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::OwnedFd,
+    sync::Arc,
     time::Duration,
 };
 
-use heddle_runtime::{clock, net};
+use heddle_runtime::{clock, net, resolv::ResolverConfig};
+use heddle_wire::local::proxy_config::Outside;
 use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
 };
 
-use crate::ranges::{AddressKind, Ranges};
+use crate::{
+    limits::CONNECT_TIMEOUT,
+    ranges::{AddressKind, Ranges},
+};
 
 /// Longest wait for the holder: its own connect limit comes first, this is for a holder that hangs.
 pub const BROKER_WAIT: Duration = Duration::from_secs(30);
@@ -42,7 +48,7 @@ pub enum BrokerError {
     /// No answer in time.
     #[error("the holder did not answer within {} s", BROKER_WAIT.as_secs())]
     Timeout,
-    /// The holder could not open it: what a program on the host would have seen.
+    /// It could not be opened: what a program without a mesh would have seen.
     #[error("{reason}")]
     Refused {
         /// One line.
@@ -100,15 +106,32 @@ pub struct BrokerRequest {
 pub struct Broker {
     requests: mpsc::Sender<BrokerRequest>,
     ranges: Ranges,
-    has_holder: bool,
+    way: Way,
+}
+
+/// How there is a way outside.
+#[derive(Debug, Clone)]
+enum Way {
+    /// The holder's.
+    Holder,
+    /// This network's own; with the resolvers to ask, at least one.
+    Direct(Arc<[SocketAddr]>),
+    None,
 }
 
 impl Broker {
     /// A handle and the end that serves it.
     #[must_use]
-    pub fn new(ranges: Ranges, has_holder: bool) -> (Self, mpsc::Receiver<BrokerRequest>) {
+    pub fn new(ranges: Ranges, outside: Outside<'_>) -> (Self, mpsc::Receiver<BrokerRequest>) {
+        let way = match outside {
+            Outside::ThroughHolder(_) => Way::Holder,
+            Outside::Direct { resolv_conf } => {
+                Way::Direct(ResolverConfig::read(resolv_conf).nameservers.into())
+            }
+            Outside::None => Way::None,
+        };
         let (requests, receiver) = mpsc::channel(BROKER_QUEUED_MAX);
-        (Self { requests, ranges, has_holder }, receiver)
+        (Self { requests, ranges, way }, receiver)
     }
 
     /// Connects to `to` from the host. `host.heddle.internal` means the host's own loopback, in the
@@ -134,22 +157,26 @@ impl Broker {
     }
 
     async fn open(&self, to: SocketAddr) -> Result<TcpStream, BrokerError> {
+        if let Way::Direct(_) = &self.way {
+            return connect_here(to).await;
+        }
         let descriptor = self.ask(HostSocket::Connect(to)).await?;
         net::tcp_stream_from(descriptor).map_err(BrokerError::BadDescriptor)
     }
 
-    /// A connected socket to one of the host's resolvers.
+    /// A connected socket to one of the resolvers outside.
     ///
     /// # Errors
     /// [`BrokerError`].
     pub(crate) async fn resolver(&self, tcp: bool, index: usize) -> Result<OwnedFd, BrokerError> {
-        self.ask(HostSocket::Resolver { tcp, index }).await
+        match &self.way {
+            Way::Direct(resolvers) => resolver_here(resolvers, tcp, index).await,
+            Way::Holder | Way::None => self.ask(HostSocket::Resolver { tcp, index }).await,
+        }
     }
 
     async fn ask(&self, socket: HostSocket) -> Result<OwnedFd, BrokerError> {
-        if !self.has_holder {
-            return Err(BrokerError::NoOutside);
-        }
+        let Way::Holder = &self.way else { return Err(BrokerError::NoOutside) };
         let (answer, answered) = oneshot::channel();
         self.requests.try_send(BrokerRequest { socket, answer }).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => BrokerError::Busy,
@@ -161,4 +188,32 @@ impl Broker {
             None => Err(BrokerError::Timeout),
         }
     }
+}
+
+/// Connects from this network, without a mark: where it leads outside, none is needed.
+async fn connect_here(to: SocketAddr) -> Result<TcpStream, BrokerError> {
+    match clock::within(CONNECT_TIMEOUT, net::connect_tcp(to, None)).await {
+        Some(connected) => connected.map_err(|error| failed(&error)),
+        None => Err(failed(&io::ErrorKind::TimedOut.into())),
+    }
+}
+
+async fn resolver_here(
+    resolvers: &[SocketAddr],
+    tcp: bool,
+    index: usize,
+) -> Result<OwnedFd, BrokerError> {
+    let Some(to) = resolvers.get(index % resolvers.len().max(1)).copied() else {
+        return Err(BrokerError::NoOutside);
+    };
+    if tcp {
+        let stream = connect_here(to).await?;
+        return stream.into_std().map(Into::into).map_err(|error| failed(&error));
+    }
+    let socket = net::connect_udp(to, None).await.map_err(|error| failed(&error))?;
+    socket.into_std().map(Into::into).map_err(|error| failed(&error))
+}
+
+fn failed(error: &io::Error) -> BrokerError {
+    BrokerError::Refused { reason: error.to_string(), errno: error.raw_os_error().unwrap_or(0) }
 }

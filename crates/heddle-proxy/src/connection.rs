@@ -174,7 +174,7 @@ async fn serve_streams<S: Side>(
     let mut requests = FuturesUnordered::new();
     let mut idle = Idle::new(S::IDLE_TIMEOUT);
     let mut told = false;
-    let mut drains = pin!(side.worker().shared.state.draining.begun());
+    let mut drains = pin!(side.worker().shared.state.draining.begun(S::DIRECTION));
     loop {
         tokio::select! {
             accepted = connection.accept() => match accepted {

@@ -2,11 +2,17 @@
 //! is idle, and puts each generation in force in one snapshot.
 //!
 //! [`state`] decides, [`client`] moves messages, [`report`] tells the control plane where the
-//! application listens. All of it runs on thread 0; workers see snapshots and ask by `Lookup`.
+//! application listens. Where the control plane knows a sidecar by its certificate, [`certifier`] keeps one
+//! ([`certificate`]), and [`link`] shows it. All of it runs on thread 0; workers see snapshots and ask by `Lookup`.
 
+mod certificate;
+mod certifier;
 mod client;
 mod decode;
+mod link;
 mod report;
+#[cfg(test)]
+mod secure_tests;
 mod staging;
 mod state;
 mod subscriptions;

@@ -295,8 +295,12 @@ impl Http1Exchange<'_> {
         &'e mut self,
         outcome: &'e RequestOutcome,
     ) -> (Http1Upload<'e, 'e>, Http1Responder<'e>) {
-        let recipient = self.recipient();
-        let Self { client, outgoing, tee, .. } = self;
+        let Self { client, outgoing, tee } = self;
+        let recipient = Recipient {
+            method: Some(outgoing.facts.method),
+            version: outgoing.facts.client_version,
+            persists: outgoing.facts.persistent && !outcome.is_draining(),
+        };
         let (read, write) = client.transport.split();
         let edits = outgoing.answer_edits.clone();
         let watch = tee.as_ref().and_then(Tee::watch);

@@ -283,6 +283,7 @@ impl Client {
         outcome: &RequestOutcome,
     ) -> Persistence {
         let goes_on = reply.connection == AfterRefusal::Stays
+            && !outcome.is_draining()
             && outgoing.is_some_and(|request| request.is_complete() && request.facts.persistent);
         let recipient = Recipient {
             method: outgoing.map(|request| request.facts.method),

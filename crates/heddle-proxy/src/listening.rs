@@ -42,6 +42,12 @@ impl Listening {
         found
     }
 
+    /// Is nothing listening that others could reach?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+    }
+
     /// Is something listening on `port`?
     #[must_use]
     pub fn has(&self, port: u16) -> bool {

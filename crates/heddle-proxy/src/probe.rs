@@ -2,7 +2,8 @@
 //! workload's own health port arrives at our outbound listener, a marked one at the health port.
 //!
 //! Rules that are missing would send traffic past the mesh, rules that catch our own sockets would
-//! send it in circles; both must be known before the application starts.
+//! send it in circles; both must be known before the application starts. Where all that this process opens
+//! escapes, by its user, the first is proven by who writes the rules, and here only the second.
 
 use std::{
     io,
@@ -30,8 +31,8 @@ pub enum ProbeError {
         "a connection to {0} was not captured: the redirection rules of this network namespace are missing or changed"
     )]
     NotCaptured(SocketAddr),
-    /// Our own marked connection was captured.
-    #[error("a marked connection to {target} did not escape the redirection: {reason}")]
+    /// Our own connection was captured.
+    #[error("the sidecar's own connection to {target} did not escape the redirection: {reason}")]
     NotEscaped {
         /// Where to.
         target: SocketAddr,
@@ -59,7 +60,14 @@ pub(crate) async fn probe(shared: &Shared) -> Result<(), ProbeError> {
     }
     let mut proven = false;
     for ip in config.addresses.iter() {
-        match capture(shared, ip).await {
+        let captured = match config.proves_capture() {
+            true => capture(shared, ip).await,
+            false => bound_socket(ip).map(drop).map_err(|source| {
+                let target = SocketAddr::new(ip, PORT_HEALTH);
+                ProbeError::Io { target, source }
+            }),
+        };
+        match captured {
             Err(ProbeError::Io { target, source }) if proven => {
                 tracing::debug!(%target, %source, "no IPv6 here: its redirection is not probed");
             }

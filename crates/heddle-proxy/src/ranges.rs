@@ -18,13 +18,11 @@ pub enum AddressKind {
     Outside,
 }
 
-/// The mesh's address ranges.
+/// The mesh's address ranges. Where there are none, in a cluster, an address tells nothing by itself: a service's
+/// leads somewhere without the mesh too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ranges {
-    vip_v4: (Ipv4Addr, u8),
-    vip_v6: (Ipv6Addr, u8),
-    /// `host.heddle.internal`.
-    pub host_gateway: (Ipv4Addr, Ipv6Addr),
+    virtual_ones: Option<VirtualRanges>,
     own: Addresses,
 }
 
@@ -33,23 +31,30 @@ impl Ranges {
     /// prefix lengths of the virtual ones: the two are given out side by side.
     #[must_use]
     pub fn of(config: &ProxyConfig) -> Self {
-        let VirtualRanges { v4, v6, host_gateway } = config.virtual_ranges();
-        Self { vip_v4: v4, vip_v6: v6, host_gateway, own: config.addresses }
+        Self { virtual_ones: config.virtual_ranges(), own: config.addresses }
+    }
+
+    /// `host.heddle.internal`, where there is one.
+    #[must_use]
+    pub fn host_gateway(&self) -> Option<(Ipv4Addr, Ipv6Addr)> {
+        self.virtual_ones.map(|ranges| ranges.host_gateway)
     }
 
     /// What `ip` is. An IPv4 address in IPv6 form counts as IPv4.
     #[must_use]
     pub fn kind(&self, ip: IpAddr) -> AddressKind {
+        let Some(ranges) = self.virtual_ones else { return AddressKind::Outside };
+        let VirtualRanges { v4, v6, host_gateway } = ranges;
         let (gateway, vip, workload) = match ip.to_canonical() {
             IpAddr::V4(ip) => (
-                ip == self.host_gateway.0,
-                same_v4(ip, self.vip_v4.0, self.vip_v4.1),
-                self.own.v4().is_some_and(|own| same_v4(ip, own, self.vip_v4.1)),
+                ip == host_gateway.0,
+                same_v4(ip, v4.0, v4.1),
+                self.own.v4().is_some_and(|own| same_v4(ip, own, v4.1)),
             ),
             IpAddr::V6(ip) => (
-                ip == self.host_gateway.1,
-                same_v6(ip, self.vip_v6.0, self.vip_v6.1),
-                self.own.v6().is_some_and(|own| same_v6(ip, own, self.vip_v6.1)),
+                ip == host_gateway.1,
+                same_v6(ip, v6.0, v6.1),
+                self.own.v6().is_some_and(|own| same_v6(ip, own, v6.1)),
             ),
         };
         match (gateway, vip, workload) {
@@ -78,10 +83,13 @@ mod tests {
     use super::*;
 
     fn ranges() -> Ranges {
-        Ranges {
-            vip_v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
-            vip_v6: ("fd68:6564:646c::".parse().unwrap(), 64),
+        let virtual_ones = VirtualRanges {
+            v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
+            v6: ("fd68:6564:646c::".parse().unwrap(), 64),
             host_gateway: (Ipv4Addr::new(240, 240, 0, 1), "fd68:6564:646c::1".parse().unwrap()),
+        };
+        Ranges {
+            virtual_ones: Some(virtual_ones),
             own: Addresses::Both(
                 Ipv4Addr::new(240, 241, 0, 10),
                 "fd68:6564:646c:1::a".parse().unwrap(),
@@ -105,5 +113,14 @@ mod tests {
         ] {
             assert_eq!(ranges().kind(ip.parse().unwrap()), kind, "{ip}");
         }
+    }
+
+    #[test]
+    fn where_the_mesh_has_no_ranges_no_address_tells_whose_it_is() {
+        let ranges = Ranges { virtual_ones: None, ..ranges() };
+        for ip in ["240.240.7.9", "240.241.0.10", "10.96.0.1", "fd68:6564:646c::1"] {
+            assert_eq!(ranges.kind(ip.parse().unwrap()), AddressKind::Outside, "{ip}");
+        }
+        assert_eq!(ranges.host_gateway(), None);
     }
 }

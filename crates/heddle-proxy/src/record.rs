@@ -57,6 +57,11 @@ pub(crate) struct RequestOutcome {
 }
 
 impl RequestOutcome {
+    /// Is the proxy about to end, so that the client is to ask elsewhere from now on?
+    pub(crate) fn is_draining(&self) -> bool {
+        self.worker.shared.state.draining.is_begun(self.direction)
+    }
+
     /// A request whose first byte came at `begun`.
     pub(crate) fn begin(
         worker: &Rc<Worker>,

@@ -144,29 +144,34 @@ impl SavedFile {
     }
 
     fn write(&self, set: &SavedSet) -> io::Result<()> {
-        if let Some(folder) = self.path.parent() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        }
         let payload = set.encode_to_vec();
-        let fresh = self.path.with_extension("new");
-        let written = (|| {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&fresh)?;
-            file.write_all(MAGIC)?;
-            file.write_all(&checksum(&payload).to_be_bytes())?;
-            file.write_all(&payload)?;
-            // No fsync, which could stall this thread: after a crash of the machine the checksum tells.
-            fs::rename(&fresh, &self.path)
-        })();
-        if written.is_err() {
-            let _best_effort = fs::remove_file(&fresh);
-        }
-        written
+        replace(&self.path, &[MAGIC, &checksum(&payload).to_be_bytes(), &payload])
     }
+}
+
+/// Puts a file of mode 0600 in the place of another, or nothing.
+///
+/// # Errors
+/// The system's.
+pub(crate) fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    let fresh = path.with_extension("new");
+    let written = (|| {
+        // One that an earlier process left half-way may have other rights.
+        let _none_there = fs::remove_file(&fresh);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
+        for part in parts {
+            file.write_all(part)?;
+        }
+        // No fsync, which could stall this thread: after a crash of the machine what is read tells.
+        fs::rename(&fresh, path)
+    })();
+    if written.is_err() {
+        let _best_effort = fs::remove_file(&fresh);
+    }
+    written
 }
 
 /// `set` and the resources only `before` has (as evicted ones), the least recently used left out.

@@ -6,7 +6,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use heddle_wire::local::proxy_config::{Outside, ProxyConfig};
+use heddle_wire::local::proxy_config::{ControlPlane, ProxyConfig};
 use tokio::sync::mpsc;
 
 use crate::{
@@ -52,6 +52,8 @@ pub struct Shared {
     pub probe: CaptureProbe,
     /// Has the sidecar shown that it captures and escapes, and does it know its workload?
     pub ready: AtomicBool,
+    /// Does the control plane know who this sidecar is: by a certificate, where it takes one?
+    pub identified: AtomicBool,
     /// Why the control plane's last update was refused, if nothing was accepted since.
     pub last_refusal: ArcSwapOption<String>,
 }
@@ -73,10 +75,12 @@ impl Shared {
         let ranges = Ranges::of(&config);
         let snapshot = Arc::new(ArcSwap::from_pointee(Snapshot::default()));
         let (lookup, asks) = Lookup::new(Arc::clone(&snapshot), ranges);
-        let (broker, broker_requests) = Broker::new(ranges, config.outside() != Outside::None);
+        let (broker, broker_requests) = Broker::new(ranges, config.outside());
         let listening = Listening::unknown(config.addresses);
         let heartbeat = Heartbeat::new(config.workers.max(1));
         let breakers = metrics.breakers.clone();
+        let identified =
+            AtomicBool::new(matches!(config.control_plane(), ControlPlane::PathSocket(_)));
         let shared = Self {
             config,
             heartbeat,
@@ -91,6 +95,7 @@ impl Shared {
             outside_names: OutsideNames::default(),
             probe: CaptureProbe::default(),
             ready: AtomicBool::new(false),
+            identified,
             last_refusal: ArcSwapOption::empty(),
         };
         (shared, Receivers { asks, broker: broker_requests })

@@ -4,14 +4,15 @@
 //! error with its name and not half a sidecar; and the saved set is in force before the first
 //! connection is accepted, so that a restarted sidecar serves at once.
 
+mod ending;
 mod error;
 mod listeners;
 mod ready;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread};
 
 use heddle_runtime::{
-    clock, process, pulse,
+    process, pulse,
     signal::{Signal, Signals},
     task::{self, spawn_contained},
 };
@@ -21,8 +22,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::error::ProxyError;
 use self::listeners::Listeners;
+pub use self::{
+    ending::{DRAIN_MAX, drained, ended},
+    error::ProxyError,
+};
 use crate::{
     Shared, accept,
     admin::{self, AdminListener},
@@ -36,10 +40,6 @@ use crate::{
 
 /// Worker threads at most: more than any machine's cores is a mistake in the configuration.
 pub const WORKERS_MAX: usize = 256;
-/// How long open connections may go on after SIGTERM.
-pub const DRAIN_MAX: Duration = Duration::from_secs(5);
-/// Between looks at the open connections while draining.
-const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 /// Stack of a thread; a worker's deepest use is a request's future, which lives on the heap.
 const THREAD_STACK_BYTES: usize = 512 * 1024;
 
@@ -87,7 +87,7 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
     pulse::answer_when(async move || all.heartbeat.all().await);
     let Listeners { workers, dns, host_ports, admin } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
-    let Tasks { save, mut discovery, mut broker } = start_tasks(&shared, receivers);
+    let Tasks { save, mut discovery, mut certifier, mut broker } = start_tasks(&shared, receivers);
     dns.serve(&shared);
     host_ports.serve(&shared);
     let admin_ended = start_admin(&shared, admin)?;
@@ -101,11 +101,11 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         index = ended.recv() => return Err(ProxyError::WorkerEnded(index.unwrap_or_default())),
         _ = admin_ended => return Err(ProxyError::TaskEnded("server of metrics")),
         _ = &mut discovery => return Err(ProxyError::TaskEnded("discovery client")),
+        _ = &mut certifier => return Err(ProxyError::TaskEnded("keeper of the certificate")),
         _ = &mut broker => return Err(ProxyError::TaskEnded("connection to the holder")),
     }
-    shared.state.draining.begin();
     tokio::select! {
-        () = drained(&shared) => {}
+        () = ending::ended(&shared) => {}
         // A second signal means now.
         _ = signals.next() => {}
     }
@@ -121,6 +121,7 @@ struct Tasks {
     /// Asks for a last saving.
     save: mpsc::Sender<oneshot::Sender<()>>,
     discovery: JoinHandle<()>,
+    certifier: JoinHandle<()>,
     broker: JoinHandle<()>,
 }
 
@@ -129,10 +130,12 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
     let (channel, connections) = watch::channel(None);
     let (report, listening) = watch::channel(Vec::<SocketAddr>::new());
     // Loads the saved set.
-    let discovery = Discovery::new(Arc::clone(shared), receivers.asks, channel, saves);
-    let reporter =
-        Reporter { workload: shared.config.workload.to_string(), listening, channel: connections };
-    spawn_contained("report", reporter.run());
+    let (discovery, certifier) = Discovery::new(Arc::clone(shared), receivers.asks, channel, saves);
+    if shared.config.reports_listening() {
+        let workload = shared.config.workload.to_string();
+        let reporter = Reporter { workload, listening, channel: connections };
+        spawn_contained("report", reporter.run());
+    }
     spawn_contained(
         "memory",
         memory::watch(Arc::clone(&shared.memory), shared.config.memory_limit),
@@ -143,9 +146,13 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
         Outside::ThroughHolder(socket) => {
             spawn_contained("broker", broker::holder::serve(socket.to_owned(), receivers.broker))
         }
-        Outside::None => spawn_contained("broker", std::future::pending()),
+        Outside::Direct { .. } | Outside::None => spawn_contained("broker", std::future::pending()),
     };
-    Tasks { save, discovery: spawn_contained("discovery", discovery.run()), broker }
+    let certifier = match certifier {
+        Some(certifier) => spawn_contained("certificate", certifier.run()),
+        None => spawn_contained("certificate", std::future::pending()),
+    };
+    Tasks { save, discovery: spawn_contained("discovery", discovery.run()), certifier, broker }
 }
 
 /// One thread for metrics and the admin page. The receiver is told when it has ended.
@@ -198,15 +205,5 @@ struct WorkerEnd {
 impl Drop for WorkerEnd {
     fn drop(&mut self) {
         let _thread_zero_may_be_gone = self.ended.try_send(self.index);
-    }
-}
-
-/// Waits until no request is in flight and nothing is relayed, at most [`DRAIN_MAX`]. Connections
-/// that idle between requests, as in other sidecars' pools, are not waited for.
-pub async fn drained(shared: &Shared) {
-    let end = clock::now() + DRAIN_MAX;
-    let busy = || shared.metrics.requests_in_flight() > 0 || shared.state.connections.relayed() > 0;
-    while busy() && clock::now() < end {
-        clock::sleep(DRAIN_INTERVAL).await;
     }
 }

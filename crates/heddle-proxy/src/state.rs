@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use crate::{
     backlog::Backlogs,
     breaker::Breakers,
+    direction::Direction,
     limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL},
     one_hop::SpentIds,
     resolved::ResolvedNames,
@@ -71,27 +72,56 @@ impl Default for ProxyState {
 }
 
 /// Whether the proxy is about to end: clients of connections that carry many requests are told to ask
-/// elsewhere.
+/// elsewhere. Those who call the workload may have to hear of it earlier than the workload itself.
 #[derive(Debug)]
-pub struct Draining(watch::Sender<bool>);
+pub struct Draining(watch::Sender<Drained>);
+
+/// Whose clients are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Drained {
+    Nobody,
+    /// Those who call the workload.
+    Inbound,
+    Everybody,
+}
+
+impl Drained {
+    fn covers(self, direction: Direction) -> bool {
+        match direction {
+            Direction::Inbound => self >= Self::Inbound,
+            Direction::Outbound => self == Self::Everybody,
+        }
+    }
+}
 
 impl Default for Draining {
     fn default() -> Self {
-        Self(watch::Sender::new(false))
+        Self(watch::Sender::new(Drained::Nobody))
     }
 }
 
 impl Draining {
-    /// From now on it is.
+    /// From now on everybody is told.
     pub fn begin(&self) {
-        self.0.send_replace(true);
+        self.0.send_replace(Drained::Everybody);
     }
 
-    /// Waits until it is.
-    pub(crate) async fn begun(&self) {
+    /// From now on those are told who call the workload.
+    pub fn begin_inbound(&self) {
+        self.0.send_modify(|drained| *drained = (*drained).max(Drained::Inbound));
+    }
+
+    /// Are clients of this direction told?
+    #[must_use]
+    pub fn is_begun(&self, direction: Direction) -> bool {
+        self.0.borrow().covers(direction)
+    }
+
+    /// Waits until they are.
+    pub(crate) async fn begun(&self, direction: Direction) {
         let mut told = self.0.subscribe();
         // Its sender is here.
-        let _never_closed = told.wait_for(|draining| *draining).await;
+        let _never_closed = told.wait_for(|drained| drained.covers(direction)).await;
     }
 }
 

@@ -159,6 +159,20 @@ pub fn bind_udp(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket>
     UdpSocket::from_std(socket.into())
 }
 
+/// A UDP socket that speaks to `address` only.
+///
+/// # Errors
+/// As socket(2) and connect(2); `mark` needs CAP_NET_ADMIN (EPERM).
+pub async fn connect_udp(address: SocketAddr, mark: Option<u32>) -> io::Result<UdpSocket> {
+    let own = match address {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = bind_udp(own, mark)?;
+    socket.connect(address).await?;
+    Ok(socket)
+}
+
 fn new_socket(
     address: SocketAddr,
     kind: Type,

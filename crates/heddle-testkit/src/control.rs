@@ -1,5 +1,7 @@
 //! A control plane for tests: every message is sent and awaited by hand.
 
+pub mod secure;
+
 use std::{path::Path, sync::Arc};
 
 use heddle_runtime::clock;
@@ -33,12 +35,22 @@ pub struct Session {
     requests: mpsc::Receiver<DeltaDiscoveryRequest>,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     nonces: u64,
+    /// The certificate that the proxy showed, DER.
+    pub shown: Option<Vec<u8>>,
 }
 
 #[derive(Debug)]
 struct Service {
     sessions: mpsc::Sender<Session>,
     reports: mpsc::Sender<ReportRequest>,
+}
+
+impl Service {
+    fn new() -> (Arc<Self>, mpsc::Receiver<Session>, mpsc::Receiver<ReportRequest>) {
+        let (to_test, sessions) = mpsc::channel(QUEUE);
+        let (report, reports) = mpsc::channel(QUEUE);
+        (Arc::new(Self { sessions: to_test, reports: report }), sessions, reports)
+    }
 }
 
 impl transport::Discovery for Service {
@@ -50,6 +62,7 @@ impl transport::Discovery for Service {
     ) -> Result<Self::Responses, Status> {
         let (to_test, from_proxy) = mpsc::channel(QUEUE);
         let (responses, outgoing) = mpsc::channel(QUEUE);
+        let shown = secure::shown(&requests)?;
         let mut requests = requests.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {
@@ -58,7 +71,7 @@ impl transport::Discovery for Service {
                 }
             }
         });
-        let session = Session { requests: from_proxy, responses, nonces: 0 };
+        let session = Session { requests: from_proxy, responses, nonces: 0, shown };
         self.sessions.send(session).await.map_err(|_| Status::unavailable("test over"))?;
         Ok(ReceiverStream::new(outgoing))
     }
@@ -82,9 +95,8 @@ impl FakeControl {
                 }
             }
         });
-        let (to_test, sessions) = mpsc::channel(QUEUE);
-        let (report, reports) = mpsc::channel(QUEUE);
-        let router = transport::router(Arc::new(Service { sessions: to_test, reports: report }));
+        let (service, sessions, reports) = Service::new();
+        let router = transport::router(service);
         let serving = tokio::spawn(async move {
             let _ended = router.serve_with_incoming(ReceiverStream::new(incoming)).await;
         });
@@ -94,6 +106,12 @@ impl FakeControl {
     /// The next stream a proxy opens.
     pub async fn session(&mut self) -> Session {
         clock::within(PATIENCE, self.sessions.recv()).await.flatten().expect("a stream")
+    }
+
+    /// Is there no stream that a test has not taken yet?
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.sessions.is_empty()
     }
 
     /// The next stream, with its proxy's first subscriptions answered: it knows who it is.
@@ -188,6 +206,11 @@ impl Session {
         self.nonces += 1;
         response.nonce = self.nonces.to_string();
         self.responses.send(Ok(response)).await.expect("the proxy listens");
+    }
+
+    /// Ends the stream with this status.
+    pub async fn end(self, status: Status) {
+        let _the_proxy_may_be_gone = self.responses.send(Err(status)).await;
     }
 
     /// Has the proxy said anything that was not looked at?

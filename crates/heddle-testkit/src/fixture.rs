@@ -2,12 +2,14 @@
 
 use std::{
     collections::BTreeMap,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::Path,
 };
 
-use heddle_model::{Addresses, Protocol, WorkloadId};
-use heddle_wire::local::proxy_config::{Local, ProxyConfig, Surroundings, VirtualRanges};
+use heddle_model::{Addresses, Identity, Protocol, WorkloadId};
+use heddle_wire::local::proxy_config::{
+    Local, Pod, ProxyConfig, SecureControl, Surroundings, VirtualRanges,
+};
 
 /// The configuration of workload `client-1`'s sidecar with its files in `dir`, without marks: nothing
 /// is redirected here.
@@ -60,5 +62,34 @@ pub fn local(dir: &Path) -> Local {
                 Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, 1),
             ),
         },
+    }
+}
+
+/// The configuration of pod `web-1`'s sidecar, in namespace `shop`, with its files in `dir`.
+#[must_use]
+pub fn pod_config(dir: &Path, control: SocketAddr) -> ProxyConfig {
+    let pod = Pod {
+        control: SecureControl {
+            host: "localhost".into(),
+            port: control.port(),
+            roots: dir.join("root-cert.pem"),
+            token: dir.join("token"),
+        },
+        resolv_conf: dir.join("resolv.conf"),
+        identity: Identity {
+            trust_domain: "cluster.local".into(),
+            namespace: "shop".into(),
+            service_account: "web".into(),
+        },
+        uid: String::new(),
+        node: String::new(),
+        native: false,
+        drain_seconds: 5,
+    };
+    ProxyConfig {
+        workload: WorkloadId::of_pod("shop", "web-1"),
+        namespace: "shop".into(),
+        surroundings: Surroundings::Pod(pod),
+        ..proxy_config(dir)
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, IsCa, Issuer,
+    KeyPair, SanType,
+};
 use rustls::{
     RootCertStore, ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -65,6 +68,16 @@ impl Authority {
     }
 }
 
+impl Authority {
+    /// A certificate for who sent this request (PKCS #10, DER), for these names; all DER.
+    #[must_use]
+    pub fn vouch_for(&self, request: &[u8], names: &[&str]) -> Vec<u8> {
+        let request = CertificateSigningRequestParams::from_der(&request.into()).unwrap();
+        let signed = params(names).signed_by(&request.public_key, &self.issuer);
+        signed.unwrap().der().to_vec()
+    }
+}
+
 fn params(names: &[&str]) -> CertificateParams {
     let (uris, others): (Vec<&str>, Vec<&str>) =
         names.iter().partition(|name| name.contains("://"));
@@ -98,6 +111,14 @@ impl Certified {
     }
 }
 
+/// Who is asked for a certificate.
+#[derive(Clone, Copy)]
+enum Asked<'a> {
+    Nobody,
+    Perhaps(&'a [&'a Authority]),
+    All(&'a [&'a Authority]),
+}
+
 /// The server's side of TLS.
 #[derive(Clone)]
 pub struct Server(TlsAcceptor);
@@ -118,30 +139,43 @@ impl Server {
     /// One that speaks TLS 1.2 and no later version.
     #[must_use]
     pub fn old(own: &Certified) -> Self {
-        Self::built(own, None, &[], true)
+        Self::built(own, Asked::Nobody, &[], true)
+    }
+
+    /// One that lets in whom any of `clients` vouches for, and who shows nothing.
+    #[must_use]
+    pub fn asking(own: &Certified, clients: &[&Authority], protocols: &[&str]) -> Self {
+        Self::built(own, Asked::Perhaps(clients), protocols, false)
     }
 
     /// One that lets in only whom `clients` vouches for, and offers to speak what `protocols` names.
     #[must_use]
     pub fn with(own: &Certified, clients: Option<&Authority>, protocols: &[&str]) -> Self {
+        let clients =
+            clients.as_ref().map_or(Asked::Nobody, |one| Asked::All(std::slice::from_ref(one)));
         Self::built(own, clients, protocols, false)
     }
 
-    fn built(own: &Certified, clients: Option<&Authority>, protocols: &[&str], old: bool) -> Self {
+    fn built(own: &Certified, clients: Asked<'_>, protocols: &[&str], old: bool) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let versions = if old { &[&TLS12][..] } else { &[&TLS13, &TLS12] };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .unwrap();
         let builder = match clients {
-            None => builder.with_no_client_auth(),
-            Some(authority) => {
+            Asked::Nobody => builder.with_no_client_auth(),
+            Asked::Perhaps(authorities) | Asked::All(authorities) => {
                 let mut roots = RootCertStore::empty();
-                roots
-                    .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
-                    .unwrap();
+                for authority in authorities {
+                    let root = CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap();
+                    roots.add(root).unwrap();
+                }
                 let verifier =
                     WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                let verifier = match clients {
+                    Asked::Perhaps(_) => verifier.allow_unauthenticated(),
+                    _ => verifier,
+                };
                 builder.with_client_cert_verifier(verifier.build().unwrap())
             }
         };

@@ -456,6 +456,9 @@ pub(crate) struct ObserveArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ProxyArgs {
     /// The sidecar's configuration, a JSON file
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "kubernetes")]
+    pub config: Option<PathBuf>,
+    /// Runs in a pod: the configuration is the environment
+    #[arg(long, conflicts_with = "config")]
+    pub kubernetes: bool,
 }

@@ -1,14 +1,17 @@
 //! The hidden subcommands that are parts of a running mesh: from flags to each part's own
 //! configuration, and no further.
 
-use std::{env, fs, process};
+use std::{env, fs, num::NonZero, thread};
 
 use heddle_control::{
     AddressRanges, ControlConfig,
     kubernetes::{self, KubernetesConfig},
 };
 use heddle_observe::{DashboardListener, ObserveConfig};
-use heddle_wire::local::proxy_config::ProxyConfig;
+use heddle_wire::local::{
+    pod_environment::{self, Machine},
+    proxy_config::ProxyConfig,
+};
 
 use crate::{
     cli::{ClusterArgs, ControlArgs, ObserveArgs, ProxyArgs},
@@ -68,11 +71,27 @@ pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
 /// Where it cannot start.
 pub(crate) fn proxy(args: &ProxyArgs) -> Result<(), Failure> {
     name_process("heddle-proxy");
-    let file = &args.config;
-    let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
-    let config: ProxyConfig =
-        serde_json::from_slice(&text).doing(|| format!("understand {}", file.display()))?;
+    let config = match &args.config {
+        Some(file) => {
+            let text = fs::read(file).doing(|| format!("read {}", file.display()))?;
+            serde_json::from_slice(&text).doing(|| format!("understand {}", file.display()))?
+        }
+        None => of_this_pod()?,
+    };
     heddle_proxy::run(config).doing(|| "run the sidecar".to_owned())
+}
+
+/// The configuration that the pod's environment describes.
+fn of_this_pod() -> Result<ProxyConfig, Failure> {
+    let variable = |name: &str| env::var(name).ok();
+    let file = pod_environment::labels_file(&variable);
+    let labels = fs::read_to_string(&file)
+        .doing(|| format!("read the pod's labels in {} (a downwardAPI volume)", file.display()))?;
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    pod_environment::config(&variable, &labels, Machine { processors }).map_err(|problems| {
+        let lines = problems.join("\n  ");
+        Failure::refused(format!("the environment does not describe a pod of the mesh:\n  {lines}"))
+    })
 }
 
 /// Shows up in `ps` and `top` as what it is: the binary was started through `/proc/self/exe`, whose

@@ -3,14 +3,17 @@
 use std::{
     net::{Ipv4Addr, Ipv6Addr},
     os::fd::AsFd,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use heddle_runtime::{
     fdpass::FdStream,
     task::{run_local, spawn_contained},
 };
-use heddle_wire::local::holder_api::{HolderReply, HolderRequest};
+use heddle_wire::local::{
+    holder_api::{HolderReply, HolderRequest},
+    proxy_config::Outside,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, UnixListener},
@@ -29,7 +32,10 @@ fn bench() -> Bench {
     let dir = Folder::new("broker");
     let socket: PathBuf = dir.path().join("mesh.sock");
     let holder = UnixListener::bind(&socket).unwrap();
-    let (broker, requests) = Broker::new(Ranges::of(&proxy_config(dir.path())), true);
+    let (broker, requests) = Broker::new(
+        Ranges::of(&proxy_config(dir.path())),
+        Outside::ThroughHolder(Path::new("mesh.sock")),
+    );
     spawn_contained("broker", holder::serve(socket, requests));
     Bench { _dir: dir, holder, broker }
 }
@@ -169,7 +175,7 @@ fn garbage_from_the_holder_ends_the_connection_not_the_sidecar() {
 fn a_sidecar_without_a_holder_says_so() {
     run_local(async {
         let dir = Folder::new("no-holder");
-        let (broker, _requests) = Broker::new(Ranges::of(&proxy_config(dir.path())), false);
+        let (broker, _requests) = Broker::new(Ranges::of(&proxy_config(dir.path())), Outside::None);
         let error = broker.connect(SocketAddr::from(([192, 0, 2, 1], 80))).await.unwrap_err();
         assert!(matches!(error, BrokerError::NoOutside), "{error}");
     })

@@ -12,21 +12,19 @@ use heddle_runtime::clock;
 use heddle_wire::{
     discovery::{
         proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
-        transport::{self, DiscoveryClient, tokio_stream::wrappers::ReceiverStream},
+        transport::{DiscoveryClient, tokio_stream::wrappers::ReceiverStream},
     },
-    local::proxy_config::ControlPlane,
+    local::proxy_config::{ControlPlane, SecureControl},
 };
-use hyper_util::rt::TokioIo;
-use tokio::{
-    net::UnixStream,
-    sync::{mpsc, oneshot, watch},
-};
-use tonic::{
-    Status, Streaming,
-    transport::{Channel, Uri},
-};
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
-use super::state::{ProtocolError, State};
+use super::{
+    certificate::Certificate,
+    certifier::{Certificates, Certifier},
+    link::{self, LinkError},
+    state::{ProtocolError, State},
+};
 use crate::{
     Shared,
     lookup::Ask,
@@ -37,7 +35,7 @@ use crate::{
 const BACKOFF_MIN: Duration = Duration::from_millis(25);
 /// Longest pause between attempts.
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
-/// An attempt to open the stream ends after this long.
+/// An attempt to open the stream ends after this long; connecting over TLS has its own time.
 const CONNECT_WAIT: Duration = Duration::from_secs(2);
 /// How long a change waits for more before it is saved.
 const SAVE_DELAY: Duration = Duration::from_millis(500);
@@ -48,16 +46,69 @@ const REQUESTS_QUEUED_MAX: usize = 16;
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum StreamError {
-    #[error("no connection: {0}")]
-    Connect(#[from] tonic::transport::Error),
+    #[error(transparent)]
+    Link(#[from] LinkError),
     #[error("the stream was not opened within {} s", CONNECT_WAIT.as_secs())]
     Late,
     #[error("{} {}", .0.code(), .0.message())]
     Status(#[from] Status),
     #[error("the control plane ended the stream")]
     Ended,
+    #[error("there is no certificate yet")]
+    NoCertificate,
+    #[error("there is a newer certificate")]
+    Renewed,
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+}
+
+/// The way to the control plane.
+#[derive(Debug, Clone)]
+enum Way {
+    PathSocket(PathBuf),
+    Tls(SecureControl, Certificates),
+}
+
+/// What a connection shows of this sidecar, where it shows anything.
+type Shown = Option<Arc<Certificate>>;
+
+impl Way {
+    /// What to show, once there is something, or nothing is needed. `None`: there is no certificate yet.
+    async fn shown(&mut self) -> Option<Shown> {
+        let Self::Tls(_, certificates) = self else { return Some(None) };
+        let first = clock::within(CONNECT_WAIT, certificates.newest.wait_for(Option::is_some));
+        Some(first.await?.ok()?.clone())
+    }
+
+    async fn connect(&self, shown: &Shown) -> Result<Channel, LinkError> {
+        match self {
+            Self::PathSocket(socket) => link::path_socket(socket).await,
+            Self::Tls(control, _) => {
+                link::secure(control, shown.as_ref().map(|one| one.certified())).await
+            }
+        }
+    }
+
+    /// Waits until there is another certificate to show.
+    async fn renewed(&mut self, shown: &Shown) {
+        let (Self::Tls(_, certificates), Some(shown)) = (self, shown) else {
+            return std::future::pending().await;
+        };
+        let other = |newest: &Shown| newest.as_ref().is_some_and(|one| !Arc::ptr_eq(one, shown));
+        if certificates.newest.wait_for(other).await.is_err() {
+            // Nobody renews any more: the process is about to end.
+            std::future::pending().await
+        }
+    }
+
+    /// Has the control plane not believed what was shown? Then another certificate is needed.
+    fn note(&self, error: &StreamError) {
+        if let (Self::Tls(_, certificates), StreamError::Status(status)) = (self, error)
+            && status.code() == Code::Unauthenticated
+        {
+            certificates.refused.notify_one();
+        }
+    }
 }
 
 /// The client with its files and handles.
@@ -65,6 +116,7 @@ enum StreamError {
 pub(crate) struct Discovery {
     shared: Arc<Shared>,
     state: State,
+    way: Way,
     file: SavedFile,
     asks: mpsc::Receiver<Ask>,
     channel: watch::Sender<Option<Channel>>,
@@ -79,17 +131,26 @@ pub(crate) struct Discovery {
 }
 
 impl Discovery {
-    /// A client that has loaded the saved set, so that the sidecar serves before it is connected.
-    /// `channel` is told each connection, for other calls to the control plane.
+    /// A client that has loaded the saved set, so that the sidecar serves before it is connected; with it who keeps
+    /// its certificate, where it needs one. `channel` is told each connection, for other calls to the control plane.
     pub(crate) fn new(
         shared: Arc<Shared>,
         asks: mpsc::Receiver<Ask>,
         channel: watch::Sender<Option<Channel>>,
         saves: mpsc::Receiver<oneshot::Sender<()>>,
-    ) -> Self {
+    ) -> (Self, Option<Certifier>) {
         let now = clock::now();
+        let (way, certifier) = match shared.config.control_plane() {
+            ControlPlane::PathSocket(socket) => (Way::PathSocket(socket.to_owned()), None),
+            ControlPlane::Tls(control) => {
+                let (certifier, certificates) =
+                    Certifier::new(Arc::clone(&shared), control.clone());
+                (Way::Tls(control.clone(), certificates), Some(certifier))
+            }
+        };
         let mut client = Self {
             state: State::new(Arc::clone(&shared), now),
+            way,
             file: SavedFile::new(&shared.config.state_dir),
             shared,
             asks,
@@ -104,7 +165,7 @@ impl Discovery {
         client.load(|set| set.resources.retain(|one| one.active));
         // Not known to be down before the first attempt: a program that asks at once can wait for it.
         client.shared.lookup.set_down(false);
-        client
+        (client, certifier)
     }
 
     fn load(&mut self, filter: impl FnOnce(&mut SavedSet)) {
@@ -128,6 +189,13 @@ impl Discovery {
         loop {
             let before = self.state.accepted();
             let error = self.stream().await;
+            if matches!(error, StreamError::Renewed) {
+                tracing::info!(%error, "the stream to the control plane is opened anew");
+                // Who asks meanwhile waits: there will be an answer in a moment.
+                self.channel.send_replace(None);
+                self.state.reconnecting();
+                continue;
+            }
             let was_up = !self.shared.lookup.is_down();
             self.shared.lookup.set_down(true);
             self.channel.send_replace(None);
@@ -151,19 +219,38 @@ impl Discovery {
 
     /// One stream, from connecting to its end.
     async fn stream(&mut self) -> StreamError {
-        let ControlPlane::PathSocket(socket) = self.shared.config.control_plane();
-        let socket = socket.to_owned();
+        let mut way = self.way.clone();
         let (requests, outgoing) = mpsc::channel(REQUESTS_QUEUED_MAX);
-        let opening = clock::within(CONNECT_WAIT, open(socket, outgoing));
-        let (channel, mut responses) = match self.serve_until(opening).await {
-            Some(Ok(opened)) => opened,
-            Some(Err(error)) => return error,
-            None => return StreamError::Late,
+        let opening = async {
+            let shown = way.shown().await.ok_or(StreamError::NoCertificate)?;
+            let channel = way.connect(&shown).await?;
+            Ok((shown, open(channel, outgoing).await?))
+        };
+        let (shown, (channel, responses)) = match self.serve_until(opening).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                way.note(&error);
+                return error;
+            }
         };
         tracing::info!("connected to the control plane");
         self.state.connected();
         self.shared.lookup.set_down(false);
         self.channel.send_replace(Some(channel));
+        let error = tokio::select! {
+            error = self.converse(requests, responses) => error,
+            () = way.renewed(&shown) => StreamError::Renewed,
+        };
+        way.note(&error);
+        error
+    }
+
+    /// Moves messages until the stream ends.
+    async fn converse(
+        &mut self,
+        requests: mpsc::Sender<DeltaDiscoveryRequest>,
+        mut responses: Streaming<DeltaDiscoveryResponse>,
+    ) -> StreamError {
         loop {
             tokio::select! {
                 permit = requests.reserve(), if self.state.has_request() => {
@@ -258,17 +345,13 @@ impl Discovery {
     }
 }
 
-/// Connects to the control plane and opens the stream.
+/// Opens the stream on a connection.
 async fn open(
-    socket: PathBuf,
+    channel: Channel,
     outgoing: mpsc::Receiver<DeltaDiscoveryRequest>,
 ) -> Result<(Channel, Streaming<DeltaDiscoveryResponse>), StreamError> {
-    let connect = tower::service_fn(move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let channel = transport::endpoint().connect_with_connector(connect).await?;
-    let responses =
-        DiscoveryClient::new(channel.clone()).stream(ReceiverStream::new(outgoing)).await?;
+    let mut client = DiscoveryClient::new(channel.clone());
+    let opening = client.stream(ReceiverStream::new(outgoing));
+    let responses = clock::within(CONNECT_WAIT, opening).await.ok_or(StreamError::Late)??;
     Ok((channel, responses))
 }

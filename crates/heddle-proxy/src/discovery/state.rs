@@ -41,7 +41,8 @@ pub(super) enum ProtocolError {
 /// The stream to the control plane, as far as known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stream {
-    /// No attempt to connect has ended yet: who asks may wait for it.
+    /// The attempt to connect that is under way is the first, or follows a stream that was well: who asks may wait
+    /// for it.
     Untried,
     Up,
     Down,
@@ -101,13 +102,19 @@ impl State {
         self.subscriptions.resume();
     }
 
-    /// The stream is down: what was staged is void, and who asked about something that can pass
-    /// without an answer is let go.
-    pub(super) fn disconnected(&mut self) {
-        self.stream = Stream::Down;
+    /// The stream was ended here, and another follows at once: what was staged is void.
+    pub(super) fn reconnecting(&mut self) {
+        self.stream = Stream::Untried;
         self.staged = None;
         self.replies.clear();
         self.unacknowledged.clear();
+    }
+
+    /// The stream is down: what was staged is void, and who asked about something that can pass
+    /// without an answer is let go.
+    pub(super) fn disconnected(&mut self) {
+        self.reconnecting();
+        self.stream = Stream::Down;
         let mut waiters = std::mem::take(&mut self.waiters);
         waiters.tell(|one| (!self.needs_answer(one)).then_some(Err(LookupError::Unreachable)));
         self.waiters = waiters;

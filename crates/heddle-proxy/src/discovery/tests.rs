@@ -60,13 +60,13 @@ impl Bench {
         let (shared, ends) = new_shared(&dir);
         let (channel, connected) = watch::channel(None);
         let (save, saves) = mpsc::channel(1);
-        let client = Discovery::new(Arc::clone(&shared), ends.asks, channel, saves);
+        let (client, _) = Discovery::new(Arc::clone(&shared), ends.asks, channel, saves);
         let client = spawn_contained("discovery", client.run());
         Self { dir, shared, connected, save, client }
     }
 
     fn control(&self) -> FakeControl {
-        let ControlPlane::PathSocket(socket) = self.shared.config.control_plane();
+        let ControlPlane::PathSocket(socket) = self.shared.config.control_plane() else { panic!() };
         FakeControl::start(socket)
     }
 

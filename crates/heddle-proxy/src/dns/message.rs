@@ -77,6 +77,11 @@ impl MeshQuery {
         matches!(self.query.query_class(), DNSClass::IN | DNSClass::ANY)
     }
 
+    /// Is it about addresses, of either family?
+    pub(super) fn is_about_addresses(&self) -> bool {
+        matches!(self.query.query_type(), RecordType::A | RecordType::AAAA)
+    }
+
     /// The address whose reverse name is asked about, for whatever it has.
     pub(super) fn reverse(&self) -> Option<IpAddr> {
         let network = self.query.name().parse_arpa_name().ok()?;

@@ -131,10 +131,10 @@ where
 /// What the host's resolvers say of a name.
 async fn ask(shared: &Shared, forwarder: &Forwarder, host: &str) -> Result<Answer, String> {
     let fixed = |v4: Ipv4Addr| Ok(Answer { addresses: vec![v4.into()], ttl: RESOLVED_TTL_MAX });
-    match host {
-        HOST_NAME => return fixed(shared.ranges.host_gateway.0),
+    match (host, shared.ranges.host_gateway()) {
+        (HOST_NAME, Some((v4, _))) => return fixed(v4),
         // Dialled from the host, it is the host's own.
-        "localhost" => return fixed(Ipv4Addr::LOCALHOST),
+        ("localhost", _) => return fixed(Ipv4Addr::LOCALHOST),
         _ => {}
     }
     let v4 = family(forwarder, host, RecordType::A).await;

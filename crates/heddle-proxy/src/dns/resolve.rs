@@ -6,6 +6,10 @@
 //! that end in `.svc`, and two labels before [`SERVICE_SUFFIX`]. All else under that suffix is NXDOMAIN
 //! at once (search lists produce `www.example.com.default.svc.cluster.local`), and all other names
 //! go to the host's resolvers untouched.
+//!
+//! In a cluster the resolver outside knows services too, and more of them: headless ones, pods by name, service
+//! records. There only the address of a service that has one is answered here, and whatever else is asked is
+//! answered there.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -61,7 +65,8 @@ fn form(host: &str, namespace: &str) -> Form {
 /// Answers from what is known, or asks the control plane (at most `FETCH_WAIT`).
 pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     let host = asked.host();
-    if !asked.is_internet() {
+    let alone = !shared.config.is_named_outside();
+    if !asked.is_internet() || !(alone || asked.is_about_addresses()) {
         return Resolution::Forward;
     }
     if let Some(ip) = asked.reverse() {
@@ -82,11 +87,12 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
         // An entry may name it, if this workload sees any.
         Form::Foreign if owner.contains('.') && names_outside() => false,
         Form::Foreign => return Resolution::Forward,
+        Form::Above | Form::Mesh { service: false } if !alone => return Resolution::Forward,
         Form::Above if owner == host => return Resolution::Answer(asked.no_data()),
         Form::Above | Form::Mesh { service: false } => {
             return Resolution::Answer(asked.no_such_name());
         }
-        Form::Mesh { service: true } => true,
+        Form::Mesh { service: true } => alone,
         Form::Perhaps => false,
     };
     let found = |vips: &[IpAddr]| match elsewhere && owner != host {
@@ -132,8 +138,9 @@ fn of_service(asked: &MeshQuery, vips: &[IpAddr], itself: bool) -> Resolution {
 
 /// Names that need nobody: the host, and `localhost` (RFC 6761).
 fn fixed(shared: &Shared, asked: &MeshQuery, host: &str) -> Option<Vec<u8>> {
-    if host == HOST_NAME {
-        let (v4, v6) = shared.ranges.host_gateway;
+    if host == HOST_NAME
+        && let Some((v4, v6)) = shared.ranges.host_gateway()
+    {
         return Some(asked.addresses([v4.into(), v6.into()]));
     }
     if host == INTERNAL_SUFFIX {

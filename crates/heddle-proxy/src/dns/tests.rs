@@ -9,6 +9,7 @@ use std::{
 
 use heddle_model::{NameAnswer, Owner, ServiceVips, WorkloadId};
 use heddle_runtime::task::{run_local, spawn_contained};
+use heddle_wire::local::proxy_config::ProxyConfig;
 use hickory_proto::{
     op::{Edns, Message, MessageType, OpCode, Query, ResponseCode},
     rr::{DNSClass, Name, RData, Record, RecordType, rdata::A},
@@ -70,6 +71,10 @@ async fn bench(host: Host, control: Control) -> Bench {
     let mut local = fixture::local(dir.path());
     local.holder_socket = Some(dir.path().join("mesh.sock"));
     let config = fixture::proxy_config_in(dir.path(), local);
+    bench_of(dir, config, host, control).await
+}
+
+async fn bench_of(dir: Folder, config: ProxyConfig, host: Host, control: Control) -> Bench {
     let metrics = Arc::new(Metrics::new(&config));
     let (shared, ends) = Shared::new(config, metrics);
     let shared = Arc::new(shared);
@@ -527,6 +532,62 @@ fn other_classes_are_not_ours() {
         let reply = Message::from_vec(&reply).unwrap();
         assert_eq!(reply.answers[0].data, RData::A(A(OUTSIDE)));
         assert!(bench.shared.snapshot.load().name("default/reviews").is_some());
+    })
+    .unwrap();
+}
+
+/// What becomes of a query in a pod: `None` if the cluster's resolver is asked.
+async fn in_a_pod(bench: &Bench, name: &str, kind: RecordType) -> Option<Message> {
+    let query = query(name, kind).to_vec().unwrap();
+    let Read::MeshQuery(asked) = message::read(&query) else { panic!() };
+    match resolve::resolve(&bench.shared, &asked).await {
+        Resolution::Answer(reply) => Some(Message::from_vec(&reply).unwrap()),
+        Resolution::Forward => None,
+    }
+}
+
+#[test]
+fn in_a_pod_services_with_an_address_are_answered_and_the_clusters_resolver_knows_the_rest() {
+    run_local(async {
+        let dir = Folder::new("dns");
+        let mut config = fixture::pod_config(dir.path(), "127.0.0.1:1".parse().unwrap());
+        config.namespace = "default".into();
+        let bench = bench_of(dir, config, Host::None, Control::Connected).await;
+        for name in ["reviews", "reviews.default", "reviews.default.svc", FQDN] {
+            let reply = in_a_pod(&bench, name, RecordType::A).await.unwrap();
+            assert_eq!(reply.answers.len(), 1, "{name}");
+            let reply = in_a_pod(&bench, name, RecordType::SRV).await;
+            assert!(reply.is_none(), "{name}");
+        }
+        for (name, kind) in [
+            ("headless", RecordType::A),
+            ("web-0.headless.default.svc.cluster.local", RecordType::A),
+            ("10-1-2-3.default.pod.cluster.local", RecordType::A),
+            ("nobody.default.svc.cluster.local", RecordType::A),
+            ("www.example.com.default.svc.cluster.local", RecordType::AAAA),
+            ("default.svc.cluster.local", RecordType::A),
+            ("_http._tcp.reviews.default.svc.cluster.local", RecordType::SRV),
+            ("10.0.96.10.in-addr.arpa", RecordType::PTR),
+            ("www.example.com", RecordType::A),
+        ] {
+            assert!(in_a_pod(&bench, name, kind).await.is_none(), "{name}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn in_a_pod_whose_control_plane_is_gone_the_clusters_resolver_is_asked() {
+    run_local(async {
+        let dir = Folder::new("dns");
+        let mut config = fixture::pod_config(dir.path(), "127.0.0.1:1".parse().unwrap());
+        config.namespace = "default".into();
+        let bench = bench_of(dir, config, Host::None, Control::Down).await;
+        assert!(
+            in_a_pod(&bench, "ratings.default.svc.cluster.local", RecordType::A).await.is_none()
+        );
+        // What is known is known still.
+        assert!(in_a_pod(&bench, FQDN, RecordType::A).await.is_some());
     })
     .unwrap();
 }

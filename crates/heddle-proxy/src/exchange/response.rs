@@ -77,6 +77,8 @@ pub(super) async fn receive(
     if judged == Judged::Again {
         return Err(Failed::Again);
     }
+    let request =
+        RequestFacts { persistent: request.persistent && !outcome.is_draining(), ..request };
     let framed = frame(buffer, &head, (request, course, edits, judged), &mut out.0)?;
     drop(head);
     let to = ToClient { client, out, status, course, outcome };

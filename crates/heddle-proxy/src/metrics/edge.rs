@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_model::{Identity, ServiceName, discovery::WorkloadInfo};
+use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 use crate::refusal::{Flag, Flags};
@@ -34,7 +34,7 @@ impl Own {
             id: config.workload.clone(),
             name: config.name.clone(),
             namespace: namespace.clone(),
-            identity: Identity::local(namespace, service),
+            identity: config.identity(),
             // A workload of no service has no name here.
             services: (!service.is_empty())
                 .then(|| ServiceName { namespace: namespace.clone(), name: service.clone() })

@@ -1,4 +1,4 @@
-//! Readiness: the redirection is proven and the sidecar knows which workload it serves.
+//! Readiness: the redirection is proven, the sidecar knows which workload it serves, and it can show who it is.
 
 use std::{
     fs::File,
@@ -39,7 +39,9 @@ pub(super) async fn become_ready(shared: Arc<Shared>, pipe: Option<File>) {
         attempts = attempts.wrapping_add(1);
         clock::sleep(INTERVAL).await;
     }
-    while shared.snapshot.load().inbound.is_none() {
+    let knows_itself = || shared.snapshot.load().inbound.is_some();
+    let identified = || shared.identified.load(Ordering::Relaxed);
+    while !(knows_itself() && identified()) {
         clock::sleep(INTERVAL).await;
     }
     shared.ready.store(true, Ordering::Relaxed);

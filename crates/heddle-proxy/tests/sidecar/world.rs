@@ -73,7 +73,7 @@ fn network() {
 
 async fn scenario(folder: &Path) {
     let config = config(folder);
-    let ControlPlane::PathSocket(socket) = config.control_plane();
+    let ControlPlane::PathSocket(socket) = config.control_plane() else { panic!() };
     let mut control = FakeControl::start(socket);
     let application = TcpListener::bind(("127.0.0.1", PORT)).await.unwrap();
     spawn_contained("application", serve(application));

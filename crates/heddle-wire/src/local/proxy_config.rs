@@ -1,12 +1,14 @@
-//! What a sidecar is started with: one JSON file, written by the holder, read once.
+//! What a sidecar is started with: one JSON file, written by the holder, read once; in a pod the environment
+//! ([`super::pod_environment`]).
 
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use heddle_model::{Addresses, Protocol, WorkloadId};
+use heddle_model::{Addresses, Identity, Protocol, WorkloadId};
 use serde::{Deserialize, Serialize};
 
 use super::app_probes::AppProbes;
@@ -99,6 +101,44 @@ pub struct ProxyConfig {
 pub enum Surroundings {
     /// A network namespace of one machine, which has no way out of its own.
     Local(Local),
+    /// A pod of Kubernetes: its network leads everywhere by itself, and its sidecar is told from the application by
+    /// the user it runs as.
+    Pod(Pod),
+}
+
+/// What a sidecar in a pod is given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pod {
+    /// How the control plane is reached.
+    pub control: SecureControl,
+    /// The pod's resolver file: whom to ask for names that are not the mesh's.
+    pub resolv_conf: PathBuf,
+    /// The service account that it runs as, as others know it.
+    pub identity: Identity,
+    /// Uid of the pod.
+    pub uid: String,
+    /// Node that it runs on.
+    pub node: String,
+    /// Does it end after the application? Else both are told to end at once.
+    pub native: bool,
+    /// How long after SIGTERM inbound connections are accepted at least, seconds: until those who call have heard
+    /// that the pod is going.
+    pub drain_seconds: u64,
+}
+
+/// A control plane that is reached over TLS, and what it is asked for a certificate with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecureControl {
+    /// Its name or address.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// File of those who are believed, PEM; read for each connection.
+    pub roots: PathBuf,
+    /// File of the token that says which pod this is; read for each certificate.
+    pub token: PathBuf,
 }
 
 /// What a sidecar of one machine's mesh is given.
@@ -142,6 +182,8 @@ pub struct VirtualRanges {
 pub enum ControlPlane<'a> {
     /// At a path socket: the kernel tells it the peer.
     PathSocket(&'a Path),
+    /// Over TLS: a certificate tells it the peer.
+    Tls(&'a SecureControl),
 }
 
 /// How a connection to an address outside of the mesh is made.
@@ -149,6 +191,11 @@ pub enum ControlPlane<'a> {
 pub enum Outside<'a> {
     /// The holder at this path socket makes it on the host's side.
     ThroughHolder(&'a Path),
+    /// From here, like any other; names are asked for as this file says.
+    Direct {
+        /// The resolver file.
+        resolv_conf: &'a Path,
+    },
     /// Not at all.
     None,
 }
@@ -164,6 +211,20 @@ pub struct InheritedSockets<'a> {
     pub keeper: Option<i32>,
 }
 
+/// What holds when a sidecar is told to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The workload's endpoint was withdrawn before, and the application is ended by whoever ends the sidecar.
+    Withdrawn,
+    /// The application has gone already: nobody is left to serve.
+    AfterApplication,
+    /// Others hear of it at the same time, and the application may still run.
+    WithApplication {
+        /// Inbound connections are accepted for so long at least.
+        accepting: Duration,
+    },
+}
+
 /// Is this port the sidecar's, and not for others to call?
 #[must_use]
 pub fn is_private_port(port: u16) -> bool {
@@ -172,52 +233,112 @@ pub fn is_private_port(port: u16) -> bool {
 
 impl ProxyConfig {
     /// The mark that lets the sidecar's own sockets past the redirection; `None` where no mark is
-    /// needed.
+    /// needed: nothing is redirected, or what the sidecar's user opens passes anyway.
     #[must_use]
     pub fn escape_mark(&self) -> Option<u32> {
-        let Surroundings::Local(local) = &self.surroundings;
-        local.mark
+        match &self.surroundings {
+            Surroundings::Local(local) => local.mark,
+            Surroundings::Pod(_) => None,
+        }
     }
 
     /// Is the workload's traffic redirected to this sidecar?
     #[must_use]
     pub fn is_redirected(&self) -> bool {
-        let Surroundings::Local(local) = &self.surroundings;
-        local.mark.is_some()
+        match &self.surroundings {
+            Surroundings::Local(local) => local.mark.is_some(),
+            Surroundings::Pod(_) => true,
+        }
+    }
+
+    /// Can this process open a connection as the workload would, and so see that it is captured? Where all it opens
+    /// escapes, whoever wrote the rules has seen to that.
+    #[must_use]
+    pub fn proves_capture(&self) -> bool {
+        self.escape_mark().is_some()
+    }
+
+    /// Who the workload is to others.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        match &self.surroundings {
+            Surroundings::Local(_) => Identity::local(&self.namespace, &self.service),
+            Surroundings::Pod(pod) => pod.identity.clone(),
+        }
     }
 
     /// Where the rules come from.
     #[must_use]
     pub fn control_plane(&self) -> ControlPlane<'_> {
-        let Surroundings::Local(local) = &self.surroundings;
-        ControlPlane::PathSocket(&local.discovery_socket)
+        match &self.surroundings {
+            Surroundings::Local(local) => ControlPlane::PathSocket(&local.discovery_socket),
+            Surroundings::Pod(pod) => ControlPlane::Tls(&pod.control),
+        }
+    }
+
+    /// Does the control plane learn from this sidecar which of the workload's ports are served? In a cluster its
+    /// probes tell that.
+    #[must_use]
+    pub fn reports_listening(&self) -> bool {
+        matches!(self.surroundings, Surroundings::Local(_))
     }
 
     /// How the outside is reached.
     #[must_use]
     pub fn outside(&self) -> Outside<'_> {
-        let Surroundings::Local(local) = &self.surroundings;
-        local.holder_socket.as_deref().map_or(Outside::None, Outside::ThroughHolder)
+        match &self.surroundings {
+            Surroundings::Local(local) => {
+                local.holder_socket.as_deref().map_or(Outside::None, Outside::ThroughHolder)
+            }
+            Surroundings::Pod(pod) => Outside::Direct { resolv_conf: &pod.resolv_conf },
+        }
+    }
+
+    /// Do the resolvers outside know the names of the mesh too? Then they are asked whatever is not known here.
+    #[must_use]
+    pub fn is_named_outside(&self) -> bool {
+        matches!(self.surroundings, Surroundings::Pod(_))
     }
 
     /// What was handed down to this process.
     #[must_use]
     pub fn inherited(&self) -> InheritedSockets<'_> {
-        let Surroundings::Local(Local { published, kept, keeper_fd, .. }) = &self.surroundings;
-        InheritedSockets { published, kept, keeper: *keeper_fd }
+        static NONE: BTreeMap<i32, u16> = BTreeMap::new();
+        match &self.surroundings {
+            Surroundings::Local(Local { published, kept, keeper_fd, .. }) => {
+                InheritedSockets { published, kept, keeper: *keeper_fd }
+            }
+            Surroundings::Pod(_) => InheritedSockets { published: &NONE, kept: &[], keeper: None },
+        }
     }
 
     /// The host's loopback ports that are served on the workload's 127.0.0.1.
     #[must_use]
     pub fn host_ports(&self) -> &[u16] {
-        let Surroundings::Local(local) = &self.surroundings;
-        &local.host_ports
+        match &self.surroundings {
+            Surroundings::Local(local) => &local.host_ports,
+            Surroundings::Pod(_) => &[],
+        }
     }
 
-    /// The mesh's address ranges.
+    /// The mesh's address ranges; `None` where services have the addresses that the cluster gives them.
     #[must_use]
-    pub fn virtual_ranges(&self) -> VirtualRanges {
-        let Surroundings::Local(local) = &self.surroundings;
-        local.ranges
+    pub fn virtual_ranges(&self) -> Option<VirtualRanges> {
+        match &self.surroundings {
+            Surroundings::Local(local) => Some(local.ranges),
+            Surroundings::Pod(_) => None,
+        }
+    }
+
+    /// How the sidecar ends.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match &self.surroundings {
+            Surroundings::Local(_) => Ending::Withdrawn,
+            Surroundings::Pod(pod) if pod.native => Ending::AfterApplication,
+            Surroundings::Pod(pod) => {
+                Ending::WithApplication { accepting: Duration::from_secs(pod.drain_seconds) }
+            }
+        }
     }
 }

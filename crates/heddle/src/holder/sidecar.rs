@@ -172,7 +172,9 @@ impl Launch {
         let mut options = SpawnOptions::new();
         let mut config = self.config.clone();
         config.ready_fd = Some(options.inherit(writer.into()));
-        let Surroundings::Local(local) = &mut config.surroundings;
+        let Surroundings::Local(local) = &mut config.surroundings else {
+            return Err(io::Error::other("a holder starts sidecars of its own machine only"));
+        };
         for (listener, port) in &self.published {
             local.published.insert(options.inherit_copy(listener.as_fd())?, *port);
         }

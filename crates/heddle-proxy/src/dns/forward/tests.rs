@@ -1,9 +1,13 @@
 //! Up to three resolvers of the host, each with a mind of its own.
 
-use std::net::{Ipv4Addr, UdpSocket as StdUdpSocket};
+use std::{
+    net::{Ipv4Addr, UdpSocket as StdUdpSocket},
+    path::Path,
+};
 
 use heddle_runtime::task::{run_local, spawn_contained};
 use heddle_testkit::{fixture::proxy_config, folder::Folder};
+use heddle_wire::local::proxy_config::Outside;
 use hickory_proto::{
     op::{Message, OpCode, Query},
     rr::{Name, RData, Record, RecordType, rdata::A},
@@ -39,7 +43,10 @@ const OTHER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 fn asked(resolvers: [Resolver; 3]) -> Option<(ResponseCode, Option<RData>)> {
     run_local(async {
         let folder = Folder::new("forward");
-        let (broker, mut requests) = Broker::new(Ranges::of(&proxy_config(folder.path())), true);
+        let (broker, mut requests) = Broker::new(
+            Ranges::of(&proxy_config(folder.path())),
+            Outside::ThroughHolder(Path::new("mesh.sock")),
+        );
         spawn_contained("holder", async move {
             while let Some(request) = requests.recv().await {
                 let HostSocket::Resolver { index, .. } = request.socket else { continue };
