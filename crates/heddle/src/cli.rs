@@ -11,12 +11,14 @@ use heddle_wire::local::holder_api::Publish;
 
 mod common;
 pub(crate) mod hand;
+pub(crate) mod pods;
 pub(crate) mod values;
 
 pub(crate) use common::{MeshFlag, Output};
 
 use crate::demo::apps::AppArgs;
 use hand::{FaultArgs, SplitArgs};
+use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
 use values::{LabelFlag, PortFlag};
 
 /// A service mesh in one binary: every call between your programs becomes visible and steerable,
@@ -68,6 +70,15 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print the address of the dashboard
     Dashboard(DashboardArgs),
+    /// Add the sidecar to workloads in Kubernetes manifests, as the cluster's webhook would
+    ///
+    /// What is no workload is printed unchanged.
+    Inject(InjectArgs),
+    /// Write the redirection rules of a pod (its init container)
+    ///
+    /// They replace those of an earlier call in one step. Afterwards connections are tried, and it fails where one
+    /// is not captured. It needs root with CAP_NET_ADMIN, and nothing else.
+    Init(InitArgs),
     /// Print Heddle's version
     Version(VersionArgs),
     /// The mesh's holder (started by `up`)
@@ -85,6 +96,9 @@ pub(crate) enum Command {
     /// Have a part of the mesh restarted after a crash, or not
     #[command(hide = true)]
     Supervise(SuperviseArgs),
+    /// Wait until the sidecar of this pod is ready (started by the kubelet)
+    #[command(hide = true)]
+    SidecarReady(SidecarReadyArgs),
     /// One operation inside the mesh's namespaces (started by the holder)
     #[command(hide = true)]
     NetnsOp,

@@ -17,12 +17,15 @@ mod fault;
 mod graph;
 mod holder;
 mod holder_client;
+mod init;
+mod inject;
 mod logs;
 mod mesh;
 mod output;
 mod parts;
 mod rules;
 mod run;
+mod sidecar_ready;
 mod split;
 mod status;
 mod termination;
@@ -70,6 +73,9 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Status(args) => in_runtime(status::status(args)),
         Command::Dashboard(args) => in_runtime(status::dashboard(args)),
         Command::Supervise(args) => in_runtime(status::supervise(args)),
+        Command::Inject(args) => inject::inject(&args),
+        Command::Init(args) => init::init(args),
+        Command::SidecarReady(args) => sidecar_ready::wait(&args),
         Command::Version(args) => status::version(&args),
         Command::Holder(args) => holder::run(args),
         Command::Control(args) => parts::control(args),

@@ -5,6 +5,7 @@
 )]
 
 use std::{
+    io::Write,
     path::PathBuf,
     process::{Command, Output},
 };
@@ -182,4 +183,144 @@ fn a_folder_of_meshes_that_is_not_ours_is_refused() {
     std::fs::write(machine.0.join("run"), "a file").unwrap();
     let (code, said) = machine.refused("status");
     assert_eq!((code, said.contains("must be a folder")), (1, true), "{said}");
+}
+
+#[test]
+fn a_pods_rules_are_printed_without_being_written() {
+    let machine = NoMeshes::new("init");
+    let output = machine.heddle(&[
+        "init",
+        "--dry-run",
+        "--proxy-uid",
+        "1337",
+        "--exclude-inbound-ports=8443",
+        "--include-outbound-ranges=10.0.0.0/8",
+        "--include-outbound-ports=443",
+        "--no-dns",
+    ]);
+    let rules = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{rules}");
+    for line in [
+        "meta skuid 1337 return",
+        "meta l4proto tcp th dport 443 redirect to :15001",
+        "meta l4proto tcp ip daddr 10.0.0.0/8 redirect to :15001",
+        "iifname != \"lo\" meta l4proto tcp th dport != { 8443, 15020, 15021, 15090 } redirect to :15006",
+    ] {
+        assert!(rules.contains(line), "{line}\n{rules}");
+    }
+    assert!(!rules.contains("15053"), "{rules}");
+    for (line, says) in [
+        ("init --mode tproxy", "--mode tproxy is not offered"),
+        ("init --exclude-outbound-ports=* --dry-run", "--exclude-outbound-ports: `*`"),
+        ("init --include-inbound-ports=http --dry-run", "1 to 65535"),
+        ("init --exclude-outbound-ranges=10.0.0.0/40 --dry-run", "`10.0.0.0/40` is no network"),
+    ] {
+        let (code, said) = machine.refused(line);
+        assert!(code == 2 && said.contains(says), "{line}: {said}");
+    }
+}
+
+/// A namespace as a pod's: of an ordinary user, with an address and nothing else.
+#[test]
+fn init_writes_the_rules_of_a_pod_and_proves_them_again_and_again() {
+    let script = "ip link set lo up && ip address add 10.9.8.7/32 dev lo && \
+                  \"$HEDDLE\" init --proxy-uid 4242 --proxy-gid 4242 && \
+                  \"$HEDDLE\" init --proxy-uid 4242 --proxy-gid 4242";
+    let output = Command::new("unshare")
+        .args(["--user", "--map-root-user", "--net", "sh", "-c", script])
+        .env("HEDDLE", env!("CARGO_BIN_EXE_heddle"))
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => return skip(&format!("unshare: {error}")),
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if said.contains("ip: not found") || said.contains("unshare: unshare failed") {
+        return skip(&said);
+    }
+    assert!(output.status.success(), "{said}");
+    for target in ["10.9.8.7:9", "10.9.8.7:53"] {
+        let line = format!("proven: a call to {target} goes to the sidecar");
+        assert_eq!(said.matches(&line).count(), 2, "{said}");
+    }
+}
+
+/// Says so where the harness does not swallow it.
+fn skip(why: &str) {
+    let line =
+        format!("SKIPPED init_writes_the_rules_of_a_pod_and_proves_them_again_and_again: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
+}
+
+const DEPLOYMENT: &str = "\
+# A comment.
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: web
+spec:
+  replicas: 2
+  template:
+    metadata:
+      labels: {app: web}
+    spec:
+      containers:
+      - name: web
+        image: web:1
+";
+const SERVICE: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web} # as written
+spec: {ports: [{port: 80}]}
+";
+
+#[test]
+fn inject_adds_the_sidecar_to_workloads_and_leaves_the_rest() {
+    let machine = NoMeshes::new("inject");
+    let file = machine.0.join("all.yaml");
+    std::fs::write(&file, format!("{DEPLOYMENT}---\n{SERVICE}")).unwrap();
+    let file = file.to_str().unwrap();
+    let output = machine.heddle(&["inject", "-f", file]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(text.ends_with(&format!("\n---\n{SERVICE}")), "{text}");
+    assert!(text.starts_with("apiVersion: apps/v1\nkind: Deployment\nmetadata:\n"), "{text}");
+    for part in [
+        "      - name: heddle-init\n",
+        "      - name: heddle-proxy\n",
+        "        restartPolicy: Always\n",
+        "service.istio.io/canonical-name: web\n",
+        "        - name: HEDDLE_WORKLOAD_NAME\n          value: web\n",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    // What came out goes in again and comes out the same.
+    let again = machine.0.join("again.yaml");
+    std::fs::write(&again, &text).unwrap();
+    let output = machine.heddle(&["inject", "-f", again.to_str().unwrap()]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), text);
+    let output = machine.heddle(&["inject", "-f", file, "-o", "json"]);
+    let list = String::from_utf8(output.stdout).unwrap();
+    assert!(list.contains("\"kind\": \"List\"") && list.contains("\"heddle-proxy\""), "{list}");
+}
+
+#[test]
+fn inject_names_file_line_and_object_of_what_it_refuses() {
+    let machine = NoMeshes::new("inject-refused");
+    let file = machine.0.join("bad.yaml");
+    let annotations = "      annotations: {sidecar.istio.io/proxyCPU: lots}\n";
+    let bad = DEPLOYMENT.replace("      labels: {app: web}\n", annotations);
+    std::fs::write(&file, format!("{SERVICE}---\n{bad}")).unwrap();
+    let (code, said) = machine.refused(&format!("inject -f {}", file.display()));
+    let expected = format!(
+        "{}:7: Deployment default/web: annotation sidecar.istio.io/proxyCPU: `lots` is no quantity",
+        file.display()
+    );
+    assert!(code == 1 && said.contains(&expected), "{said}");
+    let settings = machine.0.join("settings.yaml");
+    std::fs::write(&settings, "imgae: x\n").unwrap();
+    let line = format!("inject -f {} --settings {}", file.display(), settings.display());
+    let (code, said) = machine.refused(&line);
+    assert!(code == 1 && said.contains("unknown field `imgae`"), "{said}");
 }
