@@ -173,3 +173,79 @@ fn admit(rules: &mut Rules, changes: Vec<RuleChange>, mesh: &Mesh) {
     admit(rules, first, mesh);
     admit(rules, second, mesh);
 }
+
+#[cfg(test)]
+mod tests {
+    use heddle_model::MeshSettings;
+
+    use super::*;
+    use crate::{config::AddressRanges, documents::parse, generations::Generations};
+
+    fn control() -> Control {
+        let ranges = AddressRanges::default();
+        let (host_gateway_v4, host_gateway_v6) = ranges.host_gateway();
+        let settings = MeshSettings {
+            mesh: "test".to_owned(),
+            vip_range_v4: ranges.vip_v4,
+            vip_range_v6: ranges.vip_v6,
+            host_gateway_v4,
+            host_gateway_v6,
+            names_elsewhere: true,
+        };
+        let cluster = Cluster::new("cluster.local".to_owned(), ranges);
+        let mesh = Mesh::new(settings, cluster.into(), Rules::default(), Generations::after(0));
+        Control::without_store(mesh)
+    }
+
+    /// A rule of this name that was made at this moment, as it says now.
+    fn says(name: &str, created: u64, http: &str) -> RuleChange {
+        let text = format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: {name}}}\nspec:\n  hosts: [reviews]\n  http: {http}\n"
+        );
+        let said = parse(name, &text, "shop").map(|all| Arc::new(all.resources[0].clone()));
+        let (kind, namespace) = ("VirtualService".to_owned(), "shop".to_owned());
+        let key = ResourceKey { kind, namespace, name: name.to_owned() };
+        RuleChange { key, created, said: Some(said) }
+    }
+
+    fn state(control: &Control, name: &str) -> Option<RuleState> {
+        control.rule_states().into_iter().find(|(key, _)| key.name == name).map(|(_, state)| state)
+    }
+
+    const GOOD: &str = "[{route: [{destination: {host: reviews}}]}]";
+    const BAD: &str = "[{route: [{destination: {host: reviews}, weight: -1}]}]";
+
+    #[test]
+    fn an_invalid_version_leaves_the_last_good_one_in_force_until_the_object_goes() {
+        let control = control();
+        control.take_cluster_rules(vec![says("a", 1, GOOD)]);
+        let before = control.mesh().generations.newest();
+        control.take_cluster_rules(vec![says("a", 1, BAD), says("never", 2, BAD)]);
+        assert_eq!(control.mesh().generations.newest(), before, "nothing has changed for anybody");
+        let a = state(&control, "a").unwrap();
+        assert!(a.resource.is_some() && !a.problems.is_empty());
+        assert!(state(&control, "never").unwrap().resource.is_none());
+        assert_eq!(control.status().out_of_force.len(), 2);
+        let gone = RuleChange { said: None, ..says("a", 1, GOOD) };
+        control.take_cluster_rules(vec![gone]);
+        assert!(state(&control, "a").is_none());
+    }
+
+    #[test]
+    fn what_says_the_same_again_is_no_generation_and_the_older_of_two_wins() {
+        let control = control();
+        control.take_cluster_rules(vec![says("young", 7, GOOD)]);
+        control.take_cluster_rules(vec![says("old", 3, GOOD)]);
+        let before = control.mesh().generations.newest();
+        control.take_cluster_rules(vec![says("old", 3, GOOD), says("young", 7, GOOD)]);
+        assert_eq!(control.mesh().generations.newest(), before);
+        let first = control.mesh().rules.in_force().resources[0].key.name.clone();
+        assert_eq!(first, "old");
+    }
+
+    #[test]
+    fn members_do_not_join_a_cluster() {
+        let control = Arc::new(control());
+        assert!(control.remove(&heddle_model::WorkloadId("a".to_owned())).is_err());
+    }
+}

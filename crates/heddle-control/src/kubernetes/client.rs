@@ -65,6 +65,9 @@ pub(crate) enum ApiError {
     /// Everything else: not reached, too slow, 429, 5xx, or an answer that makes no sense.
     #[error("the API server does not answer as it should: {0}")]
     Unanswered(String),
+    /// It answers, and what is there cannot be used.
+    #[error("{0}")]
+    Unusable(String),
 }
 
 /// One page of a list.

@@ -174,6 +174,17 @@ async fn serve_mesh(
         },
     };
     task::spawn_contained("keeper", keeper.run());
+    let names = names(&config.namespace);
+    let admission = Admission {
+        api: api.clone(),
+        control: control.clone(),
+        health: health.clone(),
+        config: config.clone(),
+    };
+    let tls =
+        trust.serving_config(&names, &[], None, clock::unix_now).map_err(ControlError::from)?;
+    let listener = listen(PORT_ADMISSION).await?;
+    task::spawn_contained("webhook", admission.run(listener, tls));
     // A proxy that connects is answered from the whole state.
     synced(&health).await;
     let numbers = control.numbers();

@@ -151,7 +151,7 @@ fn unusable(error: &CaError) -> SecretError {
 fn told(error: SecretError) -> ApiError {
     match error {
         SecretError::Api(error) => error,
-        unusable @ SecretError::Unusable(_) => ApiError::Unanswered(unusable.to_string()),
+        unusable @ SecretError::Unusable(_) => ApiError::Unusable(unusable.to_string()),
     }
 }
 

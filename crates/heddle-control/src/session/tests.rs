@@ -451,3 +451,18 @@ fn foreign_nonces_endless_texts_and_too_many_names_do_no_harm() {
     assert!(responses.iter().all(|r| r.removed.len() <= RESOURCES_PER_RESPONSE_MAX));
     assert_eq!(responses.iter().filter(|response| response.generation_end).count(), 1);
 }
+
+#[test]
+fn a_change_concerns_those_who_asked_for_what_it_touched() {
+    let mut state = state();
+    let session = settled(&mut state);
+    let me = WorkloadId("me".to_owned());
+    let is_of = |touched: &Touched| Concern::of(touched).is_of(&me, &session);
+    let service = |name: &str| heddle_model::ServiceName::new(name, "default").unwrap();
+    let other = Touched { endpoints: [service("other")].into(), ..Touched::default() };
+    assert!(!is_of(&other));
+    assert!(is_of(&Touched::all()));
+    assert!(is_of(&Touched { workloads: [me.clone()].into(), ..Touched::default() }));
+    let elsewhere = Touched { addresses: [[10, 0, 0, 1].into()].into(), ..Touched::default() };
+    assert!(!is_of(&elsewhere));
+}
