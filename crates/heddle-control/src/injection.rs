@@ -93,6 +93,39 @@ pub fn decide(around: Surroundings<'_>, pod: &Value, settings: &InjectionSetting
     }
 }
 
+/// What became of a pod that is to be created.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Admission {
+    /// It has the mesh's containers.
+    Injected(Injected),
+    /// It stays as it is, for this reason.
+    Unchanged(String),
+}
+
+/// [`decide`] and [`inject`] in one, at half the cost.
+///
+/// # Errors
+/// [`Rejected`]: the pod asks for what cannot be.
+pub fn admit(
+    around: Surroundings<'_>,
+    pod: &Value,
+    settings: &InjectionSettings,
+) -> Result<Admission, Rejected> {
+    let pod = Pod::read(pod.clone())?;
+    match selection::choose(around, &pod, settings)? {
+        Choice::Yes => injected(around, pod, settings).map(Admission::Injected),
+        Choice::No(reason) => Ok(Admission::Unchanged(reason)),
+    }
+}
+
+/// Has this pod a sidecar of the mesh? One that [`decide`] would have injected and that has none was created while
+/// nobody injected.
+#[must_use]
+pub fn is_injected(pod: &Value) -> bool {
+    let lists = ["initContainers", "containers"].map(|list| pod.get("spec")?.get(list)?.as_array());
+    lists.into_iter().flatten().flatten().any(|container| pod::name(container) == names::PROXY)
+}
+
 /// The pod with the mesh's containers, whether or not [`decide`] would have them. A pod that has them of this
 /// revision and version stays as it is, but for probes that were added since; one that has others gets these instead.
 ///
@@ -103,7 +136,14 @@ pub fn inject(
     pod: &Value,
     settings: &InjectionSettings,
 ) -> Result<Injected, Rejected> {
-    let mut pod = Pod::read(pod.clone())?;
+    injected(around, Pod::read(pod.clone())?, settings)
+}
+
+fn injected(
+    around: Surroundings<'_>,
+    mut pod: Pod,
+    settings: &InjectionSettings,
+) -> Result<Injected, Rejected> {
     match Record::of(&pod)? {
         Some(record) if record.is_current(&pod, settings) => {
             let options = Options::read(&pod, settings)?;

@@ -23,7 +23,7 @@ use self::review::{Answer, Review};
 pub use self::server::serve;
 use crate::{
     documents,
-    injection::{self, Decision, InjectionSettings, Surroundings},
+    injection::{self, Admission, InjectionSettings, Surroundings},
     verify,
 };
 
@@ -113,16 +113,12 @@ impl Webhook {
             namespace_labels: labels.as_deref(),
             workload: None,
         };
-        let injected = match injection::decide(around, pod, &settings) {
-            Decision::Inject => injection::inject(around, pod, &settings),
-            Decision::Skip(reason) => {
+        match injection::admit(around, pod, &settings) {
+            Ok(Admission::Unchanged(reason)) => {
                 tracing::debug!(namespace = review.namespace(), %reason, "a pod is not injected");
-                return Answer::unchanged();
+                Answer::unchanged()
             }
-            Decision::Reject(reason) => return Answer::denied(reason, Vec::new()),
-        };
-        match injected {
-            Ok(injected) => Answer {
+            Ok(Admission::Injected(injected)) => Answer {
                 patch: patch::between(pod, &injected.pod),
                 warnings: injected.warnings,
                 denied: None,

@@ -99,7 +99,7 @@ impl Added<'_> {
             "image": options.image,
             "command": [settings.program],
             "args": ["proxy", "--kubernetes"],
-            "env": self.environment(pod)?,
+            "env": self.environment(pod, native)?,
             "ports": [{"name": "http-metrics", "containerPort": PORT_METRICS, "protocol": "TCP"}],
             "resources": options.resources,
             "securityContext": {
@@ -143,7 +143,7 @@ impl Added<'_> {
         Ok(proxy)
     }
 
-    fn environment(&self, pod: &Pod) -> Result<Vec<Value>, Rejected> {
+    fn environment(&self, pod: &Pod, native: bool) -> Result<Vec<Value>, Rejected> {
         let Self { around, options, settings, probes } = self;
         let of_pod = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let value = |name: &str, value: &str| json!({"name": name, "value": value});
@@ -160,6 +160,13 @@ impl Added<'_> {
             value("HEDDLE_REVISION", &settings.revision),
             value("HEDDLE_WORKLOAD_NAME", &identity::workload_name(pod, *around)),
         ];
+        if native {
+            // Then it is told to end when the application has gone, else together with it.
+            env.push(value("HEDDLE_NATIVE_SIDECAR", "true"));
+        }
+        if let Some(seconds) = options.drain_seconds {
+            env.push(value("HEDDLE_TERMINATION_DRAIN", &seconds.to_string()));
+        }
         if let Some(count) = options.concurrency {
             env.push(value("HEDDLE_CONCURRENCY", &count.to_string()));
         }

@@ -17,6 +17,10 @@ use super::{
 
 /// The only way to redirect that there is.
 const REDIRECT: &str = "REDIRECT";
+/// Most worker threads a sidecar takes.
+const CONCURRENCY_MAX: u64 = 256;
+/// Longest drain a sidecar takes, seconds.
+const DRAIN_SECONDS_MAX: u64 = 3600;
 
 /// All that can be asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,6 +36,8 @@ pub(super) struct Options {
     pub(super) resources: Value,
     pub(super) log_level: Option<String>,
     pub(super) concurrency: Option<u64>,
+    /// How long the sidecar goes on accepting when it is to end, seconds.
+    pub(super) drain_seconds: Option<u64>,
     pub(super) discovery_address: String,
     pub(super) readiness: Readiness,
     pub(super) user_volumes: Vec<Value>,
@@ -78,6 +84,7 @@ impl Options {
             resources: resources(pod)?.unwrap_or_else(|| settings.proxy_resources.clone()),
             log_level: log_level(pod)?.or_else(|| settings.log_level.clone()),
             concurrency: mesh.concurrency.or_else(|| settings.concurrency.map(u64::from)),
+            drain_seconds: mesh.drain_seconds,
             discovery_address: address
                 .or(mesh.discovery_address)
                 .unwrap_or_else(|| settings.discovery_address.clone()),
@@ -101,6 +108,7 @@ struct MeshConfig {
     concurrency: Option<u64>,
     discovery_address: Option<String>,
     capture_dns: Option<bool>,
+    drain_seconds: Option<u64>,
 }
 
 impl MeshConfig {
@@ -127,15 +135,24 @@ impl MeshConfig {
             match (field.as_str(), value) {
                 ("holdApplicationUntilProxyStarts", Value::Bool(hold)) => config.hold = Some(*hold),
                 ("holdApplicationUntilProxyStarts", _) => return wrong("boolean"),
-                ("concurrency", value) => match value.as_u64().filter(|count| *count <= 1024) {
-                    // As in Istio: 0 leaves it to the sidecar.
-                    Some(count) => config.concurrency = Some(count).filter(|count| *count > 0),
-                    None => return wrong("number of threads, 0 to 1024"),
-                },
+                ("concurrency", value) => {
+                    match value.as_u64().filter(|count| *count <= CONCURRENCY_MAX) {
+                        Some(count) => config.concurrency = Some(count),
+                        None => {
+                            return wrong(
+                                "number of threads from 1 to 256, or 0 for one each processor",
+                            );
+                        }
+                    }
+                }
                 ("discoveryAddress", Value::String(text)) if is_word(text) => {
                     config.discovery_address = Some(text.clone());
                 }
                 ("discoveryAddress", _) => return wrong("address"),
+                ("terminationDrainDuration", value) => match value.as_str().and_then(seconds) {
+                    Some(seconds) => config.drain_seconds = Some(seconds),
+                    None => return wrong("duration of whole seconds, as `5s`, of at most an hour"),
+                },
                 ("interceptionMode", Value::String(mode)) => {
                     redirects(&format!("{place}: {field}"), mode)?;
                 }
@@ -278,6 +295,19 @@ fn with_name(name: String, value: Value) -> Value {
     Value::Object(object)
 }
 
+/// Whole seconds of a duration in one unit: `5s`, `2m`, `1h`.
+fn seconds(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let of_one = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = number.parse::<u64>().ok()?.checked_mul(of_one)?;
+    (seconds <= DRAIN_SECONDS_MAX).then_some(seconds)
+}
+
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -301,6 +331,24 @@ fn is_quantity(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_are_whole_seconds_of_at_most_an_hour() {
+        for (text, expected) in [
+            ("5s", Some(5)),
+            ("2m", Some(120)),
+            ("1h", Some(3600)),
+            ("2h", None),
+            ("5", None),
+            ("s", None),
+            ("", None),
+            ("-1s", None),
+            ("5ä", None),
+            ("99999999999999999999h", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+    }
 
     #[test]
     fn quantities_are_kubernetes_own() {

@@ -136,6 +136,8 @@ fn what_is_malformed_or_contradicts_itself_is_refused_by_its_name() {
         ("traffic.sidecar.istio.io/excludeInterfaces", "much-too-long-for-a-name"),
         ("readiness.status.sidecar.istio.io/periodSeconds", "-1"),
         ("proxy.istio.io/config", "concurrency: many"),
+        ("proxy.istio.io/config", "concurrency: 1000"),
+        ("proxy.istio.io/config", "terminationDrainDuration: 1.5"),
         ("proxy.istio.io/config", "{"),
         ("heddle.dev/status", "{}"),
     ] {
@@ -192,6 +194,16 @@ fn a_pod_of_another_version_is_done_anew_and_its_probes_are_kept() {
     let before = inject(around(), &original, &older).unwrap().pod;
     assert_ne!(before, now);
     assert_eq!(injected(&before), now);
+}
+
+#[test]
+fn a_pod_without_its_sidecar_is_told_from_one_with_it() {
+    assert!(!is_injected(&pod()));
+    assert!(!is_injected(&Value::Null));
+    for native_sidecars in [true, false] {
+        let settings = InjectionSettings { native_sidecars, ..settings() };
+        assert!(is_injected(&inject(around(), &pod(), &settings).unwrap().pod));
+    }
 }
 
 #[test]

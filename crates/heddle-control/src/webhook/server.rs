@@ -8,7 +8,7 @@ use heddle_runtime::{clock, task::spawn_contained};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Request, Response,
-    body::Incoming,
+    body::{Body as _, Incoming},
     header::{CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
@@ -89,6 +89,10 @@ async fn converse(
 
 async fn answer(webhook: &Webhook, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    // What is announced need not be read to be refused.
+    if body.size_hint().lower() > REVIEW_BYTES_MAX as u64 {
+        return response(too_large());
+    }
     let body = Limited::new(body, REVIEW_BYTES_MAX).collect();
     let reply = match clock::within(READ_MAX, body).await {
         None => Reply::text(408, "the review did not come in time"),
@@ -96,6 +100,10 @@ async fn answer(webhook: &Webhook, request: Request<Incoming>) -> Response<Full<
         Some(Err(error)) => Reply::text(400, error),
         Some(Ok(body)) => webhook.answer(head.method.as_str(), head.uri.path(), &body.to_bytes()),
     };
+    response(reply)
+}
+
+fn response(reply: Reply) -> Response<Full<Bytes>> {
     let kind = if reply.status == 200 { "application/json" } else { "text/plain; charset=utf-8" };
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or_default();
