@@ -12,11 +12,12 @@
 
 mod connection;
 mod issue;
+mod review;
 #[cfg(test)]
 mod tests;
 mod verifier;
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use heddle_runtime::clock;
 use heddle_wire::discovery::{
@@ -25,36 +26,13 @@ use heddle_wire::discovery::{
 };
 use tokio::{net::TcpListener, sync::mpsc};
 
+pub use self::review::{ReviewError, TokenReviewer};
 use self::{connection::accept, issue::Issuing, verifier::AnyCertificate};
 pub use crate::caller::Caller;
-use crate::{
-    ca::{PodIdentity, Trust},
-    error::ControlError,
-};
+use crate::{ca::Trust, error::ControlError};
 
 /// Accepted connections waiting for the transport.
 const ACCEPTED_MAX: usize = 64;
-
-/// Says of which pod a token is.
-pub trait TokenReviewer: Send + Sync + 'static {
-    /// Whose token is this, if it is meant for `audience` and its pod still exists?
-    fn review(
-        &self,
-        token: &str,
-        audience: &str,
-    ) -> impl Future<Output = Result<PodIdentity, ReviewError>> + Send;
-}
-
-/// Why a token says nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReviewError {
-    /// It is no token of a pod, not meant for us, or over. What the cluster said.
-    #[error("the token is not accepted: {0}")]
-    Refused(String),
-    /// Nobody can be asked now.
-    #[error("tokens cannot be reviewed now: {0}")]
-    Unavailable(String),
-}
 
 /// Serves discovery and certificates on `listener`, as a server of `names` (DNS names and addresses), for ever.
 /// Dropped, it accepts nothing more.

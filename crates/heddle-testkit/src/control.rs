@@ -1,6 +1,7 @@
 //! A control plane for tests: every message is sent and awaited by hand.
 
 pub mod secure;
+mod shown;
 
 use std::{path::Path, sync::Arc};
 
@@ -62,7 +63,7 @@ impl transport::Discovery for Service {
     ) -> Result<Self::Responses, Status> {
         let (to_test, from_proxy) = mpsc::channel(QUEUE);
         let (responses, outgoing) = mpsc::channel(QUEUE);
-        let shown = secure::shown(&requests)?;
+        let shown = shown::shown(&requests)?;
         let mut requests = requests.into_inner();
         tokio::spawn(async move {
             while let Ok(Some(request)) = requests.message().await {

@@ -1,4 +1,4 @@
-use std::{io::Write as _, process::Command};
+//! What an authority signs, what it believes, and what of a user's own is refused with which words.
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyUsagePurpose};
 

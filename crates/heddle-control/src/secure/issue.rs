@@ -9,7 +9,7 @@ use heddle_wire::discovery::certificates::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Status};
 
-use super::{ReviewError, TokenReviewer};
+use super::review::{ReviewError, TokenReviewer};
 use crate::{
     ca::{CaError, PodIdentity, Trust},
     caller::Caller,

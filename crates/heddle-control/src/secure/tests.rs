@@ -22,7 +22,7 @@ use tonic::{
 };
 
 use super::*;
-use crate::ca::Authority;
+use crate::ca::{Authority, PodIdentity};
 
 const NAME: &str = "heddle-control.heddle-system.svc";
 

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::{Request, Status, transport::server::Connected};
 
-use super::{FakeControl, QUEUE, Service};
+use super::{FakeControl, QUEUE, Service, shown::Shown};
 use crate::tls::{Authority, Server};
 
 /// The name that a control plane over TLS shows.
@@ -121,18 +121,6 @@ impl Certificates for Issuing {
 
 /// A connection, and the certificate that was shown on it.
 struct Secured(TlsStream<TcpStream>);
-
-#[derive(Clone)]
-struct Shown(Option<Vec<u8>>);
-
-/// The certificate shown on the connection of a request; over TLS there must be one.
-pub(super) fn shown<T>(request: &Request<T>) -> Result<Option<Vec<u8>>, Status> {
-    match request.extensions().get::<Shown>() {
-        Some(Shown(None)) => Err(Status::unauthenticated("this needs a certificate")),
-        Some(Shown(shown)) => Ok(shown.clone()),
-        None => Ok(None),
-    }
-}
 
 impl Connected for Secured {
     type ConnectInfo = Shown;

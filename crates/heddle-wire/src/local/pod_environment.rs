@@ -76,44 +76,35 @@ pub fn config(
     let namespace =
         reader.needed("POD_NAMESPACE", |text| check_label(text).map_err(|e| e.to_string()));
     let addresses = reader.read("POD_IPS", None, addresses);
-    let address = reader.read("HEDDLE_DISCOVERY_ADDRESS", Some(DISCOVERY_ADDRESS), host_and_port);
     let workers = reader.read("HEDDLE_CONCURRENCY", Some("2"), |text| workers(text, machine));
     let memory_limit = reader.read("HEDDLE_MEMORY_LIMIT", Some("0"), bytes);
-    let default_drain = DRAIN_SECONDS.to_string();
-    let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
-    let native = reader.read("HEDDLE_NATIVE_SIDECAR", Some("false"), yes_or_no);
+    let pod = pod(&mut reader, namespace.as_deref().unwrap_or_default());
     let labels = parse_labels(labels).unwrap_or_else(|problem| {
         let file = labels_file(variable);
         reader.problems.push(format!("{}: {problem}", file.display()));
         BTreeMap::new()
     });
-    let or =
-        |name: &str, default: &str| given(variable, name).unwrap_or_else(|| default.to_owned());
-    let (Some(name), Some(namespace), Some(addresses), Some((host, port)), Some(workers)) =
-        (name, namespace, addresses, address, workers)
-    else {
-        return Err(reader.problems);
-    };
-    let (Some(memory_limit), Some(drain_seconds), Some(native)) = (memory_limit, drain, native)
+    let (
+        Some(name),
+        Some(namespace),
+        Some(addresses),
+        Some(workers),
+        Some(memory_limit),
+        Some(pod),
+    ) = (name, namespace, addresses, workers, memory_limit, pod)
     else {
         return Err(reader.problems);
     };
     if !reader.problems.is_empty() {
         return Err(reader.problems);
     }
-    let workload_name = or("HEDDLE_WORKLOAD_NAME", &name);
+    let workload_name = or(variable, "HEDDLE_WORKLOAD_NAME", &name);
     let label = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).cloned();
     let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
     let version =
         label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
-    let trust_domain = or("HEDDLE_TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN);
-    let identity = Identity {
-        trust_domain: trust_domain.clone(),
-        namespace: namespace.clone(),
-        service_account: or("SERVICE_ACCOUNT", DEFAULT_SERVICE_ACCOUNT),
-    };
     Ok(ProxyConfig {
-        mesh: trust_domain,
+        mesh: pod.identity.trust_domain.clone(),
         workload: WorkloadId::of_pod(&namespace, &name),
         service: service.unwrap_or_else(|| workload_name.clone()),
         version: version.unwrap_or_default(),
@@ -126,21 +117,41 @@ pub fn config(
         state_dir: path(variable, "HEDDLE_STATE_DIR", STATE_DIR),
         memory_limit,
         ready_fd: None,
-        surroundings: Surroundings::Pod(Pod {
-            control: SecureControl {
-                host,
-                port,
-                roots: path(variable, "HEDDLE_ROOTS_FILE", ROOTS_FILE),
-                token: path(variable, "HEDDLE_TOKEN_FILE", TOKEN_FILE),
-            },
-            resolv_conf: PathBuf::from(RESOLV_CONF),
-            identity,
-            uid: or("POD_UID", ""),
-            node: or("NODE_NAME", ""),
-            native,
-            drain_seconds,
-        }),
+        surroundings: Surroundings::Pod(pod),
     })
+}
+
+/// What is around the sidecar.
+fn pod<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>, namespace: &str) -> Option<Pod> {
+    let variable = reader.variable;
+    let address = reader.read("HEDDLE_DISCOVERY_ADDRESS", Some(DISCOVERY_ADDRESS), host_and_port);
+    let default_drain = DRAIN_SECONDS.to_string();
+    let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
+    let native = reader.read("HEDDLE_NATIVE_SIDECAR", Some("false"), yes_or_no);
+    let identity = Identity {
+        trust_domain: or(variable, "HEDDLE_TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN),
+        namespace: namespace.to_owned(),
+        service_account: or(variable, "SERVICE_ACCOUNT", DEFAULT_SERVICE_ACCOUNT),
+    };
+    let (host, port) = address?;
+    Some(Pod {
+        control: SecureControl {
+            host,
+            port,
+            roots: path(variable, "HEDDLE_ROOTS_FILE", ROOTS_FILE),
+            token: path(variable, "HEDDLE_TOKEN_FILE", TOKEN_FILE),
+        },
+        resolv_conf: PathBuf::from(RESOLV_CONF),
+        identity,
+        uid: or(variable, "POD_UID", ""),
+        node: or(variable, "NODE_NAME", ""),
+        native: native?,
+        drain_seconds: drain?,
+    })
+}
+
+fn or(variable: &impl Fn(&str) -> Option<String>, name: &str, default: &str) -> String {
+    given(variable, name).unwrap_or_else(|| default.to_owned())
 }
 
 fn path(variable: &impl Fn(&str) -> Option<String>, name: &str, default: &str) -> PathBuf {
