@@ -156,7 +156,7 @@ impl Certifier {
         let token = self.token()?;
         let wanted = Wanted::new()?;
         // As nobody: the token says who this is, and a certificate that is not believed any more is no help.
-        let channel = link::secure(&self.control, None).await?;
+        let channel = Box::pin(link::secure(&self.control, None)).await?;
         let request = IssueRequest { csr: wanted.request.clone() };
         let mut client = CertificateClient::new(channel);
         let answer = clock::within(ISSUE_MAX, client.issue(request, &token)).await;

@@ -84,7 +84,8 @@ impl Way {
         match self {
             Self::PathSocket(socket) => link::path_socket(socket).await,
             Self::Tls(control, _) => {
-                link::secure(control, shown.as_ref().map(|one| one.certified())).await
+                // Much larger than the rest, and rare.
+                Box::pin(link::secure(control, shown.as_ref().map(|one| one.certified()))).await
             }
         }
     }
