@@ -12,6 +12,7 @@
 //! | `HEDDLE_MEMORY_LIMIT` | bytes |
 //! | `HEDDLE_NATIVE_SIDECAR` | `true`: the kubelet ends the sidecar after the application (an init container that restarts) |
 //! | `HEDDLE_TERMINATION_DRAIN` | seconds, as `5` or `5s` |
+//! | `HEDDLE_APP_PROBES` | JSON of the applications' own probes, by path ([`super::app_probes`]) |
 //! | `HEDDLE_STATE_DIR`, `HEDDLE_TOKEN_FILE`, `HEDDLE_ROOTS_FILE`, `HEDDLE_POD_INFO` | where the volumes are mounted |
 
 use std::{
@@ -26,7 +27,10 @@ use heddle_model::{
     name::{check_label, check_subdomain},
 };
 
-use super::proxy_config::{Pod, ProxyConfig, SecureControl, Surroundings};
+use super::{
+    app_probes::{APP_PROBES_VARIABLE, AppProbes},
+    proxy_config::{Pod, ProxyConfig, SecureControl, Surroundings},
+};
 
 /// The control plane, where nothing else is said.
 pub const DISCOVERY_ADDRESS: &str = "heddle-control.heddle-system.svc:15012";
@@ -78,20 +82,24 @@ pub fn config(
     let addresses = reader.read("POD_IPS", None, addresses);
     let workers = reader.read("HEDDLE_CONCURRENCY", Some("2"), |text| workers(text, machine));
     let memory_limit = reader.read("HEDDLE_MEMORY_LIMIT", Some("0"), bytes);
-    let pod = pod(&mut reader, namespace.as_deref().unwrap_or_default());
+    let default_drain = DRAIN_SECONDS.to_string();
+    let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
+    let native = reader.read("HEDDLE_NATIVE_SIDECAR", Some("false"), yes_or_no);
+    let probes = reader.read(APP_PROBES_VARIABLE, Some("{}"), app_probes);
     let labels = parse_labels(labels).unwrap_or_else(|problem| {
         let file = labels_file(variable);
         reader.problems.push(format!("{}: {problem}", file.display()));
         BTreeMap::new()
     });
-    let (
-        Some(name),
-        Some(namespace),
-        Some(addresses),
-        Some(workers),
-        Some(memory_limit),
-        Some(pod),
-    ) = (name, namespace, addresses, workers, memory_limit, pod)
+    let or =
+        |name: &str, default: &str| given(variable, name).unwrap_or_else(|| default.to_owned());
+    let (Some(name), Some(namespace), Some(addresses), Some((host, port)), Some(workers)) =
+        (name, namespace, addresses, address, workers)
+    else {
+        return Err(reader.problems);
+    };
+    let (Some(memory_limit), Some(drain_seconds), Some(native), Some(app_probes)) =
+        (memory_limit, drain, native, probes)
     else {
         return Err(reader.problems);
     };
@@ -117,7 +125,21 @@ pub fn config(
         state_dir: path(variable, "HEDDLE_STATE_DIR", STATE_DIR),
         memory_limit,
         ready_fd: None,
-        surroundings: Surroundings::Pod(pod),
+        app_probes,
+        surroundings: Surroundings::Pod(Pod {
+            control: SecureControl {
+                host,
+                port,
+                roots: path(variable, "HEDDLE_ROOTS_FILE", ROOTS_FILE),
+                token: path(variable, "HEDDLE_TOKEN_FILE", TOKEN_FILE),
+            },
+            resolv_conf: PathBuf::from(RESOLV_CONF),
+            identity,
+            uid: or("POD_UID", ""),
+            node: or("NODE_NAME", ""),
+            native,
+            drain_seconds,
+        }),
     })
 }
 
@@ -199,6 +221,10 @@ impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
             }
         }
     }
+}
+
+fn app_probes(text: &str) -> Result<AppProbes, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
 fn addresses(text: &str) -> Result<Addresses, String> {
