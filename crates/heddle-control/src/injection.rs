@@ -7,6 +7,7 @@
 //!
 //! | question | module |
 //! |---|---|
+//! | where it is to run, why it cannot | `asked` |
 //! | what a pod holds, as far as it matters here | `pod` |
 //! | is it to be injected | `selection` |
 //! | what its annotations ask for | `options`, `capture`, `names` |
@@ -14,6 +15,7 @@
 //! | what its probes become | `probes` |
 //! | what was added, and how it is taken out again | `record` |
 
+mod asked;
 mod capture;
 mod containers;
 mod identity;
@@ -30,19 +32,11 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-pub use self::settings::{InjectionSettings, SettingsError};
+pub use self::{
+    asked::{Rejected, Surroundings},
+    settings::{InjectionSettings, SettingsError},
+};
 use self::{containers::Added, options::Options, pod::Pod, record::Record, selection::Choice};
-
-/// Where a pod is to run.
-#[derive(Debug, Clone, Copy)]
-pub struct Surroundings<'a> {
-    /// Its namespace.
-    pub namespace: &'a str,
-    /// The namespace's labels; `None` where they are not known: then whoever asks has chosen by them.
-    pub namespace_labels: Option<&'a BTreeMap<String, String>>,
-    /// The workload it belongs to, where that is known better than from the pod itself.
-    pub workload: Option<&'a str>,
-}
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +58,6 @@ pub struct Injected {
     pub warnings: Vec<String>,
 }
 
-/// A pod that cannot be injected: what is wrong with it and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Rejected(String);
-
-impl Rejected {
-    fn new(reason: impl Into<String>) -> Self {
-        Self(reason.into())
-    }
-}
-
 /// Is this pod to be injected?
 #[must_use]
 pub fn decide(around: Surroundings<'_>, pod: &Value, settings: &InjectionSettings) -> Decision {
@@ -89,7 +72,7 @@ pub fn decide(around: Surroundings<'_>, pod: &Value, settings: &InjectionSetting
     match decided {
         Ok(Choice::Yes) => Decision::Inject,
         Ok(Choice::No(reason)) => Decision::Skip(reason),
-        Err(Rejected(reason)) => Decision::Reject(reason),
+        Err(refused) => Decision::Reject(refused.to_string()),
     }
 }
 
@@ -150,7 +133,7 @@ fn injected(
             let mut warnings = Vec::new();
             if options.rewrite_probes {
                 let added = probes::rewrite(&mut pod, &mut warnings);
-                containers::add_probes(&mut pod, &added)?;
+                probes::give(&mut pod, &added)?;
             }
             return Ok(Injected { pod: pod.into_value(), warnings });
         }

@@ -17,7 +17,6 @@ use std::{
 use heddle_compile::RuleIndex;
 use heddle_model::{Registry, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::control_api::Problem;
-use serde_json::Value;
 
 use self::review::{Answer, Review};
 pub use self::server::serve;
@@ -161,9 +160,6 @@ fn lines(problems: &[Problem]) -> Vec<String> {
     };
     problems.iter().map(line).collect()
 }
-
-/// The object a review is about, or what is not there.
-type Object<'a> = Option<&'a Value>;
 
 #[cfg(test)]
 mod tests;

@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use self::{
-    page::{Page, pieces, whole},
+    page::{Page, TEXT, pieces, whole},
     taken::TakenInTime,
 };
 use crate::{Shared, metrics::scrape::Scrape};
@@ -53,7 +53,6 @@ const HEAD_MAX: usize = 8 * 1024;
 /// Pause after a failed accept.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
-const TEXT: &str = "text/plain; charset=utf-8";
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const JSON: &str = "application/json";
 

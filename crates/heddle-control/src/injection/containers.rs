@@ -13,6 +13,7 @@ use super::{
     },
     options::Options,
     pod::{Pod, name},
+    probes,
     record::{Override, Record},
 };
 
@@ -100,7 +101,8 @@ impl Added<'_> {
             "command": [settings.program],
             "args": ["proxy", "--kubernetes"],
             "env": self.environment(pod, native)?,
-            "ports": [{"name": "http-metrics", "containerPort": PORT_METRICS, "protocol": "TCP"}],
+            // A name no Service of the user's is likely to call its target: it would mean this port.
+            "ports": [{"name": "heddle-metrics", "containerPort": PORT_METRICS, "protocol": "TCP"}],
             "resources": options.resources,
             "securityContext": {
                 "allowPrivilegeEscalation": false,
@@ -144,7 +146,7 @@ impl Added<'_> {
     }
 
     fn environment(&self, pod: &Pod, native: bool) -> Result<Vec<Value>, Rejected> {
-        let Self { around, options, settings, probes } = self;
+        let Self { around, options, settings, probes: asked } = self;
         let of_pod = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let value = |name: &str, value: &str| json!({"name": name, "value": value});
         let mut env = vec![
@@ -173,8 +175,8 @@ impl Added<'_> {
         if let Some(level) = &options.log_level {
             env.push(value("HEDDLE_LOG", level));
         }
-        if !probes.is_empty() {
-            env.push(value(APP_PROBES_VARIABLE, &to_text(probes)?));
+        if !asked.is_empty() {
+            env.push(value(APP_PROBES_VARIABLE, &probes::to_text(asked)?));
         }
         Ok(env)
     }
@@ -272,40 +274,4 @@ fn add_memory_limit(proxy: &mut Value) {
             env.push(json!({"name": variable, "valueFrom": {"resourceFieldRef": limit}}));
         }
     }
-}
-
-/// Gives probes that were found later to a sidecar that is there already.
-pub(super) fn add_probes(pod: &mut Pod, added: &AppProbes) -> Result<(), Rejected> {
-    if added.is_empty() {
-        return Ok(());
-    }
-    let mut all = probes_of(pod);
-    all.extend(added.clone());
-    let variable = json!({"name": APP_PROBES_VARIABLE, "value": to_text(&all)?});
-    let Some(Value::Object(proxy)) = proxy_mut(pod) else { return Ok(()) };
-    let env = proxy.entry("env").or_insert_with(|| json!([]));
-    if let Value::Array(env) = env {
-        match env.iter_mut().find(|there| name(there) == APP_PROBES_VARIABLE) {
-            Some(there) => *there = variable,
-            None => env.push(variable),
-        }
-    }
-    Ok(())
-}
-
-/// The probes that the pod's sidecar was given.
-pub(super) fn probes_of(pod: &mut Pod) -> AppProbes {
-    let env = proxy_mut(pod).and_then(|proxy| proxy.get("env")).and_then(Value::as_array);
-    let variable = env.into_iter().flatten().find(|there| name(there) == APP_PROBES_VARIABLE);
-    let text = variable.and_then(|variable| variable.get("value")).and_then(Value::as_str);
-    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
-}
-
-fn proxy_mut(pod: &mut Pod) -> Option<&mut Value> {
-    pod.init_containers.iter_mut().chain(&mut pod.containers).find(|there| name(there) == PROXY)
-}
-
-fn to_text(probes: &AppProbes) -> Result<String, Rejected> {
-    serde_json::to_string(probes)
-        .map_err(|error| Rejected::new(format!("the probes cannot be written as JSON: {error}")))
 }

@@ -5,12 +5,15 @@
 //! so do those that name another host: they are not about a port of this pod.
 
 use heddle_wire::local::{
-    app_probes::{APP_PROBES_PREFIX, AppProbe, AppProbes, Ask, Grpc, HttpGet, TcpSocket},
+    app_probes::{
+        APP_PROBES_PREFIX, APP_PROBES_VARIABLE, AppProbe, AppProbes, Ask, Grpc, HttpGet, TcpSocket,
+    },
     proxy_config::PORT_MERGED_METRICS,
 };
 use serde_json::{Map, Value, json};
 
 use super::{
+    Rejected,
     names::{INIT, ISTIO_INIT, ISTIO_PROXY, PROXY},
     pod::{Pod, name, text},
 };
@@ -66,6 +69,43 @@ pub(super) fn restore(pod: &mut Pod, probes: &AppProbes) {
             set(probe, handler, value.unwrap_or_default());
         }
     }
+}
+
+/// Gives probes that were found later to the pod's sidecar, which is there already.
+pub(super) fn give(pod: &mut Pod, added: &AppProbes) -> Result<(), Rejected> {
+    if added.is_empty() {
+        return Ok(());
+    }
+    let mut all = given(pod);
+    all.extend(added.clone());
+    let variable = json!({"name": APP_PROBES_VARIABLE, "value": to_text(&all)?});
+    let Some(Value::Object(proxy)) = proxy_mut(pod) else { return Ok(()) };
+    let env = proxy.entry("env").or_insert_with(|| json!([]));
+    if let Value::Array(env) = env {
+        match env.iter_mut().find(|there| name(there) == APP_PROBES_VARIABLE) {
+            Some(there) => *there = variable,
+            None => env.push(variable),
+        }
+    }
+    Ok(())
+}
+
+/// The probes that the pod's sidecar was given.
+pub(super) fn given(pod: &mut Pod) -> AppProbes {
+    let env = proxy_mut(pod).and_then(|proxy| proxy.get("env")).and_then(Value::as_array);
+    let variable = env.into_iter().flatten().find(|there| name(there) == APP_PROBES_VARIABLE);
+    let text = variable.and_then(|variable| variable.get("value")).and_then(Value::as_str);
+    text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+fn proxy_mut(pod: &mut Pod) -> Option<&mut Value> {
+    pod.init_containers.iter_mut().chain(&mut pod.containers).find(|there| name(there) == PROXY)
+}
+
+/// As the variable's text.
+pub(super) fn to_text(probes: &AppProbes) -> Result<String, Rejected> {
+    serde_json::to_string(probes)
+        .map_err(|error| Rejected::new(format!("the probes cannot be written as JSON: {error}")))
 }
 
 /// Replaces what a probe does.

@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::{
     InjectionSettings, Rejected,
-    containers::probes_of,
     names::{PROXY, STATUS},
     pod::{Pod, name},
     probes,
@@ -77,7 +76,7 @@ impl Record {
 
     /// Takes out of the pod what was added to it.
     pub(super) fn undo(self, pod: &mut Pod) -> Result<(), Rejected> {
-        let asked = probes_of(pod);
+        let asked = probes::given(pod);
         pod.init_containers
             .retain(|there| !self.init_containers.iter().any(|own| own == name(there)));
         pod.containers.retain(|there| !self.containers.iter().any(|own| own == name(there)));

@@ -3,8 +3,6 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::Object;
-
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 /// Kubernetes cuts longer warnings, bytes.
@@ -74,7 +72,7 @@ impl Review {
     }
 
     /// The object as it is to be; none where one is deleted.
-    pub(super) fn object(&self) -> Object<'_> {
+    pub(super) fn object(&self) -> Option<&Value> {
         self.request.get("object").filter(|object| object.is_object())
     }
 

@@ -1,7 +1,7 @@
 //! Reviews as the API server sends them, and as nobody should.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 

@@ -27,10 +27,7 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 
-use super::{
-    TEXT,
-    page::{Page, whole},
-};
+use super::page::{Page, TEXT, whole};
 use crate::Shared;
 
 mod grpc;

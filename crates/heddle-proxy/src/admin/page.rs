@@ -17,6 +17,8 @@ use hyper::{
 
 use crate::metrics::scrape::Scrape;
 
+pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+
 /// The body of an answer.
 pub(super) type Page = Either<Full<Bytes>, Pieces>;
 
