@@ -85,13 +85,24 @@ pub(crate) fn proxy(args: &ProxyArgs) -> Result<(), Failure> {
 fn of_this_pod() -> Result<ProxyConfig, Failure> {
     let variable = |name: &str| env::var(name).ok();
     let file = pod_environment::labels_file(&variable);
-    let labels = fs::read_to_string(&file)
-        .doing(|| format!("read the pod's labels in {} (a downwardAPI volume)", file.display()))?;
+    let (labels, unread) = match fs::read_to_string(&file) {
+        Ok(labels) => (labels, None),
+        Err(error) => {
+            let file = file.display();
+            let problem = format!("{file}: {error}: mount the pod's labels (a downwardAPI volume)");
+            (String::new(), Some(problem))
+        }
+    };
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    pod_environment::config(&variable, &labels, Machine { processors }).map_err(|problems| {
-        let lines = problems.join("\n  ");
-        Failure::refused(format!("the environment does not describe a pod of the mesh:\n  {lines}"))
-    })
+    let read = pod_environment::config(&variable, &labels, Machine { processors });
+    let problems = match (read, unread) {
+        (Ok(config), None) => return Ok(config),
+        (read, unread) => read.err().into_iter().flatten().chain(unread),
+    };
+    let lines = problems.collect::<Vec<_>>().join("\n  ");
+    Err(Failure::refused(format!(
+        "the environment does not describe a pod of the mesh:\n  {lines}"
+    )))
 }
 
 /// Shows up in `ps` and `top` as what it is: the binary was started through `/proc/self/exe`, whose

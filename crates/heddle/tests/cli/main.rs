@@ -178,6 +178,23 @@ fn the_parts_of_a_mesh_refuse_to_be_started_by_hand() {
 }
 
 #[test]
+fn a_sidecar_in_a_pod_names_all_that_its_environment_lacks_or_has_wrong() {
+    let output = Command::new(env!("CARGO_BIN_EXE_heddle"))
+        .args(["proxy", "--kubernetes"])
+        .env("POD_NAMESPACE", "shop")
+        .env("POD_IPS", "10.1.2")
+        .env("HEDDLE_POD_INFO", "/nonexistent")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for problem in ["`POD_NAME` is not set", "`POD_IPS` is `10.1.2`", "/nonexistent/labels: "] {
+        assert!(said.contains(problem), "{problem}: {said}");
+    }
+    assert!(!said.contains("POD_NAMESPACE"), "{said}");
+}
+
+#[test]
 fn a_folder_of_meshes_that_is_not_ours_is_refused() {
     let machine = NoMeshes::new("owner");
     std::fs::write(machine.0.join("run"), "a file").unwrap();
