@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Population {
     /// Workloads that join and leave.
-    Members(Joining),
+    Members(Box<Joining>),
     /// What a cluster's objects say.
     Cluster(Box<Cluster>),
 }
@@ -47,7 +47,7 @@ pub(crate) struct Placed {
 
 impl From<Members> for Population {
     fn from(members: Members) -> Self {
-        Self::Members(Joining { members, merged: None })
+        Self::Members(Box::new(Joining { members, merged: None }))
     }
 }
 

@@ -98,7 +98,7 @@ impl Control {
             let own = findings.get(key).map_or(&[][..], Vec::as_slice);
             let state = RuleState {
                 problems: mesh.rules.refused(key).to_vec(),
-                findings: own.iter().map(|finding| Finding::clone(finding)).collect(),
+                findings: own.iter().copied().cloned().collect(),
                 resource: mesh.rules.applied(key).map(|applied| applied.resource.clone()),
             };
             (key.clone(), state)

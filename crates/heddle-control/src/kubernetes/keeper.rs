@@ -2,7 +2,11 @@
 //! in the webhooks' configurations, so that the API server believes us. Only the leader writes, and again now and
 //! then, because others may have changed it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use heddle_runtime::clock;
 use serde_json::{Value, json};
@@ -47,14 +51,14 @@ pub(crate) struct Keeper {
 impl Keeper {
     /// Keeps for ever.
     pub(crate) async fn run(self) {
-        let mut done: BTreeMap<String, (String, std::time::Instant)> = BTreeMap::new();
-        let mut looked: Option<std::time::Instant> = None;
+        let mut done: BTreeMap<String, (String, Instant)> = BTreeMap::new();
+        let mut looked: Option<Instant> = None;
         loop {
             if *self.leads.borrow() {
                 let roots = (self.roots)();
                 self.spread(&roots, &mut done).await;
-                if looked.is_none_or(|at| at.elapsed() > WEBHOOK_INTERVAL) {
-                    looked = Some(std::time::Instant::now());
+                if looked.is_none_or(|at| clock::now().duration_since(at) > WEBHOOK_INTERVAL) {
+                    looked = Some(clock::now());
                     self.vouch(&roots).await;
                 }
             } else {
@@ -64,7 +68,7 @@ impl Keeper {
         }
     }
 
-    async fn spread(&self, roots: &str, done: &mut BTreeMap<String, (String, std::time::Instant)>) {
+    async fn spread(&self, roots: &str, done: &mut BTreeMap<String, (String, Instant)>) {
         let names: Vec<String> = self
             .control
             .with_cluster(|cluster| cluster.namespaces().keys().cloned().collect())
@@ -72,13 +76,15 @@ impl Keeper {
         done.retain(|name, _| names.contains(name));
         for name in names.into_iter().filter(|name| !EXCLUDED.contains(&name.as_str())) {
             let known = done.get(&name);
-            if known.is_some_and(|(written, at)| written == roots && at.elapsed() < AGAIN) {
+            if known.is_some_and(|(written, at)| {
+                written == roots && clock::now().duration_since(*at) < AGAIN
+            }) {
                 continue;
             }
             match self.put_roots(&name, roots).await {
                 Ok(()) => {
                     self.health.synced("configmaps");
-                    done.insert(name, (roots.to_owned(), std::time::Instant::now()));
+                    done.insert(name, (roots.to_owned(), clock::now()));
                 }
                 // Gone, or on its way out: its watcher says so.
                 Err(ApiError::NotFound(_) | ApiError::Conflict) => {}

@@ -46,17 +46,17 @@ impl Candidate {
     /// Stands for election, for ever.
     pub(crate) async fn run(&self) {
         let mut seen: Option<Seen> = None;
-        let mut renewed = Instant::now();
+        let mut renewed = clock::now();
         loop {
             match self.turn(&mut seen).await {
                 Ok(true) => {
-                    renewed = Instant::now();
+                    renewed = clock::now();
                     self.lead(true);
                 }
                 Ok(false) => self.lead(false),
                 Err(error) => {
                     tracing::debug!(%error, "the lease was not renewed");
-                    if renewed.elapsed() > GIVE_UP {
+                    if clock::now().duration_since(renewed) > GIVE_UP {
                         self.lead(false);
                     }
                 }
@@ -104,9 +104,10 @@ impl Candidate {
         let (holder, renewed) = (text("holderIdentity"), text("renewTime"));
         let same = seen.as_ref().is_some_and(|one| one.holder == holder && one.renewed == renewed);
         if !same {
-            *seen = Some(Seen { holder: holder.clone(), renewed, since: Instant::now() });
+            *seen = Some(Seen { holder: holder.clone(), renewed, since: clock::now() });
         }
-        let ran_out = seen.as_ref().is_some_and(|one| one.since.elapsed() > LENGTH);
+        let ran_out =
+            seen.as_ref().is_some_and(|one| clock::now().duration_since(one.since) > LENGTH);
         if holder != self.identity && !holder.is_empty() && !ran_out {
             return Ok(false);
         }

@@ -11,8 +11,10 @@ use super::client::{Api, ApiError, Kind};
 /// How often is looked for kinds that came.
 pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
+type Wanted = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+
 /// Kinds that are read as rules: group, versions we can read with the best first, and kinds with their plurals.
-const WANTED: &[(&str, &[&str], &[(&str, &str)])] = &[
+const WANTED: &[Wanted] = &[
     (
         "networking.istio.io",
         &["v1", "v1beta1", "v1alpha3"],

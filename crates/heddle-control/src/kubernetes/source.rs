@@ -1,10 +1,7 @@
 //! From watchers to the mesh: changes that come together are taken in together, endpoints and rules alike, so
 //! that proxies hear of a rollout's step once.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use heddle_runtime::{clock, task};
 use serde::de::DeserializeOwned;
@@ -118,9 +115,9 @@ impl Source {
 
     async fn take(&self, events: &mut mpsc::Receiver<Event>) {
         while let Some(first) = events.recv().await {
-            let begun = Instant::now();
+            let end = clock::now() + SETTLE_MAX;
             let mut batch = vec![first];
-            while batch.len() < EVENTS_MAX && begun.elapsed() < SETTLE_MAX {
+            while batch.len() < EVENTS_MAX && clock::now() < end {
                 match clock::within(SETTLE, events.recv()).await {
                     Some(Some(event)) => batch.push(event),
                     Some(None) | None => break,

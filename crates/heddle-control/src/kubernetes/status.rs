@@ -233,8 +233,7 @@ fn merged(before: &[Value], ours: &[Condition], generation: i64) -> Option<Vec<V
     let mut changed = false;
     for our in ours {
         let status = if our.holds { "True" } else { "False" };
-        let mut message = our.message.clone();
-        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        let message = cut(&our.message);
         let known = before.iter().find(|one| one["type"] == json!(our.kind));
         let since = known.filter(|one| one["status"] == json!(status));
         let since = since.and_then(|one| one["lastTransitionTime"].as_str()).unwrap_or(&now);
@@ -246,6 +245,13 @@ fn merged(before: &[Value], ours: &[Condition], generation: i64) -> Option<Vec<V
         all.push(made);
     }
     changed.then_some(all)
+}
+
+/// What of a message there is room for.
+fn cut(text: &str) -> &str {
+    let fits = |end: &usize| text.is_char_boundary(*end);
+    let end = (0..=text.len().min(MESSAGE_BYTES_MAX)).rev().find(fits);
+    &text[..end.unwrap_or_default()]
 }
 
 /// Older kinds know no `observedGeneration` in a condition: the server drops it.

@@ -2,13 +2,7 @@
 //! goes on where it ended; where the server does not remember that any more, or after what made no sense, all
 //! is read again, and what is not there any more is told as gone.
 
-use std::{
-    collections::BTreeSet,
-    mem,
-    pin::pin,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, mem, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::TryStreamExt;
 use heddle_runtime::clock;
@@ -134,7 +128,7 @@ impl<T: DeserializeOwned, E> Follower<T, E> {
     async fn follow(&self, mut version: String, known: &mut BTreeSet<ObjectName>) -> Option<()> {
         let mut pauses = Pauses::default();
         loop {
-            let begun = Instant::now();
+            let begun = clock::now();
             let error = match self.watch(&mut version, known).await {
                 Ok(true) => None,
                 Ok(false) => return None,
@@ -142,13 +136,14 @@ impl<T: DeserializeOwned, E> Follower<T, E> {
                 Err(ApiError::Gone | ApiError::NotFound(_)) => return Some(()),
                 Err(error) => Some(error),
             };
-            if begun.elapsed() > GOOD {
+            let lasted = clock::now().duration_since(begun);
+            if lasted > GOOD {
                 pauses = Pauses::default();
             }
             if let Some(error) = error {
                 self.health.trouble(&self.kind.to_string(), &error);
                 pauses.wait().await;
-            } else if begun.elapsed() < GOOD {
+            } else if lasted < GOOD {
                 pauses.wait().await;
             }
         }

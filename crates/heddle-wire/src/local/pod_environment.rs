@@ -66,6 +66,13 @@ pub fn labels_file(variable: &impl Fn(&str) -> Option<String>) -> PathBuf {
     path(variable, "HEDDLE_POD_INFO", POD_INFO).join("labels")
 }
 
+/// Labels that name a pod's service, as Istio derives it; the first that is there.
+const SERVICE_LABELS: [&str; 3] =
+    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
+/// The same for its version.
+const VERSION_LABELS: [&str; 3] =
+    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
+
 /// The configuration that the environment describes; `labels` is the text of [`labels_file`].
 ///
 /// # Errors
@@ -98,19 +105,20 @@ pub fn config(
     else {
         return Err(reader.problems);
     };
-    let (Some(memory_limit), Some(drain_seconds), Some(native), Some(app_probes)) =
-        (memory_limit, drain, native, probes)
+    let (Some(memory_limit), Some(drain_seconds), Some(native), Some(app_probes), true) =
+        (memory_limit, drain, native, probes, reader.problems.is_empty())
     else {
         return Err(reader.problems);
     };
-    if !reader.problems.is_empty() {
-        return Err(reader.problems);
-    }
-    let workload_name = or(variable, "HEDDLE_WORKLOAD_NAME", &name);
-    let label = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).cloned();
-    let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
-    let version =
-        label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
+    let workload_name = or("HEDDLE_WORKLOAD_NAME", &name);
+    let label = |keys: [&str; 3]| keys.iter().find_map(|key| labels.get(*key)).cloned();
+    let (service, version) = (label(SERVICE_LABELS), label(VERSION_LABELS));
+    let trust_domain = or("HEDDLE_TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN);
+    let identity = Identity {
+        trust_domain: trust_domain.clone(),
+        namespace: namespace.clone(),
+        service_account: or("SERVICE_ACCOUNT", DEFAULT_SERVICE_ACCOUNT),
+    };
     Ok(ProxyConfig {
         mesh: pod.identity.trust_domain.clone(),
         workload: WorkloadId::of_pod(&namespace, &name),

@@ -148,8 +148,7 @@ impl Cluster {
         let Some(before) = self.registry.members.get(name) else { return Touched::default() };
         let Some(service) = self.registry.services.get(name) else { return Touched::default() };
         let found = self.found(name, service);
-        let came: Vec<_> =
-            found.members.keys().filter(|id| !before.workloads.contains_key(id)).collect();
+        let came = found.members.keys().filter(|id| !before.workloads.contains_key(id));
         let went = before.workloads.keys().filter(|id| !found.members.contains_key(id));
         let moved = found.members.iter().filter(|(id, ports)| {
             let numbers = |ports: &BTreeMap<u16, heddle_model::EndpointPort>| -> Vec<_> {
@@ -158,7 +157,7 @@ impl Cluster {
             before.workloads.get(*id).is_some_and(|was| numbers(was) != numbers(ports))
         });
         let changed: BTreeSet<WorkloadId> =
-            came.into_iter().chain(went).chain(moved.map(|(id, _)| id)).cloned().collect();
+            came.chain(went).chain(moved.map(|(id, _)| id)).cloned().collect();
         let mut touched = Touched::default();
         if before.workloads != found.members {
             touched.endpoints.insert(name.clone());

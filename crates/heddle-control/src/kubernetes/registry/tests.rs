@@ -336,12 +336,8 @@ fn endpoints_that_are_no_pods_are_outside() {
     assert_eq!(told.endpoints.len(), 1, "one of the addresses is a pod's");
     // Rules with entries leave it alone.
     let rules = "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\nspec:\n  hosts: [api.example.com, db.shop.svc.cluster.local]\n  ports: [{number: 443, name: tls, protocol: TLS}]\n  resolution: DNS\n";
-    let rules: Vec<_> = parse("e.yaml", rules, "shop")
-        .unwrap()
-        .resources
-        .into_iter()
-        .map(std::sync::Arc::new)
-        .collect();
+    let rules: Vec<_> =
+        parse("e.yaml", rules, "shop").unwrap().resources.into_iter().map(Arc::new).collect();
     let index = RuleIndex::new(&rules);
     cluster.put_entries(&index, true);
     assert_eq!(cluster.told("db").outside.len(), 1);
