@@ -32,8 +32,8 @@ pub use self::{
     },
 };
 use crate::{
-    Addresses, EndpointState, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId,
-    registry::first_of, wire::closed,
+    Addresses, Identity, Locality, Protocol, ServiceName, Workload, WorkloadId, registry::first_of,
+    wire::closed,
 };
 
 pub use self::{
@@ -47,7 +47,7 @@ pub use self::{
         TcpKeepalive,
     },
 };
-pub use crate::registry::{OutsideAddress, Resolution};
+pub use crate::registry::{EndpointPort, OutsideAddress, Resolution};
 
 /// Answer to "who is this IP?". Asked by IP; `NotKnown` is an answer and a subscription too.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
@@ -431,18 +431,6 @@ pub struct OutsideEndpoint {
     /// Where it runs.
     #[cbor(n(6), default)]
     pub locality: Locality,
-}
-
-/// What a service port leads to on one endpoint.
-#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
-#[cbor(map)]
-pub struct EndpointPort {
-    /// Port it listens on: the service port's target, resolved.
-    #[n(1)]
-    pub number: u16,
-    /// Its state there.
-    #[n(2)]
-    pub state: EndpointState,
 }
 
 /// A workload's own ports, and what applies to calls it receives and to those it makes to the outside.

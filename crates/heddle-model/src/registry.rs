@@ -5,6 +5,7 @@
 //! is in one service, whose ports are its workloads' own.
 
 mod json;
+mod lookup;
 mod members;
 mod outside;
 
@@ -16,10 +17,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 pub use self::{
-    members::{AddressIndex, Members},
+    members::{AddressIndex, EndpointPort, EndpointState, Members},
     outside::{OutsideAddress, OutsideHost, OutsideService, Resolution},
 };
-use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId, wire::closed};
+use crate::{Addresses, Identity, Locality, Protocol, ServiceName, WorkloadId};
 
 /// Are all of the labels `wanted` among these (`matchLabels`)?
 #[must_use]
@@ -119,23 +120,6 @@ pub struct WorkloadPort {
     /// `Ready` once it takes requests: on one machine, once the port is in LISTEN.
     pub state: EndpointState,
 }
-
-/// The state of a workload's port: EndpointSlice's conditions `serving` and `terminating`, of which
-/// `ready` follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum EndpointState {
-    /// Known, not serving yet (on one machine: not in LISTEN): never picked.
-    Pending,
-    /// Serves and stays: takes new requests.
-    Ready,
-    /// Ends, and serves until then: takes new requests only where nothing is ready.
-    ServingTerminating,
-    /// Takes no new requests; those in flight end.
-    Terminating,
-}
-
-closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating, 4 => ServingTerminating });
 
 impl Service {
     /// Its first virtual IPv4 address.

@@ -6,8 +6,10 @@ use std::{
     net::IpAddr,
 };
 
-use super::{EndpointState, Registry, Service, ServicePort, Workload};
-use crate::{EndpointPort, ServiceName, WorkloadId};
+use minicbor::{Decode, Encode};
+use serde::{Deserialize, Serialize};
+
+use crate::{ServiceName, WorkloadId, wire::closed};
 
 /// The workloads behind one service.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,53 +29,33 @@ pub struct AddressIndex {
     pub services: HashMap<IpAddr, ServiceName>,
 }
 
-impl Registry {
-    /// The workload that has this address.
-    #[must_use]
-    pub fn workload_at(&self, ip: IpAddr) -> Option<&Workload> {
-        match &self.addresses {
-            Some(index) => index.workloads.get(&ip).and_then(|id| self.workloads.get(id)),
-            None => self.workloads.values().find(|workload| workload.addresses.contains(ip)),
-        }
-    }
+/// The state of a workload's port: EndpointSlice's conditions `serving` and `terminating`, of which
+/// `ready` follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndpointState {
+    /// Known, not serving yet (on one machine: not in LISTEN): never picked.
+    Pending,
+    /// Serves and stays: takes new requests.
+    Ready,
+    /// Ends, and serves until then: takes new requests only where nothing is ready.
+    ServingTerminating,
+    /// Takes no new requests; those in flight end.
+    Terminating,
+}
 
-    /// The service that has this virtual address.
-    #[must_use]
-    pub fn service_at(&self, ip: IpAddr) -> Option<&Service> {
-        match &self.addresses {
-            Some(index) => index.services.get(&ip).and_then(|name| self.services.get(name)),
-            None => self.services.values().find(|service| service.vips.contains(&ip)),
-        }
-    }
+closed!(EndpointState { 1 => Pending, 2 => Ready, 3 => Terminating, 4 => ServingTerminating });
 
-    /// The workloads that belong to a service, whether its ports lead to them or not.
-    pub fn belonging<'a>(
-        &'a self,
-        service: &'a ServiceName,
-    ) -> impl Iterator<Item = &'a Workload> + 'a {
-        let told = self.members.get(service);
-        let by_list = told.into_iter().flat_map(|members| members.workloads.keys());
-        let by_list = by_list.filter_map(|id| self.workloads.get(id));
-        let all = told.is_none().then(|| self.workloads.values()).into_iter().flatten();
-        by_list.chain(all.filter(move |one| one.services.contains(service)))
-    }
-
-    /// What a port of a service leads to on a workload, if it leads there.
-    #[must_use]
-    pub fn led_to(
-        &self,
-        service: &ServiceName,
-        port: &ServicePort,
-        workload: &Workload,
-    ) -> Option<EndpointPort> {
-        match self.members.get(service) {
-            Some(members) => members.workloads.get(&workload.id)?.get(&port.number).copied(),
-            None => {
-                let target = workload.port(&port.target)?;
-                Some(EndpointPort { number: target.number, state: target.state })
-            }
-        }
-    }
+/// What a service port leads to on one endpoint.
+#[derive(Debug, Clone, Copy, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct EndpointPort {
+    /// Port it listens on: the service port's target, resolved.
+    #[n(1)]
+    pub number: u16,
+    /// Its state there.
+    #[n(2)]
+    pub state: EndpointState,
 }
 
 impl EndpointState {

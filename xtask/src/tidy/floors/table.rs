@@ -61,7 +61,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("what a rule says", &["delegate", "fault", "policy", "traffic"]),
             ("routes", &["gateway"]),
             ("what a client gets", &["destination", "reference"]),
-            ("findings", &["findings", "outside_findings"]),
+            ("findings", &["concerned", "findings", "outside_findings"]),
         ],
     },
     Floors {
