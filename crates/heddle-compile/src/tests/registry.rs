@@ -152,6 +152,8 @@ fn a_workload_of_no_service_is_known_by_its_address() {
     let ip = mesh.workload("pods-v2").addresses.first();
     let Owner::Workload(owner) = address(&mesh.0, ip).owner else { panic!("a workload's") };
     assert_eq!(owner.first_service(), None);
-    assert_eq!(owner.canonical_name(), "pods-v2");
+    assert_eq!(owner.canonical_name(), "pods", "as its label `app` says");
+    let unlabelled = heddle_model::discovery::WorkloadInfo { labels: BTreeMap::new(), ..*owner };
+    assert_eq!(unlabelled.canonical_name(), "pods-v2");
     assert_eq!(mesh.behind("pods", 8081), []);
 }
