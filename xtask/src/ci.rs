@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use crate::{
     command::{exists, program, run},
-    deny, tidy,
+    deny, kube, tidy,
     time::now,
 };
 
@@ -59,7 +59,7 @@ pub(crate) fn check_all() -> Result<(), String> {
 
 /// Installs what the tests use and the machine lacks, where that is possible without asking.
 fn packages() -> Result<(), String> {
-    let programs = PROGRAMS.iter().filter(|(name, _)| !exists(name));
+    let programs = PROGRAMS.iter().chain(&kube::PROGRAMS).filter(|(name, _)| !exists(name));
     let modules = PERL_MODULES.iter().filter(|(name, _)| !perl_has(name));
     let missing: Vec<_> = programs.chain(modules).collect();
     if missing.is_empty() {

@@ -1,4 +1,5 @@
-//! Build tasks: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask deny`, `cargo xtask bench NAME`.
+//! Build tasks: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask deny`, `cargo xtask bench NAME`,
+//! `cargo xtask kube`.
 //!
 //! Nothing here is part of the product; it has no dependency on the product's crates.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner talks to a terminal")]
@@ -7,6 +8,7 @@ mod bench;
 mod ci;
 mod command;
 mod deny;
+mod kube;
 mod tidy;
 mod time;
 
@@ -21,7 +23,9 @@ cargo xtask TASK
   bench http1                CPU per request against a bare relay, HAProxy, nginx, Envoy, another heddle
   bench churn                load while rules change and control dies
   bench edits                from `apply` to the last acknowledgement
-  bench [NAME] --help        the options of the benches";
+  bench [NAME] --help        the options of the benches
+  kube up|down|status|test   a real Kubernetes of one node, and the tests that run in it
+  kube --help                what else can be done with it";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -32,6 +36,7 @@ fn main() -> ExitCode {
         ["deny"] => deny::run(),
         ["bench"] => bench::run("--help", &[]),
         ["bench", name, options @ ..] => bench::run(name, options),
+        ["kube", words @ ..] => kube::run(words),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -242,7 +242,7 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "xtask",
         floors: &[
             ("leaves", &["command", "time"]),
-            ("tasks", &["bench", "deny", "tidy"]),
+            ("tasks", &["bench", "deny", "kube", "tidy"]),
             ("ci", &["ci"]),
         ],
     },
