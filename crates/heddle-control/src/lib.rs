@@ -8,6 +8,7 @@
 //! | what one proxy asked for, holds and has acknowledged | `session` |
 //! | what becomes of a pod, and of an object before a cluster takes it | [`injection`], [`webhook`] |
 //! | all of it at one moment | `mesh`, `generations` |
+//! | the mesh's own objects in a cluster, for whoever installs it | `installation` |
 //! | a call or a message, done | `control`, `api`, `server`, `sockets` |
 //! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
 //!
@@ -26,6 +27,7 @@ mod error;
 mod files;
 mod generations;
 pub mod injection;
+pub mod installation;
 mod journal;
 pub mod kubernetes;
 mod limits;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heddle_model::{Locality, Protocol, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::holder_api::Publish;
 
+pub(crate) mod cluster;
 mod common;
 pub(crate) mod hand;
 pub(crate) mod pods;
@@ -17,6 +18,7 @@ pub(crate) mod values;
 pub(crate) use common::{MeshFlag, Output};
 
 use crate::demo::apps::AppArgs;
+use cluster::{InstallArgs, UninstallArgs};
 use hand::{FaultArgs, SplitArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
 use values::{LabelFlag, PortFlag};
@@ -79,6 +81,10 @@ pub(crate) enum Command {
     /// They replace those of an earlier call in one step. Afterwards connections are tried, and it fails where one
     /// is not captured. It needs root with CAP_NET_ADMIN, and nothing else.
     Init(InitArgs),
+    /// Install the mesh into a Kubernetes cluster, or print its manifests
+    Install(Box<InstallArgs>),
+    /// Remove the mesh from a Kubernetes cluster
+    Uninstall(UninstallArgs),
     /// Print Heddle's version
     Version(VersionArgs),
     /// The mesh's holder (started by `up`)

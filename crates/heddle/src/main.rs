@@ -19,6 +19,7 @@ mod holder;
 mod holder_client;
 mod init;
 mod inject;
+mod install;
 mod logs;
 mod mesh;
 mod output;
@@ -76,6 +77,8 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Inject(args) => inject::inject(&args),
         Command::Init(args) => init::init(args),
         Command::SidecarReady(args) => sidecar_ready::wait(&args),
+        Command::Install(args) => in_runtime(install::install(*args)),
+        Command::Uninstall(args) => in_runtime(install::uninstall(args)),
         Command::Version(args) => status::version(&args),
         Command::Holder(args) => holder::run(args),
         Command::Control(args) => parts::control(args),

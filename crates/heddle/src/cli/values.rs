@@ -46,6 +46,37 @@ pub(crate) fn label(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// The name of a container image.
+pub(crate) fn image(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    let begins = text.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    if begins && text.len() <= 512 && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no name of an image: use [REGISTRY/]NAME[:TAG][@DIGEST]"))
+}
+
+/// A DNS domain.
+pub(crate) fn domain(text: &str) -> Result<String, String> {
+    if text.len() <= 253 && text.split('.').all(|part| check_label(part).is_ok()) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("`{text}` is no domain: use labels of a-z, 0-9 and `-` with dots between them"))
+}
+
+/// A quantity as Kubernetes writes it.
+pub(crate) fn quantity(text: &str) -> Result<String, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let suffix = &text[digits.len()..];
+    let is_suffix = ["", "m", "k", "M", "G", "T", "Ki", "Mi", "Gi", "Ti"].contains(&suffix);
+    if is_suffix && digits.parse::<f64>().is_ok_and(|n| n.is_finite() && n > 0.0) {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is no quantity: use a number with m, k, M, G, Ki, Mi or Gi, e.g. 500m or 128Mi"
+    ))
+}
+
 /// A protocol word.
 pub(crate) fn protocol(text: &str) -> Result<Protocol, String> {
     text.parse::<Protocol>().map_err(|error| error.to_string())

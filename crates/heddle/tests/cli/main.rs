@@ -82,6 +82,11 @@ fn wrong_flags_exit_with_2_and_name_what_would_be_right() {
         ("top --interval 0", "100 ms or more"),
         ("demo --rate nan", "0.1 to 2000"),
         ("wait --generation minus", "--generation"),
+        ("install --image a!b", "no name of an image"),
+        ("install --cpu lots", "no quantity"),
+        ("install --trust-domain A_b", "no domain"),
+        ("install --replicas 0", "1..=100"),
+        ("install --print --dry-run", "--dry-run"),
         ("unknown", "unrecognized subcommand"),
     ] {
         let (code, said) = machine.refused(line);
@@ -125,6 +130,27 @@ fn a_command_that_cannot_be_run_is_refused_as_a_shell_does() {
     let (code, said) = machine.refused("run --service web -- /etc/passwd");
     assert_eq!(code, 126, "{said}");
     assert!(said.contains("not executable"), "{said}");
+}
+
+#[test]
+fn manifests_are_printed_without_a_cluster_and_a_missing_kubeconfig_is_named() {
+    let machine = NoMeshes::new("install");
+    let printed = machine.heddle(&["install", "--print", "--image", "registry.example/heddle:1"]);
+    assert!(printed.status.success(), "{printed:?}");
+    let text = String::from_utf8(printed.stdout).unwrap();
+    for part in
+        ["kind: Namespace", "image: \"registry.example/heddle:1\"", "name: faults.heddle.dev"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let fewer = machine.heddle(&["install", "--print", "--skip-crds"]);
+    let fewer = String::from_utf8(fewer.stdout).unwrap();
+    assert!(fewer.contains("faults.heddle.dev") && !fewer.contains("virtualservices.networking"));
+    for line in ["install --kubeconfig /nonexistent", "uninstall --kubeconfig /nonexistent"] {
+        let (code, said) = machine.refused(line);
+        assert_eq!(code, 1, "{line}: {said}");
+        assert!(said.contains("/nonexistent"), "{line}: {said}");
+    }
 }
 
 #[test]

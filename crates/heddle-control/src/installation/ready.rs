@@ -1,0 +1,146 @@
+//! Waiting for the control plane, and why it does not come.
+
+use std::time::Duration;
+
+use heddle_runtime::clock;
+use kube::{
+    Api,
+    api::{DynamicObject, ListParams},
+};
+use serde_json::Value;
+
+use super::{Cluster, InstallationError, failed, resource};
+
+/// The Deployment whose pods are the control plane.
+const CONTROL: &str = "heddle-control";
+/// The webhooks that have to know whom to believe before a pod can be injected.
+const INJECTOR: &str = "heddle-injector";
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Waits until all replicas of the control plane are of the newest version and ready, and pods can be injected.
+///
+/// # Errors
+/// It does not come to that within `limit`: what is missing.
+pub async fn wait_until_ready(
+    cluster: &Cluster,
+    namespace: &str,
+    limit: Duration,
+) -> Result<(), InstallationError> {
+    let deadline = clock::now() + limit;
+    loop {
+        let Some(missing) = missing(cluster, namespace).await? else { return Ok(()) };
+        if clock::now() >= deadline {
+            let seconds = limit.as_secs();
+            return Err(InstallationError(format!("not ready within {seconds} s: {missing}")));
+        }
+        clock::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// What is not as it is to be; `None`: nothing.
+async fn missing(cluster: &Cluster, namespace: &str) -> Result<Option<String>, InstallationError> {
+    let deployments: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client.clone(), namespace, &resource("apps/v1", "Deployment"));
+    let found = deployments.get(CONTROL).await;
+    let deployment =
+        found.map_err(|e| failed(&format!("look at Deployment {namespace}/{CONTROL}"), &e))?;
+    let generation = deployment.metadata.generation.unwrap_or_default();
+    if let Some(reason) = replicas(generation, &deployment.data) {
+        let pods = pods(cluster, namespace).await?;
+        return Ok(Some(format!("{reason}{pods}")));
+    }
+    let kind = resource("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
+    let webhooks: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &kind);
+    let found = webhooks.get(INJECTOR).await;
+    let injector = found.map_err(|e| failed(&format!("look at the webhooks {INJECTOR}"), &e))?;
+    Ok(unbelieved(&injector.data))
+}
+
+/// Which replicas are missing.
+fn replicas(generation: i64, deployment: &Value) -> Option<String> {
+    let number = |path: &str| deployment.pointer(path).and_then(Value::as_i64).unwrap_or_default();
+    let wanted = number("/spec/replicas");
+    if number("/status/observedGeneration") < generation {
+        return Some("the Deployment controller has not seen the change".to_owned());
+    }
+    let ready = number("/status/updatedReplicas").min(number("/status/availableReplicas"));
+    let all = number("/status/replicas");
+    if ready < wanted {
+        return Some(format!("{ready} of {wanted} replicas of {CONTROL} are ready"));
+    }
+    (all > wanted).then(|| format!("{} replicas of the former version still run", all - wanted))
+}
+
+/// Is there a webhook that the control plane has not filled in?
+fn unbelieved(injector: &Value) -> Option<String> {
+    let webhooks = injector.get("webhooks").and_then(Value::as_array)?;
+    let filled = |webhook: &&Value| {
+        let bundle = webhook.pointer("/clientConfig/caBundle").and_then(Value::as_str);
+        bundle.is_some_and(|bundle| !bundle.is_empty())
+    };
+    let without = webhooks.len() - webhooks.iter().filter(filled).count();
+    (without > 0)
+        .then(|| format!("{without} webhooks of {INJECTOR} do not know whom to believe yet"))
+}
+
+/// Why containers of the control plane do not run, if the cluster says so.
+async fn pods(cluster: &Cluster, namespace: &str) -> Result<String, InstallationError> {
+    let pods: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client.clone(), namespace, &resource("v1", "Pod"));
+    let label = format!("app.kubernetes.io/name={CONTROL}");
+    let found = pods.list(&ListParams::default().labels(&label)).await;
+    let found = found.map_err(|e| failed(&format!("list the pods of {CONTROL}"), &e))?;
+    let told = found.items.iter().filter_map(|pod| {
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        waiting(&pod.data).map(|reason| format!("\n  pod {name}: {reason}"))
+    });
+    Ok(told.collect())
+}
+
+fn waiting(pod: &Value) -> Option<String> {
+    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array)?;
+    statuses.iter().find_map(|status| {
+        let waiting = status.pointer("/state/waiting")?;
+        let text = |key: &str| waiting.get(key).and_then(Value::as_str).unwrap_or_default();
+        Some(format!("{} {}", text("reason"), text("message")).trim_end().to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ready_means_all_replicas_of_the_newest_version_and_no_other() {
+        let with = |status: Value| json!({"spec": {"replicas": 2}, "status": status});
+        let ready = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
+        assert_eq!(replicas(3, &with(ready.clone())), None);
+        assert!(replicas(4, &with(ready)).is_some());
+        let one = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 2});
+        assert!(replicas(3, &with(one)).is_some_and(|reason| reason.starts_with("1 of 2")));
+        let old = json!({"observedGeneration": 3, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3});
+        assert!(replicas(3, &with(old)).is_some_and(|reason| reason.starts_with("1 replicas")));
+        assert!(replicas(1, &json!({"spec": {"replicas": 1}})).is_some());
+    }
+
+    #[test]
+    fn webhooks_without_an_authority_are_counted() {
+        let injector = |bundle: Value| json!({"webhooks": [{"clientConfig": {"caBundle": bundle}}, {"clientConfig": {"caBundle": "eA=="}}]});
+        assert_eq!(unbelieved(&injector(json!("eA=="))), None);
+        assert!(unbelieved(&injector(json!(""))).is_some_and(|reason| reason.starts_with('1')));
+        assert!(unbelieved(&injector(Value::Null)).is_some());
+    }
+
+    #[test]
+    fn a_container_that_waits_says_why() {
+        let pod = json!({"status": {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "no image"}}}]}});
+        assert_eq!(waiting(&pod).as_deref(), Some("ErrImageNeverPull no image"));
+        assert_eq!(
+            waiting(&json!({"status": {"containerStatuses": [{"state": {"running": {}}}]}})),
+            None
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! What is installed, as text: the Helm chart's own templates, with our values in their places.
+//!
+//! `charts/heddle` is the only source. Its templates use nothing of Helm but `{{ .Values.NAME }}` and
+//! `{{ .Release.Namespace }}`, so that both ways of installing say the same.
+
+use crate::failure::Failure;
+
+/// The templates in the order in which they are applied: who the control plane is, then itself, then what sends
+/// pods to it.
+const TEMPLATES: [(&str, &str); 3] = [
+    ("templates/access.yaml", include_str!("../../../../charts/heddle/templates/access.yaml")),
+    ("templates/control.yaml", include_str!("../../../../charts/heddle/templates/control.yaml")),
+    ("templates/webhooks.yaml", include_str!("../../../../charts/heddle/templates/webhooks.yaml")),
+];
+
+/// What an installation is told; each value has the name that the chart gives it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Values {
+    /// The mesh's own namespace.
+    pub namespace: String,
+    /// Image of the control plane and of what is added to pods.
+    pub image: String,
+    /// When it is pulled.
+    pub image_pull_policy: String,
+    /// Replicas of the control plane.
+    pub replicas: u16,
+    /// What labels call this installation by.
+    pub revision: String,
+    /// Trust domain of the identities that it issues.
+    pub trust_domain: String,
+    /// Suffix of the cluster's names.
+    pub cluster_domain: String,
+    /// Share of a processor that a replica asks for, as Kubernetes writes it.
+    pub cpu: String,
+    /// Memory that it asks for.
+    pub memory: String,
+    /// Memory that it may take.
+    pub memory_limit: String,
+}
+
+impl Values {
+    /// By the names that templates use.
+    fn named(&self) -> [(&'static str, String); 10] {
+        [
+            (".Release.Namespace", self.namespace.clone()),
+            (".Values.image", self.image.clone()),
+            (".Values.imagePullPolicy", self.image_pull_policy.clone()),
+            (".Values.replicas", self.replicas.to_string()),
+            (".Values.revision", self.revision.clone()),
+            (".Values.trustDomain", self.trust_domain.clone()),
+            (".Values.clusterDomain", self.cluster_domain.clone()),
+            (".Values.cpu", self.cpu.clone()),
+            (".Values.memory", self.memory.clone()),
+            (".Values.memoryLimit", self.memory_limit.clone()),
+        ]
+    }
+}
+
+/// The namespace's own manifest. A chart leaves it to Helm. Nothing in it needs more than `restricted` pods may.
+pub(crate) fn namespace(values: &Values) -> String {
+    format!(
+        "apiVersion: v1
+kind: Namespace
+metadata:
+  name: \"{}\"
+  labels:
+    app.kubernetes.io/part-of: heddle
+    pod-security.kubernetes.io/enforce: restricted
+",
+        values.namespace
+    )
+}
+
+/// Everything but the namespace and the kinds, as documents of YAML.
+///
+/// # Errors
+/// A value that cannot stand between quotes, or a template that asks for one that does not exist.
+pub(crate) fn objects(values: &Values) -> Result<Vec<String>, Failure> {
+    let mut documents = Vec::new();
+    for (file, template) in TEMPLATES {
+        let text = filled(template, &values.named())
+            .map_err(|reason| Failure::refused(format!("charts/heddle/{file}: {reason}")))?;
+        documents
+            .extend(text.split("\n---\n").map(|document| format!("{}\n", document.trim_end())));
+    }
+    Ok(documents)
+}
+
+/// A template with its values.
+fn filled(template: &str, values: &[(&str, String)]) -> Result<String, String> {
+    let mut text = String::with_capacity(template.len());
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once("{{") {
+        let (name, behind) = after.split_once("}}").ok_or("`{{` without `}}`")?;
+        let name = name.trim();
+        let value = values.iter().find(|(known, _)| *known == name);
+        let (_, value) = value.ok_or_else(|| format!("there is no value `{name}`"))?;
+        if value.contains(['"', '\\', '\n', '{']) || value.chars().any(char::is_control) {
+            return Err(format!(
+                "`{name}` cannot be {value:?}: quotes, backslashes, braces and line ends have no place in it"
+            ));
+        }
+        text.push_str(before);
+        text.push_str(value);
+        rest = behind;
+    }
+    text.push_str(rest);
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values() -> Values {
+        Values {
+            namespace: "heddle-system".to_owned(),
+            image: "registry.example:5000/heddle@sha256:00".to_owned(),
+            image_pull_policy: "IfNotPresent".to_owned(),
+            replicas: 2,
+            revision: "canary".to_owned(),
+            trust_domain: "example.org".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            cpu: "100m".to_owned(),
+            memory: "128Mi".to_owned(),
+            memory_limit: "512Mi".to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_template_is_filled_and_every_object_is_told_as_ours() {
+        let documents = objects(&values()).unwrap();
+        let all = documents.concat();
+        assert!(!all.contains("{{") && all.contains("replicas: 2\n"), "{all}");
+        assert!(all.contains("image: \"registry.example:5000/heddle@sha256:00\""), "{all}");
+        assert!(all.contains("--trust-domain=example.org"), "{all}");
+        for document in &documents {
+            let kinds = document.lines().filter(|line| line.starts_with("kind: ")).count();
+            assert_eq!(kinds, 1, "{document}");
+            assert!(document.contains("\n    app.kubernetes.io/part-of: heddle\n"), "{document}");
+        }
+    }
+
+    #[test]
+    fn a_value_cannot_leave_its_quotes() {
+        for image in ["x\"\nkind: Pod", "x\\", "{{ .Values.image }}", "x\r"] {
+            let wrong = Values { image: image.to_owned(), ..values() };
+            let failure = objects(&wrong).unwrap_err();
+            assert!(failure.message.contains("`.Values.image` cannot be"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_template_asks_for_nothing_that_does_not_exist() {
+        let named = values().named();
+        assert_eq!(
+            filled("a: {{ .Values.x }}", &named).unwrap_err(),
+            "there is no value `.Values.x`"
+        );
+        assert_eq!(filled("a: {{ .Values.image", &named).unwrap_err(), "`{{` without `}}`");
+    }
+
+    #[test]
+    fn the_chart_has_the_same_values() {
+        let file = include_str!("../../../../charts/heddle/values.yaml");
+        let lines = file.lines().filter(|line| !line.starts_with('#'));
+        let mut in_chart: Vec<_> = lines.filter_map(|line| line.split(':').next()).collect();
+        let named = values().named();
+        let mut ours: Vec<_> =
+            named.iter().filter_map(|(name, _)| name.strip_prefix(".Values.")).collect();
+        in_chart.sort_unstable();
+        ours.sort_unstable();
+        assert_eq!(in_chart, ours);
+    }
+}
