@@ -33,7 +33,7 @@ const PERL_MODULES: [(&str, &str); 1] = [("HTTP::Daemon", "libhttp-daemon-perl")
 type Step = (&'static str, fn() -> Result<(), String>);
 
 /// Everything a change must pass, in this order.
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     ("packages", packages),
     ("fmt", || run(&mut program("cargo", &["fmt", "--all", "--check"]))),
     ("tidy", tidy::run),
@@ -42,6 +42,7 @@ const STEPS: [Step; 8] = [
     ("docs", docs),
     ("tests", tests),
     ("ui", ui),
+    ("kube", kube::test),
 ];
 
 /// `cargo xtask ci`.

@@ -64,6 +64,14 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     }
 }
 
+/// The end-to-end tests as everybody runs them, in a cluster of their own.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn test() -> Result<(), String> {
+    run(&["test", "--name", "ci"])
+}
+
 /// The words without `--name CLUSTER`, and the cluster's name; after `--` all words are the program's.
 fn name<'a>(words: &[&'a str]) -> Result<(Vec<&'a str>, &'a str), String> {
     let ours = words.iter().position(|word| *word == "--").unwrap_or(words.len());

@@ -145,7 +145,11 @@ pub(super) fn with_tools<'a>(
     if let Ok(path) = std::env::join_paths(folders) {
         command.env("PATH", path);
     }
-    command.env("KUBECONFIG", folder.kubeconfig()).env("HEDDLE_KUBE", folder.path())
+    // Tests restart components with this same program.
+    if let Ok(own) = std::env::current_exe() {
+        command.env("HEDDLE_XTASK", own);
+    }
+    command.env("KUBECONFIG", folder.kubeconfig()).env("HEDDLE_KUBE", folder.name())
 }
 
 /// For people: where the cluster is.
