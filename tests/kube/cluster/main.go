@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,36 +28,35 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// What is started by a command of cobra's, as the components' own main functions do it.
-var commands = map[string]func() *cobra.Command{
-	"kube-apiserver":          apiserver.NewAPIServerCommand,
-	"kube-controller-manager": controllers.NewControllerManagerCommand,
-	"kube-proxy":              proxy.NewProxyCommand,
-	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-	"kubectl":                 kubectl.NewDefaultKubectlCommand,
-	"kubelet":                 kubelet.NewKubeletCommand,
+// Every component by its name, as its own main function starts it; arguments are those of the process.
+var components = map[string]func(){
+	"coredns":                 coremain.Run,
+	"etcd":                    func() { etcdmain.Main(os.Args) },
+	"kube-apiserver":          func() { run(apiserver.NewAPIServerCommand()) },
+	"kube-controller-manager": func() { run(controllers.NewControllerManagerCommand()) },
+	"kube-proxy":              func() { run(proxy.NewProxyCommand()) },
+	"kube-scheduler":          func() { run(scheduler.NewSchedulerCommand()) },
+	"kubectl":                 func() { run(kubectl.NewDefaultKubectlCommand()) },
+	"kubelet":                 func() { run(kubelet.NewKubeletCommand(context.Background())) },
+}
+
+func run(command *cobra.Command) {
+	os.Exit(cli.Run(command))
 }
 
 func main() {
 	// A link of a component's name is that component, as `kubectl` on a path.
-	if _, known := commands[filepath.Base(os.Args[0])]; !known {
+	if _, known := components[filepath.Base(os.Args[0])]; !known {
 		os.Args = os.Args[1:]
 	}
 	if len(os.Args) == 0 {
 		fmt.Fprintln(os.Stderr, "the first argument names a component: etcd, coredns, kubectl, kubelet, kube-…")
 		os.Exit(2)
 	}
-	switch component := filepath.Base(os.Args[0]); component {
-	case "etcd":
-		etcdmain.Main(os.Args)
-	case "coredns":
-		coremain.Run()
-	default:
-		command, known := commands[component]
-		if !known {
-			fmt.Fprintf(os.Stderr, "%q is no component\n", component)
-			os.Exit(2)
-		}
-		os.Exit(cli.Run(command()))
+	start, known := components[filepath.Base(os.Args[0])]
+	if !known {
+		fmt.Fprintf(os.Stderr, "%q is no component\n", os.Args[0])
+		os.Exit(2)
 	}
+	start()
 }
