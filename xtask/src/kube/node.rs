@@ -136,16 +136,19 @@ nftables: {{minSyncPeriod: 100ms}}
     )
 }
 
-/// Names of the cluster; all others do not exist, and are answered at once.
+/// Names of the cluster; all others do not exist, and are answered at once. In a block of their own: whatever the
+/// order in a block, CoreDNS asks its template first.
 fn corefile() -> String {
     format!(
-        ".:53 {{
+        "cluster.local:53 in-addr.arpa:53 ip6.arpa:53 {{
     errors
     ready 127.0.0.1:8181
     kubernetes cluster.local in-addr.arpa ip6.arpa {{
         kubeconfig {INSIDE}/kubeconfig
         ttl 5
     }}
+}}
+.:53 {{
     template ANY ANY {{
         rcode NXDOMAIN
     }}
