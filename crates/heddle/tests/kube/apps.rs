@@ -1,4 +1,4 @@
-//! Applications that know nothing of a mesh, made of busybox.
+//! Applications that know nothing of a mesh, made of busybox. (The `-T` of its `wget` crashes in a static build.)
 
 /// A shell and its tools.
 pub(crate) const SHELL: &str = "heddle.dev/shell:test";
@@ -100,5 +100,7 @@ spec:
 
 /// A script that calls `url` so many times and prints every answer, or `failed`.
 pub(crate) fn calls(times: u32, url: &str) -> String {
-    format!("for i in $(seq {times}); do wget -q -T 10 -O - {url} 2>/dev/null || echo failed; done")
+    format!(
+        "for i in $(seq {times}); do timeout 10 wget -q -O - {url} 2>/dev/null || echo failed; done"
+    )
 }

@@ -21,7 +21,7 @@ spec:
     spec:
       restartPolicy: Never
       containers:
-      - {{name: app, image: {SHELL}, imagePullPolicy: Never, command: [wget, -q, -T, \"10\", -O, \"-\", \"http://web/\"]}}
+      - {{name: app, image: {SHELL}, imagePullPolicy: Never, command: [timeout, \"10\", wget, -q, -O, \"-\", \"http://web/\"]}}
 "
     ));
     namespace.comes_to_be("condition=Complete", "job/once");
@@ -65,7 +65,7 @@ spec:
   terminationGracePeriodSeconds: 0
   restartPolicy: Never
   initContainers:
-  - {{name: first, image: {SHELL}, imagePullPolicy: Never, command: [wget, -q, -T, \"10\", -O, \"-\", \"http://web/\"]}}
+  - {{name: first, image: {SHELL}, imagePullPolicy: Never, command: [timeout, \"10\", wget, -q, -O, \"-\", \"http://web/\"]}}
   containers:
   - {{name: app, image: {SHELL}, imagePullPolicy: Never, command: [sleep, \"3600\"]}}
 "

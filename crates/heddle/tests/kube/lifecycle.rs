@@ -11,7 +11,7 @@ use crate::{
 /// and what went wrong with each that failed.
 const LOAD: &str = "trap 'exit 0' TERM; made=0
 while [ ! -e /tmp/stop ]; do
-  made=$((made + 1)); said=$(wget -q -T 10 -O - http://web/ 2>&1) || echo \"call $made failed: $said\"
+  made=$((made + 1)); said=$(timeout 10 wget -q -O - http://web/ 2>&1) || echo \"call $made failed: $said\"
   sleep 0.02
 done
 echo \"made $made\"; while :; do sleep 60 & wait $!; done";

@@ -52,7 +52,7 @@ spec:
 #[test]
 fn a_fault_of_a_virtual_service_is_what_callers_get() {
     let Some(namespace) = two_versions("fault") else { return };
-    let ask = "wget -q -T 10 -O - http://web/ 2>&1; true";
+    let ask = "timeout 10 wget -q -O - http://web/ 2>&1; true";
     assert!(namespace.run("deployment/client", ask).starts_with('v'));
     namespace.apply(
         "apiVersion: networking.istio.io/v1
