@@ -7,7 +7,7 @@ use super::folder::{Folder, INSIDE};
 /// The node's own address; the API server listens there.
 pub(super) const NODE_ADDRESS: &str = "10.77.0.1";
 /// Its name.
-pub(super) const NODE_NAME: &str = "heddle-node";
+pub(super) const NODE_NAME: &str = "node-1";
 /// Addresses of Services.
 pub(super) const SERVICES: &str = "10.96.0.0/16";
 /// The API server's own Service.

@@ -27,7 +27,6 @@ fn nothing_of_the_mesh_is_left() {
     for kind in KINDS.split(',').map(str::trim) {
         let names = asked(&["get", kind, "-A", "-o", "name"]);
         let left: Vec<_> = names.lines().filter(|name| name.contains("heddle")).collect();
-        // The node of the test cluster has the name as well, but is of no kind here.
         assert_eq!(left, Vec::<&str>::new(), "{kind}");
     }
 }
