@@ -19,7 +19,6 @@ mod program;
 
 use end_to_end::Build;
 use folder::Folder;
-pub(crate) use needs::PROGRAMS;
 
 /// What `cargo xtask kube --help` prints.
 pub(crate) const USAGE: &str = "\
@@ -62,14 +61,6 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         }
         other => Err(format!("`kube {}` is no task\n\n{USAGE}", other.join(" "))),
     }
-}
-
-/// The end-to-end tests as everybody runs them, in a cluster of their own.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn test() -> Result<(), String> {
-    run(&["test", "--name", "ci"])
 }
 
 /// The words without `--name CLUSTER`, and the cluster's name; after `--` all words are the program's.

@@ -118,7 +118,7 @@ impl RuleIndex {
         let others = on(ANY_PORT);
         let ports: Vec<_> = self.ports_of(routing, scope).into_iter().map(on).collect();
         let every: Vec<_> = ports.iter().chain([&others]).cloned().collect();
-        let mut policies = self.policies(client, host, &every);
+        let mut policies = self.policies(registry, client, host, &every);
         policies.retain(|policy| policy.cluster.service != *host);
         Some(Destination {
             service: host.clone(),

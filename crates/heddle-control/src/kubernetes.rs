@@ -7,13 +7,15 @@
 //! | how they are read and followed | `client`, `watch`, `source`, `health` |
 //! | which of them are rules, and what their status says | `served`, `rules`, `status` |
 //! | who writes | `leader` |
-//! | what is kept for pods and webhooks | `keeper`, `trust`, `tokens` |
+//! | what pods and the API server are told | `keeper`, `trust`, `tokens`, `admission` |
 //! | what is told about us | `serve` |
 //!
 //! The cluster's own store is the only one: nothing is kept on a disk. A replica serves from when it has read
 //! everything once; after that it goes on from memory, whatever becomes of the API server.
 
+mod admission;
 pub(crate) mod client;
+mod config;
 pub(crate) mod health;
 pub(crate) mod keeper;
 pub(crate) mod leader;
@@ -31,4 +33,5 @@ pub(crate) mod tokens;
 pub(crate) mod trust;
 pub(crate) mod watch;
 
-pub use start::{KubernetesConfig, KubernetesError, run};
+pub use config::KubernetesConfig;
+pub use start::{KubernetesError, run};

@@ -134,7 +134,6 @@ fn settings(config: &ControlConfig) -> MeshSettings {
         vip_range_v6: config.ranges.vip_v6,
         host_gateway_v4,
         host_gateway_v6,
-        names_elsewhere: false,
     }
 }
 

@@ -33,7 +33,7 @@ pub(crate) fn verify(index: &RuleIndex, registry: &Registry) -> Result<(), Vec<P
     let registry = with_absent(index, index.with_entries(registry, &|_| Vec::new()).into_owned());
     let mut faults = destinations(index, &registry, &registry.workloads, registry.services.keys());
     faults.extend(entries(&registry, registry.outside.keys()));
-    faults.extend(inbounds(index, &registry));
+    faults.extend(server_faults(index));
     told(index, faults)
 }
 
@@ -59,7 +59,7 @@ pub(crate) fn verify_changed(
     let mut faults = destinations(index, &small, &registry.workloads, concerned.iter());
     faults.extend(entries(&small, concerned.iter()));
     if changed.iter().any(|one| matches!(one.spec, Spec::Fault(_))) {
-        faults.extend(inbounds(index, registry));
+        faults.extend(server_faults(index));
     }
     told(index, faults)
 }
@@ -83,13 +83,14 @@ fn destinations<'a>(
         clients.entry(index.view(client)).or_insert(client);
     }
     for client in clients.into_values() {
-        for service in services.clone() {
-            let Some(destination) = index.destination(registry, client, service) else {
+        let by_rules = index.ruled_hosts(registry, client);
+        for service in services.clone().cloned().chain(by_rules) {
+            let Some(destination) = index.destination(registry, client, &service) else {
                 continue;
             };
             if let Err(mut fault) = load(&destination) {
                 if fault.resource.is_empty() {
-                    let governing = index.governing(client, service);
+                    let governing = index.governing(client, &service);
                     fault.resource = governing.map(ToString::to_string).unwrap_or_default();
                 }
                 faults.insert(fault);
@@ -112,10 +113,9 @@ fn entries<'a>(
     services.filter_map(wrong).collect()
 }
 
-/// What is wrong with what sidecars are told of themselves.
-fn inbounds(index: &RuleIndex, registry: &Registry) -> BTreeSet<Fault> {
-    let ports = registry.workloads.values().flat_map(|one| index.inbound(registry, one).ports);
-    ports.filter_map(|port| builds(&port.faults).err()).collect()
+/// What is wrong with what workloads inject themselves, which depends on none of them.
+fn server_faults(index: &RuleIndex) -> impl Iterator<Item = Fault> {
+    index.server_faults().filter_map(|fault| builds(&[fault]).err())
 }
 
 fn told(index: &RuleIndex, faults: BTreeSet<Fault>) -> Result<(), Vec<Problem>> {

@@ -7,9 +7,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{
-    Client, RuleIndex, View, addresses_differ, endpoints, name_answer, outside_at,
-};
+use heddle_compile::{Client, RuleIndex, View, addresses_differ, endpoints, outside_at};
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
     name::check_label,

@@ -373,6 +373,10 @@ pub struct Endpoints {
     /// How those are found.
     #[cbor(n(41), default)]
     pub resolution: Resolution,
+    /// Where there are none and each call goes to the host that it names: for each port of the service that of
+    /// the host. Who does not know this lets calls go to the address that they ask for.
+    #[cbor(n(95), default)]
+    pub by_name: BTreeMap<u16, u16>,
     /// Of `endpoints` a client is led to those of its own node only, if it knows its node.
     #[cbor(n(115), default)]
     pub node_local: bool,
@@ -383,7 +387,8 @@ impl Endpoints {
     #[must_use]
     pub fn inside(service: ServiceName, endpoints: Vec<Endpoint>) -> Self {
         let (outside, resolution) = (Vec::new(), Resolution::default());
-        Self { service, endpoints, outside, resolution, node_local: false }
+        let by_name = BTreeMap::new();
+        Self { service, endpoints, outside, resolution, by_name, node_local: false }
     }
 }
 
@@ -541,8 +546,4 @@ pub struct MeshSettings {
     /// The same, IPv6.
     #[n(5)]
     pub host_gateway_v6: Ipv6Addr,
-    /// Names below the mesh's own suffix that no service has may be known to a workload's own resolver: in a
-    /// cluster those of pods.
-    #[cbor(n(116), default)]
-    pub names_elsewhere: bool,
 }

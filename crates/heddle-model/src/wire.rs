@@ -103,7 +103,14 @@ pub(crate) fn conditions<'b, C, T: Conditions + minicbor::Decode<'b, C>>(
     decoder: &mut minicbor::Decoder<'b>,
     context: &mut C,
 ) -> Result<Vec<T>, minicbor::decode::Error> {
-    let mut ahead = decoder.probe();
+    only_known::<T>(decoder.clone())?;
+    decoder.decode_with(context)
+}
+
+/// Looks at the numbers of a list's fields.
+fn only_known<T: Conditions>(
+    mut ahead: minicbor::Decoder<'_>,
+) -> Result<(), minicbor::decode::Error> {
     let at = ahead.position();
     // `Encode` writes lengths before lists and maps.
     let endless = || minicbor::decode::Error::message("conditions without their number").at(at);
@@ -118,8 +125,7 @@ pub(crate) fn conditions<'b, C, T: Conditions + minicbor::Decode<'b, C>>(
             ahead.skip()?;
         }
     }
-    drop(ahead);
-    decoder.decode_with(context)
+    Ok(())
 }
 
 /// What must hold of a noun that came from elsewhere, beyond the types of its fields.

@@ -226,7 +226,7 @@ impl Http1Exchange<'_> {
         let mut head = self.head()?;
         let protocol = upgrade::asked(self.outgoing.head()).ok_or(Broke::WrongConnection)?;
         let upgrade = Upgrade::by(protocol, &mut head);
-        let recipient = self.recipient();
+        let recipient = self.recipient(outcome);
         let edits = self.outgoing.answer_edits.clone();
         let (read, client) = self.client.transport.split();
         let mut upload = UpgradeUpload::new(read, &mut self.client.input, &upgrade, outcome);
@@ -281,12 +281,12 @@ impl Http1Exchange<'_> {
         request_head(self.outgoing.head()).map_err(|refusal| Broke::Failed(refusal.into()))
     }
 
-    fn recipient(&self) -> Recipient {
+    fn recipient(&self, outcome: &RequestOutcome) -> Recipient {
         let facts = &self.outgoing.facts;
         Recipient {
             method: Some(facts.method),
             version: facts.client_version,
-            persists: facts.persistent,
+            persists: facts.persistent && !outcome.is_draining(),
         }
     }
 
@@ -295,12 +295,8 @@ impl Http1Exchange<'_> {
         &'e mut self,
         outcome: &'e RequestOutcome,
     ) -> (Http1Upload<'e, 'e>, Http1Responder<'e>) {
-        let Self { client, outgoing, tee } = self;
-        let recipient = Recipient {
-            method: Some(outgoing.facts.method),
-            version: outgoing.facts.client_version,
-            persists: outgoing.facts.persistent && !outcome.is_draining(),
-        };
+        let recipient = self.recipient(outcome);
+        let Self { client, outgoing, tee, .. } = self;
         let (read, write) = client.transport.split();
         let edits = outgoing.answer_edits.clone();
         let watch = tee.as_ref().and_then(Tee::watch);

@@ -1,7 +1,7 @@
 //! The hidden subcommands that are parts of a running mesh: from flags to each part's own
 //! configuration, and no further.
 
-use std::{env, fs, num::NonZero, thread};
+use std::{env, fs, num::NonZero, process, thread};
 
 use heddle_control::{
     AddressRanges, ControlConfig,

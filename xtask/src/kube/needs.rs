@@ -5,7 +5,7 @@ use std::{os::unix::fs::MetadataExt as _, process::Stdio};
 use crate::command::{exists, output, program};
 
 /// Programs, or files by their path, with the Debian package that brings each.
-pub(crate) const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 12] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
     ("runc", "runc"),

@@ -320,6 +320,29 @@ fn of_two_sidecars_for_all_the_first_wins_and_the_other_is_told() {
 }
 
 #[test]
+fn a_servers_certificate_holds_a_name_of_its_entry_where_the_rule_names_none() {
+    let names = |tls: &str| {
+        let entry = entry(
+            "name: api",
+            &api("  resolution: DNS\n  subjectAltNames: [a.example, 'spiffe://b/c']"),
+        );
+        let rule = destination_rule(
+            "d",
+            &format!("{{host: api.example.com, trafficPolicy: {{tls: {tls}}}}}"),
+        );
+        let text = format!("{entry}{rule}");
+        assert!(resources(&text).iter().all(|one| one.not_enforced.is_empty()), "{text}");
+        let rules = rules(&text);
+        let mesh = merged(Mesh::demo(), &rules);
+        let service = host("api.example.com", "default");
+        let told = rules.destination(&mesh.0, mesh.client("frontend"), &service).unwrap();
+        told.policies[0].tls.clone().unwrap().subject_alt_names
+    };
+    assert_eq!(names("{mode: SIMPLE}"), ["a.example", "spiffe://b/c"]);
+    assert_eq!(names("{mode: SIMPLE, subjectAltNames: [own.example]}"), ["own.example"]);
+}
+
+#[test]
 fn what_is_looked_up_for_each_call_has_ports_and_no_endpoint() {
     let spec = "  hosts: [\"*.example.com\"]\n  ports: [{number: 80, name: http, targetPort: 8080}, {number: 443, name: tls}]\n  resolution: DYNAMIC_DNS";
     let rules = rules(&entry("name: e", spec));

@@ -1,5 +1,7 @@
 //! What an authority signs, what it believes, and what of a user's own is refused with which words.
 
+use std::{io::Write as _, process::Command};
+
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, KeyUsagePurpose};
 
 use super::*;
@@ -10,10 +12,8 @@ const NOW: Duration = Duration::from_secs(1_795_959_991);
 const DOMAIN: &str = "cluster.local";
 
 /// How people make keys: SEC 1 and PKCS #1.
-const TOOLS: [&[&str]; 2] = [
-    &["ecparam", "-genkey", "-name", "prime256v1", "-noout"],
-    &["genrsa", "-traditional", "2048"],
-];
+const TOOLS: [&[&str]; 2] =
+    [&["ecparam", "-genkey", "-name", "prime256v1", "-noout"], &["genrsa", "-traditional", "2048"]];
 
 fn web() -> PodIdentity {
     PodIdentity {

@@ -22,7 +22,6 @@ async fn what_the_store_did_not_take_at_start_is_written_later() {
         vip_range_v6: ranges.vip_v6,
         host_gateway_v4,
         host_gateway_v6,
-        names_elsewhere: false,
     };
     let members = Members::new(ranges, &BTreeMap::new(), 0);
     let mesh = Mesh::new(settings, members.into(), Rules::default(), Generations::after(0));

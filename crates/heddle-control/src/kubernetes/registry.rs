@@ -15,7 +15,10 @@ mod tests;
 mod vips;
 mod workload_name;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use heddle_compile::RuleIndex;
 use heddle_model::{
@@ -56,7 +59,7 @@ pub(crate) struct Cluster {
     /// Places of nodes; only those that are somewhere.
     nodes: BTreeMap<String, Locality>,
     /// Labels of namespaces.
-    namespaces: BTreeMap<String, Labels>,
+    namespaces: BTreeMap<String, Arc<Labels>>,
     vips: NamedVips,
     /// Entries that may have workloads of the mesh among their endpoints.
     entries_inside: BTreeSet<ServiceName>,
@@ -87,13 +90,13 @@ impl Cluster {
     }
 
     /// Labels of the namespaces that are known.
-    pub(crate) fn namespaces(&self) -> &BTreeMap<String, Labels> {
+    pub(crate) fn namespaces(&self) -> &BTreeMap<String, Arc<Labels>> {
         &self.namespaces
     }
 
     /// Takes in a namespace. It touches nothing that proxies are told.
     pub(crate) fn put_namespace(&mut self, namespace: Bare) {
-        self.namespaces.insert(namespace.metadata.name, namespace.metadata.labels);
+        self.namespaces.insert(namespace.metadata.name, Arc::new(namespace.metadata.labels));
     }
 
     /// Forgets a namespace.

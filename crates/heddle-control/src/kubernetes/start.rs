@@ -3,7 +3,6 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    path::PathBuf,
     pin::pin,
     sync::Arc,
     time::Duration,
@@ -11,12 +10,14 @@ use std::{
 
 use heddle_model::MeshSettings;
 use heddle_runtime::{clock, pulse, task};
-use heddle_wire::local::control_api::Problem;
+use heddle_wire::local::{control_api::Problem, pod_environment::MESH};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio::{net::TcpListener, sync::watch};
 
 use super::{
+    admission::Admission,
     client::Api,
+    config::KubernetesConfig,
     health::Health,
     keeper::Keeper,
     leader::Candidate,
@@ -35,37 +36,18 @@ use crate::{
 
 /// Discovery and certificates, over TLS.
 const PORT_DISCOVERY: u16 = 15012;
+/// What the API server asks before it takes an object, over TLS.
+const PORT_ADMISSION: u16 = 15017;
 /// Health and metrics, plain.
 const PORT_MONITORING: u16 = 15014;
 /// What is known, on the loopback address only.
 const PORT_ADMIN: u16 = 15000;
 /// The Service by whose name pods reach us.
 const SERVICE: &str = "heddle-control";
-/// Name of the mesh in metrics: what Istio calls a cluster that was given no name.
-const MESH: &str = "Kubernetes";
 /// How often is looked for pods that lack their sidecar.
 const MISSED_INTERVAL: Duration = Duration::from_secs(30);
 /// Of those so many are told by name.
 const MISSED_TOLD: usize = 20;
-
-/// What the control plane of a cluster is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KubernetesConfig {
-    /// Our own namespace.
-    pub namespace: String,
-    /// Which of several control planes of a cluster this is.
-    pub revision: String,
-    /// The trust domain of all identities.
-    pub trust_domain: String,
-    /// The suffix of the cluster's names.
-    pub cluster_domain: String,
-    /// How to reach the API server; `None`: as a pod does, or as `KUBECONFIG` says.
-    pub kubeconfig: Option<PathBuf>,
-    /// Which of its contexts; `None`: its current one.
-    pub context: Option<String>,
-    /// Our own name, unique among replicas: our pod's.
-    pub identity: String,
-}
 
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
@@ -206,7 +188,6 @@ async fn serve_mesh(
     let listener = listen(PORT_DISCOVERY).await?;
     let discovery = Arc::new(DiscoveryServer { control });
     let reviewer = Arc::new(Reviewer { api });
-    let names = names(&config.namespace);
     Ok(secure::serve(listener, discovery, trust, reviewer, &names).await?)
 }
 
@@ -292,7 +273,6 @@ fn assemble(config: &KubernetesConfig) -> Control {
         vip_range_v6: ranges.vip_v6,
         host_gateway_v4,
         host_gateway_v6,
-        names_elsewhere: true,
     };
     let cluster = Cluster::new(config.trust_domain.clone(), ranges);
     // Nothing is kept, and yet numbers must not come again after a restart.

@@ -144,7 +144,6 @@ impl Plane {
             vip_range_v6: ranges.vip_v6,
             host_gateway_v4,
             host_gateway_v6,
-            names_elsewhere: true,
         };
         let cluster = Cluster::new("cluster.local".to_owned(), ranges);
         let mesh = Mesh::new(settings, cluster.into(), Rules::default(), Generations::after(0));

@@ -54,6 +54,7 @@ pub(super) static SPEC: Object = Object {
         hosts_can_be_told_apart,
         exports_differ,
         to_nobody_else,
+        names_are_bounded,
         names_decide,
     ],
 };

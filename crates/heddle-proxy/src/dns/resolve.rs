@@ -79,11 +79,7 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
     let owner = owner_of_attributes(&host);
     let names_outside =
         || shared.snapshot.load().outbound().is_some_and(|own| own.outbound.names_outside);
-    // What the mesh has no name for, the cluster may have: a pod of a StatefulSet.
-    let elsewhere = shared.snapshot.load().mesh.as_ref().is_some_and(|mesh| mesh.names_elsewhere);
     let in_mesh = match form(owner, namespace) {
-        Form::Above | Form::Mesh { service: false } if elsewhere => return Resolution::Forward,
-        Form::Mesh { service: true } if elsewhere => false,
         // An entry may name it, if this workload sees any.
         Form::Foreign if owner.contains('.') && names_outside() => false,
         Form::Foreign => return Resolution::Forward,
@@ -95,10 +91,7 @@ pub(super) async fn resolve(shared: &Shared, asked: &MeshQuery) -> Resolution {
         Form::Mesh { service: true } => alone,
         Form::Perhaps => false,
     };
-    let found = |vips: &[IpAddr]| match elsewhere && owner != host {
-        true => Resolution::Forward,
-        false => of_service(asked, vips, owner == host),
-    };
+    let found = |vips: &[IpAddr]| of_service(asked, vips, owner == host);
     match shared.lookup.name(namespace, owner).await {
         Ok(answer) => match &answer.service {
             Some(service) => found(&service.vips),

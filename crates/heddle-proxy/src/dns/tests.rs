@@ -331,38 +331,6 @@ fn every_address_of_a_service_is_told_and_a_headless_ones_name_is_forwarded() {
 }
 
 #[test]
-fn names_that_only_a_cluster_knows_are_left_to_its_resolver() {
-    run_local(async {
-        let bench = bench(Host::Works, Control::Connected).await;
-        let mut set = ResourceSet::default();
-        set.insert_name(name_answer("reviews", Some("reviews")));
-        set.mesh = Some(Arc::new(heddle_model::MeshSettings {
-            mesh: "demo".into(),
-            vip_range_v4: ([240, 240, 0, 0].into(), 16),
-            vip_range_v6: (vip_v6(0), 64),
-            host_gateway_v4: [240, 240, 0, 1].into(),
-            host_gateway_v6: vip_v6(1),
-            names_elsewhere: true,
-        }));
-        let mut builder = SnapshotBuilder::new(WorkloadId("client-1".into()));
-        bench.shared.snapshot.store(Arc::new(builder.build(&set, 2).snapshot));
-        let ok = ResponseCode::NoError;
-        let elsewhere = (ok, vec![OUTSIDE.to_string()]);
-        for (name, kind) in [
-            ("web-0.web.default.svc.cluster.local", RecordType::A),
-            ("nobody.default.svc.cluster.local", RecordType::A),
-            ("default.svc.cluster.local", RecordType::A),
-            ("_http._tcp.reviews.default.svc.cluster.local", RecordType::SRV),
-        ] {
-            assert_eq!(bench.addresses(name, kind).await, elsewhere, "{name}");
-        }
-        let own = (ok, vec![vip(10).to_string()]);
-        assert_eq!(bench.addresses("reviews", RecordType::A).await, own);
-    })
-    .unwrap();
-}
-
-#[test]
 fn while_control_is_down_the_mesh_suffix_fails_and_the_rest_is_forwarded_at_once() {
     run_local(async {
         let bench = bench(Host::Works, Control::Down).await;

@@ -47,14 +47,8 @@ pub(super) async fn run(
     let expects = head.headers.contains_key(header::EXPECT);
     let becomes = Becomes::by(&head);
     let tunnels = becomes != Becomes::Http;
-    if let Becomes::Protocol(_) = becomes
-        && !unless_left((&mut *upload, &mut *responder), stream.takes_protocols()).await?
-    {
-        return Err(if stream.speaks_http1() {
-            unsent(stream, attempt)
-        } else {
-            Broke::WrongConnection
-        });
+    if let Becomes::Protocol(_) = becomes {
+        offered(stream, attempt, (&mut *upload, &mut *responder)).await?;
     }
     if tunnels {
         outcome.arrived();
@@ -99,6 +93,24 @@ pub(super) async fn run(
         Err(_) => {}
     }
     result
+}
+
+/// Waits until the server has said that it takes other protocols by CONNECT (RFC 8441).
+///
+/// # Errors
+/// [`Broke::WrongConnection`] where it has said that it does not.
+async fn offered(
+    stream: &Stream,
+    attempt: &mut Attempt,
+    client: (&mut impl Upload, &mut impl Responder),
+) -> Result<(), Broke> {
+    if unless_left(client, stream.takes_protocols()).await? {
+        return Ok(());
+    }
+    Err(match stream.speaks_http1() {
+        true => unsent(stream, attempt),
+        false => Broke::WrongConnection,
+    })
 }
 
 /// Waits for a place on the connection, or for the end of the client that would have it, by what either of its

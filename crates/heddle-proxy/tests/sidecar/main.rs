@@ -1,14 +1,15 @@
 //! A whole sidecar process in a network namespace of its own, behind real redirection, with a
 //! control plane driven by hand: ready, DNS, a call through itself, metrics, an outage, a restart
-//! from the saved set, the end.
+//! from the saved set, the end. And the same in a pod: by user, over TLS.
 //!
 //! A test without a harness, because a sidecar takes its signals over before it has a second
-//! thread. The binary starts itself in two further roles: `world` (inside the namespace: network,
+//! thread. The binary starts itself in further roles: `world` and `pod` (inside the namespace: network,
 //! control plane, application, client) and `sidecar`.
 
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 #![expect(clippy::print_stdout, reason = "without a harness this is how a test says what it did")]
 
+mod pod;
 mod world;
 
 use std::{env, fs, path::PathBuf, process::Command};
@@ -28,8 +29,18 @@ const FOLDER: &str = "HEDDLE_TEST_FOLDER";
 fn main() {
     match env::var(ROLE).as_deref() {
         Ok("world") => world::run(&folder()),
+        Ok("pod") => pod::run(&folder()),
         Ok("sidecar") => sidecar(),
-        _ => test(),
+        _ => {
+            test("world");
+            // Its sidecar has another user, and in a user namespace there is one only.
+            match matches!(Mode::of_caller(), Mode::Root) {
+                true => test("pod"),
+                false => {
+                    println!("SKIPPED: the sidecar of a pod needs another user: run it as root")
+                }
+            }
+        }
     }
 }
 
@@ -37,7 +48,7 @@ fn folder() -> PathBuf {
     env::var_os(FOLDER).expect("a folder").into()
 }
 
-fn test() {
+fn test(role: &str) {
     let namespaces = match Namespaces::create(Mode::of_caller()) {
         Ok(namespaces) => namespaces,
         Err(error) => {
@@ -47,7 +58,7 @@ fn test() {
     };
     let folder = Folder::new("sidecar");
     let mut command = Command::new(env::current_exe().unwrap());
-    command.env(ROLE, "world").env(FOLDER, folder.path());
+    command.env(ROLE, role).env(FOLDER, folder.path());
     let mut options = SpawnOptions::new();
     options.namespaces(&namespaces).unwrap();
     options.privileges(Privileges::All);

@@ -42,18 +42,18 @@ use tokio::{
 
 use crate::{FOLDER, ROLE};
 
-const OWN: Ipv4Addr = Ipv4Addr::new(240, 241, 0, 10);
-const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, 10);
+pub(crate) const OWN: Ipv4Addr = Ipv4Addr::new(240, 241, 0, 10);
+pub(crate) const OWN_V6: Ipv6Addr = Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, 10);
 /// A resolver that does not exist: what is sent to it must not leave.
 const RESOLVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 53);
 
 pub(crate) fn run(folder: &Path) {
-    network();
+    network(Escape::Mark(ESCAPE_MARK));
     run_local(scenario(folder)).unwrap();
 }
 
 /// An interface with the workload's addresses, a route to everything, and the redirection.
-fn network() {
+pub(crate) fn network(escape: Escape) {
     let mut netlink = Netlink::open().unwrap();
     netlink.create_bridge("eth0", None).unwrap();
     let link = netlink.link_index("eth0").unwrap();
@@ -66,7 +66,7 @@ fn network() {
     }
     nft::install_redirect(&RedirectRules {
         inbound_excluded: vec![15020, 15021, 15090],
-        ..RedirectRules::all(Escape::Mark(ESCAPE_MARK), [PORT_OUTBOUND, PORT_INBOUND, PORT_DNS])
+        ..RedirectRules::all(escape, [PORT_OUTBOUND, PORT_INBOUND, PORT_DNS])
     })
     .unwrap();
 }
@@ -129,7 +129,7 @@ fn config(folder: &Path) -> ProxyConfig {
 }
 
 /// Answers what the sidecar asks about `reviews`, which is this very workload.
-async fn teach(session: &mut Session) {
+pub(crate) async fn teach(session: &mut Session) {
     session.subscription(ResourceType::Name).await;
     session.send(2, &[&name_answer("reviews", Some("reviews"))], true).await;
     session.subscription(ResourceType::Address).await;
@@ -193,7 +193,7 @@ impl Sidecar {
 }
 
 /// The application: answers every request.
-async fn serve(listener: TcpListener) {
+pub(crate) async fn serve(listener: TcpListener) {
     while let Ok((mut stream, _)) = listener.accept().await {
         spawn_contained("application connection", async move {
             let mut buffer = vec![0; 4096];
@@ -208,7 +208,7 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-async fn get(to: SocketAddr) -> String {
+pub(crate) async fn get(to: SocketAddr) -> String {
     exchange(&mut TcpStream::connect(to).await.unwrap()).await
 }
 
@@ -256,7 +256,7 @@ async fn scrape() -> String {
 }
 
 /// The first address of a name, asked by UDP of a resolver that is not there.
-async fn resolve(name: &str) -> IpAddr {
+pub(crate) async fn resolve(name: &str) -> IpAddr {
     let socket = UdpSocket::bind("0.0.0.0:0").await.unwrap();
     socket.connect((RESOLVER, 53)).await.unwrap();
     let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, name.len() as u8];

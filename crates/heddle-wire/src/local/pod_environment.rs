@@ -12,7 +12,7 @@
 //! | `HEDDLE_MEMORY_LIMIT` | bytes |
 //! | `HEDDLE_NATIVE_SIDECAR` | `true`: the kubelet ends the sidecar after the application (an init container that restarts) |
 //! | `HEDDLE_TERMINATION_DRAIN` | seconds, as `5` or `5s` |
-//! | `HEDDLE_APP_PROBES` | JSON of the applications' own probes, by path ([`super::app_probes`]) |
+//! | `HEDDLE_APP_PROBES` | the application's probes that the sidecar asks, JSON ([`super::app_probes`]) |
 //! | `HEDDLE_STATE_DIR`, `HEDDLE_TOKEN_FILE`, `HEDDLE_ROOTS_FILE`, `HEDDLE_POD_INFO` | where the volumes are mounted |
 
 use std::{
@@ -34,6 +34,8 @@ use super::{
 
 /// The control plane, where nothing else is said.
 pub const DISCOVERY_ADDRESS: &str = "heddle-control.heddle-system.svc:15012";
+/// Name of the mesh, and of the cluster in metrics: what Istio calls one that was given no name.
+pub const MESH: &str = "Kubernetes";
 /// Folder of what a sidecar keeps: an emptyDir.
 pub const STATE_DIR: &str = "/var/lib/heddle";
 /// The projected token.
@@ -44,6 +46,8 @@ pub const ROOTS_FILE: &str = "/var/run/secrets/heddle/ca/root-cert.pem";
 pub const POD_INFO: &str = "/etc/heddle/pod";
 /// The pod's own resolver file.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Says that the kubelet ends the sidecar after the application.
+pub const NATIVE_SIDECAR_VARIABLE: &str = "HEDDLE_NATIVE_SIDECAR";
 /// How long inbound connections are accepted after SIGTERM where nothing else is said, seconds: an endpoint that is
 /// withdrawn is unknown everywhere by then.
 pub const DRAIN_SECONDS: u64 = 5;
@@ -66,13 +70,6 @@ pub fn labels_file(variable: &impl Fn(&str) -> Option<String>) -> PathBuf {
     path(variable, "HEDDLE_POD_INFO", POD_INFO).join("labels")
 }
 
-/// Labels that name a pod's service, as Istio derives it; the first that is there.
-const SERVICE_LABELS: [&str; 3] =
-    ["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"];
-/// The same for its version.
-const VERSION_LABELS: [&str; 3] =
-    ["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"];
-
 /// The configuration that the environment describes; `labels` is the text of [`labels_file`].
 ///
 /// # Errors
@@ -89,38 +86,34 @@ pub fn config(
     let addresses = reader.read("POD_IPS", None, addresses);
     let workers = reader.read("HEDDLE_CONCURRENCY", Some("2"), |text| workers(text, machine));
     let memory_limit = reader.read("HEDDLE_MEMORY_LIMIT", Some("0"), bytes);
-    let default_drain = DRAIN_SECONDS.to_string();
-    let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
-    let native = reader.read("HEDDLE_NATIVE_SIDECAR", Some("false"), yes_or_no);
-    let probes = reader.read(APP_PROBES_VARIABLE, Some("{}"), app_probes);
+    let app_probes = reader.read(APP_PROBES_VARIABLE, Some("{}"), app_probes).unwrap_or_default();
+    let pod = pod(&mut reader, namespace.as_deref().unwrap_or_default());
     let labels = parse_labels(labels).unwrap_or_else(|problem| {
         let file = labels_file(variable);
         reader.problems.push(format!("{}: {problem}", file.display()));
         BTreeMap::new()
     });
-    let or =
-        |name: &str, default: &str| given(variable, name).unwrap_or_else(|| default.to_owned());
-    let (Some(name), Some(namespace), Some(addresses), Some((host, port)), Some(workers)) =
-        (name, namespace, addresses, address, workers)
+    let (
+        Some(name),
+        Some(namespace),
+        Some(addresses),
+        Some(workers),
+        Some(memory_limit),
+        Some(pod),
+    ) = (name, namespace, addresses, workers, memory_limit, pod)
     else {
         return Err(reader.problems);
     };
-    let (Some(memory_limit), Some(drain_seconds), Some(native), Some(app_probes), true) =
-        (memory_limit, drain, native, probes, reader.problems.is_empty())
-    else {
+    if !reader.problems.is_empty() {
         return Err(reader.problems);
-    };
-    let workload_name = or("HEDDLE_WORKLOAD_NAME", &name);
-    let label = |keys: [&str; 3]| keys.iter().find_map(|key| labels.get(*key)).cloned();
-    let (service, version) = (label(SERVICE_LABELS), label(VERSION_LABELS));
-    let trust_domain = or("HEDDLE_TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN);
-    let identity = Identity {
-        trust_domain: trust_domain.clone(),
-        namespace: namespace.clone(),
-        service_account: or("SERVICE_ACCOUNT", DEFAULT_SERVICE_ACCOUNT),
-    };
+    }
+    let workload_name = or(variable, "HEDDLE_WORKLOAD_NAME", &name);
+    let label = |keys: &[&str]| keys.iter().find_map(|key| labels.get(*key)).cloned();
+    let service = label(&["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"]);
+    let version =
+        label(&["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"]);
     Ok(ProxyConfig {
-        mesh: pod.identity.trust_domain.clone(),
+        mesh: MESH.to_owned(),
         workload: WorkloadId::of_pod(&namespace, &name),
         service: service.unwrap_or_else(|| workload_name.clone()),
         version: version.unwrap_or_default(),
@@ -132,22 +125,9 @@ pub fn config(
         workers,
         state_dir: path(variable, "HEDDLE_STATE_DIR", STATE_DIR),
         memory_limit,
-        ready_fd: None,
         app_probes,
-        surroundings: Surroundings::Pod(Pod {
-            control: SecureControl {
-                host,
-                port,
-                roots: path(variable, "HEDDLE_ROOTS_FILE", ROOTS_FILE),
-                token: path(variable, "HEDDLE_TOKEN_FILE", TOKEN_FILE),
-            },
-            resolv_conf: PathBuf::from(RESOLV_CONF),
-            identity,
-            uid: or("POD_UID", ""),
-            node: or("NODE_NAME", ""),
-            native,
-            drain_seconds,
-        }),
+        ready_fd: None,
+        surroundings: Surroundings::Pod(pod),
     })
 }
 
@@ -157,7 +137,7 @@ fn pod<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>, namespace: &st
     let address = reader.read("HEDDLE_DISCOVERY_ADDRESS", Some(DISCOVERY_ADDRESS), host_and_port);
     let default_drain = DRAIN_SECONDS.to_string();
     let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
-    let native = reader.read("HEDDLE_NATIVE_SIDECAR", Some("false"), yes_or_no);
+    let native = reader.read(NATIVE_SIDECAR_VARIABLE, Some("false"), yes_or_no);
     let identity = Identity {
         trust_domain: or(variable, "HEDDLE_TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN),
         namespace: namespace.to_owned(),
@@ -231,10 +211,6 @@ impl<V: Fn(&str) -> Option<String>> Reader<'_, V> {
     }
 }
 
-fn app_probes(text: &str) -> Result<AppProbes, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
-}
-
 fn addresses(text: &str) -> Result<Addresses, String> {
     let (mut v4, mut v6) = (None, None);
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -278,6 +254,12 @@ fn bytes(text: &str) -> Result<Option<u64>, String> {
         Ok(bytes) => Ok(Some(bytes)),
         Err(_) => Err("use a number of bytes, as `resourceFieldRef` gives it".to_owned()),
     }
+}
+
+fn app_probes(text: &str) -> Result<AppProbes, String> {
+    serde_json::from_str(text).map_err(|error| {
+        format!("it is no JSON of probes by path, as the injection writes it: {error}")
+    })
 }
 
 fn yes_or_no(text: &str) -> Result<bool, String> {
@@ -374,6 +356,7 @@ mod tests {
             ("HEDDLE_DISCOVERY_ADDRESS", "control"),
             ("HEDDLE_TERMINATION_DRAIN", "soon"),
             ("HEDDLE_MEMORY_LIMIT", "128Mi"),
+            ("HEDDLE_APP_PROBES", "[1]"),
             ("POD_NAMESPACE", "Shop"),
             ("POD_NAME", " "),
         ];

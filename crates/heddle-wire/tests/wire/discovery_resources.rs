@@ -477,11 +477,10 @@ prop_compose! {
 prop_compose! {
     fn mesh()(
         mesh in "[a-z]{1,9}", range4 in (v4(), 0..=32u8), range6 in (v6(), 0..=128u8),
-        host_gateway_v4 in v4(), host_gateway_v6 in v6(), names_elsewhere in any::<bool>(),
+        host_gateway_v4 in v4(), host_gateway_v6 in v6(),
     ) -> MeshSettings {
         MeshSettings {
             mesh, vip_range_v4: range4, vip_range_v6: range6, host_gateway_v4, host_gateway_v6,
-            names_elsewhere,
         }
     }
 }

@@ -36,6 +36,7 @@ pub(crate) enum PullPolicy {
   heddle install --dry-run                         the same asked of the cluster, which changes nothing
   heddle install                                   into the cluster of the current context
   heddle install --image registry.example/heddle:1 --replicas 2")]
+#[expect(clippy::struct_excessive_bools, reason = "flags, each with a meaning of its own")]
 pub(crate) struct InstallArgs {
     /// The mesh's own namespace
     #[arg(long, short, value_name = "NS", default_value = "heddle-system", value_parser = values::label)]

@@ -45,6 +45,9 @@ const TARGETS: [Target; 10] = [
     Target { to: "heddle (old)", load: RECONNECTING, limit: None },
 ];
 
+/// To these no relay is a floor: itself, and what is to be no dearer than it was.
+const OURS: [&str; 2] = ["relay", "heddle (old)"];
+
 /// A ratio that was measured.
 #[derive(Debug)]
 pub(super) struct Ratio {
@@ -78,7 +81,7 @@ pub(super) fn ratios(rows: &[Row]) -> Vec<Ratio> {
                 )
             };
             let relay = row(&|proxy| matches!(proxy, Proxy::Relay(_)));
-            let floor = relay.map(|relay| each(relay).0).filter(|_| to != "relay");
+            let floor = relay.map(|relay| each(relay).0).filter(|_| !OURS.contains(&to));
             found.push(Ratio { to, load, outbound, limit, floor, spread: each(ours) });
         }
     }

@@ -189,7 +189,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("rules", &["files", "rules", "session"]),
             ("mesh", &["population", "views", "mesh"]),
             ("control", &["control"]),
-            ("faces", &["api", "secure", "server"]),
+            ("faces", &["api", "secure", "server", "webhook"]),
             ("start", &["kubernetes", "start"]),
         ],
     },

@@ -204,6 +204,8 @@ impl Cluster {
             addresses: Vec::new(),
             endpoints,
             selector: None,
+            subject_alt_names: Vec::new(),
+            dynamic: false,
         };
         if made.endpoints.is_empty() {
             return self.registry.outside.remove(name).is_some();
