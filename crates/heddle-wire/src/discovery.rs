@@ -10,6 +10,7 @@
 pub mod certificates;
 mod decode;
 pub mod proto;
+mod served;
 pub mod transport;
 
 use std::net::IpAddr;

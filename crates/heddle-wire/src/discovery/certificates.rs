@@ -1,25 +1,23 @@
 //! The certificate service beside discovery: a sidecar sends a request for a certificate (PKCS #10) with the token
 //! of its pod, and gets the certificate with those behind it. By hand like the rest of [`super::transport`].
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{future::Future, sync::Arc};
 
 use tonic::{
     Request, Response, Status,
     body::Body as GrpcBody,
     client::Grpc as ClientGrpc,
-    codegen::{Body, BoxFuture, Service, StdError, http},
+    codegen::{Body, BoxFuture, StdError, http},
     metadata::{Ascii, MetadataValue, errors::InvalidMetadataValue},
-    server::{NamedService, UnaryService},
+    server::UnaryService,
     transport::{Channel, server::Router},
 };
 use tonic_prost::ProstCodec;
 
-use super::transport::{self, Discovery, limited, unimplemented_call};
+use super::{
+    served::{Call, Served},
+    transport::{self, Discovery, limited},
+};
 
 /// Path of the call.
 pub const ISSUE_PATH: &str = "/heddle.ca.v1.CertificateService/Issue";
@@ -74,7 +72,7 @@ pub trait Certificates: Send + Sync + 'static {
 
 /// A server of discovery and certificates, with every limit set.
 pub fn router<D: Discovery, C: Certificates>(discovery: Arc<D>, certificates: Arc<C>) -> Router {
-    transport::router(discovery).add_service(IssueServer(certificates))
+    transport::router(discovery).add_service(Served::<C, IssueCall>::new(certificates))
 }
 
 /// The sidecar's side.
@@ -143,50 +141,33 @@ pub fn token<T>(request: &Request<T>) -> Result<&str, Status> {
     }
 }
 
-/// Serves [`ISSUE_PATH`].
-struct IssueServer<T>(Arc<T>);
+/// The call at [`ISSUE_PATH`].
+enum IssueCall {}
 
-impl<T> Clone for IssueServer<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+impl<T: Certificates> Call<T> for IssueCall {
+    const SERVICE: &'static str = "heddle.ca.v1.CertificateService";
+    const PATH: &'static str = ISSUE_PATH;
+
+    async fn answer<B>(
+        server: Served<T, Self>,
+        request: http::Request<B>,
+    ) -> http::Response<GrpcBody>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        // Anybody may call this: no more is read than a request for a certificate can have.
+        let mut grpc = limited().max_decoding_message_size(2 * CSR_BYTES_MAX);
+        grpc.unary(server, request).await
     }
 }
 
-impl<T> NamedService for IssueServer<T> {
-    const NAME: &'static str = "heddle.ca.v1.CertificateService";
-}
-
-impl<T: Certificates> UnaryService<IssueRequest> for IssueServer<T> {
+impl<T: Certificates> UnaryService<IssueRequest> for Served<T, IssueCall> {
     type Response = IssueResponse;
     type Future = BoxFuture<Response<IssueResponse>, Status>;
 
     fn call(&mut self, request: Request<IssueRequest>) -> Self::Future {
-        let service = Arc::clone(&self.0);
+        let service = Arc::clone(&self.service);
         Box::pin(async move { service.issue(request).await.map(Response::new) })
-    }
-}
-
-impl<T, B> Service<http::Request<B>> for IssueServer<T>
-where
-    T: Certificates,
-    B: Body + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
-    type Response = http::Response<GrpcBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if request.uri().path() != ISSUE_PATH {
-            return unimplemented_call();
-        }
-        let service = self.clone();
-        // Anybody may call this: no more is read than a request for a certificate can have.
-        let mut grpc = limited().max_decoding_message_size(2 * CSR_BYTES_MAX);
-        Box::pin(async move { Ok(grpc.unary(service, request).await) })
     }
 }

@@ -4,27 +4,24 @@
 //! It opens no socket. The server side is a [`router`] to be served on accepted connections, the
 //! client side an [`endpoint`] to be connected by a connector of the caller's.
 
-use std::{
-    convert::Infallible,
-    future::Future,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio_stream::Stream;
 pub use tonic::codegen::tokio_stream;
 use tonic::{
-    Code, Request, Response, Status, Streaming,
+    Request, Response, Status, Streaming,
     body::Body as GrpcBody,
     client::Grpc as ClientGrpc,
-    codegen::{Body, BoxFuture, Service, StdError, http},
-    server::{Grpc as ServerGrpc, NamedService, StreamingService, UnaryService},
+    codegen::{Body, BoxFuture, StdError, http},
+    server::{Grpc as ServerGrpc, StreamingService, UnaryService},
     transport::{Channel, Endpoint, Server, server::Router},
 };
 use tonic_prost::ProstCodec;
 
-use super::proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, ReportRequest, ReportResponse};
+use super::{
+    proto::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, ReportRequest, ReportResponse},
+    served::{Call, Served},
+};
 
 /// Path of the delta stream: Envoy's, so that known tools can read it.
 pub const STREAM_PATH: &str =
@@ -74,8 +71,8 @@ pub fn router<T: Discovery>(service: Arc<T>) -> Router {
         .http2_max_local_error_reset_streams(Some(STREAMS_MAX as usize))
         .http2_keepalive_interval(Some(PING_AFTER))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .add_service(StreamServer(Arc::clone(&service)))
-        .add_service(ReportServer(service))
+        .add_service(Served::<T, StreamCall>::new(Arc::clone(&service)))
+        .add_service(Served::<T, ReportCall>::new(service))
 }
 
 /// How to connect, with every limit set; `connect_with_connector` takes it from here. The authority
@@ -142,99 +139,66 @@ impl DiscoveryClient {
     }
 }
 
-/// Serves [`STREAM_PATH`].
-struct StreamServer<T>(Arc<T>);
+/// The call at [`STREAM_PATH`].
+enum StreamCall {}
 
-impl<T> Clone for StreamServer<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+impl<T: Discovery> Call<T> for StreamCall {
+    const SERVICE: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
+    const PATH: &'static str = STREAM_PATH;
+
+    async fn answer<B>(
+        server: Served<T, Self>,
+        request: http::Request<B>,
+    ) -> http::Response<GrpcBody>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        limited().streaming(server, request).await
     }
 }
 
-impl<T> NamedService for StreamServer<T> {
-    const NAME: &'static str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
-}
-
-impl<T: Discovery> StreamingService<DeltaDiscoveryRequest> for StreamServer<T> {
+impl<T: Discovery> StreamingService<DeltaDiscoveryRequest> for Served<T, StreamCall> {
     type Response = DeltaDiscoveryResponse;
     type ResponseStream = T::Responses;
     type Future = BoxFuture<Response<T::Responses>, Status>;
 
     fn call(&mut self, requests: Request<Streaming<DeltaDiscoveryRequest>>) -> Self::Future {
-        let service = Arc::clone(&self.0);
+        let service = Arc::clone(&self.service);
         Box::pin(async move { service.stream(requests).await.map(Response::new) })
     }
 }
 
-impl<T, B> Service<http::Request<B>> for StreamServer<T>
-where
-    T: Discovery,
-    B: Body + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
-    type Response = http::Response<GrpcBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
+/// The call at [`REPORT_PATH`].
+enum ReportCall {}
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
+impl<T: Discovery> Call<T> for ReportCall {
+    const SERVICE: &'static str = "heddle.discovery.v1alpha1.Status";
+    const PATH: &'static str = REPORT_PATH;
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if request.uri().path() != STREAM_PATH {
-            return unimplemented_call();
-        }
-        let service = self.clone();
-        Box::pin(async move { Ok(limited().streaming(service, request).await) })
+    async fn answer<B>(
+        server: Served<T, Self>,
+        request: http::Request<B>,
+    ) -> http::Response<GrpcBody>
+    where
+        B: Body + Send + 'static,
+        B::Error: Into<StdError> + Send,
+    {
+        limited().unary(server, request).await
     }
 }
 
-/// Serves [`REPORT_PATH`].
-struct ReportServer<T>(Arc<T>);
-
-impl<T> Clone for ReportServer<T> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
-    }
-}
-
-impl<T> NamedService for ReportServer<T> {
-    const NAME: &'static str = "heddle.discovery.v1alpha1.Status";
-}
-
-impl<T: Discovery> UnaryService<ReportRequest> for ReportServer<T> {
+impl<T: Discovery> UnaryService<ReportRequest> for Served<T, ReportCall> {
     type Response = ReportResponse;
     type Future = BoxFuture<Response<ReportResponse>, Status>;
 
     fn call(&mut self, request: Request<ReportRequest>) -> Self::Future {
-        let service = Arc::clone(&self.0);
+        let service = Arc::clone(&self.service);
         Box::pin(async move { service.report(request).await.map(Response::new) })
     }
 }
 
-impl<T, B> Service<http::Request<B>> for ReportServer<T>
-where
-    T: Discovery,
-    B: Body + Send + 'static,
-    B::Error: Into<StdError> + Send,
-{
-    type Response = http::Response<GrpcBody>;
-    type Error = Infallible;
-    type Future = BoxFuture<Self::Response, Infallible>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        if request.uri().path() != REPORT_PATH {
-            return unimplemented_call();
-        }
-        let service = self.clone();
-        Box::pin(async move { Ok(limited().unary(service, request).await) })
-    }
-}
-
+/// What reads and writes messages, none larger than there may be.
 pub(super) fn limited<In, Out>() -> ServerGrpc<ProstCodec<Out, In>>
 where
     In: prost::Message + Default + Send + 'static,
@@ -243,9 +207,4 @@ where
     ServerGrpc::new(ProstCodec::new())
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
-}
-
-pub(super) fn unimplemented_call() -> BoxFuture<http::Response<GrpcBody>, Infallible> {
-    let status = Status::new(Code::Unimplemented, "no such call");
-    Box::pin(async move { Ok(status.into_http()) })
 }
