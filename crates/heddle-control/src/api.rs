@@ -42,34 +42,34 @@ struct WaitQuery {
 
 /// The routes of the control API.
 pub(crate) fn router(control: Arc<Control>) -> Router {
-    Router::new()
-        .route("/v1/workloads", get(workloads).post(join))
+    let changing = telling()
+        .route("/v1/workloads", post(join))
         .route("/v1/workloads/{id}", axum::routing::delete(remove))
         .route("/v1/workloads/{id}/withdraw", post(withdraw))
         .route("/v1/adopt", post(adopt))
-        .route("/v1/services", get(services))
         .route("/v1/apply", post(apply))
         .route("/v1/delete", post(delete))
-        .route("/v1/resources", get(resources))
-        .route("/v1/wait", get(wait))
-        .route("/v1/status", get(status))
-        .fallback(unknown)
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn(explain))
-        .with_state(control)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+    explained(changing, control)
 }
 
 /// Those of them that only tell: of a cluster, whose API server takes changes.
 pub(crate) fn reader(control: Arc<Control>) -> Router {
+    explained(telling(), control)
+}
+
+fn telling() -> Router<Arc<Control>> {
     Router::new()
         .route("/v1/workloads", get(workloads))
         .route("/v1/services", get(services))
         .route("/v1/resources", get(resources))
         .route("/v1/wait", get(wait))
         .route("/v1/status", get(status))
-        .fallback(unknown)
-        .layer(middleware::from_fn(explain))
-        .with_state(control)
+}
+
+/// What is refused says why.
+fn explained(routes: Router<Arc<Control>>, control: Arc<Control>) -> Router {
+    routes.fallback(unknown).layer(middleware::from_fn(explain)).with_state(control)
 }
 
 async fn join(

@@ -5,6 +5,8 @@ use std::{
     path::PathBuf,
 };
 
+use heddle_model::MeshSettings;
+
 use crate::limits::ADDRESS_INDEX_FIRST;
 
 /// Start-up configuration of one mesh's control plane.
@@ -51,6 +53,18 @@ impl AddressRanges {
     #[must_use]
     pub fn host_gateway(&self) -> (Ipv4Addr, Ipv6Addr) {
         (v4_at(self.vip_v4.0, 1), v6_at(self.vip_v6.0, 1))
+    }
+
+    /// What the proxies of this mesh are told alike.
+    pub(crate) fn settings(&self, mesh: String) -> MeshSettings {
+        let (host_gateway_v4, host_gateway_v6) = self.host_gateway();
+        MeshSettings {
+            mesh,
+            vip_range_v4: self.vip_v4,
+            vip_range_v6: self.vip_v6,
+            host_gateway_v4,
+            host_gateway_v6,
+        }
     }
 
     /// A service's virtual addresses by index.

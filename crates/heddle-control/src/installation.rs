@@ -19,6 +19,8 @@ mod removal;
 pub use ready::wait_until_ready;
 pub use removal::{Removal, remove};
 
+use crate::causes::with_causes;
+
 /// Who owns the fields that installing sets; whatever others set beside them stays.
 const FIELD_MANAGER: &str = "heddle";
 /// The label all objects of the mesh carry, with its value.
@@ -196,17 +198,7 @@ fn resource(api_version: &str, kind: &str) -> ApiResource {
 
 /// An error with what was being done.
 fn failed(what: &str, error: &dyn std::error::Error) -> InstallationError {
-    // The outermost text often says least.
-    let mut text = error.to_string();
-    let mut inner = error.source();
-    while let Some(cause) = inner {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            text = format!("{text}: {said}");
-        }
-        inner = cause.source();
-    }
-    InstallationError(format!("cannot {what}: {text}"))
+    InstallationError(format!("cannot {what}: {}", with_causes(error)))
 }
 
 #[cfg(test)]

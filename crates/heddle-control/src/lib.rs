@@ -19,6 +19,7 @@
 mod api;
 pub mod ca;
 mod caller;
+mod causes;
 mod config;
 mod control;
 mod credentials;

@@ -2,7 +2,6 @@
 
 use std::{future::Future, net::Ipv4Addr, path::Path, pin::pin, sync::Arc};
 
-use heddle_model::MeshSettings;
 use heddle_runtime::{clock, pulse, task};
 use heddle_wire::discovery::transport;
 
@@ -103,7 +102,8 @@ fn assemble(config: &ControlConfig) -> Result<Control, ControlError> {
     let vips = recalled.vips.into_iter().map(|(name, index)| (name, Some(index)));
     let vips = vips.chain(services.vips);
     let bound = generations.to_reserve();
-    let mut mesh = Mesh::new(settings(config), members.into(), rules, generations);
+    let settings = config.ranges.settings(config.mesh.clone());
+    let mut mesh = Mesh::new(settings, members.into(), rules, generations);
     mesh.commit(&Touched::all());
     let vips = vips.chain(mesh.take_vips()).map(|(name, index)| Change::Vip(name, index));
     let changes: Vec<Change> = vips.chain(bound.map(Change::Generation)).collect();
@@ -123,17 +123,6 @@ fn recall_files(rules: &mut Rules, folder: Option<&Path>, store: &Store) {
     let known = store.content().files.iter();
     for (path, text) in known.filter(|(path, _)| Path::new(path).parent() == Some(folder)) {
         rules.files.recall(path, text);
-    }
-}
-
-fn settings(config: &ControlConfig) -> MeshSettings {
-    let (host_gateway_v4, host_gateway_v6) = config.ranges.host_gateway();
-    MeshSettings {
-        mesh: config.mesh.clone(),
-        vip_range_v4: config.ranges.vip_v4,
-        vip_range_v6: config.ranges.vip_v6,
-        host_gateway_v4,
-        host_gateway_v6,
     }
 }
 

@@ -176,21 +176,12 @@ fn admit(rules: &mut Rules, changes: Vec<RuleChange>, mesh: &Mesh) {
 
 #[cfg(test)]
 mod tests {
-    use heddle_model::MeshSettings;
-
     use super::*;
     use crate::{config::AddressRanges, documents::parse, generations::Generations};
 
     fn control() -> Control {
         let ranges = AddressRanges::default();
-        let (host_gateway_v4, host_gateway_v6) = ranges.host_gateway();
-        let settings = MeshSettings {
-            mesh: "test".to_owned(),
-            vip_range_v4: ranges.vip_v4,
-            vip_range_v6: ranges.vip_v6,
-            host_gateway_v4,
-            host_gateway_v6,
-        };
+        let settings = ranges.settings("test".to_owned());
         let cluster = Cluster::new("cluster.local".to_owned(), ranges);
         let mesh = Mesh::new(settings, cluster.into(), Rules::default(), Generations::after(0));
         Control::without_store(mesh)

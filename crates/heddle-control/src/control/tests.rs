@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use heddle_model::{MeshSettings, ServiceName};
+use heddle_model::ServiceName;
 use heddle_testkit::folder::Folder;
 
 use super::*;
@@ -15,14 +15,7 @@ use crate::{
 async fn what_the_store_did_not_take_at_start_is_written_later() {
     let folder = Folder::new("owed");
     let ranges = AddressRanges::default();
-    let (host_gateway_v4, host_gateway_v6) = ranges.host_gateway();
-    let settings = MeshSettings {
-        mesh: "test".to_owned(),
-        vip_range_v4: ranges.vip_v4,
-        vip_range_v6: ranges.vip_v6,
-        host_gateway_v4,
-        host_gateway_v6,
-    };
+    let settings = ranges.settings("test".to_owned());
     let members = Members::new(ranges, &BTreeMap::new(), 0);
     let mesh = Mesh::new(settings, members.into(), Rules::default(), Generations::after(0));
     let name = ServiceName::new("reviews", "default").unwrap();

@@ -2,6 +2,7 @@
 
 use heddle_wire::local::{
     app_probes::{APP_PROBES_VARIABLE, AppProbes},
+    pod_environment::NATIVE_SIDECAR_VARIABLE,
     proxy_config::{PORT_HEALTH, PORT_METRICS},
 };
 use serde_json::{Value, json};
@@ -164,7 +165,7 @@ impl Added<'_> {
         ];
         if native {
             // Then it is told to end when the application has gone, else together with it.
-            env.push(value("HEDDLE_NATIVE_SIDECAR", "true"));
+            env.push(value(NATIVE_SIDECAR_VARIABLE, "true"));
         }
         if let Some(seconds) = options.drain_seconds {
             env.push(value("HEDDLE_TERMINATION_DRAIN", &seconds.to_string()));

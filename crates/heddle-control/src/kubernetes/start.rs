@@ -8,7 +8,6 @@ use std::{
     time::Duration,
 };
 
-use heddle_model::MeshSettings;
 use heddle_runtime::{clock, pulse, task};
 use heddle_wire::local::{control_api::Problem, pod_environment::MESH};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -30,8 +29,8 @@ use super::{
     trust::AuthoritySecret,
 };
 use crate::{
-    api, config::AddressRanges, control::Control, error::ControlError, generations::Generations,
-    mesh::Mesh, rules::Rules, secure, server::DiscoveryServer, signals,
+    api, causes::with_causes, config::AddressRanges, control::Control, error::ControlError,
+    generations::Generations, mesh::Mesh, rules::Rules, secure, server::DiscoveryServer, signals,
 };
 
 /// Discovery and certificates, over TLS.
@@ -250,30 +249,9 @@ async fn connect(config: &KubernetesConfig) -> Result<Api, KubernetesError> {
     Ok(Api::new(client))
 }
 
-/// An error with what it says of its causes.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(one) = cause {
-        let said = one.to_string();
-        if !text.contains(&said) {
-            text += &format!(": {said}");
-        }
-        cause = one.source();
-    }
-    text
-}
-
 fn assemble(config: &KubernetesConfig) -> Control {
     let ranges = AddressRanges::default();
-    let (host_gateway_v4, host_gateway_v6) = ranges.host_gateway();
-    let settings = MeshSettings {
-        mesh: MESH.to_owned(),
-        vip_range_v4: ranges.vip_v4,
-        vip_range_v6: ranges.vip_v6,
-        host_gateway_v4,
-        host_gateway_v6,
-    };
+    let settings = ranges.settings(MESH.to_owned());
     let cluster = Cluster::new(config.trust_domain.clone(), ranges);
     // Nothing is kept, and yet numbers must not come again after a restart.
     let generations = Generations::after(clock::unix_now().as_secs().saturating_mul(1_000));

@@ -15,7 +15,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use futures_util::{StreamExt, stream};
-use heddle_model::MeshSettings;
 use heddle_runtime::{clock, task};
 use heddle_testkit::wait::PATIENCE;
 use serde_json::{Value, json};
@@ -137,14 +136,7 @@ impl Plane {
         let config = kube::Config::new(format!("http://{address}").parse().unwrap());
         let api = Api::new(kube::Client::try_from(config).unwrap());
         let ranges = AddressRanges::default();
-        let (host_gateway_v4, host_gateway_v6) = ranges.host_gateway();
-        let settings = MeshSettings {
-            mesh: "test".to_owned(),
-            vip_range_v4: ranges.vip_v4,
-            vip_range_v6: ranges.vip_v6,
-            host_gateway_v4,
-            host_gateway_v6,
-        };
+        let settings = ranges.settings("test".to_owned());
         let cluster = Cluster::new("cluster.local".to_owned(), ranges);
         let mesh = Mesh::new(settings, cluster.into(), Rules::default(), Generations::after(0));
         let control = Arc::new(Control::without_store(mesh));

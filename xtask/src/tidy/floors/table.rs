@@ -172,6 +172,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                 "leaves",
                 &[
                     "ca",
+                    "causes",
                     "credentials",
                     "documents",
                     "generations",
