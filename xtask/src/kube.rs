@@ -4,11 +4,13 @@
 //! Debian's. A cluster lives in network, mount and process namespaces of its own: several may exist, nothing on
 //! the host is changed, and the end of the first process of its namespaces ends all of it.
 
+mod ahead;
 mod certificates;
 mod cluster;
 mod components;
 mod end_to_end;
 mod folder;
+mod go;
 mod images;
 mod kubectl;
 mod names;
@@ -17,8 +19,10 @@ mod needs;
 mod node;
 mod program;
 
+pub(crate) use ahead::Ahead;
 use end_to_end::Build;
 use folder::Folder;
+use program::Manner;
 
 /// What `cargo xtask kube --help` prints.
 pub(crate) const USAGE: &str = "\
@@ -51,7 +55,10 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
         ["load"] => images::load_heddle(&folder, "target/release/heddle"),
         ["load", "--binary", binary] => images::load_heddle(&folder, binary),
         ["restart", component] => components::restart(&folder, component),
-        ["build"] => program::build().map(|path| println!("{}", path.display())),
+        ["build"] => {
+            println!("{}", program::build(&Manner::Awaited)?.display());
+            Ok(())
+        }
         ["test", "--dev", filters @ ..] => end_to_end::run(&folder, Build::Dev, filters),
         ["test", filters @ ..] => end_to_end::run(&folder, Build::Release, filters),
         ["--", command, arguments @ ..] => cluster::inside(&folder, command, arguments),

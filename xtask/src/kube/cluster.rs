@@ -12,7 +12,7 @@ use super::{
     namespaces::{Namespaces, remove_control_groups},
     needs,
     node::{self, NODE_NAME},
-    program,
+    program::{self, Manner},
 };
 use crate::{command::run, time::now};
 
@@ -28,7 +28,7 @@ pub(super) fn up(folder: &Folder) -> Result<(), String> {
         return Ok(());
     }
     needs::check()?;
-    let program = program::build()?;
+    let program = program::build(&Manner::Awaited)?;
     // Left by one whose processes are gone.
     remove(folder)?;
     let start = now();

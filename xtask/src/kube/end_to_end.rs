@@ -8,8 +8,9 @@ use super::{
 };
 use crate::command::{self, program};
 
-/// What is built, and then run: without a network nothing can be fetched.
-const TESTS: [&str; 6] = ["test", "--locked", "--package", "heddle", "--test", "kube"];
+/// What is built, and then run: without a network nothing can be fetched. Of the whole workspace, as all tests are,
+/// so that its libraries are built once and not with the features of some.
+const TESTS: [&str; 5] = ["test", "--locked", "--workspace", "--test", "kube"];
 /// The module of tests that run after all others: it takes away what they need.
 const LAST: &str = "uninstall::";
 /// Tests share one node of two cores.

@@ -1,8 +1,11 @@
 //! What a cluster needs of the machine, asked for all at once before anything is started.
 
-use std::{os::unix::fs::MetadataExt as _, process::Stdio};
+use std::{
+    os::unix::fs::MetadataExt as _,
+    process::{Command, Stdio},
+};
 
-use crate::command::{exists, output, program};
+use crate::command::{exists, program};
 
 /// Programs, or files by their path, with the Debian package that brings each.
 const PROGRAMS: [(&str, &str); 12] = [
@@ -19,8 +22,6 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("openssl", "openssl"),
     ("curl", "curl"),
 ];
-/// Oldest Go that builds the components, as `go env GOVERSION` counts: 1.26.
-const GO_MINOR_MIN: u32 = 26;
 
 /// What a running cluster needs.
 ///
@@ -32,6 +33,9 @@ pub(super) fn check() -> Result<(), String> {
         missing.push(
             "root: namespaces, containers and control groups are made; use `sudo`".to_owned(),
         );
+    }
+    if let Some(why) = no_namespaces() {
+        missing.push(format!("namespaces of its own, which this machine refuses: {why}"));
     }
     let lacking: Vec<_> = PROGRAMS.iter().filter(|(name, _)| !exists(name)).collect();
     if !lacking.is_empty() {
@@ -46,25 +50,27 @@ pub(super) fn check() -> Result<(), String> {
     say(&missing)
 }
 
-/// What building the components needs.
-///
-/// # Errors
-/// That Go is missing or too old, and where it is to be had.
-pub(super) fn check_go() -> Result<(), String> {
-    let how = "a Go of 1.26 or newer on the PATH (https://go.dev/dl, or the package golang-go where it is new enough)";
-    let version = match exists("go") {
-        true => output(&mut program("go", &["env", "GOVERSION"]))?,
-        false => return say(&[format!("go: {how}")]),
-    };
-    if minor(version.trim()).is_none_or(|minor| minor < GO_MINOR_MIN) {
-        return say(&[format!("go is {}: {how}", version.trim())]);
+/// Debian's packages that are missing for it; for others than root nothing helps.
+pub(super) fn packages() -> Vec<&'static str> {
+    if !is_root() {
+        return Vec::new();
     }
-    Ok(())
+    let busybox = is_dynamic("/bin/busybox").then_some("busybox-static");
+    let lacking = PROGRAMS.iter().filter(|(name, _)| !exists(name)).map(|(_, package)| *package);
+    let mut packages: Vec<_> = lacking.chain(busybox).collect();
+    packages.dedup();
+    packages
 }
 
-/// The `26` of `go1.26.8`.
-fn minor(version: &str) -> Option<u32> {
-    version.strip_prefix("go1.")?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+/// Why the kernel gives this process no namespaces of its own, as it is in some containers.
+fn no_namespaces() -> Option<String> {
+    let asked =
+        Command::new("unshare").args(["--mount", "--net", "--pid", "--fork", "true"]).output();
+    match asked {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
 }
 
 fn say(missing: &[String]) -> Result<(), String> {
@@ -82,17 +88,4 @@ fn is_dynamic(path: &str) -> bool {
 
 fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::minor;
-
-    #[test]
-    fn versions_of_go_are_compared_as_numbers() {
-        assert_eq!(minor("go1.26.8"), Some(26));
-        assert_eq!(minor("go1.9"), Some(9));
-        assert_eq!(minor("go1.27rc1"), Some(27));
-        assert_eq!(minor("devel"), None);
-    }
 }
