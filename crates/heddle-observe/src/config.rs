@@ -16,6 +16,8 @@ pub struct ObserveConfig {
     /// Names the dashboard may be called by, besides `localhost` and any IP address: a page of
     /// another site that points its own name at this address is refused by its Host header.
     pub allowed_hosts: Vec<String>,
+    /// The file in which what was measured is kept; without one it is in memory only.
+    pub history: Option<PathBuf>,
 }
 
 /// Where the dashboard listens.
@@ -41,6 +43,7 @@ impl ObserveConfig {
             dashboard,
             scrape_interval: Self::SCRAPE_INTERVAL,
             allowed_hosts: Vec::new(),
+            history: None,
         }
     }
 }

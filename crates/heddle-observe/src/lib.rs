@@ -3,8 +3,8 @@
 //!
 //! It asks the control plane who is there, scrapes `:15090/stats/prometheus` of each, turns counters
 //! into increases, and adds those up in time slots of 1 s, 10 s, 1 min and 10 min ([`limits`] says
-//! how many are kept). All of that is in memory. Nothing here is on the data path: if this process
-//! stops, calls go on, and after a restart the picture begins anew.
+//! how many are kept). All of that is in memory; all but the slots of 1 s is also kept in a file and comes
+//! back from there (`history`). Nothing here is on the data path: if this process stops, calls go on.
 //!
 //! The way of a number, by file: `rounds` (when) → `scrape` (bytes) → [`exposition`] (samples) →
 //! `measure` (what it means) → `ledger` (increase) → `store` (slots) → `rates` (per second) →
@@ -29,6 +29,7 @@ pub mod quantile;
 mod answers;
 mod assets;
 mod ejected;
+mod history;
 mod hosts;
 mod ledger;
 mod measure;
@@ -62,8 +63,13 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
     }
     let config = Rc::new(config);
     let interval = config.scrape_interval.as_secs().max(1);
-    let view = answers::View { mesh: config.mesh.clone(), interval, ..answers::View::default() };
+    let mut view =
+        answers::View { mesh: config.mesh.clone(), interval, ..answers::View::default() };
+    let file = config.history.clone().and_then(|path| history::open(path, &mut view.store));
     let view = Rc::new(RefCell::new(view));
+    if let Some(file) = file {
+        drop(task::spawn_contained("history", history::keep(Rc::clone(&view), file)));
+    }
     drop(task::spawn_contained(
         "roster",
         rounds::follow_roster(Rc::clone(&view), Rc::clone(&config)),

@@ -15,6 +15,12 @@ pub const WINDOW_MAX: u64 = 90 * 86_400;
 /// Bytes all slots may take together; beyond it the oldest slots go first, from the tier that holds
 /// most. A mesh of 60 measured edges takes about a third of it in two days and reaches it in 80.
 pub const STORE_BYTES_MAX: usize = 96 << 20;
+/// Time between two writes of what has changed to the history's file: what a kill loses at most.
+pub const HISTORY_INTERVAL: Duration = Duration::from_secs(10);
+/// After a write that failed, on a full disk for example, so long until all of it is tried again.
+pub const HISTORY_RETRY: Duration = Duration::from_secs(60);
+/// Bytes of the history's file that are held in memory besides the store itself.
+pub const HISTORY_CACHE_BYTES: usize = 1 << 20;
 /// Different measurements (reporter, source, destination, version, workload, protocol) kept; further
 /// ones are folded into one per destination.
 pub const CELLS_MAX: usize = 8_192;

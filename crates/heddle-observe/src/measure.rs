@@ -135,6 +135,11 @@ impl Answers {
         number
     }
 
+    /// All of them, in the order of their numbers.
+    pub(crate) fn all(&self) -> &[Answer] {
+        &self.known
+    }
+
     /// The answer with this number.
     pub(crate) fn get(&self, number: Dimension) -> Option<&Answer> {
         self.known.get(usize::from(number.checked_sub(ANSWER)?))

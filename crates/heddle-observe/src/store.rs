@@ -1,5 +1,5 @@
 //! The memory of the dashboard: increases added up in time slots of four lengths, all in memory,
-//! all bounded.
+//! all bounded; what of it is kept on a disk too, and comes back from there, is in `keeping`.
 //!
 //! Every increase goes into each [`Tier`] at once, so a coarse slot is complete without a roll-up
 //! job: into the open slot, or spread over the latest ones where scrapes were missed ([`spread`]). A
@@ -7,7 +7,10 @@
 //! for a period and a step and gets every stored number with the index of the step it falls in
 //! ([`Store::each`]).
 
-use std::{collections::VecDeque, rc::Rc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    rc::Rc,
+};
 
 use crate::{
     ledger::Increase,
@@ -15,8 +18,11 @@ use crate::{
     measure::{self, Answers, Cell, Cells, Dimension},
 };
 
+mod keeping;
+pub(crate) mod kept;
 mod spread;
 
+use kept::Numbers;
 use spread::{Rounds, Share};
 
 /// Slot lengths.
@@ -33,6 +39,8 @@ pub(crate) struct Store {
     newest: Option<u64>,
     rounds: Rounds,
     bytes_max: usize,
+    /// What places are called on the disk.
+    numbers: Numbers,
 }
 
 /// Slots of one length.
@@ -48,6 +56,10 @@ struct Tier {
     bytes: usize,
     /// Has an old slot been dropped? Until then the tier holds all there is.
     cut: bool,
+    /// Unix time from which on it holds anything: it began then, and others go back further.
+    began: u64,
+    /// Slots that differ from what was last taken to be kept.
+    changed: BTreeSet<u64>,
 }
 
 /// What was counted at one place, by ascending dimension.
@@ -114,7 +126,15 @@ impl Default for Store {
 impl Store {
     /// An empty store with a cap on the bytes of its slots.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        let tier = |step, keep| Tier { step, keep, slots: VecDeque::new(), bytes: 0, cut: false };
+        let tier = |step, keep| Tier {
+            step,
+            keep,
+            slots: VecDeque::new(),
+            bytes: 0,
+            cut: false,
+            began: 0,
+            changed: BTreeSet::new(),
+        };
         Self {
             tiers: [
                 tier(1, limits::LIVE_SLOTS),
@@ -127,6 +147,7 @@ impl Store {
             newest: None,
             rounds: Rounds::default(),
             bytes_max,
+            numbers: Numbers::default(),
         }
     }
 
@@ -251,7 +272,7 @@ impl Tier {
     /// Unix time from which nothing is missing.
     fn whole_from(&self) -> u64 {
         let oldest = self.slots.front().map_or(0, |slot| slot.index * self.step);
-        if self.cut { oldest } else { 0 }
+        if self.cut { oldest } else { self.began }
     }
 
     /// Opens the slot of this second; true if it is a new one.
@@ -270,6 +291,7 @@ impl Tier {
             slot.seconds += seconds;
             slot.rounds += 1;
         }
+        self.changed.insert(index);
         let oldest = index.saturating_sub(self.keep as u64 - 1);
         while self.slots.front().is_some_and(|slot| slot.index < oldest) {
             self.drop_oldest();
@@ -280,7 +302,9 @@ impl Tier {
     /// Drops slots newer than `index`; the one before them is open again.
     fn drop_newer(&mut self, index: u64) {
         while self.slots.back().is_some_and(|slot| slot.index > index) {
-            self.slots.pop_back();
+            if let Some(newer) = self.slots.pop_back() {
+                self.changed.remove(&newer.index);
+            }
             if let Some(slot) = self.slots.back() {
                 self.bytes -= slot.bytes;
             }
@@ -294,6 +318,7 @@ impl Tier {
         let Ok(at) = found else { return };
         let Some(slot) = self.slots.get_mut(at) else { return };
         slot.add(cell, increase, share);
+        self.changed.insert(share.slot);
         if at != open {
             self.bytes -= slot.bytes;
             slot.seal();
@@ -308,6 +333,7 @@ impl Tier {
         }
         if let Some(slot) = self.slots.pop_front() {
             self.bytes -= slot.bytes;
+            self.changed.remove(&slot.index);
         }
         self.cut = true;
         true

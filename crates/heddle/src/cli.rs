@@ -470,6 +470,9 @@ pub(crate) struct ObserveArgs {
     /// The inherited socket the dashboard listens on
     #[arg(long)]
     pub dashboard_fd: i32,
+    /// The file in which what was measured is kept [default: it is in memory only]
+    #[arg(long, value_name = "FILE")]
+    pub history: Option<PathBuf>,
 }
 
 /// `heddle proxy`.

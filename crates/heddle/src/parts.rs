@@ -57,11 +57,12 @@ fn cluster_control(args: ClusterArgs) -> Result<(), Failure> {
 /// Where it cannot start.
 pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
     name_process("heddle-observe");
-    let config = ObserveConfig::new(
+    let mut config = ObserveConfig::new(
         &args.mesh,
         args.run_dir.join("control.sock"),
         DashboardListener::Inherited(args.dashboard_fd),
     );
+    config.history = args.history;
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
 }
 

@@ -1,6 +1,6 @@
 //! The control plane and the dashboard as processes: what they are started with.
 
-use std::{io, net::TcpListener, process::Command, rc::Rc, time::Duration};
+use std::{io, net::TcpListener, path::PathBuf, process::Command, rc::Rc, time::Duration};
 
 use heddle_runtime::{pulse::Pulse, signal::Signal, spawn::SpawnOptions, task};
 use tokio::{process::Child, sync::watch, task::JoinHandle};
@@ -39,8 +39,9 @@ pub(crate) fn start(holder: &Rc<Holder>, args: &HolderArgs, dashboard: TcpListen
     let (observe_ending, observe_end) = watch::channel(false);
     let control =
         task::spawn_contained("control", run_control(Rc::clone(holder), args, control_end));
-    let observe =
-        task::spawn_contained("observe", run_observe(Rc::clone(holder), dashboard, observe_end));
+    let history = args.state_dir.join("history.redb");
+    let observing = run_observe(Rc::clone(holder), dashboard, history, observe_end);
+    let observe = task::spawn_contained("observe", observing);
     Parts { observe_ending, control_ending, observe, control }
 }
 
@@ -84,7 +85,12 @@ impl Drop for Adopted<'_> {
     }
 }
 
-async fn run_observe(holder: Rc<Holder>, dashboard: TcpListener, ending: watch::Receiver<bool>) {
+async fn run_observe(
+    holder: Rc<Holder>,
+    dashboard: TcpListener,
+    history: PathBuf,
+    ending: watch::Receiver<bool>,
+) {
     let part = Rc::clone(&holder.observe);
     let run_dir = holder.book.paths.run_dir();
     let record = run_dir.join("observe.pid");
@@ -96,6 +102,7 @@ async fn run_observe(holder: Rc<Holder>, dashboard: TcpListener, ending: watch::
         let mut command = part::own_binary();
         command.args(["observe", "--mesh", holder.book.paths.name()]);
         command.arg("--run-dir").arg(&run_dir).args(["--dashboard-fd", &listener.to_string()]);
+        command.arg("--history").arg(&history);
         part::log_to(&mut command, &run_dir.join("observe.log"))?;
         spawn(options, command)
     };

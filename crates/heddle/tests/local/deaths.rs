@@ -5,9 +5,10 @@ use std::{
     net::TcpStream,
     os::unix::net::UnixStream,
     process::Command,
+    time::UNIX_EPOCH,
 };
 
-use heddle_runtime::signal::Signal;
+use heddle_runtime::{clock, signal::Signal};
 use serde_json::Value;
 
 use crate::{
@@ -19,7 +20,7 @@ as_both_users!(
     a_killed_sidecar_comes_back_and_the_program_does_not_notice,
     no_connection_is_refused_while_a_killed_sidecar_comes_back,
     a_killed_control_plane_comes_back_with_its_members,
-    a_killed_dashboard_comes_back_at_its_address,
+    a_killed_dashboard_comes_back_at_its_address_with_its_history,
     a_part_that_hangs_is_told_of_and_comes_back,
     a_holder_that_hangs_is_told_of,
     an_address_freed_before_control_is_killed_is_not_given_away_after_it,
@@ -120,22 +121,35 @@ fn a_killed_control_plane_comes_back_with_its_members(machine: &Machine) {
     assert_eq!(get(&mesh, "web"), "web");
 }
 
-fn a_killed_dashboard_comes_back_at_its_address(machine: &Machine) {
+fn a_killed_dashboard_comes_back_at_its_address_with_its_history(machine: &Machine) {
     let mesh = machine.up("dashboard");
+    let _server = mesh.serve("web", &[]);
+    assert_eq!(get(&mesh, "web"), "web");
     let address = mesh.run("dashboard", &[]).stdout;
     let address = address.trim().trim_start_matches("http://").to_owned();
-    let killed = mesh.pid("observe");
-    Signal::KILL.send(killed).unwrap();
-    wait_until("another one answers", || {
+    let graph = || {
         let mut stream = TcpStream::connect(&address).ok()?;
         write!(
             stream,
-            "GET /api/v1/graph HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            "GET /api/v1/graph?window=600 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )
         .ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;
-        (answer.contains("\"nodes\"") && mesh.pid("observe") != killed).then_some(())
+        answer.contains("\"nodes\"").then_some(answer)
+    };
+    let calls = |graph: &str| graph.contains("\"edges\":[{");
+    wait_until("the call is counted", || calls(&graph()?).then_some(()));
+    let counted = clock::unix_now();
+    let history = machine.state_of("dashboard").join("history.redb");
+    wait_until("it is kept", || {
+        let written = history.metadata().ok()?.modified().ok()?;
+        (written.duration_since(UNIX_EPOCH).ok()? > counted).then_some(())
+    });
+    let killed = mesh.pid("observe");
+    Signal::KILL.send(killed).unwrap();
+    wait_until("another one answers, and knows of the call", || {
+        (calls(&graph()?) && mesh.pid("observe") != killed).then_some(())
     });
 }
 

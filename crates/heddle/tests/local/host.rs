@@ -185,9 +185,14 @@ impl Machine {
         self.up_by(name, |command| command)
     }
 
+    /// Where the mesh of this name keeps what outlives it.
+    pub(crate) fn state_of(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("state-{name}"))
+    }
+
     /// As [`Self::up`], with the command changed before it is started.
     pub(crate) fn up_by(&self, name: &str, change: impl Fn(Command) -> Command) -> Mesh<'_> {
-        let state = self.dir.join(format!("state-{name}"));
+        let state = self.state_of(name);
         let words =
             ["up", "--mesh", name, "--output", "json", "--state-dir", state.to_str().unwrap()];
         let up = self.start(change(self.heddle(&words)));

@@ -200,11 +200,19 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("leaves", &["assets", "config", "error", "hosts", "limits", "quantile", "exposition"]),
             (
                 "measured",
-                &["measure", "scrape", "store/spread", "ejected", "tls_failures", "ledger"],
+                &[
+                    "measure",
+                    "scrape",
+                    "store/kept",
+                    "store/spread",
+                    "ejected",
+                    "tls_failures",
+                    "ledger",
+                ],
             ),
             ("kept", &["roster", "store", "targets", "rates"]),
             ("answers", &["answers", "rounds"]),
-            ("served", &["routes", "server"]),
+            ("served", &["history", "routes", "server"]),
         ],
     },
     Floors {

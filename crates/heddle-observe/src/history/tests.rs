@@ -1,0 +1,88 @@
+//! Files as they are found.
+
+use heddle_testkit::folder::Folder;
+
+use super::*;
+
+fn batch(index: u64) -> Batch {
+    Batch {
+        slots: vec![((1, index), vec![1, 2, 3])],
+        places: vec![(u32::try_from(index).unwrap(), vec![4])],
+        answers: vec![(0, vec![5])],
+        tiers: vec![(1, 0..=index)],
+        ..Batch::default()
+    }
+}
+
+fn opened(path: &Path) -> (Database, Kept) {
+    read(path).unwrap()
+}
+
+#[test]
+fn a_file_holds_what_the_last_batches_left_of_it() {
+    let folder = Folder::new("history");
+    let path = folder.join("kept/history.redb");
+    let (database, kept) = opened(&path);
+    assert!(kept.slots.is_empty());
+    for index in 1..=4 {
+        write(&database, &batch(index)).unwrap();
+    }
+    // A clock that was set back, and slots that are too old.
+    let bounds = Batch { tiers: vec![(1, 2..=3)], forgotten: vec![1], ..Batch::default() };
+    write(&database, &bounds).unwrap();
+    drop(database);
+    let (database, kept) = opened(&path);
+    let keys: Vec<_> = kept.slots.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, [(1, 2), (1, 3)]);
+    assert_eq!(kept.places.len(), 3);
+    write(&database, &Batch { whole: true, ..batch(9) }).unwrap();
+    drop(database);
+    let kept = opened(&path).1;
+    assert_eq!((kept.slots.len(), kept.places.len(), kept.answers.len()), (1, 1, 1));
+}
+
+#[test]
+fn a_damaged_file_is_set_aside_and_another_begun() {
+    let folder = Folder::new("history");
+    let path = folder.join("history.redb");
+    std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
+    let file = open(path, &mut Store::default()).unwrap();
+    write(&file.database, &batch(1)).unwrap();
+    let aside = std::fs::read_dir(folder.path()).unwrap();
+    let aside = aside.filter(|one| {
+        let name = one.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with("history.damaged-")
+    });
+    assert_eq!(aside.count(), 1);
+}
+
+#[test]
+fn a_file_cut_or_changed_anywhere_panics_nobody() {
+    let folder = Folder::new("history");
+    let path = folder.join("history.redb");
+    let (database, _) = opened(&path);
+    (1..=50).for_each(|index| write(&database, &batch(index)).unwrap());
+    drop(database);
+    let whole = std::fs::read(&path).unwrap();
+    for part in 1..40 {
+        let at = whole.len() * part / 40;
+        let mut changed = whole.clone();
+        changed[at..].iter_mut().take(64).for_each(|byte| *byte ^= 0x5a);
+        for bytes in [&changed[..], &whole[..at]] {
+            std::fs::write(&path, bytes).unwrap();
+            let file = open(path.clone(), &mut Store::default());
+            drop(file);
+            // What was set aside is not looked at again.
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_another_has_open_is_left_alone() {
+    let folder = Folder::new("history");
+    let path = folder.join("history.redb");
+    let first = open(path.clone(), &mut Store::default()).unwrap();
+    assert!(open(path, &mut Store::default()).is_none());
+    write(&first.database, &batch(1)).unwrap();
+}
