@@ -41,11 +41,12 @@ const SLOTS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("slots
 const PLACES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("places");
 const ANSWERS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("answers");
 
-/// An open file.
+/// The file.
 #[derive(Debug)]
 pub(crate) struct File {
     path: PathBuf,
-    database: Database,
+    /// None after a write that failed: it takes no other until it has been opened anew.
+    database: Option<Database>,
 }
 
 /// Why there is none.
@@ -91,7 +92,7 @@ pub(crate) fn open(path: PathBuf, store: &mut Store) -> Option<File> {
         Ok((database, kept)) => {
             tracing::info!(path = %path.display(), slots = kept.slots.len(), "the history goes on");
             store.restore(kept);
-            Some(File { path, database })
+            Some(File { path, database: Some(database) })
         }
         Err(error) => {
             tracing::error!(
@@ -123,20 +124,19 @@ pub(crate) async fn keep(view: Rc<RefCell<View>>, file: File) {
     }
 }
 
-fn write_all(file: File, mut batches: mpsc::Receiver<Batch>, failed: &AtomicBool) {
-    let File { path, database } = file;
+fn write_all(mut file: File, mut batches: mpsc::Receiver<Batch>, failed: &AtomicBool) {
     let mut told = false;
     while let Some(batch) = batches.blocking_recv() {
-        match contained(|| Ok(write(&database, &batch)?)) {
+        match file.write(&batch) {
             Ok(()) if told => {
                 told = false;
-                tracing::info!(path = %path.display(), "the history is kept again");
+                tracing::info!(path = %file.path.display(), "the history is kept again");
             }
             Ok(()) => {}
             Err(error) => {
                 if !told {
                     tracing::error!(
-                        path = %path.display(), %error,
+                        path = %file.path.display(), %error,
                         "the history cannot be written; the picture goes on in memory, and all of it is tried again"
                     );
                 }
@@ -145,6 +145,22 @@ fn write_all(file: File, mut batches: mpsc::Receiver<Batch>, failed: &AtomicBool
                 failed.store(true, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl File {
+    /// Writes all of a batch or nothing.
+    fn write(&mut self, batch: &Batch) -> Result<(), FileError> {
+        let written = contained(|| {
+            let database = match self.database.take() {
+                Some(database) => database,
+                None => database(&self.path)?,
+            };
+            write(&database, batch)?;
+            Ok(database)
+        });
+        self.database = Some(written?);
+        Ok(())
     }
 }
 
@@ -158,9 +174,7 @@ fn read(path: &Path) -> Result<(Database, Kept), FileError> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| FileError::Io(error.to_string()))?;
         }
-        let mut builder = redb::Builder::new();
-        builder.set_cache_size(limits::HISTORY_CACHE_BYTES).set_check_integrity_on_open(true);
-        let database = builder.create(path).map_err(redb::Error::from)?;
+        let database = database(path)?;
         // Who calls whom is no business of other users.
         let own = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, own).map_err(|error| FileError::Io(error.to_string()))?;
@@ -172,6 +186,12 @@ fn read(path: &Path) -> Result<(Database, Kept), FileError> {
         let kept = all(&database)?;
         Ok((database, kept))
     })
+}
+
+fn database(path: &Path) -> Result<Database, redb::Error> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(limits::HISTORY_CACHE_BYTES).set_check_integrity_on_open(true);
+    Ok(builder.create(path)?)
 }
 
 /// The tables are there after this; what format the file has.

@@ -46,8 +46,8 @@ fn a_damaged_file_is_set_aside_and_another_begun() {
     let folder = Folder::new("history");
     let path = folder.join("history.redb");
     std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
-    let file = open(path, &mut Store::default()).unwrap();
-    write(&file.database, &batch(1)).unwrap();
+    let mut file = open(path, &mut Store::default()).unwrap();
+    file.write(&batch(1)).unwrap();
     let aside = std::fs::read_dir(folder.path()).unwrap();
     let aside = aside.filter(|one| {
         let name = one.as_ref().unwrap().file_name();
@@ -82,7 +82,24 @@ fn a_file_cut_or_changed_anywhere_panics_nobody() {
 fn a_file_that_another_has_open_is_left_alone() {
     let folder = Folder::new("history");
     let path = folder.join("history.redb");
-    let first = open(path.clone(), &mut Store::default()).unwrap();
+    let mut first = open(path.clone(), &mut Store::default()).unwrap();
     assert!(open(path, &mut Store::default()).is_none());
-    write(&first.database, &batch(1)).unwrap();
+    first.write(&batch(1)).unwrap();
+}
+
+#[test]
+fn after_a_write_that_failed_the_file_is_opened_anew() {
+    let folder = Folder::new("history");
+    let path = folder.join("kept/history.redb");
+    let mut file = open(path.clone(), &mut Store::default()).unwrap();
+    file.write(&batch(1)).unwrap();
+    file.database = None;
+    let gone = folder.join("gone");
+    std::fs::rename(folder.join("kept"), &gone).unwrap();
+    assert!(matches!(file.write(&batch(2)), Err(FileError::Io(_))));
+    std::fs::rename(gone, folder.join("kept")).unwrap();
+    file.write(&Batch { whole: true, ..batch(3) }).unwrap();
+    drop(file);
+    let keys: Vec<_> = opened(&path).1.slots.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, [(1, 3)]);
 }
