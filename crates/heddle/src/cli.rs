@@ -12,6 +12,7 @@ use heddle_wire::local::holder_api::Publish;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod hand;
+pub(crate) mod made;
 pub(crate) mod pods;
 pub(crate) mod values;
 
@@ -20,6 +21,7 @@ pub(crate) use common::{MeshFlag, Output};
 use crate::demo::apps::AppArgs;
 use cluster::{InstallArgs, UninstallArgs};
 use hand::{FaultArgs, SplitArgs};
+use made::{CompletionArgs, ExampleArgs, ManArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
 use values::{LabelFlag, PortFlag};
 
@@ -85,6 +87,12 @@ pub(crate) enum Command {
     Install(Box<InstallArgs>),
     /// Remove the mesh from a Kubernetes cluster
     Uninstall(UninstallArgs),
+    /// Print an example of rules, or list the examples
+    Example(ExampleArgs),
+    /// Print what makes a shell complete heddle's commands and flags
+    Completion(CompletionArgs),
+    /// Print the man page, or write those of all commands
+    Man(ManArgs),
     /// Print Heddle's version
     Version(VersionArgs),
     /// The mesh's holder (started by `up`)

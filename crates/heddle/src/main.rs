@@ -4,7 +4,7 @@
 //! running mesh (`holder`, `control`, `observe`, `proxy`) are hidden subcommands of the same binary.
 #![forbid(unsafe_code)]
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::{Parser as _, error::ErrorKind};
 use heddle_runtime::{netns_op, task};
@@ -12,9 +12,12 @@ use heddle_runtime::{netns_op, task};
 mod cli;
 mod control_client;
 mod demo;
+mod example;
 mod failure;
 mod fault;
+mod generated;
 mod graph;
+mod habits;
 mod holder;
 mod holder_client;
 mod init;
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = habits::explained(error, &env::args_os().collect::<Vec<_>>());
             // Where the reader has gone there is nobody to tell.
             drop(error.print());
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
@@ -79,6 +83,9 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::SidecarReady(args) => sidecar_ready::wait(&args),
         Command::Install(args) => in_runtime(install::install(*args)),
         Command::Uninstall(args) => in_runtime(install::uninstall(args)),
+        Command::Example(args) => example::example(&args),
+        Command::Completion(args) => generated::completion(&args),
+        Command::Man(args) => generated::man(&args),
         Command::Version(args) => status::version(&args),
         Command::Holder(args) => holder::run(args),
         Command::Control(args) => parts::control(args),

@@ -7,7 +7,7 @@
 use std::{
     io::Write,
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// A folder of meshes that is empty, so that no mesh of the machine's user is seen.
@@ -366,4 +366,28 @@ fn inject_names_file_line_and_object_of_what_it_refuses() {
     let line = format!("inject -f {} --settings {}", file.display(), settings.display());
     let (code, said) = machine.refused(&line);
     assert!(code == 1 && said.contains("unknown field `imgae`"), "{said}");
+}
+
+#[test]
+fn completions_are_scripts_that_bash_reads_and_that_name_no_internal_command() {
+    let machine = NoMeshes::new("completion");
+    let script = machine.heddle(&["completion", "bash"]).stdout;
+    let mut bash = Command::new("bash").arg("-n").stdin(Stdio::piped()).spawn().unwrap();
+    bash.stdin.take().unwrap().write_all(&script).unwrap();
+    assert!(bash.wait().unwrap().success());
+    for shell in ["bash", "zsh", "fish"] {
+        let script = machine.heddle(&["completion", shell]).stdout;
+        let script = String::from_utf8(script).unwrap();
+        assert!(script.contains("proxy-status") && !script.contains("netns-op"), "{shell}");
+    }
+}
+
+#[test]
+fn an_example_of_the_binary_is_the_file_of_that_name() {
+    let machine = NoMeshes::new("example");
+    let printed = machine.heddle(&["example", "reviews-canary-1-percent"]).stdout;
+    let file = include_str!("../../../../examples/reviews-canary-1-percent.yaml");
+    assert_eq!(String::from_utf8(printed).unwrap().trim_end(), file.trim_end());
+    let (code, said) = machine.refused("example reviews-cannary");
+    assert!(code == 1 && said.contains("reviews-canary-1-percent"), "{said}");
 }

@@ -226,8 +226,11 @@ pub(super) const FLOORS: [Floors; 11] = [
             (
                 "commands",
                 &[
+                    "example",
                     "fault",
+                    "generated",
                     "graph",
+                    "habits",
                     "init",
                     "inject",
                     "install",
