@@ -2,10 +2,10 @@
 
 use std::{fs, io};
 
-use crate::sys::memory::{self, CodeMapping, forget};
+use crate::sys::memory::{self, FileMapping, forget};
 
-/// Gives back the pages of program code that only start-up needed, and says how many bytes of code
-/// are mapped. They count towards the resident set until then, and the kernel maps code in pieces
+/// Gives back the pages of program code, and of tables that loading it needed, and says how many bytes of
+/// both are mapped. They count towards the resident set until then, and the kernel maps code in pieces
 /// of 64 KiB whatever was asked for. What is needed again is mapped again from the page cache, at
 /// a fraction of a microsecond per page.
 ///
@@ -13,7 +13,7 @@ use crate::sys::memory::{self, CodeMapping, forget};
 /// If /proc is not mounted, or the kernel refuses.
 pub fn forget_startup_code() -> io::Result<usize> {
     let maps = fs::read_to_string("/proc/self/maps")?;
-    maps.lines().filter_map(CodeMapping::parse).try_fold(0, |bytes, mapping| {
+    maps.lines().filter_map(FileMapping::parse).try_fold(0, |bytes, mapping| {
         forget(&mapping)?;
         Ok(bytes + mapping.len())
     })

@@ -4,23 +4,25 @@ use std::{io, ptr};
 
 use super::check;
 
-/// A mapping of code from a file: readable and executable, private and never writable, so that
-/// every page of it is the file's.
+/// A mapping of a program's file that nobody ever writes, so that every page of it is the file's: code, or what
+/// the file begins with (tables for the start and for panics, constants). What is only readable further back may have been
+/// relocated before it was made so.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct CodeMapping {
+pub(crate) struct FileMapping {
     start: usize,
     end: usize,
 }
 
-impl CodeMapping {
+impl FileMapping {
     /// Reads a line of /proc/self/maps; `None` for a mapping of another kind.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
-        let is_code = fields.next()? == "r-xp";
-        let inode = fields.nth(2)?;
+        let (access, offset) = (fields.next()?, fields.next()?);
+        let is_beginning = access == "r--p" && offset.bytes().all(|digit| digit == b'0');
+        let inode = fields.nth(1)?;
         let path = fields.next()?;
-        if !is_code || inode == "0" || !path.starts_with('/') {
+        if !(access == "r-xp" || is_beginning) || inode == "0" || !path.starts_with('/') {
             return None;
         }
         let address = |text| usize::from_str_radix(text, 16).ok();
@@ -34,7 +36,7 @@ impl CodeMapping {
 }
 
 /// Takes the mapping's pages out of this process's page table; the next access maps them again.
-pub(crate) fn forget(mapping: &CodeMapping) -> io::Result<()> {
+pub(crate) fn forget(mapping: &FileMapping) -> io::Result<()> {
     let start = ptr::without_provenance_mut(mapping.start);
     // SAFETY: the pages are a file's and were never written (the mapping is not writable and the
     // program has no text relocations), so what is mapped again is what was there.
@@ -57,12 +59,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_code_of_a_file_is_given_back() {
+    fn only_what_is_as_in_its_file_is_given_back() {
         let line = "55e83391f000-55e8344ca000 r-xp 003a6000 fe:00 9978066        /usr/bin/heddle";
-        let mapping = CodeMapping::parse(line).expect("code");
+        let mapping = FileMapping::parse(line).expect("code");
         assert_eq!(mapping.len(), 0x55e8_344c_a000 - 0x55e8_3391_f000);
+        let beginning = "55e833578000-55e83391f000 r--p 00000000 fe:00 9978066 /usr/bin/heddle";
+        assert!(FileMapping::parse(beginning).is_some());
         for other in [
-            "55e833578000-55e83391f000 r--p 00000000 fe:00 9978066 /usr/bin/heddle",
+            "55e8344cb000-55e834592000 r--p 00f51000 fe:00 9978066 /usr/bin/heddle",
             "55e856b77000-55e856bf8000 rw-p 00000000 00:00 0 [heap]",
             "7fff8a5f2000-7fff8a5f4000 r-xp 00000000 00:00 0 [vdso]",
             "7fff8a5f2000-7fff8a5f4000 r-xs 00000000 fe:00 12 /usr/lib/x",
@@ -70,7 +74,7 @@ mod tests {
             "garbage",
             "",
         ] {
-            assert_eq!(CodeMapping::parse(other), None, "{other}");
+            assert_eq!(FileMapping::parse(other), None, "{other}");
         }
     }
 }
