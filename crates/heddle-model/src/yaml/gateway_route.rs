@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use super::{
     node::Node,
     report::Report,
-    schema::{Field, Kind, NAME, Object, PORT, at_most, join, not_yet, optional, required},
+    schema::{Field, Kind, Object, PORT, at_most, join, not_yet, optional, required},
     value,
 };
 use crate::resource::RouteKind;
@@ -17,7 +17,7 @@ macro_rules! backend_ref {
     ($($more:expr),*) => {
         [
             optional("group", Kind::Text(value::api_group)).even_if_empty(),
-            optional("kind", NAME),
+            optional("kind", KIND),
             optional("namespace", Kind::Text(value::namespace)),
             required("name", Kind::Text(value::object_name)),
             optional("port", PORT),
@@ -28,8 +28,10 @@ macro_rules! backend_ref {
 
 mod filters;
 mod matches;
+mod names;
 mod read;
 
+use names::KIND;
 pub(super) use read::{is_of_mesh, read};
 
 /// API versions under which routes are served.
@@ -83,7 +85,7 @@ const fn route(rule: &'static Kind) -> [Field; 4] {
 static PARENT_REF: Object = Object {
     fields: &[
         optional("group", Kind::Text(value::api_group)).even_if_empty(),
-        optional("kind", NAME),
+        optional("kind", KIND),
         optional("namespace", Kind::Text(value::namespace)),
         required("name", Kind::Text(value::object_name)),
         optional("sectionName", Kind::Text(value::object_name)),

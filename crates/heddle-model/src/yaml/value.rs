@@ -432,6 +432,16 @@ pub(super) fn api_group(text: &str) -> Result<(), String> {
     ))
 }
 
+/// The kind of an object, as `Service`.
+pub(super) fn object_kind(text: &str) -> Result<(), String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let begins = text.starts_with(|c: char| c.is_ascii_alphabetic());
+    if begins && text.len() <= 63 && text.chars().all(fits) && !text.ends_with('-') {
+        return Ok(());
+    }
+    Err(format!("`{text}` is no kind: use letters, digits and `-`, e.g. `Service`"))
+}
+
 /// A duration as the Gateway API writes it (GEP-2257): whole numbers, each with its unit.
 pub(super) fn gateway_duration(text: &str) -> Result<(), String> {
     let wrong = || {

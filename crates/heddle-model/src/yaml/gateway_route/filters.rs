@@ -1,12 +1,13 @@
 //! Filters of an HTTPRoute and a GRPCRoute, as they are checked.
 
+use super::names::{Case, KIND, names_differ};
 use crate::{
     field_name::delimits_messages,
     yaml::{
         node::Node,
         report::Report,
         schema::{
-            Field, Kind, NAME, Object, PORT, TEXT, at_most, at_most_one, join, not_yet, optional,
+            Field, Kind, Object, PORT, TEXT, at_most, at_most_one, join, not_yet, optional,
             required,
         },
         value,
@@ -77,7 +78,7 @@ pub(super) static GRPC: Object = Object {
 static LOCAL_REF: Object = Object {
     fields: &[
         required("group", Kind::Text(value::api_group)).even_if_empty(),
-        required("kind", NAME),
+        required("kind", KIND),
         required("name", Kind::Text(value::object_name)),
     ],
     rules: &[],
@@ -118,22 +119,19 @@ static ANSWER_FIELD: Object = Object {
     rules: &[],
 };
 
-/// Of equal names the first counts; fields by which a message ends stay as they are.
+/// Each field is set, added or removed once; those by which a message ends stay as they are.
 fn changes(node: &Node, of_requests: bool, path: &str, report: &mut Report<'_>) {
     for list in ["set", "add", "remove"] {
         at_most(node, list, CHANGES_MAX, path, report);
-        let mut seen: Vec<String> = Vec::new();
-        for (i, one) in node.items_of(list).iter().enumerate() {
-            let name = if list == "remove" { one.text() } else { one.text_of("name") };
-            let place = format!("{}[{i}]", join(path, list));
+        let (items, place) = (node.items_of(list), join(path, list));
+        let field = (list != "remove").then_some("name");
+        names_differ(items, &place, (field, Case::Ignored), report);
+        for (i, one) in items.iter().enumerate() {
+            let name = field.map_or_else(|| one.text(), |field| one.text_of(field));
             let is_authority = of_requests && list != "remove" && name.eq_ignore_ascii_case("host");
             if delimits_messages(name) && !is_authority {
-                report.not_enforced(one.line, &place);
-            } else if seen.contains(&name.to_ascii_lowercase()) {
-                let reason = "the same header before it counts: names ignore case";
-                report.no_effect(one.line, &place, reason);
+                report.not_enforced(one.line, &format!("{place}[{i}]"));
             }
-            seen.push(name.to_ascii_lowercase());
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What the rules of an HTTPRoute and a GRPCRoute match, as it is checked.
 
-use std::collections::HashSet;
-
+use super::names::{Case, names_differ};
 use crate::yaml::{
     node::Node,
     report::Report,
@@ -21,7 +20,7 @@ pub(super) static HTTP: Object = Object {
         optional("queryParams", Kind::List { of: &Kind::Object(&QUERY), least: 0 }),
         optional("method", Kind::Choice(METHODS)),
     ],
-    rules: &[names_differ],
+    rules: &[conditions_differ],
 };
 
 pub(super) static GRPC: Object = Object {
@@ -29,7 +28,7 @@ pub(super) static GRPC: Object = Object {
         optional("method", Kind::Object(&CALL)),
         optional("headers", Kind::List { of: &Kind::Object(&HEADER), least: 0 }),
     ],
-    rules: &[names_differ],
+    rules: &[conditions_differ],
 };
 
 static PATH: Object = Object {
@@ -100,21 +99,11 @@ fn value_of_its_type(node: &Node, path: &str, report: &mut Report<'_>) {
     }
 }
 
-/// Names of one list differ; of header names that differ in their case alone the first counts.
-fn names_differ(node: &Node, path: &str, report: &mut Report<'_>) {
-    for (list, ignores_case) in [("headers", true), ("queryParams", false)] {
+/// Each of them is matched once.
+fn conditions_differ(node: &Node, path: &str, report: &mut Report<'_>) {
+    for (list, case) in [("headers", Case::Ignored), ("queryParams", Case::Counts)] {
         at_most(node, list, CONDITIONS_MAX, path, report);
-        let (mut seen, mut alike) = (HashSet::new(), HashSet::new());
-        for (i, one) in node.items_of(list).iter().enumerate() {
-            let name = one.text_of("name");
-            let place = format!("{}[{i}].name", join(path, list));
-            if !seen.insert(name) {
-                report.at(one, &place, format!("`{name}` is given twice: keep one"));
-            } else if ignores_case && !alike.insert(name.to_ascii_lowercase()) {
-                let reason = "the same header before it counts: names ignore case";
-                report.no_effect(one.line, &place, reason);
-            }
-        }
+        names_differ(node.items_of(list), &join(path, list), (Some("name"), case), report);
     }
 }
 
