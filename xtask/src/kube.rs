@@ -8,11 +8,13 @@ mod ahead;
 mod certificates;
 mod cluster;
 mod components;
+mod conformance;
 mod end_to_end;
 mod folder;
 mod go;
 mod images;
 mod kubectl;
+mod module;
 mod names;
 mod namespaces;
 mod needs;
@@ -20,9 +22,10 @@ mod node;
 mod program;
 
 pub(crate) use ahead::Ahead;
+pub(crate) use conformance::run_suite;
 use end_to_end::Build;
 use folder::Folder;
-use program::Manner;
+use module::Manner;
 
 /// What `cargo xtask kube --help` prints.
 pub(crate) const USAGE: &str = "\

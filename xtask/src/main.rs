@@ -1,5 +1,5 @@
 //! Build tasks: `cargo xtask ci`, `cargo xtask tidy`, `cargo xtask deny`, `cargo xtask bench NAME`,
-//! `cargo xtask kube`.
+//! `cargo xtask kube`, `cargo xtask conformance`.
 //!
 //! Nothing here is part of the product; it has no dependency on the product's crates.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a task runner talks to a terminal")]
@@ -25,7 +25,9 @@ cargo xtask TASK
   bench edits                from `apply` to the last acknowledgement
   bench [NAME] --help        the options of the benches
   kube up|down|status|test   a real Kubernetes of one node, and the tests that run in it
-  kube --help                what else can be done with it";
+  kube --help                what else can be done with it
+  conformance                the Gateway API's conformance suite, in such a cluster
+  conformance --help         what it needs, and its options";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         ["bench"] => bench::run("--help", &[]),
         ["bench", name, options @ ..] => bench::run(name, options),
         ["kube", words @ ..] => kube::run(words),
+        ["conformance", words @ ..] => kube::run_suite(words),
         [] | ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

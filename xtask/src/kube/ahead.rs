@@ -9,8 +9,9 @@ use std::{
 use super::{
     end_to_end::{self, Build},
     folder::{Folder, cache, make},
-    go, needs,
-    program::{self, Manner, Unbuilt},
+    go,
+    module::{Manner, Unbuilt},
+    needs, program,
 };
 
 /// Lines of a failed build's log that are shown.

@@ -1,6 +1,6 @@
 //! The cluster's own authority, the API server's certificate, and the key that signs tokens.
 
-use std::process::Stdio;
+use std::{path::Path, process::Stdio};
 
 use super::{
     folder::{Folder, make},
@@ -10,6 +10,18 @@ use crate::command::{program, run};
 
 /// How long they hold, days: longer than anybody works with one cluster.
 const DAYS: &str = "365";
+/// A new key, and a certificate for it.
+const NEW: [&str; 9] = [
+    "req",
+    "-x509",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:prime256v1",
+    "-nodes",
+    "-days",
+    DAYS,
+];
 
 /// Makes all of them in the folder `pki`.
 pub(super) fn make_all(folder: &Folder) -> Result<(), String> {
@@ -18,17 +30,6 @@ pub(super) fn make_all(folder: &Folder) -> Result<(), String> {
         "subjectAltName=IP:{NODE_ADDRESS},IP:127.0.0.1,IP:{API_SERVICE},DNS:kubernetes,DNS:kubernetes.default,\
          DNS:kubernetes.default.svc,DNS:kubernetes.default.svc.cluster.local,DNS:localhost"
     );
-    let new = [
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        DAYS,
-    ];
     let authority = ["-subj", "/CN=heddle-kube", "-keyout", "ca.key", "-out", "ca.crt"];
     let server = [
         "-subj",
@@ -49,10 +50,27 @@ pub(super) fn make_all(folder: &Folder) -> Result<(), String> {
     let tokens =
         ["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "tokens.key"];
     for arguments in
-        [[&new[..], &authority].concat(), [&new[..], &server].concat(), tokens.to_vec()]
+        [[&NEW[..], &authority].concat(), [&NEW[..], &server].concat(), tokens.to_vec()]
     {
-        // It draws dots while it makes a key, and says what it wants only there.
-        run(program("openssl", &arguments).current_dir(folder.at("pki")).stderr(Stdio::null()))?;
+        openssl(&folder.at("pki"), &arguments)?;
     }
     Ok(())
+}
+
+/// Makes a certificate that nobody but its own key has signed, for an application called `name`.
+pub(super) fn make_for_itself(
+    folder: &Path,
+    name: &str,
+    key: &str,
+    certificate: &str,
+) -> Result<(), String> {
+    let subject = format!("/CN={name}");
+    let names = format!("subjectAltName=DNS:{name}");
+    let own = ["-subj", &subject, "-addext", &names, "-keyout", key, "-out", certificate];
+    openssl(folder, &[&NEW[..], &own].concat())
+}
+
+/// It draws dots while it makes a key, and says what it wants only there.
+fn openssl(folder: &Path, arguments: &[&str]) -> Result<(), String> {
+    run(program("openssl", arguments).current_dir(folder).stderr(Stdio::null()))
 }

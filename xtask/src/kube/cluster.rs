@@ -8,11 +8,12 @@ use super::{
     folder::{Folder, make},
     images,
     kubectl::{apply, kubectl, wait_for},
+    module::Manner,
     names,
     namespaces::{Namespaces, remove_control_groups},
     needs,
     node::{self, NODE_NAME},
-    program::{self, Manner},
+    program,
 };
 use crate::{command::run, time::now};
 

@@ -27,7 +27,7 @@ pub(super) enum Build {
 
 impl Build {
     /// The arguments of cargo that name it.
-    fn arguments(self) -> &'static [&'static str] {
+    pub(super) fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Release => &["--release"],
             Self::Dev => &[],
@@ -35,7 +35,7 @@ impl Build {
     }
 
     /// Where its command is.
-    fn binary(self) -> &'static str {
+    pub(super) fn binary(self) -> &'static str {
         match self {
             Self::Release => "target/release/heddle",
             Self::Dev => "target/debug/heddle",

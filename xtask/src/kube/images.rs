@@ -23,18 +23,20 @@ const SHELL_IMAGE: &str = "heddle.dev/shell:test";
 /// A server of gRPC with its health service: etcd, among the other components.
 const COMPONENTS_IMAGE: &str = "heddle.dev/components:test";
 /// Heddle as it was built.
-const HEDDLE_IMAGE: &str = "heddle.dev/heddle:dev";
+pub(super) const HEDDLE_IMAGE: &str = "heddle.dev/heddle:dev";
 /// Users an image knows by name: of the control plane and of sidecars.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nheddle:x:1337:1337:heddle:/:/bin/false\nnonroot:x:65532:65532:nonroot:/:/bin/false\n";
 /// The same for groups.
 const GROUP: &str = "root:x:0:\nheddle:x:1337:\nnonroot:x:65532:\n";
+/// Who an application is: nobody in particular, and not a sidecar.
+const APPLICATION_USER: &str = "1338:1338";
 /// Authorities that are believed by default.
 const AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// An image while it is made.
 #[derive(Debug)]
 struct Image {
-    name: &'static str,
+    name: String,
     entrypoint: &'static [&'static str],
     user: &'static str,
     /// Where it is put together.
@@ -87,6 +89,24 @@ pub(super) fn load_heddle(folder: &Folder, binary: &str) -> Result<(), String> {
     image.load(&namespaces)
 }
 
+/// Makes an image of an application that needs no library, and loads it: `files` with where they are in it.
+///
+/// # Errors
+/// A file is not there, or there is no cluster.
+pub(super) fn load_application(
+    folder: &Folder,
+    name: &str,
+    entrypoint: &'static [&'static str],
+    files: &[(&Path, &str)],
+) -> Result<(), String> {
+    let namespaces = Namespaces::running(folder)?;
+    let image = Image::new(folder, name, entrypoint, APPLICATION_USER)?;
+    for (file, at) in files {
+        image.add(file, at)?;
+    }
+    image.load(&namespaces)
+}
+
 /// The libraries a program is linked with, and its loader; none for a static one.
 fn libraries(binary: &Path) -> Result<Vec<PathBuf>, String> {
     let asked = program("ldd", &[&binary.to_string_lossy()]).stderr(Stdio::null()).output();
@@ -101,13 +121,13 @@ impl Image {
     /// An image with nothing in it but users and a folder for temporary files.
     fn new(
         folder: &Folder,
-        name: &'static str,
+        name: &str,
         entrypoint: &'static [&'static str],
         user: &'static str,
     ) -> Result<Self, String> {
         let own = folder.at("images").join(name.replace(['/', ':'], "-"));
         drop(fs::remove_dir_all(&own));
-        let image = Self { name, entrypoint, user, folder: own };
+        let image = Self { name: name.to_owned(), entrypoint, user, folder: own };
         make(&image.layer().join("etc"))?;
         make(&image.layer().join("tmp"))?;
         let shared = fs::Permissions::from_mode(0o1777);
@@ -155,7 +175,7 @@ impl Image {
             "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{sum}")] },
         });
         let manifest =
-            json!([{ "Config": "config.json", "RepoTags": [self.name], "Layers": ["layer.tar"] }]);
+            json!([{ "Config": "config.json", "RepoTags": [&self.name], "Layers": ["layer.tar"] }]);
         let write = |name: &str, value: &serde_json::Value| {
             fs::write(self.folder.join(name), value.to_string()).map_err(|e| format!("{name}: {e}"))
         };
