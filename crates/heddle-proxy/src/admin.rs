@@ -1,10 +1,11 @@
 //! Health, metrics, the application's probes and the admin page.
 //!
-//! GET and HEAD are answered and nothing else, from bounded buffers and in bounded time. Health is
+//! GET and HEAD are answered and nothing else but the one order there is, POST of `/drain`, from bounded buffers and in bounded time. Health is
 //! answered by thread 0, whose life it tells of; all that may be long has a thread of its own, so
 //! that no name waits for a scrape. The HTTP is hyper's, not the data path's codec: what comes here
 //! is a probe or a scraper.
 
+mod app_metrics;
 mod app_probes;
 mod dump;
 mod page;
@@ -25,7 +26,8 @@ use heddle_runtime::{
 };
 use heddle_wire::local::app_probes::APP_PROBES_PREFIX;
 use hyper::{
-    Method, Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn,
+    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, server::conn::http1,
+    service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -37,7 +39,7 @@ use self::{
     page::{Page, TEXT, pieces, whole},
     taken::TakenInTime,
 };
-use crate::{Shared, metrics::scrape::Scrape};
+use crate::{Shared, direction::Direction, metrics::scrape::Scrape};
 
 /// Connections per listener at one time; further ones wait in the backlog. Each may hold an answer's
 /// pieces, about 100 KiB, and as much again in the kernel.
@@ -160,16 +162,28 @@ async fn converse(shared: Arc<Shared>, stream: TcpStream, face: Face) -> Result<
     clock::within(IDLE_MAX, conversation).await.unwrap_or(Ok(()))
 }
 
-async fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Response<Page> {
+/// The sidecar's metrics; on 15020 with the application's, where injection says where those are.
+fn scraped(shared: &Arc<Shared>, face: Face, asked: &HeaderMap) -> Response<Page> {
+    let scrape = Scrape::new(Arc::clone(&shared.metrics));
+    let told = match shared.config.app_metrics.as_ref().filter(|_| face == Face::Merged) {
+        // The process that a scraper of the application means is the application.
+        Some(get) => (scrape.without_process(), Some(app_metrics::begin(shared, get, asked))),
+        None => (scrape, None),
+    };
+    pieces(METRICS, told, clock::now() + IDLE_MAX)
+}
+
+async fn answer(shared: &Arc<Shared>, face: Face, request: &Request<Incoming>) -> Response<Page> {
+    if face == Face::Admin && request.uri().path() == "/drain" {
+        return drain(shared, request.method());
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         return whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD are served here\n");
     }
     let metrics = face != Face::Health;
     let health = face != Face::Metrics;
     match request.uri().path() {
-        "/stats/prometheus" | "/metrics" if metrics => {
-            pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now() + IDLE_MAX)
-        }
+        "/stats/prometheus" | "/metrics" if metrics => scraped(shared, face, request.headers()),
         "/healthz/ready" if health => readiness(shared),
         path if face == Face::Merged && path.starts_with(APP_PROBES_PREFIX) => {
             match shared.config.app_probes.get(path) {
@@ -183,6 +197,19 @@ async fn answer(shared: &Shared, face: Face, request: &Request<Incoming>) -> Res
         }
         _ => whole(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
     }
+}
+
+/// The pod is to end, and its application is still there: callers are told to ask elsewhere, as they are when the
+/// sidecar ends. There is no way back.
+fn drain(shared: &Shared, method: &Method) -> Response<Page> {
+    if method != Method::POST {
+        return whole(StatusCode::METHOD_NOT_ALLOWED, TEXT, "draining is begun by POST\n");
+    }
+    if !shared.state.draining.is_begun(Direction::Inbound) {
+        tracing::info!("the pod is to end: its callers are told to ask elsewhere");
+    }
+    shared.state.draining.begin_inbound();
+    whole(StatusCode::OK, TEXT, "draining\n")
 }
 
 fn readiness(shared: &Shared) -> Response<Page> {

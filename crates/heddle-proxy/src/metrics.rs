@@ -38,6 +38,45 @@ use crate::{
     refusal::{Flags, RefusalCode, RefusalRow},
 };
 
+/// What became of a scrape of the application's own metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AppScrape {
+    /// They are shown behind the sidecar's.
+    Merged,
+    /// Nothing listens, or the answer broke off.
+    Unreachable,
+    /// It took too long.
+    Timeout,
+    /// The answer's status was not 200.
+    Status,
+    /// A line was none of Prometheus' text format; those before it are shown.
+    Malformed,
+    /// There was more than is passed on; what fits is shown.
+    TooLarge,
+}
+
+impl AppScrape {
+    const ALL: [Self; 6] = [
+        Self::Merged,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Status,
+        Self::Malformed,
+        Self::TooLarge,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Merged => "merged",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Status => "status",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too-large",
+        }
+    }
+}
+
 /// Why a request was sent once more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RetryReason {
@@ -122,6 +161,7 @@ pub struct Metrics {
     tls_failures: [AtomicU64; TlsFault::ALL.len()],
     faults: [[AtomicU64; FAULTS.len()]; 2],
     left_to_others: AtomicU64,
+    app_scrapes: [AtomicU64; AppScrape::ALL.len()],
     comparisons: Mutex<Comparisons>,
     connections: [AtomicU64; 2],
     /// Shown here, counted by the clusters themselves.
@@ -151,6 +191,7 @@ impl Metrics {
             tls_failures: Default::default(),
             faults: Default::default(),
             left_to_others: AtomicU64::default(),
+            app_scrapes: Default::default(),
             comparisons: Mutex::default(),
             connections: Default::default(),
             breakers: Breakers::default(),
@@ -242,6 +283,14 @@ impl Metrics {
     /// A request is not sent again, because those behind it have tried enough.
     pub(crate) fn left_to_others(&self) {
         self.left_to_others.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn app_scraped(&self, result: AppScrape) {
+        self.app_scrapes[result as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn app_scrapes(&self, result: AppScrape) -> u64 {
+        self.app_scrapes[result as usize].load(Ordering::Relaxed)
     }
 
     pub(crate) fn retried(&self, reason: RetryReason) {

@@ -38,6 +38,7 @@ pub fn proxy_config_in(dir: &Path, local: Local) -> ProxyConfig {
         state_dir: dir.join("state"),
         memory_limit: None,
         app_probes: BTreeMap::new(),
+        app_metrics: None,
         ready_fd: None,
         surroundings: Surroundings::Local(local),
     }

@@ -21,7 +21,7 @@ use heddle_wire::local::app_probes::{AppProbe, Ask, HttpGet, Scheme};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::{
     Request, Response, StatusCode,
-    body::Bytes,
+    body::{Bytes, Incoming},
     client::conn::http1,
     header::{ACCEPT, CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
@@ -87,7 +87,30 @@ async fn connect(shared: &Shared, port: u16) -> Result<(Transport, SocketAddr), 
 }
 
 async fn http(stream: Transport, address: SocketAddr, get: &HttpGet) -> Result<StatusCode, String> {
-    let request = request(address, get)?;
+    let (status, body) = send(stream, address, get, request(address, get)?).await?;
+    // So that the application can end its answer; what is in it means nothing.
+    let _body = Limited::new(body, BODY_MAX).collect().await;
+    Ok(status)
+}
+
+/// Gets a page of the application's, with further fields in the request.
+pub(super) async fn fetch<const N: usize>(
+    shared: &Shared,
+    get: &HttpGet,
+    fields: [(HeaderName, HeaderValue); N],
+) -> Result<(StatusCode, Incoming), String> {
+    let (stream, address) = connect(shared, get.port).await?;
+    let mut request = request(address, get)?;
+    request.headers_mut().extend(fields);
+    send(stream, address, get, request).await
+}
+
+async fn send(
+    stream: Transport,
+    address: SocketAddr,
+    get: &HttpGet,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, Incoming), String> {
     let stream = match get.scheme {
         Scheme::Http => stream,
         Scheme::Https => with_tls(stream, address, get).await?,
@@ -102,9 +125,7 @@ async fn http(stream: Transport, address: SocketAddr, get: &HttpGet) -> Result<S
     });
     let answered = sender.send_request(request).await;
     let (head, body) = answered.map_err(|error| no_answer(&error))?.into_parts();
-    // So that the application can end its answer; what is in it means nothing.
-    let _body = Limited::new(body, BODY_MAX).collect().await;
-    Ok(head.status)
+    Ok((head.status, body))
 }
 
 fn no_answer(error: &hyper::Error) -> String {

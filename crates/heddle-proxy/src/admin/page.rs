@@ -15,6 +15,8 @@ use hyper::{
     header::{CONTENT_TYPE, HeaderValue},
 };
 
+use tokio::sync::mpsc;
+
 use crate::metrics::scrape::Scrape;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
@@ -27,6 +29,8 @@ pub(super) type Page = Either<Full<Bytes>, Pieces>;
 #[derive(Debug)]
 pub(super) struct Pieces {
     scrape: Scrape,
+    /// What the application has to say behind it.
+    application: Option<mpsc::Receiver<Bytes>>,
     /// Whoever has not taken it all by then is reading a byte at a time.
     until: Instant,
 }
@@ -37,12 +41,20 @@ impl Body for Pieces {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         if clock::now() >= self.until {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
-        Poll::Ready(self.scrape.next().map(|piece| Ok(Frame::data(piece.into()))))
+        if let Some(piece) = self.scrape.next() {
+            return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
+        }
+        match &mut self.application {
+            Some(pieces) => {
+                pieces.poll_recv(context).map(|piece| piece.map(|one| Ok(Frame::data(one))))
+            }
+            None => Poll::Ready(None),
+        }
     }
 }
 
@@ -55,9 +67,13 @@ pub(super) fn whole(
     response(status, content_type, Either::Left(Full::new(body.into())))
 }
 
-/// A scrape, to be taken before `until`.
-pub(super) fn pieces(content_type: &'static str, scrape: Scrape, until: Instant) -> Response<Page> {
-    response(StatusCode::OK, content_type, Either::Right(Pieces { scrape, until }))
+/// A scrape and then what the application says, to be taken before `until`.
+pub(super) fn pieces(
+    content_type: &'static str,
+    (scrape, application): (Scrape, Option<mpsc::Receiver<Bytes>>),
+    until: Instant,
+) -> Response<Page> {
+    response(StatusCode::OK, content_type, Either::Right(Pieces { scrape, application, until }))
 }
 
 fn response(status: StatusCode, content_type: &'static str, page: Page) -> Response<Page> {

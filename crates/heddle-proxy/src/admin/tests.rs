@@ -20,6 +20,7 @@ use crate::{
     },
 };
 
+mod app_metrics;
 mod app_probes;
 
 fn shared(dir: &Folder) -> Arc<Shared> {
@@ -64,6 +65,26 @@ fn every_face_shows_its_own_pages() {
             assert_eq!(is_page(get(address, "/healthz/ready?x").await), health, "{face:?}");
             assert_eq!(is_page(get(address, "/config_dump").await), admin, "{face:?}");
         }
+    })
+    .unwrap();
+}
+
+#[test]
+fn draining_is_begun_by_a_post_to_the_loopback_only_and_is_of_inbound_callers() {
+    run_local(async {
+        let dir = Folder::new("admin");
+        let shared = shared(&dir);
+        let begun = |direction| shared.state.draining.is_begun(direction);
+        let post = b"POST /drain HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        for face in [Face::Health, Face::Metrics, Face::Merged] {
+            let text = exchange(served(&shared, face), post).await;
+            assert!(text.starts_with("HTTP/1.1 405"), "{face:?}: {text}");
+        }
+        let address = served(&shared, Face::Admin);
+        assert!(get(address, "/drain").await.starts_with("HTTP/1.1 405"));
+        assert!(!begun(Direction::Inbound));
+        assert!(exchange(address, post).await.starts_with("HTTP/1.1 200"));
+        assert!(begun(Direction::Inbound) && !begun(Direction::Outbound));
     })
     .unwrap();
 }
@@ -228,10 +249,10 @@ fn a_scrape_that_is_not_taken_in_time_breaks_off() {
     run_local(async {
         let dir = Folder::new("admin");
         let shared = shared(&dir);
-        let late = pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now());
+        let told = || (Scrape::new(Arc::clone(&shared.metrics)), None);
+        let late = pieces(METRICS, told(), clock::now());
         assert!(late.into_body().collect().await.is_err());
-        let early =
-            pieces(METRICS, Scrape::new(Arc::clone(&shared.metrics)), clock::now() + IDLE_MAX);
+        let early = pieces(METRICS, told(), clock::now() + IDLE_MAX);
         assert!(early.into_body().collect().await.is_ok());
     })
     .unwrap();

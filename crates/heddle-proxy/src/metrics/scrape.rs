@@ -11,7 +11,7 @@ use heddle_model::discovery::ClusterKey;
 use heddle_runtime::tls::TlsFault;
 
 use super::{
-    Metrics, MirrorResult, RetryReason,
+    AppScrape, Metrics, MirrorResult, RetryReason,
     registry::SetCounts,
     render::{
         Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
@@ -37,6 +37,8 @@ pub struct Scrape {
     part: usize,
     /// Samples of the part that are said.
     said: usize,
+    /// Is it said when this process began?
+    process: bool,
 }
 
 /// What is said in turn.
@@ -64,7 +66,13 @@ impl Scrape {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let sets = metrics.lock().set_counts();
-        Self { metrics, sets, part: 0, said: 0 }
+        Self { metrics, sets, part: 0, said: 0, process: true }
+    }
+
+    /// The same without what any process has, for a page on which another's stands.
+    #[must_use]
+    pub fn without_process(self) -> Self {
+        Self { process: false, ..self }
     }
 
     /// Says the next sample of a part, and before its first what it is about; false: there is none.
@@ -72,7 +80,7 @@ impl Scrape {
         let index = self.said;
         match part {
             Part::Own if index > 0 => return false,
-            Part::Own => own(text, &self.metrics),
+            Part::Own => own(text, &self.metrics, self.process),
             Part::Verdicts => return verdicts(text, &self.metrics, index),
             Part::HttpCounter((name, help, count)) => {
                 if index == 0 {
@@ -121,14 +129,16 @@ impl Iterator for Scrape {
 }
 
 /// What the proxy counts once.
-fn own(text: &mut String, metrics: &Metrics) {
+fn own(text: &mut String, metrics: &Metrics, process: bool) {
     let in_flight = Direction::ALL.map(|direction| metrics.in_flight(direction));
     family(text, "istio_build", "gauge", "Version of this proxy.");
     let tag = env!("CARGO_PKG_VERSION");
     let _ = writeln!(text, "istio_build{{component=\"proxy\",tag=\"{tag}\"}} 1");
-    let help = "When this process began, seconds since 1970.";
-    family(text, "process_start_time_seconds", "gauge", help);
-    let _ = writeln!(text, "process_start_time_seconds {}", metrics.started);
+    if process {
+        let help = "When this process began, seconds since 1970.";
+        family(text, "process_start_time_seconds", "gauge", help);
+        let _ = writeln!(text, "process_start_time_seconds {}", metrics.started);
+    }
     let help = "HTTP requests begun and not yet recorded.";
     by_direction(text, ("heddle_requests_in_flight", help), in_flight);
     let open = Direction::ALL.map(|direction| metrics.connections_open(direction));
@@ -146,6 +156,7 @@ fn own(text: &mut String, metrics: &Metrics) {
     family(text, "heddle_retries_left_to_others_total", "counter", help);
     let left = metrics.left_to_others.load(std::sync::atomic::Ordering::Relaxed);
     let _ = writeln!(text, "heddle_retries_left_to_others_total {left}");
+    app_scrapes(text, metrics);
     let help = "Copies of requests for mirrors, by what became of them.";
     family(text, "heddle_mirrored_requests_total", "counter", help);
     for result in MirrorResult::ALL {
@@ -179,6 +190,20 @@ fn own(text: &mut String, metrics: &Metrics) {
     family(text, "heddle_task_panics_total", "counter", help);
     let panics = heddle_runtime::task::panics();
     let _ = writeln!(text, "heddle_task_panics_total {panics}");
+}
+
+/// Only where there is something to scrape: elsewhere they would be zeros that mean nothing.
+fn app_scrapes(text: &mut String, metrics: &Metrics) {
+    if AppScrape::ALL.iter().all(|result| metrics.app_scrapes(*result) == 0) {
+        return;
+    }
+    let help = "Scrapes of the application's own metrics, by what became of them.";
+    family(text, "heddle_app_scrapes_total", "counter", help);
+    for result in AppScrape::ALL {
+        let count = metrics.app_scrapes(result);
+        let result = result.as_str();
+        let _ = writeln!(text, "heddle_app_scrapes_total{{result=\"{result}\"}} {count}");
+    }
 }
 
 fn refusals(text: &mut String, metrics: &Metrics) {

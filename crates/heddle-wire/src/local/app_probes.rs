@@ -1,5 +1,5 @@
 //! What became of an application's probes: paths on the sidecar's :15020, each with the probe that it
-//! stands for. Injection writes them into the sidecar's environment, the sidecar asks what they say.
+//! stands for; and its metrics. Injection writes them into the sidecar's environment, the sidecar asks what they say.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// The environment variable that carries them, as JSON.
 pub const APP_PROBES_VARIABLE: &str = "HEDDLE_APP_PROBES";
+/// The environment variable that says where the application shows its own metrics, as a JSON [`HttpGet`].
+pub const APP_METRICS_VARIABLE: &str = "HEDDLE_APP_METRICS";
 /// What their paths begin with (Istio's).
 pub const APP_PROBES_PREFIX: &str = "/app-health/";
 /// Kubernetes' own limit of a probe that names none, seconds.

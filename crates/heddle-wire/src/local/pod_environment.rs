@@ -13,6 +13,7 @@
 //! | `HEDDLE_NATIVE_SIDECAR` | `true`: the kubelet ends the sidecar after the application (an init container that restarts) |
 //! | `HEDDLE_TERMINATION_DRAIN` | seconds, as `5` or `5s` |
 //! | `HEDDLE_APP_PROBES` | the application's probes that the sidecar asks, JSON ([`super::app_probes`]) |
+//! | `HEDDLE_APP_METRICS` | where the application shows its own metrics, JSON; absent: they are not merged |
 //! | `HEDDLE_STATE_DIR`, `HEDDLE_TOKEN_FILE`, `HEDDLE_ROOTS_FILE`, `HEDDLE_POD_INFO` | where the volumes are mounted |
 
 use std::{
@@ -28,7 +29,7 @@ use heddle_model::{
 };
 
 use super::{
-    app_probes::{APP_PROBES_VARIABLE, AppProbes},
+    app_probes::{APP_METRICS_VARIABLE, APP_PROBES_VARIABLE, AppProbes, HttpGet},
     proxy_config::{Pod, ProxyConfig, SecureControl, Surroundings},
 };
 
@@ -87,6 +88,7 @@ pub fn config(
     let workers = reader.read("HEDDLE_CONCURRENCY", Some("2"), |text| workers(text, machine));
     let memory_limit = reader.read("HEDDLE_MEMORY_LIMIT", Some("0"), bytes);
     let app_probes = reader.read(APP_PROBES_VARIABLE, Some("{}"), app_probes).unwrap_or_default();
+    let app_metrics = reader.read(APP_METRICS_VARIABLE, Some("null"), app_metrics).flatten();
     let pod = pod(&mut reader, namespace.as_deref().unwrap_or_default());
     let labels = parse_labels(labels).unwrap_or_else(|problem| {
         let file = labels_file(variable);
@@ -126,6 +128,7 @@ pub fn config(
         state_dir: path(variable, "HEDDLE_STATE_DIR", STATE_DIR),
         memory_limit,
         app_probes,
+        app_metrics,
         ready_fd: None,
         surroundings: Surroundings::Pod(pod),
     })
@@ -262,6 +265,11 @@ fn app_probes(text: &str) -> Result<AppProbes, String> {
     })
 }
 
+fn app_metrics(text: &str) -> Result<Option<HttpGet>, String> {
+    serde_json::from_str(text)
+        .map_err(|error| format!("it is no JSON of a GET, as the injection writes it: {error}"))
+}
+
 fn yes_or_no(text: &str) -> Result<bool, String> {
     text.parse().map_err(|_| "use `true` or `false`".to_owned())
 }
@@ -357,6 +365,7 @@ mod tests {
             ("HEDDLE_TERMINATION_DRAIN", "soon"),
             ("HEDDLE_MEMORY_LIMIT", "128Mi"),
             ("HEDDLE_APP_PROBES", "[1]"),
+            ("HEDDLE_APP_METRICS", "{}"),
             ("POD_NAMESPACE", "Shop"),
             ("POD_NAME", " "),
         ];

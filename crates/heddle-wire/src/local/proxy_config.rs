@@ -11,7 +11,7 @@ use std::{
 use heddle_model::{Addresses, Identity, Protocol, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use super::app_probes::AppProbes;
+use super::app_probes::{AppProbes, HttpGet};
 
 /// Outbound listener (Istio's).
 pub const PORT_OUTBOUND: u16 = 15001;
@@ -88,6 +88,9 @@ pub struct ProxyConfig {
     /// The application's probes that the sidecar asks for the kubelet.
     #[serde(default)]
     pub app_probes: AppProbes,
+    /// Where the application shows its own metrics, if they are to be shown behind the sidecar's.
+    #[serde(default)]
+    pub app_metrics: Option<HttpGet>,
     /// Inherited pipe: one byte is written to it once the sidecar is ready.
     pub ready_fd: Option<i32>,
     /// What is around it.

@@ -160,7 +160,7 @@ async fn health_server() -> u16 {
                     let message = vec![0, 0, 0, 0, 2, 8, status];
                     answer.send_data(message.into(), false).unwrap();
                 }
-                let mut trailers = http::HeaderMap::new();
+                let mut trailers = HeaderMap::new();
                 trailers.insert("grpc-status", code.parse().unwrap());
                 answer.send_trailers(trailers).unwrap();
             }
