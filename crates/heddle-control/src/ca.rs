@@ -27,6 +27,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+pub(crate) use self::read::end_of;
 pub use self::{
     error::CaError,
     identity::{Certified, PodIdentity},

@@ -13,6 +13,7 @@
 //! | what its annotations ask for | `options`, `capture`, `names` |
 //! | the containers and volumes that are added | `containers`, `merge` |
 //! | what its probes become | `probes` |
+//! | who scrapes its own metrics | `scraping` |
 //! | what was added, and how it is taken out again | `record` |
 
 mod asked;
@@ -25,6 +26,7 @@ mod options;
 mod pod;
 mod probes;
 mod record;
+mod scraping;
 mod selection;
 mod settings;
 
@@ -34,9 +36,9 @@ use serde_json::{Value, json};
 
 pub use self::{
     asked::{Rejected, Surroundings},
-    settings::{InjectionSettings, SettingsError},
+    settings::{IMAGE, InjectionSettings, SettingsError},
 };
-use self::{containers::Added, options::Options, pod::Pod, record::Record, selection::Choice};
+use self::{containers::Additions, options::Options, pod::Pod, record::Record, selection::Choice};
 
 /// What becomes of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,12 +103,45 @@ pub fn admit(
     }
 }
 
+/// What the mesh has added to a pod.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Added<'p> {
+    /// The sidecar.
+    pub proxy: &'p Value,
+    /// The container that writes the redirection, if there is one.
+    pub init: Option<&'p Value>,
+    /// Whose it is; empty: not said.
+    pub revision: String,
+    /// Version of what added it; empty: not said.
+    pub version: String,
+}
+
+/// What was added to this pod; `None`: it has no sidecar of the mesh.
+#[must_use]
+pub fn added(pod: &Value) -> Option<Added<'_>> {
+    let named = |wanted: &str| {
+        let lists = ["initContainers", "containers"];
+        let all = lists.iter().filter_map(|list| pod["spec"][list].as_array()).flatten();
+        all.into_iter().find(|container| pod::name(container) == wanted)
+    };
+    let proxy = named(names::PROXY)?;
+    let status = pod["metadata"]["annotations"][names::STATUS].as_str().unwrap_or_default();
+    let (revision, version) = record::said(status);
+    Some(Added { proxy, init: named(names::INIT), revision, version })
+}
+
+/// The name of the workload that a pod belongs to, as metrics have it.
+#[must_use]
+pub fn workload_name(pod: &Value) -> String {
+    let around = Surroundings { namespace: "", namespace_labels: None, workload: None };
+    Pod::read(pod.clone()).map(|pod| identity::workload_name(&pod, around)).unwrap_or_default()
+}
+
 /// Has this pod a sidecar of the mesh? One that [`decide`] would have injected and that has none was created while
 /// nobody injected.
 #[must_use]
 pub fn is_injected(pod: &Value) -> bool {
-    let lists = ["initContainers", "containers"].map(|list| pod.get("spec")?.get(list)?.as_array());
-    lists.into_iter().flatten().flatten().any(|container| pod::name(container) == names::PROXY)
+    added(pod).is_some()
 }
 
 /// The pod with the mesh's containers, whether or not [`decide`] would have them. A pod that has them of this
@@ -149,9 +184,14 @@ fn injected(
         BTreeMap::default()
     };
     let mut record = Record::new(settings);
+    let app_metrics = if options.scrape {
+        scraping::take_over(&mut pod, &mut record.replaced_annotations, &mut warnings)
+    } else {
+        None
+    };
     record.labels = identity::label(&mut pod, around);
     record.annotations = annotate(&mut pod, &options);
-    Added { around, options: &options, settings, probes: &probes }
+    Additions { around, options: &options, settings, probes: &probes, app_metrics }
         .put_into(&mut pod, &mut record)?;
     pod.annotations.insert(names::STATUS.to_owned(), record.to_text().into());
     Ok(Injected { pod: pod.into_value(), warnings })
@@ -160,22 +200,20 @@ fn injected(
 /// Adds annotations that the pod does not have; returns their names.
 fn annotate(pod: &mut Pod, options: &Options) -> Vec<String> {
     let mut wanted = Vec::new();
-    // Where a pod is scraped already, its own metrics must go on being what is scraped.
-    if options.scrape && !pod.annotations.keys().any(|key| key.starts_with("prometheus.io/")) {
-        wanted.extend([
-            ("prometheus.io/scrape", json!("true")),
-            ("prometheus.io/port", json!("15020")),
-            ("prometheus.io/path", json!("/stats/prometheus")),
-        ]);
+    // Where a pod is scraped already, and its metrics are not merged, they must go on being what is scraped.
+    if options.scrape && !scraping::is_asked(pod) {
+        wanted.extend(scraping::OURS);
     }
-    if let Some(first) = pod.containers.iter().map(pod::name).find(|name| *name != names::PROXY) {
+    let first = pod.containers.iter().map(pod::name).find(|name| *name != names::PROXY);
+    let first = first.map(str::to_owned);
+    if let Some(first) = &first {
         // What `kubectl logs` and `kubectl exec` mean without `-c`: the application.
-        wanted.push(("kubectl.kubernetes.io/default-container", json!(first)));
+        wanted.push(("kubectl.kubernetes.io/default-container", first));
     }
     let mut added = Vec::new();
     for (key, value) in wanted {
         if !pod.annotations.contains_key(key) {
-            pod.annotations.insert(key.to_owned(), value);
+            pod.annotations.insert(key.to_owned(), json!(value));
             added.push(key.to_owned());
         }
     }

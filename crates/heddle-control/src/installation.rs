@@ -13,18 +13,24 @@ use kube::{
 };
 use serde_json::Value;
 
+mod asking;
+mod difference;
+mod found;
 mod ready;
 mod removal;
+mod sidecars;
 
-pub use ready::wait_until_ready;
-pub use removal::{Removal, remove};
+pub use asking::{Right, roots_end};
+pub use difference::{Difference, FieldChange};
+pub use found::{Found, installations, share_authority};
+pub use ready::{wait_until_ready, what_is_missing};
+pub use removal::{Removal, Which, remove};
+pub use sidecars::{Member, Redirection, Sidecar, members};
 
-use crate::causes::with_causes;
+use crate::{causes::with_causes, revision::PART_OF};
 
 /// Who owns the fields that installing sets; whatever others set beside them stays.
 const FIELD_MANAGER: &str = "heddle";
-/// The label all objects of the mesh carry, with its value.
-const PART_OF: (&str, &str) = ("app.kubernetes.io/part-of", "heddle");
 
 /// Why the cluster could not be changed: what was being done, and what the cluster said.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,11 +127,19 @@ impl Cluster {
         object: &Value,
         mode: Mode,
     ) -> Result<Applied, InstallationError> {
-        let place = Place::of(object)?;
-        if self.found(&place).await?.is_some_and(|object| !is_ours(&object)) {
+        if self.is_foreign(object).await? {
             return Ok(Applied::LeftAlone);
         }
         self.apply(object, mode).await.map(|()| Applied::Done)
+    }
+
+    /// Is there an object of this kind and name that is none of the mesh's?
+    ///
+    /// # Errors
+    /// As [`Cluster::has`].
+    pub async fn is_foreign(&self, object: &Value) -> Result<bool, InstallationError> {
+        let found = self.found(&Place::of(object)?).await?;
+        Ok(found.is_some_and(|object| !is_ours(&object)))
     }
 
     /// Is there an object of this kind and name?
@@ -134,6 +148,17 @@ impl Cluster {
     /// The object has no kind or name, or the cluster did not say.
     pub async fn has(&self, object: &Value) -> Result<bool, InstallationError> {
         Ok(self.found(&Place::of(object)?).await?.is_some())
+    }
+
+    /// The object of this kind and name as it is; `None`: there is none.
+    ///
+    /// # Errors
+    /// As [`Cluster::has`].
+    pub async fn get(&self, object: &Value) -> Result<Option<Value>, InstallationError> {
+        let place = Place::of(object)?;
+        let found = self.found(&place).await?;
+        let written = found.map(serde_json::to_value).transpose();
+        written.map_err(|e| failed(&format!("read {place}"), &e))
     }
 
     async fn found(&self, place: &Place) -> Result<Option<DynamicObject>, InstallationError> {

@@ -19,7 +19,7 @@ pub(crate) mod values;
 pub(crate) use common::{MeshFlag, Output};
 
 use crate::demo::apps::AppArgs;
-use cluster::{InstallArgs, UninstallArgs};
+use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
 use hand::{FaultArgs, SplitArgs};
 use made::{CompletionArgs, ExampleArgs, ManArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
@@ -85,6 +85,13 @@ pub(crate) enum Command {
     Init(InitArgs),
     /// Install the mesh into a Kubernetes cluster, or print its manifests
     Install(Box<InstallArgs>),
+    /// Bring the mesh of a Kubernetes cluster to this version, and name the workloads to restart
+    ///
+    /// It shows what changes and changes it; what was given to `install` stays, and so do settings that were
+    /// written into the ConfigMap heddle-injector.
+    Upgrade(UpgradeArgs),
+    /// Look whether a Kubernetes cluster can take the mesh, or whether the mesh in it is well
+    Check(CheckArgs),
     /// Remove the mesh from a Kubernetes cluster
     Uninstall(UninstallArgs),
     /// Print an example of rules, or list the examples
@@ -113,6 +120,9 @@ pub(crate) enum Command {
     /// Wait until the sidecar of this pod is ready (started by the kubelet)
     #[command(hide = true)]
     SidecarReady(SidecarReadyArgs),
+    /// Tell callers of this pod to ask elsewhere (started by the kubelet)
+    #[command(hide = true)]
+    SidecarDrain,
     /// One operation inside the mesh's namespaces (started by the holder)
     #[command(hide = true)]
     NetnsOp,

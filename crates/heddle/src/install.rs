@@ -1,21 +1,34 @@
-//! `heddle install` and `heddle uninstall`: the mesh into a cluster, and out of it again.
+//! `heddle install`: the mesh into a cluster. What the other commands about an installation share is here too.
 
-use heddle_control::installation::{self, Applied, Cluster, Mode, Removal, Target};
+use heddle_control::installation::{self, Applied, Cluster, Found, Mode, Target};
 use heddle_model::yaml;
 use serde_json::Value;
 
 use crate::{
-    cli::cluster::{ClusterFlags, InstallArgs, PullPolicy, UninstallArgs},
+    cli::cluster::{ClusterFlags, InstallArgs, PullPolicy},
     failure::{Doing as _, Failure},
     output,
 };
 
-mod demo;
+mod check;
+pub(crate) mod demo;
 mod kinds;
 mod manifests;
+mod neighbours;
+mod template;
+mod uninstall;
+mod upgrade;
+
+pub(crate) use check::check;
+pub(crate) use uninstall::uninstall;
+pub(crate) use upgrade::upgrade;
 
 use kinds::Definition;
 use manifests::Values;
+use neighbours::Neighbours;
+
+/// The ConfigMap whose settings are partly the installation's and partly the user's.
+const SETTINGS: &str = "heddle-injector";
 
 /// `heddle install`.
 ///
@@ -28,100 +41,149 @@ pub(crate) async fn install(args: InstallArgs) -> Result<(), Failure> {
     }
     let cluster = reached(&args.cluster).await?;
     let mode = mode(args.dry_run);
-    apply_kinds(&cluster, &args, mode).await?;
-    let namespace = read(&manifests::namespace(&values))?;
-    apply(&cluster, &namespace, mode).await?;
-    // A dry run makes no namespace, and in one that is not there nothing can be checked.
-    let is_there = cluster.has(&namespace).await.map_err(|e| Failure::refused(e.to_string()))?;
-    for text in manifests::objects(&values)? {
-        let object = read(&text)?;
-        if is_there || object.pointer("/metadata/namespace").is_none() {
-            apply(&cluster, &object, mode).await?;
-        } else {
-            tell(&object, "cannot be checked before its namespace is there");
-        }
+    let neighbours = Neighbours::of(&cluster, &values).await?;
+    apply_kinds(&cluster, args.skip_crds, mode, &mut output::line).await?;
+    apply_mesh(&cluster, &values, &neighbours, mode).await?;
+    if mode == Mode::Change && !args.timeout.is_zero() {
+        wait(&cluster, &values, args.timeout).await?;
     }
-    if mode == Mode::DryRun {
-        output::line(format!("{} would accept all of it; nothing was changed", cluster.url()));
-        return Ok(());
-    }
-    if args.timeout.is_zero() {
-        return Ok(());
-    }
-    output::notice("waiting for the control plane");
-    installation::wait_until_ready(&cluster, &values.namespace, args.timeout)
-        .await
-        .doing(|| format!("wait for the control plane in {}", values.namespace))?;
-    output::line(format!("The mesh is in {}.", cluster.url()));
     if args.demo {
         // Not before pods can be injected.
-        for text in demo::objects(&values) {
-            apply(&cluster, &read(&text)?, mode).await?;
-        }
-        output::line(format!("next:  kubectl get pods --namespace {}", demo::NAMESPACE));
+        apply_all(&cluster, &demo::objects(&values), mode).await?;
+    }
+    if mode == Mode::DryRun {
+        output::line(format!("{} refuses nothing of it; nothing was changed", cluster.url()));
         return Ok(());
     }
-    output::line("next:  kubectl label namespace NAME heddle.dev/inject=true");
-    output::line("       kubectl rollout restart deployment --namespace NAME");
-    Ok(())
-}
-
-/// `heddle uninstall`.
-///
-/// # Errors
-/// What the cluster refused, or what is not gone in time.
-pub(crate) async fn uninstall(args: UninstallArgs) -> Result<(), Failure> {
-    let cluster = reached(&args.cluster).await?;
-    let mode = mode(args.dry_run);
-    let removal = Removal { purge: args.purge, mode, limit: args.timeout };
-    let done = if args.dry_run { "would delete" } else { "deleted" };
-    let kept = installation::remove(&cluster, &removal, &mut |object| {
-        output::line(format!("{done} {object}"))
-    })
-    .await
-    .doing(|| format!("remove the mesh from {}", cluster.url()))?;
-    if !kept.is_empty() {
-        output::line(format!(
-            "kept, because there are objects of them: {}; `heddle uninstall --purge` deletes those too",
-            kept.join(", ")
-        ));
+    output::line(format!("The mesh is in {}.", cluster.url()));
+    if args.demo {
+        output::line(format!("next:  kubectl get pods --namespace {}", demo::NAMESPACE));
+    } else {
+        let label = values.namespace_label();
+        output::line(format!("next:  kubectl label namespace NAME {label}"));
+        output::line("       kubectl rollout restart deployment --namespace NAME");
     }
     Ok(())
 }
 
 /// Our own kinds always; those of others where nobody has defined them.
-async fn apply_kinds(cluster: &Cluster, args: &InstallArgs, mode: Mode) -> Result<(), Failure> {
-    for definition in wanted(args) {
+async fn apply_kinds(
+    cluster: &Cluster,
+    skip: bool,
+    mode: Mode,
+    say: &mut dyn FnMut(String),
+) -> Result<(), Failure> {
+    for definition in wanted(skip) {
         let object = read(&definition.text)?;
-        let applied = cluster.apply_unless_foreign(&object, mode).await;
-        match applied.map_err(|error| Failure::refused(error.to_string()))? {
-            Applied::Done => tell(&object, "applied"),
-            Applied::LeftAlone => tell(&object, "is there already"),
+        match cluster.apply_unless_foreign(&object, mode).await.map_err(refused)? {
+            Applied::Done => say(told(&object, done(mode))),
+            Applied::LeftAlone => say(told(&object, "is there already")),
         }
     }
     Ok(())
 }
 
-fn wanted(args: &InstallArgs) -> impl Iterator<Item = Definition> {
-    let skip = args.skip_crds;
+fn wanted(skip: bool) -> impl Iterator<Item = Definition> {
     kinds::definitions().into_iter().filter(move |kind| !skip || kind.owner == kinds::OURS)
 }
 
-async fn apply(cluster: &Cluster, object: &Value, mode: Mode) -> Result<(), Failure> {
-    cluster.apply(object, mode).await.map_err(|error| Failure::refused(error.to_string()))?;
-    tell(object, "applied");
+/// Everything but kinds, in an order in which each finds what it needs.
+async fn apply_mesh(
+    cluster: &Cluster,
+    values: &Values,
+    neighbours: &Neighbours,
+    mode: Mode,
+) -> Result<(), Failure> {
+    let namespace = manifests::namespace(values);
+    apply_all(cluster, std::slice::from_ref(&namespace), mode).await?;
+    if cluster.has(&read(&namespace)?).await.map_err(refused)? {
+        neighbours.share_authority(cluster, values, mode).await?;
+    }
+    let mut texts = manifests::objects(values)?;
+    if let Some(own) = &neighbours.own {
+        for text in &mut texts {
+            keep_settings(text, own)?;
+        }
+    }
+    apply_all(cluster, &texts, mode).await
+}
+
+/// Applies documents in their order. A dry run makes no namespace, and in one that is not there nothing can be
+/// checked.
+async fn apply_all(cluster: &Cluster, texts: &[String], mode: Mode) -> Result<(), Failure> {
+    let mut there: Vec<(String, bool)> = Vec::new();
+    for text in texts {
+        let object = read(text)?;
+        if mode == Mode::DryRun
+            && let Some(name) = object.pointer("/metadata/namespace").and_then(Value::as_str)
+        {
+            if !there.iter().any(|(known, _)| known == name) {
+                there.push((name.to_owned(), has_namespace(cluster, name).await?));
+            }
+            if there.iter().any(|(known, is_there)| known == name && !is_there) {
+                output::line(told(&object, "cannot be checked before its namespace is there"));
+                continue;
+            }
+        }
+        cluster.apply(&object, mode).await.map_err(refused)?;
+        output::line(told(&object, done(mode)));
+    }
     Ok(())
 }
 
-fn tell(object: &Value, what: &str) {
+async fn has_namespace(cluster: &Cluster, name: &str) -> Result<bool, Failure> {
+    let namespace =
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    cluster.has(&namespace).await.map_err(refused)
+}
+
+/// Settings that the installation does not set are whoever's wrote them into the ConfigMap: they stay.
+fn keep_settings(text: &mut String, own: &Found) -> Result<(), Failure> {
+    let mut object = read(text)?;
+    if object["kind"] != "ConfigMap" || object["metadata"]["name"] != SETTINGS {
+        return Ok(());
+    }
+    let Some(ours) = object.pointer("/data/settings.yaml").and_then(Value::as_str) else {
+        return Ok(());
+    };
+    let (Value::Object(set), Value::Object(written)) = (read(ours)?, &own.written) else {
+        return Ok(());
+    };
+    let others = written.iter().filter(|(key, _)| !set.contains_key(*key));
+    let others: serde_json::Map<_, _> = others.map(|(k, v)| (k.clone(), v.clone())).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    object["data"]["settings.yaml"] = format!("{ours}{}", yaml::to_yaml(&others.into())).into();
+    *text = yaml::to_yaml(&object);
+    Ok(())
+}
+
+/// Waits until pods can be injected.
+async fn wait(
+    cluster: &Cluster,
+    values: &Values,
+    limit: std::time::Duration,
+) -> Result<(), Failure> {
+    output::notice("waiting for the control plane");
+    installation::wait_until_ready(cluster, (&values.namespace, &values.revision), limit)
+        .await
+        .doing(|| format!("wait for the control plane in {}", values.namespace))
+}
+
+fn done(mode: Mode) -> &'static str {
+    if mode == Mode::DryRun { "would be applied" } else { "applied" }
+}
+
+fn told(object: &Value, what: &str) -> String {
     let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    output::line(format!("{} {} {what}", text("/kind"), text("/metadata/name")));
+    format!("{} {} {what}", text("/kind"), text("/metadata/name"))
 }
 
 /// All manifests as one text; kinds first, since the rest is of none of them.
 fn print(args: &InstallArgs, values: &Values) -> Result<(), Failure> {
     let mut documents = vec![manifests::namespace(values)];
-    documents.extend(wanted(args).map(|kind| kind.text));
+    documents.extend(wanted(args.skip_crds).map(|kind| kind.text));
     documents.extend(manifests::objects(values)?);
     if args.demo {
         documents.extend(demo::objects(values));
@@ -132,7 +194,11 @@ fn print(args: &InstallArgs, values: &Values) -> Result<(), Failure> {
 
 async fn reached(flags: &ClusterFlags) -> Result<Cluster, Failure> {
     let target = Target { kubeconfig: flags.kubeconfig.clone(), context: flags.context.clone() };
-    Cluster::of(&target).await.map_err(|error| Failure::refused(error.to_string()))
+    Cluster::of(&target).await.map_err(refused)
+}
+
+fn refused(error: impl std::fmt::Display) -> Failure {
+    Failure::refused(error.to_string())
 }
 
 fn mode(dry_run: bool) -> Mode {
@@ -169,6 +235,10 @@ fn values(args: &InstallArgs) -> Values {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use clap::Parser as _;
+
     use super::*;
 
     #[test]
@@ -191,7 +261,44 @@ mod tests {
                 object["metadata"]["labels"]["app.kubernetes.io/part-of"], "heddle",
                 "{text}"
             );
+            let kind = object["kind"].as_str();
+            let placed = object["metadata"]["namespace"] == demo::NAMESPACE;
+            assert!(placed || kind == Some("Namespace"), "{text}");
         }
+    }
+
+    #[test]
+    fn the_chart_and_the_command_have_the_same_values_and_defaults() {
+        let cli = crate::cli::Cli::try_parse_from(["heddle", "install"]).unwrap();
+        let crate::cli::Command::Install(args) = cli.command else { panic!("{cli:?}") };
+        let named = values(&args).named();
+        let ours: BTreeMap<_, _> = named
+            .iter()
+            .filter_map(|(name, value)| Some((name.strip_prefix(".Values.")?, value.as_str())))
+            .collect();
+        let file = include_str!("../../../charts/heddle/values.yaml");
+        let lines = file.lines().filter(|line| !line.starts_with('#'));
+        let in_chart: BTreeMap<_, _> = lines.filter_map(|line| line.split_once(": ")).collect();
+        assert_eq!(in_chart, ours);
+        let chart = include_str!("../../../charts/heddle/Chart.yaml");
+        let version = format!("\nversion: {0}\nappVersion: {0}\n", env!("CARGO_PKG_VERSION"));
+        assert!(chart.contains(&version), "{chart}");
+    }
+
+    #[test]
+    fn settings_that_a_user_has_written_stay_beside_the_installations_own() {
+        let config = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: heddle-injector\ndata:\n  settings.yaml: |\n    image: \"new\"\n";
+        let kept = |written: Value| {
+            let settings = heddle_control::injection::InjectionSettings::default();
+            let own = Found { namespace: "heddle-system".to_owned(), settings, written };
+            let mut text = config.to_owned();
+            keep_settings(&mut text, &own).unwrap();
+            (text == config, read(&text).unwrap()["data"]["settings.yaml"].clone())
+        };
+        let (same, settings) = kept(serde_json::json!({"image": "old"}));
+        assert!(same && settings == "image: \"new\"\n", "{settings}");
+        let (_, settings) = kept(serde_json::json!({"image": "old", "nativeSidecars": false}));
+        assert_eq!(settings, "image: \"new\"\nnativeSidecars: false\n");
     }
 
     #[test]

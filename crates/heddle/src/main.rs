@@ -23,13 +23,13 @@ mod holder_client;
 mod init;
 mod inject;
 mod install;
+mod kubelet_hooks;
 mod logs;
 mod mesh;
 mod output;
 mod parts;
 mod rules;
 mod run;
-mod sidecar_ready;
 mod split;
 mod status;
 mod termination;
@@ -80,8 +80,11 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Supervise(args) => in_runtime(status::supervise(args)),
         Command::Inject(args) => inject::inject(&args),
         Command::Init(args) => init::init(args),
-        Command::SidecarReady(args) => sidecar_ready::wait(&args),
+        Command::SidecarReady(args) => kubelet_hooks::wait(&args),
+        Command::SidecarDrain => kubelet_hooks::drain(),
         Command::Install(args) => in_runtime(install::install(*args)),
+        Command::Upgrade(args) => in_runtime(install::upgrade(args)),
+        Command::Check(args) => return in_runtime(install::check(args)),
         Command::Uninstall(args) => in_runtime(install::uninstall(args)),
         Command::Example(args) => example::example(&args),
         Command::Completion(args) => generated::completion(&args),

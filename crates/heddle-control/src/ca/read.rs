@@ -62,6 +62,14 @@ pub(super) fn parse<'a>(
     })
 }
 
+/// Until when the last of the certificates in `pem` holds, seconds of Unix time.
+pub(crate) fn end_of(pem: &str) -> Result<u64, CaError> {
+    const PART: &str = "root-cert.pem";
+    let all = certificates(PART, pem)?;
+    let ends = all.iter().map(|der| parse(PART, der).map(|one| span_of(&one).not_after));
+    ends.collect::<Result<Vec<_>, _>>().map(|ends| ends.into_iter().max().unwrap_or_default())
+}
+
 /// Looks at the issuing certificate, those behind it and the root they lead to; the time that all of them have.
 pub(super) fn check(
     key: &IssuingKey,

@@ -1,7 +1,7 @@
 //! The two containers with their volumes, and where in the pod they stand.
 
 use heddle_wire::local::{
-    app_probes::{APP_PROBES_VARIABLE, AppProbes},
+    app_probes::{APP_METRICS_VARIABLE, APP_PROBES_VARIABLE, AppProbes, HttpGet},
     pod_environment::NATIVE_SIDECAR_VARIABLE,
     proxy_config::{PORT_HEALTH, PORT_METRICS},
 };
@@ -24,14 +24,16 @@ const START_SECONDS_MAX: u64 = 600;
 const HOLD_MAX: &str = "300s";
 
 /// What is to be added.
-pub(super) struct Added<'a> {
+pub(super) struct Additions<'a> {
     pub(super) around: Surroundings<'a>,
     pub(super) options: &'a Options,
     pub(super) settings: &'a InjectionSettings,
     pub(super) probes: &'a AppProbes,
+    /// Where the application's own metrics are that the sidecar is to show.
+    pub(super) app_metrics: Option<HttpGet>,
 }
 
-impl Added<'_> {
+impl Additions<'_> {
     /// Adds containers, volumes and secrets, and notes which.
     pub(super) fn put_into(&self, pod: &mut Pod, record: &mut Record) -> Result<(), Rejected> {
         let their_proxy = take_one(pod, [PROXY, ISTIO_PROXY], record)?;
@@ -133,6 +135,9 @@ impl Added<'_> {
         self.pull_policy(&mut proxy);
         if native {
             proxy["restartPolicy"] = json!("Always");
+            // Run when the pod begins to end; SIGTERM comes only after the application has gone.
+            let drain = [settings.program.as_str(), "sidecar-drain"];
+            proxy["lifecycle"] = json!({"preStop": {"exec": {"command": drain}}});
         } else if options.hold {
             // The kubelet starts the next container once this has ended.
             let wait = [settings.program.as_str(), "sidecar-ready", "--timeout", HOLD_MAX];
@@ -147,7 +152,7 @@ impl Added<'_> {
     }
 
     fn environment(&self, pod: &Pod, native: bool) -> Result<Vec<Value>, Rejected> {
-        let Self { around, options, settings, probes: asked } = self;
+        let Self { around, options, settings, probes: asked, .. } = self;
         let of_pod = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let value = |name: &str, value: &str| json!({"name": name, "value": value});
         let mut env = vec![
@@ -175,6 +180,9 @@ impl Added<'_> {
         }
         if let Some(level) = &options.log_level {
             env.push(value("HEDDLE_LOG", level));
+        }
+        if let Some(get) = &self.app_metrics {
+            env.push(value(APP_METRICS_VARIABLE, &json!(get).to_string()));
         }
         if !asked.is_empty() {
             env.push(value(APP_PROBES_VARIABLE, &probes::to_text(asked)?));

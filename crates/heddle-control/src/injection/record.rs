@@ -1,6 +1,8 @@
 //! What was added to a pod, in its annotation `heddle.dev/status`: so that a second time changes nothing, and
 //! another version can take it out again.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -26,6 +28,9 @@ pub(super) struct Record {
     pub(super) labels: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) annotations: Vec<String>,
+    /// The user's annotations that ours replace, as they were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) replaced_annotations: BTreeMap<String, Option<String>>,
     /// The user's containers that were merged into ours.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) overrides: Vec<Override>,
@@ -39,6 +44,13 @@ pub(super) struct Override {
     pub(super) container: Value,
 }
 
+/// The revision and the version that an annotation's text names; empty where it names none.
+pub(super) fn said(text: &str) -> (String, String) {
+    let record: Value = serde_json::from_str(text).unwrap_or_default();
+    let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
+    (text("revision"), text("version"))
+}
+
 impl Record {
     pub(super) fn new(settings: &InjectionSettings) -> Self {
         Self {
@@ -50,6 +62,7 @@ impl Record {
             image_pull_secrets: Vec::new(),
             labels: Vec::new(),
             annotations: Vec::new(),
+            replaced_annotations: BTreeMap::new(),
             overrides: Vec::new(),
         }
     }
@@ -85,6 +98,12 @@ impl Record {
             .retain(|there| !self.image_pull_secrets.iter().any(|own| own == name(there)));
         pod.labels.retain(|key, _| !self.labels.contains(key));
         pod.annotations.retain(|key, _| key != STATUS && !self.annotations.contains(key));
+        for (key, before) in self.replaced_annotations {
+            match before {
+                Some(text) => drop(pod.annotations.insert(key, text.into())),
+                None => drop(pod.annotations.remove(&key)),
+            }
+        }
         for Override { is_init, container } in self.overrides {
             if name(&container).is_empty() {
                 return Err(Rejected::new(format!(

@@ -10,11 +10,10 @@ use super::{
     names::{INJECT, ISTIO_STATUS, MIRROR_POD, Name, REVISION},
     pod::{Pod, name, one_of, text},
 };
+use crate::revision::DEFAULT as DEFAULT_REVISION;
 
 /// The namespace's own label, ours and Istio's.
 const NAMESPACE_INJECTION: Name = Name { ours: "heddle.dev/inject", istio: "istio-injection" };
-/// The revision that labels mean which name none.
-const DEFAULT_REVISION: &str = "default";
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,11 @@ use heddle_model::yaml;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::revision::{DEFAULT, ROOTS};
+
+/// The image of this version, for the control plane and for what is added to pods.
+pub const IMAGE: &str = concat!("heddle.dev/heddle:", env!("CARGO_PKG_VERSION"));
+
 /// The settings cannot be used: where, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -89,7 +94,7 @@ impl Default for InjectionSettings {
     fn default() -> Self {
         let text = str::to_owned;
         Self {
-            revision: text("default"),
+            revision: text(DEFAULT),
             tags: Vec::new(),
             namespace: text("heddle-system"),
             excluded_namespaces: [
@@ -101,7 +106,7 @@ impl Default for InjectionSettings {
             .map(text)
             .to_vec(),
             enable_namespaces_by_default: false,
-            image: format!("heddle:{}", env!("CARGO_PKG_VERSION")),
+            image: text(IMAGE),
             image_pull_policy: None,
             image_pull_secrets: Vec::new(),
             program: text("heddle"),
@@ -135,7 +140,7 @@ impl Default for InjectionSettings {
             init_capabilities: vec![text("NET_ADMIN")],
             token_audience: text("heddle-ca"),
             token_seconds: 43_200,
-            root_config_map: text("heddle-ca-root-cert"),
+            root_config_map: text(ROOTS),
         }
     }
 }

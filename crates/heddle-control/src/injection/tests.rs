@@ -197,6 +197,22 @@ fn a_pod_of_another_version_is_done_anew_and_its_probes_are_kept() {
 }
 
 #[test]
+fn annotations_for_a_scraper_come_back_when_a_pod_is_done_anew() {
+    let mut original = pod();
+    original["metadata"]["annotations"] =
+        json!({"prometheus.io/scrape": "true", "prometheus.io/port": "8080"});
+    let now = injected(&original);
+    assert_eq!(now["metadata"]["annotations"]["prometheus.io/port"], "15020");
+    let older = InjectionSettings { revision: "old".into(), ..settings() };
+    let before = inject(around(), &original, &older).unwrap().pod;
+    assert_eq!(injected(&before), now);
+    let unmerged = InjectionSettings { scrape: false, ..settings() };
+    let left = inject(around(), &before, &unmerged).unwrap().pod;
+    assert_eq!(left["metadata"]["annotations"]["prometheus.io/port"], "8080");
+    assert!(left["metadata"]["annotations"].get("prometheus.io/path").is_none());
+}
+
+#[test]
 fn a_pod_without_its_sidecar_is_told_from_one_with_it() {
     assert!(!is_injected(&pod()));
     assert!(!is_injected(&Value::Null));

@@ -10,11 +10,10 @@ use kube::{
 use serde_json::Value;
 
 use super::{Cluster, InstallationError, failed, resource};
+use crate::revision::{INJECTOR, named};
 
 /// The Deployment whose pods are the control plane.
 const CONTROL: &str = "heddle-control";
-/// The webhooks that have to know whom to believe before a pod can be injected.
-const INJECTOR: &str = "heddle-injector";
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -24,12 +23,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// It does not come to that within `limit`: what is missing.
 pub async fn wait_until_ready(
     cluster: &Cluster,
-    namespace: &str,
+    (namespace, revision): (&str, &str),
     limit: Duration,
 ) -> Result<(), InstallationError> {
     let deadline = clock::now() + limit;
     loop {
-        let Some(missing) = missing(cluster, namespace).await? else { return Ok(()) };
+        let Some(missing) = what_is_missing(cluster, namespace, revision).await? else {
+            return Ok(());
+        };
         if clock::now() >= deadline {
             let seconds = limit.as_secs();
             return Err(InstallationError(format!("not ready within {seconds} s: {missing}")));
@@ -39,7 +40,14 @@ pub async fn wait_until_ready(
 }
 
 /// What is not as it is to be; `None`: nothing.
-async fn missing(cluster: &Cluster, namespace: &str) -> Result<Option<String>, InstallationError> {
+///
+/// # Errors
+/// The cluster did not say.
+pub async fn what_is_missing(
+    cluster: &Cluster,
+    namespace: &str,
+    revision: &str,
+) -> Result<Option<String>, InstallationError> {
     let deployments: Api<DynamicObject> =
         Api::namespaced_with(cluster.client.clone(), namespace, &resource("apps/v1", "Deployment"));
     let found = deployments.get(CONTROL).await;
@@ -52,8 +60,10 @@ async fn missing(cluster: &Cluster, namespace: &str) -> Result<Option<String>, I
     }
     let kind = resource("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
     let webhooks: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &kind);
-    let found = webhooks.get(INJECTOR).await;
-    let injector = found.map_err(|e| failed(&format!("look at the webhooks {INJECTOR}"), &e))?;
+    // They have to know whom to believe before a pod can be injected.
+    let name = named(INJECTOR, revision);
+    let found = webhooks.get(&name).await;
+    let injector = found.map_err(|e| failed(&format!("look at the webhooks {name}"), &e))?;
     Ok(unbelieved(&injector.data))
 }
 
@@ -80,8 +90,7 @@ fn unbelieved(injector: &Value) -> Option<String> {
         bundle.is_some_and(|bundle| !bundle.is_empty())
     };
     let without = webhooks.len() - webhooks.iter().filter(filled).count();
-    (without > 0)
-        .then(|| format!("{without} webhooks of {INJECTOR} do not know whom to believe yet"))
+    (without > 0).then(|| format!("{without} webhooks for pods do not know whom to believe yet"))
 }
 
 /// Why containers of the control plane do not run, if the cluster says so.

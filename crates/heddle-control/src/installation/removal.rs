@@ -11,6 +11,7 @@ use kube::{
 use serde_json::Value;
 
 use super::{Cluster, InstallationError, Mode, PART_OF, failed, resource};
+use crate::revision::INSTANCE;
 
 /// Kinds by their API versions: what sends pods to the control plane, then the control plane, which would make
 /// again what comes after it.
@@ -34,9 +35,32 @@ const REST: [(&str, &str); 9] = [
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Of which installations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Which {
+    /// Of all that there are, and what others have left behind.
+    All,
+    /// Of this revision, in this namespace where it is known. Others go on, and need the kinds.
+    Revision(String, Option<String>),
+}
+
+impl Which {
+    /// Does an object of the mesh go? One without a revision belongs to whom its namespace belongs.
+    fn is_of(&self, object: &DynamicObject) -> bool {
+        let Self::Revision(revision, own) = self else { return true };
+        let labels = object.metadata.labels.as_ref();
+        match labels.and_then(|labels| labels.get(INSTANCE)) {
+            Some(named) => named == revision,
+            None => own.is_some() && object.metadata.namespace == *own,
+        }
+    }
+}
+
 /// What is removed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Removal {
+    /// Whose.
+    pub which: Which,
     /// Kinds of which there are objects go too, and the objects with them.
     pub purge: bool,
     /// Is the cluster changed?
@@ -56,18 +80,21 @@ pub async fn remove(
 ) -> Result<Vec<String>, InstallationError> {
     let deadline = clock::now() + removal.limit;
     for (api_version, kind) in FIRST {
-        delete_all(cluster, &resource(api_version, kind), removal.mode, tell).await?;
+        delete_all(cluster, &resource(api_version, kind), removal, tell).await?;
     }
     if removal.mode == Mode::Change {
-        wait_until_gone(cluster, ("v1", "Pod"), deadline).await?;
+        wait_until_gone(cluster, ("v1", "Pod"), &removal.which, deadline).await?;
     }
     for (api_version, kind) in REST {
-        delete_all(cluster, &resource(api_version, kind), removal.mode, tell).await?;
+        delete_all(cluster, &resource(api_version, kind), removal, tell).await?;
     }
-    let kept = delete_kinds(cluster, removal, tell).await?;
-    delete_all(cluster, &resource("v1", "Namespace"), removal.mode, tell).await?;
+    let kept = match &removal.which {
+        Which::All => delete_kinds(cluster, removal, tell).await?,
+        Which::Revision(..) => Vec::new(),
+    };
+    delete_all(cluster, &resource("v1", "Namespace"), removal, tell).await?;
     if removal.mode == Mode::Change {
-        wait_until_gone(cluster, ("v1", "Namespace"), deadline).await?;
+        wait_until_gone(cluster, ("v1", "Namespace"), &removal.which, deadline).await?;
     }
     Ok(kept)
 }
@@ -80,7 +107,7 @@ async fn delete_kinds(
 ) -> Result<Vec<String>, InstallationError> {
     let definitions = resource("apiextensions.k8s.io/v1", "CustomResourceDefinition");
     let mut kept = Vec::new();
-    for definition in ours(cluster, &definitions).await? {
+    for definition in ours(cluster, &definitions, &Which::All).await? {
         let name = definition.metadata.name.clone().unwrap_or_default();
         if !removal.purge && has_objects(cluster, &definition.data).await? {
             kept.push(name);
@@ -91,11 +118,13 @@ async fn delete_kinds(
     Ok(kept)
 }
 
-/// Are there objects of the kind that is defined so?
+/// Are there objects of the kind that is defined so, but for those that were installed with it?
 async fn has_objects(cluster: &Cluster, definition: &Value) -> Result<bool, InstallationError> {
     let Some(kind) = defined(definition) else { return Ok(false) };
     let objects: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &kind);
-    let found = objects.list(&ListParams::default().limit(1)).await;
+    let (key, value) = PART_OF;
+    let others = ListParams::default().labels(&format!("{key}!={value}")).limit(1);
+    let found = objects.list(&others).await;
     let found = found
         .map_err(|e| failed(&format!("look for objects of {}.{}", kind.plural, kind.group), &e))?;
     Ok(!found.items.is_empty())
@@ -117,24 +146,26 @@ fn defined(definition: &Value) -> Option<ApiResource> {
 async fn delete_all(
     cluster: &Cluster,
     kind: &ApiResource,
-    mode: Mode,
+    removal: &Removal,
     tell: &mut dyn FnMut(String),
 ) -> Result<(), InstallationError> {
-    for object in ours(cluster, kind).await? {
-        delete(cluster, kind, &object, mode, tell).await?;
+    for object in ours(cluster, kind, &removal.which).await? {
+        delete(cluster, kind, &object, removal.mode, tell).await?;
     }
     Ok(())
 }
 
-/// All objects of a kind that carry the mesh's label, in any namespace.
+/// All objects of a kind that carry the mesh's label and go, in any namespace.
 async fn ours(
     cluster: &Cluster,
     kind: &ApiResource,
+    which: &Which,
 ) -> Result<Vec<DynamicObject>, InstallationError> {
     let (key, value) = PART_OF;
     let all: Api<DynamicObject> = Api::all_with(cluster.client.clone(), kind);
     let found = all.list(&ListParams::default().labels(&format!("{key}={value}"))).await;
-    found.map(|list| list.items).map_err(|e| failed(&format!("list {}", kind.plural), &e))
+    let found = found.map_err(|e| failed(&format!("list {}", kind.plural), &e))?;
+    Ok(found.items.into_iter().filter(|object| which.is_of(object)).collect())
 }
 
 async fn delete(
@@ -162,15 +193,16 @@ async fn delete(
     Ok(())
 }
 
-/// Waits until no object of a kind carries the mesh's label.
+/// Waits until no object of a kind that is to go is there.
 async fn wait_until_gone(
     cluster: &Cluster,
     (api_version, kind): (&str, &str),
+    which: &Which,
     deadline: Instant,
 ) -> Result<(), InstallationError> {
     let kind = resource(api_version, kind);
     loop {
-        let left = ours(cluster, &kind).await?;
+        let left = ours(cluster, &kind, which).await?;
         let Some(first) = left.first() else { return Ok(()) };
         if clock::now() >= deadline {
             let name = first.metadata.name.as_deref().unwrap_or_default();
@@ -184,7 +216,27 @@ async fn wait_until_gone(
 mod tests {
     use serde_json::json;
 
-    use super::defined;
+    use super::{DynamicObject, Which, defined};
+
+    #[test]
+    fn an_object_goes_with_its_revision_or_else_with_its_namespace() {
+        let object = |metadata: serde_json::Value| -> DynamicObject {
+            serde_json::from_value(json!({"metadata": metadata})).unwrap()
+        };
+        let named = object(
+            json!({"namespace": "shop", "labels": {"app.kubernetes.io/instance": "canary"}}),
+        );
+        let within = object(json!({"namespace": "heddle-canary"}));
+        let cluster_wide = object(json!({"name": "x"}));
+        let of = |revision: &str, namespace: Option<&str>| {
+            let which = Which::Revision(revision.to_owned(), namespace.map(str::to_owned));
+            [&named, &within, &cluster_wide].map(|object| which.is_of(object))
+        };
+        assert_eq!(of("canary", Some("heddle-canary")), [true, true, false]);
+        assert_eq!(of("canary", None), [true, false, false]);
+        assert_eq!(of("default", Some("heddle-system")), [false, false, false]);
+        assert!([&named, &within, &cluster_wide].iter().all(|object| Which::All.is_of(object)));
+    }
 
     #[test]
     fn a_definition_tells_where_its_objects_are() {

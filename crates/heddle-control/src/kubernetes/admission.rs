@@ -15,11 +15,10 @@ use super::{
 use crate::{
     control::Control,
     injection::InjectionSettings,
+    revision::{ROOTS, SETTINGS, named},
     webhook::{self, Namespaces, Webhook},
 };
 
-/// The ConfigMap with the settings, and its key.
-const SETTINGS: (&str, &str) = ("heddle-injector", "settings.yaml");
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// What stands for it where troubles are told.
@@ -74,6 +73,8 @@ impl Admission {
             revision: revision.clone(),
             trust_domain: trust_domain.clone(),
             cluster_domain: cluster_domain.clone(),
+            discovery_address: format!("heddle-control.{namespace}.svc:15012"),
+            root_config_map: named(ROOTS, revision),
             ..InjectionSettings::default()
         }
     }

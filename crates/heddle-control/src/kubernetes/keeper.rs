@@ -16,14 +16,17 @@ use super::{
     client::{Api, ApiError, Kind, Patch},
     health::Health,
 };
-use crate::control::Control;
+use crate::{
+    control::Control,
+    revision::{INJECTOR, ROOTS, VALIDATOR, labels, named},
+};
 
-/// The ConfigMap with the roots, and its key: sidecars mount it.
-const ROOTS: (&str, &str) = ("heddle-ca-root-cert", "root-cert.pem");
+/// The key of the ConfigMap with the roots: sidecars mount it.
+const ROOTS_KEY: &str = "root-cert.pem";
 /// Webhook configurations whose `caBundle` is ours.
 const WEBHOOKS: [(&str, &str, &str); 2] = [
-    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", "heddle-injector"),
-    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", "heddle-validator"),
+    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations", INJECTOR),
+    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations", VALIDATOR),
 ];
 /// Namespaces of the cluster itself: no pod of them is in a mesh.
 const EXCLUDED: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -38,6 +41,8 @@ const WEBHOOK_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) struct Keeper {
     /// Where.
     pub(crate) api: Api,
+    /// Whose.
+    pub(crate) revision: String,
     /// Who knows the namespaces.
     pub(crate) control: Arc<Control>,
     /// How it goes.
@@ -97,17 +102,17 @@ impl Keeper {
     }
 
     async fn put_roots(&self, namespace: &str, roots: &str) -> Result<(), ApiError> {
-        let (name, key) = ROOTS;
+        let name = named(ROOTS, &self.revision);
         let kind = Kind::new("", "v1", "ConfigMap", "configmaps");
         let object = json!({
             "apiVersion": "v1", "kind": "ConfigMap",
             "metadata": {
                 "name": name, "namespace": namespace,
-                "labels": {"app.kubernetes.io/part-of": "heddle"},
+                "labels": labels(&self.revision),
             },
-            "data": {key: roots},
+            "data": {ROOTS_KEY: roots},
         });
-        let path = kind.path(namespace, name);
+        let path = kind.path(namespace, &name);
         match self.api.patch("configmaps", &path, (Patch::Apply, &object)).await {
             // A namespace that ends takes nothing new.
             Err(ApiError::Forbidden { .. }) if self.ends(namespace).await => Ok(()),
@@ -126,7 +131,7 @@ impl Keeper {
         let Ok(bundle) = bundle else { return };
         for (kind, plural, name) in WEBHOOKS {
             let kind = Kind::new("admissionregistration.k8s.io", "v1", kind, plural);
-            match self.vouch_in(&kind, name, &bundle).await {
+            match self.vouch_in(&kind, &named(name, &self.revision), &bundle).await {
                 Ok(()) => self.health.synced(plural),
                 Err(ApiError::NotFound(_)) => self.health.forget(plural),
                 Err(ApiError::Conflict) => {}

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::client::{Api, ApiError, Kind};
+use crate::revision::labels;
 
 /// The lease's name.
 const NAME: &str = "heddle-control";
@@ -28,6 +29,8 @@ pub(crate) struct Candidate {
     pub(crate) api: Api,
     /// In which namespace.
     pub(crate) namespace: String,
+    /// Whose.
+    pub(crate) revision: String,
     /// Unique among the replicas: the pod's name.
     pub(crate) identity: String,
     /// Does it lead now?
@@ -125,7 +128,7 @@ impl Candidate {
             "kind": "Lease",
             "metadata": {
                 "name": NAME, "namespace": self.namespace,
-                "labels": {"app.kubernetes.io/part-of": "heddle"},
+                "labels": labels(&self.revision),
             },
         });
         let lease = self.taken(lease, true);

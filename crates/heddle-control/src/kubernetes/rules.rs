@@ -11,7 +11,7 @@ use heddle_wire::local::control_api::Problem;
 use serde_json::{Value, json};
 
 use super::{client::Kind, objects::ObjectName, watch::Change};
-use crate::{control::RuleChange, documents::parse};
+use crate::{control::RuleChange, documents::parse, revision};
 
 /// The annotation by which `kubectl apply` keeps the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -29,11 +29,29 @@ pub(crate) struct Written {
     pub(crate) status: Value,
 }
 
+/// Labels of a rule that is one revision's only, ours and Istio's.
+const REVISION_LABELS: [&str; 2] = ["heddle.dev/rev", "istio.io/rev"];
+
 /// What is known of every rule of the cluster.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RuleBook(Arc<Mutex<BTreeMap<ResourceKey, Written>>>);
+#[derive(Debug, Clone)]
+pub(crate) struct RuleBook {
+    /// Rules that name another are none of ours.
+    revision: Arc<str>,
+    written: Arc<Mutex<BTreeMap<ResourceKey, Written>>>,
+}
+
+impl Default for RuleBook {
+    fn default() -> Self {
+        Self::of_revision(revision::DEFAULT)
+    }
+}
 
 impl RuleBook {
+    /// Rules of this revision, and of none.
+    pub(crate) fn of_revision(revision: &str) -> Self {
+        Self { revision: revision.into(), written: Arc::default() }
+    }
+
     /// Takes in a change of an object of `kind`. `None`: nothing but its status has changed.
     pub(crate) fn take(&self, kind: &Kind, change: Change<Value>) -> Option<RuleChange> {
         let object = match change {
@@ -55,6 +73,12 @@ impl RuleBook {
         // Annotations count, and are no part of the generation.
         let created = timestamp::parse(&text("creationTimestamp")).unwrap_or_default();
         self.written().insert(key.clone(), written);
+        let labels = &object["metadata"]["labels"];
+        let mut named = REVISION_LABELS.iter().filter_map(|label| labels[label].as_str());
+        if named.any(|revision| *revision != *self.revision) {
+            self.written().remove(&key);
+            return Some(RuleChange { key, created, said: None });
+        }
         let said = read(kind, &key, object).transpose();
         Some(RuleChange { key, created, said })
     }
@@ -75,7 +99,7 @@ impl RuleBook {
     }
 
     fn written(&self) -> MutexGuard<'_, BTreeMap<ResourceKey, Written>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -145,6 +169,24 @@ mod tests {
         let gone =
             book.take(&kind(), Change::Gone(("shop".to_owned(), "reviews".to_owned()))).unwrap();
         assert!(gone.said.is_none() && book.of(&gone.key).is_none());
+    }
+
+    #[test]
+    fn a_rule_that_names_another_revision_is_none_of_ours_and_is_taken_back() {
+        let book = RuleBook::of_revision("canary");
+        let route = || json!([{"route": [{"destination": {"host": "reviews"}}]}]);
+        let said = |revision: Option<&str>| {
+            let mut rule = object(route());
+            if let Some(revision) = revision {
+                rule["metadata"]["labels"] = json!({"istio.io/rev": revision});
+            }
+            let change = book.take(&kind(), Change::Put(rule)).unwrap();
+            (change.said.is_some(), book.of(&change.key).is_some())
+        };
+        for ours in [None, Some("canary")] {
+            assert_eq!(said(ours), (true, true), "{ours:?}");
+            assert_eq!(said(Some("default")), (false, false));
+        }
     }
 
     #[test]

@@ -102,6 +102,7 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
     let candidate = Candidate {
         api: api.clone(),
         namespace: config.namespace.clone(),
+        revision: config.revision.clone(),
         identity: config.identity.clone(),
         leads,
     };
@@ -129,7 +130,7 @@ async fn serve_mesh(
     health: Arc<Health>,
     leads: watch::Receiver<bool>,
 ) -> Result<(), KubernetesError> {
-    let book = RuleBook::default();
+    let book = RuleBook::of_revision(&config.revision);
     let source = Source {
         api: api.clone(),
         control: control.clone(),
@@ -140,12 +141,14 @@ async fn serve_mesh(
     let secret = AuthoritySecret {
         api: api.clone(),
         namespace: config.namespace.clone(),
+        revision: config.revision.clone(),
         trust_domain: config.trust_domain.clone(),
     };
     let trust = secret.wait(&health).await;
     task::spawn_contained("trust", secret.follow(trust.clone(), health.clone()));
     let keeper = Keeper {
         api: api.clone(),
+        revision: config.revision.clone(),
         control: control.clone(),
         health: health.clone(),
         leads: leads.clone(),

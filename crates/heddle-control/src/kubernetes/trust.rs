@@ -13,12 +13,14 @@ use super::{
     health::Health,
     watch::Pauses,
 };
-use crate::ca::{Authority, AuthorityPem, CaError, Trust};
+use crate::{
+    ca::{Authority, AuthorityPem, CaError, Trust},
+    revision::{AUTHORITY, labels},
+};
 
-/// The Secret's name.
-const NAME: &str = "heddle-ca";
-/// Its keys: the issuing certificate with those behind it, its key, and the roots.
-const KEYS: [&str; 3] = ["ca.crt", "ca.key", "root.crt"];
+/// The Secret's name and its keys.
+const NAME: &str = AUTHORITY.0;
+const KEYS: [&str; 3] = AUTHORITY.1;
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -29,6 +31,8 @@ pub(crate) struct AuthoritySecret {
     pub(crate) api: Api,
     /// In which namespace.
     pub(crate) namespace: String,
+    /// Whose.
+    pub(crate) revision: String,
     /// Whose identities it vouches for.
     pub(crate) trust_domain: String,
 }
@@ -133,7 +137,7 @@ impl AuthoritySecret {
             "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
             "metadata": {
                 "name": NAME, "namespace": self.namespace,
-                "labels": {"app.kubernetes.io/part-of": "heddle"},
+                "labels": labels(&self.revision),
             },
             "stringData": {"ca.crt": ca_crt, "ca.key": ca_key, "root.crt": root_crt},
         })

@@ -1,10 +1,10 @@
-//! What may be typed about a cluster: `heddle install` and `heddle uninstall`.
+//! What may be typed about an installation in a cluster: `heddle install`, `upgrade`, `check` and `uninstall`.
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 
-use super::values;
+use super::{common::Output, values};
 
 /// Which cluster, and as whom.
 #[derive(Debug, Clone, Args)]
@@ -42,7 +42,7 @@ pub(crate) struct InstallArgs {
     #[arg(long, short, value_name = "NS", default_value = "heddle-system", value_parser = values::label)]
     pub namespace: String,
     /// Image of the control plane and of what is added to pods
-    #[arg(long, value_name = "IMAGE", default_value = concat!("heddle.dev/heddle:", env!("CARGO_PKG_VERSION")), value_parser = values::image)]
+    #[arg(long, value_name = "IMAGE", default_value = heddle_control::injection::IMAGE, value_parser = values::image)]
     pub image: String,
     /// When it is pulled
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = PullPolicy::IfNotPresent)]
@@ -50,8 +50,8 @@ pub(crate) struct InstallArgs {
     /// Replicas of the control plane: all of them serve, one of them writes
     #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u16).range(1..=100))]
     pub replicas: u16,
-    /// What labels of namespaces and pods call this installation by
-    #[arg(long, value_name = "NAME", default_value = "default", value_parser = values::label)]
+    /// What labels of namespaces and pods call this installation by; several go side by side, each in a namespace of its own
+    #[arg(long, value_name = "NAME", default_value = heddle_control::revision::DEFAULT, value_parser = values::label)]
     pub revision: String,
     /// Trust domain of the identities that it issues
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = values::domain)]
@@ -88,12 +88,72 @@ pub(crate) struct InstallArgs {
     pub cluster: ClusterFlags,
 }
 
+/// `heddle upgrade`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  heddle upgrade --dry-run                         what would change
+  heddle upgrade                                   to the version of this program
+  heddle upgrade --image registry.example/heddle:2 --revision canary")]
+pub(crate) struct UpgradeArgs {
+    /// Which of several installations
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub revision: Option<String>,
+    /// Image of the control plane and of what is added to pods [default: as installed, and of this program's version where its tag is a version]
+    #[arg(long, value_name = "IMAGE", value_parser = values::image)]
+    pub image: Option<String>,
+    /// Leave Istio's and the Gateway API's kinds as they are
+    #[arg(long)]
+    pub skip_crds: bool,
+    /// Show what would change and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for the control plane; 0 returns at once
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = values::duration)]
+    pub timeout: Duration,
+    /// How to print what was changed; `json` prints progress to stderr
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
+/// `heddle check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ends with 0 where nothing has failed, with 1 otherwise. Nothing is changed: whether the webhook
+answers is tried by the dry run of a pod."
+)]
+pub(crate) struct CheckArgs {
+    /// Ask whether the mesh could be installed, also where it is
+    #[arg(long)]
+    pub before: bool,
+    /// Only this one of several installations
+    #[arg(long, value_name = "NAME", conflicts_with = "before", value_parser = values::label)]
+    pub revision: Option<String>,
+    /// The namespace that would be installed into
+    #[arg(long, short, value_name = "NS", default_value = "heddle-system", value_parser = values::label)]
+    pub namespace: String,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
 /// `heddle uninstall`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Pods keep their sidecars until they are replaced: `kubectl rollout restart` afterwards."
 )]
 pub(crate) struct UninstallArgs {
+    /// Which of several installations
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub revision: Option<String>,
+    /// All installations
+    #[arg(long, conflicts_with = "revision")]
+    pub all: bool,
     /// Also remove kinds that `install` has defined and of which there are still objects: those are lost
     #[arg(long)]
     pub purge: bool,

@@ -207,6 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn in_a_cluster_the_demo_has_the_same_members() {
+        let mut here: Vec<_> =
+            members().iter().map(|member| (member.service, member.version)).collect();
+        let there = crate::install::demo::MEMBERS;
+        let mut there: Vec<_> = there.iter().map(|(role, version, _)| (*role, *version)).collect();
+        here.sort_unstable();
+        there.sort_unstable();
+        assert_eq!(here, there);
+    }
+
+    #[test]
     fn the_rules_are_for_a_service_of_the_demo() {
         let parsed = heddle_model::yaml::parse("rules.yaml", RULES, "default").unwrap();
         assert_eq!(parsed.resources.len(), 1);

@@ -1,8 +1,10 @@
 //! What is installed, as text: the Helm chart's own templates, with our values in their places.
 //!
-//! `charts/heddle` is the only source. Its templates use nothing of Helm but `{{ .Values.NAME }}` and
-//! `{{ .Release.Namespace }}`, so that both ways of installing say the same.
+//! `charts/heddle` is the only source, so that both ways of installing say the same.
 
+use heddle_control::revision::DEFAULT;
+
+use super::template::filled;
 use crate::failure::Failure;
 
 /// The templates in the order in which they are applied: who the control plane is, then itself, then what sends
@@ -40,7 +42,7 @@ pub(crate) struct Values {
 
 impl Values {
     /// By the names that templates use.
-    fn named(&self) -> [(&'static str, String); 10] {
+    pub(crate) fn named(&self) -> [(&'static str, String); 10] {
         [
             (".Release.Namespace", self.namespace.clone()),
             (".Values.image", self.image.clone()),
@@ -56,6 +58,16 @@ impl Values {
     }
 }
 
+impl Values {
+    /// The label by which a namespace asks for this installation's sidecars.
+    pub(crate) fn namespace_label(&self) -> String {
+        match self.revision.as_str() {
+            DEFAULT => "heddle.dev/inject=true".to_owned(),
+            revision => format!("heddle.dev/rev={revision}"),
+        }
+    }
+}
+
 /// The namespace's own manifest. A chart leaves it to Helm. Nothing in it needs more than `restricted` pods may.
 pub(crate) fn namespace(values: &Values) -> String {
     format!(
@@ -65,9 +77,10 @@ metadata:
   name: \"{}\"
   labels:
     app.kubernetes.io/part-of: heddle
+    app.kubernetes.io/instance: \"{}\"
     pod-security.kubernetes.io/enforce: restricted
 ",
-        values.namespace
+        values.namespace, values.revision
     )
 }
 
@@ -84,28 +97,6 @@ pub(crate) fn objects(values: &Values) -> Result<Vec<String>, Failure> {
             .extend(text.split("\n---\n").map(|document| format!("{}\n", document.trim_end())));
     }
     Ok(documents)
-}
-
-/// A template with its values.
-fn filled(template: &str, values: &[(&str, String)]) -> Result<String, String> {
-    let mut text = String::with_capacity(template.len());
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let (name, behind) = after.split_once("}}").ok_or("`{{` without `}}`")?;
-        let name = name.trim();
-        let value = values.iter().find(|(known, _)| *known == name);
-        let (_, value) = value.ok_or_else(|| format!("there is no value `{name}`"))?;
-        if value.contains(['"', '\\', '\n', '{']) || value.chars().any(char::is_control) {
-            return Err(format!(
-                "`{name}` cannot be {value:?}: quotes, backslashes, braces and line ends have no place in it"
-            ));
-        }
-        text.push_str(before);
-        text.push_str(value);
-        rest = behind;
-    }
-    text.push_str(rest);
-    Ok(text)
 }
 
 #[cfg(test)]
@@ -151,25 +142,31 @@ mod tests {
     }
 
     #[test]
-    fn a_template_asks_for_nothing_that_does_not_exist() {
-        let named = values().named();
-        assert_eq!(
-            filled("a: {{ .Values.x }}", &named).unwrap_err(),
-            "there is no value `.Values.x`"
-        );
-        assert_eq!(filled("a: {{ .Values.image", &named).unwrap_err(), "`{{` without `}}`");
-    }
-
-    #[test]
-    fn the_chart_has_the_same_values() {
-        let file = include_str!("../../../../charts/heddle/values.yaml");
-        let lines = file.lines().filter(|line| !line.starts_with('#'));
-        let mut in_chart: Vec<_> = lines.filter_map(|line| line.split(':').next()).collect();
-        let named = values().named();
-        let mut ours: Vec<_> =
-            named.iter().filter_map(|(name, _)| name.strip_prefix(".Values.")).collect();
-        in_chart.sort_unstable();
-        ours.sort_unstable();
-        assert_eq!(in_chart, ours);
+    fn revisions_share_no_name_and_labels_without_one_mean_the_default() {
+        let of = |revision: &str| {
+            let values = Values { revision: revision.to_owned(), ..values() };
+            let documents = objects(&values).unwrap();
+            for document in &documents {
+                let instance = format!("\n    app.kubernetes.io/instance: \"{revision}\"\n");
+                assert!(document.contains(&instance), "{document}");
+            }
+            let wide = documents.iter().filter(|one| {
+                one.contains("kind: Cluster") || one.contains("WebhookConfiguration\n")
+            });
+            let name = |one: &String| {
+                let line = |start: &str| {
+                    one.lines().find_map(|line| line.strip_prefix(start).map(str::to_owned))
+                };
+                (line("kind: ").unwrap(), line("  name: ").unwrap())
+            };
+            let names: std::collections::BTreeSet<_> = wide.map(name).collect();
+            (names, documents.concat().matches(".injector.heddle.dev\n").count())
+        };
+        let ((default, eight), (canary, four)) = (of("default"), of("canary"));
+        assert!(default.len() == canary.len() && default.len() >= 4, "{default:?} {canary:?}");
+        assert_eq!((eight, four), (8, 4), "webhooks of default and of canary");
+        assert!(default.is_disjoint(&canary), "{default:?} {canary:?}");
+        assert!(default.contains(&("ClusterRole".to_owned(), "heddle-control".to_owned())));
+        assert!(canary.contains(&("ClusterRole".to_owned(), "heddle-control-canary".to_owned())));
     }
 }

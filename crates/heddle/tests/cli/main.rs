@@ -10,6 +10,8 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+mod chart;
+
 /// A folder of meshes that is empty, so that no mesh of the machine's user is seen.
 struct NoMeshes(PathBuf);
 

@@ -13,6 +13,8 @@ use heddle_testkit::wait::wait_for;
 
 /// The image that `cargo xtask kube load` puts into the cluster.
 const HEDDLE_IMAGE: &str = "heddle.dev/heddle:dev";
+/// Flags of `heddle install` for it.
+pub(crate) const IMAGE_FLAGS: [&str; 4] = ["--image", HEDDLE_IMAGE, "--image-pull-policy", "Never"];
 /// The mesh's own namespace.
 pub(crate) const SYSTEM: &str = "heddle-system";
 /// How long a rollout may take, as `kubectl` writes it. The node has two cores for everything.
@@ -20,7 +22,7 @@ const PATIENCE: &str = "--timeout=120s";
 
 /// Installs once for all tests of this process; what was said is kept, for each test to fail with.
 static INSTALLED: LazyLock<Result<(), String>> = LazyLock::new(|| {
-    let output = heddle(&["install", "--image", HEDDLE_IMAGE, "--image-pull-policy", "Never"]);
+    let output = heddle(&[&["install"], &IMAGE_FLAGS[..]].concat());
     if output.status.success() { Ok(()) } else { Err(told(&output)) }
 });
 
@@ -91,6 +93,19 @@ pub(crate) fn logs(namespace: &str, of: &str) -> String {
     let output =
         kubectl(&["logs", "-n", namespace, of, "--all-containers", "--prefix", "--tail=20"]);
     told(&output)
+}
+
+/// The metrics of the sidecars of a namespace's pods with a label.
+pub(crate) fn metrics_of(namespace: &str, selector: &str) -> String {
+    let lines = "jsonpath={range .items[*]}{.status.podIP}{\"\\n\"}{end}";
+    let addresses = asked(&["get", "pods", "-n", namespace, "-l", selector, "-o", lines]);
+    let page = |address: &str| {
+        let url = format!("http://{address}:15090/stats/prometheus");
+        let output = Command::new("curl").args(["-sf", "--max-time", "5", &url]).output().unwrap();
+        assert!(output.status.success(), "{url}: {}", told(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    addresses.lines().map(page).collect()
 }
 
 /// A namespace that goes when its test ends.
@@ -176,6 +191,11 @@ impl Namespace {
         self.asked(&["exec", what, "-c", "app", "--", "sh", "-c", script])
     }
 
+    /// The address of the first pod with a label.
+    pub(crate) fn address(&self, selector: &str) -> String {
+        self.asked(&["get", "pods", "-l", selector, "-o", "jsonpath={.items[0].status.podIP}"])
+    }
+
     /// A field of an object, as `kubectl` writes its path.
     pub(crate) fn field(&self, what: &str, path: &str) -> String {
         self.asked(&["get", what, "-o", &format!("jsonpath={{{path}}}")])
@@ -183,22 +203,7 @@ impl Namespace {
 
     /// The metrics of a pod's sidecar, as a scraper gets them.
     pub(crate) fn metrics(&self, selector: &str) -> String {
-        let addresses = self.asked(&[
-            "get",
-            "pods",
-            "-l",
-            selector,
-            "-o",
-            "jsonpath={range .items[*]}{.status.podIP}{\"\\n\"}{end}",
-        ]);
-        let page = |address: &str| {
-            let url = format!("http://{address}:15090/stats/prometheus");
-            let output =
-                Command::new("curl").args(["-sf", "--max-time", "5", &url]).output().unwrap();
-            assert!(output.status.success(), "{url}: {}", told(&output));
-            String::from_utf8(output.stdout).unwrap()
-        };
-        addresses.lines().map(page).collect()
+        metrics_of(&self.name, selector)
     }
 
     /// For a test that fails: its pods, what happened to them, and what sidecars and control plane said.

@@ -93,3 +93,48 @@ spec: {{terminationGracePeriodSeconds: 0, containers: [{container}]}}
     assert_eq!(added(&namespace, "app=db"), "heddle-init heddle-proxy");
     assert_eq!(added(&namespace, "app=alone"), "heddle-init heddle-proxy");
 }
+
+#[test]
+fn a_sidecar_fits_where_pods_are_restricted_and_only_the_init_container_does_not() {
+    // What `restricted` refuses is told as a warning, and the pod comes to be.
+    let labels = "heddle.dev/inject: \"true\", pod-security.kubernetes.io/warn: restricted";
+    let Some(namespace) = in_namespace("restricted", labels) else { return };
+    let made = namespace.kubectl(&["create", "--dry-run=server", "-f", &restricted(&namespace)]);
+    let said = crate::cluster::told(&made);
+    assert!(made.status.success(), "{said}");
+    assert!(said.contains("heddle-init"), "{said}");
+    for other in ["heddle-proxy", "\"app\""] {
+        assert!(!said.contains(other), "{other}: {said}");
+    }
+    // Where it is enforced, it is the init container that is refused.
+    namespace.asked(&[
+        "label",
+        "namespace",
+        namespace.name(),
+        "pod-security.kubernetes.io/enforce=restricted",
+    ]);
+    let made = namespace.kubectl(&["create", "--dry-run=server", "-f", &restricted(&namespace)]);
+    let said = crate::cluster::told(&made);
+    assert!(!made.status.success() && said.contains("heddle-init"), "{said}");
+    assert!(!said.contains("heddle-proxy"), "{said}");
+}
+
+/// A file with a pod that `restricted` takes.
+fn restricted(namespace: &Namespace) -> String {
+    let file = std::env::temp_dir().join(format!("{}.yaml", namespace.name()));
+    let pod = format!(
+        "apiVersion: v1
+kind: Pod
+metadata: {{name: strict, namespace: {}}}
+spec:
+  securityContext: {{runAsNonRoot: true, runAsUser: 1000, seccompProfile: {{type: RuntimeDefault}}}}
+  containers:
+  - name: app
+    image: {SHELL}
+    securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+",
+        namespace.name()
+    );
+    std::fs::write(&file, pod).unwrap();
+    file.to_string_lossy().into_owned()
+}

@@ -2,7 +2,7 @@
 
 use heddle_testkit::wait::wait_for;
 
-use crate::cluster::{SYSTEM, asked, heddle, install, is_there, logs, told};
+use crate::cluster::{IMAGE_FLAGS, SYSTEM, asked, heddle, install, is_there, logs, told};
 
 #[test]
 fn the_control_plane_becomes_ready_and_is_refused_nothing() {
@@ -37,8 +37,7 @@ fn webhooks_are_told_whom_to_believe_and_stay_so_after_a_second_install() {
         let all = bundles();
         (all.split_whitespace().count() == 8).then_some(all)
     });
-    let again =
-        heddle(&["install", "--image", "heddle.dev/heddle:dev", "--image-pull-policy", "Never"]);
+    let again = heddle(&[&["install"], &IMAGE_FLAGS[..]].concat());
     assert!(again.status.success(), "{}", told(&again));
     assert_eq!(bundles(), first);
 }

@@ -11,10 +11,14 @@
 mod apps;
 mod calls;
 mod cluster;
+mod demo;
+mod ending;
 mod injected;
 mod installed;
 mod jobs;
 mod lifecycle;
 mod probes;
+mod revisions;
 mod rules;
+mod scraping;
 mod uninstall;

@@ -1,4 +1,5 @@
-//! `heddle sidecar-ready`: holds the kubelet, which starts a pod's next container once this has ended.
+//! What the kubelet runs in a sidecar's container: `heddle sidecar-ready`, which holds it, since a pod's next container
+//! is started once this has ended, and `heddle sidecar-drain`, when the pod is to end.
 
 use std::{
     io::{self, Read, Write},
@@ -7,7 +8,7 @@ use std::{
 };
 
 use heddle_runtime::{clock, task};
-use heddle_wire::local::proxy_config::PORT_HEALTH;
+use heddle_wire::local::proxy_config::{PORT_ADMIN, PORT_HEALTH};
 
 use crate::{
     cli::pods::SidecarReadyArgs,
@@ -27,7 +28,7 @@ pub(crate) fn wait(args: &SidecarReadyArgs) -> Result<(), Failure> {
     let waited = task::run_local(async {
         let deadline = clock::now() + args.timeout;
         loop {
-            let last = match ask() {
+            let last = match ask(PORT_HEALTH, "GET /healthz/ready") {
                 Ok(answer) if answer.starts_with("HTTP/1.1 200") => return Ok(()),
                 Ok(answer) => answer.lines().last().unwrap_or_default().to_owned(),
                 Err(error) => error.to_string(),
@@ -44,13 +45,26 @@ pub(crate) fn wait(args: &SidecarReadyArgs) -> Result<(), Failure> {
     waited.doing(|| "start the async runtime".to_owned())?
 }
 
-/// The health port's answer, its head and its text.
-fn ask() -> io::Result<String> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, PORT_HEALTH));
+/// `heddle sidecar-drain`: callers of the pod are told to ask elsewhere, while it goes on answering.
+///
+/// # Errors
+/// A refusal, where the sidecar does not take it: then it tells them when it ends itself.
+pub(crate) fn drain() -> Result<(), Failure> {
+    let answer = ask(PORT_ADMIN, "POST /drain").doing(|| "tell the sidecar".to_owned())?;
+    if answer.starts_with("HTTP/1.1 200") {
+        return Ok(());
+    }
+    let first = answer.lines().next().unwrap_or_default();
+    Err(Failure::refused(format!("the sidecar does not drain: {first}")))
+}
+
+/// A port's answer, its head and its text.
+fn ask(port: u16, what: &str) -> io::Result<String> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, ANSWER_WAIT)?;
     stream.set_read_timeout(Some(ANSWER_WAIT))?;
-    stream
-        .write_all(b"GET /healthz/ready HTTP/1.1\r\nhost: sidecar\r\nconnection: close\r\n\r\n")?;
+    let request = format!("{what} HTTP/1.1\r\nhost: sidecar\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(4096).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
