@@ -8,7 +8,8 @@
 //! | which of them are rules, and what their status says | `served`, `rules`, `status` |
 //! | who writes | `leader` |
 //! | what pods and the API server are told | `keeper`, `trust`, `tokens`, `admission` |
-//! | what is told about us | `serve` |
+//! | what is told about us | `serve`, `replica` |
+//! | what the mesh's observer is told | `observers` |
 //!
 //! The cluster's own store is the only one: nothing is kept on a disk. A replica serves from when it has read
 //! everything once; after that it goes on from memory, whatever becomes of the API server.
@@ -20,7 +21,9 @@ pub(crate) mod health;
 pub(crate) mod keeper;
 pub(crate) mod leader;
 pub(crate) mod objects;
+mod observers;
 pub(crate) mod registry;
+mod replica;
 pub(crate) mod rules;
 pub(crate) mod serve;
 pub(crate) mod served;
@@ -34,4 +37,4 @@ pub(crate) mod trust;
 pub(crate) mod watch;
 
 pub use config::KubernetesConfig;
-pub use start::{KubernetesError, run};
+pub use start::{KubernetesError, PORT_OBSERVERS, run};

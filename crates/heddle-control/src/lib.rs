@@ -8,7 +8,8 @@
 //! | what one proxy asked for, holds and has acknowledged | `session` |
 //! | what becomes of a pod, and of an object before a cluster takes it | [`injection`], [`webhook`] |
 //! | all of it at one moment | `mesh`, `generations` |
-//! | the mesh's own objects in a cluster, for whoever installs it | `installation`, [`revision`] |
+//! | the mesh's own objects in a cluster, for whoever installs it | `installation` |
+//! | that mesh, for the tools of a person | `reach` |
 //! | a call or a message, done | `control`, `api`, `server`, `sockets` |
 //! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
 //!
@@ -35,6 +36,7 @@ mod limits;
 mod mesh;
 mod pool;
 mod population;
+pub mod reach;
 mod registry;
 pub mod revision;
 mod rules;

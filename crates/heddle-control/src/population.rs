@@ -13,7 +13,7 @@ use std::{
 };
 
 use heddle_compile::RuleIndex;
-use heddle_model::{Registry, ServiceName, Workload, resource::Resource};
+use heddle_model::{Registry, ServiceName, Workload, WorkloadId, resource::Resource};
 
 use crate::{
     kubernetes::registry::Cluster,
@@ -109,6 +109,14 @@ impl Population {
         match self {
             Self::Members(_) => None,
             Self::Cluster(cluster) => Some(cluster),
+        }
+    }
+
+    /// Has it a sidecar? Every member has.
+    pub(crate) fn has_sidecar(&self, id: &WorkloadId) -> bool {
+        match self {
+            Self::Members(_) => true,
+            Self::Cluster(cluster) => cluster.has_sidecar(id),
         }
     }
 

@@ -19,7 +19,7 @@ use heddle_model::{Registry, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::control_api::Problem;
 
 use self::review::{Answer, Review};
-pub use self::server::serve;
+pub use self::server::{Site, serve};
 use crate::{
     documents,
     injection::{self, Admission, InjectionSettings, Surroundings},

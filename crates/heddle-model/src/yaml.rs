@@ -38,8 +38,8 @@ mod value;
 mod virtual_service;
 mod word;
 
-pub use catalog::kinds;
 use catalog::{API_VERSIONS, OWN_API_VERSIONS, OWN_SERVED, Place, SERVED};
+pub use catalog::{group_of, is_served, kinds};
 use destination_rule::rates;
 pub use json::{JsonDocument, documents, to_yaml};
 use node::{Document, Node, Value};

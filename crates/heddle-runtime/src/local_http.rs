@@ -108,10 +108,56 @@ pub async fn call<T: DeserializeOwned>(
     body: Option<&impl Serialize>,
 ) -> Result<T, CallError> {
     let peer = socket.display().to_string();
-    let request = request(method, "localhost", path, body)?;
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| CallError::NotRunning { peer: peer.clone(), source })?;
+    // Callers' own futures stay small.
+    Box::pin(call_on(&peer, stream, Ask::new(&method, path), body)).await
+}
+
+/// A call on a connection that is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    method: &'a Method,
+    path: &'a str,
+    host: &'a str,
+    bearer: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    /// `method path`, of `localhost`, by nobody in particular.
+    #[must_use]
+    pub fn new(method: &'a Method, path: &'a str) -> Self {
+        Self { method, path, host: "localhost", bearer: None }
+    }
+
+    /// The same of this host, by the holder of this token (RFC 6750).
+    #[must_use]
+    pub fn by(self, host: &'a str, token: &'a str) -> Self {
+        Self { host, bearer: Some(token), ..self }
+    }
+}
+
+/// As [`call`], on a connection that is there already, which ends with it. `peer` is its name in errors.
+///
+/// # Errors
+/// As for [`call`], but for [`CallError::NotRunning`].
+pub async fn call_on<T: DeserializeOwned>(
+    peer: &str,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    ask: Ask<'_>,
+    body: Option<&impl Serialize>,
+) -> Result<T, CallError> {
+    let mut request = request(ask.method.clone(), ask.host, ask.path, body)?;
+    if let Some(token) = ask.bearer {
+        let value = HeaderValue::from_str(&format!("Bearer {token}"));
+        let value = value.map_err(|error| CallError::Request {
+            path: ask.path.to_owned(),
+            reason: error.to_string(),
+        })?;
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    let peer = peer.to_owned();
     let answer = exchange(&peer, stream, request).await?;
     if answer.status >= 400 {
         return Err(CallError::Refused { peer, status: answer.status, body: answer.body.to_vec() });

@@ -106,6 +106,11 @@ impl Control {
         states.collect()
     }
 
+    /// The newest generation.
+    pub(crate) fn newest(&self) -> u64 {
+        self.mesh().generations.newest()
+    }
+
     /// How much there is.
     pub(crate) fn numbers(&self) -> Numbers {
         let mesh = self.mesh();

@@ -90,6 +90,25 @@ impl Control {
         Ok(self.with_acknowledgement(answer, wait).await)
     }
 
+    /// Would the rules that are left still have what they name? Nothing is changed; what is not known here says
+    /// nothing.
+    pub(crate) async fn check_delete(
+        &self,
+        request: DeleteRequest,
+    ) -> Result<ApplyResponse, Refused> {
+        let _turn = self.turn.lock().await;
+        let plan = {
+            let mesh = self.mesh();
+            let known = request.keys.into_iter().filter(|key| mesh.rules.applied(key).is_some());
+            let known: Vec<ResourceKey> = known.collect();
+            if known.is_empty() {
+                return Ok(ApplyResponse::default());
+            }
+            plan_delete(&mesh.rules, &known)?
+        };
+        self.carry_out(plan, request.force, true).await
+    }
+
     async fn with_acknowledgement(&self, mut answer: ApplyResponse, wait_ms: u64) -> ApplyResponse {
         let limit = Duration::from_millis(wait_ms);
         answer.acknowledgement = self.acknowledged(answer.generation, limit).await;

@@ -39,7 +39,8 @@ impl Control {
         workloads
             .map(|workload| {
                 let (connected, generation) = mesh.running(&workload.id);
-                WorkloadView { workload: workload.clone(), connected, generation }
+                let sidecar = mesh.population.has_sidecar(&workload.id);
+                WorkloadView { workload: workload.clone(), connected, generation, sidecar }
             })
             .collect()
     }
@@ -89,8 +90,8 @@ impl Control {
     pub(crate) fn status(&self) -> Status {
         let mesh = self.mesh();
         let registry = mesh.registry();
-        let proxies: Vec<ProxyStatus> =
-            registry.workloads.keys().map(|id| mesh.proxy_status(id)).collect();
+        let sidecars = registry.workloads.keys().filter(|id| mesh.population.has_sidecar(id));
+        let proxies: Vec<ProxyStatus> = sidecars.map(|id| mesh.proxy_status(id)).collect();
         let mut problems: Vec<Problem> = Vec::new();
         let mut out_of_force: Vec<Problem> = Vec::new();
         {

@@ -27,23 +27,22 @@ pub(crate) struct Written {
     pub(crate) version: String,
     /// Its status as it was read last.
     pub(crate) status: Value,
+    /// The generation of the mesh that carries it.
+    pub(crate) carried: u64,
 }
 
 /// Labels of a rule that is one revision's only, ours and Istio's.
 const REVISION_LABELS: [&str; 2] = ["heddle.dev/rev", "istio.io/rev"];
 
 /// What is known of every rule of the cluster.
-#[derive(Debug, Clone)]
-pub(crate) struct RuleBook {
-    /// Rules that name another are none of ours.
-    revision: Arc<str>,
-    written: Arc<Mutex<BTreeMap<ResourceKey, Written>>>,
-}
+#[derive(Debug, Clone, Default)]
+pub(crate) struct RuleBook(Arc<Mutex<Book>>);
 
-impl Default for RuleBook {
-    fn default() -> Self {
-        Self::of_revision(revision::DEFAULT)
-    }
+#[derive(Debug, Default)]
+struct Book {
+    written: BTreeMap<ResourceKey, Written>,
+    /// The generation of the mesh without what went last.
+    gone: u64,
 }
 
 impl RuleBook {
@@ -57,7 +56,7 @@ impl RuleBook {
         let object = match change {
             Change::Gone(name) => {
                 let key = key(kind, name);
-                self.written().remove(&key);
+                self.book().written.remove(&key);
                 return Some(RuleChange { key, created: 0, said: None });
             }
             Change::Put(object) => object,
@@ -69,37 +68,66 @@ impl RuleBook {
             generation: object["metadata"]["generation"].as_i64().unwrap_or_default(),
             version: text("resourceVersion"),
             status: object["status"].clone(),
+            carried: self.of(&key).map_or(0, |before| before.carried),
         };
         // Annotations count, and are no part of the generation.
         let created = timestamp::parse(&text("creationTimestamp")).unwrap_or_default();
-        self.written().insert(key.clone(), written);
-        let labels = &object["metadata"]["labels"];
-        let mut named = REVISION_LABELS.iter().filter_map(|label| labels[label].as_str());
-        if named.any(|revision| *revision != *self.revision) {
-            self.written().remove(&key);
-            return Some(RuleChange { key, created, said: None });
-        }
+        self.book().written.insert(key.clone(), written);
         let said = read(kind, &key, object).transpose();
         Some(RuleChange { key, created, said })
     }
 
     /// What is to be known to write the status of an object.
     pub(crate) fn of(&self, key: &ResourceKey) -> Option<Written> {
-        self.written().get(key).cloned()
+        self.book().written.get(key).cloned()
+    }
+
+    /// Has this version of an object been taken in, or a later one? `None`: is it gone?
+    pub(crate) fn has_seen(&self, key: &ResourceKey, version: Option<&str>) -> bool {
+        match (self.of(key), version) {
+            (None, wanted) => wanted.is_none(),
+            (Some(_), None) => false,
+            (Some(known), Some(wanted)) => is_as_new(&known.version, wanted),
+        }
+    }
+
+    /// Notes that this generation of the mesh holds what was taken in of these.
+    pub(crate) fn carry(&self, keys: &[ResourceKey], generation: u64) {
+        let mut book = self.book();
+        for key in keys {
+            match book.written.get_mut(key) {
+                Some(written) => written.carried = generation,
+                None => book.gone = generation,
+            }
+        }
+    }
+
+    /// The generation that holds what was taken in of this one.
+    pub(crate) fn carried(&self, key: &ResourceKey) -> u64 {
+        let book = self.book();
+        book.written.get(key).map_or(book.gone, |written| written.carried)
     }
 
     /// Notes a status that was written.
     pub(crate) fn note(&self, key: &ResourceKey, answer: &Value) {
-        let mut all = self.written();
-        let Some(written) = all.get_mut(key) else { return };
+        let mut book = self.book();
+        let Some(written) = book.written.get_mut(key) else { return };
         written.status = answer["status"].clone();
         if let Some(version) = answer["metadata"]["resourceVersion"].as_str() {
             version.clone_into(&mut written.version);
         }
     }
 
-    fn written(&self) -> MutexGuard<'_, BTreeMap<ResourceKey, Written>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Versions are numbers of one sequence (KEP-5504); of a server whose are none, only the same one is known.
+fn is_as_new(known: &str, wanted: &str) -> bool {
+    match (known.parse::<u128>(), wanted.parse::<u128>()) {
+        (Ok(known), Ok(wanted)) => known >= wanted,
+        _ => known == wanted,
     }
 }
 
@@ -172,21 +200,24 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_names_another_revision_is_none_of_ours_and_is_taken_back() {
-        let book = RuleBook::of_revision("canary");
-        let route = || json!([{"route": [{"destination": {"host": "reviews"}}]}]);
-        let said = |revision: Option<&str>| {
-            let mut rule = object(route());
-            if let Some(revision) = revision {
-                rule["metadata"]["labels"] = json!({"istio.io/rev": revision});
-            }
-            let change = book.take(&kind(), Change::Put(rule)).unwrap();
-            (change.said.is_some(), book.of(&change.key).is_some())
-        };
-        for ours in [None, Some("canary")] {
-            assert_eq!(said(ours), (true, true), "{ours:?}");
-            assert_eq!(said(Some("default")), (false, false));
+    fn a_version_has_been_seen_when_it_or_a_later_one_was_taken_in() {
+        let book = RuleBook::default();
+        let route = json!([{"route": [{"destination": {"host": "reviews"}}]}]);
+        let key = book.take(&kind(), Change::Put(object(route))).unwrap().key;
+        for (version, seen) in
+            [(Some("9"), true), (Some("17"), true), (Some("18"), false), (None, false)]
+        {
+            assert_eq!(book.has_seen(&key, version), seen, "{version:?}");
         }
+        book.carry(std::slice::from_ref(&key), 7);
+        let route = json!([{"route": [{"destination": {"host": "ratings"}}]}]);
+        book.take(&kind(), Change::Put(object(route)));
+        assert_eq!(book.carried(&key), 7);
+        book.take(&kind(), Change::Gone(("shop".to_owned(), "reviews".to_owned())));
+        book.carry(std::slice::from_ref(&key), 8);
+        assert_eq!(book.carried(&key), 8);
+        assert!(book.has_seen(&key, None) && !book.has_seen(&key, Some("17")));
+        assert!(is_as_new("abc", "abc") && !is_as_new("abd", "abc"));
     }
 
     #[test]

@@ -141,7 +141,9 @@ impl Source {
             self.control.take_cluster(|cluster| taken(cluster, objects));
         }
         if !rules.is_empty() {
+            let keys: Vec<_> = rules.iter().map(|change| change.key.clone()).collect();
             self.control.take_cluster_rules(rules);
+            self.book.carry(&keys, self.control.newest());
         }
     }
 }

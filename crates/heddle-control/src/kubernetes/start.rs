@@ -20,7 +20,9 @@ use super::{
     health::Health,
     keeper::Keeper,
     leader::Candidate,
+    observers::Observers,
     registry::Cluster,
+    replica::{self, Itself},
     rules::RuleBook,
     serve::{self, Pages},
     source::Source,
@@ -31,10 +33,13 @@ use super::{
 use crate::{
     api, causes::with_causes, config::AddressRanges, control::Control, error::ControlError,
     generations::Generations, mesh::Mesh, rules::Rules, secure, server::DiscoveryServer, signals,
+    webhook,
 };
 
 /// Discovery and certificates, over TLS.
 const PORT_DISCOVERY: u16 = 15012;
+/// Who there is, for the mesh's observer, over TLS.
+pub const PORT_OBSERVERS: u16 = 15016;
 /// What the API server asks before it takes an object, over TLS.
 const PORT_ADMISSION: u16 = 15017;
 /// Health and metrics, plain.
@@ -95,10 +100,14 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
     let control = Arc::new(assemble(&config));
     let (leads, led) = watch::channel(false);
     let pages = Pages { control: control.clone(), health: health.clone(), leads: led.clone() };
-    let monitoring = axum::serve(listen(PORT_MONITORING).await?, serve::router(Arc::new(pages)));
+    let pages = Arc::new(pages);
+    let book = RuleBook::default();
+    let itself = Itself { pages: pages.clone(), config: config.clone(), book: book.clone() };
+    let monitoring = axum::serve(listen(PORT_MONITORING).await?, serve::router(pages));
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT_ADMIN)).await;
     let admin = admin.map_err(|source| KubernetesError::Listen { port: PORT_ADMIN, source })?;
-    let admin = axum::serve(admin, api::reader(control.clone()));
+    let admin =
+        axum::serve(admin, api::reader(control.clone()).merge(replica::router(Arc::new(itself))));
     let candidate = Candidate {
         api: api.clone(),
         namespace: config.namespace.clone(),
@@ -106,7 +115,7 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
         identity: config.identity.clone(),
         leads,
     };
-    let mesh = pin!(serve_mesh(&config, api, control, health, led));
+    let mesh = pin!(serve_mesh(&config, api, (control, book), health, led));
     let (monitoring, admin) = (pin!(async { monitoring.await }), pin!(async { admin.await }));
     let ended = |socket, reason: String| Err(ControlError::Ended { socket, reason }.into());
     tokio::select! {
@@ -126,11 +135,10 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
 async fn serve_mesh(
     config: &KubernetesConfig,
     api: Api,
-    control: Arc<Control>,
+    (control, book): (Arc<Control>, RuleBook),
     health: Arc<Health>,
     leads: watch::Receiver<bool>,
 ) -> Result<(), KubernetesError> {
-    let book = RuleBook::of_revision(&config.revision);
     let source = Source {
         api: api.clone(),
         control: control.clone(),
@@ -168,7 +176,7 @@ async fn serve_mesh(
     let tls =
         trust.serving_config(&names, &[], None, clock::unix_now).map_err(ControlError::from)?;
     let listener = listen(PORT_ADMISSION).await?;
-    task::spawn_contained("webhook", admission.run(listener, tls));
+    task::spawn_contained("webhook", admission.run(listener, tls.clone()));
     // A proxy that connects is answered from the whole state.
     synced(&health).await;
     let numbers = control.numbers();
@@ -187,9 +195,13 @@ async fn serve_mesh(
     };
     task::spawn_contained("status", writer.run());
     task::spawn_contained("missed", look_for_missed(control.clone(), health));
+    let reviewer = Reviewer { api };
+    let observers = Observers::new(control.clone(), reviewer.clone(), &config.namespace);
+    let listener = listen(PORT_OBSERVERS).await?;
+    task::spawn_contained("observers", webhook::serve(listener, tls, Arc::new(observers)));
     let listener = listen(PORT_DISCOVERY).await?;
     let discovery = Arc::new(DiscoveryServer { control });
-    let reviewer = Arc::new(Reviewer { api });
+    let reviewer = Arc::new(reviewer);
     Ok(secure::serve(listener, discovery, trust, reviewer, &names).await?)
 }
 

@@ -269,7 +269,7 @@ mod tests {
 
     fn written(status: Value) -> Written {
         let kind = Kind::new("networking.istio.io", "v1", "VirtualService", "virtualservices");
-        Written { kind, generation: 2, version: "1".to_owned(), status }
+        Written { kind, generation: 2, version: "1".to_owned(), status, carried: 0 }
     }
 
     fn state(problems: Vec<Problem>) -> RuleState {

@@ -1,7 +1,7 @@
-//! The webhook behind HTTPS. The API server keeps few connections and uses them again; whoever else comes
-//! is bounded in number, size and time.
+//! Answers behind HTTPS, the webhook's and others'. The API server keeps few connections and uses them again; whoever
+//! else comes is bounded in number, size and time.
 
-use std::{convert::Infallible, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use heddle_runtime::{clock, task::spawn_contained};
@@ -34,8 +34,23 @@ const AGE_MAX: Duration = Duration::from_secs(600);
 /// Pause after a failed accept: descriptors run short, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves reviews for ever, on this thread's runtime. Whatever protocols `tls` offers, HTTP/1.1 is spoken.
-pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, webhook: Arc<Webhook>) {
+/// What answers requests.
+pub trait Site: Send + Sync + 'static {
+    /// Answers one.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Full<Bytes>>> + Send;
+}
+
+impl Site for Webhook {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        answer(self, request).await
+    }
+}
+
+/// Serves a site for ever, on this thread's runtime. Whatever protocols `tls` offers, HTTP/1.1 is spoken.
+pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, site: Arc<impl Site>) {
     let mut tls = ServerConfig::clone(&tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(tls));
@@ -44,16 +59,16 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, webhook: Arc<W
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                let (acceptor, webhook) = (acceptor.clone(), Arc::clone(&webhook));
-                spawn_contained("webhook connection", async move {
+                let (acceptor, site) = (acceptor.clone(), Arc::clone(&site));
+                spawn_contained("https connection", async move {
                     let _slot = slot;
-                    converse(stream, acceptor, webhook).await.unwrap_or_else(|error| {
-                        tracing::debug!(%peer, %error, "a connection to the webhook ended early");
+                    converse(stream, acceptor, site).await.unwrap_or_else(|error| {
+                        tracing::debug!(%peer, %error, "a connection ended early");
                     });
                 });
             }
             Err(error) => {
-                tracing::debug!(%error, "accepting a connection to the webhook failed");
+                tracing::debug!(%error, "accepting a connection failed");
                 clock::sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -64,7 +79,7 @@ pub async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, webhook: Arc<W
 async fn converse(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    webhook: Arc<Webhook>,
+    site: Arc<impl Site>,
 ) -> io::Result<()> {
     // That it is not set costs a delay, no answer.
     let _delayed = stream.set_nodelay(true);
@@ -72,8 +87,8 @@ async fn converse(
         return Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake in time"));
     };
     let service = service_fn(|request| {
-        let webhook = Arc::clone(&webhook);
-        async move { Ok::<_, Infallible>(answer(&webhook, request).await) }
+        let site = Arc::clone(&site);
+        async move { Ok::<_, Infallible>(site.answer(request).await) }
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -83,6 +83,21 @@ pub fn kinds() -> impl Iterator<Item = &'static str> {
     served.chain(kept)
 }
 
+/// The API group of a kind as keys name it; that of the core group is empty.
+#[must_use]
+pub fn group_of(kind: &str) -> Option<&'static str> {
+    let served = SERVED_BY_GROUP.iter().find(|(_, kinds)| kinds.contains(&kind));
+    let is = |(_, key): &(&str, &str)| *key == kind;
+    let kept = || KEPT.iter().find(|(_, kinds)| kinds.iter().any(is)).map(|(group, _)| *group);
+    served.map(|(group, _)| *group).or_else(kept)
+}
+
+/// Is a kind, as keys name it, put in force?
+#[must_use]
+pub fn is_served(kind: &str) -> bool {
+    SERVED_BY_GROUP.iter().any(|(_, kinds)| kinds.contains(&kind))
+}
+
 /// What an object is, by its API version and kind.
 ///
 /// # Errors
@@ -165,6 +180,16 @@ mod tests {
         ] {
             assert_eq!(place(Some(api_version), kind), Ok(expected), "{api_version} {kind}");
         }
+    }
+
+    #[test]
+    fn every_kind_has_a_group() {
+        assert!(kinds().all(|kind| group_of(kind).is_some()));
+        assert_eq!(group_of("Gateway"), Some("networking.istio.io"));
+        assert_eq!(group_of("Gateway.gateway.networking.k8s.io"), Some(GATEWAY_GROUP));
+        assert_eq!(group_of("Service"), Some(""));
+        assert_eq!(group_of("Deployment"), None);
+        assert!(is_served("Fault") && !is_served("PeerAuthentication"));
     }
 
     #[test]

@@ -14,6 +14,15 @@
 //! | `GET /v1/wait?generation=N&timeout_ms=M` | – | [`Acknowledgement`] |
 //! | `GET /v1/status` | – | [`Status`] |
 //!
+//! In a cluster each replica answers what only tells, on the loopback address of its pod, and besides:
+//!
+//! | call | body | answer |
+//! |---|---|---|
+//! | `GET /v1/replica` | – | [`Replica`] |
+//! | `POST /v1/seen` | [`SeenRequest`] | [`Seen`], once it has seen them or at the end of the time |
+//! | `POST /v1/check/apply` | [`ApplyRequest`] | [`ApplyResponse`] as of a dry run |
+//! | `POST /v1/check/delete` | [`DeleteRequest`] | [`ApplyResponse`]; objects it does not know are left out |
+//!
 //! Any refusal is a 4xx, or 507 where the store cannot be written, with [`ApiError`] as its body.
 
 use std::collections::BTreeMap;
@@ -109,6 +118,13 @@ pub struct WorkloadView {
     pub connected: bool,
     /// The last generation its sidecar acknowledged.
     pub generation: u64,
+    /// Has it a sidecar? Pods of a cluster may have none.
+    #[serde(default = "yes")]
+    pub sidecar: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A service with its ports and virtual addresses.
@@ -294,6 +310,52 @@ pub struct Status {
     /// Objects in the files of the `--config` folder that are none of the mesh's, by kind.
     #[serde(default)]
     pub skipped: BTreeMap<String, usize>,
+}
+
+/// A replica of a cluster's control plane, as it tells of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Replica {
+    /// Its pod.
+    pub name: String,
+    /// Heddle's version.
+    pub version: String,
+    /// What labels call the installation by.
+    pub revision: String,
+    /// Does it write, or another one?
+    pub leads: bool,
+    /// What it has not read of the cluster yet: as long as there is something, it serves nobody.
+    pub unread: Vec<String>,
+    /// What the API server does not answer as it should.
+    pub troubles: Vec<String>,
+    /// Pods that should have a sidecar and have none, as `namespace/name`.
+    pub without_sidecar: Vec<String>,
+}
+
+/// Objects of a cluster that a replica is asked whether it has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenRequest {
+    /// Which.
+    pub objects: Vec<SeenObject>,
+    /// How long to wait for them, milliseconds.
+    pub wait_ms: u64,
+}
+
+/// One of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeenObject {
+    /// Which.
+    pub key: ResourceKey,
+    /// Its `metadata.resourceVersion`; `None`: it is gone.
+    pub version: Option<String>,
+}
+
+/// How much of them a replica has seen.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Seen {
+    /// The generation that holds what it has seen of them.
+    pub generation: u64,
+    /// Those it has not.
+    pub missing: Vec<ResourceKey>,
 }
 
 /// One proxy's state.

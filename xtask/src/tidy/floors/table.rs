@@ -180,7 +180,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "installation",
                     "kubernetes/objects",
                     "limits",
-                    "revision",
+                    "reach",
                     "signals",
                     "sockets",
                 ],
@@ -198,7 +198,19 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-observe",
         floors: &[
-            ("leaves", &["assets", "config", "error", "hosts", "limits", "quantile", "exposition"]),
+            (
+                "leaves",
+                &[
+                    "assets",
+                    "config",
+                    "control",
+                    "error",
+                    "exposition",
+                    "hosts",
+                    "limits",
+                    "quantile",
+                ],
+            ),
             (
                 "measured",
                 &[
@@ -224,10 +236,11 @@ pub(super) const FLOORS: [Floors; 11] = [
                 "mesh",
                 &["mesh", "cli", "control_client", "holder_client", "logs", "parts", "holder/part"],
             ),
+            ("either", &["cluster_mesh", "chosen"]),
             (
                 "commands",
                 &[
-                    "example",
+                    "dashboard",
                     "fault",
                     "generated",
                     "graph",

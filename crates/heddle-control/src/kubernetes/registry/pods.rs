@@ -99,6 +99,11 @@ impl Cluster {
         touched
     }
 
+    /// Has this pod a sidecar?
+    pub(crate) fn has_sidecar(&self, id: &WorkloadId) -> bool {
+        self.pods.get(id).is_some_and(|record| record.has_sidecar)
+    }
+
     /// Pods that should have a sidecar and have none, by namespace and name: made before the namespace was
     /// labelled, or while the webhook could not be reached.
     pub(crate) fn without_sidecar(&self) -> Vec<(String, String)> {
