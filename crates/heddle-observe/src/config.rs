@@ -2,15 +2,19 @@
 
 use std::{net::SocketAddr, os::fd::RawFd, path::PathBuf, time::Duration};
 
+use crate::control::ControlSource;
+
 /// Settings of `heddle observe`.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ObserveConfig {
     /// Mesh name, shown on every page.
     pub mesh: String,
-    /// The control plane's `control.sock`.
-    pub control_socket: PathBuf,
+    /// Who says whom to scrape.
+    pub control: ControlSource,
     /// Where the dashboard listens.
     pub dashboard: DashboardListener,
+    /// Where `/healthz/ready` is answered, to a kubelet; nothing else is.
+    pub health: Option<SocketAddr>,
     /// Time between two scrapes of a sidecar.
     pub scrape_interval: Duration,
     /// Names the dashboard may be called by, besides `localhost` and any IP address: a page of
@@ -36,11 +40,12 @@ impl ObserveConfig {
 
     /// Settings with defaults for all that is not named.
     #[must_use]
-    pub fn new(mesh: &str, control_socket: PathBuf, dashboard: DashboardListener) -> Self {
+    pub fn new(mesh: &str, control: ControlSource, dashboard: DashboardListener) -> Self {
         Self {
             mesh: mesh.to_owned(),
-            control_socket,
+            control,
             dashboard,
+            health: None,
             scrape_interval: Self::SCRAPE_INTERVAL,
             allowed_hosts: Vec::new(),
             history: None,

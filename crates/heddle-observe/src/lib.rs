@@ -21,6 +21,7 @@ use heddle_runtime::{net, pulse, task};
 use tokio::net::TcpListener;
 
 pub mod config;
+pub mod control;
 pub mod error;
 pub mod exposition;
 pub mod limits;
@@ -44,8 +45,11 @@ mod targets;
 mod tls_failures;
 
 pub use config::{DashboardListener, ObserveConfig};
+pub use control::{ClusterControl, ControlSource};
 pub use error::ObserveError;
 pub use measure::grpc_as_http;
+
+use server::Face;
 
 /// Runs until the process is ended: scrapes, stores and answers on this thread.
 ///
@@ -78,7 +82,13 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
         "scrape rounds",
         rounds::keep_scraping(Rc::clone(&view), Rc::clone(&config)),
     ));
-    server::serve(listener, view, config).await;
+    if let Some(address) = config.health {
+        let listener = net::listen_tcp(address, None, false)
+            .map_err(|source| ObserveError::Bind { address, source })?;
+        let health = server::serve(Face::Health, listener, Rc::clone(&view), Rc::clone(&config));
+        drop(task::spawn_contained("health", health));
+    }
+    server::serve(Face::Dashboard, listener, view, config).await;
     Ok(())
 }
 

@@ -58,6 +58,10 @@ pub const FOUND_WITHIN: Duration = Duration::from_secs(60);
 pub const SIDECARS_MAX: usize = 1_000;
 /// One question to the control plane.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same in a cluster, where a token may be reviewed first.
+pub const CLUSTER_CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection to an address of the control plane in a cluster, and then TLS on it.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Connections to the dashboard; further ones wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 64;

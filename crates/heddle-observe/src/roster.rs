@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use heddle_model::{Protocol, ServiceName};
+use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::{
     control_api::{ServiceView, WorkloadView},
     observe_api::Ejection,
@@ -79,12 +79,13 @@ impl Roster {
             member.scraped &= member.present;
             member.ran_before |= !member.present;
         }
-        for view in workloads.into_iter().take(limits::SIDECARS_MAX) {
+        let scraped = workloads.into_iter().filter(|view| view.sidecar);
+        for view in scraped.take(limits::SIDECARS_MAX) {
             let workload = view.workload;
-            // What a workload of no service serves is counted under its own name.
+            // A workload of no service goes by the name that its sidecar's peers have for it.
             let service = workload.first_service().cloned().unwrap_or_else(|| ServiceName {
                 namespace: workload.namespace.clone(),
-                name: workload.name.clone(),
+                name: WorkloadInfo::from(&workload).canonical_name().to_owned(),
             });
             let known = self.members.entry(workload.id.0.clone());
             let services = if workload.services.is_empty() {
@@ -124,6 +125,11 @@ impl Roster {
             })
             .collect();
         self.forget_oldest();
+    }
+
+    /// Is it known who there is?
+    pub(crate) fn is_known(&self) -> bool {
+        self.asked
     }
 
     /// The control plane did not answer: what was known stays.
@@ -188,7 +194,27 @@ mod tests {
             ports: BTreeMap::new(),
             locality: Locality::default(),
         };
-        WorkloadView { workload, connected: true, generation: 1 }
+        WorkloadView { workload, connected: true, generation: 1, sidecar: true }
+    }
+
+    #[test]
+    fn who_has_no_sidecar_is_not_scraped() {
+        let mut roster = Roster::default();
+        assert!(!roster.is_known());
+        let bare = WorkloadView { sidecar: false, ..listed("job-1") };
+        roster.update(vec![bare, listed("api-v1-1")], Vec::new());
+        assert!(roster.is_known());
+        assert_eq!(roster.members.keys().collect::<Vec<_>>(), ["api-v1-1"]);
+    }
+
+    #[test]
+    fn a_workload_of_no_service_goes_by_its_labels_as_its_peers_call_it() {
+        let mut view = listed("client-7d9-x1");
+        view.workload.services.clear();
+        view.workload.labels.insert("app".to_owned(), "client".to_owned());
+        let mut roster = Roster::default();
+        roster.update(vec![view], Vec::new());
+        assert_eq!(roster.members["client-7d9-x1"].owner.service.name, "client");
     }
 
     #[test]

@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_runtime::{
-    clock,
-    local_http::{self, CallError},
-};
+use heddle_runtime::{clock, local_http::CallError};
 use heddle_wire::local::control_api::{ServiceView, WorkloadView};
 use tokio::{sync::Semaphore, task::JoinSet};
 
@@ -27,15 +24,12 @@ use crate::{
 /// Asks the control plane for workloads and services, for ever.
 pub(crate) async fn follow_roster(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
     loop {
-        let socket = &config.control_socket;
         let ask = async {
-            let workloads =
-                local_http::call(socket, local_http::Method::GET, "/v1/workloads", None::<&()>);
-            let services =
-                local_http::call(socket, local_http::Method::GET, "/v1/services", None::<&()>);
+            let workloads = config.control.get("/v1/workloads");
+            let services = config.control.get("/v1/services");
             tokio::try_join!(workloads, services)
         };
-        let answer = clock::within(limits::CONTROL_TIMEOUT, ask).await;
+        let answer = clock::within(config.control.limit(), ask).await;
         take_answer(&mut view.borrow_mut().roster, answer);
         clock::sleep(config.scrape_interval).await;
     }

@@ -37,6 +37,20 @@ const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("cross-origin-resource-policy", "same-origin"),
 ];
 
+/// Answers a kubelet, and nobody's question about the mesh.
+pub(crate) fn health<B>(request: &Request<B>, view: &RefCell<View>) -> Response<Body> {
+    let (status, text) = match request.uri().path() {
+        "/healthz/ready" if view.borrow().roster.is_known() => (StatusCode::OK, "ready\n"),
+        "/healthz/ready" => {
+            (StatusCode::SERVICE_UNAVAILABLE, "the control plane has not said yet who there is\n")
+        }
+        _ => (StatusCode::NOT_FOUND, "there is /healthz/ready\n"),
+    };
+    let mut response = Response::new(full(Bytes::from_static(text.as_bytes())));
+    *response.status_mut() = status;
+    response
+}
+
 /// Answers one request.
 pub(crate) async fn answer<B>(
     request: &Request<B>,

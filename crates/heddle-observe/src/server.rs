@@ -1,4 +1,5 @@
-//! The dashboard's HTTP server: GET only, a bounded number of connections, its own names only.
+//! The HTTP server of the dashboard (GET only, its own names only), and of whether we are well: each with a bounded
+//! number of connections.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
@@ -15,8 +16,18 @@ use crate::{answers::View, config::ObserveConfig, limits, routes};
 /// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// What is told at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Face {
+    /// Everything.
+    Dashboard,
+    /// Whether it is well.
+    Health,
+}
+
 /// Serves for ever.
 pub(crate) async fn serve(
+    face: Face,
     listener: TcpListener,
     view: Rc<RefCell<View>>,
     config: Rc<ObserveConfig>,
@@ -27,7 +38,7 @@ pub(crate) async fn serve(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (view, config) = (Rc::clone(&view), Rc::clone(&config));
-                let served = connection(stream, permit, view, config);
+                let served = connection(face, stream, permit, view, config);
                 drop(task::spawn_contained("dashboard connection", served));
             }
             Err(error) => {
@@ -40,6 +51,7 @@ pub(crate) async fn serve(
 
 /// One connection to its end: the peer's, an idle limit, or [`limits::CONNECTION_LIFETIME_MAX`].
 async fn connection(
+    face: Face,
     stream: TcpStream,
     permit: OwnedSemaphorePermit,
     view: Rc<RefCell<View>>,
@@ -47,7 +59,12 @@ async fn connection(
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
         let (view, config) = (Rc::clone(&view), Rc::clone(&config));
-        async move { Ok::<_, std::convert::Infallible>(routes::answer(&request, &view, &config).await) }
+        async move {
+            Ok::<_, std::convert::Infallible>(match face {
+                Face::Dashboard => routes::answer(&request, &view, &config).await,
+                Face::Health => routes::health(&request, &view),
+            })
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -1,23 +1,32 @@
 //! The hidden subcommands that are parts of a running mesh: from flags to each part's own
 //! configuration, and no further.
 
-use std::{env, fs, num::NonZero, process, thread};
+use std::{
+    env, fs,
+    net::{Ipv4Addr, SocketAddr},
+    num::NonZero,
+    path::PathBuf,
+    process, thread,
+};
 
 use heddle_control::{
     AddressRanges, ControlConfig,
-    kubernetes::{self, KubernetesConfig},
+    kubernetes::{self, KubernetesConfig, PORT_OBSERVERS},
+    reach::Part,
 };
-use heddle_observe::{DashboardListener, ObserveConfig};
+use heddle_observe::{ClusterControl, ControlSource, DashboardListener, ObserveConfig};
 use heddle_wire::local::{
     pod_environment::{self, Machine},
     proxy_config::ProxyConfig,
 };
 
 use crate::{
-    cli::{ClusterArgs, ControlArgs, ObserveArgs, ProxyArgs},
+    cli::{ClusterArgs, ClusterObserveArgs, ControlArgs, ObserveArgs, ProxyArgs},
     failure::{Doing as _, Failure},
 };
 
+/// Where a kubelet asks the observer of a cluster whether it is ready.
+const PORT_HEALTH: u16 = 15021;
 /// Longest process name the kernel keeps, bytes.
 const NAME_MAX: usize = 15;
 
@@ -57,12 +66,27 @@ fn cluster_control(args: ClusterArgs) -> Result<(), Failure> {
 /// Where it cannot start.
 pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
     name_process("heddle-observe");
-    let mut config = ObserveConfig::new(
-        &args.mesh,
-        args.run_dir.join("control.sock"),
-        DashboardListener::Inherited(args.dashboard_fd),
-    );
+    let (Some(mesh), Some(run_dir), Some(fd)) = (args.mesh, args.run_dir, args.dashboard_fd) else {
+        return cluster_observe(&args.cluster, args.history);
+    };
+    let control = ControlSource::Socket(run_dir.join("control.sock"));
+    let mut config = ObserveConfig::new(&mesh, control, DashboardListener::Inherited(fd));
     config.history = args.history;
+    heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
+}
+
+/// The dashboard is on the loopback address only: who may forward a port of the pod may look.
+fn cluster_observe(args: &ClusterObserveArgs, history: Option<PathBuf>) -> Result<(), Failure> {
+    let control = ClusterControl::new(&args.control, PORT_OBSERVERS, &args.roots, &args.token);
+    let dashboard = SocketAddr::from((Ipv4Addr::LOCALHOST, Part::Observe.port()));
+    let mut config = ObserveConfig::new(
+        pod_environment::MESH,
+        ControlSource::Cluster(Box::new(control)),
+        DashboardListener::Bind(dashboard),
+    );
+    config.health = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_HEALTH)));
+    config.scrape_interval = args.interval;
+    config.history = history;
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
 }
 

@@ -3,7 +3,9 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use super::*;
-use crate::{DashboardListener, measure::Owner, roster::Member, tls_failures::TlsSeen};
+use crate::{
+    ControlSource, DashboardListener, measure::Owner, roster::Member, tls_failures::TlsSeen,
+};
 
 fn view() -> RefCell<View> {
     let mut view = View { mesh: "demo".to_owned(), ..View::default() };
@@ -27,8 +29,10 @@ fn view() -> RefCell<View> {
 }
 
 async fn ask(method: &str, path: &str, host: Option<&str>) -> (StatusCode, String) {
-    let config =
-        ObserveConfig::new("demo", PathBuf::from("/nowhere"), DashboardListener::Inherited(-1));
+    let config = {
+        let nowhere = ControlSource::Socket(PathBuf::from("/nowhere"));
+        ObserveConfig::new("demo", nowhere, DashboardListener::Inherited(-1))
+    };
     let mut request = Request::builder().method(method).uri(path);
     if let Some(host) = host {
         request = request.header(header::HOST, host);

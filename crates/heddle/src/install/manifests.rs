@@ -7,11 +7,12 @@ use heddle_control::revision::DEFAULT;
 use super::template::filled;
 use crate::failure::Failure;
 
-/// The templates in the order in which they are applied: who the control plane is, then itself, then what sends
-/// pods to it.
-const TEMPLATES: [(&str, &str); 3] = [
+/// The templates in the order in which they are applied: who the control plane is, then itself and the observer, then
+/// what sends pods to it.
+const TEMPLATES: [(&str, &str); 4] = [
     ("templates/access.yaml", include_str!("../../../../charts/heddle/templates/access.yaml")),
     ("templates/control.yaml", include_str!("../../../../charts/heddle/templates/control.yaml")),
+    ("templates/observe.yaml", include_str!("../../../../charts/heddle/templates/observe.yaml")),
     ("templates/webhooks.yaml", include_str!("../../../../charts/heddle/templates/webhooks.yaml")),
 ];
 
