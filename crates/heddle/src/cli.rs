@@ -16,7 +16,7 @@ pub(crate) mod made;
 pub(crate) mod pods;
 pub(crate) mod values;
 
-pub(crate) use common::{MeshFlag, Output};
+pub(crate) use common::{MeshFlag, NamespaceFlags, Output, TargetFlags};
 
 use crate::demo::apps::AppArgs;
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
@@ -72,7 +72,7 @@ pub(crate) enum Command {
     ProxyStatus(StatusArgs),
     /// Show the mesh: its processes, workloads, problems
     Status(StatusArgs),
-    /// Print the address of the dashboard
+    /// Print the address of the dashboard; that of a cluster is forwarded to this machine until Ctrl-C
     Dashboard(DashboardArgs),
     /// Add the sidecar to workloads in Kubernetes manifests, as the cluster's webhook would
     ///
@@ -256,9 +256,9 @@ pub(crate) struct ApplyArgs {
     /// File, folder (its .yaml, .yml and .json files) or `-` for standard input; may be repeated
     #[arg(long, short, value_name = "FILE", required = true)]
     pub filename: Vec<PathBuf>,
-    /// Namespace of documents that name none
-    #[arg(long, short, value_name = "NS", default_value = DEFAULT_NAMESPACE, value_parser = values::label)]
-    pub namespace: String,
+    /// Namespace of documents that name none [default: `default`; in a cluster that of the context]
+    #[arg(long, short, value_name = "NS", value_parser = values::label)]
+    pub namespace: Option<String>,
     /// Check only, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -274,7 +274,7 @@ pub(crate) struct ApplyArgs {
     pub timeout: Duration,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print what was done
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
@@ -288,12 +288,15 @@ pub(crate) struct GetArgs {
     pub kind: String,
     /// Only the one of this name
     pub name: Option<String>,
-    /// Only this namespace [default: all, or `default` where a name is given]
+    /// Only this namespace [default: all; where a name is given, `default`, in a cluster that of the context]
     #[arg(long, short, value_name = "NS", value_parser = values::label)]
     pub namespace: Option<String>,
+    /// All namespaces
+    #[arg(long, short = 'A', conflicts_with_all = ["namespace", "name"])]
+    pub all_namespaces: bool,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     pub output: GetOutput,
@@ -310,9 +313,9 @@ pub(crate) struct DeleteArgs {
     /// Delete what these files, folders or standard input (`-`) define; may be repeated
     #[arg(long, short, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
-    /// Namespace of the rule, and of documents that name none
-    #[arg(long, short, value_name = "NS", default_value = DEFAULT_NAMESPACE, value_parser = values::label)]
-    pub namespace: String,
+    /// Namespace of the rule, and of documents that name none [default: `default`; in a cluster that of the context]
+    #[arg(long, short, value_name = "NS", value_parser = values::label)]
+    pub namespace: Option<String>,
     /// Also delete what another rule names
     #[arg(long)]
     pub force: bool,
@@ -321,7 +324,7 @@ pub(crate) struct DeleteArgs {
     pub timeout: Duration,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print what was done
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
@@ -338,7 +341,7 @@ pub(crate) struct WaitArgs {
     pub timeout: Duration,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
@@ -347,9 +350,12 @@ pub(crate) struct WaitArgs {
 /// `heddle top`.
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
+    /// Of which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// Print one table and end, as it does anyway where the output is no terminal
     #[arg(long)]
     pub once: bool,
@@ -364,9 +370,12 @@ pub(crate) struct TopArgs {
 /// `heddle graph`.
 #[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
+    /// Of which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     pub output: GraphOutput,
@@ -375,9 +384,12 @@ pub(crate) struct GraphArgs {
 /// `heddle proxy-status` and `heddle status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
+    /// Of which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
@@ -388,7 +400,10 @@ pub(crate) struct StatusArgs {
 pub(crate) struct DashboardArgs {
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
+    /// Where it listens on this machine's 127.0.0.1 while it forwards to a cluster
+    #[arg(long, value_name = "PORT", default_value = "15040", value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
 }
 
 /// `heddle supervise`: for benches and tests.
@@ -479,18 +494,51 @@ pub(crate) struct ClusterArgs {
 /// `heddle observe`.
 #[derive(Debug, Args)]
 pub(crate) struct ObserveArgs {
+    /// Observe the pods of a cluster instead of a mesh of this machine
+    #[arg(long)]
+    pub kubernetes: bool,
+    /// How it asks the control plane
+    #[command(flatten)]
+    pub cluster: ClusterObserveArgs,
     /// Name of the mesh
-    #[arg(long)]
-    pub mesh: String,
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub mesh: Option<String>,
     /// The mesh's run-time folder, where the control plane's socket is
-    #[arg(long)]
-    pub run_dir: PathBuf,
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub run_dir: Option<PathBuf>,
     /// The inherited socket the dashboard listens on
-    #[arg(long)]
-    pub dashboard_fd: i32,
+    #[arg(long, required_unless_present = "kubernetes")]
+    pub dashboard_fd: Option<i32>,
     /// The file in which what was measured is kept [default: it is in memory only]
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
+}
+
+/// What `heddle observe --kubernetes` is told.
+#[derive(Debug, Args)]
+pub(crate) struct ClusterObserveArgs {
+    /// The control plane's name in the cluster
+    #[arg(long, default_value = "heddle-control.heddle-system.svc", requires = "kubernetes")]
+    pub control: String,
+    /// File with the issuers that the control plane's certificate may be of
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/heddle/roots/root-cert.pem",
+        requires = "kubernetes"
+    )]
+    pub roots: PathBuf,
+    /// File with the token that is shown to the control plane
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/var/run/secrets/heddle/token",
+        requires = "kubernetes"
+    )]
+    pub token: PathBuf,
+    /// Time between two scrapes of a sidecar
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::interval, requires = "kubernetes")]
+    pub interval: Duration,
 }
 
 /// `heddle proxy`.

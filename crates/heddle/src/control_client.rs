@@ -146,9 +146,14 @@ impl ControlClient {
     }
 }
 
+/// Milliseconds for the API; what does not fit is as good as for ever.
+pub(crate) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// One problem per line. Places in files begin their lines, as editors and people expect of a
 /// compiler.
-fn refusal_text(refusal: &ApiError) -> String {
+pub(crate) fn refusal_text(refusal: &ApiError) -> String {
     let mut lines: Vec<String> = refusal.errors.iter().map(problem_line).collect();
     if refusal.errors.iter().any(|problem| problem.file.is_some()) {
         lines.insert(0, "refused, nothing was changed:".to_owned());

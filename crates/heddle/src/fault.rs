@@ -33,7 +33,7 @@ const PREFIX: &str = "heddle-fault-";
 /// A refusal that says what would be right.
 pub(crate) async fn fault(args: FaultArgs) -> Result<(), Failure> {
     let does = args.delay.is_some() || args.abort.is_some() || args.tcp.is_some();
-    let maker = Maker::new(&args.put)?;
+    let maker = Maker::new(&args.put).await?;
     match (&args.service, does) {
         _ if args.clear => clear(&args, &maker).await,
         (Some(service), true) => {
@@ -137,7 +137,7 @@ async fn conditions(args: &FaultArgs, maker: &Maker<'_>) -> Result<String, Failu
 
 /// By which labels callers are told: those of a service, or of one workload.
 async fn labels_of(from: &str, maker: &Maker<'_>) -> Result<String, Failure> {
-    let all: Vec<WorkloadView> = maker.control.get("/v1/workloads").await?;
+    let all: Vec<WorkloadView> = maker.mesh.workloads().await?;
     let app = |view: &WorkloadView| view.workload.labels.get("app").is_some_and(|app| app == from);
     if all.iter().any(app) {
         return Ok(format!("\n      app: {}", quoted(from)));
@@ -275,7 +275,7 @@ async fn list(args: &FaultArgs, service: Option<&str>, maker: &Maker<'_>) -> Res
 
 async fn clear(args: &FaultArgs, maker: &Maker<'_>) -> Result<(), Failure> {
     let all = maker.rules("Fault").await?;
-    let here = all.iter().filter(|view| view.key.namespace == args.put.namespace);
+    let here = all.iter().filter(|view| view.key.namespace == maker.namespace);
     let by_hand = |key: &ResourceKey| match &args.service {
         None => key.name.starts_with(PREFIX),
         Some(service) => ["delay", "abort", "tcp"]

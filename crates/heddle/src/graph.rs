@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use heddle_model::ServiceName;
 use heddle_wire::local::observe_api::{Edge, Graph, Node, Rates};
 
 use crate::{
-    cli::{GraphArgs, GraphOutput},
+    chosen::Chosen,
+    cli::{GraphArgs, GraphOutput, NamespaceFlags},
     failure::Failure,
     output,
     top::{
@@ -22,8 +24,9 @@ const WINDOW: u64 = 30;
 /// # Errors
 /// A refusal where no such mesh runs or its dashboard does not answer.
 pub(crate) async fn graph(args: GraphArgs) -> Result<(), Failure> {
-    let dashboard = top::dashboard_of(&args.mesh).await?;
-    let graph: Graph = top::ask(dashboard, &format!("/api/v1/graph?window={WINDOW}")).await?;
+    let dashboard = Chosen::of(&args.mesh).await?.dashboard().await?;
+    let mut graph: Graph = dashboard.ask(&format!("/api/v1/graph?window={WINDOW}")).await?;
+    keep(&mut graph, &args.namespaces);
     match args.output {
         GraphOutput::Text => output::line(text(&graph)),
         GraphOutput::Json => output::json(&graph)?,
@@ -32,11 +35,21 @@ pub(crate) async fn graph(args: GraphArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Only services of the namespaces that are meant, and those they call or are called by.
+fn keep(graph: &mut Graph, namespaces: &NamespaceFlags) {
+    let has = |service: &ServiceName| namespaces.has(&service.namespace);
+    graph.edges.retain(|edge| has(&edge.source) || has(&edge.destination));
+    let edges = &graph.edges;
+    let touched = |name: &ServiceName| {
+        edges.iter().any(|edge| edge.source == *name || edge.destination == *name)
+    };
+    graph.nodes.retain(|node| has(&node.service) || touched(&node.service));
+}
+
 /// Each service with its calls below it.
 fn text(graph: &Graph) -> String {
     if graph.nodes.is_empty() {
-        return "no services yet; join one: heddle run --service hello --port http:8080 -- python3 -m http.server 8080"
-            .to_owned();
+        return top::NOTHING_YET.to_owned();
     }
     let mut text = String::new();
     for node in &graph.nodes {

@@ -9,8 +9,11 @@ use std::{env, process::ExitCode};
 use clap::{Parser as _, error::ErrorKind};
 use heddle_runtime::{netns_op, task};
 
+mod chosen;
 mod cli;
+mod cluster_mesh;
 mod control_client;
+mod dashboard;
 mod demo;
 mod example;
 mod failure;
@@ -76,7 +79,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Graph(args) => in_runtime(graph::graph(args)),
         Command::ProxyStatus(args) => in_runtime(status::proxy_status(args)),
         Command::Status(args) => in_runtime(status::status(args)),
-        Command::Dashboard(args) => in_runtime(status::dashboard(args)),
+        Command::Dashboard(args) => in_runtime(dashboard::dashboard(args)),
         Command::Supervise(args) => in_runtime(status::supervise(args)),
         Command::Inject(args) => inject::inject(&args),
         Command::Init(args) => init::init(args),

@@ -9,13 +9,14 @@ use heddle_wire::local::control_api::{
 };
 
 use crate::{
+    chosen::Chosen,
     cli::{ApplyArgs, DeleteArgs, Output, WaitArgs},
-    control_client::{ControlClient, problem_line},
+    control_client::{ControlClient, milliseconds, problem_line},
     failure::Failure,
-    mesh::RunningMesh,
     output,
 };
 
+mod cluster;
 pub(crate) mod files;
 pub(crate) mod get;
 pub(crate) mod kinds;
@@ -27,18 +28,47 @@ pub(crate) mod made;
 /// A refusal with every problem found, or naming the proxies that do not run the rules yet.
 pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
     let files = files::read(&args.filename)?;
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    let mesh = Chosen::of(&args.mesh).await?;
     let request = ApplyRequest {
         files,
-        namespace: args.namespace,
+        namespace: args.namespace.unwrap_or_else(|| mesh.namespace().to_owned()),
         dry_run: args.dry_run,
         force: args.force,
         strict: args.strict,
         wait_ms: milliseconds(args.timeout),
     };
-    let control = ControlClient::new(&mesh.paths);
-    let response: ApplyResponse = control.waiting(args.timeout).post("/v1/apply", &request).await?;
+    let response = put(&mesh, &request).await?;
     report(&response, args.output, args.timeout, args.dry_run)
+}
+
+/// Puts documents in force, wherever the mesh is.
+///
+/// # Errors
+/// A refusal with every problem found.
+pub(crate) async fn put(mesh: &Chosen, request: &ApplyRequest) -> Result<ApplyResponse, Failure> {
+    match mesh {
+        Chosen::Local(mesh) => {
+            let control = ControlClient::new(&mesh.paths);
+            let wait = Duration::from_millis(request.wait_ms);
+            control.waiting(wait).post("/v1/apply", request).await
+        }
+        Chosen::Cluster(mesh) => cluster::apply(mesh, request).await,
+    }
+}
+
+/// Takes objects out of force, wherever the mesh is.
+///
+/// # Errors
+/// One that is not there, or that others need.
+pub(crate) async fn take(mesh: &Chosen, request: &DeleteRequest) -> Result<ApplyResponse, Failure> {
+    match mesh {
+        Chosen::Local(mesh) => {
+            let control = ControlClient::new(&mesh.paths);
+            let wait = Duration::from_millis(request.wait_ms);
+            control.waiting(wait).post("/v1/delete", request).await
+        }
+        Chosen::Cluster(mesh) => cluster::delete(mesh, request).await,
+    }
 }
 
 /// `heddle delete`.
@@ -46,28 +76,24 @@ pub(crate) async fn apply(args: ApplyArgs) -> Result<(), Failure> {
 /// # Errors
 /// As for [`apply`].
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
-    let keys = match (&args.kind, &args.name) {
-        (Some(kind), Some(name)) => {
-            let kind = kinds::canonical(kind)?;
-            let namespace = match kind {
-                "Namespace" => name,
-                _ => &args.namespace,
-            };
-            let (namespace, name) = (namespace.clone(), name.clone());
-            vec![ResourceKey { kind: kind.to_owned(), namespace, name }]
+    let given = args.kind.as_ref().zip(args.name.as_ref());
+    let kind = given.map(|(kind, _)| kinds::canonical(kind)).transpose()?;
+    if kind.is_none() && args.filename.is_empty() {
+        return Err(Failure::usage(
+            "say what to delete: `heddle delete KIND NAME`, or `heddle delete -f FILE`",
+        ));
+    }
+    let mesh = Chosen::of(&args.mesh).await?;
+    let namespace = args.namespace.unwrap_or_else(|| mesh.namespace().to_owned());
+    let keys = match (kind, given) {
+        (Some(kind), Some((_, name))) => {
+            let namespace = if kind == "Namespace" { name.clone() } else { namespace };
+            vec![ResourceKey { kind: kind.to_owned(), namespace, name: name.clone() }]
         }
-        _ if args.filename.is_empty() => {
-            return Err(Failure::usage(
-                "say what to delete: `heddle delete KIND NAME`, or `heddle delete -f FILE`",
-            ));
-        }
-        _ => keys_in(&args.filename, &args.namespace)?,
+        _ => keys_in(&args.filename, &namespace)?,
     };
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
     let request = DeleteRequest { keys, force: args.force, wait_ms: milliseconds(args.timeout) };
-    let control = ControlClient::new(&mesh.paths);
-    let response: ApplyResponse =
-        control.waiting(args.timeout).post("/v1/delete", &request).await?;
+    let response = take(&mesh, &request).await?;
     report(&response, args.output, args.timeout, false)
 }
 
@@ -76,20 +102,31 @@ pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
 /// # Errors
 /// A refusal naming the proxies that do not run the generation when the time is over.
 pub(crate) async fn wait(args: WaitArgs) -> Result<(), Failure> {
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    let control = ControlClient::new(&mesh.paths);
-    let generation = match args.generation {
-        Some(generation) => generation,
-        None => control.get::<Status>("/v1/status").await?.generation,
+    let acknowledgement = match Chosen::of(&args.mesh).await? {
+        Chosen::Local(mesh) => {
+            let control = ControlClient::new(&mesh.paths);
+            wait_here(control, args.generation, args.timeout).await?
+        }
+        Chosen::Cluster(mesh) => cluster::wait(&mesh, args.generation, args.timeout).await?,
     };
-    let path =
-        format!("/v1/wait?generation={generation}&timeout_ms={}", milliseconds(args.timeout));
-    let acknowledgement: Acknowledgement = control.waiting(args.timeout).get(&path).await?;
     match args.output {
         Output::Json => output::json(&acknowledgement)?,
         Output::Text => output::line(acknowledged_line(&acknowledgement)),
     }
     if acknowledgement.pending.is_empty() { Ok(()) } else { Err(pending(&acknowledgement)) }
+}
+
+async fn wait_here(
+    control: ControlClient,
+    generation: Option<u64>,
+    limit: Duration,
+) -> Result<Acknowledgement, Failure> {
+    let generation = match generation {
+        Some(generation) => generation,
+        None => control.get::<Status>("/v1/status").await?.generation,
+    };
+    let path = format!("/v1/wait?generation={generation}&timeout_ms={}", milliseconds(limit));
+    control.waiting(limit).get(&path).await
 }
 
 fn keys_in(paths: &[PathBuf], namespace: &str) -> Result<Vec<ResourceKey>, Failure> {
@@ -147,6 +184,9 @@ fn response_text(response: &ApplyResponse, timeout: Duration, dry_run: bool) -> 
     lines.extend(response.notes.iter().map(|note| format!("note: {}", problem_line(note))));
     if dry_run {
         lines.push("nothing was changed".to_owned());
+    } else if timeout.is_zero() && response.generation == 0 {
+        // The API server has it, and no replica has been asked.
+        lines.push("not waited for: `heddle wait` does".to_owned());
     } else if timeout.is_zero() {
         lines.push(format!("generation {}", response.generation));
     } else {
@@ -169,15 +209,10 @@ fn acknowledged_line(acknowledgement: &Acknowledgement) -> String {
 fn pending(acknowledgement: &Acknowledgement) -> Failure {
     let names: Vec<&str> = acknowledgement.pending.iter().map(|id| id.0.as_str()).collect();
     Failure::refused(format!(
-        "generation {0} is accepted, but these proxies do not run it yet: {1}; wait with `heddle wait --generation {0}`, and see `heddle proxy-status`",
+        "generation {0} is accepted, but these proxies do not run it yet: {1}; wait with `heddle wait`, and see `heddle proxy-status`",
         acknowledgement.generation,
         names.join(", ")
     ))
-}
-
-/// Milliseconds for the API; what does not fit is as good as for ever.
-pub(crate) fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

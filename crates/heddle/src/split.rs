@@ -24,7 +24,7 @@ const PREFIX: &str = "heddle-split-";
 /// # Errors
 /// A refusal that says what would be right, or what to edit.
 pub(crate) async fn split(args: SplitArgs) -> Result<(), Failure> {
-    let maker = Maker::new(&args.put)?;
+    let maker = Maker::new(&args.put).await?;
     if args.clear {
         return clear(&args, &maker).await;
     }
@@ -65,7 +65,7 @@ async fn versions_exist(
     service: &ServiceName,
     maker: &Maker<'_>,
 ) -> Result<(), Failure> {
-    let all: Vec<WorkloadView> = maker.control.get("/v1/workloads").await?;
+    let all: Vec<WorkloadView> = maker.mesh.workloads().await?;
     let behind = all.iter().filter(|view| view.workload.services.contains(service));
     let versions: BTreeSet<&str> = behind.map(|view| view.workload.version.as_str()).collect();
     let versions: Vec<&str> = versions.into_iter().filter(|version| !version.is_empty()).collect();
@@ -163,7 +163,7 @@ async fn clear(args: &SplitArgs, maker: &Maker<'_>) -> Result<(), Failure> {
     let (routes, rules) =
         (maker.rules("VirtualService").await?, maker.rules("DestinationRule").await?);
     let own =
-        |key: &ResourceKey| key.name == name(&args.service) && key.namespace == args.put.namespace;
+        |key: &ResourceKey| key.name == name(&args.service) && key.namespace == maker.namespace;
     let keys = routes.iter().chain(&rules).map(|view| &view.key).filter(|key| own(key));
     let keys: Vec<ResourceKey> = keys.cloned().collect();
     if keys.is_empty() {

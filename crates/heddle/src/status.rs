@@ -1,4 +1,4 @@
-//! `status`, `proxy-status`, `dashboard`, `down`, `version`: what runs, and the end of it.
+//! `status`, `proxy-status`, `down`, `version`: what runs, and the end of it. Of a cluster: `cluster`.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,19 @@ use heddle_wire::local::{
 use serde::Serialize;
 
 use crate::{
-    cli::{DashboardArgs, DownArgs, Output, StatusArgs, SuperviseArgs, VersionArgs},
+    chosen::Chosen,
+    cli::{DownArgs, NamespaceFlags, Output, StatusArgs, SuperviseArgs, VersionArgs},
     control_client::{ControlClient, problem_line},
     failure::Failure,
     holder_client::HolderClient,
     mesh::RunningMesh,
     output,
 };
+
+mod cluster;
+mod proxies;
+
+use proxies::{proxy_row, proxy_state};
 
 /// `heddle status` as one document.
 #[derive(Debug, Serialize)]
@@ -34,7 +40,12 @@ struct MeshStatus {
 /// # Errors
 /// A refusal where no such mesh runs.
 pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
+    let mesh = match Chosen::of(&args.mesh).await? {
+        Chosen::Local(mesh) => mesh,
+        Chosen::Cluster(mesh) => {
+            return cluster::status(&mesh, &args.namespaces, args.output).await;
+        }
+    };
     let mut info = HolderClient::connect(&mesh.paths).await?.info().await?;
     let control = ControlClient::new(&mesh.paths);
     let (control, control_problem) = match ask(&control).await {
@@ -44,6 +55,7 @@ pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
         }
         Err(failure) => (None, Some(failure.message)),
     };
+    keep(&mut info, &args.namespaces);
     let status = MeshStatus { info, control, control_problem };
     match args.output {
         Output::Json => output::json(&status),
@@ -52,6 +64,11 @@ pub(crate) async fn status(args: StatusArgs) -> Result<(), Failure> {
             Ok(())
         }
     }
+}
+
+/// Only workloads of the namespaces that are meant.
+fn keep(info: &mut Info, namespaces: &NamespaceFlags) {
+    info.workloads.retain(|joined| namespaces.has(&joined.joined.workload.namespace));
 }
 
 async fn ask(control: &ControlClient) -> Result<(Status, Vec<WorkloadView>), Failure> {
@@ -153,8 +170,20 @@ fn restarted(restarts: &Restarts) -> String {
 /// # Errors
 /// A refusal where no such mesh runs, or its control plane does not.
 pub(crate) async fn proxy_status(args: StatusArgs) -> Result<(), Failure> {
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    let status: Status = ControlClient::new(&mesh.paths).get("/v1/status").await?;
+    let mesh = match Chosen::of(&args.mesh).await? {
+        Chosen::Local(mesh) => mesh,
+        Chosen::Cluster(mesh) => {
+            return cluster::proxy_status(&mesh, &args.namespaces, args.output).await;
+        }
+    };
+    let control = ControlClient::new(&mesh.paths);
+    let mut status: Status = control.get("/v1/status").await?;
+    if args.namespaces.namespace.is_some() {
+        let all: Vec<WorkloadView> = control.get("/v1/workloads").await?;
+        let meant = all.iter().filter(|view| args.namespaces.has(&view.workload.namespace));
+        let meant: Vec<_> = meant.map(|view| &view.workload.id).collect();
+        status.proxies.retain(|proxy| meant.contains(&&proxy.workload));
+    }
     match args.output {
         Output::Json => output::json(&status),
         Output::Text => {
@@ -165,20 +194,7 @@ pub(crate) async fn proxy_status(args: StatusArgs) -> Result<(), Failure> {
 }
 
 fn proxy_table(status: &Status) -> String {
-    let row = |proxy: &ProxyStatus| {
-        let state = match (&proxy.nack, proxy.connected) {
-            (_, false) => "not connected".to_owned(),
-            (Some(nack), true) => format!("refused: {nack}"),
-            (None, true) if proxy.generation < status.generation => "pending".to_owned(),
-            (None, true) => "in force".to_owned(),
-        };
-        let destinations: Vec<String> = proxy
-            .destinations
-            .iter()
-            .map(|name| format!("{}.{}", name.name, name.namespace))
-            .collect();
-        vec![proxy.workload.0.clone(), proxy.generation.to_string(), state, destinations.join(",")]
-    };
+    let row = |proxy: &ProxyStatus| proxy_row(proxy, proxy_state(proxy, status.generation));
     let rows: Vec<Vec<String>> = status.proxies.iter().map(row).collect();
     let newest = status.proxies.iter().filter(|p| p.generation == status.generation).count();
     format!(
@@ -187,20 +203,6 @@ fn proxy_table(status: &Status) -> String {
         status.proxies.len(),
         output::table(&["WORKLOAD", "GENERATION", "STATE", "CALLS"], &rows)
     )
-}
-
-/// `heddle dashboard`.
-///
-/// # Errors
-/// A refusal where no such mesh runs.
-pub(crate) async fn dashboard(args: DashboardArgs) -> Result<(), Failure> {
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    let info = HolderClient::connect(&mesh.paths).await?.info().await?;
-    let address = info
-        .dashboard
-        .ok_or_else(|| Failure::refused(format!("mesh `{}` has no dashboard", info.mesh)))?;
-    output::line(format!("http://{address}"));
-    Ok(())
 }
 
 /// `heddle down`.

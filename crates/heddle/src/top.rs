@@ -6,18 +6,15 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, stdout},
-    net::SocketAddr,
 };
 
-use heddle_runtime::{clock, local_http, terminal};
+use heddle_runtime::{clock, terminal};
 use heddle_wire::local::observe_api::{Ejection, Rates, ServiceSummary, TlsFailure};
-use serde::de::DeserializeOwned;
 
 use crate::{
-    cli::{MeshFlag, Output, TopArgs},
+    chosen::{Chosen, Dashboard},
+    cli::{NamespaceFlags, Output, TopArgs},
     failure::{Doing as _, Failure},
-    holder_client::HolderClient,
-    mesh::RunningMesh,
     output,
     termination::Termination,
 };
@@ -29,8 +26,8 @@ use figures::{bytes, milliseconds, name, percent, rate};
 
 /// Seconds the rates are over, as in the dashboard's live picture.
 const WINDOW: u64 = 10;
-/// Longest answer of a refusal that is repeated, characters.
-const REASON_MAX: usize = 200;
+/// Where nothing has joined.
+pub(crate) const NOTHING_YET: &str = "no services yet; join one: heddle run --service hello --port http:8080 -- python3 -m http.server 8080 (in a cluster: kubectl label namespace NAME heddle.dev/inject=true, and restart what runs there)";
 /// The other screen, the cursor hidden, long lines cut.
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
 /// Everything as it was.
@@ -60,13 +57,12 @@ const COLUMNS: [(&str, usize); 12] = [
 /// # Errors
 /// A refusal where no such mesh runs or its dashboard does not answer; on a terminal only at the start.
 pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
-    let dashboard = dashboard_of(&args.mesh).await?;
-    let path = format!("/api/v1/services?window={WINDOW}");
-    let services: Vec<ServiceSummary> = ask(dashboard, &path).await?;
+    let dashboard = Chosen::of(&args.mesh).await?.dashboard().await?;
+    let services = ask(&dashboard, &args.namespaces).await?;
     if args.output == Output::Json {
         output::json(&services)?;
     } else if args.once || !stdout().is_terminal() {
-        output::line(with_trouble(table(&services, false), &Trouble::ask(dashboard).await?));
+        output::line(with_trouble(table(&services, false), &Trouble::ask(&dashboard).await?));
     }
     if args.once || !stdout().is_terminal() {
         return Ok(());
@@ -74,21 +70,20 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
     if args.output == Output::Json {
         loop {
             clock::sleep(args.interval).await;
-            let services: Vec<ServiceSummary> = ask(dashboard, &path).await?;
+            let services = ask(&dashboard, &args.namespaces).await?;
             output::json(&services)?;
         }
     }
     // Taken over before anything is drawn: whichever ends this, the terminal is as it was.
     let signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    watch(&args, dashboard, &path, services, signals).await;
+    watch(&args, &dashboard, services, signals).await;
     Ok(())
 }
 
 /// Redraws until Ctrl-C, or another signal that asks for the end.
 async fn watch(
     args: &TopArgs,
-    dashboard: SocketAddr,
-    path: &str,
+    dashboard: &Dashboard,
     mut services: Vec<ServiceSummary>,
     mut signals: Termination,
 ) {
@@ -102,7 +97,7 @@ async fn watch(
         output::line(frame(&picture, &trouble, rows));
         let asked = async {
             clock::sleep(args.interval).await;
-            let services = ask::<Vec<ServiceSummary>>(dashboard, path).await?;
+            let services = ask(dashboard, &args.namespaces).await?;
             Ok::<_, Failure>((services, Trouble::ask(dashboard).await?))
         };
         tokio::select! {
@@ -128,9 +123,9 @@ struct Trouble {
 }
 
 impl Trouble {
-    async fn ask(dashboard: SocketAddr) -> Result<Self, Failure> {
+    async fn ask(dashboard: &Dashboard) -> Result<Self, Failure> {
         let ejections = ask_ejected(dashboard).await?;
-        Ok(Self { ejections, tls: ask(dashboard, "/api/v1/tls-failures").await? })
+        Ok(Self { ejections, tls: dashboard.ask("/api/v1/tls-failures").await? })
     }
 }
 
@@ -175,48 +170,29 @@ fn frame(table: &str, trouble: &str, rows: usize) -> String {
     frame
 }
 
-/// The dashboard's address of the mesh that is meant.
-///
-/// # Errors
-/// A refusal where no such mesh runs, or it has no dashboard.
-pub(crate) async fn dashboard_of(mesh: &MeshFlag) -> Result<SocketAddr, Failure> {
-    let mesh = RunningMesh::select(mesh.mesh.as_deref())?;
-    let info = HolderClient::connect(&mesh.paths).await?.info().await?;
-    info.dashboard.ok_or_else(|| Failure::refused(format!("mesh `{}` has no dashboard", info.mesh)))
-}
-
-/// Asks the dashboard's JSON API.
-///
-/// # Errors
-/// A refusal where it does not answer, or answers something else.
-pub(crate) async fn ask<T: DeserializeOwned>(
-    dashboard: SocketAddr,
-    path: &str,
-) -> Result<T, Failure> {
-    let asked = || format!("ask the dashboard for http://{dashboard}{path}");
-    let answer = local_http::get_tcp(dashboard, path).await.doing(asked)?;
-    if answer.status != 200 {
-        let body = String::from_utf8_lossy(&answer.body);
-        let reason: String = body.chars().take(REASON_MAX).collect();
-        let message = format!("cannot {}: HTTP {}: {reason}", asked(), answer.status);
-        return Err(Failure::refused(message));
-    }
-    serde_json::from_slice(&answer.body).doing(asked)
+/// Asks for the services of the namespaces that are meant.
+async fn ask(
+    dashboard: &Dashboard,
+    namespaces: &NamespaceFlags,
+) -> Result<Vec<ServiceSummary>, Failure> {
+    let path = format!("/api/v1/services?window={WINDOW}");
+    let mut services: Vec<ServiceSummary> = dashboard.ask(&path).await?;
+    services.retain(|row| namespaces.has(&row.service.namespace));
+    Ok(services)
 }
 
 /// Asks the dashboard who is out for its errors.
 ///
 /// # Errors
-/// As [`ask`].
-pub(crate) async fn ask_ejected(dashboard: SocketAddr) -> Result<Vec<Ejection>, Failure> {
-    ask(dashboard, "/api/v1/ejections").await
+/// As [`Dashboard::ask`].
+pub(crate) async fn ask_ejected(dashboard: &Dashboard) -> Result<Vec<Ejection>, Failure> {
+    dashboard.ask("/api/v1/ejections").await
 }
 
 /// The table with its two heads; lines without an end.
 fn table(services: &[ServiceSummary], coloured: bool) -> String {
     if services.is_empty() {
-        return "no services yet; join one: heddle run --service hello --port http:8080 -- python3 -m http.server 8080"
-            .to_owned();
+        return NOTHING_YET.to_owned();
     }
     let names: Vec<String> = services.iter().map(|row| name(&row.service)).collect();
     let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(7);

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use super::{common::Output, values};
 
 /// Which cluster, and as whom.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ClusterFlags {
     /// File that says how to reach the cluster [default: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE")]

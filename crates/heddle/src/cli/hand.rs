@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use heddle_model::name::DEFAULT_NAMESPACE;
 
 use super::{
-    common::{MeshFlag, Output},
+    common::{Output, TargetFlags},
     values::{self, AbortFlag, HeaderFlag, Share, TcpFlag},
 };
 
@@ -97,9 +96,9 @@ pub(crate) struct SplitArgs {
 /// How what a command has made is put in force.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PutArgs {
-    /// Namespace of the service
-    #[arg(long, short, value_name = "NS", default_value = DEFAULT_NAMESPACE, value_parser = values::label)]
-    pub namespace: String,
+    /// Namespace of the service [default: `default`; in a cluster that of the context]
+    #[arg(long, short, value_name = "NS", value_parser = values::label)]
+    pub namespace: Option<String>,
     /// Print what would be applied, change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -108,7 +107,7 @@ pub(crate) struct PutArgs {
     pub timeout: Duration,
     /// Which mesh.
     #[command(flatten)]
-    pub mesh: MeshFlag,
+    pub mesh: TargetFlags,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,

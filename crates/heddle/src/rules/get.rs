@@ -4,16 +4,15 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use heddle_model::{
     EndpointState, Protocol, ServiceName,
-    name::DEFAULT_NAMESPACE,
-    yaml::{Skipped, with_status},
+    yaml::{Skipped, documents, to_yaml, with_status},
 };
 use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status, WorkloadView};
 
 use crate::{
+    chosen::Chosen,
     cli::{GetArgs, GetOutput},
-    control_client::{ControlClient, problem_line},
+    control_client::problem_line,
     failure::Failure,
-    mesh::RunningMesh,
     output,
     rules::kinds::{self, Kind},
     top::{self, ejected},
@@ -34,40 +33,43 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
     {
         return Err(Failure::usage(format!("`{name}` is no name of an object")));
     }
-    let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    let control = ControlClient::new(&mesh.paths);
+    let mesh = Chosen::of(&args.mesh).await?;
     match kind {
-        Kind::All => rules(&control, &args, None).await,
-        Kind::Rule(kind) => rules(&control, &args, Some(kind)).await,
-        Kind::Services => services(&control, &args).await,
-        Kind::Workloads => workloads(&control, &args).await,
+        Kind::All => rules(&mesh, &args, None).await,
+        Kind::Rule(kind) => rules(&mesh, &args, Some(kind)).await,
+        Kind::Services => services(&mesh, &args).await,
+        Kind::Workloads => workloads(&mesh, &args).await,
     }
 }
 
-async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> Result<(), Failure> {
+async fn rules(mesh: &Chosen, args: &GetArgs, kind: Option<&str>) -> Result<(), Failure> {
     let mut path = "/v1/resources?".to_owned();
-    let default = args.name.as_deref().map(|name| kinds::namespace_of(kind, name));
+    let default = args.name.as_deref().map(|name| match kind {
+        // A Namespace is named with itself.
+        Some("Namespace") => name,
+        _ => mesh.namespace(),
+    });
     let namespace = args.namespace.as_deref().or(default);
     let filters = [("kind", kind), ("namespace", namespace), ("name", args.name.as_deref())];
     for (key, value) in filters.into_iter().filter_map(|(key, value)| Some((key, value?))) {
         // Kinds and labels need no escaping; both were checked.
         write!(path, "{key}={value}&").expect("invariant: writing to a String never fails");
     }
-    let found: Vec<ResourceView> = control.get(path.trim_end_matches(['?', '&'])).await?;
+    let found: Vec<ResourceView> = mesh.get(path.trim_end_matches(['?', '&'])).await?;
     if let (Some(name), true) = (&args.name, found.is_empty()) {
         return Err(Failure::refused(format!(
             "no {} `{name}` in namespace `{}`",
             kind.unwrap_or("rule"),
-            namespace.unwrap_or(DEFAULT_NAMESPACE)
+            namespace.unwrap_or_else(|| mesh.namespace())
         )));
     }
     match args.output {
         GetOutput::Json => output::json(&found)?,
-        GetOutput::Yaml => output::line(yaml(&found)),
+        GetOutput::Yaml => output::line(yaml(found, matches!(mesh, Chosen::Cluster(_)))),
         GetOutput::Text => {
             // Where one object is asked for, files that hold others do not matter.
             let status = match &args.name {
-                None => control.get::<Status>("/v1/status").await?,
+                None => mesh.get::<Status>("/v1/status").await?,
                 Some(_) => Status::default(),
             };
             let mut text = rule_table(&found, &status.out_of_force);
@@ -77,7 +79,7 @@ async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> R
             }
             output::line(text);
             if found.iter().any(|view| view.key.kind == "DestinationRule") {
-                say_ejected(args, &found).await;
+                say_ejected(mesh, &found).await;
             }
         }
     }
@@ -85,25 +87,26 @@ async fn rules(control: &ControlClient, args: &GetArgs, kind: Option<&str>) -> R
 }
 
 /// Whom these rules have taken out, where the mesh has a dashboard that knows.
-async fn say_ejected(args: &GetArgs, found: &[ResourceView]) {
-    let Ok(dashboard) = top::dashboard_of(&args.mesh).await else { return };
-    let Ok(mut ejections) = top::ask_ejected(dashboard).await else { return };
+async fn say_ejected(mesh: &Chosen, found: &[ResourceView]) {
+    let Ok(dashboard) = mesh.dashboard().await else { return };
+    let Ok(mut ejections) = top::ask_ejected(&dashboard).await else { return };
     ejections.retain(|one| found.iter().any(|view| view.key.to_string() == one.rule));
     for line in ejected::lines_now(&ejections) {
         output::line(line);
     }
 }
 
-fn yaml(found: &[ResourceView]) -> String {
-    let document = |view: &ResourceView| {
+/// The documents; those of a cluster are kept as JSON there.
+fn yaml(found: Vec<ResourceView>, of_cluster: bool) -> String {
+    let document = |view: ResourceView| {
+        let read = of_cluster.then(|| documents("-", &view.text)).and_then(Result::ok);
+        let read = read.and_then(|documents| documents.into_iter().next());
+        let text = read.map_or(view.text, |document| to_yaml(&document.value));
         let status = view.status.as_ref().and_then(|status| serde_json::to_string(status).ok());
-        let text = match status {
-            Some(status) => with_status(&view.text, &status),
-            None => view.text.clone(),
-        };
+        let text = status.map_or_else(|| text.clone(), |status| with_status(&text, &status));
         text.trim_end().to_owned()
     };
-    let documents: Vec<String> = found.iter().map(document).collect();
+    let documents: Vec<String> = found.into_iter().map(document).collect();
     documents.join("\n---\n")
 }
 
@@ -138,8 +141,8 @@ fn rule_table(found: &[ResourceView], out_of_force: &[Problem]) -> String {
     text
 }
 
-async fn services(control: &ControlClient, args: &GetArgs) -> Result<(), Failure> {
-    let mut found: Vec<ServiceView> = control.get("/v1/services").await?;
+async fn services(mesh: &Chosen, args: &GetArgs) -> Result<(), Failure> {
+    let mut found: Vec<ServiceView> = mesh.get("/v1/services").await?;
     found.retain(|view| {
         let name = &view.service.name;
         args.name.as_ref().is_none_or(|wanted| *wanted == name.name)
@@ -167,8 +170,8 @@ fn names(services: &BTreeSet<ServiceName>) -> String {
     services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(",")
 }
 
-async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failure> {
-    let mut found: Vec<WorkloadView> = control.get("/v1/workloads").await?;
+async fn workloads(mesh: &Chosen, args: &GetArgs) -> Result<(), Failure> {
+    let mut found = mesh.workloads().await?;
     found.retain(|view| {
         args.name.as_ref().is_none_or(|wanted| *wanted == view.workload.id.0)
             && args.namespace.as_ref().is_none_or(|wanted| *wanted == view.workload.namespace)
@@ -193,10 +196,10 @@ async fn workloads(control: &ControlClient, args: &GetArgs) -> Result<(), Failur
             workload.version.clone(),
             workload.addresses.first().to_string(),
             ports.collect::<Vec<_>>().join(","),
-            if view.connected {
-                format!("generation {}", view.generation)
-            } else {
-                "not connected".to_owned()
+            match (view.sidecar, view.connected) {
+                (false, _) => "no sidecar".to_owned(),
+                (true, true) => format!("generation {}", view.generation),
+                (true, false) => "not connected".to_owned(),
             },
         ]
     };

@@ -1,7 +1,5 @@
 //! Kinds by the names people type: `vs`, `virtualservices`, `VirtualService`.
 
-use heddle_model::name::DEFAULT_NAMESPACE;
-
 use crate::failure::Failure;
 
 /// What `get` can show that is no rule.
@@ -85,11 +83,6 @@ pub(crate) fn canonical(word: &str) -> Result<&'static str, Failure> {
     }
 }
 
-/// The namespace of an object of this kind where none is given: a Namespace is named with itself.
-pub(crate) fn namespace_of<'a>(kind: Option<&str>, name: &'a str) -> &'a str {
-    if kind == Some("Namespace") { name } else { DEFAULT_NAMESPACE }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,8 +95,6 @@ mod tests {
         assert_eq!(kind("svc"), Ok(Kind::Services));
         assert_eq!(canonical("services"), Ok("Service"));
         assert!(canonical("workloads").is_err());
-        assert_eq!(namespace_of(Some("Namespace"), "shop"), "shop");
-        assert_eq!(namespace_of(Some("VirtualService"), "shop"), "default");
         for (word, rule) in [
             ("gw", "Gateway"),
             ("gateways.gateway.networking.k8s.io", "Gateway.gateway.networking.k8s.io"),

@@ -7,12 +7,12 @@ use heddle_wire::local::control_api::{
 };
 use serde::Serialize;
 
-use super::{milliseconds, report};
+use super::{put, report, take};
 use crate::{
+    chosen::Chosen,
     cli::{Output, hand::PutArgs},
-    control_client::ControlClient,
+    control_client::milliseconds,
     failure::Failure,
-    mesh::RunningMesh,
     output,
 };
 
@@ -25,9 +25,11 @@ struct Made<'a> {
     response: &'a ApplyResponse,
 }
 
-/// A mesh's control plane, and how to put things in force there.
+/// A mesh, and how to put things in force there.
 pub(crate) struct Maker<'a> {
-    pub(crate) control: ControlClient,
+    pub(crate) mesh: Chosen,
+    /// Of the service that is meant.
+    pub(crate) namespace: String,
     put: &'a PutArgs,
 }
 
@@ -36,9 +38,10 @@ impl<'a> Maker<'a> {
     ///
     /// # Errors
     /// A refusal where no mesh runs, or several do.
-    pub(crate) fn new(put: &'a PutArgs) -> Result<Self, Failure> {
-        let mesh = RunningMesh::select(put.mesh.mesh.as_deref())?;
-        Ok(Self { control: ControlClient::new(&mesh.paths), put })
+    pub(crate) async fn new(put: &'a PutArgs) -> Result<Self, Failure> {
+        let mesh = Chosen::of(&put.mesh).await?;
+        let namespace = put.namespace.clone().unwrap_or_else(|| mesh.namespace().to_owned());
+        Ok(Self { mesh, namespace, put })
     }
 
     /// Prints documents and puts them in force; with `--dry-run` they are checked only. `by` is the command's
@@ -49,7 +52,7 @@ impl<'a> Maker<'a> {
     pub(crate) async fn apply(&self, documents: &str, by: &str) -> Result<(), Failure> {
         let request = ApplyRequest {
             files: vec![SourceFile { file: by.to_owned(), text: documents.to_owned() }],
-            namespace: self.put.namespace.clone(),
+            namespace: self.namespace.clone(),
             dry_run: self.put.dry_run,
             force: false,
             strict: false,
@@ -58,8 +61,7 @@ impl<'a> Maker<'a> {
         if self.put.output == Output::Text {
             output::line(documents.trim_end());
         }
-        let control = self.control.clone().waiting(self.put.timeout);
-        let response: ApplyResponse = control.post("/v1/apply", &request).await?;
+        let response = put(&self.mesh, &request).await?;
         match self.put.output {
             Output::Json => output::json(&Made { documents, response: &response }),
             Output::Text => {
@@ -80,8 +82,7 @@ impl<'a> Maker<'a> {
         }
         let wait_ms = milliseconds(self.put.timeout);
         let request = DeleteRequest { keys, force: false, wait_ms };
-        let control = self.control.clone().waiting(self.put.timeout);
-        let response: ApplyResponse = control.post("/v1/delete", &request).await?;
+        let response = take(&self.mesh, &request).await?;
         report(&response, self.put.output, self.put.timeout, false)
     }
 
@@ -90,14 +91,14 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// A refusal that says which one may be meant.
     pub(crate) async fn service(&self, name: &str) -> Result<ServiceName, Failure> {
-        let all: Vec<ServiceView> = self.control.get("/v1/services").await?;
+        let all: Vec<ServiceView> = self.mesh.get("/v1/services").await?;
         let here = all.iter().map(|view| &view.service.name);
-        let here: Vec<_> = here.filter(|one| one.namespace == self.put.namespace).collect();
+        let here: Vec<_> = here.filter(|one| one.namespace == self.namespace).collect();
         if let Some(found) = here.iter().find(|one| one.name == name) {
             return Ok(ServiceName::clone(found));
         }
         let names: Vec<&str> = here.iter().map(|one| one.name.as_str()).collect();
-        let namespace = &self.put.namespace;
+        let namespace = &self.namespace;
         Err(Failure::refused(unknown(
             &format!("service `{name}` in namespace `{namespace}`"),
             name,
@@ -110,7 +111,7 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// What the control plane says.
     pub(crate) async fn rules(&self, kind: &str) -> Result<Vec<ResourceView>, Failure> {
-        self.control.get(&format!("/v1/resources?kind={kind}")).await
+        self.mesh.get(&format!("/v1/resources?kind={kind}")).await
     }
 }
 

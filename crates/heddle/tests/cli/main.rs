@@ -26,6 +26,8 @@ impl NoMeshes {
         Command::new(env!("CARGO_BIN_EXE_heddle"))
             .args(words)
             .env("HEDDLE_RUNTIME_DIR", self.0.join("run"))
+            // Nor is there a cluster.
+            .env("KUBECONFIG", self.0.join("kubeconfig"))
             .output()
             .unwrap()
     }
@@ -84,6 +86,11 @@ fn wrong_flags_exit_with_2_and_name_what_would_be_right() {
         ("top --interval 0", "100 ms or more"),
         ("demo --rate nan", "0.1 to 2000"),
         ("wait --generation minus", "--generation"),
+        ("top --mesh shop --context kind", "--context"),
+        ("apply -f a.yaml --mesh shop --kubernetes", "--kubernetes"),
+        ("status --mesh shop --revision canary", "--revision"),
+        ("get -n shop -A", "--all-namespaces"),
+        ("dashboard --port 0", "--port"),
         ("install --image a!b", "no name of an image"),
         ("install --cpu lots", "no quantity"),
         ("install --trust-domain A_b", "no domain"),
@@ -121,6 +128,48 @@ fn without_a_mesh_every_command_says_how_to_start_one() {
             assert!(said.contains("heddle up --mesh shop"), "{line}: {said}");
         }
     }
+}
+
+#[test]
+fn what_is_meant_is_told_where_there_is_neither_a_mesh_nor_a_cluster() {
+    let machine = NoMeshes::new("neither");
+    let (code, said) = machine.refused("top --once");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("no mesh is running on this machine"), "{said}");
+    assert!(said.contains("--kubeconfig and --context"), "{said}");
+    let (code, said) = machine.refused("status --kubernetes");
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("cannot be read (No such file or directory"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
+fn the_current_context_is_meant_where_no_mesh_runs_and_that_is_told() {
+    let machine = NoMeshes::new("context");
+    std::fs::write(
+        machine.0.join("kubeconfig"),
+        "apiVersion: v1
+kind: Config
+current-context: far
+clusters: [{name: far, cluster: {server: 'http://127.0.0.1:1'}}]
+users: [{name: me, user: {token: x}}]
+contexts: [{name: far, context: {cluster: far, user: me}}]
+",
+    )
+    .unwrap();
+    let (code, said) = machine.refused("get");
+    assert_eq!(code, 1, "{said}");
+    let mut lines = said.lines();
+    let first = "heddle: no mesh is running on this machine: this is the cluster of context `far`";
+    assert_eq!(lines.next(), Some(first));
+    let second = lines.next().unwrap();
+    assert!(
+        second.contains("API server at http://127.0.0.1:1/ (context `far`) cannot be reached"),
+        "{said}"
+    );
+    assert_eq!(lines.next(), None);
+    let (_, said) = machine.refused("get --mesh shop");
+    assert!(!said.contains("far"), "{said}");
 }
 
 #[test]

@@ -20,5 +20,5 @@ mod lifecycle;
 mod probes;
 mod revisions;
 mod rules;
-mod scraping;
+mod tools;
 mod uninstall;
