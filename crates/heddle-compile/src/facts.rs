@@ -207,6 +207,7 @@ pub(crate) fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
         ports: ports.collect(),
         outbound: OutboundPolicy::default(),
         locality: Box::new(workload.locality.clone()),
+        telemetry: None,
     }
 }
 

@@ -104,11 +104,12 @@ impl RuleIndex {
     }
 
     /// A workload's own ports, each with the service ports that lead to it and the faults that its sidecar
-    /// injects; and what its Sidecar says of its calls of the outside.
+    /// injects; what its Sidecar says of its calls of the outside; and what is told about all of them.
     #[must_use]
     pub fn inbound(&self, registry: &Registry, workload: &Workload) -> Inbound {
         let mut inbound = facts::inbound(registry, workload);
         inbound.outbound = self.outbound(registry, workload.into());
+        inbound.telemetry = self.telemetry(workload);
         for port in &mut inbound.ports {
             let on_server = self.faults().filter(|one| one.rule.side == FaultSide::Server);
             port.faults = on_server.filter_map(|one| one.on_inbound(workload, port)).collect();

@@ -43,6 +43,7 @@ impl RuleIndex {
             }
         }
         all.found.extend(self.outside_findings(registry));
+        all.found.extend(self.telemetry_findings(registry));
         self.route_findings(registry, &mut all.found);
         for one in self.faults() {
             all.own_fault(one);

@@ -37,6 +37,8 @@ mod ranges;
 mod reference;
 mod rules;
 mod target;
+mod telemetry;
+mod telemetry_findings;
 mod traffic;
 
 pub use client::{Client, View};

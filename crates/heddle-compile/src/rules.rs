@@ -34,6 +34,8 @@ pub struct RuleIndex {
     outside: Vec<usize>,
     /// Routes of the Gateway API by the services they are attached to, oldest first.
     routes: BTreeMap<ServiceName, Vec<usize>>,
+    /// Positions of Telemetries and of MeshConfigs.
+    telemetry: Vec<usize>,
     /// Positions of faults of a kind of their own.
     faults: Vec<usize>,
     /// Services that they are for.
@@ -96,6 +98,7 @@ impl RuleIndex {
                     index.conditions.extend(source_labels(rule));
                 }
                 Spec::VirtualService(_) | Spec::NotServed | Spec::Service(_) | Spec::Namespace => {}
+                Spec::Telemetry(_) | Spec::MeshConfig(_) => index.telemetry.push(position),
                 Spec::ServiceEntry(_) | Spec::WorkloadEntry(_) => index.outside.push(position),
                 Spec::Sidecar(sidecar) => {
                     index.outside.push(position);
@@ -142,6 +145,11 @@ impl RuleIndex {
     /// Faults of a kind of their own, oldest first.
     pub(crate) fn faults_at(&self) -> impl Iterator<Item = &Resource> {
         self.faults.iter().filter_map(|&at| Some(&**self.resources.get(at)?))
+    }
+
+    /// Telemetries and MeshConfigs, oldest first.
+    pub(crate) fn telemetries_at(&self) -> impl Iterator<Item = &Resource> {
+        self.telemetry.iter().filter_map(|&at| Some(&**self.resources.get(at)?))
     }
 
     /// All WorkloadEntries, oldest first.

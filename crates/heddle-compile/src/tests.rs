@@ -29,6 +29,7 @@ mod properties;
 mod registry;
 mod rules;
 mod said;
+mod telemetry;
 mod tls;
 mod traffic;
 

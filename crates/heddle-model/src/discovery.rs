@@ -8,6 +8,7 @@ mod check;
 mod fault;
 mod parts;
 mod policy;
+mod telemetry;
 mod tls;
 mod traffic;
 
@@ -25,6 +26,10 @@ pub use self::{
         http_of_grpc,
     },
     parts::{ClusterKey, HeaderMatch, HttpMatch, Provenance, StringMatch, Subset, Target},
+    telemetry::{
+        AccessLog, CollectorAddress, CustomTag, LogLayout, LogSink, Metric, MetricChange,
+        OtlpHttpSink, SideTelemetry, SpanSink, TagSource, Tracing, WorkloadTelemetry, ZipkinSink,
+    },
     tls::ClientTls,
     traffic::{
         Answer, CorsPolicy, DirectResponse, HeaderOperations, HeaderRules, Mirror, MirrorCompare,
@@ -454,6 +459,9 @@ pub struct Inbound {
     /// Where it runs: what its sidecar prefers endpoints by.
     #[cbor(n(70), default)]
     pub locality: Box<Locality>,
+    /// What its sidecar tells about its calls besides metrics, and what of those it does not.
+    #[n(145)]
+    pub telemetry: Option<Box<WorkloadTelemetry>>,
 }
 
 /// What holds for a workload's calls of what is no service of the mesh.

@@ -19,12 +19,17 @@ use crate::{
 
 mod gateway;
 mod service;
+mod telemetry;
 
 pub use gateway::{
     BackendRef, GATEWAY_GROUP, MeshMatch, MeshMirror, MeshRedirect, MeshRewrite, MeshRoute,
     MeshRule, ParentRef, PathMatch, PathModifier, RouteKind, UnknownFilter,
 };
 pub use service::ServiceObject;
+pub use telemetry::{
+    LoggingRule, MeshConfig, MetricOverride, MetricsRule, Named, Provider, ProviderKind, Sides,
+    Telemetry, TracingRule,
+};
 
 /// One parsed resource.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,6 +89,10 @@ pub enum Spec {
     Namespace,
     /// `Fault`.
     Fault(FaultRule),
+    /// Istio `Telemetry`.
+    Telemetry(Telemetry),
+    /// `MeshConfig`.
+    MeshConfig(Box<MeshConfig>),
     /// A kind of the mesh that is kept and not served yet.
     NotServed,
 }

@@ -16,6 +16,7 @@ use crate::{
     ResourceKey,
     resource::{
         FAULT_EXPIRES, FieldNote, ISTIO_FAULT_SEMANTICS, MIRROR_COMPARE, Origin, Resource, Spec,
+        Telemetry,
     },
 };
 
@@ -23,10 +24,13 @@ mod base64;
 mod catalog;
 mod destination_rule;
 mod emit;
+pub mod expression;
 mod fault;
 mod gateway_route;
 mod hint;
 mod json;
+pub mod log_format;
+mod mesh_config;
 mod node;
 mod report;
 mod schema;
@@ -34,6 +38,7 @@ mod service;
 mod service_entry;
 mod sidecar;
 mod status;
+mod telemetry;
 mod value;
 mod virtual_service;
 mod word;
@@ -175,6 +180,14 @@ static NAMESPACE: Object = Object {
     rules: &[service::name_is_a_label],
 };
 
+static TELEMETRY: Object = envelope(&[
+    required("apiVersion", Kind::Choice(telemetry::API_VERSIONS)),
+    required("kind", Kind::Choice(catalog::TELEMETRY)),
+    required("metadata", Kind::Object(&METADATA)),
+    optional("spec", Kind::Object(&telemetry::SPEC)),
+    optional("status", Kind::Any),
+]);
+
 /// The schema of a kind that is served.
 fn object_of(kind: &str) -> &'static Object {
     match kind {
@@ -189,6 +202,8 @@ fn object_of(kind: &str) -> &'static Object {
         "TCPRoute" => &TCP_ROUTE,
         "Service" => &SERVICE,
         "Fault" => &FAULT,
+        "MeshConfig" => &MESH_CONFIG,
+        "Telemetry" => &TELEMETRY,
         "Namespace" => &NAMESPACE,
         _ => &NOT_SERVED,
     }
@@ -198,6 +213,9 @@ fn object_of(kind: &str) -> &'static Object {
 fn spec_of(kind: &str, root: &Node, path: &str) -> Option<Spec> {
     if kind == "Namespace" {
         return Some(Spec::Namespace);
+    }
+    if kind == "Telemetry" && !root.has("spec") {
+        return Some(Spec::Telemetry(Telemetry::default()));
     }
     let spec = root.get("spec")?;
     if let Some(route) = gateway_route::kind(kind) {
@@ -217,17 +235,30 @@ fn spec_of(kind: &str, root: &Node, path: &str) -> Option<Spec> {
         "Sidecar" => Some(Spec::Sidecar(sidecar::read(spec))),
         "Service" => Some(Spec::Service(service::read(spec))),
         "Fault" => fault::read(spec).map(Spec::Fault),
+        "Telemetry" => Some(Spec::Telemetry(telemetry::read(spec))),
+        "MeshConfig" => {
+            let read = mesh_config::read(spec, &join(path, "spec"));
+            Some(Spec::MeshConfig(Box::new(read)))
+        }
         _ => None,
     }
 }
 
-static FAULT: Object = envelope(&[
-    required("apiVersion", Kind::Choice(OWN_API_VERSIONS)),
-    required("kind", Kind::Choice(OWN_SERVED)),
-    required("metadata", Kind::Object(&METADATA)),
-    required("spec", Kind::Object(&fault::SPEC)),
-    optional("status", Kind::Any),
-]);
+/// The object of a kind of our own.
+macro_rules! own {
+    ($spec:expr) => {
+        envelope(&[
+            required("apiVersion", Kind::Choice(OWN_API_VERSIONS)),
+            required("kind", Kind::Choice(OWN_SERVED)),
+            required("metadata", Kind::Object(&METADATA)),
+            required("spec", Kind::Object($spec)),
+            optional("status", Kind::Any),
+        ])
+    };
+}
+
+static FAULT: Object = own!(&fault::SPEC);
+static MESH_CONFIG: Object = own!(&mesh_config::SPEC);
 
 /// An object of a kind that is not served: only what names it is read.
 static NOT_SERVED: Object = envelope(&[

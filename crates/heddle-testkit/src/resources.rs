@@ -80,6 +80,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
             faults: Vec::new(),
         }],
         outbound: OutboundPolicy::default(),
+        telemetry: None,
         locality: Box::default(),
     }
 }

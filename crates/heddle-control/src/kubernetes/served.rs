@@ -36,7 +36,8 @@ const WANTED: &[Wanted] = &[
             ("TCPRoute", "tcproutes"),
         ],
     ),
-    ("heddle.dev", &["v1alpha1"], &[("Fault", "faults")]),
+    ("telemetry.istio.io", &["v1", "v1alpha1"], &[("Telemetry", "telemetries")]),
+    ("heddle.dev", &["v1alpha1"], &[("Fault", "faults"), ("MeshConfig", "meshconfigs")]),
 ];
 
 #[derive(Debug, Default, Deserialize)]

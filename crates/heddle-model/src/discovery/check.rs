@@ -2,12 +2,13 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    AbortWith, Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CorsPolicy, Destination,
-    DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay, GRPC_STATUSES,
-    HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound, InboundPort,
-    Injection, MeshSettings, Mirror, NameAnswer, OutlierDetection, OutsideAddress, OutsideEndpoint,
-    Owner, PathRewrite, PortFault, RuleAction, ServicePortRef, SniRule, StringMatch, Subset,
-    Target, TcpFault, Traffic, WeightedTarget, WorkloadInfo,
+    AbortWith, AccessLog, Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CollectorAddress,
+    CorsPolicy, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
+    GRPC_STATUSES, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound,
+    InboundPort, Injection, LogSink, MeshSettings, Mirror, NameAnswer, OutlierDetection,
+    OutsideAddress, OutsideEndpoint, Owner, PathRewrite, PortFault, RuleAction, ServicePortRef,
+    SideTelemetry, SniRule, SpanSink, StringMatch, Subset, Target, TcpFault, Tracing, Traffic,
+    WeightedTarget, WorkloadInfo, WorkloadTelemetry,
 };
 use crate::{
     Identity, ServiceName,
@@ -114,7 +115,49 @@ impl Check for Inbound {
     fn check(&self) -> Checked {
         field("workload", &self.workload)?;
         each("ports", &self.ports)?;
-        distinct("ports", self.ports.iter().map(|port| port.number))
+        distinct("ports", self.ports.iter().map(|port| port.number))?;
+        field("telemetry", self.telemetry.as_deref())
+    }
+}
+
+impl Check for WorkloadTelemetry {
+    fn check(&self) -> Checked {
+        field("client", &self.client)?;
+        field("server", &self.server)
+    }
+}
+
+impl Check for SideTelemetry {
+    fn check(&self) -> Checked {
+        each("access_logs", &self.access_logs)?;
+        field("tracing", self.tracing.as_deref())
+    }
+}
+
+impl Check for AccessLog {
+    fn check(&self) -> Checked {
+        match &self.to {
+            LogSink::File(path) => not_empty("to", path),
+            LogSink::Otlp(to) => field("to", to),
+        }
+    }
+}
+
+impl Check for CollectorAddress {
+    fn check(&self) -> Checked {
+        not_empty("host", &self.host)?;
+        port("port", self.port)
+    }
+}
+
+impl Check for Tracing {
+    fn check(&self) -> Checked {
+        percent(self.sampling).map_err(|error| error.within("sampling"))?;
+        match &self.to {
+            SpanSink::Zipkin(sink) => field("to", &sink.to),
+            SpanSink::OtlpGrpc(to) => field("to", to),
+            SpanSink::OtlpHttp(sink) => field("to", &sink.to),
+        }
     }
 }
 

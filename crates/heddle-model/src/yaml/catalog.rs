@@ -28,11 +28,18 @@ pub(super) const CORE: &[&str] = &["Service", "Namespace"];
 /// API versions of the mesh's own kinds.
 pub(super) const OWN_API_VERSIONS: &[&str] = &["heddle.dev/v1alpha1"];
 /// Those of them that are put in force.
-pub(super) const OWN_SERVED: &[&str] = &["Fault"];
+pub(super) const OWN_SERVED: &[&str] = &["Fault", "MeshConfig"];
+/// The kind of Istio's telemetry.
+pub(super) const TELEMETRY: &[&str] = &["Telemetry"];
 
 /// All kinds that are put in force, by their API group; the core group has no name.
-const SERVED_BY_GROUP: &[(&str, &[&str])] =
-    &[(NETWORKING, SERVED), (GATEWAY_GROUP, ROUTES), ("", CORE), (OWN, OWN_SERVED)];
+const SERVED_BY_GROUP: &[(&str, &[&str])] = &[
+    (NETWORKING, SERVED),
+    ("telemetry.istio.io", TELEMETRY),
+    (GATEWAY_GROUP, ROUTES),
+    ("", CORE),
+    (OWN, OWN_SERVED),
+];
 
 /// Kinds of an API group of the mesh that are kept. Of two kinds with one name, that of the Gateway API
 /// goes by its name and group, as in `kubectl`.
@@ -54,7 +61,7 @@ const KEPT: &[(&str, &[(&str, &str)])] = &[
             ("AuthorizationPolicy", "AuthorizationPolicy"),
         ],
     ),
-    ("telemetry.istio.io", &[("Telemetry", "Telemetry")]),
+    ("telemetry.istio.io", &[]),
     (
         "extensions.istio.io",
         &[("WasmPlugin", "WasmPlugin"), ("TrafficExtension", "TrafficExtension")],

@@ -146,6 +146,7 @@ impl Sidecar {
                 ports: vec![port],
                 outbound: Default::default(),
                 locality: Box::default(),
+                telemetry: None,
             }));
         });
     }

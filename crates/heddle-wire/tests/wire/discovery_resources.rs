@@ -11,14 +11,16 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        AbortWith, Answer, ClientTls, ClusterKey, ClusterPolicy, ConnectionPool, CorsPolicy,
-        DirectResponse, Distribute, FailurePercentage, Fault, FaultAbort, FaultDelay, HashCookie,
-        HashKey, HashPolicy, HashTable, HeaderMatch, HeaderOperations, HeaderRules, Http2Keepalive,
-        HttpMatch, HttpRule, Injection, LoadBalancing, LocalityRules, Method, Mirror,
-        MirrorCompare, OutlierDetection, PathRewrite, PortFault, Provenance, RING_SIZE_MAX,
-        Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction, SniRule,
-        StringMatch, Subset, SuccessRate, Target, TcpFault, TcpKeepalive, Traffic, Warmup,
-        WeightedTarget, WorkloadInfo,
+        AbortWith, AccessLog, Answer, ClientTls, ClusterKey, ClusterPolicy, CollectorAddress,
+        ConnectionPool, CorsPolicy, CustomTag, DirectResponse, Distribute, FailurePercentage,
+        Fault, FaultAbort, FaultDelay, HashCookie, HashKey, HashPolicy, HashTable, HeaderMatch,
+        HeaderOperations, HeaderRules, Http2Keepalive, HttpMatch, HttpRule, Injection,
+        LoadBalancing, LocalityRules, LogLayout, LogSink, Method, Metric, MetricChange, Mirror,
+        MirrorCompare, OtlpHttpSink, OutlierDetection, PathRewrite, PortFault, Provenance,
+        RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
+        SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagSource, Target,
+        TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget, WorkloadInfo,
+        WorkloadTelemetry, ZipkinSink,
     },
 };
 use heddle_wire::discovery::{
@@ -470,7 +472,68 @@ prop_compose! {
             ports: ports.into_iter().map(port).collect(),
             outbound: Default::default(),
             locality: Box::new(Locality { region: "eu".to_owned(), ..Locality::default() }),
+            telemetry: Some(Box::new(telemetry())),
         }
+    }
+}
+
+/// Something of everything that a sidecar may be told to tell.
+fn telemetry() -> WorkloadTelemetry {
+    let to = || CollectorAddress { host: "collector.example.com".to_owned(), port: 4317 };
+    let header = TagSource { name: "x-user".to_owned(), default: "nobody".to_owned() };
+    let log = |to, layout| AccessLog {
+        provenance: Provenance("Telemetry/istio-system/all#accessLogging[0]".to_owned()),
+        provider: "log".to_owned(),
+        to,
+        layout,
+        filter: Some("response.code >= 400".to_owned()),
+    };
+    let json = BTreeMap::from([("code".to_owned(), "%RESPONSE_CODE%".to_owned())]);
+    let change = MetricChange {
+        provenance: Provenance::default(),
+        metric: Metric::TcpSent,
+        disabled: Some(true),
+        tags: BTreeMap::from([("method".to_owned(), "request.method".to_owned())]),
+    };
+    let tracing = |to| Tracing {
+        provenance: Provenance::default(),
+        provider: "spans".to_owned(),
+        to,
+        sampling: 12.5,
+        reports_nothing: true,
+        custom_tags: BTreeMap::from([
+            ("user".to_owned(), CustomTag::Header(header.clone())),
+            ("zone".to_owned(), CustomTag::Environment(header.clone())),
+            ("mesh".to_owned(), CustomTag::Literal("own".to_owned())),
+        ]),
+        by_request_id: true,
+        istio_tags: true,
+        keeps_context: true,
+        max_tag_length: 256,
+    };
+    let over_http = OtlpHttpSink {
+        to: to(),
+        path: "/v1/traces".to_owned(),
+        timeout: Some(Duration::from_secs(3)),
+        headers: vec![("x-token".to_owned(), "abc".to_owned())],
+    };
+    let zipkin = ZipkinSink { to: to(), path: "/api/v2/spans".to_owned(), short_ids: true };
+    WorkloadTelemetry {
+        client: SideTelemetry {
+            access_logs: vec![
+                log(
+                    LogSink::File("/dev/stdout".to_owned()),
+                    LogLayout::Text("%DURATION%".to_owned()),
+                ),
+                log(LogSink::Otlp(to()), LogLayout::Json(json)),
+            ],
+            tracing: Some(Box::new(tracing(SpanSink::OtlpHttp(over_http)))),
+            metrics: vec![change],
+        },
+        server: SideTelemetry {
+            tracing: Some(Box::new(tracing(SpanSink::Zipkin(zipkin)))),
+            ..SideTelemetry::default()
+        },
     }
 }
 

@@ -50,7 +50,10 @@ static GROUPS: [Group; 6] = [
         name: "heddle.dev",
         approval: None,
         owner: OURS,
-        kinds: &[kind("Fault", "faults", &[], &["v1alpha1"])],
+        kinds: &[
+            kind("Fault", "faults", &[], &["v1alpha1"]),
+            kind("MeshConfig", "meshconfigs", &[], &["v1alpha1"]),
+        ],
     },
     Group {
         name: "networking.istio.io",

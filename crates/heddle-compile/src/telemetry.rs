@@ -1,0 +1,295 @@
+//! Telemetries: what a workload's sidecar tells about its calls. As in Istio the root namespace's holds for all,
+//! then that of the workload's namespace, then the one that selects the workload; what a later one says holds,
+//! field by field.
+
+use std::collections::BTreeMap;
+
+use heddle_model::{
+    Workload,
+    discovery::{
+        AccessLog, LogLayout, LogSink, MetricChange, Provenance, SideTelemetry, SpanSink, Tracing,
+        WorkloadTelemetry,
+    },
+    registry::carries,
+    resource::{
+        LoggingRule, MeshConfig, Named, ProviderKind, Resource, Sides, Spec, Telemetry, TracingRule,
+    },
+    yaml::log_format::DEFAULT_TEXT,
+};
+
+use crate::rules::{ROOT_NAMESPACE, RuleIndex};
+
+/// Share of traces that are kept where nothing is said, percent (Istio's).
+const SAMPLING: f64 = 1.0;
+/// Longest value of the URL's tag where nothing is said (Istio's).
+const TAG_LENGTH: u32 = 256;
+/// Providers that are there without being configured, as in Istio: a log on the standard output, and metrics.
+const ENVOY: &str = "envoy";
+pub(crate) const PROMETHEUS: &str = "prometheus";
+/// What an access log is called that no provider is named for.
+const MESH_LOG: &str = "accessLogFile";
+
+/// A Telemetry with its resource.
+pub(crate) type Source<'a> = (&'a Resource, &'a Telemetry);
+
+/// Calls in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Client,
+    Server,
+}
+
+impl Side {
+    fn is_meant(self, by: Sides) -> bool {
+        match by {
+            Sides::Both => true,
+            Sides::Client => self == Self::Client,
+            Sides::Server => self == Self::Server,
+        }
+    }
+}
+
+impl RuleIndex {
+    /// All Telemetries, oldest first.
+    pub(crate) fn telemetries(&self) -> impl Iterator<Item = Source<'_>> {
+        self.telemetries_at().filter_map(|resource| match &resource.spec {
+            Spec::Telemetry(telemetry) => Some((resource, telemetry)),
+            _ => None,
+        })
+    }
+
+    /// The MeshConfig in force, the oldest; and those that are not.
+    pub(crate) fn mesh_configs(&self) -> impl Iterator<Item = (&Resource, &MeshConfig)> {
+        self.telemetries_at().filter_map(|resource| match &resource.spec {
+            Spec::MeshConfig(config) => Some((resource, &**config)),
+            _ => None,
+        })
+    }
+
+    /// The Telemetries that hold for a workload, the closest last.
+    fn applicable(&self, workload: &Workload) -> Vec<Source<'_>> {
+        let general = |namespace: &str| {
+            let of = |(resource, telemetry): &Source<'_>| {
+                resource.key.namespace == namespace
+                    && telemetry.selector.is_none()
+                    && !telemetry.for_targets
+            };
+            self.telemetries().find(of)
+        };
+        let own = workload.namespace.as_str();
+        let selecting = self.telemetries().find(|(resource, telemetry)| {
+            let selector = telemetry.selector.as_ref();
+            resource.key.namespace == own
+                && selector.is_some_and(|labels| carries(&workload.labels, labels))
+        });
+        let of_namespace = if own == ROOT_NAMESPACE { None } else { general(own) };
+        general(ROOT_NAMESPACE).into_iter().chain(of_namespace).chain(selecting).collect()
+    }
+
+    /// What a workload's sidecar tells about its calls; `None` where nothing is said of that.
+    pub(crate) fn telemetry(&self, workload: &Workload) -> Option<Box<WorkloadTelemetry>> {
+        let mut configs = self.mesh_configs();
+        let mesh = Mesh { config: configs.next() };
+        let all = self.applicable(workload);
+        let side = |side| SideTelemetry {
+            access_logs: mesh.access_logs(&all, side),
+            tracing: mesh.tracing(&all, side).map(Box::new),
+            metrics: metrics(&all, side),
+        };
+        let told = WorkloadTelemetry { client: side(Side::Client), server: side(Side::Server) };
+        (told != WorkloadTelemetry::default()).then(|| Box::new(told))
+    }
+}
+
+/// What a name of a provider stands for.
+enum Known<'a> {
+    Log(LogSink, &'a LogLayout),
+    Envoy,
+    Spans(&'a SpanSink, Option<u32>),
+}
+
+/// What the MeshConfig says, if there is one.
+#[derive(Clone, Copy)]
+struct Mesh<'a> {
+    config: Option<(&'a Resource, &'a MeshConfig)>,
+}
+
+impl<'a> Mesh<'a> {
+    fn provider(self, name: &str) -> Option<Known<'a>> {
+        let providers = self.config.map_or(&[][..], |(_, config)| &config.providers);
+        match providers.iter().find(|one| one.name == name).map(|one| &one.does) {
+            Some(ProviderKind::FileLog(path, layout)) => {
+                Some(Known::Log(LogSink::File(path.clone()), layout))
+            }
+            Some(ProviderKind::OtlpLog(to, layout)) => {
+                Some(Known::Log(LogSink::Otlp(to.clone()), layout))
+            }
+            Some(ProviderKind::Spans(to, length)) => Some(Known::Spans(to, *length)),
+            Some(ProviderKind::Prometheus | ProviderKind::Other(_)) => None,
+            None if name == ENVOY => Some(Known::Envoy),
+            None => None,
+        }
+    }
+
+    fn log(self, name: &str, provenance: &Provenance, filter: Option<String>) -> Option<AccessLog> {
+        let (to, layout) = match self.provider(name) {
+            Some(Known::Log(to, layout)) => (to, layout.clone()),
+            Some(Known::Envoy) => {
+                (LogSink::File("/dev/stdout".to_owned()), LogLayout::Text(DEFAULT_TEXT.to_owned()))
+            }
+            Some(Known::Spans(..)) => return None,
+            None if name == MESH_LOG => {
+                let (path, layout) = self.config?.1.access_log.clone()?;
+                (LogSink::File(path), layout)
+            }
+            None => return None,
+        };
+        let provenance = provenance.clone();
+        Some(AccessLog { provenance, provider: name.to_owned(), to, layout, filter })
+    }
+
+    /// Whom an access log goes to where nobody is named: the default providers, else the mesh's file.
+    fn default_logs(self) -> Vec<String> {
+        let Some((_, config)) = self.config else { return Vec::new() };
+        if config.default_logging.is_empty() {
+            return config.access_log.iter().map(|_| MESH_LOG.to_owned()).collect();
+        }
+        config.default_logging.iter().map(|one| one.name.clone()).collect()
+    }
+
+    fn access_logs(self, all: &[Source<'_>], side: Side) -> Vec<AccessLog> {
+        let meant = |rules: &'_ [LoggingRule]| -> Vec<LoggingRule> {
+            rules.iter().filter(|one| side.is_meant(one.sides)).cloned().collect()
+        };
+        let mut names = self.default_logs();
+        let by = self.config.map(|(resource, _)| provenance(resource)).unwrap_or_default();
+        let mut logs: BTreeMap<String, (Provenance, Option<String>)> =
+            names.iter().map(|name| (name.clone(), (by.clone(), None))).collect();
+        for (resource, telemetry) in all {
+            let rules = meant(&telemetry.access_logging);
+            if rules.iter().any(|one| !one.providers.is_empty() && !one.disabled) {
+                // Those that this level names take the place of those before it.
+                names.clear();
+                logs.clear();
+            }
+            for (i, rule) in telemetry.access_logging.iter().enumerate() {
+                if !side.is_meant(rule.sides) {
+                    continue;
+                }
+                let given: Vec<String> = match &rule.providers[..] {
+                    [] if names.is_empty() => self.fallback_logs(),
+                    [] => names.clone(),
+                    given => given.iter().map(|one| one.name.clone()).collect(),
+                };
+                for name in given {
+                    if rule.disabled {
+                        logs.remove(&name);
+                        continue;
+                    }
+                    if !names.contains(&name) {
+                        names.push(name.clone());
+                    }
+                    let by = Provenance(format!("{}#accessLogging[{i}]", resource.key));
+                    logs.insert(name, (by, rule.filter.clone()));
+                }
+            }
+        }
+        let made = logs.into_iter();
+        made.filter_map(|(name, (by, filter))| self.log(&name, &by, filter)).collect()
+    }
+
+    /// A rule that turns access logs on and names nobody, where the mesh names nobody either.
+    fn fallback_logs(self) -> Vec<String> {
+        match self.default_logs() {
+            none if none.is_empty() => vec![ENVOY.to_owned()],
+            names => names,
+        }
+    }
+
+    fn tracing(self, all: &[Source<'_>], side: Side) -> Option<Tracing> {
+        let config = self.config.map(|(_, config)| config);
+        let mut by = self.config.map(|(resource, _)| provenance(resource)).unwrap_or_default();
+        let mut merged = TracingRule::default();
+        merged.providers.extend(config.and_then(|config| config.default_tracing.first().cloned()));
+        for (resource, telemetry) in all {
+            for (i, rule) in telemetry.tracing.iter().enumerate() {
+                if side.is_meant(rule.sides) {
+                    put(&mut merged, rule);
+                    by = Provenance(format!("{}#tracing[{i}]", resource.key));
+                }
+            }
+        }
+        let (name, to, length) = match merged.providers.first() {
+            Some(Named { name, .. }) => match self.provider(name) {
+                Some(Known::Spans(to, length)) => (name.clone(), to.clone(), length),
+                _ => return None,
+            },
+            None => (String::new(), config?.spans_to.clone()?, None),
+        };
+        let told = config.and_then(|config| config.max_tag_length);
+        let tags = config.map(|config| config.custom_tags.clone()).unwrap_or_default();
+        let sampling = merged.sampling.or(config.and_then(|config| config.sampling));
+        Some(Tracing {
+            provenance: by,
+            provider: name,
+            to,
+            sampling: sampling.unwrap_or(SAMPLING),
+            reports_nothing: merged.reports_nothing.unwrap_or(false),
+            custom_tags: merged.custom_tags.unwrap_or(tags),
+            by_request_id: merged.by_request_id.unwrap_or(true),
+            istio_tags: merged.istio_tags.unwrap_or(true),
+            keeps_context: merged.keeps_context.unwrap_or(false),
+            max_tag_length: length.or(told).unwrap_or(TAG_LENGTH),
+        })
+    }
+}
+
+fn provenance(resource: &Resource) -> Provenance {
+    Provenance(resource.key.to_string())
+}
+
+/// What a later rule says of tracing, over what was said before.
+fn put(merged: &mut TracingRule, rule: &TracingRule) {
+    if !rule.providers.is_empty() {
+        merged.providers.clone_from(&rule.providers);
+    }
+    merged.sampling = rule.sampling.or(merged.sampling);
+    merged.reports_nothing = rule.reports_nothing.or(merged.reports_nothing);
+    merged.by_request_id = rule.by_request_id.or(merged.by_request_id);
+    merged.istio_tags = rule.istio_tags.or(merged.istio_tags);
+    merged.keeps_context = rule.keeps_context.or(merged.keeps_context);
+    if rule.custom_tags.is_some() {
+        merged.custom_tags.clone_from(&rule.custom_tags);
+    }
+}
+
+fn metrics(all: &[Source<'_>], side: Side) -> Vec<MetricChange> {
+    let mut changes = Vec::new();
+    for (resource, telemetry) in all {
+        for (i, rule) in telemetry.metrics.iter().enumerate() {
+            let scraped = rule.providers.is_empty()
+                || rule.providers.iter().any(|one| one.name == PROMETHEUS);
+            if !scraped {
+                continue;
+            }
+            for (j, one) in rule.overrides.iter().enumerate() {
+                let says = one.disabled.is_some() || !one.tags.is_empty();
+                if says && side.is_meant(one.sides) {
+                    let tag = |(name, value): (&String, &Option<String>)| {
+                        (name.clone(), value.clone().unwrap_or_default())
+                    };
+                    changes.push(MetricChange {
+                        provenance: Provenance(format!(
+                            "{}#metrics[{i}].overrides[{j}]",
+                            resource.key
+                        )),
+                        metric: one.metric,
+                        disabled: one.disabled,
+                        tags: one.tags.iter().map(tag).collect(),
+                    });
+                }
+            }
+        }
+    }
+    changes
+}

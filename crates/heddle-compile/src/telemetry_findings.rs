@@ -1,0 +1,142 @@
+//! The analyzers of Telemetries and of the MeshConfig.
+
+use heddle_model::{
+    Registry,
+    registry::carries,
+    resource::{Named, Provider, ProviderKind, Resource, Telemetry},
+};
+
+use crate::{
+    finding::{Finding, FindingKind},
+    rules::{ROOT_NAMESPACE, RuleIndex},
+    telemetry::PROMETHEUS,
+};
+
+/// Providers that Istio has without being told.
+const BUILT_IN: [&str; 2] = ["envoy", PROMETHEUS];
+
+impl RuleIndex {
+    /// What is worth saying about what sidecars tell.
+    pub(crate) fn telemetry_findings(&self, registry: &Registry) -> Vec<Finding> {
+        let mut found = Vec::new();
+        for (resource, telemetry) in self.telemetries() {
+            found.extend(self.second_telemetry(resource, telemetry));
+            found.extend(selects_nobody(resource, telemetry, registry));
+            found.extend(self.lost_providers(resource, telemetry));
+        }
+        let mut configs = self.mesh_configs();
+        let Some((first, config)) = configs.next() else { return found };
+        for provider in &config.providers {
+            if let ProviderKind::Other(note) = &provider.does {
+                let text = format!(
+                    "nothing is sent to `{}`: this version does not carry out providers of this kind",
+                    provider.name
+                );
+                let place = (note.line, note.field.clone());
+                found.push(Finding::new(first, place, FindingKind::NotEnforced, text));
+            }
+        }
+        for name in config.default_tracing.iter().chain(&config.default_logging) {
+            let place = (name.line, "spec.defaultProviders".to_owned());
+            found.extend(unknown(first, &config.providers, name, place));
+        }
+        for (resource, _) in configs {
+            let text =
+                format!("{} came first and holds for the mesh: put both into one", first.key);
+            let place = (resource.origin.line, "spec".to_owned());
+            found.push(Finding::new(resource, place, FindingKind::Conflict, text));
+        }
+        found
+    }
+
+    /// Of several Telemetries for the same workloads the oldest holds.
+    fn second_telemetry(&self, resource: &Resource, telemetry: &Telemetry) -> Option<Finding> {
+        if telemetry.for_targets {
+            return None;
+        }
+        let mut before = self.telemetries().take_while(|(other, _)| other.key != resource.key);
+        let (first, _) = before.find(|(other, one)| {
+            other.key.namespace == resource.key.namespace
+                && one.selector == telemetry.selector
+                && !one.for_targets
+        })?;
+        let text = format!(
+            "{} is for the same workloads and came first: this one has no effect; put both into one",
+            first.key
+        );
+        let place = (telemetry.line, "spec.selector".to_owned());
+        Some(Finding::new(resource, place, FindingKind::Conflict, text))
+    }
+
+    fn lost_providers(&self, resource: &Resource, telemetry: &Telemetry) -> Vec<Finding> {
+        let providers = self.mesh_configs().next().map_or(&[][..], |(_, one)| &one.providers);
+        let tracing = telemetry.tracing.iter().map(|one| ("tracing", &one.providers));
+        let logging = telemetry.access_logging.iter().map(|one| ("accessLogging", &one.providers));
+        let metrics = telemetry.metrics.iter().map(|one| ("metrics", &one.providers));
+        let all = tracing.chain(logging).chain(metrics);
+        let named = all.flat_map(|(what, names)| names.iter().map(move |name| (what, name)));
+        let mut found = Vec::new();
+        for (what, name) in named {
+            let place = (name.line, format!("spec.{what}"));
+            found.extend(unknown(resource, providers, name, place.clone()));
+            let known = providers.iter().find(|one| one.name == name.name);
+            let fits = match known.map(|one| &one.does) {
+                None | Some(ProviderKind::Other(_)) => true,
+                Some(ProviderKind::FileLog(..) | ProviderKind::OtlpLog(..)) => {
+                    what == "accessLogging"
+                }
+                Some(ProviderKind::Spans(..)) => what == "tracing",
+                Some(ProviderKind::Prometheus) => what == "metrics",
+            };
+            if !fits {
+                let text =
+                    format!("the provider `{}` takes no {what}: nothing goes to it", name.name);
+                found.push(Finding::new(resource, place, FindingKind::NoEffect, text));
+            }
+        }
+        found
+    }
+}
+
+fn unknown(
+    resource: &Resource,
+    providers: &[Provider],
+    name: &Named,
+    place: (usize, String),
+) -> Option<Finding> {
+    let known = providers.iter().any(|one| one.name == name.name);
+    if known || BUILT_IN.contains(&name.name.as_str()) {
+        return None;
+    }
+    let text = format!(
+        "there is no provider `{}`: add it to `extensionProviders` of the MeshConfig in {ROOT_NAMESPACE}",
+        name.name
+    );
+    Some(Finding::new(resource, place, FindingKind::Dangling, text))
+}
+
+fn selects_nobody(
+    resource: &Resource,
+    telemetry: &Telemetry,
+    registry: &Registry,
+) -> Option<Finding> {
+    let labels = telemetry.selector.as_ref()?;
+    let namespace = &resource.key.namespace;
+    let selected = |labels| {
+        registry
+            .workloads
+            .values()
+            .any(|workload| workload.namespace == *namespace && carries(&workload.labels, labels))
+    };
+    if selected(labels) {
+        return None;
+    }
+    let text = match namespace.as_str() {
+        ROOT_NAMESPACE => format!(
+            "a `selector` is for workloads of {ROOT_NAMESPACE} itself, as in Istio, and none carries these labels: leave it out for the whole mesh"
+        ),
+        _ => format!("no workload of namespace `{namespace}` carries these labels"),
+    };
+    let place = (telemetry.line, "spec.selector".to_owned());
+    Some(Finding::new(resource, place, FindingKind::Notice, text))
+}

@@ -1,0 +1,146 @@
+//! Telemetries: which hold for whom, what a later one leaves of an earlier one, and what is said about them.
+
+use heddle_model::discovery::{LogSink, Metric, SideTelemetry, SpanSink, WorkloadTelemetry};
+
+use super::*;
+
+fn telemetry(place: &str, spec: &str) -> String {
+    let (namespace, name) = place.split_once('/').unwrap();
+    format!(
+        "apiVersion: telemetry.istio.io/v1\nkind: Telemetry\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec: {spec}\n---\n"
+    )
+}
+
+fn mesh_config(spec: &str) -> String {
+    format!(
+        "apiVersion: heddle.dev/v1alpha1\nkind: MeshConfig\nmetadata: {{name: mesh, namespace: istio-system}}\nspec: {spec}\n---\n"
+    )
+}
+
+/// What the first workload of a service is told.
+fn told(text: &str, service: &str) -> Option<WorkloadTelemetry> {
+    let mesh = Mesh::demo();
+    let mut workloads = mesh.0.workloads.values();
+    let workload = workloads.find(|one| one.services.contains(&name(service))).unwrap();
+    rules(text).inbound(&mesh.0, workload).telemetry.map(|told| *told)
+}
+
+fn logs(side: &SideTelemetry) -> Vec<(&str, Option<&str>)> {
+    side.access_logs.iter().map(|log| (log.provider.as_str(), log.filter.as_deref())).collect()
+}
+
+#[test]
+fn without_a_word_about_it_nothing_is_told() {
+    assert_eq!(told("", "reviews"), None);
+    let nothing = telemetry("istio-system/all", "{}") + &mesh_config("{enableTracing: false}");
+    assert_eq!(told(&nothing, "reviews"), None);
+}
+
+#[test]
+fn the_meshs_own_log_is_everybodys_until_a_telemetry_says_otherwise() {
+    let mesh = mesh_config("{accessLogFile: /dev/stdout}");
+    let all = told(&mesh, "reviews").unwrap();
+    for side in [&all.client, &all.server] {
+        assert_eq!(logs(side), [("accessLogFile", None)]);
+        assert_eq!(side.access_logs[0].to, LogSink::File("/dev/stdout".to_owned()));
+        assert_eq!(side.access_logs[0].provenance.0, "MeshConfig/istio-system/mesh");
+    }
+    let off = mesh.clone() + &telemetry("default/quiet", "{accessLogging: [{disabled: true}]}");
+    assert_eq!(told(&off, "reviews"), None);
+    let half = mesh
+        + &telemetry(
+            "default/errors",
+            "{accessLogging: [{match: {mode: SERVER}, disabled: true}, {match: {mode: CLIENT}, filter: {expression: response.code >= 500}}]}",
+        );
+    let half = told(&half, "reviews").unwrap();
+    assert_eq!(logs(&half.client), [("accessLogFile", Some("response.code >= 500"))]);
+    assert_eq!(logs(&half.server), []);
+}
+
+#[test]
+fn a_closer_telemetry_takes_the_place_of_one_further_away() {
+    let providers = mesh_config(
+        "{extensionProviders: [{name: file, envoyFileAccessLog: {path: /var/log/a}}, {name: als, envoyOtelAls: {service: c.example.com, port: 4317}}]}",
+    );
+    let of = |name: &str| format!("{{accessLogging: [{{providers: [{{name: {name}}}]}}]}}");
+    let own = "{selector: {matchLabels: {app: reviews}}, accessLogging: [{filter: {expression: response.code == 503}}]}";
+    let text = providers
+        + &telemetry("istio-system/all", &of("envoy"))
+        + &telemetry("default/all", &of("file"))
+        + &telemetry("default/second", &of("als"))
+        + &telemetry("default/own", own);
+    assert_eq!(logs(&told(&text, "photos").unwrap().client), [("file", None)]);
+    let reviews = told(&text, "reviews").unwrap();
+    assert_eq!(logs(&reviews.client), [("file", Some("response.code == 503"))]);
+    let said = Mesh::demo().said(&rules(&text));
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("Telemetry/default/all is for the same workloads"), "{said:?}");
+}
+
+#[test]
+fn tracing_is_put_together_field_by_field() {
+    let mesh = mesh_config(
+        "{defaultProviders: {tracing: [zipkin]}, defaultConfig: {tracing: {sampling: 50}}, extensionProviders: [{name: zipkin, zipkin: {service: zipkin.istio-system.svc.cluster.local, port: 9411, maxTagLength: 64}}, {name: otel, opentelemetry: {service: c.example.com, port: 4317}}]}",
+    );
+    let first = told(&mesh, "reviews").unwrap().client.tracing.unwrap();
+    assert!(matches!(&first.to, SpanSink::Zipkin(to) if to.to.port == 9411));
+    assert_eq!((first.sampling, first.max_tag_length), (50.0, 64));
+    assert!(first.by_request_id && first.istio_tags && !first.reports_nothing);
+    let text = mesh
+        + &telemetry(
+            "istio-system/all",
+            "{tracing: [{randomSamplingPercentage: 10, customTags: {team: {literal: {value: a}}}}]}",
+        )
+        + &telemetry(
+            "default/all",
+            "{tracing: [{match: {mode: SERVER}, providers: [{name: otel}], disableSpanReporting: true}]}",
+        );
+    let told = told(&text, "reviews").unwrap();
+    let (client, server) = (told.client.tracing.unwrap(), told.server.tracing.unwrap());
+    assert_eq!((client.provider.as_str(), server.provider.as_str()), ("zipkin", "otel"));
+    assert_eq!((client.sampling, server.sampling), (10.0, 10.0));
+    assert_eq!((client.reports_nothing, server.reports_nothing), (false, true));
+    assert_eq!(server.custom_tags.len(), 1);
+    assert_eq!(server.provenance.0, "Telemetry/default/all#tracing[0]");
+}
+
+#[test]
+fn changes_of_metrics_keep_their_order_and_their_side() {
+    let text = telemetry(
+        "istio-system/all",
+        "{metrics: [{overrides: [{match: {metric: REQUEST_SIZE, mode: CLIENT}, disabled: true}, {tagOverrides: {method: {value: request.method}, source_app: {operation: REMOVE}}}]}]}",
+    ) + &telemetry(
+        "default/all",
+        "{metrics: [{providers: [{name: other}], overrides: [{disabled: true}]}]}",
+    );
+    let told = told(&text, "reviews").unwrap();
+    let of = |side: &SideTelemetry| side.metrics.iter().map(|one| one.metric).collect::<Vec<_>>();
+    assert_eq!(of(&told.client), [Metric::RequestSize, Metric::All]);
+    assert_eq!(of(&told.server), [Metric::All]);
+    let tags = &told.server.metrics[0].tags;
+    assert_eq!(tags["method"], "request.method");
+    assert_eq!(tags["source_app"], "", "an empty expression leaves a tag out");
+}
+
+#[test]
+fn what_leads_nowhere_is_said() {
+    let text = mesh_config(
+        "{extensionProviders: [{name: dog, datadog: {}}, {name: spans, zipkin: {service: z.example.com, port: 9411}}]}",
+    ) + &telemetry(
+        "default/all",
+        "{accessLogging: [{providers: [{name: absent}]}, {providers: [{name: spans}]}], tracing: [{providers: [{name: dog}]}]}",
+    ) + &telemetry("default/nobody", "{selector: {matchLabels: {app: nobody}}}")
+        + &telemetry(
+            "default/gateway",
+            "{targetRefs: [{kind: Gateway, name: front, group: gateway.networking.k8s.io}]}",
+        );
+    let said = Mesh::demo().said(&rules(&text)).join("\n");
+    for words in [
+        "there is no provider `absent`",
+        "the provider `spans` takes no accessLogging",
+        "nothing is sent to `dog`",
+        "no workload of namespace `default` carries these labels",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+}

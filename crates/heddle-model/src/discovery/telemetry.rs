@@ -1,0 +1,252 @@
+//! What a sidecar is to tell about calls besides metrics, and which of those it leaves out: access logs,
+//! spans, and changes of metrics, for calls that its workload makes and for those it receives.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use minicbor::{Decode, Encode};
+
+use super::parts::Provenance;
+use crate::wire::closed;
+
+/// What holds for one workload.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Default)]
+#[cbor(map)]
+pub struct WorkloadTelemetry {
+    /// For the calls it makes.
+    #[cbor(n(145), default)]
+    pub client: SideTelemetry,
+    /// For those it receives.
+    #[cbor(n(146), default)]
+    pub server: SideTelemetry,
+}
+
+/// What holds for calls in one direction.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Default)]
+#[cbor(map)]
+pub struct SideTelemetry {
+    /// Each is written on its own.
+    #[cbor(n(145), default)]
+    pub access_logs: Vec<AccessLog>,
+    /// Where spans go; `None`: nowhere.
+    #[n(146)]
+    pub tracing: Option<Box<Tracing>>,
+    /// Changes of metrics in order: what a later one says of a metric and a tag holds.
+    #[cbor(n(147), default)]
+    pub metrics: Vec<MetricChange>,
+}
+
+impl SideTelemetry {
+    /// Is anything to be found out about a call for it?
+    #[must_use]
+    pub fn gathers(&self) -> bool {
+        !self.access_logs.is_empty() || self.tracing.is_some()
+    }
+}
+
+/// An access log.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct AccessLog {
+    /// The rule that turns it on.
+    #[cbor(n(145), default)]
+    pub provenance: Provenance,
+    /// Name of its provider.
+    #[cbor(n(146), default)]
+    pub provider: String,
+    /// Where it goes.
+    #[n(147)]
+    pub to: LogSink,
+    /// How a line looks.
+    #[n(148)]
+    pub layout: LogLayout,
+    /// Only calls that meet this expression (`yaml::expression`).
+    #[n(149)]
+    pub filter: Option<String>,
+}
+
+/// Where an access log goes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogSink {
+    /// Into this file; `/dev/stdout` and `/dev/stderr` are the sidecar's own.
+    File(String),
+    /// To a collector, as logs of OTLP over gRPC.
+    Otlp(CollectorAddress),
+}
+
+closed!(LogSink { 1 => File(path), 2 => Otlp(to) });
+
+/// How a line of an access log looks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogLayout {
+    /// A text with operators (`yaml::log_format`).
+    Text(String),
+    /// An object with such a text for each name.
+    Json(BTreeMap<String, String>),
+}
+
+closed!(LogLayout { 1 => Text(format), 2 => Json(fields) });
+
+/// Who takes logs or spans.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, PartialOrd, Ord)]
+#[cbor(map)]
+pub struct CollectorAddress {
+    /// Its host, in lower case: a service's full name, a name outside, or an address.
+    #[n(145)]
+    pub host: String,
+    /// Its port.
+    #[n(146)]
+    pub port: u16,
+}
+
+/// How calls are traced. What is not said here is the sidecar's to know.
+#[derive(Debug, Clone, Decode, Encode, PartialEq)]
+#[cbor(map)]
+pub struct Tracing {
+    /// The rule that says so last.
+    #[cbor(n(145), default)]
+    pub provenance: Provenance,
+    /// Name of the provider.
+    #[cbor(n(146), default)]
+    pub provider: String,
+    /// Where spans go.
+    #[n(147)]
+    pub to: SpanSink,
+    /// Share of traces that begin here and are kept, percent, 0 to 100.
+    #[cbor(n(148), default)]
+    pub sampling: f64,
+    /// No span is told; context is passed on all the same (`disableSpanReporting`).
+    #[cbor(n(149), default)]
+    pub reports_nothing: bool,
+    /// Tags by name.
+    #[cbor(n(150), default)]
+    pub custom_tags: BTreeMap<String, CustomTag>,
+    /// The id of a request decides whether its trace is kept (`useRequestIdForTraceSampling`).
+    #[cbor(n(151), default)]
+    pub by_request_id: bool,
+    /// Tags that say who the workload is (`enableIstioTags`).
+    #[cbor(n(152), default)]
+    pub istio_tags: bool,
+    /// Context is read and not passed on (`disableContextPropagation`).
+    #[cbor(n(153), default)]
+    pub keeps_context: bool,
+    /// Longest value of the tag that tells the URL, characters.
+    #[cbor(n(154), default)]
+    pub max_tag_length: u32,
+}
+
+/// Where spans go, and as what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SpanSink {
+    /// As Zipkin's v2 JSON.
+    Zipkin(ZipkinSink),
+    /// As OTLP over gRPC.
+    OtlpGrpc(CollectorAddress),
+    /// As OTLP over HTTP.
+    OtlpHttp(OtlpHttpSink),
+}
+
+closed!(SpanSink { 1 => Zipkin(to), 2 => OtlpGrpc(to), 3 => OtlpHttp(to) });
+
+/// Zipkin.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct ZipkinSink {
+    /// Who takes them.
+    #[n(145)]
+    pub to: CollectorAddress,
+    /// Path they are sent to.
+    #[n(146)]
+    pub path: String,
+    /// Ids of traces have 64 bits, not 128.
+    #[cbor(n(147), default)]
+    pub short_ids: bool,
+}
+
+/// OTLP over HTTP.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct OtlpHttpSink {
+    /// Who takes them.
+    #[n(145)]
+    pub to: CollectorAddress,
+    /// Path they are sent to.
+    #[n(146)]
+    pub path: String,
+    /// How long an answer may take.
+    #[n(147)]
+    pub timeout: Option<Duration>,
+    /// Fields that go with them, in order.
+    #[cbor(n(148), default)]
+    pub headers: Vec<(String, String)>,
+}
+
+/// A tag of spans.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CustomTag {
+    /// This text.
+    Literal(String),
+    /// A variable of the sidecar's environment.
+    Environment(TagSource),
+    /// A field of the request.
+    Header(TagSource),
+}
+
+closed!(CustomTag { 1 => Literal(text), 2 => Environment(source), 3 => Header(source) });
+
+/// Where a tag's value comes from.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, Default)]
+#[cbor(map)]
+pub struct TagSource {
+    /// Name of the variable or field.
+    #[n(145)]
+    pub name: String,
+    /// What stands for it where it is not there; empty: the tag is left out.
+    #[cbor(n(146), default)]
+    pub default: String,
+}
+
+/// A change of one metric, or of all.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
+#[cbor(map)]
+pub struct MetricChange {
+    /// The rule it is from.
+    #[cbor(n(145), default)]
+    pub provenance: Provenance,
+    /// Which metric.
+    #[n(146)]
+    pub metric: Metric,
+    /// It is not told at all, or is again; `None`: nothing is said of that.
+    #[n(147)]
+    pub disabled: Option<bool>,
+    /// Tags by name: the expression whose value they get (`yaml::expression`); empty: they are left out.
+    #[cbor(n(148), default)]
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Istio's standard metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Metric {
+    /// All of them.
+    All,
+    /// `istio_requests_total`.
+    RequestCount,
+    /// `istio_request_duration_milliseconds`.
+    RequestDuration,
+    /// `istio_request_bytes`.
+    RequestSize,
+    /// `istio_response_bytes`.
+    ResponseSize,
+    /// `istio_tcp_connections_opened_total`.
+    TcpOpened,
+    /// `istio_tcp_connections_closed_total`.
+    TcpClosed,
+    /// `istio_tcp_sent_bytes_total`.
+    TcpSent,
+    /// `istio_tcp_received_bytes_total`.
+    TcpReceived,
+}
+
+closed!(Metric {
+    0 => All, 1 => RequestCount, 2 => RequestDuration, 3 => RequestSize, 4 => ResponseSize,
+    5 => TcpOpened, 6 => TcpClosed, 7 => TcpSent, 8 => TcpReceived,
+});
