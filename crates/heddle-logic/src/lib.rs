@@ -7,6 +7,7 @@
 pub mod balance;
 pub mod cors;
 pub mod eject;
+pub mod expression;
 pub mod fault;
 pub mod headers;
 pub mod path;

@@ -23,6 +23,14 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     (year + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// A moment's year, month and day, and the seconds of that day (UTC).
+#[must_use]
+pub fn civil(unix: u64) -> (i64, i64, i64, u64) {
+    let days = i64::try_from(unix / 86_400).unwrap_or(i64::MAX / 4);
+    let (year, month, day) = civil_from_days(days);
+    (year, month, day, unix % 86_400)
+}
+
 fn is_leap(year: i64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }

@@ -25,6 +25,7 @@ use crate::{
     connection::serve,
     dial::{OwnCall, tune},
     direction::Direction,
+    facts::Ends,
     inbound::Inbound,
     limits::{ACCEPT_PAUSE, CONNECTIONS_TOTAL},
     memory::Pressure,
@@ -77,7 +78,8 @@ pub fn start_worker(shared: Arc<Shared>, index: usize, options: WorkerOptions) -
 /// Serves one connection of the workload to `original_dst`, to its end.
 pub async fn serve_outbound(worker: Rc<Worker>, client: Transport, original_dst: SocketAddr) {
     // The original destination decides the service; nothing the client says later does.
-    let side = Outbound::of(&worker, original_dst).await;
+    let remote = worker.is_watched(Direction::Outbound).then(|| client.ends().1).flatten();
+    let side = Outbound::of(&worker, original_dst).await.by(remote);
     serve(client, &side).await;
     side.client_left();
 }
@@ -91,7 +93,10 @@ pub async fn serve_inbound(
 ) {
     // Starts a look-up at most; requests never wait for it.
     let caller = worker.callers.at(peer);
-    let side = Inbound::of(&worker, original_dst.port(), caller);
+    let remote = worker.is_watched(Direction::Inbound).then(|| client.ends().1).flatten();
+    let remote = Some(remote.unwrap_or(SocketAddr::new(peer, 0)));
+    let ends = Ends { remote, called: original_dst };
+    let side = Inbound::of(&worker, original_dst.port(), caller).between(ends);
     serve(client, &side).await;
     side.client_left();
 }

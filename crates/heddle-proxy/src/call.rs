@@ -6,7 +6,7 @@ mod http2;
 use std::{rc::Rc, time::Instant};
 
 use heddle_logic::route::RequestView;
-use heddle_wire::http1::Method;
+use heddle_wire::http1::{Method, Version};
 
 pub(crate) use self::http2::Http2Call;
 use crate::{
@@ -33,6 +33,9 @@ pub(crate) trait Call {
 
     /// When its first byte came.
     fn begun(&self) -> Instant;
+
+    /// Its version, as access logs have it; only before [`Self::prepare`].
+    fn protocol(&self) -> &'static str;
 
     /// Makes it ready to be sent, perhaps more than once.
     fn prepare(&mut self, worker: &Worker, edits: &RequestEdits<'_>, outcome: &RequestOutcome);
@@ -125,6 +128,13 @@ impl Call for Http1Call<'_> {
 
     fn begun(&self) -> Instant {
         self.incoming().begun
+    }
+
+    fn protocol(&self) -> &'static str {
+        match self.incoming().version() {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        }
     }
 
     fn prepare(&mut self, worker: &Worker, edits: &RequestEdits<'_>, outcome: &RequestOutcome) {

@@ -3,7 +3,7 @@
 //! [`serve`] is the connection's way, [`serve_request`] the request's; both read from top to bottom.
 //! What differs between sides, a [`Side`] answers; what an upstream does is `forward`'s.
 
-use std::{future::poll_fn, pin::pin, rc::Rc};
+use std::{future::poll_fn, pin::pin, rc::Rc, time::Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use heddle_logic::{ConnectionFault, FaultPlan};
@@ -15,6 +15,7 @@ use crate::{
     call::{Call, Http1Call, Http2Call},
     deadline::{Progress, until},
     dial::Early,
+    facts::{Facts, bounded},
     foreign::{self, Foreign},
     forward::Terms,
     http1::{Client, Idle, Persistence, Upgraded},
@@ -55,7 +56,12 @@ async fn serve_faulty<S: Side>(
     let (what, rule) = (fault.does.as_str(), fault.by.0.as_str());
     worker.shared.metrics.injected(what, S::DIRECTION);
     tracing::debug!(fault = what, rule, direction = S::DIRECTION.as_str(), "fault injected");
-    let outcome = || TcpOutcome::begin(worker, side.connection_series(None));
+    let injected = || {
+        let mut facts = facts(side, clock::now())?;
+        facts.injected(what, rule);
+        Some(facts)
+    };
+    let outcome = || TcpOutcome::begin(worker, side.connection_series(None)).gathering(injected());
     match fault.does {
         TcpFault::Refuse => {
             outcome().refuse(S::DIRECTION, &Refusal::FaultConnection(what));
@@ -232,8 +238,12 @@ async fn serve_request<S: Side>(
     let series = side.request_series(Some(&call.seen()));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
     outcome.shaped(shape);
+    if let Some(facts) = facts(side, call.begun()) {
+        gather(&mut outcome, facts, &call);
+    }
     // 2. Where it goes.
     let route = side.route(&call.seen()).await;
+    outcome.noting(|facts| routed(facts, &route));
     // 3. Made ready to be sent, perhaps more than once.
     let edits = RequestEdits {
         path: route.as_ref().map_or(None, |route| route.path.as_deref()),
@@ -248,6 +258,35 @@ async fn serve_request<S: Side>(
     let result = carry_out(side, &mut call, route, &mut outcome).await;
     // 5. One exit: the mesh's own reply if there is to be one, and the record.
     call.conclude(worker, result, outcome).await
+}
+
+/// What is known of a call, begun where somebody wants to know it.
+#[inline]
+fn facts<S: Side>(side: &S, begun: Instant) -> Option<Facts> {
+    let worker = side.worker();
+    let plan = worker.watches(S::DIRECTION)?;
+    Some(Facts::of(plan, S::DIRECTION, side.ends(), begun))
+}
+
+#[cold]
+fn gather(outcome: &mut RequestOutcome, mut facts: Facts, call: &impl Call) {
+    facts.came(&call.seen(), call.protocol(), &[]);
+    outcome.gathers(facts);
+}
+
+fn routed(facts: &mut Facts, route: &Result<Route, Refused>) {
+    match route {
+        Ok(route) => {
+            facts.rule = route.rule().map(|rule| rule.0);
+            facts.sent_path(route.path.as_deref());
+            match &route.onward {
+                Ok(Onward::To(backend)) => facts.goes_to(backend.cluster_name()),
+                Ok(Onward::Answer(_)) => facts.answered_by_rule(),
+                Err(_) => {}
+            }
+        }
+        Err(refused) => facts.rule = refused.rule.as_ref().map(|rule| rule.0.clone()),
+    }
 }
 
 async fn carry_out<S: Side>(
@@ -372,16 +411,32 @@ async fn relay<S: Side>(
     shape: Option<&Rc<Shape>>,
 ) {
     let worker = side.worker();
+    let mut known = facts(side, clock::now());
+    if let Some(facts) = &mut known {
+        facts.server_name = name.map(bounded);
+    }
     let begin = if preread.is_silent(reason) { TcpOutcome::silent } else { TcpOutcome::begin };
     match to {
         Ok(Early { mut attempt, mut transport }) => {
             attempt.carries_bytes(clock::now());
+            if let Some(facts) = &mut known {
+                attempt.upstream().tell(facts);
+                let (local, remote) = transport.ends();
+                facts.carried(local, remote);
+            }
             let preread = (preread, attempt.upstream().relay_limits());
             let outcome = begin(worker, side.named_series(Some(attempt.upstream()), name));
-            outcome.shaped(shape).relay(&mut client, &mut transport, preread).await;
+            outcome
+                .gathering(known)
+                .shaped(shape)
+                .relay(&mut client, &mut transport, preread)
+                .await;
         }
         Err(refused) => {
-            let outcome = begin(worker, side.named_series(None, name));
+            if let (Some(facts), Some(rule)) = (&mut known, &refused.rule) {
+                facts.rule = Some(rule.0.clone());
+            }
+            let outcome = begin(worker, side.named_series(None, name)).gathering(known);
             outcome.refuse(S::DIRECTION, &refused.refusal);
             client.reset();
         }
@@ -392,7 +447,10 @@ async fn relay<S: Side>(
 async fn refuse_head<S: Side>(side: &S, mut client: Client, refusal: Refusal) {
     let worker = side.worker();
     let series = side.request_series(None);
-    let outcome = RequestOutcome::begin(worker, S::DIRECTION, series, clock::now());
+    let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, clock::now());
+    if let Some(facts) = facts(side, clock::now()) {
+        outcome.gathers(facts);
+    }
     let ended = client.conclude(worker, Err(refusal.into()), None, outcome).await;
     client.end(ended).await;
 }
@@ -401,7 +459,9 @@ async fn refuse_head<S: Side>(side: &S, mut client: Client, refusal: Refusal) {
 async fn refuse_foreign<S: Side>(side: &S, client: Transport, foreign: Foreign) {
     let worker = side.worker();
     let refusal = foreign.refusal();
-    TcpOutcome::begin(worker, side.connection_series(None)).refuse(S::DIRECTION, &refusal);
+    TcpOutcome::begin(worker, side.connection_series(None))
+        .gathering(facts(side, clock::now()))
+        .refuse(S::DIRECTION, &refusal);
     let to = side.default_host();
     if worker.may_warn() {
         tracing::warn!(%to, %refusal, "{}", foreign::ADVICE);

@@ -18,6 +18,7 @@ use crate::{
     deadline::{Progress, as_expected, until},
     direction::Direction,
     exchange::{AnswerHead, Broke, Carrier, Exchange, Judged, Sent},
+    facts::Facts,
     http1::Persistence,
     memory::Pressure,
     metrics::RetryReason,
@@ -81,6 +82,7 @@ pub(crate) async fn forward(
     terms: Terms<'_>,
     outcome: &mut RequestOutcome,
 ) -> Result<Persistence, Failure> {
+    outcome.noting(|facts| facts.id(request.id()));
     if worker.shared.memory.pressure() >= Pressure::RefuseRequests {
         return Err(Refusal::MemoryLimit.into());
     }
@@ -132,9 +134,11 @@ async fn attempts(
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
         let so_far = (&attempts, &retrying);
         let asking = Asking::of(worker, backend, so_far, (others, id, in_vain));
+        outcome.noting(|facts| upstream.tell(facts));
         let mut attempt = upstream.begin(now);
         let more = match connect(worker, request, &upstream, (now, fresh), others).await? {
             Ok(carrier) => {
+                outcome.noting(|facts| carried(facts, &carrier));
                 let terms = (terms.retries, terms.progress.as_deref());
                 match exchange(request, &mut attempt, carrier, &asking, terms, outcome).await? {
                     Next::Done(persistence) => return Ok(persistence),
@@ -161,6 +165,14 @@ async fn attempts(
             while_client_stays(request.client().1, pause).await?;
         }
         request.rewind(attempts.number(), terms.left(clock::now()));
+    }
+}
+
+/// Both ends of what carries an attempt; a connection of HTTP/2 is shared, and its ends are not asked for.
+fn carried(facts: &mut Facts, carrier: &Carrier) {
+    if let Carrier::Connection(connected) = carrier {
+        let (local, remote) = connected.transport.ends();
+        facts.carried(local, remote);
     }
 }
 
@@ -270,6 +282,7 @@ fn judge(
     wanted: &Cell<Option<More>>,
     outcome: &RequestOutcome,
 ) -> Judged {
+    outcome.noting(|facts| facts.answered(answer.field));
     if let Some(judged) = by_mark(asking, answer, outcome) {
         return judged;
     }

@@ -12,7 +12,7 @@ use std::{
 
 use heddle_logic::route::RequestView;
 use heddle_runtime::{clock, transport::Transport};
-use heddle_wire::http1::{Request, RequestHead, Scan};
+use heddle_wire::http1::{Request, RequestHead, Scan, Version};
 
 use crate::{
     buffers::{Buffer, Lent, poll_input, read_input},
@@ -76,6 +76,11 @@ impl IncomingRequest {
     /// The head as rules and labels see it.
     pub(crate) fn seen<'a>(&'a self, client: &'a Client) -> Seen<'a> {
         Seen { request: self.view(client), target: OnceCell::new() }
+    }
+
+    /// The client's version.
+    pub(crate) fn version(&self) -> Version {
+        self.head.version()
     }
 
     fn view<'a>(&'a self, client: &'a Client) -> Request<'a> {

@@ -2,7 +2,7 @@
 //! services that own it, and who calls. Authentication and authorization will stand in
 //! [`Side::route`].
 
-use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use heddle_logic::{ConnectionFault, PortFaults, route::RequestView};
 use heddle_model::{Protocol, ServiceName, ServicePortRef};
@@ -11,6 +11,7 @@ use crate::{
     caller::Caller,
     dial::Early,
     direction::Direction,
+    facts::Ends,
     limits::INBOUND_IDLE_TIMEOUT,
     metrics::{ServiceLabels, VerdictCounters},
     ports::PortState,
@@ -34,6 +35,7 @@ pub(crate) struct Inbound {
     /// Owners by name; empty for a port that nothing declared.
     owners: Vec<(ServicePortRef, Rc<ServiceLabels>)>,
     caller: RefCell<Rc<Caller>>,
+    ends: Ends,
 }
 
 impl Inbound {
@@ -54,7 +56,16 @@ impl Inbound {
             declared,
             owners: leading.iter().map(|one| (one.clone(), labels(&one.service))).collect(),
             caller: RefCell::new(caller),
+            ends: Ends {
+                remote: None,
+                called: SocketAddr::new(worker.shared.config.addresses.first(), number),
+            },
         }
+    }
+
+    /// Who connected to what.
+    pub(crate) fn between(self, ends: Ends) -> Self {
+        Self { ends, ..self }
     }
 
     /// The application sees its clients leave as it would without a mesh: nobody else is to have what
@@ -103,6 +114,10 @@ impl Side for Inbound {
 
     fn worker(&self) -> &Rc<Worker> {
         &self.worker
+    }
+
+    fn ends(&self) -> Ends {
+        self.ends
     }
 
     fn verdicts(&self) -> &VerdictCounters {

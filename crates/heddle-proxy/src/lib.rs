@@ -4,6 +4,7 @@
 //! nothing but what is in [`Shared`].
 
 pub mod accept;
+mod access_log;
 pub mod admin;
 mod backlog;
 pub mod breaker;
@@ -20,6 +21,7 @@ pub mod direction;
 pub mod discovery;
 pub mod dns;
 mod exchange;
+mod facts;
 mod foreign;
 mod forward;
 mod frames;
@@ -35,6 +37,7 @@ pub mod lookup;
 pub mod memory;
 pub mod metrics;
 mod mirror;
+pub mod observers;
 mod one_hop;
 mod outbound;
 mod outgoing;

@@ -163,6 +163,8 @@ pub struct Metrics {
     left_to_others: AtomicU64,
     app_scrapes: [AtomicU64; AppScrape::ALL.len()],
     comparisons: Mutex<Comparisons>,
+    /// Shown here, counted where access logs are written.
+    pub(crate) log_lines_dropped: Arc<AtomicU64>,
     connections: [AtomicU64; 2],
     /// Shown here, counted by the clusters themselves.
     pub(crate) breakers: Breakers,
@@ -193,6 +195,7 @@ impl Metrics {
             left_to_others: AtomicU64::default(),
             app_scrapes: Default::default(),
             comparisons: Mutex::default(),
+            log_lines_dropped: Arc::default(),
             connections: Default::default(),
             breakers: Breakers::default(),
         }

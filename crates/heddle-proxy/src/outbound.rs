@@ -25,6 +25,7 @@ use crate::{
     deadline,
     dial::Early,
     direction::Direction,
+    facts::Ends,
     limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
     lookup::LookupError,
     metrics::{Edge, Reporter, ServiceLabels, VerdictCounters},
@@ -55,6 +56,8 @@ pub(crate) struct Outbound {
     kind: Kind,
     /// What was dialled.
     address: SocketAddr,
+    /// Who connected, where somebody wants to know.
+    remote: Option<SocketAddr>,
     /// What is kept about the port it goes to.
     port: Rc<PortState>,
     /// Outside: series of the host named last on this connection.
@@ -86,7 +89,13 @@ impl Outbound {
             Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
         let port = worker.ports.of(Direction::Outbound, service.as_ref(), to.port());
-        Self { worker: Rc::clone(worker), kind, address: to, port, by_host: RefCell::default() }
+        let (worker, by_host) = (Rc::clone(worker), RefCell::default());
+        Self { worker, kind, address: to, remote: None, port, by_host }
+    }
+
+    /// Who connected from here.
+    pub(crate) fn by(self, remote: Option<SocketAddr>) -> Self {
+        Self { remote, ..self }
     }
 
     /// Has an HTTP response come from here?
@@ -412,6 +421,10 @@ impl Side for Outbound {
 
     fn worker(&self) -> &Rc<Worker> {
         &self.worker
+    }
+
+    fn ends(&self) -> Ends {
+        Ends { remote: self.remote, called: self.address }
     }
 
     fn verdicts(&self) -> &VerdictCounters {

@@ -17,6 +17,7 @@ use crate::{
     caller::{Caller, HttpRecord, TcpRecord},
     deadline::Progress,
     direction::Direction,
+    facts::{Facts, Finish},
     metrics::{Edge, Grpc, Reporter, ServiceLabels},
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, RelayLimits, relay},
@@ -52,6 +53,8 @@ pub(crate) struct RequestOutcome {
     progress: Option<Rc<Progress>>,
     /// A fault of its connection.
     shape: Option<Rc<Shape>>,
+    /// What is known of it, where somebody wants to know.
+    facts: Option<Box<RefCell<Facts>>>,
     finished: bool,
     is_copy: bool,
 }
@@ -92,8 +95,22 @@ impl RequestOutcome {
             response_bytes: Cell::default(),
             progress: None,
             shape: None,
+            facts: None,
             finished: false,
             is_copy: false,
+        }
+    }
+
+    /// From now on what is known of it is gathered.
+    pub(crate) fn gathers(&mut self, facts: Facts) {
+        self.facts = Some(Box::new(RefCell::new(facts)));
+    }
+
+    /// Notes something where that is gathered; else `note` is not called.
+    #[inline]
+    pub(crate) fn noting(&self, note: impl FnOnce(&mut Facts)) {
+        if let Some(facts) = &self.facts {
+            note(&mut facts.borrow_mut());
         }
     }
 
@@ -107,6 +124,7 @@ impl RequestOutcome {
         self.flag(flag);
         self.worker.shared.metrics.injected(what, self.direction);
         let rule = rule.map_or("-", |rule| rule.0.as_str());
+        self.noting(|facts| facts.injected(what, rule));
         tracing::debug!(fault = what, rule, direction = self.direction.as_str(), "fault injected");
     }
 
@@ -218,6 +236,7 @@ impl RequestOutcome {
         self.worker.shared.metrics.refused(&row, self.direction);
         self.flag(row.flag);
         self.status.set(row.status);
+        self.noting(|facts| facts.refused(&row));
         if self.grpc.get() != Grpc::No {
             self.grpc.set(Grpc::Status(row.grpc));
         }
@@ -252,6 +271,19 @@ impl Drop for RequestOutcome {
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
         };
+        if let Some(facts) = self.facts.take() {
+            let finish = Finish {
+                status: record.status,
+                flags: record.flags,
+                grpc: record.grpc,
+                duration: record.duration,
+                received,
+                sent,
+            };
+            let facts = Facts { finish, ..facts.into_inner() };
+            let shared = &self.worker.shared;
+            shared.observers.told(&shared.config.name, facts);
+        }
         match &self.series {
             MetricSeries::Edge(set) => {
                 record.count(&self.worker.shared.metrics, self.worker.index, set)
@@ -275,6 +307,10 @@ pub(crate) struct TcpOutcome {
     silent: bool,
     /// A fault of it.
     shape: Option<Rc<Shape>>,
+    /// What is known of it, where somebody wants to know, and since when.
+    facts: Option<Box<(Facts, Instant)>>,
+    /// Bytes so far: to the client, and from it.
+    moved: (u64, u64),
     finished: bool,
 }
 
@@ -282,7 +318,7 @@ impl TcpOutcome {
     /// A connection that is being relayed, or was refused.
     pub(crate) fn begin(worker: &Rc<Worker>, series: MetricSeries) -> Self {
         let mut outcome = Self::silent(worker, series);
-        outcome.moved();
+        outcome.moves();
         outcome
     }
 
@@ -297,8 +333,16 @@ impl TcpOutcome {
             open: TcpRecord { opened: 1, ..TcpRecord::default() },
             silent: true,
             shape: None,
+            facts: None,
+            moved: (0, 0),
             finished: false,
         }
+    }
+
+    /// What is known of it is told at its end.
+    pub(crate) fn gathering(mut self, facts: Option<Facts>) -> Self {
+        self.facts = facts.map(|facts| Box::new((facts, clock::now())));
+        self
     }
 
     /// It has a fault that shapes what passes.
@@ -314,7 +358,7 @@ impl TcpOutcome {
     }
 
     /// What is open is worth a record.
-    fn moved(&mut self) {
+    fn moves(&mut self) {
         self.silent = false;
         self.flush();
     }
@@ -323,13 +367,15 @@ impl TcpOutcome {
     /// are, so never later than every 5 s.
     fn sent(&mut self, bytes: u64) {
         self.open.sent += bytes;
-        self.moved();
+        self.moved.0 += bytes;
+        self.moves();
     }
 
     /// Bytes came from the client.
     fn received(&mut self, bytes: u64) {
         self.open.received += bytes;
-        self.moved();
+        self.moved.1 += bytes;
+        self.moves();
     }
 
     /// Relays until both sides are done, counting as it goes, and records.
@@ -362,7 +408,10 @@ impl TcpOutcome {
         let row = refusal.row();
         self.worker.shared.metrics.refused(&row, direction);
         self.flags.set(row.flag);
-        self.moved();
+        if let Some(facts) = &mut self.facts {
+            facts.0.refused(&row);
+        }
+        self.moves();
         self.finished = true;
     }
 
@@ -394,6 +443,19 @@ impl Drop for TcpOutcome {
         }
         if let Some(flag) = self.shape.as_ref().and_then(|shape| shape.flag()) {
             self.flags.set(flag);
+        }
+        if let Some(facts) = self.facts.take() {
+            let (facts, since) = *facts;
+            let finish = Finish {
+                flags: self.flags,
+                duration: clock::now().saturating_duration_since(since),
+                sent: self.moved.0,
+                received: self.moved.1,
+                ..Finish::default()
+            };
+            let facts = Facts { finish, ..facts };
+            let shared = &self.worker.shared;
+            shared.observers.told(&shared.config.name, facts);
         }
         // Bytes and opening are counted without flags, since those are known only now.
         let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };

@@ -64,6 +64,12 @@ impl Reply {
         let row = outcome.refuse(&refused.refusal);
         let id = id.unwrap_or_else(|| worker.request_id().as_str().to_owned());
         let rule = refused.rule.as_ref().map(|rule| rule.0.as_str());
+        outcome.noting(|facts| {
+            facts.id(Some(id.as_bytes()));
+            if let Some(rule) = rule {
+                facts.rule = Some(rule.to_owned());
+            }
+        });
         // A name from a file never ends a header line.
         let rule = rule.filter(|rule| !rule.chars().any(char::is_control)).unwrap_or("-");
         let hop = format!("{}@{}", outcome.direction().as_str(), worker.shared.config.workload);

@@ -17,6 +17,7 @@ use crate::{
     lookup::{Ask, Lookup},
     memory::Memory,
     metrics::Metrics,
+    observers::Observers,
     outside_names::OutsideNames,
     ranges::Ranges,
     snapshot::Snapshot,
@@ -36,6 +37,8 @@ pub struct Shared {
     pub broker: Broker,
     /// Counters, rendered at :15090.
     pub metrics: Arc<Metrics>,
+    /// Who is told of finished calls.
+    pub observers: Observers,
     /// Where the application listens.
     pub listening: ArcSwap<Listening>,
     /// Which addresses are whose, before any look-up.
@@ -79,6 +82,7 @@ impl Shared {
         let listening = Listening::unknown(config.addresses);
         let heartbeat = Heartbeat::new(config.workers.max(1));
         let breakers = metrics.breakers.clone();
+        let observers = Observers::new(&metrics);
         let identified =
             AtomicBool::new(matches!(config.control_plane(), ControlPlane::PathSocket(_)));
         let shared = Self {
@@ -88,6 +92,7 @@ impl Shared {
             lookup,
             broker,
             metrics,
+            observers,
             listening: ArcSwap::from_pointee(listening),
             ranges,
             state: ProxyState { breakers, ..ProxyState::default() },

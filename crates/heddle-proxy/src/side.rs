@@ -13,6 +13,7 @@ use crate::{
     compared::Mirrored,
     dial::Early,
     direction::Direction,
+    facts::Ends,
     metrics::VerdictCounters,
     protocol::PortHints,
     record::MetricSeries,
@@ -31,6 +32,9 @@ pub(crate) trait Side {
     const IDLE_TIMEOUT: Duration;
 
     fn worker(&self) -> &Rc<Worker>;
+
+    /// Both ends of the client's connection.
+    fn ends(&self) -> Ends;
 
     /// Where the verdict about its protocol is counted.
     fn verdicts(&self) -> &VerdictCounters;

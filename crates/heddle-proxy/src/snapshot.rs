@@ -10,6 +10,7 @@ mod build;
 mod endpoint;
 mod plan;
 mod resources;
+mod telemetry;
 mod used;
 
 use std::{net::IpAddr, sync::Arc};
@@ -20,6 +21,8 @@ use heddle_model::{
     InboundPort, MeshSettings, NameAnswer, ServiceName,
     discovery::{Inbound, OutboundPolicy, WorkloadInfo},
 };
+
+use crate::direction::Direction;
 
 pub(crate) use self::plan::now;
 use self::used::Used;
@@ -34,6 +37,7 @@ pub use self::{
         HttpRulePlan, MirrorPlan, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
     },
     resources::ResourceSet,
+    telemetry::{LinePlan, LogPlan, SidePlan, TelemetryPlan, Wants},
     used::UseMark,
 };
 
@@ -66,6 +70,13 @@ impl Snapshot {
         let plan = self.destinations.get(service)?;
         plan.use_mark.touch();
         Some(plan)
+    }
+
+    /// What is to be told about calls in this direction; `None` for nothing.
+    #[must_use]
+    #[inline]
+    pub(crate) fn telemetry(&self, direction: Direction) -> Option<&Arc<SidePlan>> {
+        self.inbound.as_ref()?.telemetry.as_ref()?.side(direction)
     }
 
     /// The answer to a host name, asked as `NAMESPACE/HOST` (lower case, no trailing dot).
@@ -116,6 +127,8 @@ pub struct InboundPlan {
     ports: HashMap<u16, InboundPort>,
     /// Does it say anything of calls of the outside?
     restricts_outside: bool,
+    /// What is to be told about its calls; `None` for nothing.
+    telemetry: Option<Arc<TelemetryPlan>>,
     /// Of the ports that have some.
     faults: HashMap<u16, Arc<PortFaults>>,
 }
@@ -130,7 +143,8 @@ impl InboundPlan {
         // Those that do not build were refused where they came in.
         let built = faulty.filter_map(|port| Some((port.number, faults_of(port).ok()?.into())));
         let faults = built.collect();
-        Self { inbound, ports, restricts_outside, faults }
+        let telemetry = inbound.telemetry.as_deref().map(|told| Arc::new(TelemetryPlan::of(told)));
+        Self { inbound, ports, restricts_outside, telemetry, faults }
     }
 
     /// What this sidecar injects into calls of a port.

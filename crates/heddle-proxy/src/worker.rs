@@ -21,12 +21,14 @@ use crate::{
     buffers,
     caller::Callers,
     dial::{Dialer, Early, Network, OwnCall},
+    direction::Direction,
     http_seen::HttpSeen,
     limits::{LEFT_IN_A_ROW, MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
     pool::{Connected, Limited, Tenancy, Tenant},
     ports::Ports,
     refusal::{Refusal, Refused},
     request_id::RequestId,
+    snapshot::SidePlan,
     upstream::{Ask, Attempt, Backend, Upstream, Upstreams},
 };
 
@@ -120,6 +122,22 @@ impl Worker {
     /// An id for a request that came without one.
     pub(crate) fn request_id(&self) -> RequestId {
         RequestId::of([self.random(), self.random()])
+    }
+
+    /// Does anybody want to know what is known of calls in this direction?
+    pub(crate) fn is_watched(&self, direction: Direction) -> bool {
+        self.watches(direction).is_some()
+    }
+
+    /// The same with who wants it by rule; `None`: nobody, and nothing is gathered.
+    #[inline]
+    pub(crate) fn watches(&self, direction: Direction) -> Option<Option<Arc<SidePlan>>> {
+        let snapshot = self.shared.snapshot.load();
+        match snapshot.telemetry(direction) {
+            Some(plan) => Some(Some(Arc::clone(plan))),
+            None if self.shared.observers.taps() => Some(None),
+            None => None,
+        }
     }
 
     /// May a warning about one request be logged? Not more often than [`WARNINGS_APART`].

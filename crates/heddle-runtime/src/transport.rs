@@ -13,6 +13,7 @@ use std::{
     any::Any,
     future::poll_fn,
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -104,6 +105,17 @@ impl Transport {
     #[must_use]
     pub fn kept<T: Any>(&self) -> Option<&T> {
         self.kept.as_ref()?.downcast_ref()
+    }
+
+    /// Addresses of this end and of the other; `None` for what has none within this process.
+    #[must_use]
+    pub fn ends(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let of = |stream: &TcpStream| (stream.local_addr().ok(), stream.peer_addr().ok());
+        match &self.carrier {
+            Carrier::Tcp(stream) => of(stream),
+            Carrier::Memory(_) => (None, None),
+            Carrier::Tls(end) => end.tcp().map_or((None, None), of),
+        }
     }
 
     /// Both halves, each usable while the other waits.

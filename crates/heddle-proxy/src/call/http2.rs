@@ -144,6 +144,10 @@ impl Call for Http2Call<'_> {
         self.begun
     }
 
+    fn protocol(&self) -> &'static str {
+        "HTTP/2"
+    }
+
     fn prepare(&mut self, worker: &Worker, edits: &RequestEdits<'_>, outcome: &RequestOutcome) {
         let size = bytes_of(&self.head.headers) + self.head.uri.path().len() as u64;
         outcome.received(size);

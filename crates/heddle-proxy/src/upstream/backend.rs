@@ -2,7 +2,7 @@
 
 use std::{rc::Rc, sync::Arc};
 
-use heddle_model::ServiceName;
+use heddle_model::{ServiceName, discovery::ClusterKey};
 
 use super::Upstream;
 use crate::{
@@ -28,6 +28,18 @@ impl Backend {
         match self {
             Self::Cluster(cluster) | Self::AsAsked(_, cluster) => Some(&cluster.key.service),
             Self::Upstream(_) => None,
+        }
+    }
+
+    /// What Istio calls it.
+    pub(crate) fn cluster_name(&self) -> String {
+        match self {
+            Self::Cluster(cluster) | Self::AsAsked(_, cluster) => {
+                let ClusterKey { service, subset, port } = &cluster.key;
+                let subset = subset.as_ref().map_or("", |subset| &subset.name);
+                format!("outbound|{port}|{subset}|{}", service.fqdn())
+            }
+            Self::Upstream(upstream) => upstream.cluster_name(),
         }
     }
 

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     backlog::{Backlog, Opening, Waiting},
     breaker::Place,
+    facts::Facts,
     metrics::{Edge, Reporter, ServiceLabels},
     pool::Pool,
     refusal::Refusal,
@@ -147,6 +148,25 @@ impl Upstream {
     /// Who it is; `None` outside the mesh and for the own application.
     pub(crate) fn workload(&self) -> Option<Arc<WorkloadInfo>> {
         self.workload.borrow().clone()
+    }
+
+    /// What Istio calls the cluster of one that was called by its own address: its service's, if it has one.
+    pub(crate) fn cluster_name(&self) -> String {
+        let service = self.workload().and_then(|workload| workload.first_service().cloned());
+        match service {
+            Some(service) => format!("outbound|{}||{}", self.target.port(), service.fqdn()),
+            None => "PassthroughCluster".to_owned(),
+        }
+    }
+
+    /// Notes in `facts` that something is sent there.
+    #[cold]
+    pub(crate) fn tell(&self, facts: &mut Facts) {
+        let address = match self.target {
+            DialTarget::Application(port) => format!("127.0.0.1:{port}"),
+            target => target.to_string(),
+        };
+        facts.attempt(address, self.workload(), || self.cluster_name());
     }
 
     /// The version in which to ask it for the sake of a client that speaks `asked`: what its port was

@@ -18,6 +18,14 @@ pub(crate) enum DialTarget {
 }
 
 impl DialTarget {
+    /// The port there.
+    pub(super) fn port(self) -> u16 {
+        match self {
+            Self::Workload(at) | Self::Own(at) | Self::Outside(at) => at.port(),
+            Self::Application(port) => port,
+        }
+    }
+
     /// Who answers there, if that is no hop of the mesh.
     pub(super) fn server(self) -> Option<Server> {
         match self {

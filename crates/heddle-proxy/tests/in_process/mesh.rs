@@ -18,7 +18,7 @@ use std::{
 
 use heddle_model::{
     Destination, Endpoints, Inbound, Locality, Owner, Protocol, ServiceName, WorkloadId,
-    discovery::{ClusterPolicy, HttpRule, PortFault},
+    discovery::{ClusterPolicy, HttpRule, PortFault, WorkloadTelemetry},
 };
 use heddle_proxy::{
     Shared,
@@ -284,6 +284,22 @@ impl Mesh {
             server.shared.snapshot.store(Arc::new(built.snapshot));
         }
         mesh
+    }
+
+    /// From now on the sidecars of the client and of every server tell this of their calls.
+    pub(crate) fn telling(&mut self, telemetry: &WorkloadTelemetry) {
+        for sidecar in self.servers.iter_mut().chain([&mut self.client]) {
+            let mut inbound =
+                Inbound::clone(sidecar.set.inbound.as_deref().expect("its own ports"));
+            // Faults of its own are in force already, and not in the set.
+            if let Some(plan) = &sidecar.shared.snapshot.load().inbound {
+                inbound.ports.clone_from(&plan.inbound.ports);
+            }
+            inbound.telemetry = Some(Box::new(telemetry.clone()));
+            sidecar.set.inbound = Some(Arc::new(inbound));
+            let built = sidecar.builder.borrow_mut().build(&sidecar.set, 3);
+            sidecar.shared.snapshot.store(Arc::new(built.snapshot));
+        }
     }
 
     /// Another worker of the sidecar at this address: connections to it go to each in turn.

@@ -173,6 +173,14 @@ impl End {
         }
     }
 
+    /// The socket below it.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
+        match &self.under {
+            Under::Tcp(stream) => Some(stream),
+            Under::Memory(_) => None,
+        }
+    }
+
     pub(super) fn tune(&self, keepalive: Keepalive) {
         if let Under::Tcp(stream) = &self.under {
             let _closing = net::set_nodelay(stream);

@@ -71,7 +71,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-logic",
         floors: &[
-            ("leaves", &["balance", "eject", "headers", "path", "retry"]),
+            ("leaves", &["balance", "eject", "expression", "headers", "path", "retry"]),
             ("routes", &["route", "sni"]),
             ("what a rule does", &["cors", "fault", "rewrite", "sticky"]),
             ("rules", &["rule"]),
@@ -137,7 +137,18 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("metrics", &["metrics", "series"]),
             (
                 "snapshot",
-                &["backlog", "heartbeat", "snapshot", "lookup", "broker", "state", "shared"],
+                &[
+                    "access_log",
+                    "backlog",
+                    "broker",
+                    "facts",
+                    "heartbeat",
+                    "lookup",
+                    "observers",
+                    "shared",
+                    "snapshot",
+                    "state",
+                ],
             ),
             ("upstream", &["pool", "streams", "upstream", "dial"]),
             ("worker", &["caller", "http_seen", "ports", "worker"]),

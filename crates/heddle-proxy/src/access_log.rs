@@ -1,0 +1,67 @@
+//! Access logs: a line for each finished request or connection, written by a thread of its own. A worker makes
+//! the line and hands it over; it never waits for a file. What finds no room is dropped and counted.
+
+mod render;
+mod writer;
+
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+    mpsc::{SyncSender, sync_channel},
+};
+
+use heddle_logic::expression;
+use heddle_model::discovery::LogSink;
+
+use self::writer::Line;
+use crate::{facts::Facts, snapshot::LogPlan};
+
+/// Most lines that wait to be written.
+const LINES_WAITING_MAX: usize = 8_192;
+
+/// The lines of all workers, on their way.
+#[derive(Debug)]
+pub(crate) struct AccessLogs {
+    /// To the thread that writes; started by the first line. `None` within: it could not be.
+    lines: OnceLock<Option<SyncSender<Line>>>,
+    /// Lines that found no room, or could not be written.
+    dropped: Arc<AtomicU64>,
+}
+
+impl AccessLogs {
+    /// None so far; those that are dropped are counted there.
+    pub(crate) fn new(dropped: Arc<AtomicU64>) -> Self {
+        Self { lines: OnceLock::new(), dropped }
+    }
+
+    /// Writes what the rules of the call ask for.
+    pub(crate) fn write(&self, logs: &[LogPlan], facts: &Facts, host: &str) {
+        for log in logs {
+            let LogSink::File(path) = &log.to else { continue };
+            let met = log.filter.as_ref().is_none_or(|filter| expression::holds(filter, facts));
+            if met {
+                self.hand_over(Line {
+                    path: path.clone(),
+                    text: render::line(&log.line, facts, host),
+                });
+            }
+        }
+    }
+
+    fn hand_over(&self, line: Line) {
+        let lines = self.lines.get_or_init(|| {
+            let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
+            match writer::start(receiver, Arc::clone(&self.dropped)) {
+                Ok(()) => Some(sender),
+                Err(error) => {
+                    tracing::error!(%error, "no access log is written: its thread cannot be started");
+                    None
+                }
+            }
+        });
+        let taken = lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok());
+        if !taken {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

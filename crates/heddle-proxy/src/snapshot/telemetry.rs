@@ -1,0 +1,172 @@
+//! What is to be told about calls, ready for use: formats and filters are read once per generation, not per
+//! request. Who writes it down is `access_log`'s; who traces, another's.
+
+use std::sync::Arc;
+
+use heddle_model::{
+    discovery::{AccessLog, LogLayout, LogSink, SideTelemetry, Tracing, WorkloadTelemetry},
+    yaml::{
+        expression::{Attribute, Expression},
+        log_format::{self, Command, Header, Piece},
+    },
+};
+
+use crate::direction::Direction;
+
+/// What is to be told about calls in either direction.
+#[derive(Debug, Default)]
+pub struct TelemetryPlan {
+    client: Option<Arc<SidePlan>>,
+    server: Option<Arc<SidePlan>>,
+}
+
+/// The same for one direction: there is something to be told.
+#[derive(Debug, Default)]
+pub struct SidePlan {
+    /// Access logs.
+    pub logs: Vec<LogPlan>,
+    /// Where spans go.
+    pub tracing: Option<Box<Tracing>>,
+    /// Fields that somebody asks for.
+    pub wants: Wants,
+}
+
+/// Fields to be kept of a request and its response, in lower case, each once.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Of the request.
+    pub request: Vec<String>,
+    /// Of the response.
+    pub response: Vec<String>,
+}
+
+/// An access log.
+#[derive(Debug)]
+pub struct LogPlan {
+    /// Where it goes.
+    pub to: LogSink,
+    /// How a line looks.
+    pub line: LinePlan,
+    /// Only calls that meet this.
+    pub filter: Option<Expression>,
+}
+
+/// How a line of an access log looks.
+#[derive(Debug)]
+pub enum LinePlan {
+    /// Pieces of a text.
+    Text(Vec<Piece>),
+    /// Names with pieces of a text each, in order.
+    Json(Vec<(String, Vec<Piece>)>),
+}
+
+impl TelemetryPlan {
+    /// Reads everything. What does not read was refused where it came from; from a newer control plane it is
+    /// left out, and said so.
+    #[must_use]
+    pub fn of(told: &WorkloadTelemetry) -> Self {
+        Self { client: side(&told.client), server: side(&told.server) }
+    }
+
+    /// For calls in this direction; `None` where nothing is to be told.
+    #[must_use]
+    #[inline]
+    pub fn side(&self, direction: Direction) -> Option<&Arc<SidePlan>> {
+        match direction {
+            Direction::Outbound => self.client.as_ref(),
+            Direction::Inbound => self.server.as_ref(),
+        }
+    }
+}
+
+fn side(told: &SideTelemetry) -> Option<Arc<SidePlan>> {
+    if !told.gathers() {
+        return None;
+    }
+    let read = |log: &AccessLog| match LogPlan::read(log) {
+        Ok(plan) => Some(plan),
+        Err(reason) => {
+            let rule = &log.provenance.0;
+            tracing::warn!(rule, provider = log.provider, reason, "an access log is left out");
+            None
+        }
+    };
+    let mut plan = SidePlan {
+        logs: told.access_logs.iter().filter_map(read).collect(),
+        tracing: told.tracing.clone(),
+        wants: Wants::default(),
+    };
+    for log in &plan.logs {
+        plan.wants.by_log(log);
+    }
+    if let Some(tracing) = &plan.tracing {
+        plan.wants.by_tags(tracing);
+    }
+    Some(Arc::new(plan))
+}
+
+impl LogPlan {
+    fn read(log: &AccessLog) -> Result<Self, String> {
+        let line = match &log.layout {
+            LogLayout::Text(text) => {
+                // Each call is a line, whether its format says so or not.
+                LinePlan::Text(log_format::parse(text.trim_end_matches('\n'))?)
+            }
+            LogLayout::Json(fields) => {
+                let read = |(name, format): (&String, &String)| {
+                    Ok((name.clone(), log_format::parse(format)?))
+                };
+                LinePlan::Json(fields.iter().map(read).collect::<Result<_, String>>()?)
+            }
+        };
+        let filter = log.filter.as_deref().map(Expression::parse_condition).transpose()?;
+        Ok(Self { to: log.to.clone(), line, filter })
+    }
+
+    fn pieces(&self) -> impl Iterator<Item = &Piece> {
+        let (text, json) = match &self.line {
+            LinePlan::Text(pieces) => (&pieces[..], &[][..]),
+            LinePlan::Json(fields) => (&[][..], &fields[..]),
+        };
+        text.iter().chain(json.iter().flat_map(|(_, pieces)| pieces))
+    }
+}
+
+impl Wants {
+    fn by_log(&mut self, log: &LogPlan) {
+        for piece in log.pieces() {
+            let (list, header) = match piece {
+                Piece::Command(Command::Request(header), _) => (&mut self.request, header),
+                Piece::Command(Command::Response(header), _) => (&mut self.response, header),
+                _ => continue,
+            };
+            let Header { name, or } = header;
+            add(list, name);
+            or.iter().for_each(|name| add(list, name));
+        }
+        if let Some(filter) = &log.filter {
+            filter.attributes(&mut |attribute| match attribute {
+                Attribute::RequestHeader(name) => add(&mut self.request, name),
+                Attribute::ResponseHeader(name) => add(&mut self.response, name),
+                _ => {}
+            });
+        }
+    }
+
+    fn by_tags(&mut self, tracing: &Tracing) {
+        use heddle_model::discovery::CustomTag;
+        for tag in tracing.custom_tags.values() {
+            if let CustomTag::Header(source) = tag {
+                add(&mut self.request, &source.name.to_ascii_lowercase());
+            }
+        }
+        add(&mut self.request, "user-agent");
+    }
+}
+
+/// Pseudo-fields are known anyway.
+fn add(list: &mut Vec<String>, name: &str) {
+    if !name.starts_with(':') && !list.iter().any(|known| known == name) {
+        list.push(name.to_owned());
+    }
+}
