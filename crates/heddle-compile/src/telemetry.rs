@@ -273,11 +273,7 @@ fn metrics(all: &[Source<'_>], side: Side) -> Vec<MetricChange> {
                 continue;
             }
             for (j, one) in rule.overrides.iter().enumerate() {
-                let says = one.disabled.is_some() || !one.tags.is_empty();
-                if says && side.is_meant(one.sides) {
-                    let tag = |(name, value): (&String, &Option<String>)| {
-                        (name.clone(), value.clone().unwrap_or_default())
-                    };
+                if one.disabled.is_some() && side.is_meant(one.sides) {
                     changes.push(MetricChange {
                         provenance: Provenance(format!(
                             "{}#metrics[{i}].overrides[{j}]",
@@ -285,7 +281,6 @@ fn metrics(all: &[Source<'_>], side: Side) -> Vec<MetricChange> {
                         )),
                         metric: one.metric,
                         disabled: one.disabled,
-                        tags: one.tags.iter().map(tag).collect(),
                     });
                 }
             }

@@ -27,14 +27,7 @@ impl RuleIndex {
         let mut configs = self.mesh_configs();
         let Some((first, config)) = configs.next() else { return found };
         for provider in &config.providers {
-            if let ProviderKind::Other(note) = &provider.does {
-                let text = format!(
-                    "nothing is sent to `{}`: this version does not carry out providers of this kind",
-                    provider.name
-                );
-                let place = (note.line, note.field.clone());
-                found.push(Finding::new(first, place, FindingKind::NotEnforced, text));
-            }
+            found.extend(not_carried_out(first, provider));
         }
         for name in config.default_tracing.iter().chain(&config.default_logging) {
             let place = (name.line, "spec.defaultProviders".to_owned());
@@ -96,6 +89,22 @@ impl RuleIndex {
         }
         found
     }
+}
+
+/// A provider to which nothing is sent.
+fn not_carried_out(resource: &Resource, provider: &Provider) -> Option<Finding> {
+    let place = match &provider.does {
+        ProviderKind::Other(note) => (note.line, note.field.clone()),
+        ProviderKind::OtlpLog(..) => (provider.line, "spec.extensionProviders".to_owned()),
+        ProviderKind::FileLog(..) | ProviderKind::Spans(..) | ProviderKind::Prometheus => {
+            return None;
+        }
+    };
+    let text = format!(
+        "nothing is sent to `{}`: this version does not carry out providers of this kind",
+        provider.name
+    );
+    Some(Finding::new(resource, place, FindingKind::NotEnforced, text))
 }
 
 fn unknown(

@@ -7,6 +7,7 @@
 
 mod comparisons;
 mod edge;
+mod hidden;
 mod histogram;
 mod registry;
 mod render;
@@ -16,12 +17,12 @@ mod series;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use heddle_model::discovery::{ClusterKey, WorkloadInfo};
+use heddle_model::discovery::{ClusterKey, WorkloadInfo, WorkloadTelemetry};
 use heddle_runtime::{clock, tls::TlsFault};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
@@ -163,6 +164,8 @@ pub struct Metrics {
     left_to_others: AtomicU64,
     app_scrapes: [AtomicU64; AppScrape::ALL.len()],
     comparisons: Mutex<Comparisons>,
+    /// Metrics that are not told, as [`hidden`] has them.
+    hidden: AtomicU32,
     /// Shown here, counted where access logs are written.
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
     connections: [AtomicU64; 2],
@@ -195,10 +198,16 @@ impl Metrics {
             left_to_others: AtomicU64::default(),
             app_scrapes: Default::default(),
             comparisons: Mutex::default(),
+            hidden: AtomicU32::default(),
             log_lines_dropped: Arc::default(),
             connections: Default::default(),
             breakers: Breakers::default(),
         }
+    }
+
+    /// From now on only those metrics are told that a Telemetry leaves.
+    pub(crate) fn tell_only(&self, by: Option<&WorkloadTelemetry>) {
+        self.hidden.store(by.map_or(0, hidden::of), Ordering::Relaxed);
     }
 
     /// Requests begun and not ended, both directions.

@@ -30,7 +30,7 @@ pub struct SideTelemetry {
     /// Where spans go; `None`: nowhere.
     #[n(146)]
     pub tracing: Option<Box<Tracing>>,
-    /// Changes of metrics in order: what a later one says of a metric and a tag holds.
+    /// Changes of metrics in order: what a later one says of a metric holds.
     #[cbor(n(147), default)]
     pub metrics: Vec<MetricChange>,
 }
@@ -218,9 +218,6 @@ pub struct MetricChange {
     /// It is not told at all, or is again; `None`: nothing is said of that.
     #[n(147)]
     pub disabled: Option<bool>,
-    /// Tags by name: the expression whose value they get (`yaml::expression`); empty: they are left out.
-    #[cbor(n(148), default)]
-    pub tags: BTreeMap<String, String>,
 }
 
 /// Istio's standard metrics.

@@ -95,8 +95,6 @@ pub struct MetricOverride {
     pub metric: Metric,
     /// It is not told, or is again.
     pub disabled: Option<bool>,
-    /// Tags by name: the expression whose value they get; `None`: they are left out.
-    pub tags: BTreeMap<String, Option<String>>,
 }
 
 /// What holds for the whole mesh, in the words of Istio's `MeshConfig`.

@@ -138,9 +138,9 @@ static OVERRIDE: Object = Object {
     fields: &[
         optional("match", Kind::Object(&METRIC_MATCH)),
         optional("disabled", Kind::Either(&Kind::Bool, &Kind::Object(&WRAPPED_BOOL))),
-        optional("tagOverrides", Kind::Map { key: tag_name, of: &Kind::Object(&TAG) }),
+        not_yet("tagOverrides", Kind::Map { key: tag_name, of: &Kind::Object(&TAG) }),
     ],
-    rules: &[tags_are_known, tags_are_carried_out],
+    rules: &[tags_are_known],
 };
 
 static WRAPPED_BOOL: Object = Object { fields: &[required("value", Kind::Bool)], rules: &[] };
@@ -219,19 +219,6 @@ fn tags_are_known(node: &Node, path: &str, report: &mut Report<'_>) {
         }
         if !is_removed(tag) && !tag.has("value") {
             report.at(tag, &at, RULES_OF_TAGS);
-        }
-    }
-}
-
-/// A value that is beyond what is carried out is kept and noted: the tag is as it would be without it.
-fn tags_are_carried_out(node: &Node, path: &str, report: &mut Report<'_>) {
-    let place = join(path, "tagOverrides");
-    for entry in node.get("tagOverrides").map_or(&[][..], Node::entries) {
-        let Some(value) = entry.value.get("value") else { continue };
-        if let Err(reason) = Expression::parse(value.text()) {
-            let at = join(&join(&place, &entry.key), "value");
-            report.not_enforced(value.line, &at);
-            report.no_effect(value.line, &at, &reason);
         }
     }
 }
@@ -328,18 +315,9 @@ fn one_override(node: &Node) -> Option<MetricOverride> {
     if found.is_some_and(|found| found.has("customMetric")) {
         return None;
     }
-    let tags = node.get("tagOverrides").map_or(&[][..], Node::entries).iter();
-    let tag = |tag: &Node| match is_removed(tag) {
-        true => Some(None),
-        false => {
-            let value = tag.text_of("value");
-            Expression::parse(value).is_ok().then(|| Some(value.to_owned()))
-        }
-    };
     Some(MetricOverride {
         sides: sides(node),
         metric: metric_of(found.map_or("", |found| found.text_of("metric")))?,
         disabled: unwrapped(node, "disabled").map(is_true),
-        tags: tags.filter_map(|entry| Some((entry.key.clone(), tag(&entry.value)?))).collect(),
     })
 }

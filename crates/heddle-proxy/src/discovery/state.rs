@@ -313,6 +313,8 @@ impl State {
         let built = self.builder.build(&self.set, self.generation);
         let snapshot = Arc::new(built.snapshot);
         self.shared.snapshot.store(Arc::clone(&snapshot));
+        let told = snapshot.inbound.as_ref().and_then(|plan| plan.inbound.telemetry.as_deref());
+        self.shared.metrics.tell_only(told);
         if built.held_back.is_empty() {
             for (kind, nonce) in self.unacknowledged.drain(..) {
                 self.replies.push_back(ack(kind.type_url(), nonce));

@@ -11,7 +11,7 @@ use heddle_model::discovery::ClusterKey;
 use heddle_runtime::tls::TlsFault;
 
 use super::{
-    AppScrape, Metrics, MirrorResult, RetryReason,
+    Metrics, MirrorResult, RetryReason, hidden,
     registry::SetCounts,
     render::{
         Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
@@ -34,6 +34,8 @@ pub struct Scrape {
     metrics: Arc<Metrics>,
     /// Label sets there were when it began: every metric shows the same ones.
     sets: SetCounts,
+    /// Metrics that are not told, likewise.
+    hidden: u32,
     part: usize,
     /// Samples of the part that are said.
     said: usize,
@@ -66,13 +68,8 @@ impl Scrape {
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let sets = metrics.lock().set_counts();
-        Self { metrics, sets, part: 0, said: 0, process: true }
-    }
-
-    /// The same without what any process has, for a page on which another's stands.
-    #[must_use]
-    pub fn without_process(self) -> Self {
-        Self { process: false, ..self }
+        let hidden = metrics.hidden.load(std::sync::atomic::Ordering::Relaxed);
+        Self { metrics, sets, hidden, part: 0, said: 0 }
     }
 
     /// Says the next sample of a part, and before its first what it is about; false: there is none.
@@ -89,7 +86,9 @@ impl Scrape {
                 let Some(set) = self.metrics.lock().http_set(index, self.sets) else {
                     return false;
                 };
-                counter(text, name, &set, *count);
+                if !hidden::hides(self.hidden, name, &set.labels) {
+                    counter(text, name, &set, *count);
+                }
             }
             Part::Histogram((name, help, spread)) => {
                 if index == 0 {
@@ -98,14 +97,18 @@ impl Scrape {
                 let Some(set) = self.metrics.lock().http_set(index, self.sets) else {
                     return false;
                 };
-                histogram(text, name, &set, *spread);
+                if !hidden::hides(self.hidden, name, &set.labels) {
+                    histogram(text, name, &set, *spread);
+                }
             }
             Part::TcpCounter((name, help, count)) => {
                 if index == 0 {
                     family(text, name, "counter", help);
                 }
                 let Some(set) = self.metrics.lock().tcp_set(index, self.sets) else { return false };
-                counter(text, name, &set, *count);
+                if !hidden::hides(self.hidden, name, &set.labels) {
+                    counter(text, name, &set, *count);
+                }
             }
         }
         true

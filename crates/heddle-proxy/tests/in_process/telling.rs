@@ -104,9 +104,9 @@ fn an_answered_request_is_a_line_on_each_side() {
             assert_eq!(line["user"], "me,too");
             assert_eq!(line["attempts"], 1);
         }
-        assert_eq!(client["cluster"], "outbound|80||reviews.default.svc.cluster.local");
-        assert_eq!(server["cluster"], "inbound|80||");
-        assert_eq!(server["upstream"], "127.0.0.1:80");
+        assert_eq!(client["cluster"], "outbound|9080||reviews.default.svc.cluster.local");
+        assert_eq!(server["cluster"], "inbound|9080||");
+        assert_eq!(server["upstream"], "127.0.0.1:9080");
         assert!(client["id"].is_string() && client["id"] == server["id"], "{client} {server}");
     });
 }
@@ -159,13 +159,13 @@ fn a_refusal_says_its_code_and_a_delay_its_time() {
         mesh.call().ask(GET).await;
         let server = &logs.of("server", 1)[0];
         assert_eq!(server["flags"], "DI");
-        assert_eq!(server["duration"], 2_000);
+        assert!(server["duration"].as_u64() >= Some(2_000), "{server}");
         mesh.stop_application(20);
         mesh.call().ask(GET).await;
         let server = &logs.of("server", 2)[1];
         assert_eq!(server["code"], 503);
         assert_eq!(server["details"], "application-unreachable");
-        assert_eq!(server["flags"], "DI,UF".split(',').rev().collect::<Vec<_>>().join(","));
+        assert_eq!(server["flags"], "UF,DI");
     });
 }
 
@@ -240,6 +240,6 @@ fn a_connection_without_requests_is_a_line_at_its_end() {
             assert!(line["method"].is_null() && line["protocol"].is_null(), "{line}");
         }
         let client = &logs.of("client", 1)[0];
-        assert_eq!(client["cluster"], "outbound|80||reviews.default.svc.cluster.local");
+        assert_eq!(client["cluster"], "outbound|9080||reviews.default.svc.cluster.local");
     });
 }

@@ -493,7 +493,6 @@ fn telemetry() -> WorkloadTelemetry {
         provenance: Provenance::default(),
         metric: Metric::TcpSent,
         disabled: Some(true),
-        tags: BTreeMap::from([("method".to_owned(), "request.method".to_owned())]),
     };
     let tracing = |to| Tracing {
         provenance: Provenance::default(),

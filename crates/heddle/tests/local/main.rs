@@ -26,6 +26,7 @@ mod rules;
 mod side_by_side;
 mod talk;
 mod target_ports;
+mod telling;
 mod tls;
 mod tools;
 mod uploads;
