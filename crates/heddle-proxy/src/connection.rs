@@ -270,7 +270,7 @@ fn facts<S: Side>(side: &S, begun: Instant) -> Option<Facts> {
 
 #[cold]
 fn gather(outcome: &mut RequestOutcome, mut facts: Facts, call: &impl Call) {
-    facts.came(&call.seen(), call.protocol(), &[]);
+    facts.came(&call.seen(), call.protocol());
     outcome.gathers(facts);
 }
 

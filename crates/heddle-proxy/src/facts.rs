@@ -1,5 +1,5 @@
 //! What is known of one finished request or connection: gathered only where somebody wants it (an access log,
-//! a span, a tap), and never otherwise. Filled by its outcome on the way; it decides nothing and writes nothing.
+//! a span), and never otherwise. Filled by its outcome on the way; it decides nothing and writes nothing.
 
 mod attributes;
 
@@ -120,8 +120,8 @@ pub(crate) struct Finish {
 /// What is known of a request or a connection.
 #[derive(Debug)]
 pub(crate) struct Facts {
-    /// Who wants it by rule; `None`: only somebody who looks.
-    pub(crate) plan: Option<Arc<SidePlan>>,
+    /// Who wants it.
+    pub(crate) plan: Arc<SidePlan>,
     pub(crate) direction: Direction,
     /// When it began, since the Unix epoch.
     pub(crate) started: Duration,
@@ -146,7 +146,7 @@ pub(crate) struct Facts {
 impl Facts {
     /// Of something that began at `begun`.
     pub(crate) fn of(
-        plan: Option<Arc<SidePlan>>,
+        plan: Arc<SidePlan>,
         direction: Direction,
         ends: Ends,
         begun: Instant,
@@ -170,13 +170,12 @@ impl Facts {
         }
     }
 
-    fn wants(&self) -> Option<&Wants> {
-        self.plan.as_ref().map(|plan| &plan.wants)
+    fn wants(&self) -> &Wants {
+        &self.plan.wants
     }
 
-    /// Its head as it came; `more` are fields that are kept besides those that a rule asks for.
-    pub(crate) fn came(&mut self, seen: &dyn RequestView, protocol: &'static str, more: &[String]) {
-        let wanted = self.wants().map_or(&[][..], |wants| &wants.request);
+    /// Its head as it came.
+    pub(crate) fn came(&mut self, seen: &dyn RequestView, protocol: &'static str) {
         let field = |name: &String| Some((name.clone(), bounded(&joined(seen, name)?)));
         self.request = Some(Request {
             method: bounded(seen.method()),
@@ -186,7 +185,7 @@ impl Facts {
             scheme: seen.scheme().to_owned(),
             protocol,
             id: seen.first_header("x-request-id").map(|id| bounded(&id)),
-            fields: wanted.iter().chain(more).filter_map(field).collect(),
+            fields: self.wants().request.iter().filter_map(field).collect(),
         });
     }
 
@@ -241,13 +240,12 @@ impl Facts {
     pub(crate) fn answered(&mut self, field: &dyn Fn(&str) -> Option<String>) {
         let now = clock::now();
         let since = |then: Instant| now.saturating_duration_since(then);
-        let wanted = self.wants().map_or(&[][..], |wants| &wants.response);
         let kept = |name: &String| Some((name.clone(), bounded(&field(name)?)));
         self.answer = Answered {
             service_time: self.upstream.begun.map(since),
             after: Some(since(self.begun)),
             details: Some("via_upstream"),
-            fields: wanted.iter().filter_map(kept).collect(),
+            fields: self.wants().response.iter().filter_map(kept).collect(),
         };
     }
 

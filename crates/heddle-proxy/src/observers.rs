@@ -1,4 +1,4 @@
-//! Who is told what is known of finished requests and connections: access logs, and those who look.
+//! Who is told what is known of finished requests and connections: access logs.
 
 use std::sync::Arc;
 
@@ -15,15 +15,8 @@ impl Observers {
         Self { logs: AccessLogs::new(Arc::clone(&metrics.log_lines_dropped)) }
     }
 
-    /// Does somebody look who wants to know of every call?
-    #[inline]
-    pub(crate) fn taps(&self) -> bool {
-        false
-    }
-
     /// A request or a connection of the workload `host` is over.
-    pub(crate) fn told(&self, host: &str, facts: Facts) {
-        let Some(plan) = &facts.plan else { return };
-        self.logs.write(&plan.logs, &facts, host);
+    pub(crate) fn told(&self, host: &str, facts: &Facts) {
+        self.logs.write(&facts.plan.logs, facts, host);
     }
 }

@@ -282,7 +282,7 @@ impl Drop for RequestOutcome {
             };
             let facts = Facts { finish, ..facts.into_inner() };
             let shared = &self.worker.shared;
-            shared.observers.told(&shared.config.name, facts);
+            shared.observers.told(&shared.config.name, &facts);
         }
         match &self.series {
             MetricSeries::Edge(set) => {
@@ -455,7 +455,7 @@ impl Drop for TcpOutcome {
             };
             let facts = Facts { finish, ..facts };
             let shared = &self.worker.shared;
-            shared.observers.told(&shared.config.name, facts);
+            shared.observers.told(&shared.config.name, &facts);
         }
         // Bytes and opening are counted without flags, since those are known only now.
         let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };

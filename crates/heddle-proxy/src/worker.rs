@@ -126,18 +126,13 @@ impl Worker {
 
     /// Does anybody want to know what is known of calls in this direction?
     pub(crate) fn is_watched(&self, direction: Direction) -> bool {
-        self.watches(direction).is_some()
+        self.shared.snapshot.load().telemetry(direction).is_some()
     }
 
-    /// The same with who wants it by rule; `None`: nobody, and nothing is gathered.
+    /// The same with who wants it; `None`: nobody, and nothing is gathered.
     #[inline]
-    pub(crate) fn watches(&self, direction: Direction) -> Option<Option<Arc<SidePlan>>> {
-        let snapshot = self.shared.snapshot.load();
-        match snapshot.telemetry(direction) {
-            Some(plan) => Some(Some(Arc::clone(plan))),
-            None if self.shared.observers.taps() => Some(None),
-            None => None,
-        }
+    pub(crate) fn watches(&self, direction: Direction) -> Option<Arc<SidePlan>> {
+        self.shared.snapshot.load().telemetry(direction).map(Arc::clone)
     }
 
     /// May a warning about one request be logged? Not more often than [`WARNINGS_APART`].

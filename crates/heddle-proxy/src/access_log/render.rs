@@ -128,7 +128,7 @@ impl Made<'_> {
             Plain::ResponseFlags => facts.finish.flags.to_string().into(),
             Plain::ResponseCodeDetails => details(facts).into(),
             Plain::ConnectionTerminationDetails => {
-                facts.request.is_none().then(|| facts.answer.details).flatten().into()
+                is_connection(facts).then_some(facts.answer.details).flatten().into()
             }
             Plain::UpstreamTransportFailureReason => text(&facts.upstream.failure),
             Plain::BytesReceived => facts.finish.received.into(),
@@ -157,9 +157,16 @@ impl Made<'_> {
     }
 }
 
+/// Was it a connection that carried no requests? One without a readable head was answered as one.
+fn is_connection(facts: &Facts) -> bool {
+    facts.request.is_none() && facts.finish.status == 0
+}
+
 /// Who answered, or that the client did not wait for it.
 fn details(facts: &Facts) -> Option<&'static str> {
-    facts.request.as_ref()?;
+    if is_connection(facts) {
+        return None;
+    }
     let left = facts.finish.flags.has(Flag::DC).then_some("downstream_remote_disconnect");
     left.or(facts.answer.details)
 }
