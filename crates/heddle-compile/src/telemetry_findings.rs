@@ -94,7 +94,7 @@ impl RuleIndex {
 /// A provider to which nothing is sent.
 fn not_carried_out(resource: &Resource, provider: &Provider) -> Option<Finding> {
     let place = match &provider.does {
-        ProviderKind::Other(note) => (note.line, note.field.clone()),
+        ProviderKind::Other(field) => (field.line, field.name.clone()),
         ProviderKind::OtlpLog(..) => (provider.line, "spec.extensionProviders".to_owned()),
         ProviderKind::FileLog(..) | ProviderKind::Spans(..) | ProviderKind::Prometheus => {
             return None;

@@ -101,6 +101,7 @@ pub struct CollectorAddress {
 /// How calls are traced. What is not said here is the sidecar's to know.
 #[derive(Debug, Clone, Decode, Encode, PartialEq)]
 #[cbor(map)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub struct Tracing {
     /// The rule that says so last.
     #[cbor(n(145), default)]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::FieldNote;
 use crate::discovery::{CollectorAddress, CustomTag, LogLayout, Metric, SpanSink};
 
 /// Istio `Telemetry`: what sidecars tell about calls.
@@ -140,6 +139,6 @@ pub enum ProviderKind {
     Spans(SpanSink, Option<u32>),
     /// Metrics, by being scraped (`prometheus`).
     Prometheus,
-    /// Something that is not carried out; the field says what.
-    Other(FieldNote),
+    /// Something that is not carried out: the field that says what.
+    Other(Named),
 }

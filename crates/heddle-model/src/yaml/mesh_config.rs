@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     discovery::{CollectorAddress, LogLayout, OtlpHttpSink, SpanSink, ZipkinSink},
-    resource::{FieldNote, MeshConfig, Named, Provider, ProviderKind},
+    resource::{MeshConfig, Named, Provider, ProviderKind},
 };
 
 /// The namespace of what holds for all.
@@ -365,7 +365,7 @@ fn provider(node: &Node, path: &str) -> ProviderKind {
     let kind = node.entries().iter().find(|entry| entry.key != "name");
     let field = kind.map_or_else(|| path.to_owned(), |entry| join(path, &entry.key));
     let line = kind.map_or(node.line, |entry| entry.line);
-    ProviderKind::Other(FieldNote { field, line, reason: None })
+    ProviderKind::Other(Named { name: field, line })
 }
 
 fn over_http(otel: &Node, http: &Node) -> OtlpHttpSink {

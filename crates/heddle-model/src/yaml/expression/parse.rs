@@ -1,7 +1,7 @@
 //! The grammar: who binds closer, and which two go together.
 
 use super::{
-    Attribute, DEPTH_MAX, Expression, Literal, Operator, Sort, Test,
+    terms::{Attribute, DEPTH_MAX, Expression, Literal, Operator, Sort, Test},
     token::{Token, tokens},
 };
 use crate::{
@@ -234,13 +234,8 @@ impl Parser {
             return Attribute::named(&name);
         }
         if self.takes("[") {
-            let header = match self.rest.next() {
-                Some(Token::Text(header)) => header,
-                _ => {
-                    return Err(format!(
-                        "`{name}` is asked for a header by its name: `{name}['x']`"
-                    ));
-                }
+            let Some(Token::Text(header)) = self.rest.next() else {
+                return Err(format!("`{name}` is asked for a header by its name: `{name}['x']`"));
             };
             self.must_take("]")?;
             return header_of(&name, &header);
