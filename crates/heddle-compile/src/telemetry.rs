@@ -228,7 +228,7 @@ impl<'a> Mesh<'a> {
         };
         let told = config.and_then(|config| config.max_tag_length);
         let tags = config.map(|config| config.custom_tags.clone()).unwrap_or_default();
-        let sampling = merged.sampling.or(config.and_then(|config| config.sampling));
+        let sampling = merged.sampling.or_else(|| config?.sampling);
         Some(Tracing {
             provenance: by,
             provider: name,

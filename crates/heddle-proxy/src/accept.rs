@@ -94,7 +94,7 @@ pub async fn serve_inbound(
     // Starts a look-up at most; requests never wait for it.
     let caller = worker.callers.at(peer);
     let remote = worker.is_watched(Direction::Inbound).then(|| client.ends().1).flatten();
-    let remote = Some(remote.unwrap_or(SocketAddr::new(peer, 0)));
+    let remote = Some(remote.unwrap_or_else(|| SocketAddr::new(peer, 0)));
     let ends = Ends { remote, called: original_dst };
     let side = Inbound::of(&worker, original_dst.port(), caller).between(ends);
     serve(client, &side).await;

@@ -2,7 +2,7 @@
 //! told, counted, and tried again.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
@@ -38,12 +38,12 @@ const MODE: u32 = 0o600;
 /// # Errors
 /// Why the thread cannot be started.
 pub(super) fn start(lines: Receiver<Line>, dropped: Arc<AtomicU64>) -> io::Result<()> {
-    let run = move || Writer { files: HashMap::new(), dropped }.run(&lines);
+    let run = move || Writer { files: BTreeMap::new(), dropped }.run(&lines);
     thread::Builder::new().name("access-log".to_owned()).spawn(run).map(drop)
 }
 
 struct Writer {
-    files: HashMap<String, Target>,
+    files: BTreeMap<String, Target>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -181,7 +181,7 @@ mod tests {
             sender.send(line).unwrap();
         }
         drop(sender);
-        Writer { files: HashMap::new(), dropped: Arc::clone(&dropped) }.run(&receiver);
+        Writer { files: BTreeMap::new(), dropped: Arc::clone(&dropped) }.run(&receiver);
         dropped.load(Ordering::Relaxed)
     }
 
