@@ -29,6 +29,15 @@ pub(crate) const PROMETHEUS: &str = "prometheus";
 /// What an access log is called that no provider is named for.
 const MESH_LOG: &str = "accessLogFile";
 
+/// Where spans go, and of how many traces, if no MeshConfig says that: what whoever started the mesh said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpanDefault {
+    /// Where.
+    pub to: SpanSink,
+    /// Share of traces that begin here and are kept, percent, 0 to 100.
+    pub sampling: f64,
+}
+
 /// A Telemetry with its resource.
 pub(crate) type Source<'a> = (&'a Resource, &'a Telemetry);
 
@@ -87,9 +96,13 @@ impl RuleIndex {
     }
 
     /// What a workload's sidecar tells about its calls; `None` where nothing is said of that.
-    pub(crate) fn telemetry(&self, workload: &Workload) -> Option<Box<WorkloadTelemetry>> {
+    pub(crate) fn telemetry(
+        &self,
+        workload: &Workload,
+        spans: Option<&SpanDefault>,
+    ) -> Option<Box<WorkloadTelemetry>> {
         let mut configs = self.mesh_configs();
-        let mesh = Mesh { config: configs.next() };
+        let mesh = Mesh { config: configs.next(), spans };
         let all = self.applicable(workload);
         let side = |side| SideTelemetry {
             access_logs: mesh.access_logs(&all, side),
@@ -112,6 +125,8 @@ enum Known<'a> {
 #[derive(Clone, Copy)]
 struct Mesh<'a> {
     config: Option<(&'a Resource, &'a MeshConfig)>,
+    /// What holds where it says nothing.
+    spans: Option<&'a SpanDefault>,
 }
 
 impl<'a> Mesh<'a> {
@@ -224,11 +239,16 @@ impl<'a> Mesh<'a> {
                 Some(Known::Spans(to, length)) => (name.clone(), to.clone(), length),
                 _ => return None,
             },
-            None => (String::new(), config?.spans_to.clone()?, None),
+            None => {
+                let said = config.and_then(|config| config.spans_to.as_ref());
+                let to = said.or_else(|| self.spans.map(|spans| &spans.to))?;
+                (String::new(), to.clone(), None)
+            }
         };
         let told = config.and_then(|config| config.max_tag_length);
         let tags = config.map(|config| config.custom_tags.clone()).unwrap_or_default();
         let sampling = merged.sampling.or_else(|| config?.sampling);
+        let sampling = sampling.or_else(|| self.spans.map(|spans| spans.sampling));
         Some(Tracing {
             provenance: by,
             provider: name,

@@ -5,12 +5,13 @@ use std::{
     path::PathBuf,
 };
 
+use heddle_compile::SpanDefault;
 use heddle_model::MeshSettings;
 
 use crate::limits::ADDRESS_INDEX_FIRST;
 
 /// Start-up configuration of one mesh's control plane.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ControlConfig {
     /// Mesh name.
     pub mesh: String,
@@ -22,6 +23,8 @@ pub struct ControlConfig {
     pub config_dir: Option<PathBuf>,
     /// Where addresses come from.
     pub ranges: AddressRanges,
+    /// Where spans go where no rule says that.
+    pub spans: Option<SpanDefault>,
 }
 
 /// The ranges addresses are given from. An index gives the same low bits in IPv4 and IPv6.

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_compile::RuleIndex;
+use heddle_compile::{RuleIndex, SpanDefault};
 use heddle_model::{MeshSettings, Registry, ServiceName, WorkloadId, resource::Resource};
 use heddle_runtime::clock;
 use heddle_wire::{
@@ -32,6 +32,8 @@ use crate::{
 pub(crate) struct Mesh {
     /// What every proxy is told alike.
     pub(crate) settings: MeshSettings,
+    /// Where spans go where no rule says that.
+    pub(crate) spans: Option<SpanDefault>,
     /// Services and workloads.
     pub(crate) population: Population,
     /// Rules by source.
@@ -101,6 +103,7 @@ impl Mesh {
         let returning = known.into_iter().flat_map(BTreeMap::keys).cloned().collect();
         Self {
             settings,
+            spans: None,
             population,
             rules,
             index,
@@ -156,7 +159,8 @@ impl Mesh {
         self.views.invalidate(&touched);
         let mut affected = BTreeSet::new();
         let concern = Concern::of(&touched);
-        let state = MeshState::new(&self.settings, &self.population, &self.index);
+        let state =
+            MeshState::new((&self.settings, self.spans.as_ref()), &self.population, &self.index);
         for (id, proxy) in &mut self.connected {
             if !concern.is_of(id, &proxy.session) {
                 continue;
@@ -223,7 +227,8 @@ impl Mesh {
         if proxy.stream != stream.number {
             return Next::End;
         }
-        let state = MeshState::new(&self.settings, &self.population, &self.index);
+        let state =
+            MeshState::new((&self.settings, self.spans.as_ref()), &self.population, &self.index);
         let Some(client) = state.registry.workloads.get(&stream.workload) else {
             return Next::Wait;
         };

@@ -7,7 +7,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use heddle_compile::{Client, RuleIndex, View, addresses_differ, endpoints, outside_at};
+use heddle_compile::{
+    Client, RuleIndex, SpanDefault, View, addresses_differ, endpoints, outside_at,
+};
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
     name::check_label,
@@ -78,6 +80,8 @@ impl Views {
 pub(crate) struct MeshState<'a> {
     /// Mesh-wide settings.
     pub(crate) settings: &'a MeshSettings,
+    /// Where spans go where no rule says that.
+    pub(crate) spans: Option<&'a SpanDefault>,
     /// Who is in the mesh.
     pub(crate) population: &'a Population,
     /// Services and workloads, those of entries among them.
@@ -91,13 +95,13 @@ pub(crate) struct MeshState<'a> {
 impl<'a> MeshState<'a> {
     /// What is known now.
     pub(crate) fn new(
-        settings: &'a MeshSettings,
+        (settings, spans): (&'a MeshSettings, Option<&'a SpanDefault>),
         population: &'a Population,
         index: &'a RuleIndex,
     ) -> Self {
         let registry = population.registry();
         let addresses_differ = addresses_differ(registry);
-        Self { settings, population, registry, index, addresses_differ }
+        Self { settings, spans, population, registry, index, addresses_differ }
     }
 }
 
@@ -187,7 +191,8 @@ impl<'a> ClientResources<'a> {
             Kind::Inbound => {
                 // A proxy is told of itself only.
                 let own = self.client.id == WorkloadId(name.to_owned());
-                own.then(|| encoded(&index.inbound(registry, self.client)))
+                let spans = self.state.spans;
+                own.then(|| encoded(&index.inbound_with(registry, self.client, spans)))
             }
             Kind::Mesh => (name == MESH_NAME).then(|| encoded(settings)),
             Kind::Destination => None,

@@ -15,6 +15,7 @@ pub mod retry;
 pub mod rewrite;
 pub mod route;
 pub mod rule;
+pub mod sampling;
 pub mod sni;
 pub mod sticky;
 

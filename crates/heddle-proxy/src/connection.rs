@@ -3,11 +3,14 @@
 //! [`serve`] is the connection's way, [`serve_request`] the request's; both read from top to bottom.
 //! What differs between sides, a [`Side`] answers; what an upstream does is `forward`'s.
 
-use std::{future::poll_fn, pin::pin, rc::Rc, time::Instant};
+use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use heddle_logic::{ConnectionFault, FaultPlan};
-use heddle_model::{Protocol, discovery::TcpFault};
+use heddle_model::{
+    Protocol,
+    discovery::{Provenance, TcpFault},
+};
 use heddle_runtime::{clock, task, transport::Transport};
 
 use crate::{
@@ -29,6 +32,8 @@ use crate::{
     relay::Preread,
     side::{ByName, Onward, Route, Side},
     tcp_fault::{Shape, shaped, swallow},
+    trace::{self, About, TraceEdits},
+    upstream::Backend,
     verdict::{Reason, Verdict},
 };
 
@@ -238,11 +243,17 @@ async fn serve_request<S: Side>(
     let series = side.request_series(Some(&call.seen()));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
     outcome.shaped(shape);
+    let trace = trace(side, &call, &mut outcome);
     if let Some(facts) = facts(side, call.begun()) {
         gather(&mut outcome, facts, &call);
     }
     // 2. Where it goes.
     let route = side.route(&call.seen()).await;
+    if let Some(span) = outcome.span()
+        && let Some(rule) = decided_by(&route)
+    {
+        span.by_rule(&rule);
+    }
     outcome.noting(|facts| routed(facts, &route));
     // 3. Made ready to be sent, perhaps more than once.
     let edits = RequestEdits {
@@ -252,12 +263,32 @@ async fn serve_request<S: Side>(
         limit: route.as_ref().map_or(None, |route| route.limit),
         default_host: &|| side.default_host(),
         to_a_hop: route.as_ref().is_ok_and(Route::leads_to_a_hop),
+        trace: trace.as_ref(),
     };
     call.prepare(worker, &edits, &outcome);
     // 4. Faults, the endpoint, the connection, the exchange.
     let result = carry_out(side, &mut call, route, &mut outcome).await;
     // 5. One exit: the mesh's own reply if there is to be one, and the record.
     call.conclude(worker, result, outcome).await
+}
+
+/// Its place in its trace: what goes on, and the span that is part of its outcome.
+fn trace<S: Side>(side: &S, call: &impl Call, outcome: &mut RequestOutcome) -> Option<TraceEdits> {
+    let seen = call.seen();
+    let operation = || side.operation(&seen);
+    let peer = side.ends().remote.map(|at| at.ip());
+    let about = About { protocol: call.protocol(), operation: &operation, peer };
+    let (edits, span) = trace::begin(side.worker(), S::DIRECTION, &seen, &about)?;
+    outcome.traced(span);
+    Some(edits)
+}
+
+/// The rule that decided where a request goes, or that it goes nowhere.
+fn decided_by(route: &Result<Route, Refused>) -> Option<Provenance> {
+    match route {
+        Ok(route) => route.rule(),
+        Err(refused) => refused.rule.clone(),
+    }
 }
 
 /// What is known of a call, begun where somebody wants to know it.
@@ -336,6 +367,10 @@ async fn go_on<S: Side>(
         inject(call, fault, outcome).await?;
     }
     let mirrors = std::mem::take(&mut route.mirrors);
+    if let Some(span) = outcome.span() {
+        let copies = mirrors.iter().map(|mirror| Backend::Cluster(Arc::clone(&mirror.to)));
+        copies.for_each(|to| span.mirrored(&to));
+    }
     let (retries, limit) = (route.retries(), route.limit);
     let (grpc, hash) = (route.grpc, route.hash);
     let terms = Terms { retries, grpc, limit, progress, mirrors, hash };

@@ -20,7 +20,7 @@ mod subscriptions;
 mod tests;
 mod waiters;
 
-pub(crate) use self::{client::Discovery, report::Reporter};
+pub(crate) use self::{client::Discovery, link::channel, report::Reporter};
 pub use self::{
     subscriptions::{ADDRESSES_MAX, DESTINATIONS_MAX, IDLE_MAX, NAMES_MAX},
     waiters::WAITERS_MAX,

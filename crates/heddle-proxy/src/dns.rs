@@ -34,6 +34,14 @@ use self::{
 };
 use crate::Shared;
 
+/// The addresses of a name outside, as the resolvers there know it.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(crate) async fn addresses(shared: &Shared, host: &str) -> Result<Vec<IpAddr>, String> {
+    refresh::addresses(shared, &Forwarder::new(shared.broker.clone()), host).await
+}
+
 /// Datagrams being answered at one time; while there are more, the kernel's buffer holds the rest.
 const QUERIES_MAX: usize = 512;
 /// DNS connections at one time; further ones wait in the backlog.

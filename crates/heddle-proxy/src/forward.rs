@@ -131,6 +131,9 @@ async fn attempts(
         if let Some(series) = upstream.series(backend.service(), worker.index) {
             outcome.count_as(MetricSeries::Edge(series));
         }
+        if let Some(span) = outcome.span() {
+            span.goes_to(backend, &upstream);
+        }
         let others = !Upstreams::exhausted(backend, &tried, &upstream);
         let so_far = (&attempts, &retrying);
         let asking = Asking::of(worker, backend, so_far, (others, id, in_vain));
@@ -152,6 +155,9 @@ async fn attempts(
         };
         drop(attempt);
         worker.shared.metrics.retried(more.reason);
+        if let Some(span) = outcome.span() {
+            span.event(format!("sent again: {}", more.reason.as_str()));
+        }
         attempts.next(more.verdict);
         match more.verdict {
             Verdict::Replay => same = Some(upstream),

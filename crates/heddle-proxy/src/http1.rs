@@ -219,7 +219,7 @@ impl Client {
         outcome: &RequestOutcome,
     ) -> OutgoingRequest {
         let view = request.view(self);
-        let new_id = || worker.request_id();
+        let new_id = || edits.new_id(worker);
         let outgoing = OutgoingRequest::prepare(&request.head, view, edits, new_id);
         let head_bytes = request.head.len();
         if let Some(input) = &mut self.input {

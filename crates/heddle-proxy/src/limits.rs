@@ -25,6 +25,39 @@ pub const CONNECT_ELSEWHERE: Duration = Duration::from_secs(1);
 /// the next, while requests of other workers wait for one.
 pub const LEFT_IN_A_ROW: u32 = 8;
 
+/// Finished spans on their way from the workers to thread 0; more are dropped.
+pub const SPANS_HANDED_OVER: usize = 1024;
+
+/// Bytes of spans that wait for one receiver, about; more are dropped.
+pub const SPANS_WAITING_BYTES: usize = 2 << 20;
+
+/// Spans that are sent at once, so that a message is far below what receivers take (4 MiB of gRPC).
+pub const SPANS_AT_ONCE: usize = 256;
+
+/// How long a span waits at most for others that are sent with it.
+pub const SPANS_GATHERED: Duration = Duration::from_secs(1);
+
+/// Most time for one batch, connecting included, where its receiver's settings say nothing.
+pub const SPANS_TIME: Duration = Duration::from_secs(5);
+
+/// Pause before a receiver that failed is tried again, the first and the longest.
+pub const SPANS_RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(30)];
+
+/// Times that a batch is tried before it is dropped.
+pub const SPANS_TRIES: u32 = 4;
+
+/// How long what waits is sent on when the sidecar ends.
+pub const SPANS_LAST: Duration = Duration::from_secs(1);
+
+/// Receivers of spans at once; those of rules that are gone leave after a while.
+pub const SPAN_RECEIVERS: usize = 16;
+
+/// Events of one span; more are counted.
+pub const SPAN_EVENTS: usize = 32;
+
+/// Longest value of a span's tag or event, bytes.
+pub const SPAN_TAG_BYTES: usize = 1024;
+
 /// Idle connections kept per endpoint and worker; more are closed after use.
 pub const POOL_PER_ENDPOINT: usize = 256;
 

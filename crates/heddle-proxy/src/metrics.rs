@@ -13,6 +13,7 @@ mod registry;
 mod render;
 pub mod scrape;
 mod series;
+mod tracing;
 
 use std::{
     sync::{
@@ -31,8 +32,12 @@ pub(crate) use self::{
     edge::{Edge, Grpc, Reporter, ServiceLabels},
     registry::VerdictCounters,
     series::{HttpSeries, TcpSeries},
+    tracing::SpanResult,
 };
-use self::{comparisons::Comparisons, edge::Own, histogram::Counter, registry::Registry};
+use self::{
+    comparisons::Comparisons, edge::Own, histogram::Counter, registry::Registry,
+    tracing::TraceCounts,
+};
 use crate::{
     breaker::Breakers,
     direction::Direction,
@@ -105,7 +110,7 @@ impl RetryReason {
         Self::Connection,
     ];
 
-    const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::ConnectFailure => "connect-failure",
             Self::ReuseRace => "reuse-race",
@@ -169,6 +174,7 @@ pub struct Metrics {
     /// Shown here, counted where access logs are written.
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
     connections: [AtomicU64; 2],
+    pub(crate) traces: TraceCounts,
     /// Shown here, counted by the clusters themselves.
     pub(crate) breakers: Breakers,
 }
@@ -201,6 +207,7 @@ impl Metrics {
             hidden: AtomicU32::default(),
             log_lines_dropped: Arc::default(),
             connections: Default::default(),
+            traces: TraceCounts::default(),
             breakers: Breakers::default(),
         }
     }
@@ -223,6 +230,11 @@ impl Metrics {
         let ended: u64 = workers().map(|worker| worker.ended.get_acquire()).sum();
         let begun: u64 = workers().map(|worker| worker.begun.get_acquire()).sum();
         begun.saturating_sub(ended)
+    }
+
+    /// Is a call of the workload under way? Its sidecar gives each a trace context.
+    pub(crate) fn is_serving_traced(&self) -> bool {
+        self.in_flight(Direction::Inbound) > 0
     }
 
     /// Open connections of one direction.

@@ -29,12 +29,11 @@ use crate::{
     snapshot::Cluster,
     streams::HttpVersion,
     tee::{Copied, Tee},
+    trace::MIRROR_MARK,
     upstream::{Ask, Backend},
     worker::Worker,
 };
 
-/// Marks a copy, so that whoever gets it can tell.
-const MARK: &str = "x-heddle-mirror";
 /// What a copy's host ends with, as in Istio.
 const SHADOW: &str = "-shadow";
 
@@ -97,7 +96,7 @@ impl Drop for Open {
 /// The head of a copy: for the same host in name, marked, and waiting for no leave to send its body.
 fn copy_of(head: &request::Parts) -> request::Parts {
     let mut copy = head.clone();
-    copy.headers.insert(MARK, HeaderValue::from_static("true"));
+    copy.headers.insert(MIRROR_MARK, HeaderValue::from_static("true"));
     copy.headers.remove(header::EXPECT);
     if let Some(uri) = shadowed(&copy.uri) {
         copy.uri = uri;

@@ -541,6 +541,18 @@ impl Side for Outbound {
         }
     }
 
+    /// Outside it is the host that a request names.
+    fn operation(&self, request: &dyn RequestView) -> String {
+        match &self.kind {
+            Kind::Outside(_) => {
+                format!("{}:{}/*", host_label(request.authority()), self.address.port())
+            }
+            Kind::Service(..) | Kind::Workload(..) | Kind::Nowhere(_) => {
+                format!("{}/*", self.default_host())
+            }
+        }
+    }
+
     /// What the client dialled.
     fn default_host(&self) -> String {
         match &self.kind {

@@ -19,6 +19,8 @@ use crate::{
     record::RequestOutcome,
     refusal::Refusal,
     request_id::RequestId,
+    trace::TraceEdits,
+    worker::Worker,
 };
 
 /// Says how often a request was sent so far, where a rule may have it sent again (Envoy's).
@@ -38,6 +40,8 @@ pub(crate) struct RequestEdits<'a> {
     pub(crate) default_host: &'a dyn Fn() -> String,
     /// Is whoever gets it a hop of the mesh, and not the application itself?
     pub(crate) to_a_hop: bool,
+    /// What goes on about its trace.
+    pub(crate) trace: Option<&'a TraceEdits>,
 }
 
 impl RequestEdits<'_> {
@@ -45,6 +49,12 @@ impl RequestEdits<'_> {
     pub(crate) fn attempt_limit(&self) -> Option<Duration> {
         let per_try = self.retries.and_then(|policy| policy.per_try_timeout);
         per_try.into_iter().chain(self.limit).min()
+    }
+
+    /// The id of a request that came without one.
+    pub(crate) fn new_id(&self, worker: &Worker) -> RequestId {
+        let given = self.trace.and_then(|trace| trace.id.clone());
+        given.unwrap_or_else(|| worker.request_id())
     }
 
     /// A deadline of gRPC that goes on in place of the one that came, which is later than the limit allows.
@@ -148,10 +158,12 @@ impl OutgoingRequest {
         let grpc = grpc.as_ref().map(|grpc| Edit::Set(GRPC_TIMEOUT, grpc));
         let all: Vec<_>;
         let rewrite = RequestRewrite {
-            edits: match (fields, count, left) {
-                ([], None, None) => id.as_slice(),
-                (fields, count, left) => {
-                    let fields = fields.iter().map(as_edit);
+            edits: match (fields, count, left, edits.trace) {
+                ([], None, None, None) => id.as_slice(),
+                (fields, count, left, trace) => {
+                    let trace = trace.into_iter().flat_map(TraceEdits::edits);
+                    let trace = trace.filter(|edit| !decided(edit.name()));
+                    let fields = fields.iter().map(as_edit).chain(trace);
                     all = fields.chain(id).chain(count).chain(left).chain(grpc).collect::<Vec<_>>();
                     &all
                 }

@@ -23,6 +23,7 @@ use crate::{
     relay::{End, Preread, RelayLimits, relay},
     series::SeriesSet,
     tcp_fault::Shape,
+    trace::{Ended, LiveSpan},
     worker::Worker,
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct RequestOutcome {
     facts: Option<Box<RefCell<Facts>>>,
     finished: bool,
     is_copy: bool,
+    /// Its span, if its trace is recorded.
+    span: Option<Box<LiveSpan>>,
 }
 
 impl RequestOutcome {
@@ -98,6 +101,7 @@ impl RequestOutcome {
             facts: None,
             finished: false,
             is_copy: false,
+            span: None,
         }
     }
 
@@ -119,6 +123,17 @@ impl RequestOutcome {
         self.shape = shape.cloned();
     }
 
+    /// Its trace is recorded.
+    pub(crate) fn traced(&mut self, span: Option<Box<LiveSpan>>) {
+        self.span = span;
+    }
+
+    /// Its span, for what only that has to know.
+    #[inline]
+    pub(crate) fn span(&self) -> Option<&LiveSpan> {
+        self.span.as_deref()
+    }
+
     /// A fault is injected into it.
     pub(crate) fn injected(&self, what: &'static str, flag: Flag, rule: Option<&Provenance>) {
         self.flag(flag);
@@ -126,6 +141,9 @@ impl RequestOutcome {
         let rule = rule.map_or("-", |rule| rule.0.as_str());
         self.noting(|facts| facts.injected(what, rule));
         tracing::debug!(fault = what, rule, direction = self.direction.as_str(), "fault injected");
+        if let Some(span) = &self.span {
+            span.event(format!("fault injected: {what}, by {rule}"));
+        }
     }
 
     /// Is it a copy, and nobody's call?
@@ -234,6 +252,9 @@ impl RequestOutcome {
     pub(crate) fn refuse(&self, refusal: &Refusal) -> RefusalRow {
         let row = refusal.row();
         self.worker.shared.metrics.refused(&row, self.direction);
+        if let Some(span) = &self.span {
+            span.refused(&row);
+        }
         self.flag(row.flag);
         self.status.set(row.status);
         self.noting(|facts| facts.refused(&row));
@@ -262,6 +283,11 @@ impl Drop for RequestOutcome {
             self.flag(flag);
         }
         let ended = self.ended.get().unwrap_or_else(clock::now);
+        if let Some(span) = self.span.take() {
+            let (begun, status, grpc) = (self.begun, self.status.get(), self.grpc());
+            let (flags, bytes) = (self.flags.get(), (received, sent));
+            span.finish(&self.worker, &Ended { begun, ended, status, grpc, flags, bytes });
+        }
         let record = HttpRecord {
             direction: self.direction,
             status: self.status.get(),

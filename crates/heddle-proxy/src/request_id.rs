@@ -1,7 +1,9 @@
 //! The id that a request without one gets, and that a refusal names.
 
+use heddle_logic::sampling::{DECISION_AT, SAMPLED_DIGIT};
+
 /// A generated `x-request-id`: a random UUID.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct RequestId([u8; 36]);
 
 impl RequestId {
@@ -20,6 +22,11 @@ impl RequestId {
             text[to].copy_from_slice(&digits[from]);
         }
         Self(text)
+    }
+
+    /// From now on it says that its trace is recorded.
+    pub(crate) fn says_recorded(&mut self) {
+        self.0[DECISION_AT] = SAMPLED_DIGIT;
     }
 
     pub(crate) fn as_str(&self) -> &str {

@@ -21,6 +21,7 @@ use crate::{
     outside_names::OutsideNames,
     ranges::Ranges,
     snapshot::Snapshot,
+    spans::{Finished, Spans},
     state::ProxyState,
 };
 
@@ -35,6 +36,8 @@ pub struct Shared {
     pub lookup: Lookup,
     /// Opens sockets on the host's side.
     pub broker: Broker,
+    /// Takes finished spans.
+    pub spans: Spans,
     /// Counters, rendered at :15090.
     pub metrics: Arc<Metrics>,
     /// Who is told of finished calls.
@@ -69,6 +72,8 @@ pub struct Receivers {
     pub asks: mpsc::Receiver<Ask>,
     /// Requests for the holder.
     pub broker: mpsc::Receiver<BrokerRequest>,
+    /// Finished spans.
+    pub spans: mpsc::Receiver<Finished>,
 }
 
 impl Shared {
@@ -85,7 +90,9 @@ impl Shared {
         let observers = Observers::new(&metrics);
         let identified =
             AtomicBool::new(matches!(config.control_plane(), ControlPlane::PathSocket(_)));
+        let (spans, finished_spans) = Spans::new(Arc::clone(&metrics));
         let shared = Self {
+            spans,
             config,
             heartbeat,
             snapshot,
@@ -103,7 +110,7 @@ impl Shared {
             identified,
             last_refusal: ArcSwapOption::empty(),
         };
-        (shared, Receivers { asks, broker: broker_requests })
+        (shared, Receivers { asks, broker: broker_requests, spans: finished_spans })
     }
 
     /// Is a port of this workload meant to be called: declared, as the control plane says or else as

@@ -80,6 +80,12 @@ pub(crate) trait Side {
     /// The same for a connection, to `upstream` if one was reached.
     fn connection_series(&self, upstream: Option<&Rc<Upstream>>) -> MetricSeries;
 
+    /// What a request calls, as Istio names its spans.
+    fn operation(&self, request: &dyn RequestView) -> String {
+        let _ = request;
+        format!("{}/*", self.default_host())
+    }
+
     /// Host for requests that came without one.
     fn default_host(&self) -> String;
 

@@ -32,6 +32,7 @@ use crate::{
     admin::{self, AdminListener},
     broker,
     discovery::{Discovery, Reporter},
+    export,
     limits::{CONNECTIONS_TOTAL, connections_within},
     listening, memory,
     metrics::Metrics,
@@ -87,7 +88,8 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
     pulse::answer_when(async move || all.heartbeat.all().await);
     let Listeners { workers, dns, host_ports, admin } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
-    let Tasks { save, mut discovery, mut certifier, mut broker } = start_tasks(&shared, receivers);
+    let Tasks { save, last_spans, mut discovery, mut certifier, mut broker } =
+        start_tasks(&shared, receivers);
     dns.serve(&shared);
     host_ports.serve(&shared);
     let admin_ended = start_admin(&shared, admin)?;
@@ -109,6 +111,10 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         // A second signal means now.
         _ = signals.next() => {}
     }
+    let (sent, all_sent) = oneshot::channel();
+    if last_spans.send(sent).await.is_ok() {
+        let _ended_already = all_sent.await;
+    }
     let (done, saved) = oneshot::channel();
     if save.send(done).await.is_ok() {
         let _ended_already = saved.await;
@@ -120,6 +126,8 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
 struct Tasks {
     /// Asks for a last saving.
     save: mpsc::Sender<oneshot::Sender<()>>,
+    /// Asks for the spans that wait to be sent.
+    last_spans: mpsc::Sender<oneshot::Sender<()>>,
     discovery: JoinHandle<()>,
     certifier: JoinHandle<()>,
     broker: JoinHandle<()>,
@@ -142,6 +150,11 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
     );
     spawn_contained("memory", memory::give_back(Arc::clone(&shared.memory)));
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
+    let (last_spans, asked) = mpsc::channel(1);
+    let origin = export::origin(&shared.config, shared.metrics.own());
+    let told = (origin, Arc::clone(&shared.metrics));
+    let ways = export::Ways(Arc::clone(shared));
+    spawn_contained("spans", export::run(ways, told, receivers.spans, asked));
     let broker = match shared.config.outside() {
         Outside::ThroughHolder(socket) => {
             spawn_contained("broker", broker::holder::serve(socket.to_owned(), receivers.broker))
@@ -152,7 +165,13 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
         Some(certifier) => spawn_contained("certificate", certifier.run()),
         None => spawn_contained("certificate", std::future::pending()),
     };
-    Tasks { save, discovery: spawn_contained("discovery", discovery.run()), certifier, broker }
+    Tasks {
+        save,
+        last_spans,
+        discovery: spawn_contained("discovery", discovery.run()),
+        certifier,
+        broker,
+    }
 }
 
 /// One thread for metrics and the admin page. The receiver is told when it has ended.

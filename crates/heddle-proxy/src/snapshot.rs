@@ -11,6 +11,7 @@ mod endpoint;
 mod plan;
 mod resources;
 mod telemetry;
+mod tracing;
 mod used;
 
 use std::{net::IpAddr, sync::Arc};
@@ -22,10 +23,10 @@ use heddle_model::{
     discovery::{Inbound, OutboundPolicy, WorkloadInfo},
 };
 
+use self::used::Used;
 use crate::direction::Direction;
 
-pub(crate) use self::plan::now;
-use self::used::Used;
+pub(crate) use self::{plan::now, tracing::TagPlan};
 pub use heddle_model::discovery::ClusterKey;
 
 pub use self::{
@@ -38,6 +39,7 @@ pub use self::{
     },
     resources::ResourceSet,
     telemetry::{LinePlan, LogPlan, SidePlan, TelemetryPlan, Wants},
+    tracing::TracePlan,
     used::UseMark,
 };
 

@@ -10,8 +10,9 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, Owner, Protocol, ServiceName,
     ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        ClusterKey, HttpRule, OutboundPolicy, Provenance, RuleAction, Subset, Target, Traffic,
-        WeightedTarget, WorkloadInfo,
+        ClusterKey, CollectorAddress, HttpRule, OutboundPolicy, Provenance, RuleAction,
+        SideTelemetry, SpanSink, Subset, Target, Tracing, Traffic, WeightedTarget, WorkloadInfo,
+        WorkloadTelemetry, ZipkinSink,
     },
 };
 
@@ -83,6 +84,25 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
         telemetry: None,
         locality: Box::default(),
     }
+}
+
+/// Requests are traced both ways, and of so many in a hundred the trace is recorded.
+pub fn tracing(percent: f64) -> WorkloadTelemetry {
+    let to = CollectorAddress { host: "127.0.0.1".to_owned(), port: 9411 };
+    let tracing = Tracing {
+        provenance: Provenance::default(),
+        provider: "zipkin".to_owned(),
+        to: SpanSink::Zipkin(ZipkinSink { to, path: "/api/v2/spans".to_owned(), short_ids: false }),
+        sampling: percent,
+        reports_nothing: false,
+        custom_tags: BTreeMap::new(),
+        by_request_id: true,
+        istio_tags: true,
+        keeps_context: false,
+        max_tag_length: 256,
+    };
+    let side = SideTelemetry { tracing: Some(Box::new(tracing)), ..SideTelemetry::default() };
+    WorkloadTelemetry { client: side.clone(), server: side }
 }
 
 /// A ready endpoint of `name`.

@@ -1,5 +1,5 @@
 //! Bytes that cross a process boundary: discovery's envelope and resources, the HTTP/1 codec, protocol detection,
-//! what a ClientHello asks for, and the JSON of the local APIs. Nothing here opens a socket or reads a clock.
+//! what a ClientHello asks for, trace contexts and spans, and the JSON of the local APIs. Nothing here opens a socket or reads a clock.
 
 pub mod client_hello;
 pub mod detect;
@@ -7,3 +7,4 @@ pub mod discovery;
 pub mod http1;
 pub mod local;
 pub mod peer_extension;
+pub mod trace;

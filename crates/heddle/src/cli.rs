@@ -14,9 +14,11 @@ mod common;
 pub(crate) mod hand;
 pub(crate) mod made;
 pub(crate) mod pods;
+pub(crate) mod tracing;
 pub(crate) mod values;
 
-pub(crate) use common::{MeshFlag, NamespaceFlags, Output, TargetFlags};
+pub(crate) use common::{ClusterFlags, MeshFlag, NamespaceFlags, Output, TargetFlags};
+pub(crate) use tracing::TraceArgs;
 
 use crate::demo::apps::AppArgs;
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
@@ -179,6 +181,9 @@ pub(crate) struct DemoArgs {
     /// Calls per second of the load generator
     #[arg(long, value_name = "N", default_value = "20", value_parser = values::rate)]
     pub rate: f64,
+    /// Where spans go.
+    #[command(flatten)]
+    pub tracing: TraceArgs,
 }
 
 /// `heddle up`.
@@ -196,6 +201,9 @@ pub(crate) struct UpArgs {
     /// Where the dashboard listens [default: a free port of 127.0.0.1]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
     pub dashboard: Option<SocketAddr>,
+    /// Where spans go.
+    #[command(flatten)]
+    pub tracing: TraceArgs,
     /// How to print what was started
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
@@ -443,6 +451,9 @@ pub(crate) struct HolderArgs {
     /// Where the dashboard listens
     #[arg(long)]
     pub dashboard: SocketAddr,
+    /// Where spans go.
+    #[command(flatten)]
+    pub tracing: TraceArgs,
 }
 
 /// `heddle control`.
@@ -466,6 +477,9 @@ pub(crate) struct ControlArgs {
     /// Folder of rules
     #[arg(long, conflicts_with = "kubernetes")]
     pub config: Option<PathBuf>,
+    /// Where spans go.
+    #[command(flatten)]
+    pub tracing: TraceArgs,
 }
 
 /// What `heddle control --kubernetes` is told.

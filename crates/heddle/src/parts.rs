@@ -41,7 +41,8 @@ pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
         return cluster_control(args.cluster);
     };
     let ranges = AddressRanges::default();
-    let config = ControlConfig { mesh, run_dir, state_dir, config_dir: args.config, ranges };
+    let (config_dir, spans) = (args.config, args.tracing.spans());
+    let config = ControlConfig { mesh, run_dir, state_dir, config_dir, ranges, spans };
     heddle_control::run(config).doing(|| "run the control plane".to_owned())
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    cli::{Output, UpArgs},
+    cli::{Output, TraceArgs, UpArgs},
     control_client::ControlClient,
     failure::{Doing as _, Failure},
     holder::part,
@@ -77,6 +77,8 @@ pub(crate) struct MeshOptions {
     pub state_dir: Option<PathBuf>,
     /// Where the dashboard listens; port 0 takes a free one.
     pub dashboard: SocketAddr,
+    /// Where spans go.
+    pub tracing: TraceArgs,
 }
 
 /// A mesh this process started. Dropping it closes the socket pair: the holder then ends as soon
@@ -176,6 +178,7 @@ fn holder_command(options: &MeshOptions) -> Result<Command, Failure> {
         .args(["--dashboard", &options.dashboard.to_string()])
         .arg("--state-dir")
         .arg(state_dir)
+        .args(options.tracing.words())
         // Terminal signals are for this process; it ends the mesh in order.
         .process_group(0);
     if let Some(config) = &options.config {
@@ -265,6 +268,7 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
             None => default_state_dir(&args.mesh)?,
         }),
         dashboard: args.dashboard.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        tracing: args.tracing,
     };
     let mut progress = |text: &str| output::notice(text);
     let mut mesh = StartedMesh::start(options, &mut progress, signals.next()).await?;
@@ -327,6 +331,7 @@ mod tests {
             config: Some("rules".into()),
             state_dir: Some("state".into()),
             dashboard: SocketAddr::from(([127, 0, 0, 1], 0)),
+            tracing: TraceArgs::default(),
         };
         let command = holder_command(&options).unwrap();
         let words: Vec<_> = command.get_args().collect();

@@ -1,8 +1,11 @@
 //! Telemetries: which hold for whom, what a later one leaves of an earlier one, and what is said about them.
 
-use heddle_model::discovery::{LogSink, Metric, SideTelemetry, SpanSink, WorkloadTelemetry};
+use heddle_model::discovery::{
+    CollectorAddress, LogSink, Metric, SideTelemetry, SpanSink, WorkloadTelemetry,
+};
 
 use super::*;
+use crate::SpanDefault;
 
 fn telemetry(place: &str, spec: &str) -> String {
     let (namespace, name) = place.split_once('/').unwrap();
@@ -142,4 +145,25 @@ fn what_leads_nowhere_is_said() {
     ] {
         assert!(said.contains(words), "{words}: {said}");
     }
+}
+
+#[test]
+fn where_no_rule_says_where_spans_go_they_go_where_the_mesh_was_started_to_send_them() {
+    let to = |port| SpanSink::OtlpGrpc(CollectorAddress { host: "127.0.0.1".to_owned(), port });
+    let default = SpanDefault { to: to(1), sampling: 7.0 };
+    let traced = |text: &str| {
+        let mesh = Mesh::demo();
+        let mut workloads = mesh.0.workloads.values();
+        let workload = workloads.find(|one| one.services.contains(&name("reviews"))).unwrap();
+        let inbound = rules(text).inbound_with(&mesh.0, workload, Some(&default));
+        let client = inbound.telemetry.unwrap().client.tracing.unwrap();
+        (client.to, client.sampling)
+    };
+    assert_eq!(traced(""), (to(1), 7.0));
+    let half = telemetry("istio-system/all", "{tracing: [{randomSamplingPercentage: 50}]}");
+    assert_eq!(traced(&half), (to(1), 50.0), "a Telemetry may leave that open");
+    let other = mesh_config(
+        "{defaultProviders: {tracing: [o]}, extensionProviders: [{name: o, opentelemetry: {service: 127.0.0.1, port: 2}}]}",
+    );
+    assert_eq!(traced(&other), (to(2), 7.0), "a MeshConfig is closer");
 }

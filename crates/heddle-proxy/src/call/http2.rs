@@ -86,6 +86,9 @@ impl<'a> Http2Call<'a> {
         if let Some(grpc) = edits.grpc_timeout(came).and_then(|text| text.parse().ok()) {
             self.head.headers.insert(GRPC_TIMEOUT, grpc);
         }
+        if let Some(trace) = edits.trace {
+            trace.apply(&mut self.head.headers);
+        }
         let Some(changes) = edits.changes else { return };
         if let Some(uri) =
             changes.authority.as_ref().and_then(|to| with_authority(&self.head.uri, to))
@@ -164,7 +167,7 @@ impl Call for Http2Call<'_> {
         }
         self.name_host(edits);
         if !self.head.headers.contains_key(REQUEST_ID)
-            && let Ok(id) = HeaderValue::from_str(worker.request_id().as_str())
+            && let Ok(id) = HeaderValue::from_str(edits.new_id(worker).as_str())
         {
             self.head.headers.insert(REQUEST_ID, id);
         }

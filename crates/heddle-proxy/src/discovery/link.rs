@@ -25,7 +25,7 @@ use tokio::{
     net::{TcpStream, UnixStream},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::{Channel, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 
 /// A connection of TCP and TLS is there by then.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ pub(super) async fn path_socket(socket: &Path) -> Result<Channel, LinkError> {
         let at = socket.display().to_string();
         LinkError::Connect { at, source }
     })?;
-    channel(stream).await
+    Ok(channel(transport::endpoint(), stream).await?)
 }
 
 /// A connection over TLS, as the holder of `shown` or as nobody.
@@ -64,11 +64,14 @@ pub(super) async fn secure(
     shown: Option<Arc<CertifiedKey>>,
 ) -> Result<Channel, LinkError> {
     let connected = clock::within(CONNECT_MAX, connect(control, shown)).await;
-    channel(connected.ok_or(LinkError::Late)??).await
+    Ok(channel(transport::endpoint(), connected.ok_or(LinkError::Late)??).await?)
 }
 
 /// HTTP/2 on a connection; once it has ended there is no other.
-async fn channel<S>(stream: S) -> Result<Channel, LinkError>
+pub(crate) async fn channel<S>(
+    endpoint: Endpoint,
+    stream: S,
+) -> Result<Channel, tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
@@ -77,7 +80,7 @@ where
         let stream = stream.take().map(TokioIo::new);
         async move { stream.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)) }
     });
-    Ok(transport::endpoint().connect_with_connector(connect).await?)
+    endpoint.connect_with_connector(connect).await
 }
 
 async fn connect(

@@ -128,6 +128,22 @@ where
     }
 }
 
+/// The addresses of a name that no rule needs to be kept.
+///
+/// # Errors
+/// Why there is none, for people.
+pub(super) async fn addresses(
+    shared: &Shared,
+    forwarder: &Forwarder,
+    host: &str,
+) -> Result<Vec<IpAddr>, String> {
+    let answer = ask(shared, forwarder, host).await;
+    match answer.map_err(|said| format!("the name {host}: {said}"))?.addresses {
+        none if none.is_empty() => Err(format!("the name {host} has no address")),
+        addresses => Ok(addresses),
+    }
+}
+
 /// What the host's resolvers say of a name.
 async fn ask(shared: &Shared, forwarder: &Forwarder, host: &str) -> Result<Answer, String> {
     let fixed = |v4: Ipv4Addr| Ok(Answer { addresses: vec![v4.into()], ttl: RESOLVED_TTL_MAX });

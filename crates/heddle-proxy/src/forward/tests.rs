@@ -73,6 +73,7 @@ async fn prepared(
         limit: None,
         default_host: &String::new,
         to_a_hop: false,
+        trace: None,
     };
     let mut outgoing = client.prepare(worker, &request, &edits, outcome);
     client.take_body(&mut outgoing, outcome).unwrap();

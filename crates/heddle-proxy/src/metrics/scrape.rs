@@ -11,7 +11,7 @@ use heddle_model::discovery::ClusterKey;
 use heddle_runtime::tls::TlsFault;
 
 use super::{
-    Metrics, MirrorResult, RetryReason, hidden,
+    AppScrape, Metrics, MirrorResult, RetryReason, hidden,
     registry::SetCounts,
     render::{
         Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
@@ -69,7 +69,13 @@ impl Scrape {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let sets = metrics.lock().set_counts();
         let hidden = metrics.hidden.load(std::sync::atomic::Ordering::Relaxed);
-        Self { metrics, sets, hidden, part: 0, said: 0 }
+        Self { metrics, sets, hidden, part: 0, said: 0, process: true }
+    }
+
+    /// The same without what any process has, for a page on which another's stands.
+    #[must_use]
+    pub fn without_process(self) -> Self {
+        Self { process: false, ..self }
     }
 
     /// Says the next sample of a part, and before its first what it is about; false: there is none.
@@ -159,6 +165,7 @@ fn own(text: &mut String, metrics: &Metrics, process: bool) {
     family(text, "heddle_retries_left_to_others_total", "counter", help);
     let left = metrics.left_to_others.load(std::sync::atomic::Ordering::Relaxed);
     let _ = writeln!(text, "heddle_retries_left_to_others_total {left}");
+    app_scrapes(text, metrics);
     let help =
         "Lines of access logs that were dropped: too many waited, or a file could not be written.";
     family(text, "heddle_access_log_dropped_total", "counter", help);
@@ -178,6 +185,7 @@ fn own(text: &mut String, metrics: &Metrics, process: bool) {
         let _ = writeln!(text, "heddle_tls_failures_total{{reason=\"{reason}\"}} {count}");
     }
     metrics.comparisons().write(text);
+    metrics.traces.write(text);
     let help = "Faults that a rule had injected, by sort; of connections one for each.";
     family(text, "heddle_faults_injected_total", "counter", help);
     for direction in Direction::ALL {

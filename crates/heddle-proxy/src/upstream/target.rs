@@ -18,10 +18,10 @@ pub(crate) enum DialTarget {
 }
 
 impl DialTarget {
-    /// The port there.
-    pub(super) fn port(self) -> u16 {
+    /// The port that is asked.
+    pub(crate) fn port(self) -> u16 {
         match self {
-            Self::Workload(at) | Self::Own(at) | Self::Outside(at) => at.port(),
+            Self::Workload(address) | Self::Own(address) | Self::Outside(address) => address.port(),
             Self::Application(port) => port,
         }
     }

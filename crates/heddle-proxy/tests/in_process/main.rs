@@ -28,6 +28,7 @@ mod strangers;
 mod telling;
 mod timeouts;
 mod tls;
+mod traces;
 mod traffic;
 mod tunnels;
 mod unserved;

@@ -26,6 +26,7 @@ use heddle_proxy::{
     dial::Network,
     metrics::{Metrics, scrape::Scrape},
     snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
+    spans::Finished,
     worker::{Worker, WorkerOptions},
 };
 use heddle_runtime::{
@@ -37,7 +38,11 @@ use heddle_testkit::{
     fixture::proxy_config,
     resources::{self, PORT},
 };
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use heddle_wire::trace::span::Span;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::mpsc,
+};
 
 /// Runs a test with the clock standing: it moves on only when every task waits for it.
 pub(crate) fn with_standing_clock<F: Future<Output = ()>>(test: impl FnOnce() -> F) {
@@ -70,6 +75,7 @@ pub(crate) struct Sidecar {
     pub(crate) worker: Rc<Worker>,
     builder: RefCell<SnapshotBuilder>,
     set: ResourceSet,
+    spans: RefCell<mpsc::Receiver<Finished>>,
 }
 
 /// Who is reached at which address.
@@ -324,6 +330,12 @@ impl Mesh {
         self.network.sidecars.borrow_mut().retain(|(ip, _)| *ip != address(last));
     }
 
+    /// From now on of so many in a hundred requests the trace is recorded.
+    pub(crate) fn trace(&self, percent: f64) {
+        let sidecars = self.servers.iter().chain([&self.client]);
+        sidecars.for_each(|sidecar| sidecar.trace(resources::tracing(percent)));
+    }
+
     /// Connections that sidecars have opened to each other so far.
     pub(crate) fn connects(&self) -> usize {
         self.network.connects.get()
@@ -346,14 +358,31 @@ impl Sidecar {
         config.workers = 2;
         let metrics = Arc::new(Metrics::new(&config));
         // Nobody answers look-ups: what is not in the snapshot is not known.
-        let (shared, _) = Shared::new(config, metrics);
+        let (shared, receivers) = Shared::new(config, metrics);
         let shared = Arc::new(shared);
         let builder = SnapshotBuilder::new(WorkloadId(id.into()));
         let builder = builder.with_retries(shared.state.retries.clone());
         let mut builder = builder.with_breakers(shared.state.breakers.clone());
         shared.snapshot.store(Arc::new(builder.build(set, 1).snapshot));
         let worker = start_worker_at(last, &shared, 0, network, application);
-        Self { shared, worker, builder: RefCell::new(builder), set: set.clone() }
+        let spans = RefCell::new(receivers.spans);
+        Self { shared, worker, builder: RefCell::new(builder), set: set.clone(), spans }
+    }
+
+    /// From now on it is told how its requests are traced.
+    pub(crate) fn trace(&self, tracing: WorkloadTelemetry) {
+        let mut set = self.set.clone();
+        let mut inbound = Inbound::clone(set.inbound.as_deref().expect("its own ports"));
+        inbound.telemetry = Some(Box::new(tracing));
+        set.inbound = Some(Arc::new(inbound));
+        let built = self.builder.borrow_mut().build(&set, 2);
+        self.shared.snapshot.store(Arc::new(built.snapshot));
+    }
+
+    /// Spans that it has made since somebody asked last.
+    pub(crate) fn spans(&self) -> Vec<Span> {
+        let mut spans = self.spans.borrow_mut();
+        std::iter::from_fn(|| spans.try_recv().ok()).map(|finished| finished.span).collect()
     }
 
     /// A connection of this workload's application to `to`.
@@ -401,7 +430,8 @@ fn start_worker_at(
     };
     let options = WorkerOptions {
         network: Network::InProcess(Rc::new(connect)),
-        random: fastrand::Rng::with_seed(7),
+        // Ids that sidecars give are to be different.
+        random: fastrand::Rng::with_seed(u64::from(last) << 8 | 7),
     };
     let worker = start_worker(Arc::clone(shared), index, options);
     network.sidecars.borrow_mut().push((own, Rc::clone(&worker)));

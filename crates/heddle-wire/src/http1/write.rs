@@ -31,7 +31,9 @@ pub enum Edit<'a> {
 }
 
 impl<'a> Edit<'a> {
-    fn name(self) -> &'a str {
+    /// The name of the fields that it changes.
+    #[must_use]
+    pub fn name(self) -> &'a str {
         match self {
             Self::Set(name, _) | Self::Default(name, _) | Self::Add(name, _) => name,
             Self::Remove(name) => name,

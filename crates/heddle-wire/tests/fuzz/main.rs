@@ -51,6 +51,11 @@ fn discovery_resources() {
     run("discovery", targets::discovery);
 }
 
+#[test]
+fn trace_contexts() {
+    run("trace_context", targets::trace_context);
+}
+
 /// Replays a target's corpus, then what becomes of it.
 fn run(name: &str, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

@@ -9,6 +9,7 @@ use heddle_wire::{
         Body, ChunkError, Framing, HeadError, Method, Progress, RequestHead, RequestRewrite,
         ResponseHead, ResponseRewrite, Scan, write_request, write_response,
     },
+    trace::{Decision, Formats, Incoming, SpanId},
 };
 
 /// Read at once and byte by byte it is the same; written, it is whole, means the same and is final.
@@ -184,5 +185,37 @@ pub(crate) fn discovery(input: &[u8]) {
         assert_eq!(resource.kind(), kind);
         let again = decode(kind.type_url(), &resource.name(), &resource.encode());
         assert_eq!(again, Ok(resource));
+    }
+}
+
+/// `NAME: VALUE` in lines: what is read of them goes on in the same trace, with the same decision, in the forms it
+/// came in, and is read again as what was written.
+pub(crate) fn trace_context(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let fields: Vec<_> = text.lines().filter_map(|line| line.split_once(": ")).collect();
+    let read = Incoming::read(|name, take| {
+        fields.iter().filter(|(one, _)| *one == name).for_each(|(_, value)| take(value));
+    });
+    let Some(context) = read.context else { return };
+    assert!(!read.formats.is_none() && context.decision == read.decision);
+    let child = context.child(SpanId::of(7), context.decision);
+    for (format, name) in Formats::ALL.into_iter().filter(|(one, _)| read.formats.has(*one)) {
+        let mut written = Vec::new();
+        child.write(format, |name, value| written.push((name, value)));
+        let again = Incoming::read(|name, take| {
+            written.iter().filter(|(one, _)| *one == name).for_each(|(_, value)| take(value));
+        });
+        let is_w3c = format == Formats::W3C;
+        let next = again.context.expect(name);
+        assert!(next.trace.is_same(context.trace) && next.span == child.span, "{name}");
+        // W3C has no parent, nor has one field of B3 without a decision.
+        let parent = child
+            .parent
+            .filter(|_| !is_w3c)
+            .filter(|_| format != Formats::B3 || child.decision != Decision::Deferred);
+        assert!(next.parent == parent && (is_w3c || next.trace == context.trace), "{name}");
+        let decided = (next.decision.records(), context.decision.records());
+        assert!(decided.0 == decided.1 || (is_w3c && decided.1.is_none()), "{name}: {decided:?}");
+        assert_eq!((again.formats, again.malformed), (format, Formats::default()));
     }
 }

@@ -68,6 +68,7 @@ impl Stage {
             config: args.config.clone(),
             state_dir: None,
             dashboard: args.dashboard.unwrap_or_else(any_port),
+            tracing: args.tracing.clone(),
         };
         let mut progress = |text: &str| output::notice(text);
         let mesh = StartedMesh::start(options, &mut progress, stop).await?;

@@ -53,6 +53,7 @@ fn run_control(
     let run_dir = holder.book.paths.run_dir();
     let state_dir = args.state_dir.clone();
     let config = args.config.clone();
+    let tracing = args.tracing.words();
     async move {
         let part = Rc::clone(&holder.control);
         let record = run_dir.join("control.pid");
@@ -60,6 +61,7 @@ fn run_control(
             let mut command = part::own_binary();
             command.args(["control", "--mesh", holder.book.paths.name()]);
             command.arg("--run-dir").arg(&run_dir).arg("--state-dir").arg(&state_dir);
+            command.args(&tracing);
             if let Some(config) = &config {
                 command.arg("--config").arg(config);
             }

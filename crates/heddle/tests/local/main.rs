@@ -29,6 +29,7 @@ mod target_ports;
 mod telling;
 mod tls;
 mod tools;
+mod traces;
 mod uploads;
 
 /// Makes two tests of one function of a [`host::Machine`]: as root and as an ordinary user.

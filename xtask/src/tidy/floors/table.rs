@@ -71,7 +71,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-logic",
         floors: &[
-            ("leaves", &["balance", "eject", "expression", "headers", "path", "retry"]),
+            ("leaves", &["balance", "eject", "expression", "headers", "path", "retry", "sampling"]),
             ("routes", &["route", "sni"]),
             ("what a rule does", &["cors", "fault", "rewrite", "sticky"]),
             ("rules", &["rule"]),
@@ -80,7 +80,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-wire",
         floors: &[
-            ("bytes", &["client_hello", "http1", "discovery", "local", "peer_extension"]),
+            ("bytes", &["client_hello", "http1", "discovery", "local", "peer_extension", "trace"]),
             ("detection", &["detect"]),
         ],
     },
@@ -147,12 +147,13 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "observers",
                     "shared",
                     "snapshot",
+                    "spans",
                     "state",
                 ],
             ),
             ("upstream", &["pool", "streams", "upstream", "dial"]),
             ("worker", &["caller", "http_seen", "ports", "worker"]),
-            ("record", &["record"]),
+            ("record", &["record", "trace"]),
             (
                 "http",
                 &[
@@ -171,6 +172,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "broker/holder",
                     "discovery",
                     "dns",
+                    "export",
                     "host_ports",
                     "listening/scan",
                     "probe",
@@ -195,6 +197,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "installation",
                     "kubernetes/objects",
                     "limits",
+                    "revision",
                     "reach",
                     "signals",
                     "sockets",
@@ -255,6 +258,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             (
                 "commands",
                 &[
+                    "example",
                     "dashboard",
                     "fault",
                     "generated",

@@ -10,9 +10,13 @@ use std::{
 };
 
 use heddle_model::{Owner, discovery::Traffic};
-use heddle_proxy::snapshot::{CompiledDestination, ResourceSet};
+use heddle_proxy::{
+    metrics::scrape::Scrape,
+    snapshot::{CompiledDestination, ResourceSet},
+};
 use heddle_runtime::{clock, task::spawn_contained};
 use heddle_testkit::resources::{self, PORT};
+use heddle_wire::trace::span::Span;
 
 use super::{Application, CLIENT, End, Sidecar, Wires, address};
 
@@ -78,6 +82,28 @@ impl Chain {
         Self { client, counts }
     }
 
+    /// From now on of so many in a hundred requests the trace is recorded.
+    pub(crate) fn trace(&self, percent: f64) {
+        self.client.trace(resources::tracing(percent));
+        let sidecars = self.counts.sidecars.borrow();
+        sidecars.iter().for_each(|sidecar| sidecar.trace(resources::tracing(percent)));
+    }
+
+    /// Spans of the client's sidecar and of that of each service.
+    pub(crate) fn spans(&self) -> Vec<Vec<Span>> {
+        let sidecars = self.counts.sidecars.borrow();
+        let servers = sidecars.iter().map(|sidecar| sidecar.spans());
+        std::iter::once(self.client.spans()).chain(servers).collect()
+    }
+
+    /// How often a metric was counted at the sidecar of this service.
+    pub(crate) fn counted(&self, at: usize, metric: &str) -> f64 {
+        let text = Scrape::new(Arc::clone(&self.counts.sidecars.borrow()[at].shared.metrics));
+        let text = text.collect::<String>();
+        let value = text.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or(f64::NAN)
+    }
+
     /// A request of the client's application to `a`, with these fields.
     pub(crate) async fn ask(&self, fields: &str) -> (String, String) {
         let request = format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
@@ -116,7 +142,8 @@ async fn serve(mut end: End, counts: Rc<Counts>) {
         let kept = ["x-request-id", "x-envoy-expected-rq-timeout-ms"];
         let forwarded = head.lines().filter(|line| {
             let name = line.split(':').next().unwrap_or_default().to_ascii_lowercase();
-            counts.forwards.get() && kept.contains(&name.as_str())
+            let is_context = name.starts_with("x-b3-") || name == "b3" || name.starts_with("trace");
+            counts.forwards.get() && (kept.contains(&name.as_str()) || is_context)
         });
         let fields: String = forwarded.map(|line| format!("{line}\r\n")).collect();
         let request = format!("GET / HTTP/1.1\r\nHost: next\r\n{fields}\r\n");
