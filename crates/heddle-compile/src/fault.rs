@@ -16,6 +16,7 @@ use crate::{
     finding::{Finding, FindingKind},
     matching,
     rules::RuleIndex,
+    telemetry::SpanDefault,
 };
 
 /// A `Fault` with its resource.
@@ -107,9 +108,20 @@ impl RuleIndex {
     /// injects; what its Sidecar says of its calls of the outside; and what is told about all of them.
     #[must_use]
     pub fn inbound(&self, registry: &Registry, workload: &Workload) -> Inbound {
+        self.inbound_with(registry, workload, None)
+    }
+
+    /// The same where spans go somewhere even if no rule says so.
+    #[must_use]
+    pub fn inbound_with(
+        &self,
+        registry: &Registry,
+        workload: &Workload,
+        spans: Option<&SpanDefault>,
+    ) -> Inbound {
         let mut inbound = facts::inbound(registry, workload);
         inbound.outbound = self.outbound(registry, workload.into());
-        inbound.telemetry = self.telemetry(workload);
+        inbound.telemetry = self.telemetry(workload, spans);
         for port in &mut inbound.ports {
             let on_server = self.faults().filter(|one| one.rule.side == FaultSide::Server);
             port.faults = on_server.filter_map(|one| one.on_inbound(workload, port)).collect();

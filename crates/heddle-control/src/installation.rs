@@ -133,13 +133,13 @@ impl Cluster {
         self.apply(object, mode).await.map(|()| Applied::Done)
     }
 
-    /// Is there an object of this kind and name that is none of the mesh's?
+    /// Is there an object of this kind and name that is none of the mesh's, or that others have made theirs since?
     ///
     /// # Errors
     /// As [`Cluster::has`].
     pub async fn is_foreign(&self, object: &Value) -> Result<bool, InstallationError> {
         let found = self.found(&Place::of(object)?).await?;
-        Ok(found.is_some_and(|object| !is_ours(&object)))
+        Ok(found.is_some_and(|object| !is_ours(&object) || is_taken_over(&object)))
     }
 
     /// Is there an object of this kind and name?
@@ -179,6 +179,17 @@ impl Cluster {
 fn is_ours(object: &DynamicObject) -> bool {
     let (key, value) = PART_OF;
     object.metadata.labels.as_ref().and_then(|labels| labels.get(key)).is_some_and(|v| v == value)
+}
+
+/// Has another manager written its `spec`? Whoever puts the Gateway API's own definitions over ours leaves our
+/// label on them, and the definitions are theirs all the same.
+fn is_taken_over(object: &DynamicObject) -> bool {
+    let managers = object.metadata.managed_fields.as_deref().unwrap_or_default();
+    managers.iter().any(|one| {
+        let writes_spec =
+            one.fields_v1.as_ref().is_some_and(|fields| fields.0.get("f:spec").is_some());
+        writes_spec && one.subresource.is_none() && one.manager.as_deref() != Some(FIELD_MANAGER)
+    })
 }
 
 /// Where an object is.
@@ -254,5 +265,21 @@ mod tests {
         }
         let error = Place::of(&json!({"apiVersion": "v1", "kind": "Pod"})).unwrap_err();
         assert_eq!(error.to_string(), "an object has no `metadata.name`");
+    }
+
+    #[test]
+    fn a_definition_whose_spec_another_has_written_is_theirs() {
+        let managed = |managers: Value| -> DynamicObject {
+            let metadata = json!({"name": "x", "managedFields": managers});
+            let kind = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": metadata});
+            serde_json::from_value(kind).unwrap()
+        };
+        let ours = json!({"manager": "heddle", "operation": "Apply", "fieldsV1": {"f:spec": {"f:versions": {}}}});
+        let status = json!({"manager": "kube-apiserver", "subresource": "status", "fieldsV1": {"f:status": {}}});
+        let labels = json!({"manager": "kubectl-label", "fieldsV1": {"f:metadata": {}}});
+        let over = json!({"manager": "kubectl", "operation": "Apply", "fieldsV1": {"f:spec": {"f:versions": {}}}});
+        assert!(!is_taken_over(&managed(json!([ours, status, labels]))));
+        assert!(is_taken_over(&managed(json!([ours, status, over]))));
+        assert!(!is_taken_over(&managed(json!([]))));
     }
 }

@@ -8,7 +8,7 @@
 //! | what one proxy asked for, holds and has acknowledged | `session` |
 //! | what becomes of a pod, and of an object before a cluster takes it | [`injection`], [`webhook`] |
 //! | all of it at one moment | `mesh`, `generations` |
-//! | the mesh's own objects in a cluster, for whoever installs it | `installation` |
+//! | the mesh's own objects in a cluster, for whoever installs it | `installation`, [`revision`] |
 //! | that mesh, for the tools of a person | `reach` |
 //! | a call or a message, done | `control`, `api`, `server`, `sockets` |
 //! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
@@ -50,6 +50,8 @@ mod store;
 mod verify;
 mod views;
 pub mod webhook;
+
+pub use heddle_compile::SpanDefault;
 
 pub use config::{AddressRanges, ControlConfig};
 pub use error::ControlError;

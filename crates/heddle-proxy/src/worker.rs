@@ -126,13 +126,14 @@ impl Worker {
 
     /// Does anybody want to know what is known of calls in this direction?
     pub(crate) fn is_watched(&self, direction: Direction) -> bool {
-        self.shared.snapshot.load().telemetry(direction).is_some()
+        self.watches(direction).is_some()
     }
 
     /// The same with who wants it; `None`: nobody, and nothing is gathered.
     #[inline]
     pub(crate) fn watches(&self, direction: Direction) -> Option<Arc<SidePlan>> {
-        self.shared.snapshot.load().telemetry(direction).map(Arc::clone)
+        let snapshot = self.shared.snapshot.load();
+        snapshot.telemetry(direction).filter(|plan| plan.gathers()).map(Arc::clone)
     }
 
     /// May a warning about one request be logged? Not more often than [`WARNINGS_APART`].

@@ -5,7 +5,10 @@ use heddle_model::yaml;
 use serde_json::Value;
 
 use crate::{
-    cli::cluster::{ClusterFlags, InstallArgs, PullPolicy},
+    cli::{
+        ClusterFlags,
+        cluster::{InstallArgs, PullPolicy},
+    },
     failure::{Doing as _, Failure},
     output,
 };

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::Value;
 
-use super::{Cluster, InstallationError, Mode, PART_OF, failed, resource};
+use super::{Cluster, InstallationError, Mode, PART_OF, failed, is_taken_over, resource};
 use crate::revision::INSTANCE;
 
 /// Kinds by their API versions: what sends pods to the control plane, then the control plane, which would make
@@ -109,6 +109,9 @@ async fn delete_kinds(
     let mut kept = Vec::new();
     for definition in ours(cluster, &definitions, &Which::All).await? {
         let name = definition.metadata.name.clone().unwrap_or_default();
+        if is_taken_over(&definition) {
+            continue;
+        }
         if !removal.purge && has_objects(cluster, &definition.data).await? {
             kept.push(name);
             continue;

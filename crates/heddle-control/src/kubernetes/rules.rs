@@ -35,20 +35,32 @@ pub(crate) struct Written {
 const REVISION_LABELS: [&str; 2] = ["heddle.dev/rev", "istio.io/rev"];
 
 /// What is known of every rule of the cluster.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct RuleBook(Arc<Mutex<Book>>);
+#[derive(Debug, Clone)]
+pub(crate) struct RuleBook {
+    /// Rules that name another are none of ours.
+    revision: Arc<str>,
+    book: Arc<Mutex<Book>>,
+}
 
 #[derive(Debug, Default)]
 struct Book {
     written: BTreeMap<ResourceKey, Written>,
+    /// Versions of those that are another revision's.
+    others: BTreeMap<ResourceKey, String>,
     /// The generation of the mesh without what went last.
     gone: u64,
+}
+
+impl Default for RuleBook {
+    fn default() -> Self {
+        Self::of_revision(revision::DEFAULT)
+    }
 }
 
 impl RuleBook {
     /// Rules of this revision, and of none.
     pub(crate) fn of_revision(revision: &str) -> Self {
-        Self { revision: revision.into(), written: Arc::default() }
+        Self { revision: revision.into(), book: Arc::default() }
     }
 
     /// Takes in a change of an object of `kind`. `None`: nothing but its status has changed.
@@ -56,7 +68,9 @@ impl RuleBook {
         let object = match change {
             Change::Gone(name) => {
                 let key = key(kind, name);
-                self.book().written.remove(&key);
+                let mut book = self.book();
+                book.written.remove(&key);
+                book.others.remove(&key);
                 return Some(RuleChange { key, created: 0, said: None });
             }
             Change::Put(object) => object,
@@ -72,7 +86,15 @@ impl RuleBook {
         };
         // Annotations count, and are no part of the generation.
         let created = timestamp::parse(&text("creationTimestamp")).unwrap_or_default();
-        self.book().written.insert(key.clone(), written);
+        let labels = &object["metadata"]["labels"];
+        let mut named = REVISION_LABELS.iter().filter_map(|label| labels[label].as_str());
+        if named.any(|revision| *revision != *self.revision) {
+            let mut book = self.book();
+            book.written.remove(&key);
+            book.others.insert(key.clone(), written.version);
+            return Some(RuleChange { key, created, said: None });
+        }
+        self.book().put(key.clone(), written);
         let said = read(kind, &key, object).transpose();
         Some(RuleChange { key, created, said })
     }
@@ -84,10 +106,12 @@ impl RuleBook {
 
     /// Has this version of an object been taken in, or a later one? `None`: is it gone?
     pub(crate) fn has_seen(&self, key: &ResourceKey, version: Option<&str>) -> bool {
-        match (self.of(key), version) {
+        let book = self.book();
+        let known = book.written.get(key).map(|known| &known.version);
+        match (known.or_else(|| book.others.get(key)), version) {
             (None, wanted) => wanted.is_none(),
             (Some(_), None) => false,
-            (Some(known), Some(wanted)) => is_as_new(&known.version, wanted),
+            (Some(known), Some(wanted)) => is_as_new(known, wanted),
         }
     }
 
@@ -119,7 +143,14 @@ impl RuleBook {
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn put(&mut self, key: ResourceKey, written: Written) {
+        self.others.remove(&key);
+        self.written.insert(key, written);
     }
 }
 
@@ -197,6 +228,24 @@ mod tests {
         let gone =
             book.take(&kind(), Change::Gone(("shop".to_owned(), "reviews".to_owned()))).unwrap();
         assert!(gone.said.is_none() && book.of(&gone.key).is_none());
+    }
+
+    #[test]
+    fn a_rule_that_names_another_revision_is_none_of_ours_and_is_taken_back() {
+        let book = RuleBook::of_revision("canary");
+        let route = || json!([{"route": [{"destination": {"host": "reviews"}}]}]);
+        let said = |revision: Option<&str>| {
+            let mut rule = object(route());
+            if let Some(revision) = revision {
+                rule["metadata"]["labels"] = json!({"istio.io/rev": revision});
+            }
+            let change = book.take(&kind(), Change::Put(rule)).unwrap();
+            (change.said.is_some(), book.of(&change.key).is_some())
+        };
+        for ours in [None, Some("canary")] {
+            assert_eq!(said(ours), (true, true), "{ours:?}");
+            assert_eq!(said(Some("default")), (false, false));
+        }
     }
 
     #[test]

@@ -101,7 +101,7 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
     let (leads, led) = watch::channel(false);
     let pages = Pages { control: control.clone(), health: health.clone(), leads: led.clone() };
     let pages = Arc::new(pages);
-    let book = RuleBook::default();
+    let book = RuleBook::of_revision(&config.revision);
     let itself = Itself { pages: pages.clone(), config: config.clone(), book: book.clone() };
     let monitoring = axum::serve(listen(PORT_MONITORING).await?, serve::router(pages));
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT_ADMIN)).await;
@@ -179,13 +179,7 @@ async fn serve_mesh(
     task::spawn_contained("webhook", admission.run(listener, tls.clone()));
     // A proxy that connects is answered from the whole state.
     synced(&health).await;
-    let numbers = control.numbers();
-    tracing::info!(
-        services = numbers.services,
-        pods = numbers.workloads,
-        rules = numbers.rules,
-        "the cluster is known; proxies are served"
-    );
+    tell_known(&control);
     let writer = StatusWriter {
         api: api.clone(),
         control: control.clone(),
@@ -203,6 +197,16 @@ async fn serve_mesh(
     let discovery = Arc::new(DiscoveryServer { control });
     let reviewer = Arc::new(reviewer);
     Ok(secure::serve(listener, discovery, trust, reviewer, &names).await?)
+}
+
+fn tell_known(control: &Control) {
+    let numbers = control.numbers();
+    tracing::info!(
+        services = numbers.services,
+        pods = numbers.workloads,
+        rules = numbers.rules,
+        "the cluster is known; proxies are served"
+    );
 }
 
 /// The names that pods, and the API server, call us by.

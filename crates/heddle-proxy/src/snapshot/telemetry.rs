@@ -4,13 +4,14 @@
 use std::sync::Arc;
 
 use heddle_model::{
-    discovery::{AccessLog, LogLayout, LogSink, SideTelemetry, Tracing, WorkloadTelemetry},
+    discovery::{AccessLog, LogLayout, LogSink, SideTelemetry, WorkloadTelemetry},
     yaml::{
         expression::{Attribute, Expression},
         log_format::{self, Command, Header, Piece},
     },
 };
 
+use super::tracing::TracePlan;
 use crate::direction::Direction;
 
 /// What is to be told about calls in either direction.
@@ -25,8 +26,8 @@ pub struct TelemetryPlan {
 pub struct SidePlan {
     /// Access logs.
     pub logs: Vec<LogPlan>,
-    /// Where spans go.
-    pub tracing: Option<Box<Tracing>>,
+    /// How requests are traced; `None`: not at all.
+    pub tracing: Option<Arc<TracePlan>>,
     /// Fields that somebody asks for.
     pub wants: Wants,
 }
@@ -79,6 +80,14 @@ impl TelemetryPlan {
     }
 }
 
+impl SidePlan {
+    /// Is what is known of every call gathered for it? Of a span that is its own business.
+    #[inline]
+    pub(crate) fn gathers(&self) -> bool {
+        !self.logs.is_empty()
+    }
+}
+
 fn side(told: &SideTelemetry) -> Option<Arc<SidePlan>> {
     if !told.gathers() {
         return None;
@@ -93,14 +102,11 @@ fn side(told: &SideTelemetry) -> Option<Arc<SidePlan>> {
     };
     let mut plan = SidePlan {
         logs: told.access_logs.iter().filter_map(read).collect(),
-        tracing: told.tracing.clone(),
+        tracing: told.tracing.as_deref().map(TracePlan::new).map(Arc::new),
         wants: Wants::default(),
     };
     for log in &plan.logs {
         plan.wants.by_log(log);
-    }
-    if let Some(tracing) = &plan.tracing {
-        plan.wants.by_tags(tracing);
     }
     Some(Arc::new(plan))
 }
@@ -151,16 +157,6 @@ impl Wants {
                 _ => {}
             });
         }
-    }
-
-    fn by_tags(&mut self, tracing: &Tracing) {
-        use heddle_model::discovery::CustomTag;
-        for tag in tracing.custom_tags.values() {
-            if let CustomTag::Header(source) = tag {
-                add(&mut self.request, &source.name.to_ascii_lowercase());
-            }
-        }
-        add(&mut self.request, "user-agent");
     }
 }
 

@@ -1,21 +1,13 @@
 //! What may be typed about an installation in a cluster: `heddle install`, `upgrade`, `check` and `uninstall`.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{common::Output, values};
-
-/// Which cluster, and as whom.
-#[derive(Debug, Clone, Default, Args)]
-pub(crate) struct ClusterFlags {
-    /// File that says how to reach the cluster [default: $KUBECONFIG, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-    /// Which of its contexts [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    pub context: Option<String>,
-}
+use super::{
+    common::{ClusterFlags, Output},
+    values,
+};
 
 /// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

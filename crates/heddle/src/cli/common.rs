@@ -1,8 +1,10 @@
 //! Flags that many subcommands have.
 
+use std::path::PathBuf;
+
 use clap::{Args, ValueEnum};
 
-use super::{cluster::ClusterFlags, values};
+use super::values;
 
 /// How an answer is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -20,6 +22,17 @@ pub(crate) struct MeshFlag {
     /// Which mesh; may be left out if only one is running
     #[arg(long, value_name = "NAME", value_parser = values::label)]
     pub mesh: Option<String>,
+}
+
+/// Which cluster, and as whom.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct ClusterFlags {
+    /// File that says how to reach the cluster [default: $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Which of its contexts [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    pub context: Option<String>,
 }
 
 /// Which mesh: one of this machine, or one of a cluster.

@@ -20,5 +20,6 @@ mod lifecycle;
 mod probes;
 mod revisions;
 mod rules;
+mod scraping;
 mod tools;
 mod uninstall;

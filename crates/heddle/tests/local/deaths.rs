@@ -124,7 +124,6 @@ fn a_killed_control_plane_comes_back_with_its_members(machine: &Machine) {
 fn a_killed_dashboard_comes_back_at_its_address_with_its_history(machine: &Machine) {
     let mesh = machine.up("dashboard");
     let _server = mesh.serve("web", &[]);
-    assert_eq!(get(&mesh, "web"), "web");
     let address = mesh.run("dashboard", &[]).stdout;
     let address = address.trim().trim_start_matches("http://").to_owned();
     let graph = || {
@@ -138,6 +137,9 @@ fn a_killed_dashboard_comes_back_at_its_address_with_its_history(machine: &Machi
         stream.read_to_string(&mut answer).ok()?;
         answer.contains("\"nodes\"").then_some(answer)
     };
+    // What a sidecar has counted before it was first looked at is its past.
+    wait_until("the server is looked at", || graph()?.contains("\"scraped\":1").then_some(()));
+    assert_eq!(get(&mesh, "web"), "web");
     let calls = |graph: &str| graph.contains("\"edges\":[{");
     wait_until("the call is counted", || calls(&graph()?).then_some(()));
     let counted = clock::unix_now();
