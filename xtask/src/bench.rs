@@ -1,6 +1,7 @@
 //! Measurements, never tests: each prints a table or JSON, and stops by itself.
 
 mod churn;
+mod control;
 mod demo;
 mod edits;
 mod heddle;
@@ -30,7 +31,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -54,6 +55,12 @@ const BENCHES: [Bench; 8] = [
         about: "Calls of the demo while rules change and the control plane dies, then ten runs of calls while replicas are replaced too: how many fail.",
         options: &[OUTPUT, SECONDS, RUNS, BINARY],
         run: churn::run,
+    },
+    Bench {
+        name: "control-at-scale",
+        about: control::ABOUT,
+        options: &[BINARY],
+        run: control::run_all,
     },
     Bench {
         name: "edits",
