@@ -21,5 +21,6 @@ mod probes;
 mod revisions;
 mod rules;
 mod scraping;
+mod telling;
 mod tools;
 mod uninstall;
