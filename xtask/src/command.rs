@@ -10,11 +10,24 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
 
-/// A program with arguments, run in the workspace's root.
+/// A program with arguments, run in the workspace's root, and without what cargo tells this program of its own
+/// package: a build script that looks at it (`ring`'s does) would be run again, and all above it be built anew,
+/// whenever `cargo xtask` and plain `cargo` take turns.
 pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(name);
     command.args(arguments).current_dir(root());
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_str().is_some_and(is_of_package) {
+            command.env_remove(variable);
+        }
+    }
     command
+}
+
+/// Is this a variable that cargo sets for the package it runs, and nobody for cargo?
+fn is_of_package(variable: &str) -> bool {
+    let begins = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_CFG_"];
+    variable == "CARGO_PRIMARY_PACKAGE" || begins.iter().any(|start| variable.starts_with(start))
 }
 
 /// Runs a command whose output goes to the terminal.
@@ -44,4 +57,17 @@ pub(crate) fn exists(name: &str) -> bool {
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cargo_is_told_nothing_of_the_package_that_calls_it() {
+        assert!(is_of_package("CARGO_PKG_VERSION_MAJOR"));
+        assert!(is_of_package("CARGO_MANIFEST_DIR"));
+        assert!(!is_of_package("CARGO_TARGET_DIR"));
+        assert!(!is_of_package("CARGO_PROFILE_DEV_DEBUG"));
+    }
 }
