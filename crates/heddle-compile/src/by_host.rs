@@ -2,7 +2,7 @@
 //! that name such a host at an address that nobody knows. What of them holds for whom is compiled in
 //! `destination`, like any other rule; here it is said which host a name means.
 
-use heddle_model::{NameAnswer, Registry, ServiceName, ServiceVips, name::SERVICE_SUFFIX};
+use heddle_model::{NameAnswer, Registry, ServiceName, ServiceVips, name::service_suffix};
 
 use crate::{
     client::Client,
@@ -82,7 +82,7 @@ impl RuleIndex {
 
 /// Does it end as names of the mesh's own do? Nothing outside has such a name.
 fn is_of_the_mesh(host: &str) -> bool {
-    host.ends_with(SERVICE_SUFFIX)
+    host.ends_with(service_suffix())
 }
 
 /// A host of a rule, which names `asked`, as a service; `None` for one that could be none outside.

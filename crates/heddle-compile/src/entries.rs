@@ -145,7 +145,7 @@ fn is_single(ip: IpAddr, bits: u8) -> bool {
 /// The service that a host of an entry is: one of the mesh's own form where the host has that, else the
 /// host itself.
 pub(crate) fn entry_service(host: &str, namespace: &str) -> Option<ServiceName> {
-    let own_form = !host.contains('.') || host.ends_with(heddle_model::name::SERVICE_SUFFIX);
+    let own_form = !host.contains('.') || host.ends_with(heddle_model::name::service_suffix());
     if own_form {
         ServiceName::resolve(host, namespace)
     } else {

@@ -11,7 +11,7 @@ use heddle_model::{
     ServiceVips, TargetPort, Workload, WorkloadId,
     discovery::{OutboundPolicy, OutsideAddress, OutsideEndpoint, WorkloadInfo},
     identity::DEFAULT_SERVICE_ACCOUNT,
-    name::{DEFAULT_NAMESPACE, SERVICE_SUFFIX},
+    name::{DEFAULT_NAMESPACE, service_suffix},
     registry::{OutsideHost, carries},
 };
 
@@ -71,7 +71,7 @@ fn inside(registry: &Registry, host: &OutsideHost) -> Option<Vec<Endpoint>> {
             registry.service_at(*ip)
         }
         OutsideAddress::Host(host) => {
-            let in_mesh = host.ends_with(SERVICE_SUFFIX);
+            let in_mesh = host.ends_with(service_suffix());
             in_mesh
                 .then(|| ServiceName::resolve(host, "").ok())
                 .flatten()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use heddle_model::{
     Registry, ServiceName,
-    name::SERVICE_SUFFIX,
+    name::service_suffix,
     registry::carries,
     resource::{EndpointAddress, Resource, Sidecar, WorkloadEntry},
 };
@@ -116,7 +116,7 @@ fn absent_endpoints(entry: Entry<'_>, registry: &Registry) -> Vec<Finding> {
     let mut found = Vec::new();
     for (i, endpoint) in entry.entry.endpoints.iter().enumerate() {
         let EndpointAddress::Host(host) = &endpoint.address else { continue };
-        let name = ServiceName::resolve(host, "").ok().filter(|_| host.ends_with(SERVICE_SUFFIX));
+        let name = ServiceName::resolve(host, "").ok().filter(|_| host.ends_with(service_suffix()));
         let Some(name) = name.filter(|name| !registry.services.contains_key(name)) else {
             continue;
         };

@@ -1,14 +1,18 @@
 //! Names: services, workloads, resources and protocols. One spelling of each, checked on entry.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::OnceLock};
 
 use minicbor::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::wire::closed;
 
-/// The DNS suffix below which services live: `reviews.default.svc.cluster.local`.
-pub const SERVICE_SUFFIX: &str = "svc.cluster.local";
+/// The DNS suffix below which services live where nothing else is said: `reviews.default.svc.cluster.local`.
+const SERVICE_SUFFIX: &str = "svc.cluster.local";
+/// The one of this process, if it was told another.
+static SUFFIX: OnceLock<String> = OnceLock::new();
+/// The domain of a cluster where nothing else is said.
+pub const DEFAULT_CLUSTER_DOMAIN: &str = "cluster.local";
 /// Longest DNS name (RFC 1035 §2.3.4, as text).
 pub const HOST_BYTES_MAX: usize = 253;
 /// Longest [`WorkloadId`], bytes: a namespace, a dot and the name of a pod.
@@ -34,8 +38,11 @@ pub enum NameError {
         "`{0}` is no port name: use 1 to 15 of a-z, 0-9 and single `-`, at least one of them a letter, beginning and ending with a letter or digit"
     )]
     NotAPortName(String),
+    /// The process goes by another domain already.
+    #[error("`{0}` is not the cluster's domain: names are read below `{suffix}` here", suffix = service_suffix())]
+    OtherDomain(String),
     /// Neither `name`, `name.namespace` nor a fully qualified service name.
-    #[error("`{0}` names no service: use NAME, NAME.NAMESPACE or NAME.NAMESPACE.svc.cluster.local")]
+    #[error("`{0}` names no service: use NAME, NAME.NAMESPACE or NAME.NAMESPACE.{suffix}", suffix = service_suffix())]
     NotAService(String),
     /// Not a host outside the mesh.
     #[error(
@@ -45,6 +52,26 @@ pub enum NameError {
     /// A protocol word nobody knows.
     #[error("`{0}` is no protocol: use http, http2, grpc, tls, tcp, redis, mysql or mongo")]
     NotAProtocol(String),
+}
+
+/// The DNS suffix below which this process knows services: `svc.` and the cluster's domain.
+#[must_use]
+pub fn service_suffix() -> &'static str {
+    SUFFIX.get().map_or(SERVICE_SUFFIX, String::as_str)
+}
+
+/// Says once, before any name is read, below which domain the cluster has its names (a kubelet's
+/// `clusterDomain`). A name is spelled alike everywhere in a process, so this is no part of any other setting.
+///
+/// # Errors
+/// [`NameError::NotASubdomain`]; [`NameError::OtherDomain`] where another was said before.
+pub fn set_cluster_domain(domain: &str) -> Result<(), NameError> {
+    check_subdomain(domain)?;
+    let suffix = format!("svc.{domain}");
+    if SUFFIX.get_or_init(|| suffix.clone()) == &suffix {
+        return Ok(());
+    }
+    Err(NameError::OtherDomain(domain.to_owned()))
 }
 
 /// Checks an RFC 1123 DNS label.
@@ -160,7 +187,8 @@ impl ServiceName {
         let host = host.trim_end_matches('.').to_ascii_lowercase();
         let wrong = || NameError::NotAService(host.clone());
         let short = host
-            .strip_suffix(&format!(".{SERVICE_SUFFIX}"))
+            .strip_suffix(service_suffix())
+            .and_then(|short| short.strip_suffix('.'))
             .or_else(|| host.strip_suffix(".svc"))
             .unwrap_or(&host);
         let qualified = short.len() != host.len();
@@ -183,7 +211,7 @@ impl fmt::Display for ServiceName {
         if self.is_host() {
             return f.write_str(&self.name);
         }
-        write!(f, "{}.{}.{SERVICE_SUFFIX}", self.name, self.namespace)
+        write!(f, "{}.{}.{}", self.name, self.namespace, service_suffix())
     }
 }
 

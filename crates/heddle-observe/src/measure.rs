@@ -365,7 +365,7 @@ fn destination_service(sample: &Sample<'_>, reporter: Reporter, owner: &Owner) -
 
 /// A service of the mesh by its fully qualified name; anything shorter is a host of the outside.
 pub(crate) fn in_mesh(host: &str) -> Option<ServiceName> {
-    let short = host.strip_suffix(heddle_model::name::SERVICE_SUFFIX)?.strip_suffix('.')?;
+    let short = host.strip_suffix(heddle_model::name::service_suffix())?.strip_suffix('.')?;
     let (name, namespace) = short.split_once('.')?;
     ServiceName::new(name, namespace).ok()
 }

@@ -12,7 +12,10 @@ use std::{
 };
 
 use heddle_logic::route::RequestView;
-use heddle_model::discovery::{Provenance, WorkloadInfo};
+use heddle_model::{
+    discovery::{Provenance, WorkloadInfo},
+    name::service_suffix,
+};
 use heddle_runtime::clock;
 use heddle_wire::{
     http1::Edit,
@@ -379,5 +382,5 @@ fn cut(mut text: String, most: usize) -> String {
 /// This sidecar as Istio names its Envoys.
 fn node_id(own: &WorkloadInfo, address: IpAddr) -> String {
     let WorkloadInfo { name, namespace, .. } = own;
-    format!("sidecar~{address}~{name}.{namespace}~{namespace}.svc.cluster.local")
+    format!("sidecar~{address}~{name}.{namespace}~{namespace}.{}", service_suffix())
 }

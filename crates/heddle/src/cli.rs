@@ -553,6 +553,9 @@ pub(crate) struct ClusterObserveArgs {
     /// Time between two scrapes of a sidecar
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = values::interval, requires = "kubernetes")]
     pub interval: Duration,
+    /// Suffix of the cluster's names
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = values::domain, requires = "kubernetes")]
+    pub cluster_domain: String,
 }
 
 /// `heddle proxy`.

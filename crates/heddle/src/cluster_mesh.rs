@@ -7,6 +7,7 @@ use heddle_control::{
     installation::Target,
     reach::{Part, PodAt, Reach, ReachError},
 };
+use heddle_model::name::set_cluster_domain;
 use heddle_runtime::{
     clock,
     local_http::{self, Ask, CallError, Method},
@@ -62,6 +63,10 @@ impl ClusterMesh {
         let control = chosen(pods, flags.revision.as_deref(), reach.context())?;
         let first = &control[0];
         let (namespace, revision) = (first.namespace.clone(), first.revision.clone());
+        if !first.cluster_domain.is_empty() {
+            set_cluster_domain(&first.cluster_domain)
+                .map_err(|e| Failure::refused(format!("pod {}: {e}", first.name)))?;
+        }
         Ok(Self { reach, namespace, revision, control })
     }
 
@@ -325,6 +330,7 @@ mod tests {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             revision: revision.to_owned(),
+            cluster_domain: String::new(),
             ready: true,
             started: String::new(),
             why: String::new(),

@@ -14,6 +14,7 @@ use heddle_control::{
     kubernetes::{self, KubernetesConfig, PORT_OBSERVERS},
     reach::Part,
 };
+use heddle_model::name::set_cluster_domain;
 use heddle_observe::{ClusterControl, ControlSource, DashboardListener, ObserveConfig};
 use heddle_wire::local::{
     pod_environment::{self, Machine},
@@ -78,6 +79,7 @@ pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
 
 /// The dashboard is on the loopback address only: who may forward a port of the pod may look.
 fn cluster_observe(args: &ClusterObserveArgs, history: Option<PathBuf>) -> Result<(), Failure> {
+    set_cluster_domain(&args.cluster_domain).map_err(|e| Failure::refused(e.to_string()))?;
     let control = ClusterControl::new(&args.control, PORT_OBSERVERS, &args.roots, &args.token);
     let dashboard = SocketAddr::from((Ipv4Addr::LOCALHOST, Part::Observe.port()));
     let mut config = ObserveConfig::new(
@@ -119,11 +121,14 @@ fn of_this_pod() -> Result<ProxyConfig, Failure> {
             (String::new(), Some(problem))
         }
     };
+    let domain = variable("HEDDLE_CLUSTER_DOMAIN").filter(|domain| !domain.is_empty());
+    let domain = domain.map_or(Ok(()), |domain| set_cluster_domain(&domain));
+    let foreign = domain.err().map(|error| format!("HEDDLE_CLUSTER_DOMAIN: {error}"));
     let processors = thread::available_parallelism().map_or(1, NonZero::get);
     let read = pod_environment::config(&variable, &labels, Machine { processors });
-    let problems = match (read, unread) {
+    let problems = match (read, unread.or(foreign)) {
         (Ok(config), None) => return Ok(config),
-        (read, unread) => read.err().into_iter().flatten().chain(unread),
+        (read, other) => read.err().into_iter().flatten().chain(other),
     };
     let lines = problems.collect::<Vec<_>>().join("\n  ");
     Err(Failure::refused(format!(

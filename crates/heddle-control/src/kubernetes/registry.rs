@@ -23,7 +23,7 @@ use std::{
 use heddle_compile::RuleIndex;
 use heddle_model::{
     Locality, Registry, ServiceName, WorkloadId,
-    name::SERVICE_SUFFIX,
+    name::service_suffix,
     registry::{AddressIndex, OutsideAddress, OutsideService},
 };
 
@@ -176,6 +176,6 @@ fn may_lead_inside(one: &OutsideService) -> bool {
     one.selector.is_some()
         || one.endpoints.iter().any(|endpoint| match &endpoint.at {
             OutsideAddress::Ip(_) => true,
-            OutsideAddress::Host(host) => host.ends_with(SERVICE_SUFFIX),
+            OutsideAddress::Host(host) => host.ends_with(service_suffix()),
         })
 }

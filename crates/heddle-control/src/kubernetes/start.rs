@@ -56,9 +56,9 @@ const MISSED_TOLD: usize = 20;
 /// Why it could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum KubernetesError {
-    /// The suffix is one that no name of the mesh has.
-    #[error("the cluster domain `{0}` is not served: this version knows `cluster.local` only")]
-    ClusterDomain(String),
+    /// The cluster's domain is no DNS name.
+    #[error("the cluster domain: {0}")]
+    ClusterDomain(#[from] heddle_model::name::NameError),
     /// It is not known how to reach the API server.
     #[error("how to reach the API server is not known: {0}")]
     Config(String),
@@ -92,9 +92,7 @@ pub fn run(config: KubernetesConfig) -> Result<(), KubernetesError> {
 
 async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
     pulse::answer();
-    if !heddle_model::name::SERVICE_SUFFIX.ends_with(&format!(".{}", config.cluster_domain)) {
-        return Err(KubernetesError::ClusterDomain(config.cluster_domain));
-    }
+    heddle_model::name::set_cluster_domain(&config.cluster_domain)?;
     let api = connect(&config).await?;
     let health = Arc::new(Health::default());
     let control = Arc::new(assemble(&config));
@@ -211,7 +209,7 @@ fn tell_known(control: &Control) {
 
 /// The names that pods, and the API server, call us by.
 fn names(namespace: &str) -> Vec<String> {
-    let full = format!("{SERVICE}.{namespace}.{}", heddle_model::name::SERVICE_SUFFIX);
+    let full = format!("{SERVICE}.{namespace}.{}", heddle_model::name::service_suffix());
     let short = [format!("{SERVICE}.{namespace}"), format!("{SERVICE}.{namespace}.svc"), full];
     [SERVICE.to_owned()].into_iter().chain(short).collect()
 }

@@ -16,8 +16,10 @@ use super::{
 
 /// Where the mesh is looked for by those who may not look everywhere.
 const USUAL_NAMESPACE: &str = "heddle-system";
-/// How an argument of the control plane names the installation.
+/// How an argument of the control plane names the installation, …
 const REVISION: &str = "--revision=";
+/// … and below what its cluster has its names.
+const CLUSTER_DOMAIN: &str = "--cluster-domain=";
 
 /// A part of the mesh in a cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,8 @@ pub struct PodAt {
     pub name: String,
     /// What labels call its installation by; empty where it does not say.
     pub revision: String,
+    /// Below what its cluster has its names; empty where it does not say.
+    pub cluster_domain: String,
     /// Does it serve?
     pub ready: bool,
     /// When it started, RFC 3339; empty if it has not.
@@ -126,7 +130,8 @@ fn pod(object: &DynamicObject) -> Option<PodAt> {
     Some(PodAt {
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
         name: object.metadata.name.clone()?,
-        revision: revision(data),
+        revision: argument(data, REVISION),
+        cluster_domain: argument(data, CLUSTER_DOMAIN),
         ready,
         started: text(data, "/status/startTime"),
         why: if ready { String::new() } else { why(data, &phase) },
@@ -137,12 +142,12 @@ fn text(data: &Value, path: &str) -> String {
     data.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn revision(data: &Value) -> String {
+/// The value of the first argument that begins so.
+fn argument(data: &Value, name: &str) -> String {
     let containers = data.pointer("/spec/containers").and_then(Value::as_array);
     let arguments = containers.into_iter().flatten().filter_map(|one| one["args"].as_array());
-    let named =
-        arguments.flatten().filter_map(Value::as_str).find_map(|one| one.strip_prefix(REVISION));
-    named.unwrap_or_default().to_owned()
+    let mut values = arguments.flatten().filter_map(Value::as_str);
+    values.find_map(|one| one.strip_prefix(name)).unwrap_or_default().to_owned()
 }
 
 /// What keeps a pod from serving.

@@ -3,7 +3,7 @@
 //! Only a name that could be a service costs a question to the control plane: any, where the workload sees hosts
 //! of ServiceEntries; else a single label
 //! (`reviews`), two labels (`reviews.default`, and thus `example.com` once per idle period), three
-//! that end in `.svc`, and two labels before [`SERVICE_SUFFIX`]. All else under that suffix is NXDOMAIN
+//! that end in `.svc`, and two labels before [`service_suffix`]. All else under that suffix is NXDOMAIN
 //! at once (search lists produce `www.example.com.default.svc.cluster.local`), and all other names
 //! go to the host's resolvers untouched.
 //!
@@ -13,7 +13,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use heddle_model::{NameAnswer, ServiceName, name::SERVICE_SUFFIX};
+use heddle_model::{NameAnswer, ServiceName, name::service_suffix};
 
 use super::message::MeshQuery;
 use crate::{
@@ -52,7 +52,7 @@ enum Form {
 
 fn form(host: &str, namespace: &str) -> Form {
     let service = ServiceName::resolve(host, namespace).is_ok();
-    let mesh = host.strip_suffix(SERVICE_SUFFIX);
+    let mesh = host.strip_suffix(service_suffix());
     match mesh {
         Some("") => Form::Above,
         Some(rest) if rest.strip_suffix('.') == Some(namespace) => Form::Above,

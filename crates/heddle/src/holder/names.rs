@@ -5,7 +5,7 @@
 
 use std::{fs, io, net::IpAddr, os::unix::fs::PermissionsExt as _, path::Path};
 
-use heddle_model::{Addresses, Workload, name::SERVICE_SUFFIX};
+use heddle_model::{Addresses, Workload, name::service_suffix};
 use heddle_runtime::resolv::{self, ResolverConfig};
 
 /// Everybody may read the files, also a program that changes its user; the folder they are in is
@@ -47,7 +47,7 @@ fn resolv_conf(
         let domain = hostname.trim().split_once('.').map(|(_, domain)| domain.to_owned());
         host.search.extend(domain);
     }
-    let mesh = [format!("{namespace}.{SERVICE_SUFFIX}"), SERVICE_SUFFIX.to_owned()];
+    let mesh = [format!("{namespace}.{}", service_suffix()), service_suffix().to_owned()];
     host.for_workload(nameserver, &mesh)
 }
 

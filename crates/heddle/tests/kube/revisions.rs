@@ -13,6 +13,8 @@ use crate::{
 
 const REVISION: &str = "canary";
 const NAMESPACE: &str = "heddle-canary";
+/// The second one believes that the cluster has its names below this, and so do its sidecars.
+const DOMAIN: &str = "corp.test";
 
 /// Takes the second one out again, however the test ends.
 struct Second;
@@ -20,6 +22,7 @@ struct Second;
 impl Second {
     fn install() -> Self {
         let which = ["install", "--revision", REVISION, "--namespace", NAMESPACE];
+        let which = [&which[..], &["--cluster-domain", DOMAIN]].concat();
         let output = heddle(&[&which[..], &IMAGE_FLAGS[..]].concat());
         let second = Self;
         assert!(output.status.success(), "{}", told(&output));
@@ -103,6 +106,9 @@ fn pods_of_two_revisions_call_each_other_and_either_goes_alone() {
     };
     assert_eq!(called(&ours, &theirs), "v1\n".repeat(5), "{}", theirs.picture());
     assert_eq!(called(&theirs, &ours), "v1\n".repeat(5), "{}", theirs.picture());
+    // Nobody else in this cluster knows such a name.
+    let url = format!("http://web.{}.svc.{DOMAIN}/", theirs.name());
+    assert_eq!(theirs.run("deployment/client", &calls(3, &url)), "v1\n".repeat(3));
     let output = heddle(&["check"]);
     assert!(output.status.success(), "{}", told(&output));
     upgrade_keeps_what_a_user_has_set();
