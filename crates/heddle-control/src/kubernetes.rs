@@ -5,7 +5,7 @@
 //! | what of an object is looked at | `objects` |
 //! | what services and workloads they make up | `registry` |
 //! | how they are read and followed | `client`, `watch`, `source`, `health` |
-//! | which of them are rules, and what their status says | `served`, `rules`, `status` |
+//! | which of them are rules, and what their status says | `served`, `rules`, `status`, `progress` |
 //! | who writes | `leader` |
 //! | what pods and the API server are told | `keeper`, `trust`, `tokens`, `admission` |
 //! | what is told about us | `serve`, `replica` |
@@ -22,6 +22,7 @@ pub(crate) mod keeper;
 pub(crate) mod leader;
 pub(crate) mod objects;
 mod observers;
+pub(crate) mod progress;
 pub(crate) mod registry;
 mod replica;
 pub(crate) mod rules;

@@ -287,6 +287,13 @@ impl Mesh {
         progress
     }
 
+    /// The oldest generation that a connected proxy runs; the newest where none is connected.
+    pub(crate) fn least_running(&self) -> u64 {
+        let newest = self.generations.newest();
+        let running = self.connected.values().map(|proxy| proxy.session.running(newest));
+        running.min().unwrap_or(newest)
+    }
+
     /// How many proxies are connected.
     pub(crate) fn connected(&self) -> usize {
         self.connected.len()

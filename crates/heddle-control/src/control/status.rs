@@ -9,8 +9,8 @@ use heddle_model::{
 };
 use heddle_runtime::clock;
 use heddle_wire::local::control_api::{
-    Problem, ProxyStatus, ResourceView, RouteCondition, RouteParent, RouteParentStatus,
-    RouteStatus, ServiceView, Status, WorkloadView,
+    Acknowledgement, Problem, ProxyStatus, ResourceView, RouteCondition, RouteParent,
+    RouteParentStatus, RouteStatus, ServiceView, Status, WorkloadView,
 };
 use serde::Deserialize;
 
@@ -32,6 +32,16 @@ pub(crate) struct ResourceQuery {
 }
 
 impl Control {
+    /// How far a generation has come now.
+    pub(crate) fn progress_of(&self, generation: u64) -> Acknowledgement {
+        self.mesh().progress(generation).acknowledgement
+    }
+
+    /// The oldest generation that a connected proxy runs.
+    pub(crate) fn least_running(&self) -> u64 {
+        self.mesh().least_running()
+    }
+
     /// Workloads with the state of their sidecars.
     pub(crate) fn workloads(&self) -> Vec<WorkloadView> {
         let mesh = self.mesh();

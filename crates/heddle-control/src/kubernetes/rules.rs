@@ -132,6 +132,13 @@ impl RuleBook {
         book.written.get(key).map_or(book.gone, |written| written.carried)
     }
 
+    /// Every rule with the version of it that was taken in (`metadata.generation`), and the generation that holds it.
+    pub(crate) fn all_carried(&self) -> Vec<(ResourceKey, i64, u64)> {
+        let book = self.book();
+        let all = book.written.iter();
+        all.map(|(key, one)| (key.clone(), one.generation, one.carried)).collect()
+    }
+
     /// Notes a status that was written.
     pub(crate) fn note(&self, key: &ResourceKey, answer: &Value) {
         let mut book = self.book();

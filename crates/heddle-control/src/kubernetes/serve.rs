@@ -3,10 +3,14 @@
 
 use std::{fmt::Write, sync::Arc};
 
-use axum::{Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
 use tokio::sync::watch;
 
-use super::health::Health;
+use super::{
+    health::Health,
+    progress::{self, Page},
+    rules::RuleBook,
+};
 use crate::control::Control;
 
 /// What the pages tell of.
@@ -15,6 +19,7 @@ pub(crate) struct Pages {
     pub(crate) control: Arc<Control>,
     pub(crate) health: Arc<Health>,
     pub(crate) leads: watch::Receiver<bool>,
+    pub(crate) book: RuleBook,
 }
 
 /// The pages for everybody.
@@ -23,7 +28,12 @@ pub(crate) fn router(pages: Arc<Pages>) -> Router {
         .route("/healthz/live", get(|| async { "alive\n" }))
         .route("/healthz/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route(progress::PATH, get(rules))
         .with_state(pages)
+}
+
+async fn rules(State(pages): State<Arc<Pages>>) -> Json<Page> {
+    Json(Page::of(&pages.control, &pages.book))
 }
 
 async fn ready(State(pages): State<Arc<Pages>>) -> impl IntoResponse {

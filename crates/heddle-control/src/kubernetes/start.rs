@@ -43,7 +43,7 @@ pub const PORT_OBSERVERS: u16 = 15016;
 /// What the API server asks before it takes an object, over TLS.
 const PORT_ADMISSION: u16 = 15017;
 /// Health and metrics, plain.
-const PORT_MONITORING: u16 = 15014;
+pub(crate) const PORT_MONITORING: u16 = 15014;
 /// What is known, on the loopback address only.
 const PORT_ADMIN: u16 = 15000;
 /// The Service by whose name pods reach us.
@@ -97,9 +97,14 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
     let health = Arc::new(Health::default());
     let control = Arc::new(assemble(&config));
     let (leads, led) = watch::channel(false);
-    let pages = Pages { control: control.clone(), health: health.clone(), leads: led.clone() };
-    let pages = Arc::new(pages);
     let book = RuleBook::of_revision(&config.revision);
+    let pages = Pages {
+        control: control.clone(),
+        health: health.clone(),
+        leads: led.clone(),
+        book: book.clone(),
+    };
+    let pages = Arc::new(pages);
     let itself = Itself { pages: pages.clone(), config: config.clone(), book: book.clone() };
     let monitoring = axum::serve(listen(PORT_MONITORING).await?, serve::router(pages));
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT_ADMIN)).await;
@@ -184,6 +189,8 @@ async fn serve_mesh(
         health: health.clone(),
         book,
         leads,
+        identity: config.identity.clone(),
+        revision: config.revision.clone(),
     };
     task::spawn_contained("status", writer.run());
     task::spawn_contained("missed", look_for_missed(control.clone(), health));
