@@ -19,6 +19,14 @@ pub struct Finding {
     pub text: String,
 }
 
+impl Finding {
+    /// Are calls refused for it? A rule whose own host is absent waits for it, and refuses nobody.
+    #[must_use]
+    pub fn refuses_calls(&self) -> bool {
+        self.kind == FindingKind::Dangling && !self.field.starts_with("spec.host")
+    }
+}
+
 /// What sort of thing a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FindingKind {

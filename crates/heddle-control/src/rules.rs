@@ -14,11 +14,16 @@ use heddle_wire::local::control_api::Problem;
 
 use crate::{documents::parse, files::RuleFiles, store::AppliedDocument};
 
+/// The source of what was applied.
+pub(crate) const APPLIED: &str = "apply";
+
 /// An applied object.
 #[derive(Debug, Clone)]
 pub(crate) struct Applied {
     /// Order of creation; an edit keeps it.
     pub(crate) order: u64,
+    /// When it was made, Unix time in seconds; 0 where that is not known here.
+    pub(crate) since: u64,
     /// The object.
     pub(crate) resource: Arc<Resource>,
 }
@@ -63,8 +68,9 @@ impl Rules {
         for (key, document) in documents {
             match recalled(key, document) {
                 Ok(resource) => {
-                    let applied = Applied { order: document.order, resource: Arc::new(resource) };
-                    rules.newest = rules.newest.max(document.order);
+                    let (order, since) = (document.order, document.since);
+                    let applied = Applied { order, since, resource: Arc::new(resource) };
+                    rules.newest = rules.newest.max(order);
                     rules.applied.insert(key.clone(), applied);
                 }
                 Err(problem) => {
@@ -135,25 +141,25 @@ impl Rules {
         self.applied.get(key)
     }
 
-    /// Puts an applied object in place; an edit keeps the order of its creation.
-    pub(crate) fn put(&mut self, resource: Arc<Resource>) -> u64 {
+    /// Puts an applied object in place; an edit keeps order and time of its creation, which are returned.
+    pub(crate) fn put(&mut self, resource: Arc<Resource>, now: u64) -> (u64, u64) {
         self.unreadable.remove(&resource.key);
         let key = resource.key.clone();
-        let order = match self.applied.get(&key) {
-            Some(applied) => applied.order,
+        let (order, since) = match self.applied.get(&key) {
+            Some(applied) => (applied.order, applied.since),
             None => {
                 self.newest += 1;
-                self.newest
+                (self.newest, now)
             }
         };
-        self.applied.insert(key, Applied { order, resource });
-        order
+        self.applied.insert(key, Applied { order, since, resource });
+        (order, since)
     }
 
     /// Puts an object in place that was made at `created`: the order of force is that of creation.
     pub(crate) fn put_at(&mut self, created: u64, resource: Arc<Resource>) {
         self.refused.remove(&resource.key);
-        self.applied.insert(resource.key.clone(), Applied { order: created, resource });
+        self.applied.insert(resource.key.clone(), Applied { order: created, since: 0, resource });
     }
 
     /// Leaves the version of an object in force that there is, and notes why the newest one is not.
@@ -193,7 +199,7 @@ impl Rules {
     /// Every object with its source's name and whether its file's newest version is invalid.
     pub(crate) fn sources(&self) -> Vec<(Arc<Resource>, String, bool)> {
         let applied =
-            self.applied.values().map(|a| (a.resource.clone(), "apply".to_owned(), false));
+            self.applied.values().map(|a| (a.resource.clone(), APPLIED.to_owned(), false));
         let files = self.files.iter().flat_map(|(path, file)| {
             let invalid = !file.problems.is_empty();
             file.resources.iter().map(move |resource| (resource.clone(), path.clone(), invalid))
@@ -238,7 +244,7 @@ mod tests {
             .map(|(resource, order)| {
                 let (file, line) = (resource.origin.file.clone(), resource.origin.line);
                 let text = resource.text.clone();
-                (resource.key.clone(), AppliedDocument { order, file, line, text })
+                (resource.key.clone(), AppliedDocument { order, file, line, text, since: 5 })
             })
             .collect();
         let rules = Rules::recall(&documents);
@@ -254,7 +260,7 @@ mod tests {
         assert_eq!(rules.in_force().resources.len(), 1);
         assert!(rules.problems().any(|problem| problem.reason.contains("b is not in force")));
         assert_eq!(rules.holders().get(&key), Some(&Holder::Apply), "so it can be deleted");
-        rules.put(Arc::new(resources[1].clone()));
+        rules.put(Arc::new(resources[1].clone()), 9);
         assert_eq!(rules.problems().count(), 0);
     }
 }

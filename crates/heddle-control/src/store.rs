@@ -88,6 +88,9 @@ pub(crate) struct AppliedDocument {
     pub(crate) line: usize,
     /// The document.
     pub(crate) text: String,
+    /// When it was made, Unix time in seconds; an edit keeps it. 0 where an older version wrote it.
+    #[serde(default)]
+    pub(crate) since: u64,
 }
 
 /// Everything the store holds.

@@ -32,6 +32,7 @@ mod json;
 pub mod log_format;
 mod mesh_config;
 mod node;
+pub mod programs;
 mod report;
 mod schema;
 mod service;

@@ -12,8 +12,10 @@ use heddle_wire::local::holder_api::Publish;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod hand;
+pub(crate) mod logs;
 pub(crate) mod made;
 pub(crate) mod pods;
+pub(crate) mod selector;
 pub(crate) mod tracing;
 pub(crate) mod values;
 
@@ -23,8 +25,10 @@ pub(crate) use tracing::TraceArgs;
 use crate::demo::apps::AppArgs;
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
 use hand::{FaultArgs, SplitArgs};
+use logs::LogsArgs;
 use made::{CompletionArgs, ExampleArgs, ManArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
+use selector::Selector;
 use values::{LabelFlag, PortFlag};
 
 /// A service mesh in one binary: every call between your programs becomes visible and steerable,
@@ -32,6 +36,9 @@ use values::{LabelFlag, PortFlag};
 #[derive(Debug, Parser)]
 #[command(name = "heddle", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
+    /// Which mesh, of any command that takes one [default: $HEDDLE_MESH]
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub mesh: Option<String>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -70,6 +77,11 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Show who calls whom
     Graph(GraphArgs),
+    /// Print what a program or a part of the mesh has written
+    ///
+    /// Programs are those of `up -f FILE`; what was started with `run` writes where it was started, and its sidecar's
+    /// log is shown.
+    Logs(LogsArgs),
     /// Show which proxy runs which generation of the rules
     ProxyStatus(StatusArgs),
     /// Show the mesh: its processes, workloads, problems
@@ -139,10 +151,14 @@ pub(crate) enum GetOutput {
     /// A table
     #[default]
     Text,
+    /// A table with more columns
+    Wide,
     /// The documents as applied
     Yaml,
     /// One JSON document
     Json,
+    /// KIND/NAME, one per line
+    Name,
 }
 
 /// How `graph` prints.
@@ -169,7 +185,7 @@ pub(crate) struct DemoArgs {
     /// How to print the result; `json` prints one object at the end and progress to stderr
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
-    /// Where the dashboard listens [default: a free port of 127.0.0.1]
+    /// Where the dashboard listens [default: a port of 127.0.0.1 that stays the mesh's own]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
     pub dashboard: Option<SocketAddr>,
     /// Where the application listens [default: a free port of 127.0.0.1]
@@ -198,7 +214,7 @@ pub(crate) struct UpArgs {
     /// Where rules and addresses are kept across restarts [default: /var/lib/heddle/NAME as root, else ~/.local/state/heddle/NAME]
     #[arg(long, value_name = "DIR")]
     pub state_dir: Option<PathBuf>,
-    /// Where the dashboard listens [default: a free port of 127.0.0.1]
+    /// Where the dashboard listens [default: a port of 127.0.0.1 that stays the mesh's own]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
     pub dashboard: Option<SocketAddr>,
     /// Where spans go.
@@ -291,16 +307,20 @@ pub(crate) struct ApplyArgs {
 /// `heddle get`.
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// virtualservices, destinationrules, another kind of rule, services, workloads, or `all` rules
-    #[arg(default_value = "all")]
-    pub kind: String,
-    /// Only the one of this name
-    pub name: Option<String>,
+    /// KIND[,KIND…] [NAME…], or KIND/NAME …: kinds are virtualservices (vs), destinationrules (dr), another kind of rule, services, workloads, or `all` rules [default: all]
+    #[arg(value_name = "WHAT")]
+    pub what: Vec<String>,
+    /// Only what has these labels: `k=v`, `k!=v`, `k` or `!k`, with commas between
+    #[arg(long, short = 'l', value_name = "SELECTOR", value_parser = selector::parse)]
+    pub selector: Option<Selector>,
+    /// After what there is, print what changes, until Ctrl-C; with JSON one object per line
+    #[arg(long, short)]
+    pub watch: bool,
     /// Only this namespace [default: all; where a name is given, `default`, in a cluster that of the context]
     #[arg(long, short, value_name = "NS", value_parser = values::label)]
     pub namespace: Option<String>,
     /// All namespaces
-    #[arg(long, short = 'A', conflicts_with_all = ["namespace", "name"])]
+    #[arg(long, short = 'A', conflicts_with = "namespace")]
     pub all_namespaces: bool,
     /// Which mesh.
     #[command(flatten)]
@@ -313,11 +333,18 @@ pub(crate) struct GetArgs {
 /// `heddle delete`.
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// Kind of the rule, e.g. virtualservice
-    #[arg(requires = "name", conflicts_with = "filename")]
-    pub kind: Option<String>,
-    /// Name of the rule
-    pub name: Option<String>,
+    /// KIND NAME…, KIND/NAME …, or KIND[,KIND…] with --all or --selector
+    #[arg(value_name = "WHAT", conflicts_with = "filename")]
+    pub what: Vec<String>,
+    /// All rules of the kinds in the namespace
+    #[arg(long, conflicts_with = "filename", requires = "what")]
+    pub all: bool,
+    /// Those of them with these labels: `k=v`, `k!=v`, `k` or `!k`, with commas between
+    #[arg(long, short = 'l', value_name = "SELECTOR", value_parser = selector::parse, conflicts_with = "filename", requires = "what")]
+    pub selector: Option<Selector>,
+    /// In all namespaces
+    #[arg(long, short = 'A', conflicts_with_all = ["namespace", "filename"])]
+    pub all_namespaces: bool,
     /// Delete what these files, folders or standard input (`-`) define; may be repeated
     #[arg(long, short, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
@@ -409,6 +436,9 @@ pub(crate) struct DashboardArgs {
     /// Which mesh.
     #[command(flatten)]
     pub mesh: TargetFlags,
+    /// Show it in the browser as well
+    #[arg(long)]
+    pub open: bool,
     /// Where it listens on this machine's 127.0.0.1 while it forwards to a cluster
     #[arg(long, value_name = "PORT", default_value = "15040", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
@@ -448,9 +478,9 @@ pub(crate) struct HolderArgs {
     /// Folder of the store
     #[arg(long)]
     pub state_dir: PathBuf,
-    /// Where the dashboard listens
-    #[arg(long)]
-    pub dashboard: SocketAddr,
+    /// Where the dashboard listens: the first of these that is free
+    #[arg(long, required = true)]
+    pub dashboard: Vec<SocketAddr>,
     /// Where spans go.
     #[command(flatten)]
     pub tracing: TraceArgs,

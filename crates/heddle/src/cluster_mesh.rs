@@ -279,10 +279,9 @@ async fn call<T: DeserializeOwned>(
         let (stream, why) = forwarded.split();
         match local_http::call_on(&peer, stream, Ask::new(&method, path), body).await {
             Ok(answer) => Ok(answer),
-            Err(CallError::Refused { status, body, .. }) => Err(Unanswered {
-                failure: Failure::refused(refused(&peer, status, &body)),
-                is_final: true,
-            }),
+            Err(CallError::Refused { status, body, .. }) => {
+                Err(Unanswered { failure: refused(&peer, status, &body), is_final: true })
+            }
             Err(error @ CallError::Unexpected { .. }) => Err(passing(format!(
                 "{error}: is it of another version than this one ({})?",
                 env!("CARGO_PKG_VERSION")
@@ -299,17 +298,19 @@ async fn call<T: DeserializeOwned>(
 }
 
 /// What a pod said that refused a call.
-fn refused(peer: &str, status: u16, body: &[u8]) -> String {
+fn refused(peer: &str, status: u16, body: &[u8]) -> Failure {
     match serde_json::from_slice::<ApiError>(body) {
-        Ok(refusal) if !refusal.errors.is_empty() => refusal_text(&refusal),
-        _ if status == 404 => format!(
+        Ok(refusal) if !refusal.errors.is_empty() => {
+            Failure::of_problems(refusal_text(&refusal), refusal.errors)
+        }
+        _ if status == 404 => Failure::refused(format!(
             "pod {peer} does not know this call: is it of an older version than this one ({})? `heddle install` brings it up to date",
             env!("CARGO_PKG_VERSION")
-        ),
+        )),
         _ => {
             let text = String::from_utf8_lossy(body);
             let text: String = text.chars().take(REASON_MAX).collect();
-            format!("pod {peer} refused with HTTP {status}: {text}")
+            Failure::refused(format!("pod {peer} refused with HTTP {status}: {text}"))
         }
     }
 }

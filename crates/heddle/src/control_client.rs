@@ -113,7 +113,7 @@ impl ControlClient {
         match error {
             CallError::Refused { status, body, .. } => {
                 match serde_json::from_slice::<ApiError>(body) {
-                    Ok(refusal) => Failure::refused(refusal_text(&refusal)),
+                    Ok(refusal) => Failure::of_problems(refusal_text(&refusal), refusal.errors),
                     Err(_) => Failure::refused(format!(
                         "the control plane of mesh `{}` answered with status {status} and no reason; see {}",
                         self.mesh,

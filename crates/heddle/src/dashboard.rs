@@ -1,7 +1,11 @@
 //! `heddle dashboard`: where it is. That of a cluster is brought to a port of this machine, which stays the same
 //! from one day to the next, and is there until Ctrl-C.
 
-use std::{net::Ipv4Addr, rc::Rc, time::Duration};
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+    time::Duration,
+};
 
 use heddle_control::reach::{Part, PodAt};
 use heddle_runtime::{clock, task};
@@ -21,6 +25,8 @@ use crate::{
     termination::Termination,
 };
 
+mod browser;
+
 /// Connections that are forwarded at one time: a browser opens six.
 const CONNECTIONS_MAX: usize = 64;
 /// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
@@ -33,14 +39,26 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn dashboard(args: DashboardArgs) -> Result<(), Failure> {
     match Chosen::of(&args.mesh).await?.dashboard().await? {
         Dashboard::Local(address) => {
-            output::line(format!("http://{address}"));
+            tell(address, args.open);
             Ok(())
         }
-        dashboard => forward(&dashboard, args.port).await,
+        dashboard => forward(&dashboard, args.port, args.open).await,
     }
 }
 
-async fn forward(dashboard: &Dashboard, port: u16) -> Result<(), Failure> {
+/// Prints the address, and has the browser show it.
+fn tell(address: SocketAddr, open: bool) {
+    let url = format!("http://{address}");
+    output::line(&url);
+    if !open {
+        return;
+    }
+    if let Err(error) = browser::open(&url) {
+        output::notice(format!("no browser can be started here ({error}): open {url} yourself"));
+    }
+}
+
+async fn forward(dashboard: &Dashboard, port: u16, open: bool) -> Result<(), Failure> {
     let Dashboard::Cluster { mesh, .. } = dashboard else { return Ok(()) };
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
@@ -48,7 +66,7 @@ async fn forward(dashboard: &Dashboard, port: u16) -> Result<(), Failure> {
     // What would fail for every connection is told now.
     dashboard.ask::<Vec<Ejection>>("/api/v1/ejections").await?;
     let address = listener.local_addr().doing(|| "listen".to_owned())?;
-    output::line(format!("http://{address}"));
+    tell(address, open);
     output::notice(format!(
         "the dashboard of the mesh in namespace {} of context `{}`, until Ctrl-C",
         mesh.namespace,

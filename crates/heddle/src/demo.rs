@@ -44,9 +44,9 @@ pub(crate) async fn demo(args: DemoArgs) -> Result<(), Failure> {
     }
     output::notice(summary::welcome(&stage));
     let interrupted = tokio::select! {
-        () = stage.mesh.ended() => {
+        reason = stage.mesh.ended() => {
             member::all_ended(stage.members).await;
-            return Err(Failure::refused("the demo's mesh has ended"));
+            return Err(Failure::refused(format!("the demo's mesh has ended: {reason}")));
         }
         () = signals.next() => true,
         () = clock::sleep(args.duration.unwrap_or(Duration::MAX)) => false,

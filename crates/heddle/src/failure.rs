@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use heddle_wire::local::control_api::Problem;
+
 /// The flags or their values are wrong.
 pub(crate) const USAGE: u8 = 2;
 /// The request was understood and refused, or could not be carried out.
@@ -22,22 +24,42 @@ pub(crate) struct Failure {
     pub code: u8,
     /// What went wrong, where, and what to do; may have several lines, or none if all was said already.
     pub message: String,
+    /// The same for programs, each with its place; empty where the message is all there is.
+    pub problems: Vec<Problem>,
 }
 
 impl Failure {
     /// A request that was understood and refused: exit code 1.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
-        Self { code: REFUSED, message: message.into() }
+        Self::exiting(REFUSED, message)
+    }
+
+    /// As [`Self::refused`], for problems with places; `message` tells them to people.
+    pub(crate) fn of_problems(message: impl Into<String>, problems: Vec<Problem>) -> Self {
+        Self { problems, ..Self::refused(message) }
     }
 
     /// Flags whose combination cannot be right: exit code 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: USAGE, message: message.into() }
+        Self::exiting(USAGE, message)
     }
 
     /// Ends with `code` and says nothing more.
     pub(crate) fn silent(code: u8) -> Self {
-        Self { code, message: String::new() }
+        Self::exiting(code, "")
+    }
+
+    /// Ends with `code` after telling why.
+    pub(crate) fn exiting(code: u8, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), problems: Vec::new() }
+    }
+
+    /// Its problems; one without a place where it has only its message.
+    pub(crate) fn told(&self) -> Vec<Problem> {
+        if self.problems.is_empty() {
+            return vec![Problem { reason: self.message.clone(), ..Problem::default() }];
+        }
+        self.problems.clone()
     }
 }
 

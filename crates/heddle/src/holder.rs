@@ -83,7 +83,7 @@ async fn hold(
     starter: &Starter,
 ) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    let dashboard = publish::bind_one(args.dashboard, "--dashboard").map_err(Failure::refused)?;
+    let dashboard = publish::bind_any(&args.dashboard, "--dashboard").map_err(Failure::refused)?;
     let hub = network::make_mesh().await?;
     let socket = paths.socket();
     let listener =
@@ -101,8 +101,9 @@ async fn hold(
         let accepting = task::spawn_contained("accept", accept(Rc::clone(&holder), listener));
         tokio::select! {
             () = holder.wait_for_end(starter) => {}
-            () = signals.next() => {}
+            () = signals.next() => holder.ends_because("its holder was sent a signal to end"),
         }
+        starter.ended(&holder.reason()).await;
         holder.end_workloads().await;
         accepting.abort();
     }

@@ -109,12 +109,12 @@ impl HolderClient {
         self.done(&HolderRequest::Leave, END_WAIT).await
     }
 
-    /// Ends the mesh; returns when all is gone.
+    /// Ends the mesh, for this `reason`; returns when all is gone.
     ///
     /// # Errors
     /// A refusal where the holder does not answer.
-    pub(crate) async fn shut_down(&mut self) -> Result<(), Failure> {
-        self.done(&HolderRequest::Shutdown, END_WAIT).await
+    pub(crate) async fn shut_down(&mut self, reason: &str) -> Result<(), Failure> {
+        self.done(&HolderRequest::Shutdown { reason: reason.to_owned() }, END_WAIT).await
     }
 
     /// Has the holder restart `control` or `observe` when it ends, or not; starts it if it does not run.
@@ -126,9 +126,18 @@ impl HolderClient {
         self.done(&request, ANSWER_WAIT).await
     }
 
-    /// Returns when the holder has closed the connection: the mesh has ended.
-    pub(crate) async fn closed(&mut self) {
-        while let Ok(Some(_)) = self.stream.recv().await {}
+    /// Returns when the holder has closed the connection, or says that it will: the mesh has ended. Why, as one
+    /// sentence for the user.
+    pub(crate) async fn closed(&mut self) -> String {
+        let name = self.paths.name().to_owned();
+        while let Ok(Some((text, _))) = self.stream.recv().await {
+            if let Ok(HolderReply::Ended { reason }) = serde_json::from_slice(&text) {
+                return format!("mesh `{name}` has ended: {reason}");
+            }
+        }
+        format!(
+            "mesh `{name}` has ended: its holder died or was killed, which says nothing; `heddle up --mesh {name}` clears up and starts it again"
+        )
     }
 
     async fn done(&mut self, request: &HolderRequest, wait: Duration) -> Result<(), Failure> {
@@ -160,6 +169,7 @@ impl HolderClient {
     async fn receive(&mut self) -> Result<(HolderReply, Vec<OwnedFd>), Failure> {
         match self.stream.recv().await {
             Ok(Some((text, fds))) => match serde_json::from_slice(&text) {
+                Ok(HolderReply::Ended { reason }) => Err(self.gone(&reason)),
                 Ok(reply) => Ok((reply, fds)),
                 Err(error) => Err(Failure::refused(format!(
                     "the holder of mesh `{}` answered something else than expected ({error}): is it another version of Heddle?",

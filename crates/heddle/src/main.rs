@@ -27,6 +27,7 @@ mod init;
 mod inject;
 mod install;
 mod kubelet_hooks;
+mod log_files;
 mod logs;
 mod mesh;
 mod output;
@@ -38,29 +39,47 @@ mod status;
 mod termination;
 mod top;
 mod up;
+mod words;
 
 use cli::{Cli, Command};
 use failure::{Doing as _, Failure};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            let error = habits::explained(error, &env::args_os().collect::<Vec<_>>());
-            // Where the reader has gone there is nobody to tell.
-            drop(error.print());
-            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-            return ExitCode::from(if asked { 0 } else { failure::USAGE });
-        }
+    let typed: Vec<_> = env::args_os().collect();
+    let json = words::ask_for_json(&typed);
+    let done = match words::settled(typed, env::var_os(words::MESH_VARIABLE)) {
+        Ok(words) => match Cli::try_parse_from(&words) {
+            Ok(cli) => {
+                logs::start(&cli.command);
+                dispatch(cli.command)
+            }
+            Err(error) => not_understood(habits::explained(error, &words), json),
+        },
+        Err(wrong) => Err(Failure::usage(wrong)),
     };
-    logs::start(&cli.command);
-    match dispatch(cli.command) {
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            output::failure(&failure);
+            if json {
+                output::json_failure(&failure)
+            } else {
+                output::failure(&failure)
+            }
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// Help that was asked for, or what is wrong with the words.
+fn not_understood(error: clap::Error, json: bool) -> Result<u8, Failure> {
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if json && !asked {
+        let text = error.render().to_string();
+        return Err(Failure::usage(text.trim().trim_start_matches("error: ")));
+    }
+    // Where the reader has gone there is nobody to tell.
+    drop(error.print());
+    if asked { Ok(0) } else { Err(Failure::silent(failure::USAGE)) }
 }
 
 fn dispatch(command: Command) -> Result<u8, Failure> {
@@ -77,6 +96,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Wait(args) => in_runtime(rules::wait(args)),
         Command::Top(args) => in_runtime(top::top(args)),
         Command::Graph(args) => in_runtime(graph::graph(args)),
+        Command::Logs(args) => in_runtime(log_files::logs(args)),
         Command::ProxyStatus(args) => in_runtime(status::proxy_status(args)),
         Command::Status(args) => in_runtime(status::status(args)),
         Command::Dashboard(args) => in_runtime(dashboard::dashboard(args)),

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use heddle_wire::local::control_api::Problem;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -34,6 +35,24 @@ pub(crate) fn notice(text: impl AsRef<str>) {
 pub(crate) fn failure(failure: &Failure) {
     if !failure.message.is_empty() {
         notice(&failure.message);
+    }
+}
+
+/// What a failed command prints where JSON was asked for.
+#[derive(Debug, Serialize)]
+struct Errors {
+    errors: Vec<Problem>,
+}
+
+/// Prints why a command failed as one line of JSON to standard error.
+pub(crate) fn json_failure(failure: &Failure) {
+    if failure.message.is_empty() {
+        return;
+    }
+    let errors = Errors { errors: failure.told() };
+    match serde_json::to_string(&errors) {
+        Ok(text) => write(&mut io::stderr().lock(), &text),
+        Err(_) => notice(&failure.message),
     }
 }
 

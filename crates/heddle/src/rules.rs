@@ -3,14 +3,18 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use heddle_model::{ResourceKey, yaml::Skipped};
+use heddle_model::{
+    ResourceKey,
+    yaml::{ParseError, Skipped},
+};
 use heddle_wire::local::control_api::{
-    Acknowledgement, Action, ApplyRequest, ApplyResponse, DeleteRequest, Status,
+    Acknowledgement, Action, ApplyRequest, ApplyResponse, DeleteRequest, Problem, ResourceView,
+    Status,
 };
 
 use crate::{
     chosen::Chosen,
-    cli::{ApplyArgs, DeleteArgs, Output, WaitArgs},
+    cli::{ApplyArgs, DeleteArgs, Output, WaitArgs, selector::Selector},
     control_client::{ControlClient, milliseconds, problem_line},
     failure::Failure,
     output,
@@ -21,6 +25,8 @@ pub(crate) mod files;
 pub(crate) mod get;
 pub(crate) mod kinds;
 pub(crate) mod made;
+mod table;
+mod wanted;
 
 /// `heddle apply`.
 ///
@@ -76,25 +82,62 @@ pub(crate) async fn take(mesh: &Chosen, request: &DeleteRequest) -> Result<Apply
 /// # Errors
 /// As for [`apply`].
 pub(crate) async fn delete(args: DeleteArgs) -> Result<(), Failure> {
-    let given = args.kind.as_ref().zip(args.name.as_ref());
-    let kind = given.map(|(kind, _)| kinds::canonical(kind)).transpose()?;
-    if kind.is_none() && args.filename.is_empty() {
-        return Err(Failure::usage(
-            "say what to delete: `heddle delete KIND NAME`, or `heddle delete -f FILE`",
-        ));
-    }
+    let named = wanted::to_delete(&args)?;
     let mesh = Chosen::of(&args.mesh).await?;
-    let namespace = args.namespace.unwrap_or_else(|| mesh.namespace().to_owned());
-    let keys = match (kind, given) {
-        (Some(kind), Some((_, name))) => {
-            let namespace = if kind == "Namespace" { name.clone() } else { namespace };
-            vec![ResourceKey { kind: kind.to_owned(), namespace, name: name.clone() }]
+    let namespace = args.namespace.clone().unwrap_or_else(|| mesh.namespace().to_owned());
+    let keys = match named {
+        wanted::ToDelete::InFiles => keys_in(&args.filename, &namespace)?,
+        wanted::ToDelete::Named(named) => {
+            named.into_iter().map(|(kind, name)| key(kind, &namespace, &name)).collect()
         }
-        _ => keys_in(&args.filename, &namespace)?,
+        wanted::ToDelete::AllOf(kinds) => {
+            let namespace = (!args.all_namespaces).then_some(&*namespace);
+            let found = found(&mesh, &kinds, namespace, args.selector.as_ref()).await?;
+            if found.is_empty() {
+                return nothing_to_delete(args.output);
+            }
+            found
+        }
     };
     let request = DeleteRequest { keys, force: args.force, wait_ms: milliseconds(args.timeout) };
     let response = take(&mesh, &request).await?;
     report(&response, args.output, args.timeout, false)
+}
+
+/// A rule by its name; a Namespace is named with itself.
+fn key(kind: &str, namespace: &str, name: &str) -> ResourceKey {
+    let namespace = if kind == "Namespace" { name } else { namespace };
+    ResourceKey { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned() }
+}
+
+/// The rules of some kinds, in a namespace and with labels, if they matter.
+async fn found(
+    mesh: &Chosen,
+    kinds: &[&'static str],
+    namespace: Option<&str>,
+    selector: Option<&Selector>,
+) -> Result<Vec<ResourceKey>, Failure> {
+    let mut keys = Vec::new();
+    for kind in kinds {
+        let views: Vec<ResourceView> = mesh.get(&format!("/v1/resources?kind={kind}")).await?;
+        let meant = views.into_iter().filter(|view| {
+            namespace.is_none_or(|namespace| view.key.namespace == namespace)
+                && selector.is_none_or(|selector| selector.fits(&table::labels(view)))
+        });
+        keys.extend(meant.map(|view| view.key));
+    }
+    Ok(keys)
+}
+
+/// As with kubectl, that nothing is left is no error.
+fn nothing_to_delete(format: Output) -> Result<(), Failure> {
+    match format {
+        Output::Json => output::json(&ApplyResponse::default()),
+        Output::Text => {
+            output::line("there is no such rule: nothing to delete");
+            Ok(())
+        }
+    }
 }
 
 /// `heddle wait`.
@@ -135,11 +178,12 @@ fn keys_in(paths: &[PathBuf], namespace: &str) -> Result<Vec<ResourceKey>, Failu
     for file in files::read(paths)? {
         match heddle_model::yaml::parse(&file.file, &file.text, namespace) {
             Ok(read) => keys.extend(read.resources.into_iter().map(|resource| resource.key)),
-            Err(errors) => problems.extend(errors.iter().map(ToString::to_string)),
+            Err(errors) => problems.extend(errors.into_iter().map(problem)),
         }
     }
     if !problems.is_empty() {
-        return Err(Failure::refused(problems.join("\n")));
+        let lines: Vec<String> = problems.iter().map(problem_line).collect();
+        return Err(Failure::of_problems(lines.join("\n"), problems));
     }
     if keys.is_empty() {
         return Err(Failure::refused("the files define no rule: there is nothing to delete"));
@@ -147,6 +191,16 @@ fn keys_in(paths: &[PathBuf], namespace: &str) -> Result<Vec<ResourceKey>, Failu
     Ok(keys)
 }
 
+/// An error of a file, as the control plane tells it.
+pub(crate) fn problem(error: ParseError) -> Problem {
+    let field = Some(error.field).filter(|field| !field.is_empty());
+    Problem { file: Some(error.file), line: Some(error.line), field, reason: error.reason }
+}
+
+/// Prints what was done.
+///
+/// # Errors
+/// A refusal naming proxies that do not run it yet.
 pub(crate) fn report(
     response: &ApplyResponse,
     format: Output,
@@ -181,9 +235,17 @@ fn response_text(response: &ApplyResponse, timeout: Duration, dry_run: bool) -> 
         lines.push(format!("{} {done}{state}{checked_only}", change.key));
     }
     lines.extend(Skipped(response.skipped.clone()).line());
-    lines.extend(response.notes.iter().map(|note| format!("note: {}", problem_line(note))));
+    for note in &response.notes {
+        // One word for each: calls are refused, or it is worth knowing.
+        let word = if response.warnings.contains(note) { "warning" } else { "note" };
+        lines.push(format!("{word}: {}", problem_line(note)));
+    }
+    let all_as_before = !response.changes.is_empty()
+        && response.changes.iter().all(|change| change.action == Action::Unchanged);
     if dry_run {
         lines.push("nothing was changed".to_owned());
+    } else if all_as_before && response.generation > 0 {
+        lines.push(unchanged_line(&response.acknowledgement, response.generation));
     } else if timeout.is_zero() && response.generation == 0 {
         // The API server has it, and no replica has been asked.
         lines.push("not waited for: `heddle wait` does".to_owned());
@@ -193,6 +255,14 @@ fn response_text(response: &ApplyResponse, timeout: Duration, dry_run: bool) -> 
         lines.push(acknowledged_line(&response.acknowledgement));
     }
     lines.join("\n")
+}
+
+/// Where an edit has changed nothing, the generation is told as before, and only who does not run it.
+fn unchanged_line(acknowledgement: &Acknowledgement, generation: u64) -> String {
+    match acknowledgement.pending.len() {
+        0 => format!("generation {generation}: unchanged"),
+        _ => format!("unchanged; {}", acknowledged_line(acknowledgement)),
+    }
 }
 
 fn acknowledged_line(acknowledgement: &Acknowledgement) -> String {
@@ -218,7 +288,7 @@ fn pending(acknowledgement: &Acknowledgement) -> Failure {
 #[cfg(test)]
 mod tests {
     use heddle_model::WorkloadId;
-    use heddle_wire::local::control_api::{Change, Problem};
+    use heddle_wire::local::control_api::Change;
 
     use super::*;
 
@@ -240,6 +310,7 @@ mod tests {
                 reason: "not enforced yet".to_owned(),
             }],
             acknowledgement: Acknowledgement { generation: 7, acknowledged: 3, pending: vec![] },
+            warnings: vec![],
         };
         assert_eq!(
             response_text(&response, Duration::from_secs(1), false),
@@ -247,6 +318,28 @@ mod tests {
              3 objects skipped, no rules: 2 Deployment, 1 Secret\n\
              note: a.yaml:3: spec.http[0].timeout: not enforced yet\n\
              generation 7: in force in all 3 proxies it concerns"
+        );
+    }
+
+    #[test]
+    fn one_word_tells_what_refuses_calls_from_what_is_worth_knowing() {
+        let told = |reason: &str| Problem { reason: reason.to_owned(), ..Problem::default() };
+        let key = key("VirtualService", "default", "reviews");
+        let change = Change { key, action: Action::Unchanged, state: "Dangling".to_owned() };
+        let response = ApplyResponse {
+            generation: 7,
+            changes: vec![change],
+            notes: vec![told("not enforced yet"), told("there is no subset v9")],
+            warnings: vec![told("there is no subset v9")],
+            acknowledgement: Acknowledgement { generation: 7, acknowledged: 3, pending: vec![] },
+            ..ApplyResponse::default()
+        };
+        assert_eq!(
+            response_text(&response, Duration::from_secs(1), false),
+            "VirtualService/default/reviews unchanged, Dangling\n\
+             note: not enforced yet\n\
+             warning: there is no subset v9\n\
+             generation 7: unchanged"
         );
     }
 

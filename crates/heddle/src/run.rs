@@ -137,7 +137,7 @@ fn spawn(
 }
 
 fn cannot_start(error: &SpawnError) -> Failure {
-    Failure { code: exit_code(error.exit_code()), message: error.to_string() }
+    Failure::exiting(exit_code(error.exit_code()), error.to_string())
 }
 
 /// Servers get one line on stderr that says where they are; clients run silently.
@@ -183,9 +183,9 @@ impl Run {
                     Err(error) => tracing::warn!(%error, "signals are not passed on any more"),
                 },
                 _ = orphans.recv() => self.reap_orphans(),
-                () = self.holder.closed(), if !self.mesh_ended => {
+                why = self.holder.closed(), if !self.mesh_ended => {
                     self.mesh_ended = true;
-                    break self.end_with_mesh().await;
+                    break self.end_with_mesh(&why).await;
                 }
             }
         };
@@ -230,8 +230,8 @@ impl Run {
         }
     }
 
-    async fn end_with_mesh(&mut self) -> std::io::Result<ExitStatus> {
-        output::notice("the mesh has ended: ending the program");
+    async fn end_with_mesh(&mut self, why: &str) -> std::io::Result<ExitStatus> {
+        output::notice(format!("{why}; ending the program"));
         // A holder that lives ends the program itself, when nobody is sent there any more. Told
         // twice, many a program would take it for "now".
         tokio::select! {

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use heddle_model::{EndpointState, ServiceName};
+use heddle_runtime::clock;
 use heddle_wire::local::{
     control_api::{ProxyStatus, Status, WorkloadView},
     holder_api::{Info, Restarts},
@@ -155,14 +156,33 @@ fn status_text(status: &MeshStatus) -> String {
     text
 }
 
-/// `, started again 3 times, killed once because it did not answer`.
-fn restarted(restarts: &Restarts) -> String {
+/// `, started again 3 times since 2 min ago, killed once because it did not answer; last 12 s ago: it ended (…)`.
+pub(crate) fn restarted(restarts: &Restarts) -> String {
     let times = |count: u64| if count == 1 { "once".to_owned() } else { format!("{count} times") };
     let why = match restarts.unanswered {
         0 => String::new(),
         count => format!(", killed {} because it did not answer", times(count)),
     };
-    format!(", started again {}{why}", times(restarts.count))
+    let now = clock::unix_now().as_secs();
+    let ago = |at: u64| ago(now.saturating_sub(at));
+    let since = match restarts.count {
+        0 | 1 => String::new(),
+        _ => format!(" (the first time {} ago)", ago(restarts.since)),
+    };
+    let last = match &*restarts.reason {
+        "" => String::new(),
+        reason => format!("; last {} ago: {reason}", ago(restarts.last)),
+    };
+    format!(", started again {}{since}{why}{last}", times(restarts.count))
+}
+
+/// A time since, in words.
+fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3_600),
+    }
 }
 
 /// `heddle proxy-status`.
@@ -211,7 +231,7 @@ fn proxy_table(status: &Status) -> String {
 /// A refusal where no such mesh runs, or it did not end.
 pub(crate) async fn down(args: DownArgs) -> Result<(), Failure> {
     let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    HolderClient::connect(&mesh.paths).await?.shut_down().await?;
+    HolderClient::connect(&mesh.paths).await?.shut_down("`heddle down` was called").await?;
     output::line(format!("mesh {} has ended", mesh.paths.name()));
     Ok(())
 }

@@ -37,6 +37,8 @@ use crate::{
 
 mod folder;
 pub(crate) mod overlap;
+pub(crate) mod port;
+mod restarts;
 
 /// Exit code of a command that Ctrl-C ended before it had begun, as in a shell.
 pub(crate) const INTERRUPTED: u8 = 130;
@@ -57,6 +59,11 @@ pub(crate) enum StartMessage {
         /// What runs.
         info: Box<Info>,
     },
+    /// It was up, and is ending.
+    Ended {
+        /// Why, for the user.
+        reason: String,
+    },
     /// It cannot be; the holder has cleaned up and ends.
     Failed {
         /// Why, for the user.
@@ -75,8 +82,8 @@ pub(crate) struct MeshOptions {
     pub config: Option<PathBuf>,
     /// Folder of the store; `None`: inside the run-time folder, so it ends with the mesh.
     pub state_dir: Option<PathBuf>,
-    /// Where the dashboard listens; port 0 takes a free one.
-    pub dashboard: SocketAddr,
+    /// Where the dashboard listens: the first of these that is free; port 0 takes any.
+    pub dashboard: Vec<SocketAddr>,
     /// Where spans go.
     pub tracing: TraceArgs,
 }
@@ -144,11 +151,20 @@ impl StartedMesh {
         }
     }
 
-    /// Returns when the holder has ended: by `heddle down`, or because it died.
-    pub(crate) async fn ended(&mut self) {
-        while let Ok(Some(_)) = self.messages.next_line().await {}
+    /// Returns when the holder has ended, by `heddle down` or because it died: why.
+    pub(crate) async fn ended(&mut self) -> String {
+        let mut told = None;
+        while let Ok(Some(line)) = self.messages.next_line().await {
+            if let Ok(StartMessage::Ended { reason }) = serde_json::from_str(&line) {
+                told = Some(reason);
+            }
+        }
         // An error means that it is gone already.
-        drop(self.holder.wait().await);
+        let status = self.holder.wait().await;
+        told.unwrap_or_else(|| match status {
+            Ok(status) => format!("its holder died ({status})"),
+            Err(_) => "its holder has gone".to_owned(),
+        })
     }
 
     /// Ends the mesh and everything in it; returns when all is gone.
@@ -156,7 +172,8 @@ impl StartedMesh {
     /// # Errors
     /// A refusal where the holder died on the way; what it left is cleared by the next start.
     pub(crate) async fn end(mut self) -> Result<(), Failure> {
-        HolderClient::connect(&self.paths).await?.shut_down().await?;
+        let reason = "whoever started it has ended it";
+        HolderClient::connect(&self.paths).await?.shut_down(reason).await?;
         self.ended().await;
         Ok(())
     }
@@ -175,7 +192,7 @@ fn holder_command(options: &MeshOptions) -> Result<Command, Failure> {
         .env(RUNTIME_DIR_VARIABLE, options.paths.root())
         // Wherever it was started, that folder can be unmounted or removed.
         .current_dir("/")
-        .args(["--dashboard", &options.dashboard.to_string()])
+        .args(options.dashboard.iter().map(|address| format!("--dashboard={address}")))
         .arg("--state-dir")
         .arg(state_dir)
         .args(options.tracing.words())
@@ -204,7 +221,9 @@ async fn wait_until_ready(
         match serde_json::from_str(&line) {
             Ok(StartMessage::Progress { text }) => progress(&text),
             Ok(StartMessage::Ready { info }) => return Ok(*info),
-            Ok(StartMessage::Failed { reason }) => return Err(Failure::refused(reason)),
+            Ok(StartMessage::Failed { reason } | StartMessage::Ended { reason }) => {
+                return Err(Failure::refused(reason));
+            }
             Err(error) => {
                 return Err(Failure::refused(format!("the holder said `{line}`: {error}")));
             }
@@ -258,20 +277,28 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
     let began = clock::now();
     let paths = RunRoot::open()?.mesh(&args.mesh)?;
     let control = ControlClient::new(&paths);
+    let told_of = paths.clone();
     let folder_is_watched = args.config.is_some();
+    let state_dir = match args.state_dir {
+        Some(dir) => dir,
+        None => default_state_dir(&args.mesh)?,
+    };
     let options = MeshOptions {
         lock: paths.take_lock().await?,
         paths,
         config: args.config,
-        state_dir: Some(match args.state_dir {
-            Some(dir) => dir,
-            None => default_state_dir(&args.mesh)?,
-        }),
-        dashboard: args.dashboard.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0))),
+        state_dir: Some(state_dir.clone()),
+        dashboard: match args.dashboard {
+            Some(address) => vec![address],
+            None => port::of_mesh(&args.mesh, Some(&state_dir)),
+        },
         tracing: args.tracing,
     };
     let mut progress = |text: &str| output::notice(text);
     let mut mesh = StartedMesh::start(options, &mut progress, signals.next()).await?;
+    if let (None, Some(address)) = (args.dashboard, mesh.info.dashboard) {
+        port::remember(&state_dir, address);
+    }
     match args.output {
         Output::Json => output::json(&mesh.info)?,
         Output::Text => {
@@ -284,12 +311,15 @@ pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
         }
     }
     tokio::select! {
-        () = mesh.ended() => Err(Failure::refused(format!("mesh `{}` has ended", args.mesh))),
+        reason = mesh.ended() => {
+            Err(Failure::refused(format!("mesh `{}` has ended: {reason}", args.mesh)))
+        }
         () = signals.next() => {
             output::notice(format!("ending mesh `{}`", args.mesh));
             mesh.end().await
         }
         never = folder::tell(&control), if folder_is_watched => match never {},
+        never = restarts::tell(&told_of) => match never {},
     }
 }
 
@@ -330,7 +360,7 @@ mod tests {
             paths,
             config: Some("rules".into()),
             state_dir: Some("state".into()),
-            dashboard: SocketAddr::from(([127, 0, 0, 1], 0)),
+            dashboard: port::of_mesh("m", None),
             tracing: TraceArgs::default(),
         };
         let command = holder_command(&options).unwrap();

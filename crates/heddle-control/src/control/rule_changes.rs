@@ -138,11 +138,15 @@ impl Control {
             let generation = mesh.generations.newest();
             let findings = index.findings_at(registry, clock::unix_now().as_secs());
             let notes = notes(&findings, &in_force.resources, &plan.about);
+            let warnings = warnings(&findings, &plan.about);
             let mut changes = plan.changes.clone();
             tell_states(&mut changes, &in_force.resources, &findings);
-            (ApplyResponse { generation, changes, notes, ..ApplyResponse::default() }, unchanged)
+            let answer =
+                ApplyResponse { generation, changes, notes, warnings, ..ApplyResponse::default() };
+            (answer, unchanged)
         };
         shorten(&mut answer.notes);
+        shorten(&mut answer.warnings);
         if dry_run || unchanged {
             return Ok(answer);
         }
@@ -445,8 +449,8 @@ fn plan_apply(rules: &Rules, resources: Vec<Resource>) -> Result<Plan, Refused> 
         }
         let (file, line) = (resource.origin.file.clone(), resource.origin.line);
         let text = resource.text.clone();
-        let order = plan.rules.put(Arc::new(resource));
-        let document = AppliedDocument { order, file, line, text };
+        let (order, since) = plan.rules.put(Arc::new(resource), clock::unix_now().as_secs());
+        let document = AppliedDocument { order, file, line, text, since };
         plan.stored.push(store::Change::Applied(key, Some(document)));
     }
     if plan.rules.len() > RESOURCES_MAX {
@@ -536,6 +540,12 @@ fn notes(
     let not_enforced = own.flat_map(|resource| not_enforced(resource));
     let found = findings.iter().filter(|finding| about.contains(&finding.key));
     not_enforced.chain(found.map(problem)).collect()
+}
+
+/// What of that is graver: calls are refused for it.
+fn warnings(findings: &[Finding], about: &BTreeSet<ResourceKey>) -> Vec<Problem> {
+    let own = findings.iter().filter(|finding| about.contains(&finding.key));
+    own.filter(|finding| finding.refuses_calls()).map(problem).collect()
 }
 
 /// Do two sets of rules say the same, comments and places apart?

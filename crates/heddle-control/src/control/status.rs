@@ -18,7 +18,11 @@ use super::{
     Control,
     rule_changes::{by_key, problem},
 };
-use crate::{documents::not_enforced, error::shorten};
+use crate::{
+    documents::not_enforced,
+    error::shorten,
+    rules::{APPLIED, Rules},
+};
 
 /// Filters of `GET /v1/resources`; an absent one matches everything.
 #[derive(Debug, Default, Deserialize)]
@@ -91,7 +95,8 @@ impl Control {
                 let is_route = matches!(resource.spec, Spec::Route(_));
                 let status = (is_route && invalid.is_none() && loser.is_none())
                     .then(|| route_status(mesh.index.route_status(mesh.registry(), &resource.key)));
-                ResourceView { status, ..view(&resource, source, invalid, loser, own) }
+                let since = since(&mesh.rules, &resource.key, &source);
+                ResourceView { status, since, ..view(&resource, source, invalid, loser, own) }
             })
             .collect()
     }
@@ -163,6 +168,15 @@ fn is_kind(word: &str, kind: &str) -> bool {
     word == kind || (word == short && !short.is_empty()) || word == plural
 }
 
+/// When it was applied first, or its file was changed last.
+fn since(rules: &Rules, key: &ResourceKey, source: &str) -> Option<u64> {
+    if source == APPLIED {
+        return rules.applied(key).map(|applied| applied.since).filter(|since| *since > 0);
+    }
+    let changed = std::fs::metadata(source).and_then(|meta| meta.modified()).ok()?;
+    changed.duration_since(std::time::UNIX_EPOCH).ok().map(|since| since.as_secs())
+}
+
 fn view(
     resource: &Arc<Resource>,
     source: String,
@@ -187,6 +201,7 @@ fn view(
         state: state.to_owned(),
         notes,
         status: None,
+        since: None,
     }
 }
 

@@ -13,7 +13,8 @@ fn key(name: &str) -> ResourceKey {
 }
 
 fn document(order: u64) -> AppliedDocument {
-    AppliedDocument { order, file: "a.yaml".to_owned(), line: 3, text: "kind: x\n".to_owned() }
+    let (file, text) = ("a.yaml".to_owned(), "kind: x\n".to_owned());
+    AppliedDocument { order, file, line: 3, text, since: 1_800_000_000 }
 }
 
 fn changes() -> Vec<Change> {

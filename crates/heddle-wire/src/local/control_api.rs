@@ -184,6 +184,9 @@ pub struct ApplyResponse {
     pub changes: Vec<Change>,
     /// Valid but worth saying: fields not enforced yet, dangling references, conflicts.
     pub notes: Vec<Problem>,
+    /// Those of the notes for which calls are refused: what names something absent.
+    #[serde(default)]
+    pub warnings: Vec<Problem>,
     /// Objects of the files that are none of the mesh's and were left out, by kind.
     #[serde(default)]
     pub skipped: BTreeMap<String, usize>,
@@ -235,6 +238,10 @@ pub struct ResourceView {
     /// `status` of a route of the Gateway API whose parents are Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<RouteStatus>,
+    /// Since when it is there, Unix time in seconds: when it was applied first, or its file was changed last.
+    /// In a cluster the document itself says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<u64>,
 }
 
 /// `status` of a route, as the Gateway API has it. Times and generations, which a file does not have, are left

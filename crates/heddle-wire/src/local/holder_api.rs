@@ -54,7 +54,10 @@ pub enum HolderRequest {
         restart: bool,
     },
     /// End the mesh. Answer: [`HolderReply::Done`] when all is gone.
-    Shutdown,
+    Shutdown {
+        /// Who asks, in words for whoever is in the mesh.
+        reason: String,
+    },
 }
 
 /// What the holder answers.
@@ -86,6 +89,11 @@ pub enum HolderReply {
     },
     /// Done.
     Done,
+    /// The mesh is ending: the last word to everybody but sidecars, whether they asked or not.
+    Ended {
+        /// Why; one line for the user.
+        reason: String,
+    },
 }
 
 /// A workload to let in.
@@ -165,6 +173,15 @@ pub struct Restarts {
     pub count: u64,
     /// How many of its processes were killed because they did not answer any more.
     pub unanswered: u64,
+    /// When the first of its processes ended, Unix time in seconds.
+    #[serde(default)]
+    pub since: u64,
+    /// When the last one did.
+    #[serde(default)]
+    pub last: u64,
+    /// Why the last one did; one line for the user.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// Process ids of the mesh's parts; 0 while a part is not running.

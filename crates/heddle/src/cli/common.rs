@@ -19,7 +19,7 @@ pub(crate) enum Output {
 /// Which mesh.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct MeshFlag {
-    /// Which mesh; may be left out if only one is running
+    /// Which mesh [default: $HEDDLE_MESH, else the only one that runs]
     #[arg(long, value_name = "NAME", value_parser = values::label)]
     pub mesh: Option<String>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct ClusterFlags {
 /// Which mesh: one of this machine, or one of a cluster.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TargetFlags {
-    /// Which mesh of this machine; may be left out if only one is running
+    /// Which mesh of this machine [default: $HEDDLE_MESH, else the only one that runs]
     #[arg(long, value_name = "NAME", value_parser = values::label, conflicts_with_all = ["kubernetes", "kubeconfig", "context", "revision"])]
     pub mesh: Option<String>,
     /// The mesh of a cluster, though one runs on this machine; without one there it is meant anyway

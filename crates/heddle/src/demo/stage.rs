@@ -28,7 +28,7 @@ use crate::{
     holder_client::HolderClient,
     mesh::{MeshLock, MeshPaths, RunRoot},
     output,
-    up::{MeshOptions, StartedMesh},
+    up::{MeshOptions, StartedMesh, port},
 };
 
 /// Longest wait for the workloads to listen, and for the first call on every edge. The start takes
@@ -62,12 +62,16 @@ impl Stage {
         stop: impl Future<Output = ()>,
     ) -> Result<Self, Failure> {
         let (paths, lock) = free_mesh(args).await?;
+        let dashboard = match args.dashboard {
+            Some(address) => vec![address],
+            None => port::of_mesh(paths.name(), None),
+        };
         let options = MeshOptions {
             paths,
             lock,
             config: args.config.clone(),
             state_dir: None,
-            dashboard: args.dashboard.unwrap_or_else(any_port),
+            dashboard,
             tracing: args.tracing.clone(),
         };
         let mut progress = |text: &str| output::notice(text);

@@ -5,7 +5,7 @@
 //! end awaited, when whatever it serves ends.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     fs::{File, OpenOptions},
     io,
     os::unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
@@ -60,7 +60,19 @@ pub(crate) struct Part {
     restart: Cell<bool>,
     starts: Cell<u64>,
     unanswered: Cell<u64>,
+    ends: RefCell<Option<Ends>>,
     wake: Notify,
+}
+
+/// Ends of its processes that nobody wished.
+#[derive(Debug, Clone)]
+struct Ends {
+    /// When the first was, Unix time in seconds.
+    since: u64,
+    /// When the last was.
+    last: u64,
+    /// Why.
+    reason: String,
 }
 
 impl Part {
@@ -72,6 +84,7 @@ impl Part {
             restart: Cell::new(true),
             starts: Cell::new(0),
             unanswered: Cell::new(0),
+            ends: RefCell::new(None),
             wake: Notify::new(),
         }
     }
@@ -85,7 +98,18 @@ impl Part {
     pub(crate) fn restarts(&self) -> Option<Restarts> {
         let count = self.starts.get().saturating_sub(1);
         let (part, unanswered) = (self.name.clone(), self.unanswered.get());
-        (count > 0 || unanswered > 0).then_some(Restarts { part, count, unanswered })
+        let ends = self.ends.borrow().clone();
+        let (since, last, reason) =
+            ends.map_or_else(Default::default, |ends| (ends.since, ends.last, ends.reason));
+        let restarts = Restarts { part, count, unanswered, since, last, reason };
+        (count > 0 || unanswered > 0).then_some(restarts)
+    }
+
+    /// Notes an end that nobody wished.
+    fn ended(&self, reason: String) {
+        let now = clock::unix_now().as_secs();
+        let since = self.ends.borrow().as_ref().map_or(now, |ends| ends.since);
+        self.ends.replace(Some(Ends { since, last: now, reason }));
     }
 
     /// Returns once it had to be started again too often to hope that it will ever stay.
@@ -127,7 +151,10 @@ impl Part {
                     self.watch(&mut child, pulse, &mut ending, grace, &mut started).await;
                     self.pid.set(0);
                 }
-                Err(error) => tracing::error!(part = self.name, %error, "cannot be started"),
+                Err(error) => {
+                    tracing::error!(part = self.name, %error, "cannot be started");
+                    self.ended(format!("it cannot be started: {error}"));
+                }
             }
             if is_ending(&ending) {
                 return;
@@ -165,11 +192,13 @@ impl Part {
         grace: Duration,
         started: &mut impl AsyncFnMut(),
     ) {
+        let mut killed = false;
         let ended = tokio::select! {
             ended = child.wait() => Some(ended),
             () = self.stopped(pulse) => {
                 tracing::error!(part = self.name, "does not answer any more: killed");
                 self.unanswered.set(self.unanswered.get() + 1);
+                killed = true;
                 // Also one that is stopped or stuck ends by this.
                 drop(child.start_kill());
                 Some(child.wait().await)
@@ -178,8 +207,17 @@ impl Part {
             _ = ending.wait_for(|ending| *ending) => None,
         };
         match ended {
-            Some(Ok(status)) => tracing::warn!(part = self.name, %status, "ended"),
-            Some(Err(error)) => tracing::error!(part = self.name, %error, "cannot be waited for"),
+            Some(Ok(status)) => {
+                tracing::warn!(part = self.name, %status, "ended");
+                self.ended(match killed {
+                    true => "it did not answer any more and was killed".to_owned(),
+                    false => format!("it ended ({status})"),
+                });
+            }
+            Some(Err(error)) => {
+                tracing::error!(part = self.name, %error, "cannot be waited for");
+                self.ended(format!("it cannot be waited for: {error}"));
+            }
             None => end(child, grace).await,
         }
     }

@@ -43,12 +43,19 @@ fn bind_first(publish: &Publish) -> Result<TcpListener, String> {
     }
 }
 
-/// Binds one listening socket on the host.
+/// Binds a listening socket on the host: the first of these addresses that can be.
 ///
 /// # Errors
-/// One line for the user that names the `flag` to change.
-pub(crate) fn bind_one(host: SocketAddr, flag: &str) -> Result<TcpListener, String> {
-    listen(host).map_err(|error| refusal(&host.to_string(), flag, &error))
+/// One line for the user that names the `flag` to change; about the last address.
+pub(crate) fn bind_any(hosts: &[SocketAddr], flag: &str) -> Result<TcpListener, String> {
+    let mut refused = format!("no address to listen on was given ({flag})");
+    for host in hosts {
+        match listen(*host) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => refused = refusal(&host.to_string(), flag, &error),
+        }
+    }
+    Err(refused)
 }
 
 fn listen(host: SocketAddr) -> io::Result<TcpListener> {

@@ -21,6 +21,8 @@ use super::{
 
 /// Most host-side sockets that one sidecar may be waiting for.
 const OPENING_MAX: usize = 1024;
+/// Longest reason for an end that is passed on, characters.
+const REASON_MAX: usize = 200;
 
 /// What a connection stands for.
 enum Stands {
@@ -36,6 +38,8 @@ struct Session {
     holder: Rc<Holder>,
     outbox: Rc<Outbox>,
     stands: Stands,
+    /// A sidecar's: it knows answers to its questions only.
+    is_brokers: bool,
     opening: JoinSet<()>,
 }
 
@@ -45,6 +49,7 @@ pub(crate) async fn serve(holder: Rc<Holder>, mut reader: FdReader, outbox: Outb
         holder,
         outbox: Rc::new(outbox),
         stands: Stands::Nothing,
+        is_brokers: false,
         opening: JoinSet::new(),
     };
     loop {
@@ -62,7 +67,10 @@ pub(crate) async fn serve(holder: Rc<Holder>, mut reader: FdReader, outbox: Outb
             }
             Some(_) = session.opening.join_next() => {}
             () = session.outbox.broken() => break,
-            () = session.holder.until_ending() => break,
+            () = session.holder.until_ending() => {
+                session.say_goodbye().await;
+                break;
+            }
         }
     }
     drop(reader);
@@ -113,11 +121,18 @@ impl Session {
                     self.outbox.refuse(reason).await;
                 }
             },
-            HolderRequest::Shutdown => {
-                self.holder.shut_down().await;
+            HolderRequest::Shutdown { reason } => {
+                self.holder.shut_down(reason.chars().take(REASON_MAX).collect()).await;
                 self.outbox.send(&HolderReply::Done, &[]).await;
                 self.holder.said_goodbye();
             }
+        }
+    }
+
+    /// Says why the mesh ends, to those who know what to do with it.
+    async fn say_goodbye(&self) {
+        if !self.is_brokers {
+            self.outbox.send(&HolderReply::Ended { reason: self.holder.reason() }, &[]).await;
         }
     }
 
@@ -154,6 +169,7 @@ impl Session {
     }
 
     async fn open(&mut self, id: u64, socket: HostSocket) {
+        self.is_brokers = true;
         if self.opening.len() >= OPENING_MAX {
             let reason = format!("more than {OPENING_MAX} connections are being opened");
             self.outbox.send(&HolderReply::Refused { id, reason, errno: 0 }, &[]).await;
@@ -167,7 +183,7 @@ impl Session {
 
     /// Closes the connection, so that the peer knows, then ends what it stood for.
     async fn close(self) {
-        let Self { holder, outbox, stands, opening } = self;
+        let Self { holder, outbox, stands, opening, is_brokers: _ } = self;
         drop((outbox, opening));
         match stands {
             Stands::Nothing => {}

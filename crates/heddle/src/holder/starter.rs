@@ -81,6 +81,11 @@ impl Starter {
         self.tell(&StartMessage::Failed { reason: reason.to_owned() }).await;
     }
 
+    /// The mesh is ending.
+    pub(crate) async fn ended(&self, reason: &str) {
+        self.tell(&StartMessage::Ended { reason: reason.to_owned() }).await;
+    }
+
     /// Returns when the starter has gone. It never sends anything.
     pub(crate) async fn gone(&self) {
         let mut ignored = [0; 64];

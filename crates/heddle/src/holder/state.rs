@@ -1,7 +1,7 @@
 //! What the holder holds, and how its end is asked for and answered.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     net::{SocketAddr, TcpListener},
     rc::Rc,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Holder {
     /// Peers that asked for the end and have no answer yet.
     asked_to_end: Cell<usize>,
     answered: Notify,
+    /// Why the mesh ends, once that is known.
+    reason: RefCell<Option<String>>,
 }
 
 impl Holder {
@@ -71,6 +73,7 @@ impl Holder {
             ended: watch::Sender::new(false),
             asked_to_end: Cell::new(0),
             answered: Notify::new(),
+            reason: RefCell::new(None),
         })
     }
 
@@ -138,11 +141,22 @@ impl Holder {
     }
 
     /// Ends the mesh; returns when everything but this process is gone.
-    pub(crate) async fn shut_down(&self) {
+    pub(crate) async fn shut_down(&self, reason: String) {
+        self.ends_because(reason);
         let mut ended = self.ended.subscribe();
         self.asked_to_end.set(self.asked_to_end.get() + 1);
         self.ending.send_replace(true);
         drop(ended.wait_for(|ended| *ended).await);
+    }
+
+    /// Notes why the mesh ends; the first reason counts.
+    pub(crate) fn ends_because(&self, reason: impl Into<String>) {
+        self.reason.borrow_mut().get_or_insert_with(|| reason.into());
+    }
+
+    /// Why it ends.
+    pub(crate) fn reason(&self) -> String {
+        self.reason.borrow().clone().unwrap_or_else(|| "nobody said why".to_owned())
     }
 
     /// A peer that asked for the end has its answer.
@@ -171,6 +185,7 @@ impl Holder {
             let nobody = self.book.members.borrow().is_empty() && self.joining.get() == 0;
             if nobody && !self.starter_present.get() {
                 tracing::info!("nobody is left: ending");
+                self.ends_because("whoever started it has gone, and so has its last program");
                 return;
             }
         }

@@ -64,8 +64,13 @@ pub(super) async fn apply(
             let key = object.key.clone();
             Change { state: of_state(&key), key, action: action(one) }
         });
-        let (changes, notes) = (changes.collect(), checked.notes.clone());
-        ApplyResponse { changes, notes, skipped: skipped.clone(), ..ApplyResponse::default() }
+        ApplyResponse {
+            changes: changes.collect(),
+            notes: checked.notes.clone(),
+            warnings: checked.warnings.clone(),
+            skipped: skipped.clone(),
+            ..ApplyResponse::default()
+        }
     };
     if request.dry_run {
         return Ok(answer(&asked));

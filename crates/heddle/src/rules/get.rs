@@ -1,240 +1,303 @@
-//! `heddle get`: rules, services and workloads as a table, as YAML or as JSON.
+//! `heddle get`: rules, services and workloads as tables, as YAML, as JSON or as names; once, or with what changes.
 
-use std::{collections::BTreeSet, fmt::Write as _};
+use std::{collections::BTreeMap, time::Duration};
 
-use heddle_model::{
-    EndpointState, Protocol, ServiceName,
-    yaml::{Skipped, documents, to_yaml, with_status},
+use heddle_model::yaml::Skipped;
+use heddle_runtime::clock;
+use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status};
+
+use super::{
+    kinds::Kind,
+    table::{self, Item},
+    wanted::{Wanted, wanted},
 };
-use heddle_wire::local::control_api::{Problem, ResourceView, ServiceView, Status, WorkloadView};
-
 use crate::{
     chosen::Chosen,
     cli::{GetArgs, GetOutput},
     control_client::problem_line,
     failure::Failure,
     output,
-    rules::kinds::{self, Kind},
     top::{self, ejected},
 };
+
+/// Time between two looks with `--watch`.
+const PACE: Duration = Duration::from_secs(1);
+
+/// What was found of one kind.
+struct Found {
+    kind: Kind,
+    items: Vec<Item>,
+    /// Names that were asked for and are not there.
+    absent: Vec<String>,
+    /// Below the table: notes, problems, who is out.
+    below: Vec<String>,
+}
 
 /// `heddle get`.
 ///
 /// # Errors
-/// A refusal where the named object does not exist.
+/// A refusal where a named object does not exist.
 pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
-    let kind = kinds::kind(&args.kind)?;
-    if kind == Kind::All && args.name.is_some() {
-        return Err(Failure::usage("a name needs its kind: heddle get KIND NAME"));
-    }
-    let part_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
-    if let Some(name) = &args.name
-        && !name.bytes().all(part_of_name)
-    {
-        return Err(Failure::usage(format!("`{name}` is no name of an object")));
+    let wanted = wanted(&args.what)?;
+    if args.all_namespaces && wanted.iter().any(|one| !one.names.is_empty()) {
+        return Err(Failure::usage("a name is of one namespace: use -n NS, or leave out the name"));
     }
     let mesh = Chosen::of(&args.mesh).await?;
-    match kind {
-        Kind::All => rules(&mesh, &args, None).await,
-        Kind::Rule(kind) => rules(&mesh, &args, Some(kind)).await,
-        Kind::Services => services(&mesh, &args).await,
-        Kind::Workloads => workloads(&mesh, &args).await,
+    let found = find_all(&mesh, &args, &wanted).await?;
+    print(&found, args.output, args.watch)?;
+    let absent: Vec<&str> =
+        found.iter().flat_map(|one| one.absent.iter().map(String::as_str)).collect();
+    if !absent.is_empty() {
+        return Err(Failure::refused(absent.join("\n")));
     }
+    if args.watch { watch(&mesh, &args, &wanted, found).await } else { Ok(()) }
 }
 
-async fn rules(mesh: &Chosen, args: &GetArgs, kind: Option<&str>) -> Result<(), Failure> {
-    let mut path = "/v1/resources?".to_owned();
-    let default = args.name.as_deref().map(|name| match kind {
-        // A Namespace is named with itself.
-        Some("Namespace") => name,
-        _ => mesh.namespace(),
-    });
+async fn find_all(mesh: &Chosen, args: &GetArgs, wanted: &[Wanted]) -> Result<Vec<Found>, Failure> {
+    let mut all = Vec::new();
+    for one in wanted {
+        all.push(match one.kind {
+            Kind::All => rules(mesh, args, None, &one.names).await?,
+            Kind::Rule(kind) => rules(mesh, args, Some(kind), &one.names).await?,
+            Kind::Services => services(mesh, args, &one.names).await?,
+            Kind::Workloads => workloads(mesh, args, &one.names).await?,
+        });
+    }
+    Ok(all)
+}
+
+async fn rules(
+    mesh: &Chosen,
+    args: &GetArgs,
+    kind: Option<&'static str>,
+    names: &[String],
+) -> Result<Found, Failure> {
+    // Kinds are known words: they need no escaping.
+    let filter = kind.map_or_else(String::new, |kind| format!("?kind={kind}"));
+    let mut found: Vec<ResourceView> = mesh.get(&format!("/v1/resources{filter}")).await?;
+    let default = if names.is_empty() { None } else { Some(mesh.namespace()) };
     let namespace = args.namespace.as_deref().or(default);
-    let filters = [("kind", kind), ("namespace", namespace), ("name", args.name.as_deref())];
-    for (key, value) in filters.into_iter().filter_map(|(key, value)| Some((key, value?))) {
-        // Kinds and labels need no escaping; both were checked.
-        write!(path, "{key}={value}&").expect("invariant: writing to a String never fails");
+    found.retain(|view| {
+        let key = &view.key;
+        // A Namespace is named with itself.
+        let is_itself = key.kind == "Namespace" && args.namespace.is_none();
+        (is_itself || namespace.is_none_or(|wanted| wanted == key.namespace))
+            && (names.is_empty() || names.contains(&key.name))
+            && args.selector.as_ref().is_none_or(|selector| selector.fits(&table::labels(view)))
+    });
+    let missing = names.iter().filter(|name| !found.iter().any(|view| view.key.name == **name));
+    let absent = missing.map(|name| {
+        let namespace = namespace.unwrap_or_else(|| mesh.namespace());
+        format!("no {} `{name}` in namespace `{namespace}`", kind.unwrap_or("rule"))
+    });
+    let of_cluster = matches!(mesh, Chosen::Cluster(_));
+    let now = clock::unix_now().as_secs();
+    let items = found.iter().map(|view| table::rule(view, now, of_cluster));
+    let items = items.collect::<Result<Vec<_>, Failure>>()?;
+    let is_table = matches!(args.output, GetOutput::Text | GetOutput::Wide);
+    let below =
+        if is_table && !args.watch { below(mesh, &found, names).await? } else { Vec::new() };
+    Ok(Found { kind: kind.map_or(Kind::All, Kind::Rule), items, absent: absent.collect(), below })
+}
+
+/// The notes of rules, then what is written and yet no rule (a file that was never valid has none), then who is out.
+async fn below(
+    mesh: &Chosen,
+    found: &[ResourceView],
+    names: &[String],
+) -> Result<Vec<String>, Failure> {
+    // Where some objects are asked for, files that hold others do not matter.
+    let status = match names {
+        [] => mesh.get::<Status>("/v1/status").await?,
+        _ => Status::default(),
+    };
+    let mut lines = Vec::new();
+    for view in found {
+        let told = view.notes.iter();
+        lines.extend(told.map(|note| format!("note: {}: {}", view.key, problem_line(note))));
     }
-    let found: Vec<ResourceView> = mesh.get(path.trim_end_matches(['?', '&'])).await?;
-    if let (Some(name), true) = (&args.name, found.is_empty()) {
-        return Err(Failure::refused(format!(
-            "no {} `{name}` in namespace `{}`",
-            kind.unwrap_or("rule"),
-            namespace.unwrap_or_else(|| mesh.namespace())
-        )));
+    let untold = |problem: &&Problem| !found.iter().any(|view| view.notes.contains(problem));
+    let problems = status.out_of_force.iter().filter(untold);
+    lines.extend(problems.map(|problem| format!("problem: {}", problem_line(problem))));
+    if let Some(line) = Skipped(status.skipped).line() {
+        lines.push(format!("note: in the rule files: {line}"));
     }
-    match args.output {
-        GetOutput::Json => output::json(&found)?,
-        GetOutput::Yaml => output::line(yaml(found, matches!(mesh, Chosen::Cluster(_)))),
-        GetOutput::Text => {
-            // Where one object is asked for, files that hold others do not matter.
-            let status = match &args.name {
-                None => mesh.get::<Status>("/v1/status").await?,
-                Some(_) => Status::default(),
-            };
-            let mut text = rule_table(&found, &status.out_of_force);
-            if let Some(line) = Skipped(status.skipped).line() {
-                text.push_str("\nnote: in the rule files: ");
-                text.push_str(&line);
-            }
-            output::line(text);
-            if found.iter().any(|view| view.key.kind == "DestinationRule") {
-                say_ejected(mesh, &found).await;
-            }
-        }
+    if found.iter().any(|view| view.key.kind == "DestinationRule") {
+        lines.extend(ejected(mesh, found).await);
     }
-    Ok(())
+    Ok(lines)
 }
 
 /// Whom these rules have taken out, where the mesh has a dashboard that knows.
-async fn say_ejected(mesh: &Chosen, found: &[ResourceView]) {
-    let Ok(dashboard) = mesh.dashboard().await else { return };
-    let Ok(mut ejections) = top::ask_ejected(&dashboard).await else { return };
+async fn ejected(mesh: &Chosen, found: &[ResourceView]) -> Vec<String> {
+    let Ok(dashboard) = mesh.dashboard().await else { return Vec::new() };
+    let Ok(mut ejections) = top::ask_ejected(&dashboard).await else { return Vec::new() };
     ejections.retain(|one| found.iter().any(|view| view.key.to_string() == one.rule));
-    for line in ejected::lines_now(&ejections) {
-        output::line(line);
-    }
+    ejected::lines_now(&ejections)
 }
 
-/// The documents; those of a cluster are kept as JSON there.
-fn yaml(found: Vec<ResourceView>, of_cluster: bool) -> String {
-    let document = |view: ResourceView| {
-        let read = of_cluster.then(|| documents("-", &view.text)).and_then(Result::ok);
-        let read = read.and_then(|documents| documents.into_iter().next());
-        let text = read.map_or(view.text, |document| to_yaml(&document.value));
-        let status = view.status.as_ref().and_then(|status| serde_json::to_string(status).ok());
-        let text = status.map_or_else(|| text.clone(), |status| with_status(&text, &status));
-        text.trim_end().to_owned()
-    };
-    let documents: Vec<String> = found.into_iter().map(document).collect();
-    documents.join("\n---\n")
-}
-
-/// The rules with their notes, then what is written and yet no rule: a file that was never valid has none.
-fn rule_table(found: &[ResourceView], out_of_force: &[Problem]) -> String {
-    let row = |view: &ResourceView| {
-        let key = &view.key;
-        vec![
-            key.kind.clone(),
-            key.namespace.clone(),
-            key.name.clone(),
-            view.state.clone(),
-            view.source.clone(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
-    let mut text = match found {
-        [] => "no rules".to_owned(),
-        _ => output::table(&["KIND", "NAMESPACE", "NAME", "STATE", "SOURCE"], &rows),
-    };
-    for view in found {
-        for note in &view.notes {
-            write!(text, "\nnote: {}: {}", view.key, problem_line(note))
-                .expect("invariant: writing to a String never fails");
-        }
-    }
-    let untold = |problem: &&Problem| !found.iter().any(|view| view.notes.contains(problem));
-    for problem in out_of_force.iter().filter(untold) {
-        write!(text, "\nproblem: {}", problem_line(problem))
-            .expect("invariant: writing to a String never fails");
-    }
-    text
-}
-
-async fn services(mesh: &Chosen, args: &GetArgs) -> Result<(), Failure> {
+async fn services(mesh: &Chosen, args: &GetArgs, names: &[String]) -> Result<Found, Failure> {
     let mut found: Vec<ServiceView> = mesh.get("/v1/services").await?;
+    let no_labels = BTreeMap::new();
     found.retain(|view| {
         let name = &view.service.name;
-        args.name.as_ref().is_none_or(|wanted| *wanted == name.name)
+        (names.is_empty() || names.contains(&name.name))
             && args.namespace.as_ref().is_none_or(|wanted| *wanted == name.namespace)
+            && args.selector.as_ref().is_none_or(|selector| selector.fits(&no_labels))
     });
-    absent(args, found.is_empty(), "service")?;
-    let row = |view: &ServiceView| {
-        let service = &view.service;
-        let ports =
-            service.ports.values().map(|port| port_text(port.number, &port.name, port.protocol));
-        vec![
-            service.name.namespace.clone(),
-            service.name.name.clone(),
-            service.vips.first().map_or_else(|| "None".to_owned(), ToString::to_string),
-            ports.collect::<Vec<_>>().join(","),
-            view.workloads.len().to_string(),
-        ]
-    };
-    let head = ["NAMESPACE", "NAME", "ADDRESS", "PORTS", "WORKLOADS"];
-    print(args.output, "service", &found, &head, found.iter().map(row).collect())
+    let has = |name: &String| found.iter().any(|view| view.service.name.name == *name);
+    let absent = absent(names, has, "service");
+    let items = found.iter().map(table::service).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Found { kind: Kind::Services, items, absent, below: Vec::new() })
 }
 
-/// Short names, where a table has no room for more.
-fn names(services: &BTreeSet<ServiceName>) -> String {
-    services.iter().map(|service| service.name.as_str()).collect::<Vec<_>>().join(",")
-}
-
-async fn workloads(mesh: &Chosen, args: &GetArgs) -> Result<(), Failure> {
+async fn workloads(mesh: &Chosen, args: &GetArgs, names: &[String]) -> Result<Found, Failure> {
     let mut found = mesh.workloads().await?;
     found.retain(|view| {
-        args.name.as_ref().is_none_or(|wanted| *wanted == view.workload.id.0)
-            && args.namespace.as_ref().is_none_or(|wanted| *wanted == view.workload.namespace)
-    });
-    absent(args, found.is_empty(), "workload")?;
-    let row = |view: &WorkloadView| {
         let workload = &view.workload;
-        let ports = workload.ports.values().map(|port| {
-            let text = port_text(port.number, &port.name, port.protocol);
-            match port.state {
-                EndpointState::Ready => text,
-                EndpointState::Pending => format!("{text}(pending)"),
-                EndpointState::ServingTerminating | EndpointState::Terminating => {
-                    format!("{text}(terminating)")
-                }
-            }
-        });
-        vec![
-            workload.namespace.clone(),
-            workload.id.0.clone(),
-            names(&workload.services),
-            workload.version.clone(),
-            workload.addresses.first().to_string(),
-            ports.collect::<Vec<_>>().join(","),
-            match (view.sidecar, view.connected) {
-                (false, _) => "no sidecar".to_owned(),
-                (true, true) => format!("generation {}", view.generation),
-                (true, false) => "not connected".to_owned(),
-            },
-        ]
-    };
-    let head = ["NAMESPACE", "NAME", "SERVICE", "VERSION", "ADDRESS", "PORTS", "PROXY"];
-    print(args.output, "workload", &found, &head, found.iter().map(row).collect())
+        (names.is_empty() || names.contains(&workload.id.0))
+            && args.namespace.as_ref().is_none_or(|wanted| *wanted == workload.namespace)
+            && args.selector.as_ref().is_none_or(|selector| selector.fits(&workload.labels))
+    });
+    let has = |name: &String| found.iter().any(|view| view.workload.id.0 == *name);
+    let absent = absent(names, has, "workload");
+    let items = found.iter().map(table::workload).collect::<Result<Vec<_>, Failure>>()?;
+    Ok(Found { kind: Kind::Workloads, items, absent, below: Vec::new() })
 }
 
-fn absent(args: &GetArgs, nothing_found: bool, what: &str) -> Result<(), Failure> {
-    match &args.name {
-        Some(name) if nothing_found => Err(Failure::refused(format!("no {what} `{name}`"))),
-        _ => Ok(()),
-    }
+fn absent(names: &[String], has: impl Fn(&String) -> bool, what: &str) -> Vec<String> {
+    names.iter().filter(|name| !has(name)).map(|name| format!("no {what} `{name}`")).collect()
 }
 
-fn print(
-    format: GetOutput,
-    what: &str,
-    found: &impl serde::Serialize,
-    head: &[&str],
-    rows: Vec<Vec<String>>,
-) -> Result<(), Failure> {
+fn print(found: &[Found], format: GetOutput, watched: bool) -> Result<(), Failure> {
+    let items = || found.iter().flat_map(|one| &one.items);
     match format {
-        GetOutput::Text if rows.is_empty() => output::line(format!("no {what}s")),
-        GetOutput::Text => output::line(output::table(head, &rows)),
-        // Services and workloads are no documents; JSON is YAML too.
-        GetOutput::Yaml | GetOutput::Json => output::json(found)?,
+        GetOutput::Json if watched => items().try_for_each(one_line)?,
+        GetOutput::Json => output::json(&items().map(|item| &item.json).collect::<Vec<_>>())?,
+        GetOutput::Yaml => {
+            let documents: Vec<&str> = items().map(|item| item.yaml.as_str()).collect();
+            if !documents.is_empty() {
+                output::line(documents.join("\n---\n"));
+            }
+        }
+        GetOutput::Name => items().for_each(|item| output::line(&item.name)),
+        GetOutput::Text | GetOutput::Wide => {
+            let tables = found.iter().filter(|one| one.absent.is_empty() || !one.items.is_empty());
+            let tables: Vec<String> = tables.map(|one| table_of(one, format)).collect();
+            if !tables.is_empty() {
+                output::line(tables.join("\n\n"));
+            }
+        }
     }
     Ok(())
 }
 
-/// `80/http`, `http-web:80/http`, or just the number where nothing was declared.
-fn port_text(number: u16, name: &str, protocol: Protocol) -> String {
-    let name = if name.is_empty() { String::new() } else { format!("{name}:") };
-    match protocol {
-        Protocol::Undeclared => format!("{name}{number}"),
-        protocol => format!("{name}{number}/{protocol}"),
+fn one_line(item: &Item) -> Result<(), Failure> {
+    let text = serde_json::to_string(&item.json)
+        .map_err(|error| Failure::refused(format!("cannot write the answer as JSON: {error}")))?;
+    output::line(text);
+    Ok(())
+}
+
+/// Titles of the columns, the further ones of a wide table, and the word for what is shown.
+fn columns(kind: Kind) -> (&'static [&'static str], &'static [&'static str], &'static str) {
+    match kind {
+        Kind::All | Kind::Rule(_) => (&table::RULES, &table::RULES_WIDE, "rules"),
+        Kind::Services => (&table::SERVICES, &table::SERVICES_WIDE, "services"),
+        Kind::Workloads => (&table::WORKLOADS, &table::WORKLOADS_WIDE, "workloads"),
+    }
+}
+
+fn table_of(found: &Found, format: GetOutput) -> String {
+    let (columns, wide, what) = columns(found.kind);
+    let mut head = columns.to_vec();
+    if format == GetOutput::Wide {
+        head.extend(wide);
+    }
+    let rows: Vec<Vec<String>> =
+        found.items.iter().map(|item| item.row[..head.len()].to_vec()).collect();
+    let mut lines = vec![match rows.is_empty() {
+        true => format!("no {what}"),
+        false => output::table(&head, &rows),
+    }];
+    lines.extend(found.below.iter().cloned());
+    lines.join("\n")
+}
+
+/// Prints what changes, as it is then; what is gone is named on standard error. Ends with an error only: Ctrl-C ends
+/// it, or the mesh does.
+async fn watch(
+    mesh: &Chosen,
+    args: &GetArgs,
+    wanted: &[Wanted],
+    mut before: Vec<Found>,
+) -> Result<(), Failure> {
+    loop {
+        clock::sleep(PACE).await;
+        let now = find_all(mesh, args, wanted).await?;
+        for (before, now) in before.iter().zip(&now) {
+            for gone in gone(&before.items, &now.items) {
+                output::notice(format!("{gone} is gone"));
+            }
+            let items = changed(&before.items, &now.items);
+            if !items.is_empty() {
+                let changed =
+                    Found { kind: now.kind, items, absent: Vec::new(), below: Vec::new() };
+                print(&[changed], args.output, true)?;
+            }
+        }
+        before = now;
+    }
+}
+
+fn gone<'a>(before: &'a [Item], now: &[Item]) -> Vec<&'a str> {
+    let is_there = |id: &str| now.iter().any(|item| item.id == id);
+    before.iter().map(|item| item.id.as_str()).filter(|id| !is_there(id)).collect()
+}
+
+/// Those that are new or say something else; that time passes changes nothing.
+fn changed(before: &[Item], now: &[Item]) -> Vec<Item> {
+    let same =
+        |item: &&Item| before.iter().any(|known| known.id == item.id && known.json == item.json);
+    now.iter().filter(|item| !same(item)).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn item(id: &str, age: &str, says: u32) -> Item {
+        let mut row = vec![String::new(); 8];
+        row[5] = age.to_owned();
+        Item { name: id.into(), id: id.into(), row, json: json!(says), yaml: String::new() }
+    }
+
+    #[test]
+    fn only_what_says_something_else_is_shown_again() {
+        let before = [item("a", "1s", 1), item("b", "1s", 1), item("c", "1s", 1)];
+        let now = [item("a", "2s", 1), item("b", "2s", 2), item("d", "0s", 1)];
+        let shown: Vec<String> = changed(&before, &now).into_iter().map(|one| one.id).collect();
+        assert_eq!(shown, ["b", "d"]);
+        assert_eq!(gone(&before, &now), ["c"]);
+    }
+
+    #[test]
+    fn a_wide_table_has_more_columns_and_an_empty_one_says_so() {
+        let row =
+            ["Kind", "ns", "n", "h", "s", "1s", "file.yaml", "a=b"].map(str::to_owned).to_vec();
+        let one = Item { row, ..item("a", "", 1) };
+        let mut found = Found {
+            kind: Kind::All,
+            items: vec![one],
+            absent: Vec::new(),
+            below: vec!["note: x".into()],
+        };
+        let (narrow, wide) = (table_of(&found, GetOutput::Text), table_of(&found, GetOutput::Wide));
+        assert!(!narrow.contains("file.yaml") && narrow.ends_with("note: x"), "{narrow}");
+        assert!(wide.contains("SOURCE") && wide.contains("file.yaml"), "{wide}");
+        found.items.clear();
+        assert_eq!(table_of(&found, GetOutput::Text), "no rules\nnote: x");
     }
 }

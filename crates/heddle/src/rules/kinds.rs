@@ -68,34 +68,17 @@ fn plural(kind: &str) -> String {
     }
 }
 
-/// The kind of a rule as YAML spells it.
-///
-/// # Errors
-/// A usage failure that lists the kinds of rules.
-pub(crate) fn canonical(word: &str) -> Result<&'static str, Failure> {
-    match kind(word) {
-        Ok(Kind::Rule(kind)) => Ok(kind),
-        // What is deleted is the object that declares it.
-        Ok(Kind::Services) => Ok("Service"),
-        _ => Err(Failure::usage(format!(
-            "`{word}` is no kind of rule: use e.g. virtualservice (vs) or destinationrule (dr)"
-        ))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn kinds_go_by_the_names_of_kubectl() {
-        for word in ["vs", "VirtualService", "virtualservices"] {
-            assert_eq!(canonical(word), Ok("VirtualService"), "{word}");
-        }
         assert_eq!(kind("svc"), Ok(Kind::Services));
-        assert_eq!(canonical("services"), Ok("Service"));
-        assert!(canonical("workloads").is_err());
         for (word, rule) in [
+            ("vs", "VirtualService"),
+            ("VirtualService", "VirtualService"),
+            ("virtualservices", "VirtualService"),
             ("gw", "Gateway"),
             ("gateways.gateway.networking.k8s.io", "Gateway.gateway.networking.k8s.io"),
             ("authorizationpolicies", "AuthorizationPolicy"),
@@ -105,7 +88,7 @@ mod tests {
             ("httproutes", "HTTPRoute"),
             ("ns", "Namespace"),
         ] {
-            assert_eq!(canonical(word), Ok(rule), "{word}");
+            assert_eq!(kind(word), Ok(Kind::Rule(rule)), "{word}");
         }
         assert!(kind("deployment").is_err());
     }

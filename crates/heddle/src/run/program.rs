@@ -27,14 +27,13 @@ pub(crate) fn find(program: &OsStr) -> Result<(PathBuf, Metadata), Failure> {
     if program.as_encoded_bytes().contains(&b'/') {
         return match fs::metadata(path) {
             Ok(found) => executable(path.to_owned(), found),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure {
-                code: NOT_FOUND,
-                message: format!("cannot run `{name}`: there is no such file"),
-            }),
-            Err(error) => Err(Failure {
-                code: NOT_EXECUTABLE,
-                message: format!("cannot run `{name}`: {error}"),
-            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Failure::exiting(
+                NOT_FOUND,
+                format!("cannot run `{name}`: there is no such file"),
+            )),
+            Err(error) => {
+                Err(Failure::exiting(NOT_EXECUTABLE, format!("cannot run `{name}`: {error}")))
+            }
         };
     }
     let folders = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
@@ -46,10 +45,8 @@ pub(crate) fn find(program: &OsStr) -> Result<(PathBuf, Metadata), Failure> {
             Err(failure) => refused = refused.or(Some(failure)),
         }
     }
-    Err(refused.unwrap_or_else(|| Failure {
-        code: NOT_FOUND,
-        message: format!("cannot run `{name}`: no folder of PATH holds such a program"),
-    }))
+    let nowhere = format!("cannot run `{name}`: no folder of PATH holds such a program");
+    Err(refused.unwrap_or_else(|| Failure::exiting(NOT_FOUND, nowhere)))
 }
 
 fn executable(path: PathBuf, found: Metadata) -> Result<(PathBuf, Metadata), Failure> {
@@ -58,7 +55,7 @@ fn executable(path: PathBuf, found: Metadata) -> Result<(PathBuf, Metadata), Fai
     }
     let what = if found.is_dir() { "it is a folder" } else { "it is not executable (chmod +x)" };
     let message = format!("cannot run `{}`: {what}", path.display());
-    Err(Failure { code: NOT_EXECUTABLE, message })
+    Err(Failure::exiting(NOT_EXECUTABLE, message))
 }
 
 /// Why the program will not work where only one user id exists; `None` if nothing speaks against it.
