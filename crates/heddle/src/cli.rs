@@ -49,7 +49,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Run an example application in a mesh of its own
     Demo(DemoArgs),
-    /// Start a mesh on this machine; it lasts until Ctrl-C
+    /// Start a mesh on this machine, and the programs of a file in it; it lasts until Ctrl-C
+    ///
+    /// With `-f FILE` each program starts when those it depends on are ready; Ctrl-C ends them in the other order.
     Up(UpArgs),
     /// Run a program as a member of a mesh
     Run(Box<RunArgs>),
@@ -205,9 +207,15 @@ pub(crate) struct DemoArgs {
 /// `heddle up`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UpArgs {
-    /// Name of the mesh
-    #[arg(long, value_name = "NAME", default_value = "local", value_parser = values::label)]
-    pub mesh: String,
+    /// Name of the mesh [default: $HEDDLE_MESH, else what the file says, else local]
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub mesh: Option<String>,
+    /// File of programs that are started with the mesh and end with it; `-` for standard input
+    #[arg(long, short, value_name = "FILE")]
+    pub filename: Option<PathBuf>,
+    /// Do not print what the programs write: `heddle logs` shows it
+    #[arg(long, short, requires = "filename")]
+    pub quiet: bool,
     /// Folder of YAML files with rules; it is watched, a saved file is in force at once
     #[arg(long, value_name = "DIR")]
     pub config: Option<PathBuf>,

@@ -2,12 +2,7 @@
 //!
 //! A program that was started with `heddle run` writes where it was started: of it there is its sidecar's log only.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use heddle_runtime::clock;
 use heddle_wire::local::control_api::WorkloadView;
@@ -22,7 +17,8 @@ use crate::{
     rules::made::unknown,
 };
 
-pub(crate) mod tail;
+pub(crate) mod lines;
+mod tail;
 
 use tail::Tail;
 
@@ -162,15 +158,6 @@ fn print(tails: &mut [Tail]) {
             lines.into_iter().for_each(output::line);
         }
     }
-}
-
-/// Makes the folder of the programs' logs.
-///
-/// # Errors
-/// Where it cannot be made.
-pub(crate) fn make_folder(run_dir: &Path) -> Result<(), Failure> {
-    let folder = run_dir.join(PROGRAMS);
-    fs::create_dir_all(&folder).doing(|| format!("make the folder {}", folder.display()))
 }
 
 #[cfg(test)]

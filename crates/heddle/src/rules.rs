@@ -28,6 +28,8 @@ pub(crate) mod made;
 mod table;
 mod wanted;
 
+pub(crate) use table::labels;
+
 /// `heddle apply`.
 ///
 /// # Errors
@@ -122,7 +124,7 @@ async fn found(
         let views: Vec<ResourceView> = mesh.get(&format!("/v1/resources?kind={kind}")).await?;
         let meant = views.into_iter().filter(|view| {
             namespace.is_none_or(|namespace| view.key.namespace == namespace)
-                && selector.is_none_or(|selector| selector.fits(&table::labels(view)))
+                && selector.is_none_or(|selector| selector.fits(&labels(view)))
         });
         keys.extend(meant.map(|view| view.key));
     }

@@ -35,13 +35,19 @@ use crate::{
     termination::Termination,
 };
 
+mod ending;
 mod folder;
 pub(crate) mod overlap;
 pub(crate) mod port;
+mod programs;
 mod restarts;
+
+use programs::{Programs, declared, plan};
 
 /// Exit code of a command that Ctrl-C ended before it had begun, as in a shell.
 pub(crate) const INTERRUPTED: u8 = 130;
+/// The mesh that is meant where nothing names one.
+const DEFAULT_MESH: &str = "local";
 /// Lines of the holder's log shown when it fails to start.
 const LOG_TAIL_LINES: usize = 10;
 
@@ -271,69 +277,117 @@ fn check_config_dir(config: Option<&Path>) -> Result<(), Failure> {
 /// `heddle up`.
 ///
 /// # Errors
-/// A refusal where the mesh cannot start, or ended by itself.
-pub(crate) async fn up(args: UpArgs) -> Result<(), Failure> {
+/// A refusal where the mesh or a program of the file cannot start, or the mesh ended by itself.
+pub(crate) async fn up(mut args: UpArgs) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
     let began = clock::now();
-    let paths = RunRoot::open()?.mesh(&args.mesh)?;
+    let plan = args.filename.as_deref().map(plan::read).transpose()?;
+    if let Some(rules) = plan.as_ref().and_then(|plan| plan.rules.clone()) {
+        if args.config.is_some() {
+            return Err(Failure::usage("the file names a folder of `rules`, and so does --config"));
+        }
+        args.config = Some(rules);
+    }
+    let of_file = plan.as_ref().and_then(|plan| plan.mesh.clone());
+    let name = args.mesh.clone().or(of_file).unwrap_or_else(|| DEFAULT_MESH.to_owned());
+    let paths = RunRoot::open()?.mesh(&name)?;
+    let mut mesh = start(&args, &paths, signals.next()).await?;
     let control = ControlClient::new(&paths);
-    let told_of = paths.clone();
+    if let Err(failure) = declared::declare(&control, plan.as_ref()).await {
+        return ending::undone(mesh, None, failure).await;
+    }
+    let shown = args.output == Output::Text && !args.quiet;
+    let mut programs = match plan.map(|plan| Programs::begin(plan, &paths, shown)).transpose() {
+        Ok(programs) => programs,
+        Err(failure) => return ending::undone(mesh, None, failure).await,
+    };
+    if args.output == Output::Text {
+        let alone = RunRoot::open()?.running()?.len() == 1;
+        let seconds = clock::now().duration_since(began).as_secs_f64();
+        output::line(welcome(&mesh.info, seconds, alone, programs.is_some()));
+    }
+    if let Some(started) = &programs {
+        let failure = tokio::select! {
+            ready = started.ready() => ready.err(),
+            () = signals.next() => Some(Failure::silent(INTERRUPTED)),
+            reason = mesh.ended() => return ending::with_mesh(&name, &reason, programs).await,
+        };
+        if let Some(failure) = failure {
+            return ending::undone(mesh, programs, failure).await;
+        }
+        programs::all_ready(started, began);
+    }
+    if args.output == Output::Json {
+        output::json(&mesh.info)?;
+    }
     let folder_is_watched = args.config.is_some();
-    let state_dir = match args.state_dir {
-        Some(dir) => dir,
-        None => default_state_dir(&args.mesh)?,
+    let reason = tokio::select! {
+        reason = mesh.ended() => Some(reason),
+        () = signals.next() => None,
+        never = folder::tell(&control), if folder_is_watched => match never {},
+        never = restarts::tell(&paths) => match never {},
+    };
+    match reason {
+        Some(reason) => ending::with_mesh(&name, &reason, programs).await,
+        None => {
+            if let Some(programs) = &mut programs {
+                ending::in_order(programs, &control, &mut signals).await;
+            }
+            output::notice(format!("ending mesh `{name}`"));
+            mesh.end().await
+        }
+    }
+}
+
+/// Starts the mesh that flags ask for.
+async fn start(
+    args: &UpArgs,
+    paths: &MeshPaths,
+    stop: impl Future<Output = ()>,
+) -> Result<StartedMesh, Failure> {
+    let state_dir = match &args.state_dir {
+        Some(dir) => dir.clone(),
+        None => default_state_dir(paths.name())?,
     };
     let options = MeshOptions {
         lock: paths.take_lock().await?,
-        paths,
-        config: args.config,
+        paths: paths.clone(),
+        config: args.config.clone(),
         state_dir: Some(state_dir.clone()),
         dashboard: match args.dashboard {
             Some(address) => vec![address],
-            None => port::of_mesh(&args.mesh, Some(&state_dir)),
+            None => port::of_mesh(paths.name(), Some(&state_dir)),
         },
-        tracing: args.tracing,
+        tracing: args.tracing.clone(),
     };
     let mut progress = |text: &str| output::notice(text);
-    let mut mesh = StartedMesh::start(options, &mut progress, signals.next()).await?;
+    let mesh = StartedMesh::start(options, &mut progress, stop).await?;
     if let (None, Some(address)) = (args.dashboard, mesh.info.dashboard) {
         port::remember(&state_dir, address);
     }
-    match args.output {
-        Output::Json => output::json(&mesh.info)?,
-        Output::Text => {
-            let alone = RunRoot::open()?.running()?.len() == 1;
-            output::line(welcome(
-                &mesh.info,
-                clock::now().duration_since(began).as_secs_f64(),
-                alone,
-            ));
-        }
-    }
-    tokio::select! {
-        reason = mesh.ended() => {
-            Err(Failure::refused(format!("mesh `{}` has ended: {reason}", args.mesh)))
-        }
-        () = signals.next() => {
-            output::notice(format!("ending mesh `{}`", args.mesh));
-            mesh.end().await
-        }
-        never = folder::tell(&control), if folder_is_watched => match never {},
-        never = restarts::tell(&told_of) => match never {},
-    }
+    Ok(mesh)
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).doing(|| format!("find {}", path.display()))
 }
 
-fn welcome(info: &Info, seconds: f64, alone: bool) -> String {
+fn welcome(info: &Info, seconds: f64, alone: bool, has_programs: bool) -> String {
     let dashboard = match info.dashboard {
         Some(address) => format!("\n  dashboard  http://{address}"),
         None => String::new(),
     };
     // Beside another mesh each command has to say which one it means.
     let which = if alone { String::new() } else { format!(" --mesh {}", info.mesh) };
+    if has_programs {
+        return format!(
+            "mesh `{}` is up ({seconds:.1} s){dashboard}\n\n\
+             While its programs start, in another terminal:\n  \
+             heddle logs{which} NAME -f\n  \
+             heddle top{which}\n",
+            info.mesh
+        );
+    }
     format!(
         "mesh `{}` is up ({seconds:.1} s){dashboard}\n\n\
          Next, in another terminal:\n  \

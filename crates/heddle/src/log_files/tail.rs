@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::lines::Lines;
+
 /// Bytes read at one time.
 const CHUNK: usize = 64 * 1024;
-/// Longest line that is kept together, bytes; a longer one is broken.
-const LINE_MAX: usize = 64 * 1024;
 /// How far back the last lines are looked for, bytes.
 const BACK_MAX: u64 = 8 << 20;
 
@@ -22,8 +22,7 @@ pub(crate) struct Tail {
     file: File,
     inode: u64,
     at: u64,
-    /// The beginning of a line whose end is not written yet.
-    begun: Vec<u8>,
+    lines: Lines,
 }
 
 impl Tail {
@@ -38,7 +37,14 @@ impl Tail {
             Some(lines) => before_last(&mut file, meta.len(), lines)?,
             None => 0,
         };
-        Ok(Self { path: path.to_owned(), prefix, file, inode: meta.ino(), at, begun: Vec::new() })
+        Ok(Self {
+            path: path.to_owned(),
+            prefix,
+            file,
+            inode: meta.ino(),
+            at,
+            lines: Lines::default(),
+        })
     }
 
     /// Some more of the lines that are complete; none where there is no more now.
@@ -63,20 +69,12 @@ impl Tail {
 
     /// What was begun and has no end.
     pub(crate) fn end(&mut self) -> Option<String> {
-        let rest = std::mem::take(&mut self.begun);
-        (!rest.is_empty()).then(|| self.line(&rest))
+        self.lines.end().map(|rest| self.line(&rest))
     }
 
     fn take(&mut self, chunk: &[u8]) -> Vec<String> {
-        let mut lines = Vec::new();
-        for part in chunk.split_inclusive(|byte| *byte == b'\n') {
-            self.begun.extend_from_slice(part);
-            if part.ends_with(b"\n") || self.begun.len() >= LINE_MAX {
-                let whole = std::mem::take(&mut self.begun);
-                lines.push(self.line(whole.strip_suffix(b"\n").unwrap_or(&whole)));
-            }
-        }
-        lines
+        let whole = self.lines.push(chunk);
+        whole.iter().map(|line| self.line(line)).collect()
     }
 
     fn line(&self, bytes: &[u8]) -> String {
@@ -120,7 +118,7 @@ mod tests {
 
     use heddle_testkit::folder::Folder;
 
-    use super::*;
+    use super::{super::lines::LINE_MAX, *};
 
     fn all(tail: &mut Tail) -> Vec<String> {
         let mut lines = Vec::new();

@@ -55,7 +55,7 @@ fn document(view: &ResourceView) -> Value {
 }
 
 /// The labels of a rule's document.
-pub(super) fn labels(view: &ResourceView) -> BTreeMap<String, String> {
+pub(crate) fn labels(view: &ResourceView) -> BTreeMap<String, String> {
     labels_of(&document(view))
 }
 

@@ -27,6 +27,18 @@ pub(crate) fn kill_all() -> io::Result<()> {
     Ok(())
 }
 
+/// Kills what is below a process, and not that itself.
+///
+/// # Errors
+/// Where `/proc` cannot be read.
+pub(crate) fn kill_below(ancestor: u32) -> io::Result<()> {
+    for pid in descendants_of(ancestor, &parents()?) {
+        // It may have ended by itself just now.
+        drop(Pidfd::open(pid).and_then(|process| process.signal(Signal::KILL)));
+    }
+    Ok(())
+}
+
 /// Parent by process id.
 fn parents() -> io::Result<BTreeMap<u32, u32>> {
     let mut parents = BTreeMap::new();
