@@ -51,6 +51,8 @@ pub(crate) struct Mesh {
     returning: BTreeSet<WorkloadId>,
     /// What disconnected proxies had acknowledged last, for status.
     last_seen: BTreeMap<WorkloadId, u64>,
+    /// When rules were put in force last, Unix time in seconds; 0 before the first time.
+    pub(crate) rules_changed: u64,
 }
 
 /// A proxy's newest stream.
@@ -114,6 +116,7 @@ impl Mesh {
             connected: BTreeMap::new(),
             returning,
             last_seen: BTreeMap::new(),
+            rules_changed: 0,
         }
     }
 
@@ -122,6 +125,7 @@ impl Mesh {
         self.rules = rules;
         self.index = index;
         let now = clock::unix_now().as_secs();
+        self.rules_changed = now;
         let Redeclared { mut touched, vips } = self.population.declare(self.index.resources(), now);
         self.vips.extend(vips);
         touched.topology = true;

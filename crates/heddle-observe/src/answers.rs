@@ -126,6 +126,8 @@ impl View {
             server: sides.server.rates(measured),
             sent_bytes_per_second: bytes.0,
             received_bytes_per_second: bytes.1,
+            in_flight: 0.0,
+            versions: Vec::new(),
         }
     }
 

@@ -22,7 +22,10 @@ pub(crate) mod values;
 pub(crate) use common::{ClusterFlags, MeshFlag, NamespaceFlags, Output, TargetFlags};
 pub(crate) use tracing::TraceArgs;
 
-use crate::demo::apps::AppArgs;
+use crate::{
+    demo::apps::AppArgs,
+    top::state::{Side, Sort},
+};
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
 use hand::{FaultArgs, SplitArgs};
 use logs::LogsArgs;
@@ -72,10 +75,11 @@ pub(crate) enum Command {
     Split(SplitArgs),
     /// Wait until every connected proxy runs a generation of the rules
     Wait(WaitArgs),
-    /// Show live traffic per service: rates, errors, latency
+    /// Show live traffic per service: rates, errors, latency, saturation
     ///
-    /// REQ/S and 4XX/S are what the service itself counts, or its callers where nothing reached it. INJ/S are
-    /// requests a fault rule aborted or delayed; SUCCESS and 5XX/S leave aborts out. TCP is bytes both ways.
+    /// A row has the figures of one side, which SIDE names: the callers', or the service's own; a wide terminal shows
+    /// both. INJ/S are requests a fault rule aborted or delayed; SUCCESS and 5XX/S leave aborts out. BUSY is what is in
+    /// flight now, TCP bytes both ways. Keys: `?` tells them, `q` ends.
     Top(TopArgs),
     /// Show who calls whom
     Graph(GraphArgs),
@@ -402,6 +406,18 @@ pub(crate) struct TopArgs {
     /// Print one table and end, as it does anyway where the output is no terminal
     #[arg(long)]
     pub once: bool,
+    /// What rows are ordered by; keys change it
+    #[arg(long, value_enum, default_value_t)]
+    pub sort: Sort,
+    /// Only services whose name has this in it
+    #[arg(long, value_name = "TEXT")]
+    pub filter: Option<String>,
+    /// Whose figures a row shows where there is room for one side only
+    #[arg(long, value_enum, default_value_t)]
+    pub side: Side,
+    /// A row for each version too
+    #[arg(long)]
+    pub versions: bool,
     /// Time between two tables
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::interval)]
     pub interval: Duration,
@@ -419,6 +435,12 @@ pub(crate) struct GraphArgs {
     /// Which mesh.
     #[command(flatten)]
     pub mesh: TargetFlags,
+    /// Over which time, at most; it is counted anew after a change of the rules
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::interval)]
+    pub window: Duration,
+    /// Count what was before the last change of the rules too
+    #[arg(long)]
+    pub across_changes: bool,
     /// How to print
     #[arg(long, short, value_enum, default_value_t)]
     pub output: GraphOutput,

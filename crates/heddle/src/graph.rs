@@ -3,7 +3,11 @@
 use std::fmt::Write as _;
 
 use heddle_model::ServiceName;
-use heddle_wire::local::observe_api::{Edge, Graph, Node, Rates};
+use heddle_runtime::clock;
+use heddle_wire::local::{
+    control_api::Status,
+    observe_api::{Edge, Graph, Node, Rates},
+};
 
 use crate::{
     chosen::Chosen,
@@ -16,23 +20,46 @@ use crate::{
     },
 };
 
-/// Seconds the rates are over: long enough that a caller that calls now and then is in the picture.
-const WINDOW: u64 = 30;
+/// Seconds after a change of the rules in which nothing is told yet: what was measured before is still coming in.
+const SETTLES: u64 = 2;
 
 /// `heddle graph`.
 ///
 /// # Errors
 /// A refusal where no such mesh runs or its dashboard does not answer.
 pub(crate) async fn graph(args: GraphArgs) -> Result<(), Failure> {
-    let dashboard = Chosen::of(&args.mesh).await?.dashboard().await?;
-    let mut graph: Graph = dashboard.ask(&format!("/api/v1/graph?window={WINDOW}")).await?;
+    let mesh = Chosen::of(&args.mesh).await?;
+    let dashboard = mesh.dashboard().await?;
+    let asked = args.window.as_secs().max(1);
+    let changed = if args.across_changes { None } else { since_change(&mesh).await };
+    let window = changed.map_or(asked, |since| window(asked, since));
+    let mut graph: Graph = dashboard.ask(&format!("/api/v1/graph?window={window}")).await?;
     keep(&mut graph, &args.namespaces);
     match args.output {
-        GraphOutput::Text => output::line(text(&graph)),
+        GraphOutput::Text => {
+            output::line(text(&graph));
+            if window < asked {
+                output::notice(format!(
+                    "over the last {window} s: the rules have changed since (--across-changes counts the {asked} s before too)"
+                ));
+            }
+        }
         GraphOutput::Json => output::json(&graph)?,
         GraphOutput::Dot => output::line(dot(&graph)),
     }
     Ok(())
+}
+
+/// How many seconds ago the rules changed; `None` where nobody knows, as with several replicas that do not answer.
+async fn since_change(mesh: &Chosen) -> Option<u64> {
+    let status = mesh.get::<Status>("/v1/status").await.ok()?;
+    let now = clock::unix_now().as_secs();
+    (status.rules_changed > 0).then(|| now.saturating_sub(status.rules_changed))
+}
+
+/// The window that begins after a change which was so many seconds ago.
+fn window(asked: u64, since: u64) -> u64 {
+    asked.min(since.saturating_sub(SETTLES).max(1))
 }
 
 /// Only services of the namespaces that are meant, and those they call or are called by.
@@ -249,6 +276,14 @@ mod tests {
         assert!(dot.starts_with("digraph \"de\\\"mo\" {"), "{dot}");
         assert!(dot.contains("\"web.default.svc.cluster.local\" -> \"api.default.svc.cluster.local\" [label=\"4.0/s\\n10 % failed\", color=red"), "{dot}");
         assert!(dot.ends_with('}'));
+    }
+
+    #[test]
+    fn what_was_before_a_change_of_the_rules_is_left_out() {
+        assert_eq!(
+            [window(30, 100), window(30, 12), window(30, 0), window(300, 63)],
+            [30, 10, 1, 61]
+        );
     }
 
     #[test]

@@ -1,28 +1,28 @@
 //! `heddle top`: live traffic per service, the same numbers as the dashboard's.
 //!
-//! On a terminal the table is redrawn in place until Ctrl-C and then left standing; anywhere else it
-//! is printed once, so that a pipe ends.
+//! On a terminal the table is redrawn in place until `q` or Ctrl-C and then left standing; anywhere else it
+//! is printed once, so that a pipe ends. [`layout`] is the table, [`state`] what keys change.
 
-use std::{
-    fmt::Write as _,
-    io::{IsTerminal as _, stdout},
-};
+use std::io::{IsTerminal as _, stdin, stdout};
 
 use heddle_runtime::{clock, terminal};
-use heddle_wire::local::observe_api::{Ejection, Rates, ServiceSummary, TlsFailure};
+use heddle_wire::local::observe_api::{Ejection, ServiceSummary, TlsFailure};
 
 use crate::{
     chosen::{Chosen, Dashboard},
     cli::{NamespaceFlags, Output, TopArgs},
     failure::{Doing as _, Failure},
+    holder_client::HolderClient,
     output,
     termination::Termination,
 };
 
 pub(crate) mod ejected;
 pub(crate) mod figures;
+mod layout;
+pub(crate) mod state;
 
-use figures::{bytes, milliseconds, name, percent, rate};
+use state::State;
 
 /// Seconds the rates are over, as in the dashboard's live picture.
 const WINDOW: u64 = 10;
@@ -32,39 +32,34 @@ pub(crate) const NOTHING_YET: &str = "no services yet; join one: heddle run --se
 const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
 /// Everything as it was.
 const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
-/// Rows of a table's head.
-const HEAD_ROWS: usize = 2;
-/// Rows of a picture below its table: a blank one, the trouble, and two that the cursor goes down.
+/// Rows of a picture that are no table: a blank one, the trouble, what is chosen, and one that the cursor goes down.
 const ROWS_BELOW: usize = 4;
-/// Columns: title and width; the first is as wide as the longest service.
-const COLUMNS: [(&str, usize); 12] = [
-    ("REQ/S", 8),
-    ("SUCCESS", 8),
-    ("4XX/S", 7),
-    ("5XX/S", 7),
-    ("INJ/S", 7),
-    ("P50", 9),
-    ("P90", 9),
-    ("P99", 9),
-    ("P50", 9),
-    ("P90", 9),
-    ("P99", 9),
-    ("TCP", 11),
-];
 
 /// `heddle top`.
 ///
 /// # Errors
-/// A refusal where no such mesh runs or its dashboard does not answer; on a terminal only at the start.
+/// A refusal where no such mesh runs or its dashboard does not answer; on a terminal only at the start, and where
+/// the mesh ends.
 pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
-    let dashboard = Chosen::of(&args.mesh).await?.dashboard().await?;
+    let mesh = Chosen::of(&args.mesh).await?;
+    let dashboard = mesh.dashboard().await?;
     let services = ask(&dashboard, &args.namespaces).await?;
+    let state = State {
+        sort: args.sort,
+        filter: args.filter.clone().unwrap_or_default(),
+        side: args.side,
+        versions: args.versions,
+        ..State::default()
+    };
+    let once = args.once || !stdout().is_terminal();
     if args.output == Output::Json {
         output::json(&services)?;
-    } else if args.once || !stdout().is_terminal() {
-        output::line(with_trouble(table(&services, false), &Trouble::ask(&dashboard).await?));
+    } else if once {
+        let width = terminal::columns(&stdout()).unwrap_or(usize::MAX);
+        let table = table(&services, &state, width, false);
+        output::line(with_trouble(table, &Trouble::ask(&dashboard).await?));
     }
-    if args.once || !stdout().is_terminal() {
+    if once {
         return Ok(());
     }
     if args.output == Output::Json {
@@ -76,43 +71,109 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
     }
     // Taken over before anything is drawn: whichever ends this, the terminal is as it was.
     let signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    watch(&args, &dashboard, services, signals).await;
-    Ok(())
+    let holder = match &mesh {
+        Chosen::Local(mesh) => HolderClient::connect(&mesh.paths).await.ok(),
+        Chosen::Cluster(_) => None,
+    };
+    let watch = Watch { args: &args, dashboard: &dashboard, services, state, holder };
+    watch.run(signals).await
 }
 
-/// Redraws until Ctrl-C, or another signal that asks for the end.
-async fn watch(
-    args: &TopArgs,
-    dashboard: &Dashboard,
-    mut services: Vec<ServiceSummary>,
-    mut signals: Termination,
-) {
-    let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let mut trouble = String::new();
-    let mut out = Trouble::ask(dashboard).await.unwrap_or_default();
-    output::line(ENTER);
-    loop {
-        let rows = terminal::rows(&stdout()).unwrap_or(usize::MAX);
-        let picture = with_trouble(table(&services, coloured), &out);
-        output::line(frame(&picture, &trouble, rows));
-        let asked = async {
-            clock::sleep(args.interval).await;
-            let services = ask(dashboard, &args.namespaces).await?;
-            Ok::<_, Failure>((services, Trouble::ask(dashboard).await?))
-        };
-        tokio::select! {
-            answer = asked => match answer {
-                Ok(fresh) => {
-                    (services, out) = fresh;
-                    trouble.clear();
+/// The live picture.
+struct Watch<'a> {
+    args: &'a TopArgs,
+    dashboard: &'a Dashboard,
+    services: Vec<ServiceSummary>,
+    state: State,
+    /// Says why the mesh ends, where it is one of this machine.
+    holder: Option<HolderClient>,
+}
+
+impl Watch<'_> {
+    /// Redraws until `q`, Ctrl-C or another signal that asks for the end.
+    async fn run(mut self, mut signals: Termination) -> Result<(), Failure> {
+        let coloured = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        // Without a keyboard it is watched all the same.
+        let mut keys = terminal::Keys::of(&stdin()).ok();
+        let mut trouble = String::new();
+        let mut out = Trouble::ask(self.dashboard).await.unwrap_or_default();
+        let mut holder = self.holder.take();
+        let mut due = clock::now() + self.args.interval;
+        output::line(ENTER);
+        let ended = loop {
+            output::line(self.picture(&out, &trouble, coloured));
+            let asked = async {
+                clock::sleep(due.saturating_duration_since(clock::now())).await;
+                let services = ask(self.dashboard, &self.args.namespaces).await?;
+                Ok::<_, Failure>((services, Trouble::ask(self.dashboard).await?))
+            };
+            tokio::select! {
+                answer = asked => {
+                    due = clock::now() + self.args.interval;
+                    match answer {
+                        Ok(fresh) => {
+                            (self.services, out) = fresh;
+                            trouble.clear();
+                        }
+                        Err(failure) => trouble = format!("these numbers are old: {failure}"),
+                    }
                 }
-                Err(failure) => trouble = format!("these numbers are old: {failure}"),
-            },
-            () = signals.next() => break,
+                pressed = pressed(&mut keys) => self.state.press(&pressed),
+                why = mesh_ended(&mut holder) => break Some(why),
+                () = signals.next() => break None,
+            }
+            if self.state.over {
+                break None;
+            }
+        };
+        drop(keys);
+        output::line(LEAVE);
+        let width = terminal::columns(&stdout()).unwrap_or(usize::MAX);
+        output::line(with_trouble(table(&self.services, &self.state, width, false), &out));
+        ended.map_or(Ok(()), |why| Err(Failure::refused(why)))
+    }
+
+    fn picture(&self, out: &Trouble, trouble: &str, coloured: bool) -> String {
+        let rows = terminal::rows(&stdout()).unwrap_or(usize::MAX);
+        let width = terminal::columns(&stdout()).unwrap_or(usize::MAX);
+        if self.state.help {
+            return frame(state::HELP, &State { from: 0, ..self.state.clone() }, trouble, rows);
+        }
+        let table = table(&self.services, &self.state, width, coloured);
+        frame(&with_trouble(table, out), &self.state, trouble, rows)
+    }
+}
+
+/// The next keys; never returns where there are none.
+async fn pressed(keys: &mut Option<terminal::Keys>) -> Vec<u8> {
+    if let Some(open) = keys {
+        match open.next().await {
+            Ok(pressed) => return pressed,
+            // The terminal has gone, and a signal says so.
+            Err(_) => *keys = None,
         }
     }
-    output::line(LEAVE);
-    output::line(with_trouble(table(&services, false), &out));
+    std::future::pending().await
+}
+
+/// Why the mesh has ended; never returns for one of a cluster.
+async fn mesh_ended(holder: &mut Option<HolderClient>) -> String {
+    match holder {
+        Some(holder) => holder.closed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The table, or what to do where there is nothing to show.
+fn table(services: &[ServiceSummary], state: &State, width: usize, coloured: bool) -> String {
+    if services.is_empty() {
+        return NOTHING_YET.to_owned();
+    }
+    let chosen = state.chosen(services);
+    if chosen.is_empty() {
+        return format!("no service has `{}` in its name", state.filter);
+    }
+    layout::table(&chosen, state, width, coloured)
 }
 
 /// What is told below the table.
@@ -150,22 +211,29 @@ fn without_tls(one: &TlsFailure, now: f64) -> String {
     )
 }
 
-/// One picture from the top left corner, clearing what an earlier one left, on a terminal of so
-/// many rows: one more would scroll the head away.
-fn frame(table: &str, trouble: &str, rows: usize) -> String {
-    let mut lines: Vec<&str> = table.lines().collect();
-    let room = rows.saturating_sub(ROWS_BELOW).max(HEAD_ROWS + 1);
-    let more;
-    if lines.len() > room {
-        more = format!("+{} more", lines.len() - (room - 1));
-        lines.truncate(room - 1);
-        lines.push(&more);
-    }
+/// One picture from the top left corner, clearing what an earlier one left, on a terminal of so many rows: one more
+/// would scroll the head away. The head stays where the rows are moved.
+fn frame(text: &str, state: &State, trouble: &str, rows: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let (head, body) = lines.split_at(layout::head_rows(text).min(lines.len()));
+    let room = rows.saturating_sub(ROWS_BELOW + head.len()).max(1);
+    let from = state.from.min(body.len().saturating_sub(room));
+    let fits = body.len() <= room;
+    let shown = if fits { body.len() } else { room - 1 };
+    let more = match fits {
+        true => String::new(),
+        false => format!("rows {} to {} of {}", from + 1, from + shown, body.len()),
+    };
+    let line = state.line();
+    let body = body.iter().skip(from).take(shown);
+    let below = (!fits).then_some(&*more).into_iter().chain(["", trouble, &*line]);
     let mut frame = String::from("\u{1b}[H");
-    for line in lines.into_iter().chain(["", trouble]) {
+    for line in head.iter().chain(body).copied().chain(below) {
         frame.push_str(line);
         frame.push_str("\u{1b}[K\n");
     }
+    // The last line end would scroll.
+    frame.pop();
     frame.push_str("\u{1b}[J");
     frame
 }
@@ -189,135 +257,9 @@ pub(crate) async fn ask_ejected(dashboard: &Dashboard) -> Result<Vec<Ejection>, 
     dashboard.ask("/api/v1/ejections").await
 }
 
-/// The table with its two heads; lines without an end.
-fn table(services: &[ServiceSummary], coloured: bool) -> String {
-    if services.is_empty() {
-        return NOTHING_YET.to_owned();
-    }
-    let names: Vec<String> = services.iter().map(|row| name(&row.service)).collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0).max(7);
-    let mut text = String::new();
-    let before: usize = COLUMNS[..5].iter().map(|(_, width)| width + 1).sum();
-    let sides = format!("{:-^29} {:-^29}", " client ", " server ");
-    push_line(&mut text, &format!("{:width$} {:before$}{sides}", "", ""));
-    let heads: Vec<String> =
-        COLUMNS.iter().map(|(title, width)| format!("{title:>width$}")).collect();
-    push_line(&mut text, &format!("{:width$} {}", "SERVICE", heads.join(" ")));
-    for (row, name) in services.iter().zip(&names) {
-        let cells: Vec<String> = cells(row)
-            .into_iter()
-            .zip(COLUMNS)
-            .map(|(cell, (_, width))| format!("{cell:>width$}"))
-            .collect();
-        let line = format!("{name:width$} {}", cells.join(" "));
-        push_line(&mut text, &if coloured { colour(row, line) } else { line });
-    }
-    text.truncate(text.trim_end().len());
-    text
-}
-
-fn push_line(text: &mut String, line: &str) {
-    // Writing to a string cannot fail.
-    let _ok = writeln!(text, "{}", line.trim_end());
-}
-
-fn cells(row: &ServiceSummary) -> [String; 12] {
-    let own = own(row);
-    let failures = row.client.server_errors_per_second.max(row.server.server_errors_per_second);
-    // Delays too: they explain the callers' latency as aborts explain missing calls.
-    let faults = |rates: &Rates| rates.injected_per_second + rates.delayed_per_second;
-    let injected = faults(&row.client).max(faults(&row.server));
-    let asked = own.per_second > 0.0 || row.client.per_second > 0.0;
-    let tcp = row.sent_bytes_per_second + row.received_bytes_per_second;
-    let latency = |rates: &Rates| [rates.p50_ms, rates.p90_ms, rates.p99_ms].map(milliseconds);
-    let [client50, client90, client99] = latency(&row.client);
-    let [server50, server90, server99] = latency(&row.server);
-    [
-        rate(own.per_second),
-        if asked { percent(success(row)) } else { figures::NONE.to_owned() },
-        rate(own.client_errors_per_second),
-        rate(failures),
-        rate(injected),
-        client50,
-        client90,
-        client99,
-        server50,
-        server90,
-        server99,
-        if tcp > 0.0 { bytes(tcp) } else { figures::NONE.to_owned() },
-    ]
-}
-
-/// The service's own numbers; its callers' where it has measured nothing.
-fn own(row: &ServiceSummary) -> &Rates {
-    if row.server.per_second > 0.0 { &row.server } else { &row.client }
-}
-
-/// The worse of both sides: a service cannot count the calls that never reached it.
-fn success(row: &ServiceSummary) -> f64 {
-    row.client.success.min(row.server.success)
-}
-
-/// Red from 5 % failures, yellow from 1 %.
-fn colour(row: &ServiceSummary, line: String) -> String {
-    match 1.0 - success(row) {
-        share if share >= 0.05 => format!("\u{1b}[31m{line}\u{1b}[0m"),
-        share if share >= 0.01 => format!("\u{1b}[33m{line}\u{1b}[0m"),
-        _ => line,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use heddle_model::ServiceName;
-
-    use super::*;
-
-    fn row(name: &str, failures: f64) -> ServiceSummary {
-        let rates = Rates {
-            per_second: 12.34,
-            success: 1.0 - failures,
-            server_errors_per_second: 12.34 * failures,
-            p50_ms: Some(1.5),
-            p90_ms: Some(12.0),
-            p99_ms: Some(1_200.0),
-            ..Rates::default()
-        };
-        ServiceSummary {
-            service: ServiceName::new(name, "default").unwrap(),
-            kind: "http".to_owned(),
-            client: rates,
-            server: Rates { success: 1.0, ..rates },
-            sent_bytes_per_second: 0.0,
-            received_bytes_per_second: 0.0,
-        }
-    }
-
-    #[test]
-    fn columns_line_up_whatever_the_names() {
-        let text = table(&[row("a", 0.0), row("a-much-longer-name", 0.5)], false);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 4);
-        let column = |line: &str, what: &str| line.find(what).map(|at| at + what.len());
-        assert_eq!(column(lines[1], "REQ/S"), column(lines[2], "12.3"));
-        assert_eq!(column(lines[2], "12.3"), column(lines[3], "12.3"));
-        assert!(lines[3].contains("50 %"), "the callers' failures count: {}", lines[3]);
-    }
-
-    #[test]
-    fn injected_delays_count_as_faults() {
-        let mut delayed = row("a", 0.0);
-        delayed.client.delayed_per_second = 7.7;
-        delayed.client.injected_per_second = 1.0;
-        assert_eq!(cells(&delayed)[4], "8.7");
-    }
-
-    #[test]
-    fn only_trouble_is_coloured() {
-        assert!(!table(&[row("a", 0.0)], true).contains('\u{1b}'));
-        assert!(table(&[row("a", 0.02)], true).contains("\u{1b}[33m"));
-        assert!(table(&[row("a", 0.2)], true).contains("\u{1b}[31m"));
-    }
+    use super::{layout::tests::row, *};
 
     #[test]
     fn who_gets_no_tls_is_told_below_the_table() {
@@ -330,24 +272,35 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_mesh_says_what_to_do() {
-        assert!(table(&[], true).contains("heddle run --service"));
+    fn an_empty_mesh_says_what_to_do_and_so_does_a_filter_that_leaves_nothing() {
+        assert!(table(&[], &State::default(), 80, true).contains("heddle run --service"));
+        let filtered = State { filter: "zz".to_owned(), ..State::default() };
+        assert_eq!(
+            table(&[row("a", 0.0)], &filtered, 80, false),
+            "no service has `zz` in its name"
+        );
     }
 
     #[test]
     fn a_frame_clears_what_an_earlier_one_left() {
-        let frame = frame("a\nb", "", usize::MAX);
+        let frame = frame("SERVICE\nb", &State::default(), "", usize::MAX);
         assert!(frame.starts_with("\u{1b}[H") && frame.ends_with("\u{1b}[J"));
-        assert_eq!(frame.matches("\u{1b}[K").count(), 4);
+        assert_eq!(frame.matches("\u{1b}[K").count(), 5);
     }
 
     #[test]
-    fn more_services_than_rows_keep_the_head_and_are_counted() {
-        let table = (1..=20).map(|n| format!("line {n}\n")).collect::<String>();
-        let frame = frame(&table, "trouble", 10);
-        assert!(frame.contains("line 1\u{1b}") && frame.contains("line 5\u{1b}"), "{frame:?}");
-        assert!(!frame.contains("line 6") && frame.contains("+15 more"), "{frame:?}");
+    fn more_services_than_rows_keep_the_head_and_can_be_moved_through() {
+        let rows: String = (1..=20).map(|n| format!("line {n}\n")).collect();
+        let table = format!("SERVICE\n{rows}");
+        let at = |from| frame(&table, &State { from, ..State::default() }, "trouble", 10);
+        let first = at(0);
+        assert!(first.contains("SERVICE") && first.contains("line 1\u{1b}"), "{first:?}");
+        assert!(first.contains("line 4\u{1b}") && first.contains("rows 1 to 4 of 20"), "{first:?}");
+        assert!(!first.contains("line 5"), "{first:?}");
         // One less for the line end that printing adds.
-        assert_eq!(frame.matches('\n').count(), 10 - 2);
+        assert!(first.matches('\n').count() < 10, "{first:?}");
+        assert!(at(3).contains("line 4\u{1b}") && !at(3).contains("line 3\u{1b}"));
+        let last = at(1_000);
+        assert!(last.contains("SERVICE") && last.contains("of 20"), "{last:?}");
     }
 }

@@ -128,8 +128,9 @@ impl Control {
         shorten(&mut out_of_force);
         let generation = mesh.generations.newest();
         let skipped = mesh.rules.files.skipped().0;
+        let rules_changed = mesh.rules_changed;
         let mesh = mesh.settings.mesh.clone();
-        Status { mesh, generation, proxies, problems, out_of_force, skipped }
+        Status { mesh, generation, proxies, problems, out_of_force, skipped, rules_changed }
     }
 }
 

@@ -99,13 +99,22 @@ impl View {
         let bytes = self.bytes(asked, None);
         let received = received(&edges.by);
         let empty = BTreeMap::new();
-        self.names(&edges.by, &bytes)
-            .iter()
-            .map(|service| {
-                let received = received.get(service).unwrap_or(&empty);
-                self.summary(service, received, edges.measured, both_ways(&bytes, service))
-            })
-            .collect()
+        let mut versions = self.versions_by_service(&period, edges.measured);
+        // In flight is told as it is at the end, not as it was on average.
+        let end = self.period(TimeRange { window: 1, ..asked }, 1, false);
+        let gauges = self.sum(&end, |cell| {
+            (cell.protocol == Protocol::Saturation).then(|| cell.destination.clone())
+        });
+        let rows = self.names(&edges.by, &bytes).into_iter().map(|service| {
+            let received = received.get(&service).unwrap_or(&empty);
+            let row = self.summary(&service, received, edges.measured, both_ways(&bytes, &service));
+            let gauge = gauges.by.get(&service).map(|sides| &sides.server);
+            let in_flight =
+                gauge.map_or(0.0, |sums| sums.in_flight(gauges.measured, row.kind == "tcp"));
+            let versions = versions.remove(&service).unwrap_or_default();
+            ServiceSummary { in_flight, versions, ..row }
+        });
+        rows.collect()
     }
 
     fn coverage(&self) -> Coverage {

@@ -317,6 +317,9 @@ pub struct Status {
     /// Objects in the files of the `--config` folder that are none of the mesh's, by kind.
     #[serde(default)]
     pub skipped: BTreeMap<String, usize>,
+    /// When rules were put in force last, Unix time in seconds; 0 where that was before this process's start.
+    #[serde(default)]
+    pub rules_changed: u64,
 }
 
 /// A replica of a cluster's control plane, as it tells of itself.

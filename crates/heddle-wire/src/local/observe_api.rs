@@ -182,6 +182,12 @@ pub struct ServiceSummary {
     pub sent_bytes_per_second: f64,
     /// Bytes per second from it (TCP).
     pub received_bytes_per_second: f64,
+    /// Requests (connections on TCP) that all its workloads have in flight now; in the list of services only.
+    #[serde(default)]
+    pub in_flight: f64,
+    /// Versions with their shares, as the service measured them; in the list of services only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<Version>,
 }
 
 /// One service's page.
