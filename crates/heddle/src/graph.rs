@@ -40,7 +40,7 @@ pub(crate) async fn graph(args: GraphArgs) -> Result<(), Failure> {
             output::line(text(&graph));
             if window < asked {
                 output::notice(format!(
-                    "over the last {window} s: the rules have changed since (--across-changes counts the {asked} s before too)"
+                    "over the last {window} s: the rules have changed since (--across-changes counts all {asked} s)"
                 ));
             }
         }

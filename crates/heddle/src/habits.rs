@@ -53,7 +53,7 @@ fn tip(error: &Error, words: &[OsString]) -> Option<String> {
         _ => "",
     };
     match (typed.to_str()?, error.kind()) {
-        ("apply" | "delete" | "inject", ErrorKind::UnknownArgument) if is_file(word) => {
+        ("apply" | "inject" | "up", ErrorKind::UnknownArgument) if is_file(word) => {
             Some(format!("files are named with -f: heddle {} -f {word}", typed.display()))
         }
         ("run", ErrorKind::UnknownArgument) if !word.starts_with('-') => {
@@ -65,8 +65,12 @@ fn tip(error: &Error, words: &[OsString]) -> Option<String> {
 }
 
 fn is_file(word: &str) -> bool {
-    let named = [".yaml", ".yml", ".json"].iter().any(|end| word.ends_with(end));
-    named || word == "-" || Path::new(word).exists()
+    is_name_of_rules(word) || Path::new(word).exists()
+}
+
+/// Can a word only be the name of a file with rules?
+pub(crate) fn is_name_of_rules(word: &str) -> bool {
+    word == "-" || [".yaml", ".yml", ".json"].iter().any(|end| word.ends_with(end))
 }
 
 /// `run --service a curl x` with the two dashes where they belong.
@@ -128,6 +132,7 @@ mod tests {
         for (line, right) in [
             ("apply rules.yaml", "heddle apply -f rules.yaml"),
             ("inject pods.yaml", "heddle inject -f pods.yaml"),
+            ("up mesh.yaml", "heddle up -f mesh.yaml"),
             ("run --service a curl http://b/", "heddle run --service a -- curl http://b/"),
             (
                 "run --service a python3 -m http.server",

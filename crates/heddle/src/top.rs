@@ -22,7 +22,7 @@ pub(crate) mod figures;
 mod layout;
 pub(crate) mod state;
 
-use state::State;
+use state::{Mode, State};
 
 /// Seconds the rates are over, as in the dashboard's live picture.
 const WINDOW: u64 = 10;
@@ -122,7 +122,7 @@ impl Watch<'_> {
                 why = mesh_ended(&mut holder) => break Some(why),
                 () = signals.next() => break None,
             }
-            if self.state.over {
+            if self.state.mode == Mode::Over {
                 break None;
             }
         };
@@ -136,7 +136,7 @@ impl Watch<'_> {
     fn picture(&self, out: &Trouble, trouble: &str, coloured: bool) -> String {
         let rows = terminal::rows(&stdout()).unwrap_or(usize::MAX);
         let width = terminal::columns(&stdout()).unwrap_or(usize::MAX);
-        if self.state.help {
+        if self.state.mode == Mode::Help {
             return frame(state::HELP, &State { from: 0, ..self.state.clone() }, trouble, rows);
         }
         let table = table(&self.services, &self.state, width, coloured);

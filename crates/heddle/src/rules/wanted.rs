@@ -1,7 +1,7 @@
 //! What `get` and `delete` are asked for: `vs reviews`, `vs,dr`, `vs/reviews dr/ratings`, and nothing half-meant.
 
 use super::kinds::{self, Kind};
-use crate::{cli::DeleteArgs, failure::Failure};
+use crate::{cli::DeleteArgs, failure::Failure, habits};
 
 /// Longest name of an object.
 const NAME_MAX: usize = 253;
@@ -94,6 +94,9 @@ pub(super) fn to_delete(args: &DeleteArgs) -> Result<ToDelete, Failure> {
             ));
         }
         return Ok(ToDelete::InFiles);
+    }
+    if let Some(file) = args.what.first().filter(|word| habits::is_name_of_rules(word)) {
+        return Err(Failure::usage(format!("files are named with -f: heddle delete -f {file}")));
     }
     let wanted = wanted_rules(&args.what)?;
     let named = wanted.iter().any(|(_, names)| !names.is_empty());

@@ -51,14 +51,23 @@ pub(crate) struct State {
     pub(crate) side: Side,
     /// A row for each version?
     pub(crate) versions: bool,
-    /// Is the filter being typed?
-    pub(crate) typing: bool,
-    /// Are the keys shown?
-    pub(crate) help: bool,
     /// First row that is shown.
     pub(crate) from: usize,
-    /// Is it over?
-    pub(crate) over: bool,
+    pub(crate) mode: Mode,
+}
+
+/// What the screen is for at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Mode {
+    /// Rows.
+    #[default]
+    Rows,
+    /// The filter is being typed.
+    Typing,
+    /// The keys are shown.
+    Help,
+    /// It is over.
+    Over,
 }
 
 /// What keys do.
@@ -131,7 +140,7 @@ impl State {
     /// Takes what a terminal sends.
     pub(crate) fn press(&mut self, bytes: &[u8]) {
         for key in keys(bytes) {
-            if self.typing { self.type_filter(key) } else { self.command(key) }
+            if self.mode == Mode::Typing { self.type_filter(key) } else { self.command(key) }
         }
     }
 
@@ -141,9 +150,9 @@ impl State {
                 self.filter.push(character)
             }
             Key::Backspace => drop(self.filter.pop()),
-            Key::Enter => self.typing = false,
+            Key::Enter => self.mode = Mode::Rows,
             Key::Escape => {
-                self.typing = false;
+                self.mode = Mode::Rows;
                 self.filter.clear();
             }
             _ => {}
@@ -153,12 +162,14 @@ impl State {
 
     fn command(&mut self, key: Key) {
         match key {
-            Key::Character('q' | 'Q') => self.over = true,
-            Key::Character('?' | 'h') => self.help = !self.help,
-            Key::Escape if self.help => self.help = false,
+            Key::Character('q' | 'Q') => self.mode = Mode::Over,
+            Key::Character('?' | 'h') | Key::Escape if self.mode == Mode::Help => {
+                self.mode = Mode::Rows;
+            }
+            Key::Character('?' | 'h') => self.mode = Mode::Help,
             Key::Escape => self.filter.clear(),
             Key::Character('/') => {
-                self.typing = true;
+                self.mode = Mode::Typing;
                 self.filter.clear();
             }
             Key::Character('v') => self.versions = !self.versions,
@@ -218,7 +229,7 @@ impl State {
 
     /// The last line: what is chosen, and how it is changed.
     pub(crate) fn line(&self) -> String {
-        if self.typing {
+        if self.mode == Mode::Typing {
             return format!("filter: {}_   (Enter, or Esc to take it away)", self.filter);
         }
         let sort = match self.sort {
@@ -254,7 +265,8 @@ mod tests {
 
     #[test]
     fn keys_choose_order_side_versions_and_the_end() {
-        assert!(pressed(b"q").over && pressed(b"?").help && !pressed(b"??").help);
+        let modes = [&b"q"[..], b"?", b"??", b"?\x1b", b"/"].map(|keys| pressed(keys).mode);
+        assert_eq!(modes, [Mode::Over, Mode::Help, Mode::Rows, Mode::Rows, Mode::Typing]);
         assert_eq!(pressed(b"l").sort, Sort::Latency);
         assert!(pressed(b"ee").reversed && !pressed(b"er").reversed && !pressed(b"eee").reversed);
         assert_eq!((pressed(b"ss").side, pressed(b"v").versions), (Side::Server, true));
@@ -267,7 +279,7 @@ mod tests {
     #[test]
     fn a_filter_is_typed_and_taken_away() {
         let typed = pressed(b"/reqs\x7f\r");
-        assert_eq!((typed.filter.as_str(), typed.typing, typed.over), ("req", false, false));
+        assert_eq!((typed.filter.as_str(), typed.mode), ("req", Mode::Rows));
         assert_eq!(pressed(b"/rev\r\x1b").filter, "");
         assert_eq!(pressed(b"/rev\x1b").filter, "");
         assert_eq!(pressed(&[b"/".to_vec(), vec![b'x'; 500]].concat()).filter.len(), FILTER_MAX);

@@ -27,10 +27,8 @@ pub(crate) async fn declare(control: &ControlClient, plan: Option<&Plan>) -> Res
     let known: Vec<ResourceView> = control.get("/v1/resources?kind=Service").await?;
     let wanted = plan.map(services).unwrap_or_default();
     let ours = |view: &ResourceView| labels(view).get(LABEL).is_some_and(|by| by == OURS);
-    let old = known.iter().filter(|view| ours(view));
-    let old: Vec<ResourceKey> = old.map(|view| view.key.clone()).collect();
-    let gone: Vec<ResourceKey> = old.into_iter().filter(|key| !wanted.contains_key(key)).collect();
-    take_away(control, gone).await?;
+    let old = known.iter().filter(|view| ours(view)).map(|view| view.key.clone());
+    take_away(control, old.filter(|key| !wanted.contains_key(key)).collect()).await?;
     // Somebody's own object says it better.
     let held = |key: &ResourceKey| known.iter().any(|view| view.key == *key && !ours(view));
     let texts: Vec<String> =

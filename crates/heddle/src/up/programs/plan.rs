@@ -110,11 +110,16 @@ pub(crate) fn read(path: &Path) -> Result<Plan, Failure> {
     let source = files::read(&[path.to_owned()])?
         .pop()
         .ok_or_else(|| Failure::refused(format!("{} cannot be read", path.display())))?;
-    let is_input = path.as_os_str() == "-";
-    let base = if is_input { Path::new(".") } else { path.parent().unwrap_or(Path::new(".")) };
+    let base = folder_of(path);
     let base = std::path::absolute(base)
         .map_err(|error| Failure::refused(format!("cannot find {}: {error}", base.display())))?;
     of_text(&source.file, &source.text, &base)
+}
+
+/// The folder of a file; of standard input, and of a bare name, this one.
+fn folder_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new("."))
 }
 
 fn of_text(file: &str, text: &str, base: &Path) -> Result<Plan, Failure> {
@@ -471,6 +476,13 @@ mod tests {
         }
         assert_eq!((&job.ready, job.restart), (&Ready::Ended, Restart::Never));
         assert!(later.args.command.is_empty() && later.args.service == "other");
+    }
+
+    #[test]
+    fn a_bare_name_is_a_file_of_this_folder() {
+        let folder = |path: &'static str| folder_of(Path::new(path));
+        assert_eq!([folder("mesh.yaml"), folder("-")], [Path::new("."); 2]);
+        assert_eq!([folder("a/mesh.yaml"), folder("/mesh.yaml")], [Path::new("a"), Path::new("/")]);
     }
 
     #[test]
