@@ -44,9 +44,11 @@ pub(crate) async fn get(args: GetArgs) -> Result<(), Failure> {
     }
     let mesh = Chosen::of(&args.mesh).await?;
     let found = find_all(&mesh, &args, &wanted).await?;
-    print(&found, args.output, args.watch)?;
     let absent: Vec<&str> =
         found.iter().flat_map(|one| one.absent.iter().map(String::as_str)).collect();
+    if absent.is_empty() || found.iter().any(|one| !one.items.is_empty()) {
+        print(&found, args.output, args.watch)?;
+    }
     if !absent.is_empty() {
         return Err(Failure::refused(absent.join("\n")));
     }

@@ -237,7 +237,7 @@ fn files_that_cannot_be_applied_are_named() {
 fn help_and_version_go_to_standard_output() {
     let machine = NoMeshes::new("help");
     for (line, says) in [
-        ("--help", "heddle <COMMAND>"),
+        ("--help", "heddle [OPTIONS] <COMMAND>"),
         ("run --help", "--publish"),
         ("help apply", "--dry-run"),
         ("--version", env!("CARGO_PKG_VERSION")),

@@ -169,7 +169,7 @@ fn a_program_that_ends_is_started_again_as_the_file_says(machine: &Machine) {
         for pid in processes_with(&format!("server.py {name} 8000 {}", together.folder.display())) {
             // Its `run` is told by its flags, and lives on.
             let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            if command.starts_with(b"python3") {
+            if !command.starts_with(b"heddle") {
                 drop(Signal::KILL.send(pid));
             }
         }
@@ -212,7 +212,7 @@ fn a_service_is_declared_before_its_program_runs(machine: &Machine) {
     );
     let mut up = together.up(&[]);
     together.ready(&mut up);
-    assert!(up.printed().contains("asks | found 240.240."), "{}", up.printed());
+    assert!(up.printed().contains("asks  | found 240.240."), "{}", up.printed());
     let mesh = || together.heddle(&["get", "services", "-o", "name"]).stdout;
     assert!(mesh().contains("service/later"), "{}", mesh());
     assert_eq!(up.end(Signal::INTERRUPT).code, 0);
