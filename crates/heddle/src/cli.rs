@@ -12,6 +12,7 @@ use heddle_wire::local::holder_api::Publish;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod hand;
+pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod made;
 pub(crate) mod pods;
@@ -22,12 +23,10 @@ pub(crate) mod values;
 pub(crate) use common::{ClusterFlags, MeshFlag, NamespaceFlags, Output, TargetFlags};
 pub(crate) use tracing::TraceArgs;
 
-use crate::{
-    demo::apps::AppArgs,
-    top::state::{Side, Sort},
-};
+use crate::demo::apps::AppArgs;
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
 use hand::{FaultArgs, SplitArgs};
+use live::{Side, Sort};
 use logs::LogsArgs;
 use made::{CompletionArgs, ExampleArgs, ManArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};

@@ -173,7 +173,8 @@ fn table(services: &[ServiceSummary], state: &State, width: usize, coloured: boo
     if chosen.is_empty() {
         return format!("no service has `{}` in its name", state.filter);
     }
-    layout::table(&chosen, state, width, coloured)
+    let what = layout::Shown { side: state.side, versions: state.versions };
+    layout::table(&chosen, what, width, coloured)
 }
 
 /// What is told below the table.

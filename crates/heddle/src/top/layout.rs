@@ -4,10 +4,8 @@
 
 use heddle_wire::local::observe_api::{Rates, ServiceSummary, Version};
 
-use super::{
-    figures::{self, bytes, milliseconds, name, percent, rate},
-    state::{Side, State},
-};
+use super::figures::{self, bytes, milliseconds, name, percent, rate};
+use crate::cli::live::Side;
 
 /// Longest name that is not cut, where there is room.
 const NAME_MAX: usize = 40;
@@ -89,6 +87,15 @@ impl Layout {
     }
 }
 
+/// What of a service is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Shown {
+    /// Whose figures, where there is room for one side.
+    pub(super) side: Side,
+    /// A row for each version?
+    pub(super) versions: bool,
+}
+
 /// One row: a service, or one of its versions.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
@@ -152,14 +159,14 @@ pub(super) fn figures_of(service: &ServiceSummary, side: Side) -> Rates {
 /// The table with its heads, as wide as there is room; lines without an end.
 pub(super) fn table(
     services: &[&ServiceSummary],
-    state: &State,
+    what: Shown,
     width: usize,
     coloured: bool,
 ) -> String {
     let mut rows = Vec::new();
     for service in services {
         rows.push(Row::of(service));
-        if state.versions && service.versions.len() > 1 {
+        if what.versions && service.versions.len() > 1 {
             rows.extend(service.versions.iter().map(|one| Row::of_version(service, one)));
         }
     }
@@ -170,8 +177,8 @@ pub(super) fn table(
     let names = width.saturating_sub(layout.fixed()).clamp(NAME_MIN, wished);
     let mut lines = heads(layout, names);
     for row in &rows {
-        let line = line(row, layout, names, state.side);
-        let failed = row.failed(state.side, layout);
+        let line = line(row, layout, names, what.side);
+        let failed = row.failed(what.side, layout);
         lines.push(if coloured { colour(failed, line) } else { line });
     }
     lines.join("\n")
@@ -281,14 +288,14 @@ pub(super) mod tests {
         }
     }
 
-    fn shown(services: &[ServiceSummary], state: &State, width: usize) -> String {
-        table(&services.iter().collect::<Vec<_>>(), state, width, false)
+    fn shown(services: &[ServiceSummary], what: Shown, width: usize) -> String {
+        table(&services.iter().collect::<Vec<_>>(), what, width, false)
     }
 
     #[test]
     fn eighty_columns_hold_the_golden_signals_of_one_side() {
         let services = [row("a", 0.0), row("a-name-that-is-longer-than-its-room", 0.5)];
-        let text = shown(&services, &State::default(), 80);
+        let text = shown(&services, Shown::default(), 80);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.iter().all(|line| line.chars().count() <= 80), "{text}");
         let heads: Vec<&str> = lines[0].split_whitespace().collect();
@@ -305,7 +312,7 @@ pub(super) mod tests {
     #[test]
     fn a_row_has_the_figures_of_one_side_only() {
         let services = [row("a", 0.5)];
-        let of = |side| shown(&services, &State { side, ..State::default() }, 80);
+        let of = |side| shown(&services, Shown { side, ..Shown::default() }, 80);
         let client = of(Side::Client);
         assert!(
             client.contains("50 %") && client.contains("1.2 s") && !client.contains("33 ms"),
@@ -320,16 +327,16 @@ pub(super) mod tests {
         // Callers outside the mesh measure nothing.
         let mut outside = row("b", 0.0);
         outside.client = Rates::default();
-        let text = shown(&[outside], &State::default(), 80);
+        let text = shown(&[outside], Shown::default(), 80);
         assert!(text.contains("33 ms") && text.ends_with("server"), "{text}");
     }
 
     #[test]
     fn wider_terminals_show_more_and_the_widest_both_sides() {
         let services = [row("a", 0.0)];
-        let middle = shown(&services, &State::default(), 120);
+        let middle = shown(&services, Shown::default(), 120);
         assert!(middle.contains("4XX/S") && middle.contains("SIDE"), "{middle}");
-        let wide = shown(&services, &State::default(), 200);
+        let wide = shown(&services, Shown::default(), 200);
         assert!(wide.contains(" client -") && wide.matches("P99").count() == 2, "{wide}");
         assert_eq!((head_rows(&middle), head_rows(&wide)), (1, 2));
         for (text, width) in [(&middle, 120), (&wide, 200)] {
@@ -340,7 +347,7 @@ pub(super) mod tests {
     #[test]
     fn versions_stand_below_their_service_as_it_measured_them() {
         let services = [row("a", 0.5)];
-        let text = shown(&services, &State { versions: true, ..State::default() }, 80);
+        let text = shown(&services, Shown { versions: true, ..Shown::default() }, 80);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[2].starts_with("  v1 60 %") && lines[2].ends_with("server"), "{text}");
         assert!(lines[3].starts_with("  v2 40 %"), "{text}");
@@ -350,10 +357,10 @@ pub(super) mod tests {
     fn injected_delays_count_as_faults_and_tcp_has_no_requests() {
         let mut delayed = row("a", 0.0);
         (delayed.client.delayed_per_second, delayed.client.injected_per_second) = (7.7, 1.0);
-        assert!(shown(&[delayed], &State::default(), 120).contains("8.7"));
+        assert!(shown(&[delayed], Shown::default(), 120).contains("8.7"));
         let mut store = row("store", 0.0);
         (store.kind, store.sent_bytes_per_second) = ("tcp".to_owned(), 2_000.0);
-        let text = shown(&[store], &State::default(), 80);
+        let text = shown(&[store], Shown::default(), 80);
         assert!(!text.contains("12.3") && text.contains("2.0 kB/s"), "{text}");
     }
 
@@ -361,7 +368,7 @@ pub(super) mod tests {
     fn only_trouble_is_coloured_and_a_name_cannot_steer_the_terminal() {
         let coloured = |failures| {
             let services = [row("a", failures)];
-            table(&[&services[0]], &State::default(), 80, true)
+            table(&[&services[0]], Shown::default(), 80, true)
         };
         assert!(!coloured(0.0).contains('\u{1b}'));
         assert!(coloured(0.02).contains("\u{1b}[33m"));

@@ -2,43 +2,15 @@
 
 use std::cmp::Ordering;
 
-use clap::ValueEnum;
 use heddle_wire::local::observe_api::ServiceSummary;
 
 use super::{figures::name, layout::figures_of};
+use crate::cli::live::{Side, Sort};
 
 /// Longest filter, characters.
 const FILTER_MAX: usize = 60;
 /// Rows that Page Up and Page Down move by.
 const PAGE: usize = 10;
-
-/// What rows are ordered by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Sort {
-    /// Name
-    #[default]
-    Name,
-    /// Requests per second, the most first
-    Rate,
-    /// Failures per second, the most first
-    Errors,
-    /// P99, the slowest first
-    Latency,
-    /// What is in flight, the most first
-    Busy,
-}
-
-/// Whose figures a row shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub(crate) enum Side {
-    /// The callers', or the service's own where they measure nothing
-    #[default]
-    Auto,
-    /// The callers'
-    Client,
-    /// The service's own
-    Server,
-}
 
 /// What is chosen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

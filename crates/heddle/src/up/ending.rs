@@ -1,8 +1,8 @@
 //! How `heddle up` ends: after a start that failed, in order after Ctrl-C, or because its mesh has ended.
 
 use super::{
-    StartedMesh,
     programs::{Programs, declared},
+    started::StartedMesh,
 };
 use crate::{control_client::ControlClient, failure::Failure, output, termination::Termination};
 

@@ -4,7 +4,7 @@
 //! Each program is a `heddle run` of its own, so that there is one way into a mesh. [`plan`] is the file, [`program`]
 //! one program's life, [`declared`] what is in the mesh before any of them runs.
 
-use std::{cell::RefCell, fs, rc::Rc, time::Duration};
+use std::{cell::RefCell, fs, rc::Rc};
 
 use heddle_runtime::{clock, task};
 use tokio::{
@@ -161,32 +161,4 @@ pub(crate) fn all_ready(programs: &Programs, began: std::time::Instant) {
     output::notice(format!(
         "{what} ready ({count} in {seconds:.1} s); Ctrl-C ends them and the mesh"
     ));
-}
-
-/// The pause before the next start of a program that ran so long, the one before being `last`.
-fn next_pause(last: Duration, ran: Duration) -> Duration {
-    /// Shortest pause.
-    const LEAST: Duration = Duration::from_millis(500);
-    /// Longest pause.
-    const MOST: Duration = Duration::from_secs(30);
-    /// What ran so long is started again without much ado.
-    const WELL: Duration = Duration::from_secs(60);
-    if ran >= WELL { LEAST } else { (last * 2).clamp(LEAST, MOST) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_keeps_ending_is_started_later_and_later() {
-        let mut pause = Duration::ZERO;
-        let mut pauses = Vec::new();
-        for _ in 0..8 {
-            pause = next_pause(pause, Duration::from_secs(1));
-            pauses.push(pause.as_millis());
-        }
-        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
-        assert_eq!(next_pause(pause, Duration::from_secs(60)).as_millis(), 500);
-    }
 }

@@ -16,7 +16,6 @@ use tokio::{
 
 use super::{
     log::Log,
-    next_pause,
     plan::{Plan, Planned, Ready, Restart},
     views::Views,
 };
@@ -26,7 +25,7 @@ use crate::{
     mesh::{MeshPaths, RUNTIME_DIR_VARIABLE},
     output,
     run::descendants,
-    up::log_tail,
+    up::started::log_tail,
 };
 
 /// Starts of a program that has never been ready, after which it is given up.
@@ -327,4 +326,32 @@ async fn kill(child: &mut Child) {
 /// Returns once it is so, or whoever could say so has gone.
 async fn wait(is_so: &watch::Receiver<bool>) {
     drop(is_so.clone().wait_for(|is_so| *is_so).await);
+}
+
+/// The pause before the next start of a program that ran so long, the one before being `last`.
+fn next_pause(last: Duration, ran: Duration) -> Duration {
+    /// Shortest pause.
+    const LEAST: Duration = Duration::from_millis(500);
+    /// Longest pause.
+    const MOST: Duration = Duration::from_secs(30);
+    /// What ran so long is started again without much ado.
+    const WELL: Duration = Duration::from_secs(60);
+    if ran >= WELL { LEAST } else { (last * 2).clamp(LEAST, MOST) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_ending_is_started_later_and_later() {
+        let mut pause = Duration::ZERO;
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            pause = next_pause(pause, Duration::from_secs(1));
+            pauses.push(pause.as_millis());
+        }
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!(next_pause(pause, Duration::from_secs(60)).as_millis(), 500);
+    }
 }
