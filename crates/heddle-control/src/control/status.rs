@@ -193,6 +193,7 @@ fn view(
     };
     let mut notes: Vec<Problem> = invalid.into_iter().flatten().collect();
     notes.extend(lost.clone());
+    let warnings = own.clone().filter(|finding| finding.refuses_calls()).map(problem).collect();
     notes.extend(own.map(problem));
     notes.extend(not_enforced(resource));
     ResourceView {
@@ -202,6 +203,7 @@ fn view(
         state: state.to_owned(),
         notes,
         status: None,
+        warnings,
         since: None,
     }
 }

@@ -238,6 +238,9 @@ pub struct ResourceView {
     /// `status` of a route of the Gateway API whose parents are Services.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<RouteStatus>,
+    /// Those of the notes for which calls are refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Problem>,
     /// Since when it is there, Unix time in seconds: when it was applied first, or its file was changed last.
     /// In a cluster the document itself says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -25,7 +25,7 @@ pub(super) fn welcome(stage: &Stage) -> String {
          Try, in another terminal:\n  \
          heddle top --mesh {mesh}\n  \
          heddle graph --mesh {mesh}\n  \
-         heddle apply --mesh {mesh} -f examples/delay-ratings-80-percent.yaml\n\n\
+         heddle example delay-ratings-80-percent | heddle apply --mesh {mesh} -f -\n\n\
          `tables` is called by gRPC. One copy of `specials` is broken on purpose: a circuit breaker takes it out, and\n\
          `heddle top` says so.\n\n\
          Ctrl-C removes everything.",

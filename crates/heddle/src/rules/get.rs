@@ -115,8 +115,11 @@ async fn below(
     };
     let mut lines = Vec::new();
     for view in found {
-        let told = view.notes.iter();
-        lines.extend(told.map(|note| format!("note: {}: {}", view.key, problem_line(note))));
+        for note in &view.notes {
+            // The same word as when it was applied.
+            let word = if view.warnings.contains(note) { "warning" } else { "note" };
+            lines.push(format!("{word}: {}: {}", view.key, problem_line(note)));
+        }
     }
     let untold = |problem: &&Problem| !found.iter().any(|view| view.notes.contains(problem));
     let problems = status.out_of_force.iter().filter(untold);

@@ -248,6 +248,7 @@ mod tests {
             state: "Programmed".to_owned(),
             notes: Vec::new(),
             status: None,
+            warnings: Vec::new(),
             since: Some(1_000),
         }
     }

@@ -1,7 +1,11 @@
 //! The command line on a real mesh as people's hands expect it: kubectl's ways of `get` and `delete`, a mesh that is
 //! named before the subcommand or by a variable, errors as JSON, logs, and why a mesh has ended.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    io::Write as _,
+    process::{Child, Command, Stdio},
+};
 
 use heddle_runtime::signal::Signal;
 use serde_json::Value;
@@ -20,6 +24,7 @@ as_both_users!(
     the_dashboard_keeps_its_port,
     restarts_and_the_end_of_a_mesh_are_told_with_their_reasons,
     a_graph_is_counted_anew_after_a_change_of_the_rules,
+    top_takes_keys_on_a_terminal_and_says_why_its_mesh_has_ended,
 );
 
 const RULES: &str = "\
@@ -67,6 +72,8 @@ fn rules_are_shown_and_deleted_by_kind_name_and_label(machine: &Machine) {
         shown.stdout
     };
     let table = get(&["vs", "web"]);
+    let all = get(&["vs"]);
+    assert!(all.lines().any(|line| line.starts_with("warning: VirtualService/default/other: ")));
     let rows: Vec<Vec<&str>> =
         table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(rows[0], ["KIND", "NAMESPACE", "NAME", "HOSTS", "STATE", "AGE"]);
@@ -289,4 +296,71 @@ fn a_graph_is_counted_anew_after_a_change_of_the_rules(machine: &Machine) {
     assert!(told.stderr.contains("the rules have changed since"), "{}", told.stderr);
     let refused = mesh.run("graph", &["--window", "0"]);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
+}
+
+/// A command on a terminal of 80 columns (util-linux's `script`), with what it draws in a file.
+struct OnTerminal {
+    child: Child,
+    drawn: std::path::PathBuf,
+}
+
+impl OnTerminal {
+    fn start(machine: &Machine, command: &Command, name: &str) -> Self {
+        let drawn = machine.dir.join(format!("drawn-{name}"));
+        let words = std::iter::once(command.get_program()).chain(command.get_args());
+        let words: Vec<String> =
+            words.map(|word| format!("'{}'", word.to_string_lossy())).collect();
+        let line = format!("stty cols 80 rows 24; exec {}", words.join(" "));
+        let mut script = Command::new("script");
+        script.args(["-qefc", &line]).arg(&drawn).current_dir(&machine.dir);
+        script.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        script.env("SHELL", "/bin/sh").stdin(Stdio::piped()).stdout(Stdio::null());
+        Self { child: script.spawn().unwrap(), drawn }
+    }
+
+    fn drawn(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.drawn).unwrap_or_default()).into_owned()
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Exit code, once it has ended.
+    fn finish(mut self) -> (i32, String) {
+        let status = wait_until("it has ended", || self.child.try_wait().unwrap());
+        (status.code().unwrap(), self.drawn())
+    }
+}
+
+fn top_takes_keys_on_a_terminal_and_says_why_its_mesh_has_ended(machine: &Machine) {
+    let mesh = machine.up("keys");
+    let _web = mesh.serve("web", &["--version", "v1"]);
+    let _api = mesh.serve("api", &[]);
+    wait_until("both are known", || {
+        let shown = mesh.run("top", &["--once"]).stdout;
+        (shown.contains("web") && shown.contains("api")).then_some(())
+    });
+    let words = ["top", "--mesh", "keys", "--interval", "100ms"];
+    let mut top = OnTerminal::start(machine, &machine.heddle(&words), "first");
+    wait_until("the table of 80 columns is drawn", || {
+        let drawn = top.drawn();
+        let head = drawn.lines().find(|line| line.contains("SERVICE"))?;
+        (head.contains("SIDE") && !head.contains("4XX/S")).then_some(())
+    });
+    top.press("?");
+    wait_until("the keys are shown", || top.drawn().contains("order by name").then_some(()));
+    top.press("?/ap\r");
+    wait_until("the filter is told", || top.drawn().contains("filter: ap  ").then_some(()));
+    top.press("q");
+    let (code, drawn) = top.finish();
+    assert_eq!(code, 0, "{drawn}");
+    let left = drawn.rsplit("\u{1b}[?1049l").next().unwrap_or_default();
+    assert!(left.contains("api") && !left.contains("web"), "the table is left standing: {left}");
+    let top = OnTerminal::start(machine, &machine.heddle(&words), "second");
+    wait_until("it draws", || top.drawn().contains("SERVICE").then_some(()));
+    assert_eq!(mesh.run("down", &[]).code, 0);
+    let (code, drawn) = top.finish();
+    assert_eq!(code, 1, "{drawn}");
+    assert!(drawn.contains("mesh `keys` has ended: `heddle down` was called"), "{drawn}");
 }
