@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, convert::Infallible, time::Duration};
 use heddle_runtime::clock;
 use heddle_wire::local::holder_api::Restarts;
 
-use crate::{holder_client::HolderClient, mesh::MeshPaths, output, status::restarted};
+use crate::{
+    failure::Failure, holder_client::HolderClient, mesh::MeshPaths, output, status::restarted,
+};
 
 /// Time between two looks.
 const PACE: Duration = Duration::from_secs(2);
@@ -15,19 +17,17 @@ const LINES_MAX: usize = 10;
 /// Prints a line for each part that was started again. Never returns.
 pub(super) async fn tell(paths: &MeshPaths) -> Infallible {
     let mut known: BTreeMap<String, u64> = BTreeMap::new();
-    let mut holder = None;
     loop {
         clock::sleep(PACE).await;
-        if holder.is_none() {
-            holder = HolderClient::connect(paths).await.ok();
-        }
-        let Some(connected) = &mut holder else { continue };
-        match connected.info().await {
-            Ok(info) => news(&mut known, &info.restarts).into_iter().for_each(output::notice),
-            // It hangs or ends; the next look tells which.
-            Err(_) => holder = None,
+        // Without an answer it hangs or ends; the next look, or its end, tells which.
+        if let Ok(restarts) = look(paths).await {
+            news(&mut known, &restarts).into_iter().for_each(output::notice);
         }
     }
+}
+
+async fn look(paths: &MeshPaths) -> Result<Vec<Restarts>, Failure> {
+    Ok(HolderClient::connect(paths).await?.info().await?.restarts)
 }
 
 /// What to say after a look.
