@@ -94,6 +94,7 @@ fn elsewhere(word: &str) -> Option<&'static str> {
         }
         "create" | "replace" | "edit" | "patch" => "`heddle apply -f FILE` makes and changes rules",
         "start" => "`heddle up` starts a mesh, `heddle run` a program in it",
+        "compose" => "`heddle up -f mesh.yaml` starts several programs from one file",
         "stop" | "kill" => "`heddle down` ends a mesh",
         "rm" | "remove" => {
             "`heddle delete KIND NAME` takes a rule out of force, `heddle down` ends a mesh"
@@ -140,6 +141,7 @@ mod tests {
             ),
             ("ls", "heddle get services"),
             ("stop", "heddle down"),
+            ("compose up", "heddle up -f mesh.yaml"),
         ] {
             assert!(said(line).contains(right), "{line}: {}", said(line));
         }

@@ -136,7 +136,7 @@ impl HolderClient {
             }
         }
         format!(
-            "mesh `{name}` has ended: its holder died or was killed, which says nothing; `heddle up --mesh {name}` clears up and starts it again"
+            "mesh `{name}` has ended: its holder died or was killed; `heddle up --mesh {name}` clears up and starts it again"
         )
     }
 
