@@ -126,7 +126,7 @@ impl View {
             server: sides.server.rates(measured),
             sent_bytes_per_second: bytes.0,
             received_bytes_per_second: bytes.1,
-            in_flight: 0.0,
+            in_flight: None,
             versions: Vec::new(),
         }
     }

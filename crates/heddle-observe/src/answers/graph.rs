@@ -112,7 +112,7 @@ impl View {
             let in_flight =
                 gauge.map_or(0.0, |sums| sums.in_flight(gauges.measured, row.kind == "tcp"));
             let versions = versions.remove(&service).unwrap_or_default();
-            ServiceSummary { in_flight, versions, ..row }
+            ServiceSummary { in_flight: Some(in_flight), versions, ..row }
         });
         rows.collect()
     }

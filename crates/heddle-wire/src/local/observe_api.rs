@@ -183,8 +183,8 @@ pub struct ServiceSummary {
     /// Bytes per second from it (TCP).
     pub received_bytes_per_second: f64,
     /// Requests (connections on TCP) that all its workloads have in flight now; in the list of services only.
-    #[serde(default)]
-    pub in_flight: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<f64>,
     /// Versions with their shares, as the service measured them; in the list of services only.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub versions: Vec<Version>,

@@ -115,7 +115,7 @@ impl<'a> Row<'a> {
             name: name(&service.service),
             client: measured(&service.client),
             server: measured(&service.server),
-            busy: Some(service.in_flight),
+            busy: service.in_flight,
             tcp: Some(tcp),
             is_tcp: service.kind == "tcp",
         }
@@ -280,7 +280,7 @@ pub(super) mod tests {
             server,
             sent_bytes_per_second: 0.0,
             received_bytes_per_second: 0.0,
-            in_flight: 3.0,
+            in_flight: Some(3.0),
             versions: vec![
                 Version { version: "v1".into(), share: 0.6, rates: server },
                 Version { version: "v2".into(), share: 0.4, rates: server },

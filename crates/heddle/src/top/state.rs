@@ -195,7 +195,7 @@ impl State {
                 rates.per_second * (1.0 - rates.success)
             }),
             Sort::Latency => most_first(&|one| figures(one).p99_ms.unwrap_or(0.0)),
-            Sort::Busy => most_first(&|one| one.in_flight),
+            Sort::Busy => most_first(&|one| one.in_flight.unwrap_or(0.0)),
         }
     }
 
