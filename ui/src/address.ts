@@ -1,5 +1,5 @@
 // The state of the page, all of it in the address bar, so that a link shows the same thing:
-// `#/?range=5m&selected=default/reviews` and `#/service/default/reviews?range=1h`.
+// `#/?range=5m&selected=default/reviews`, `#/service/default/reviews?range=1h`, `#/traces/ID?status=error`.
 
 import { useEffect, useState } from "preact/hooks";
 import type { ServiceName } from "./api";
@@ -8,7 +8,13 @@ import type { ServiceName } from "./api";
 export type Range = "live" | "5m" | "1h" | "6h" | { from: number; to: number };
 
 export interface Address {
-  /** The service of a service page; null on the graph. */
+  /** First part of the path, the name in the table of pages; empty on the graph. */
+  page: string;
+  /** The parts of the path after it: `["ID"]` in `/traces/ID`. */
+  rest: string[];
+  /** What only one page has in its query, under names of its own; gone when another page is opened. */
+  filter: Record<string, string>;
+  /** The service of a service page; null elsewhere. */
   service: ServiceName | null;
   range: Range;
   /** Key of the selected node or edge of the graph. */
@@ -16,38 +22,68 @@ export interface Address {
   table: boolean;
 }
 
+/** Changes parts of the address; `replace` leaves no step in the browser's history. */
+export type Go = (change: Partial<Address>, replace?: boolean) => void;
+
 const SECONDS = { "5m": 300, "1h": 3600, "6h": 21600 } as const;
 export const NAMED: readonly Exclude<Range, object>[] = ["live", "5m", "1h", "6h"];
+/** Names in the query that all pages share. */
+const SHARED = ["range", "selected", "view"];
 
 export function parse(hash: string): Address {
   const [path = "", query = ""] = hash.replace(/^#/, "").split("?", 2);
-  const parts = path.split("/").filter(Boolean).map(decode);
+  const [page = "", ...rest] = path.split("/").filter(Boolean).map(decode);
   const values = new URLSearchParams(query);
-  const [page, namespace, name] = parts;
-  const service =
-    page === "service" && namespace && name
-      ? { namespace: namespace === "-" ? "" : namespace, name }
-      : null;
   return {
-    service,
+    page,
+    rest,
+    filter: Object.fromEntries([...values].filter(([name]) => !SHARED.includes(name))),
+    service: page === "service" ? serviceOf(rest) : null,
     range: parseRange(values.get("range")),
     selected: values.get("selected"),
     table: values.get("view") === "table",
   };
 }
 
+/** `namespace/name`, with `-` for the namespace of what is outside. */
+function serviceOf([namespace, name, ...more]: string[]): ServiceName | null {
+  if (!namespace || !name || more.length > 0) return null;
+  return { namespace: namespace === "-" ? "" : namespace, name };
+}
+
 export function format(address: Address): string {
-  const { service, range, selected, table } = address;
+  const { page, rest, filter, range, selected, table } = address;
   const values = new URLSearchParams();
   const word = rangeWord(range);
   if (word !== "live") values.set("range", word);
   if (selected) values.set("selected", selected);
   if (table) values.set("view", "table");
-  const path = service
-    ? `/service/${encodeURIComponent(service.namespace || "-")}/${encodeURIComponent(service.name)}`
-    : "/";
+  for (const [name, value] of Object.entries(filter)) if (value !== "") values.set(name, value);
+  const path = page === "" ? "/" : `/${[page, ...rest].map(encodeURIComponent).join("/")}`;
   const query = values.toString().replaceAll("%2F", "/");
   return `#${path}${query ? `?${query}` : ""}`;
+}
+
+/**
+ * The address after a change. `service` opens its page, and null leaves it for the graph; on another page there is
+ * neither a filter nor a rest of the path from the one before.
+ */
+export function changed(before: Address, change: Partial<Address>): Address {
+  const wanted = { ...change };
+  if (change.service) {
+    wanted.page = "service";
+    wanted.rest = [change.service.namespace || "-", change.service.name];
+  } else if (change.service === null && wanted.page === undefined) {
+    wanted.page = "";
+  }
+  const moved = wanted.page !== undefined && wanted.page !== before.page;
+  const fresh = moved ? { rest: [], filter: {}, service: null, selected: null } : {};
+  return { ...before, ...fresh, ...wanted };
+}
+
+/** A link to the same period elsewhere. */
+export function link(address: Address, change: Partial<Address>): string {
+  return format(changed({ ...address, selected: null }, change));
 }
 
 function decode(text: string): string {
@@ -84,15 +120,15 @@ export function pace(range: Range): number {
 }
 
 /** The state in the address bar and a way to change parts of it. */
-export function useAddress(): [Address, (change: Partial<Address>, replace?: boolean) => void] {
+export function useAddress(): [Address, Go] {
   const [address, setAddress] = useState(() => parse(location.hash));
   useEffect(() => {
-    const changed = () => setAddress(parse(location.hash));
-    window.addEventListener("hashchange", changed);
-    return () => window.removeEventListener("hashchange", changed);
+    const moved = () => setAddress(parse(location.hash));
+    window.addEventListener("hashchange", moved);
+    return () => window.removeEventListener("hashchange", moved);
   }, []);
-  const go = (change: Partial<Address>, replace = false) => {
-    const next = format({ ...parse(location.hash), ...change });
+  const go: Go = (change, replace = false) => {
+    const next = format(changed(parse(location.hash), change));
     if (next === location.hash) return;
     if (replace) history.replaceState(null, "", next);
     else location.hash = next;

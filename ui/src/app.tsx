@@ -4,10 +4,10 @@ import { useEffect, useRef } from "preact/hooks";
 import { pace, query, useAddress } from "./address";
 import { useLive, type Graph } from "./api";
 import { clock } from "./format";
-import { GraphPage } from "./graph/page";
 import { Header } from "./header";
-import { ServiceView } from "./service/page";
-import { title } from "./words";
+import { useKeys } from "./keys";
+import { Missing } from "./missing";
+import { PAGES, pageOf } from "./pages";
 
 /** Seconds without a new measurement after which the picture counts as stale. */
 const STALE_AFTER = 10;
@@ -16,7 +16,9 @@ const LIVE_WINDOW = 10;
 
 export function App() {
   const [address, go] = useAddress();
-  const onGraph = address.service === null;
+  const page = pageOf(address);
+  const onGraph = page?.path === "";
+  useKeys(address, page?.twofold ?? false, go);
   // The header always tells of now; the graph of the period chosen. On the live graph both are one.
   const live = onGraph && address.range === "live";
   const now = useLive<Graph>(`/api/v1/graph?window=${LIVE_WINDOW}`, live ? 1000 : 5000);
@@ -28,9 +30,9 @@ export function App() {
   const graph = live ? now : chosen;
   useEffect(() => {
     const mesh = now.data?.mesh;
-    const place = address.service ? title(address.service) : "graph";
+    const place = page?.title(address) ?? "no such page";
     document.title = mesh ? `${place} · ${mesh} · Heddle` : "Heddle";
-  }, [now.data?.mesh, address.service]);
+  }, [now.data?.mesh, page, address]);
   const unreachable = now.error !== null;
   // Told by this machine's clock alone: the mesh's may differ.
   const moved = useRef({ at: 0, since: 0 });
@@ -38,7 +40,7 @@ export function App() {
   const stopped = !unreachable && now.received - moved.current.since > STALE_AFTER * 1000;
   return (
     <div class="app">
-      <Header live={now} address={address} go={go} stale={unreachable || stopped} />
+      <Header live={now} pages={PAGES} address={address} go={go} stale={unreachable || stopped} />
       <div class="banners" role="status" aria-live="polite">
         {unreachable && (
           <p class="banner">
@@ -54,10 +56,10 @@ export function App() {
           </p>
         )}
       </div>
-      {address.service ? (
-        <ServiceView address={address} service={address.service} stopped={stopped} ejections={now.data?.ejections ?? []} />
+      {page ? (
+        <page.view address={address} go={go} now={now} graph={graph} stopped={stopped} />
       ) : (
-        <GraphPage graph={graph} address={address} go={go} stopped={stopped} />
+        <Missing address={address} pages={PAGES} />
       )}
     </div>
   );

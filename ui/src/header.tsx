@@ -1,37 +1,42 @@
 // The header: mesh, search, time range, one quiet word about health.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { NAMED, type Address, type Range, format, rangeWord } from "./address";
+import { NAMED, type Address, type Go, type Range, link, rangeWord } from "./address";
 import { id, type Graph, type Live, type Node } from "./api";
 import { clock } from "./format";
+import type { Page } from "./pages";
 import { useTheme } from "./theme";
 import { nodeHealth, title, verdict } from "./words";
 
 /** Seconds of the longest period that the server answers. */
 const LONGEST = 90 * 86400;
 
-export type Go = (change: Partial<Address>, replace?: boolean) => void;
-
 interface Props {
   live: Live<Graph>;
+  pages: Page[];
   address: Address;
   go: Go;
   stale: boolean;
 }
 
-export function Header({ live, address, go, stale }: Props) {
-  const home = format({ ...address, service: null });
+export function Header({ live, pages, address, go, stale }: Props) {
   return (
     <header class="header">
-      <a class="mesh" href={home} title="The service graph">
+      <a class="mesh" href={link(address, { page: "" })} title="The service graph">
         <Mark />
         <span class="mesh-name">{live.data?.mesh ?? "Heddle"}</span>
       </a>
-      {address.service && (
-        <span class="crumb">
-          <span aria-hidden="true">/</span> {title(address.service)}
-        </span>
-      )}
+      <nav class="pages" aria-label="Pages">
+        {pages.filter((page) => page.link).map((page) => (
+          <a
+            key={page.path}
+            href={link(address, { page: page.path })}
+            aria-current={page.path === address.page ? "page" : undefined}
+          >
+            {page.link}
+          </a>
+        ))}
+      </nav>
       <Search nodes={live.data?.nodes ?? []} go={go} />
       <RangePicker range={address.range} go={go} />
       <Word live={live} go={go} stale={stale} />
@@ -94,12 +99,17 @@ function RangePicker({ range, go }: { range: Range; go: Go }) {
     const outside = (event: Event) => {
       if (!box.current?.contains(event.target as globalThis.Node)) setOpen(false);
     };
-    const escape = (event: KeyboardEvent) => event.key === "Escape" && setOpen(false);
+    const escape = (event: KeyboardEvent) => {
+      if (event.key !== "Escape") return;
+      event.preventDefault();
+      setOpen(false);
+    };
     document.addEventListener("pointerdown", outside);
-    document.addEventListener("keydown", escape);
+    // Before the page's own keys: what is open closes first.
+    document.addEventListener("keydown", escape, true);
     return () => {
       document.removeEventListener("pointerdown", outside);
-      document.removeEventListener("keydown", escape);
+      document.removeEventListener("keydown", escape, true);
     };
   }, [open]);
   const custom = typeof range === "object";

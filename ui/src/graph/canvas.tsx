@@ -1,9 +1,8 @@
 // The drawn graph: nodes are buttons in layers, edges are curves below them.
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import type { Address } from "../address";
+import type { Address, Go } from "../address";
 import { id, type Edge, type Graph } from "../api";
-import type { Go } from "../header";
 import { layout, type Layout } from "../layout";
 import { edgeKey, ejectedOf } from "../words";
 import { EdgeLabel, EdgeMarks, EdgePath, middle } from "./edge";

@@ -1,7 +1,7 @@
 // What a selected node or an edge under the pointer tells: client and server side by side, in words too.
 
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { format, type Address } from "../address";
+import { link, type Address } from "../address";
 import { id, type Edge, type Graph, type Node, type Rates } from "../api";
 import { bytes, clock, duration, percent, rate } from "../format";
 import { difference, edgeTitle, ejectedBecause, ejectedOf, failedShare, title } from "../words";
@@ -126,7 +126,7 @@ export function NodeCard(props: { node: Node; graph: Graph; at: At; address: Add
         {callers.length === 0 ? "Nobody calls it now. " : `Called by ${list(callers.map((edge) => title(edge.source)))}. `}
         {callees.length > 0 && `Calls ${list(callees.map((edge) => title(edge.destination)))}.`}
       </p>
-      <a class="primary" href={format({ ...address, service: node.service })}>
+      <a class="primary" href={link(address, { service: node.service })}>
         Open {title(node.service)} <kbd>Enter</kbd>
       </a>
     </div>

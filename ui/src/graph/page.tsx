@@ -1,34 +1,12 @@
 // The home page: the graph, or the same as a table, or what to do when there is nothing to see.
 
-import { useEffect } from "preact/hooks";
-import type { Address } from "../address";
-import type { Graph, Live } from "../api";
-import type { Go } from "../header";
 import { Command } from "../command";
 import { isOld, OldNote } from "../old";
+import type { PageProps } from "../pages";
 import { Canvas } from "./canvas";
 import { GraphTable } from "./table";
 
-interface Props {
-  graph: Live<Graph>;
-  address: Address;
-  go: Go;
-  /** The server answers, but it measures nothing any more. */
-  stopped: boolean;
-}
-
-export function GraphPage({ graph, address, go, stopped }: Props) {
-  useEffect(() => {
-    const key = (event: KeyboardEvent) => {
-      const target = event.target as HTMLElement;
-      if (target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key === "t") go({ table: !address.table });
-      if (event.key === "Escape" && address.selected) go({ selected: null });
-    };
-    document.addEventListener("keydown", key);
-    return () => document.removeEventListener("keydown", key);
-  }, [address.table, address.selected]);
-
+export function GraphPage({ graph, address, go, stopped }: PageProps) {
   const { data } = graph;
   return (
     <main class={`graph-page ${stopped || isOld(graph) ? "stale" : ""}`}>

@@ -1,9 +1,9 @@
 // The graph as two tables: services and calls. The same numbers, for those who trust tables more.
 
 import { useState } from "preact/hooks";
+import type { Go } from "../address";
 import { id, type Edge, type Graph, type Node } from "../api";
 import { bytes, duration, NONE, percent, rate } from "../format";
-import type { Go } from "../header";
 import { failedShare, health, nodeHealth, title } from "../words";
 
 interface Column<T> {

@@ -1,10 +1,11 @@
 // One service: is it well, its four golden signals, their course, who calls it, whom it calls.
 
-import { format, pace, query, type Address } from "../address";
+import { link, pace, query, type Address } from "../address";
 import { id, useLive, type Ejection, type ServiceName, type ServicePage } from "../api";
 import { Command } from "../command";
 import { clock, length, percent } from "../format";
 import { isOld, OldNote } from "../old";
+import type { PageProps } from "../pages";
 import { ejectedOf, title } from "../words";
 import { LatencyChart, RequestChart, TcpCharts } from "./charts";
 import { Signals } from "./signals";
@@ -13,20 +14,23 @@ import { Answers, Ejected, Neighbours, Versions, Workloads } from "./tables";
 /** Seconds of the live page. */
 const LIVE_WINDOW = 60;
 
-interface Props {
+/** The page at `#/service/NAMESPACE/NAME`. */
+export function ServiceView({ address, now, stopped }: PageProps) {
+  const { service } = address;
+  return service && <OneService service={service} address={address} stopped={stopped} ejections={now.data?.ejections ?? []} />;
+}
+
+interface Props extends Pick<PageProps, "address" | "stopped"> {
   service: ServiceName;
-  address: Address;
-  /** The server answers, but it measures nothing any more. */
-  stopped: boolean;
   /** Of all services, now. */
   ejections: Ejection[];
 }
 
-export function ServiceView({ service, address, stopped, ejections }: Props) {
+function OneService({ service, address, stopped, ejections }: Props) {
   const place = `${encodeURIComponent(service.namespace || "-")}/${encodeURIComponent(service.name)}`;
   const url = `/api/v1/services/${place}?${query(address.range, LIVE_WINDOW)}`;
   const page = useLive<ServicePage>(url, pace(address.range), true);
-  const home = format({ ...address, service: null, selected: id(service) });
+  const home = link(address, { page: "", selected: id(service) });
   return (
     <main class={`service-page ${stopped || isOld(page) ? "stale" : ""}`}>
       <div class="service-title">
@@ -152,7 +156,7 @@ function Verdict({ page, address }: { page: ServicePage; address: Address }) {
         {suspect && (
           <>
             Its own calls to{" "}
-            <a href={format({ ...address, service: suspect.destination })}>{title(suspect.destination)}</a> fail too (
+            <a href={link(address, { service: suspect.destination })}>{title(suspect.destination)}</a> fail too (
             {percent(1 - suspect.client.success)}): look there first.
           </>
         )}

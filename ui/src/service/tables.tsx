@@ -1,7 +1,7 @@
 // The tables of a service page.
 
 import type { ComponentChildren } from "preact";
-import { format, type Address } from "../address";
+import { link, type Address } from "../address";
 import { id, type Edge, type Ejection, type ServicePage } from "../api";
 import { bytes, clock, duration, NONE, percent, rate } from "../format";
 import { codeInWords, difference, ejectedBecause, flagsInWords, health, title } from "../words";
@@ -96,7 +96,7 @@ export function Neighbours({ title: heading, edges, end, address, tcp }: Neighbo
           return (
             <tr key={`${id(other)} ${edge.protocol}`} class={health(edge.client, edge.server)}>
               <td class="text">
-                <a href={format({ ...address, service: other })}>
+                <a href={link(address, { service: other })}>
                   <i class={`dot ${health(edge.client, edge.server)}`} aria-hidden="true" />
                   {title(other)}
                 </a>{" "}
