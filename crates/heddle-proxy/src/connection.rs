@@ -255,6 +255,9 @@ async fn serve_request<S: Side>(
         span.by_rule(&rule);
     }
     outcome.noting(|facts| routed(facts, &route));
+    if let Ok(Route { rule: Some(rule), .. }) = &route {
+        outcome.ruled(Arc::clone(rule));
+    }
     // 3. Made ready to be sent, perhaps more than once.
     let edits = RequestEdits {
         path: route.as_ref().map_or(None, |route| route.path.as_deref()),

@@ -136,16 +136,21 @@ impl Server {
             Read::Reject(reply) => return Some(reply),
             Read::Drop => return None,
         };
-        match resolve::resolve(&self.shared, &asked).await {
-            Resolution::Answer(reply) => Some(reply),
+        let reply = match resolve::resolve(&self.shared, &asked).await {
+            Resolution::Answer(reply) => reply,
             Resolution::Forward => match self.forwarder.ask(query, transport).await {
                 Some(reply) => {
                     self.shared.outside_names.note(&asked.host(), &reply);
-                    Some(reply)
+                    reply
                 }
-                None => Some(asked.server_failure()),
+                None => asked.server_failure(),
             },
+        };
+        if asked.is_about_addresses() {
+            let names = &self.shared.metrics.failed_names;
+            names.answered(&asked.host(), &reply, clock::unix_now());
         }
+        Some(reply)
     }
 }
 

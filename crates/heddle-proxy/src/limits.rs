@@ -228,6 +228,12 @@ pub const LABEL_SETS_OUTSIDE: usize = 500;
 /// then one for all services.
 pub const OVERFLOW_LABEL_SETS: usize = 256;
 
+/// HTTP rules with counters of their own per proxy; further ones share theirs.
+pub const RULES_COUNTED: usize = 256;
+
+/// Names without an address that are told; when there are more, the one asked for longest ago is forgotten.
+pub const FAILED_NAMES: usize = 128;
+
 /// `(destination, port)` pairs with protocol verdicts per proxy; further ones share one.
 pub const VERDICT_PORTS: usize = 512;
 

@@ -9,8 +9,10 @@ mod comparisons;
 mod edge;
 mod hidden;
 mod histogram;
+mod names;
 mod registry;
 mod render;
+mod rules;
 pub mod scrape;
 mod series;
 mod tracing;
@@ -23,14 +25,19 @@ use std::{
     time::Duration,
 };
 
-use heddle_model::discovery::{ClusterKey, WorkloadInfo, WorkloadTelemetry};
+use heddle_model::{
+    ServiceName,
+    discovery::{ClusterKey, WorkloadInfo, WorkloadTelemetry},
+};
 use heddle_runtime::{clock, tls::TlsFault};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 pub(crate) use self::{
     comparisons::Compared,
     edge::{Edge, Grpc, Reporter, ServiceLabels},
+    names::FailedNames,
     registry::VerdictCounters,
+    rules::RuleCounts,
     series::{HttpSeries, TcpSeries},
     tracing::SpanResult,
 };
@@ -175,6 +182,8 @@ pub struct Metrics {
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
     connections: [AtomicU64; 2],
     pub(crate) traces: TraceCounts,
+    /// Names that the workload asked for in vain.
+    pub(crate) failed_names: FailedNames,
     /// Shown here, counted by the clusters themselves.
     pub(crate) breakers: Breakers,
 }
@@ -208,6 +217,7 @@ impl Metrics {
             log_lines_dropped: Arc::default(),
             connections: Default::default(),
             traces: TraceCounts::default(),
+            failed_names: FailedNames::default(),
             breakers: Breakers::default(),
         }
     }
@@ -377,6 +387,11 @@ impl Metrics {
     /// This workload, as its peers see it.
     pub(crate) fn own(&self) -> &WorkloadInfo {
         &self.own.workload
+    }
+
+    /// Counters of a rule about calls to `service`, named by where it comes from.
+    pub(crate) fn rule(&self, service: &ServiceName, rule: &str) -> Arc<RuleCounts> {
+        self.lock().rules.of(&service.fqdn(), rule)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Registry> {

@@ -369,6 +369,9 @@ impl Outbound {
                 Err(Refusal::DanglingTarget(reason.to_owned(), status))
             }
         };
+        compiled
+            .counts
+            .get_or_init(|| worker.shared.metrics.rule(service, &compiled.rule.provenance.0));
         let rule = Some(Arc::clone(compiled));
         let grpc = compiled.does.retries.is_some() && is_grpc(request);
         let limit = compiled.rule.traffic.timeout.map(|limit| deadline::within(limit, request));

@@ -7,6 +7,7 @@
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    sync::Arc,
     time::Instant,
 };
 
@@ -22,6 +23,7 @@ use crate::{
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, RelayLimits, relay},
     series::SeriesSet,
+    snapshot::CompiledRule,
     tcp_fault::Shape,
     trace::{Ended, LiveSpan},
     worker::Worker,
@@ -60,6 +62,8 @@ pub(crate) struct RequestOutcome {
     is_copy: bool,
     /// Its span, if its trace is recorded.
     span: Option<Box<LiveSpan>>,
+    /// The rule that decided where it goes.
+    rule: Option<Arc<CompiledRule>>,
 }
 
 impl RequestOutcome {
@@ -102,6 +106,7 @@ impl RequestOutcome {
             finished: false,
             is_copy: false,
             span: None,
+            rule: None,
         }
     }
 
@@ -126,6 +131,11 @@ impl RequestOutcome {
     /// Its trace is recorded.
     pub(crate) fn traced(&mut self, span: Option<Box<LiveSpan>>) {
         self.span = span;
+    }
+
+    /// This rule decides where it goes.
+    pub(crate) fn ruled(&mut self, rule: Arc<CompiledRule>) {
+        self.rule = Some(rule);
     }
 
     /// Its span, for what only that has to know.
@@ -297,6 +307,9 @@ impl Drop for RequestOutcome {
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
         };
+        if let Some(counts) = self.rule.take().and_then(|rule| rule.counts.get().cloned()) {
+            counts.record(record.status, self.grpc().flatten(), record.flags, record.duration);
+        }
         if let Some(facts) = self.facts.take() {
             let finish = Finish {
                 status: record.status,

@@ -314,7 +314,7 @@ impl<'a> Party<'a> {
 }
 
 /// A label value as Prometheus' text format wants it.
-struct Escaped<'a>(&'a str);
+pub(super) struct Escaped<'a>(pub(super) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

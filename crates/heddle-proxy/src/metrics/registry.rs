@@ -7,7 +7,10 @@ use std::sync::{
 
 use hashbrown::HashMap;
 
-use super::series::{HttpSeries, TcpSeries};
+use super::{
+    rules::Rules,
+    series::{HttpSeries, TcpSeries},
+};
 use crate::{
     limits::{
         LABEL_SETS, LABEL_SETS_OUTSIDE, OVERFLOW_LABEL_SETS, VERDICT_PORTS,
@@ -39,6 +42,7 @@ pub(super) struct Registry {
     outside_sets: usize,
     overflow: u64,
     verdicts: Vec<VerdictPort>,
+    pub(super) rules: Rules,
 }
 
 /// A destination service, its port, and what connections to it were taken for.
@@ -77,6 +81,7 @@ impl Registry {
             outside_sets: 0,
             overflow: 0,
             verdicts: Vec::new(),
+            rules: Rules::default(),
         }
     }
 

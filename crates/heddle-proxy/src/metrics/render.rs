@@ -83,7 +83,7 @@ pub(super) fn histogram(text: &mut String, name: &str, set: &LabelSet<HttpSeries
 }
 
 /// Thousandths as a decimal number without trailing zeros.
-fn decimal(text: &mut String, thousandths: u64) {
+pub(super) fn decimal(text: &mut String, thousandths: u64) {
     let (whole, rest) = (thousandths / 1000, thousandths % 1000);
     let _ = write!(text, "{whole}");
     if rest > 0 {

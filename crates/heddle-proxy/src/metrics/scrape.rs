@@ -17,6 +17,7 @@ use super::{
         Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
         family, histogram,
     },
+    rules::{self, RuleCounts},
     series::{HttpSeries, TcpSeries},
 };
 use crate::{
@@ -47,6 +48,8 @@ pub struct Scrape {
 enum Part {
     Own,
     Verdicts,
+    RuleRequests,
+    RuleDurations,
     HttpCounter(Row<Count<HttpSeries>>),
     Histogram(Row<Spread>),
     TcpCounter(Row<Count<TcpSeries>>),
@@ -55,7 +58,7 @@ enum Part {
 impl Part {
     fn of(index: usize) -> Option<Self> {
         // In flight first: a scrape that shows 0 shows every request that was begun before it.
-        let own = [Self::Own, Self::Verdicts].into_iter();
+        let own = [Self::Own, Self::Verdicts, Self::RuleRequests, Self::RuleDurations].into_iter();
         own.chain(HTTP_COUNTERS.map(Self::HttpCounter))
             .chain(HTTP_HISTOGRAMS.map(Self::Histogram))
             .chain(TCP_COUNTERS.map(Self::TcpCounter))
@@ -85,6 +88,12 @@ impl Scrape {
             Part::Own if index > 0 => return false,
             Part::Own => own(text, &self.metrics, self.process),
             Part::Verdicts => return verdicts(text, &self.metrics, index),
+            Part::RuleRequests => {
+                return self.say_rule(text, rules::REQUESTS, "counter", rules::requests);
+            }
+            Part::RuleDurations => {
+                return self.say_rule(text, rules::DURATION, "histogram", rules::durations);
+            }
             Part::HttpCounter((name, help, count)) => {
                 if index == 0 {
                     family(text, name, "counter", help);
@@ -117,6 +126,22 @@ impl Scrape {
                 }
             }
         }
+        true
+    }
+
+    /// Says the next rule.
+    fn say_rule(
+        &self,
+        text: &mut String,
+        (name, help): (&str, &str),
+        kind: &str,
+        write: fn(&mut String, &(Box<str>, Arc<RuleCounts>)),
+    ) -> bool {
+        if self.said == 0 {
+            family(text, name, kind, help);
+        }
+        let Some(rule) = self.metrics.lock().rules.at(self.said) else { return false };
+        write(text, &rule);
         true
     }
 }
@@ -186,6 +211,7 @@ fn own(text: &mut String, metrics: &Metrics, process: bool) {
     }
     metrics.comparisons().write(text);
     metrics.traces.write(text);
+    metrics.failed_names.write(text);
     let help = "Faults that a rule had injected, by sort; of connections one for each.";
     family(text, "heddle_faults_injected_total", "counter", help);
     for direction in Direction::ALL {

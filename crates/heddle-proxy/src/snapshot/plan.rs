@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use hashbrown::HashMap;
@@ -24,7 +24,7 @@ use heddle_model::{
 use heddle_runtime::{clock, tls::Origin};
 
 use super::{balancer::Balancer, endpoint::LbEndpoint, used::UseMark};
-use crate::{breaker::Breaker, state::RetryAccount};
+use crate::{breaker::Breaker, metrics::RuleCounts, state::RetryAccount};
 
 /// A destination's rules do not build.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +78,8 @@ pub struct CompiledRule {
     pub(crate) does: RulePlan,
     /// When its fault ends.
     pub(crate) fault_expires: Option<Expiry>,
+    /// What it has decided, found at the first request it decides about.
+    pub(crate) counts: OnceLock<Arc<RuleCounts>>,
 }
 
 impl CompiledDestination {
@@ -118,7 +120,8 @@ impl CompiledPort {
             let (matcher, does) = (Matcher::build(&rule)?, RulePlan::build(&rule)?);
             let expires = rule.fault.as_ref().and_then(|fault| fault.expires);
             let fault_expires = expires.map(|unix| Expiry::at(unix, now));
-            Ok(Arc::new(CompiledRule { rule, matcher, does, fault_expires }))
+            let counts = OnceLock::new();
+            Ok(Arc::new(CompiledRule { rule, matcher, does, fault_expires, counts }))
         };
         let http = http.into_iter().map(compiled).collect::<Result<_, _>>()?;
         let sni = sni.into_iter().map(Arc::new).collect();
