@@ -37,6 +37,108 @@ export interface Node {
   versions: Version[];
   failing_since: number | null;
   addresses: string[];
+  cause: Cause | null;
+  faults: FaultWord[];
+}
+
+/** Where the failures of a service come from: `path` leads from it to the deepest callee that accounts for them. */
+export interface Cause {
+  path: ServiceName[];
+  failed: number;
+  injected: number;
+}
+
+/** A fault that a rule injects; `percent` from 0 to 100. */
+export interface FaultWord {
+  what: string;
+  percent: number;
+  detail: string;
+  rule: string;
+  partly: boolean;
+}
+
+export interface RuleChange {
+  at: number;
+  action: string;
+  rule: string;
+  source: string;
+  services: ServiceName[];
+}
+
+export interface RulePart {
+  name: string;
+  line: number;
+  matches: string;
+  does: string;
+  faults: FaultWord[];
+  counted: boolean;
+  rates: Rates;
+}
+
+export interface RuleRow {
+  kind: string;
+  namespace: string;
+  name: string;
+  source: string;
+  line: number;
+  state: string;
+  notes: string[];
+  services: ServiceName[];
+  parts: RulePart[];
+  text: string;
+}
+
+export interface RulesPage {
+  mesh: string;
+  at: number;
+  window: number;
+  known: boolean;
+  rules: RuleRow[];
+  changes: RuleChange[];
+}
+
+/** Calls to a service that one rule decided about. */
+export interface PathRow {
+  rule: string;
+  matches: string;
+  in_force: boolean;
+  rates: Rates;
+}
+
+export interface RefusalRow {
+  by: string;
+  service: ServiceName;
+  direction: string;
+  code: string;
+  count: number;
+}
+
+/** A name that a workload asked for and got no address of. */
+export interface NameFailure {
+  by: string;
+  service: ServiceName;
+  name: string;
+  answer: string;
+  count: number;
+  last: number;
+  did_you_mean: string | null;
+}
+
+export interface TlsFailure {
+  by: string;
+  reason: string;
+  total: number;
+  last: number;
+}
+
+export interface RefusalsPage {
+  mesh: string;
+  at: number;
+  window: number;
+  refusals: RefusalRow[];
+  names: NameFailure[];
+  tls: TlsFailure[];
+  ejections: Ejection[];
 }
 
 export interface Edge {
@@ -57,6 +159,7 @@ export interface Graph {
   edges: Edge[];
   coverage: { sidecars: number; scraped: number; control: boolean };
   ejections: Ejection[];
+  changes: RuleChange[];
 }
 
 /** An endpoint that a sidecar gives no requests, for its errors; times are Unix seconds. */
@@ -122,6 +225,14 @@ export interface ServicePage {
   previous_measured: number;
   responses: Response[];
   failing_since: number | null;
+  cause: Cause | null;
+  faults: FaultWord[];
+  paths: PathRow[];
+  rules: RuleRow[];
+  changes: RuleChange[];
+  refusals: RefusalRow[];
+  names: NameFailure[];
+  ejections: Ejection[];
 }
 
 /** `namespace/name`: a service as a key, in the address bar and in maps. */

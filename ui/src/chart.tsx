@@ -6,6 +6,8 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { ServicePage } from "./api";
 import { clock, NONE } from "./format";
+import { decades, spans } from "./scale";
+import type { Mark } from "./service/marks";
 import { colour, useThemeChange } from "./theme";
 
 export type Paint = "ok" | "client-error" | "injected" | "server-error" | "p50" | "p90" | "p99";
@@ -25,6 +27,11 @@ interface Props {
   series: Series[];
   /** Each on top of those before it. */
   stacked?: boolean;
+  /** On a log scale where the values span it. */
+  spread?: boolean;
+  /** Numbers in place of the picture, until somebody says otherwise here. */
+  wide: boolean;
+  marks: Mark[];
   figure: (value: number) => string;
 }
 
@@ -32,18 +39,22 @@ const HEIGHT = 210;
 /** All charts of the page share one crosshair. */
 const CROSSHAIR = "heddle";
 
-export function Chart({ title, unit, page, series, stacked = false, figure }: Props) {
+export function Chart({ title, unit, page, series, marks, stacked = false, spread = false, wide, figure }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const period = useRef<[number, number]>([0, 1]);
   const [cursor, setCursor] = useState<number | null>(null);
   const [themed, setThemed] = useState(0);
-  const [table, setTable] = useState(false);
+  const [table, setTable] = useState(wide);
+  useEffect(() => setTable(wide), [wide]);
+  const marked = useRef<Mark[]>(marks);
+  marked.current = marks;
   useThemeChange(() => setThemed((before) => before + 1));
   // An axis needs some length, also for a period that has not begun.
   period.current = [page.at - Math.max(page.window, 1), page.at];
 
   const { times, rows } = useMemo(() => withGaps(page, series), [page]);
+  const log = spread && spans(rows);
   const shape = series.map((one) => `${one.label}:${one.paint}:${one.dotted}`).join();
   const data = useMemo(() => {
     const drawn = stacked ? stack(rows) : rows;
@@ -54,9 +65,13 @@ export function Chart({ title, unit, page, series, stacked = false, figure }: Pr
   useEffect(() => {
     const element = host.current;
     if (!element || table) return;
-    const options = optionsFor(element, series, stacked, figure, period);
+    const options = optionsFor(element, series, { stacked, log }, figure, period);
+    const hooks = {
+      setCursor: [(one: uPlot) => setCursor(one.cursor.idx ?? null)],
+      draw: [(one: uPlot) => drawMarks(one, marked.current)],
+    };
     const made = new uPlot(
-      { ...options, hooks: { setCursor: [(one) => setCursor(one.cursor.idx ?? null)] } },
+      { ...options, hooks },
       data,
       element,
     );
@@ -68,15 +83,15 @@ export function Chart({ title, unit, page, series, stacked = false, figure }: Pr
       made.destroy();
       plot.current = null;
     };
-  }, [shape, stacked, themed, table]);
-  useEffect(() => plot.current?.setData(data), [data]);
+  }, [shape, stacked, log, themed, table]);
+  useEffect(() => plot.current?.setData(data), [data, marks.length]);
 
   const at = cursor !== null && cursor < times.length ? cursor : times.length - 1;
   return (
     <section class="chart">
       <header>
         <h2>
-          {title} {unit && <small>{unit}</small>}
+          {title} {unit && <small>{unit}</small>} {log && <small>log scale</small>}
         </h2>
         <span class="at">{cursor !== null && times[at] ? clock(times[at], true) : ""}</span>
         <button type="button" class="quiet" aria-pressed={table} onClick={() => setTable(!table)}>
@@ -138,7 +153,7 @@ function stack(rows: (number | null)[][]): (number | null)[][] {
 function optionsFor(
   element: HTMLElement,
   series: Series[],
-  stacked: boolean,
+  { stacked, log }: { stacked: boolean; log: boolean },
   figure: (value: number) => string,
   period: { current: [number, number] },
 ): uPlot.Options {
@@ -154,20 +169,61 @@ function optionsFor(
     cursor: { sync: { key: CROSSHAIR }, points: { show: !stacked, size: 5 }, drag: { x: false, y: false } },
     scales: {
       x: { time: true, range: () => period.current },
-      y: { range: (_, __, max) => [0, niceTop(max)] },
+      y: log
+        ? { distr: 3, log: 10, range: (_, min, max) => decades(min, max) }
+        : { range: (_, __, max) => [0, niceTop(max)] },
     },
     axes: [
       { ...axis, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks.length > 1 && ticks[1]! - ticks[0]! < 60)), space: 90, size: 28 },
       {
         ...axis,
         grid: { stroke: colour("--line"), width: 1 },
-        values: (_, ticks) => ticks.map((tick) => figure(tick).replace(/\.0(?!\d)/, "")),
+        // On a log scale only whole powers of ten have a name.
+        values: (_, ticks) =>
+          ticks.map((tick) =>
+            log && Math.abs(Math.log10(tick) % 1) > 1e-9 ? "" : figure(tick).replace(/\.0(?!\d)/, ""),
+          ),
         size: 68,
         space: 44,
       },
     ],
     series: [{}, ...drawn.map((one) => styleOf(one, stacked))],
   };
+}
+
+/** A line through the whole chart at each mark, with a flag for a rule and a cross for a workload taken out. */
+function drawMarks(plot: uPlot, marks: Mark[]) {
+  const { ctx: pen, bbox } = plot;
+  const ratio = devicePixelRatio || 1;
+  for (const mark of marks) {
+    const x = Math.round(plot.valToPos(mark.at, "x", true));
+    if (x < bbox.left || x > bbox.left + bbox.width) continue;
+    pen.save();
+    pen.strokeStyle = pen.fillStyle = colour(mark.kind === "rule" ? "--accent" : "--red-mark");
+    pen.lineWidth = ratio;
+    pen.setLineDash([4 * ratio, 3 * ratio]);
+    pen.beginPath();
+    pen.moveTo(x + 0.5, bbox.top);
+    pen.lineTo(x + 0.5, bbox.top + bbox.height);
+    pen.stroke();
+    pen.setLineDash([]);
+    pen.beginPath();
+    if (mark.kind === "rule") {
+      pen.moveTo(x, bbox.top);
+      pen.lineTo(x + 8 * ratio, bbox.top + 4 * ratio);
+      pen.lineTo(x, bbox.top + 8 * ratio);
+      pen.fill();
+    } else {
+      const arm = 3 * ratio;
+      const y = bbox.top + arm;
+      pen.moveTo(x - arm, y - arm);
+      pen.lineTo(x + arm, y + arm);
+      pen.moveTo(x + arm, y - arm);
+      pen.lineTo(x - arm, y + arm);
+      pen.stroke();
+    }
+    pen.restore();
+  }
 }
 
 function styleOf(one: Series, stacked: boolean): uPlot.Series {

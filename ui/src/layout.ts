@@ -54,6 +54,18 @@ interface Cell {
 const DUMMY_ACROSS = 14;
 
 export function layout(nodes: LayoutNode[], edges: LayoutEdge[], options: Options): Layout {
+  return arrange(nodes, edges, options).at(options);
+}
+
+/** Who stands where, before it is said how far apart. */
+export interface Arrangement {
+  /** Nodes per layer. */
+  sizes: number[];
+  at: (gaps: Pick<Options, "layerGap" | "nodeGap">) => Layout;
+}
+
+/** The costly part of a layout: the same arrangement can be drawn with several gaps. */
+export function arrange(nodes: LayoutNode[], edges: LayoutEdge[], options: Omit<Options, "layerGap" | "nodeGap">): Arrangement {
   const down = options.direction === "down";
   const ids = nodes.map((node) => node.id).sort();
   const sizes = new Map(nodes.map((node) => [node.id, node]));
@@ -75,8 +87,13 @@ export function layout(nodes: LayoutNode[], edges: LayoutEdge[], options: Option
   for (const [key, edge] of unique) chains.set(key, chain(key, edge, cells));
 
   const layers = order([...cells.values()], options.previous ?? []);
-  place(layers, options.nodeGap);
-  return draw(layers, chains, sizes, options, down);
+  return {
+    sizes: layers.map((layer) => layer.filter((one) => !one.dummy).length),
+    at: ({ layerGap, nodeGap }) => {
+      place(layers, nodeGap);
+      return draw(layers, chains, sizes, layerGap, down);
+    },
+  };
 }
 
 function cell(id: string, layer: number, across: number, along: number, dummy: boolean): Cell {
@@ -203,10 +220,13 @@ function sortByNeighbours(
   fixed: (one: Cell) => number | null,
 ) {
   const mean = new Map<Cell, number>();
+  // All of them stand in the layer beside this one.
+  const beside = layers[(layer[0]?.layer ?? 0) + (side === "before" ? -1 : 1)] ?? [];
+  const position = new Map(beside.map((one, index) => [one, index]));
   layer.forEach((one, index) => {
-    const neighbours = one[side].map((other) => layers[other.layer]!.indexOf(other));
+    const neighbours = one[side].map((other) => position.get(other) ?? 0);
     const sum = neighbours.reduce((total, position) => total + position, 0);
-    const scale = layer.length / Math.max(1, layers[layer[0]!.layer + (side === "before" ? -1 : 1)]?.length ?? 1);
+    const scale = layer.length / Math.max(1, beside.length);
     mean.set(one, neighbours.length > 0 ? ((sum / neighbours.length) + 0.5) * scale : index + 0.5);
   });
   const kept = layer.filter((one) => fixed(one) !== null);
@@ -222,12 +242,27 @@ function crossings(layers: Cell[][]): number {
   let count = 0;
   for (let index = 1; index < layers.length; index += 1) {
     const position = new Map(layers[index - 1]!.map((one, at) => [one, at]));
-    const links = layers[index]!.flatMap((one, at) => one.before.map((other) => [position.get(other)!, at] as const));
-    for (let a = 0; a < links.length; a += 1) {
-      for (let b = a + 1; b < links.length; b += 1) {
-        const [x, y] = [links[a]!, links[b]!];
-        if ((x[0] - y[0]) * (x[1] - y[1]) < 0) count += 1;
-      }
+    // In the order of this layer: a link crosses those before it that end further on in the layer above.
+    const ends = layers[index]!.map((one) => one.before.map((other) => position.get(other)!));
+    count += inversions(ends, layers[index - 1]!.length);
+  }
+  return count;
+}
+
+/** Pairs of numbers from different lists of which the earlier one is larger; numbers below `size`. */
+function inversions(lists: number[][], size: number): number {
+  // Fenwick's tree: how many numbers up to one have been seen.
+  const seen = new Int32Array(size + 1);
+  let [total, count] = [0, 0];
+  for (const list of lists) {
+    for (const number of list) {
+      let upTo = 0;
+      for (let at = number + 1; at > 0; at -= at & -at) upTo += seen[at]!;
+      count += total - upTo;
+    }
+    for (const number of list) {
+      for (let at = number + 1; at <= size; at += at & -at) seen[at]! += 1;
+      total += 1;
     }
   }
   return count;
@@ -290,7 +325,7 @@ function draw(
   layers: Cell[][],
   chains: Map<string, Cell[]>,
   sizes: Map<string, LayoutNode>,
-  options: Options,
+  layerGap: number,
   down: boolean,
 ): Layout {
   const all = layers.flat();
@@ -298,12 +333,14 @@ function draw(
   const high = Math.max(0, ...all.map((one) => one.at + one.across / 2));
   const lows = Math.min(...all.map((one) => one.at - one.across / 2), high);
   const starts: number[] = [];
+  const depths: number[] = [];
   let along = 0;
   for (const layer of layers) {
     starts.push(along);
-    along += Math.max(0, ...layer.map((one) => one.along)) + options.layerGap;
+    depths.push(Math.max(0, ...layer.map((one) => one.along)));
+    along += depths.at(-1)! + layerGap;
   }
-  const length = Math.max(0, along - options.layerGap);
+  const length = Math.max(0, along - layerGap);
   const base = Number.isFinite(lows) ? lows : low;
   const point = (a: number, c: number) => (down ? { x: c - base, y: a } : { x: a, y: c - base });
 
@@ -317,7 +354,7 @@ function draw(
     const forward = path[0]!.layer < path.at(-1)!.layer;
     const points = path.flatMap((one, index) => {
       const from = starts[one.layer]!;
-      const middle = Math.max(0, ...layers[one.layer]!.map((each) => each.along));
+      const middle = depths[one.layer]!;
       if (one.dummy) return forward ? [point(from, one.at), point(from + middle, one.at)] : [point(from + middle, one.at), point(from, one.at)];
       const side = ports.get(`${key}@${index === 0 ? "out" : "in"}`) ?? 0;
       const outwards = (index === 0) === forward;

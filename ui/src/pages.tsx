@@ -5,6 +5,8 @@ import type { ComponentType } from "preact";
 import type { Address, Go } from "./address";
 import type { Graph, Live } from "./api";
 import { GraphPage } from "./graph/page";
+import { RefusalsView } from "./refusals/page";
+import { RulesView } from "./rules/page";
 import { ServiceView } from "./service/page";
 import { title } from "./words";
 
@@ -36,6 +38,8 @@ export interface Page {
 export const PAGES: Page[] = [
   { path: "", link: "Graph", title: () => "graph", takes: (address) => address.rest.length === 0, twofold: true, view: GraphPage },
   { path: "service", title: serviceTitle, takes: (address) => address.service !== null, twofold: true, view: ServiceView },
+  { path: "rules", link: "Rules", title: () => "rules", takes: (address) => address.rest.length === 0, view: RulesView },
+  { path: "refusals", link: "Refusals", title: () => "refusals", takes: (address) => address.rest.length === 0, view: RefusalsView },
 ];
 
 function serviceTitle({ service }: Address): string {

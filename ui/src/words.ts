@@ -1,8 +1,8 @@
 // What the numbers mean, in words: is it well, since when, whose fault.
 
-import type { Edge, Ejection, Graph, Node, Rates, ServiceName } from "./api";
+import type { Cause, Edge, Ejection, FaultWord, Graph, Node, Rates, ServiceName } from "./api";
 import { id } from "./api";
-import { clock, duration, percent } from "./format";
+import { clock, duration, length, percent } from "./format";
 
 export type Health = "idle" | "well" | "degraded" | "failing";
 
@@ -33,7 +33,11 @@ export function failedShare(node: Node): number {
 
 /** The name as shown: the namespace only where it is not the default one. */
 export function title(service: ServiceName): string {
+  // Whoever calls from outside and is not known has one name everywhere; so has an address that nobody explained.
   if (service.namespace === "" && service.name === "unknown") return "outside";
+  if (service.namespace === "" && service.name === "PassthroughCluster") return "outside, by address";
+  // All services of a namespace together.
+  if (service.name === "*") return service.namespace;
   const plain = service.namespace === "default" || service.namespace === "";
   if (plain) return service.name;
   // A host of a ServiceEntry: with the namespace behind a dot it would be another host.
@@ -53,12 +57,20 @@ export function verdict(graph: Graph): Verdict {
   const failing = graph.nodes
     .filter((node) => failedShare(node) >= DEGRADED)
     .sort((a, b) => failedShare(b) - failedShare(a));
-  const worst = failing[0];
+  // A service that fails because another one does is a symptom: the one behind it is named.
+  const worst = failing.find((node) => !node.cause) ?? failing[0];
   if (worst) {
     const since = worst.failing_since ? ` since ${clock(worst.failing_since)}` : "";
-    const more = failing.length > 1 ? `, and ${failing.length - 1} more` : "";
-    const text = `${title(worst.service)}: ${percent(failedShare(worst))} errors${since}${more}`;
-    return { health: nodeHealth(worst), text, service: worst.service };
+    const others = failing.filter((node) => node !== worst);
+    const felt = others.filter((node) => node.cause && id(node.cause.path.at(-1)!) === id(worst.service));
+    const more = others.length - felt.length;
+    const text = [
+      `${title(worst.service)}: ${percent(failedShare(worst))} errors${since}`,
+      worst.cause ? behind(worst.cause) : "",
+      felt.length > 0 ? `felt by ${felt.length === 1 ? title(felt[0]!.service) : `${felt.length} services`}` : "",
+      more > 0 ? `and ${more} more` : "",
+    ];
+    return { health: nodeHealth(worst), text: text.filter(Boolean).join(", "), service: worst.service };
   }
   const { sidecars, scraped, control } = graph.coverage;
   const services = graph.nodes.filter((node) => node.kind !== "outside").length;
@@ -76,6 +88,42 @@ export function verdict(graph: Graph): Verdict {
   ).length;
   const faults = injected > 0 ? `, faults injected into ${injected}` : ", all well";
   return { health: "well", text: `${count}${faults}`, service: null };
+}
+
+/** What is behind a service's failures, in a few words. */
+export function behind({ path, injected, failed }: Cause): string {
+  const last = path.at(-1);
+  if (!last) return "";
+  return injected > failed ? `after a fault injected into ${title(last)}` : `from ${title(last)}`;
+}
+
+/** A fault as its rule asks for it: `abort 80 %`. */
+export function faultAsked({ what, percent: share, partly }: FaultWord): string {
+  return `${faultName(what)} ${percent(share / 100)}${partly ? " of some" : ""}`;
+}
+
+function faultName(what: string): string {
+  return { resetAfterBytes: "reset", bytesPerSecond: "slowed" }[what] ?? what;
+}
+
+/** What of a fault was measured, as a share of all calls; null of one that only connections show, or without calls. */
+export function faultMeasured(what: string, calls: Rates): number | null {
+  if (calls.per_second === 0) return null;
+  if (what === "abort") return calls.injected_per_second / calls.per_second;
+  return what === "delay" ? calls.delayed_per_second / calls.per_second : null;
+}
+
+/** Faults by rule with what was measured; without a known rule what was measured alone. */
+export function faultLines(faults: FaultWord[], calls: Rates): string[] {
+  const lines = faults.map((fault) => {
+    const measured = faultMeasured(fault.what, calls);
+    return measured === null ? faultAsked(fault) : `${faultAsked(fault)}, ${percent(measured)} measured`;
+  });
+  for (const what of ["abort", "delay"]) {
+    const measured = faultMeasured(what, calls);
+    if (measured && !faults.some((fault) => fault.what === what)) lines.push(`${what} ${percent(measured)} measured`);
+  }
+  return lines;
 }
 
 /** Where client and server tell different stories about the same calls; null where they agree. */
@@ -178,6 +226,12 @@ export function codeInWords(code: number): string {
   return { 1: "informational", 2: "success", 3: "redirect", 4: "client error", 5: "server error" }[
     Math.floor(code / 100)
   ] ?? "";
+}
+
+/** Over which time the numbers of a page are: said once on each, next to its title. */
+export function over(window: number, past: boolean): string {
+  if (window === 0) return "this period has not begun yet";
+  return past ? `over the ${length(window)} chosen` : `over the last ${length(window)}`;
 }
 
 /** The label of an edge for screen readers and lists. */

@@ -1,6 +1,24 @@
 // What must hold on every page: nothing sticks out, nothing overlaps, text can be read.
 
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { createRequire } from "node:module";
+
+const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
+
+/** No violation of WCAG 2.2 A and AA that axe knows. Contrast is looked at by `everythingIsReadable`, through filters. */
+export async function everythingIsAccessible(page) {
+  await page.evaluate(await readFile(AXE, "utf8"));
+  const found = await page.evaluate(async () => {
+    const tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
+    // The label of a service in the graph is its name; its figures are said in words, not as they are written.
+    const off = { "color-contrast": { enabled: false }, "label-content-name-mismatch": { enabled: false } };
+    const options = { runOnly: { type: "tag", values: tags }, rules: off };
+    const { violations } = await window.axe.run(document, options);
+    return violations.map((one) => `${one.id}: ${one.nodes.map((node) => node.html.slice(0, 120)).join(" | ")}`);
+  });
+  assert.deepEqual(found, []);
+}
 
 /** The page is no wider than the window, and the given boxes do not overlap. */
 export async function nothingSticksOut(page, boxes) {

@@ -33,6 +33,8 @@ function node(service, kind, own, more = {}) {
     bytes_per_second: 0,
     versions: kind === "client" || kind === "outside" ? [] : [{ version: "v1", share: 1, rates: own }],
     failing_since: null,
+    cause: null,
+    faults: [],
     addresses: [`240.240.0.${10 + service.length}`, `240.241.0.${10 + service.length}`],
     ...more,
   };
@@ -86,7 +88,13 @@ export function calm(at = NOW) {
     ],
     coverage: { sidecars: 10, scraped: 10, control: true },
     ejections: [],
+    changes: [],
   };
+}
+
+/** A fault rule that aborts calls to `service`. */
+export function fault(service, percent) {
+  return { what: "abort", percent, detail: "503", rule: `VirtualService/default/${service}#http[0]`, partly: false };
 }
 
 /** The demo while ratings fails, reviews v3 suffers, and photos has faults injected. */
@@ -98,9 +106,10 @@ export function trouble(at = NOW) {
     client: failing(28.4, 0.14),
     failing_since: at - 1200,
   });
-  Object.assign(of("reviews"), { rates: failing(42.4, 0.03), client: failing(42.4, 0.03), failing_since: at - 1190 });
+  const cause = { path: [name("reviews"), name("ratings")], failed: 0.14, injected: 0 };
+  Object.assign(of("reviews"), { rates: failing(42.4, 0.03), client: failing(42.4, 0.03), failing_since: at - 1190, cause });
   const aborted = { injected_per_second: 16.9, success: 1 };
-  Object.assign(of("photos"), { rates: rates(4.3), client: rates(21.2, aborted) });
+  Object.assign(of("photos"), { rates: rates(4.3), client: rates(21.2, aborted), faults: [fault("photos", 80)] });
   for (const one of graph.edges) {
     const [from, to] = [one.source.name, one.destination.name];
     if (to === "ratings") Object.assign(one, { client: failing(28.4, 0.14, { p99_ms: 180 }), server: failing(28.1, 0.12, { p99_ms: 60 }) });
@@ -123,7 +132,7 @@ export function trouble(at = NOW) {
 }
 
 export function empty(at = NOW) {
-  return { mesh: "demo", at, window: 10, nodes: [], edges: [], coverage: { sidecars: 0, scraped: 0, control: true } };
+  return { mesh: "demo", at, window: 10, nodes: [], edges: [], coverage: { sidecars: 0, scraped: 0, control: true }, ejections: [], changes: [] };
 }
 
 function summary(service, kind, client, server, bytes = 0) {
@@ -197,7 +206,104 @@ export function page(bad = 0, at = NOW, window = 60) {
       { code: 404, flags: "-", client_per_second: 1.7, server_per_second: 1.7 },
     ],
     failing_since: bad > 0 ? at - 29 : null,
+    cause: bad > 0 ? { path: ["reviews", "ratings", "store"].map(name), failed: 0.14, injected: 0 } : null,
+    faults: bad > 0 ? [fault("reviews", 10)] : [],
+    paths: [path("path /reviews*", 0, 30.1), path("all", 1, 12.3)],
+    rules: [rule("reviews", bad > 0 ? 10 : 0)],
+    changes: bad > 0 ? [{ at: at - 30, action: "configured", rule: "VirtualService/default/reviews", source: "apply", services: [name("reviews")] }] : [],
+    refusals: [],
+    names: [],
+    ejections: [],
   };
+}
+
+function path(matches, place, perSecond) {
+  return { rule: `VirtualService/default/reviews#http[${place}]`, matches, in_force: true, rates: rates(perSecond) };
+}
+
+/** A VirtualService about `service`, with two rules. */
+export function rule(service, percent = 0, more = {}) {
+  const part = (at, matches, perSecond, faults) => ({
+    name: `http[${at}]`,
+    line: 8 + at * 4,
+    matches,
+    does: `to ${service}; timeout 2 s`,
+    faults,
+    counted: true,
+    rates: rates(perSecond, { injected_per_second: (perSecond * percent) / 100 }),
+  });
+  return {
+    kind: "VirtualService",
+    namespace: "default",
+    name: service,
+    source: "/etc/rules/reviews.yaml",
+    line: 1,
+    state: "Programmed",
+    notes: [],
+    services: [name(service)],
+    parts: [part(0, "path /reviews*", 30.1, percent > 0 ? [fault(service, percent)] : []), part(1, "all", 0, [])],
+    text: `apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata:\n  name: ${service}\nspec:\n  hosts: [${service}]\n`,
+    ...more,
+  };
+}
+
+/** The page of all rules. */
+export function rules(at = NOW, window = 60) {
+  const breaker = {
+    name: "trafficPolicy",
+    line: 0,
+    matches: "all",
+    does: "out for 10 s after 3 5xx in a row, at most 50 %",
+    faults: [],
+    counted: false,
+    rates: rates(0),
+  };
+  return {
+    mesh: "demo",
+    at,
+    window,
+    known: true,
+    rules: [
+      rule("reviews", 10),
+      rule("specials", 0, { kind: "DestinationRule", source: "apply", parts: [breaker] }),
+      rule("nobody", 0, { state: "Dangling", notes: ["spec.http[0].route[0]: no service nobody"] }),
+    ],
+    changes: [{ at: at - 20, action: "configured", rule: "VirtualService/default/reviews", source: "apply", services: [name("reviews")] }],
+  };
+}
+
+/** What was refused, with names that try to be markup. */
+export function refusals(at = NOW, window = 300) {
+  return {
+    mesh: "demo",
+    at,
+    window,
+    refusals: [
+      { by: "frontend-v1-x1", service: name("frontend"), direction: "outbound", code: "no-route", count: 31 },
+      { by: "reviews-v1-a1", service: name("reviews"), direction: "inbound", code: "fault-abort", count: 8 },
+    ],
+    names: [
+      { by: "frontend-v1-x1", service: name("frontend"), name: "leaf-1.defalt", answer: "NXDOMAIN", count: 12, last: at - 4, did_you_mean: "leaf-1.default" },
+      { by: "frontend-v1-x1", service: name("frontend"), name: "<img src=x onerror=alert(1)>", answer: "NXDOMAIN", count: 1, last: at - 9, did_you_mean: null },
+    ],
+    tls: [{ by: "frontend-v1-x1", reason: "expired", total: 3, last: at - 2 }],
+    ejections: trouble(at).ejections,
+  };
+}
+
+/** A mesh of `count` services in ten namespaces, each of which calls up to three others. */
+export function large(count = 200, at = NOW) {
+  const service = (index) => ({ namespace: `team-${index % 10}`, name: `service-${index}` });
+  const nodes = Array.from({ length: count }, (_, index) => ({ ...node("x", "http", rates(5 + (index % 40))), service: service(index) }));
+  const edges = [];
+  for (let index = 1; index < count; index += 1) {
+    const callers = new Set([Math.floor((index - 1) / 3), Math.floor(index / 5), Math.floor(index / 2.3)]);
+    for (const caller of callers) {
+      if (caller === index) continue;
+      edges.push({ ...edge("x", "x", rates(3 + (index % 20))), source: service(caller), destination: service(index) });
+    }
+  }
+  return { ...calm(at), nodes, edges };
 }
 
 /** A page of `load`, which only calls. */

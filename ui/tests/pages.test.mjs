@@ -7,7 +7,7 @@ import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
 import { launch, missing } from "./browser.mjs";
-import { nothingSticksOut, everythingIsReadable, watch } from "./checks.mjs";
+import { everythingIsAccessible, everythingIsReadable, nothingSticksOut, watch } from "./checks.mjs";
 import * as fixtures from "./fixtures.mjs";
 import { serve } from "./server.mjs";
 
@@ -28,10 +28,12 @@ before(async () => {
 after(() => server.close());
 
 /** Answers with these fixtures; `graph` and `page` are called at each question. */
-function answering({ graph = fixtures.calm, page = fixtures.page }) {
+function answering({ graph = fixtures.calm, page = fixtures.page, rules = fixtures.rules, refusals = fixtures.refusals }) {
   server.state.asked.length = 0;
   server.state.answer = (url) => {
     if (url.pathname === "/api/v1/graph") return graph(seconds());
+    if (url.pathname === "/api/v1/rules") return rules(seconds());
+    if (url.pathname === "/api/v1/refusals") return refusals(seconds());
     if (url.pathname.startsWith("/api/v1/services/")) return page(url);
     return { status: 404, body: { error: "no such call" } };
   };
@@ -63,7 +65,7 @@ test("the graph shows services and calls, and reads well at both sizes and in bo
         assert.equal(await page.locator("[data-node]").count(), 8);
         assert.equal(await page.locator("[data-edge]").count(), 7);
         assert.equal(await page.locator("[data-edge='default/reviews>default/ratings'].failing").count(), 1);
-        assert.equal(await page.locator("[data-node='default/photos'] .purpose").textContent(), "fault: abort 80\u202f%");
+        assert.equal(await page.locator("[data-node='default/photos'] .purpose").textContent(), "fault: abort 80\u202f%, 80\u202f% measured");
         assert.match(await page.locator(".word").innerText(), /ratings: 14.% errors since/);
         await nothingSticksOut(page, ".node");
         await everythingIsReadable(page);

@@ -10,11 +10,14 @@ use crate::{
     measure::{Cell, Protocol, UNKNOWN},
     rates::{Sides, Sums, per},
     roster::{Roster, ServiceKind},
+    rulebook::Rulebook,
     store::{Measured, Period, Store},
 };
 
+mod cause;
 mod graph;
 mod page;
+mod rules;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,7 @@ pub(crate) struct View {
     pub(crate) interval: u64,
     pub(crate) store: Store,
     pub(crate) roster: Roster,
+    pub(crate) rulebook: Rulebook,
 }
 
 /// The period a question is about.
@@ -75,7 +79,7 @@ impl View {
         self.sum(period, |cell| {
             let touches =
                 about.is_none_or(|about| cell.source == *about || cell.destination == *about);
-            (touches && cell.protocol != Protocol::Saturation)
+            (touches && cell.protocol.is_traffic())
                 .then(|| (cell.source.clone(), cell.destination.clone(), cell.protocol))
         })
     }
@@ -176,7 +180,7 @@ impl View {
     ) -> BTreeMap<&ServiceName, Vec<u64>> {
         let mut all: BTreeMap<&ServiceName, BTreeMap<usize, Sides>> = BTreeMap::new();
         self.store.each(period, |step, cell, counts| {
-            if cell.protocol != Protocol::Saturation && wanted(&cell.destination) {
+            if cell.protocol.is_traffic() && wanted(&cell.destination) {
                 let sides = all.entry(&cell.destination).or_default().entry(step).or_default();
                 sides.side(cell.reporter).add(counts, &self.store.answers);
             }

@@ -13,11 +13,12 @@ pub(crate) struct Asset {
     pub(crate) immutable: bool,
 }
 
-/// The file at a URL path; the page itself for a path that names no file.
+/// The file at a URL path; the page itself at the root.
 pub(crate) fn find(path: &str) -> Option<Asset> {
-    let path = path.trim_start_matches('/');
-    let last = path.rsplit('/').next().unwrap_or_default();
-    let path = if last.contains('.') { path } else { "index.html" };
+    let path = match path.trim_start_matches('/') {
+        "" => "index.html",
+        path => path,
+    };
     let file = UI.get_file(path)?;
     Some(Asset {
         content_type: content_type(path),
@@ -42,10 +43,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_answers_paths_that_name_no_file() {
+    fn the_page_is_at_the_root_and_nowhere_else() {
         let page = find("/").unwrap();
         assert_eq!(page.content_type, "text/html; charset=utf-8");
-        assert_eq!(find("/service/default/reviews"), Some(page));
+        assert_eq!(find("/index.html"), Some(page));
+        assert_eq!(find("/service/default/reviews"), None);
         assert_eq!(find("/nothing.js"), None);
         assert_eq!(find("/../Cargo.toml"), None);
     }

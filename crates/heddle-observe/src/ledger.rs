@@ -16,6 +16,7 @@ use crate::{
     exposition::{self, LineError},
     limits,
     measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
+    names::FailedNames,
     tls_failures,
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Ledger {
     staged: Vec<((u64, u64), f64)>,
     /// Who is out, as this scrape says.
     pub(crate) ejected: Ejected,
+    /// Names without an address, likewise.
+    pub(crate) names: FailedNames,
     /// Connections on which no TLS came about, as the scrape that is read tells.
     pub(crate) tls: tls_failures::Counts,
 }
@@ -80,6 +83,7 @@ impl Ledger {
             overflow: Overflow::None,
             staged: Vec::new(),
             ejected: Ejected::default(),
+            names: FailedNames::default(),
             tls: tls_failures::Counts::new(),
         }
     }
@@ -88,6 +92,7 @@ impl Ledger {
     pub(crate) fn begin(&mut self) {
         self.staged.clear();
         self.ejected.clear();
+        self.names.clear();
         self.tls.clear();
     }
 
@@ -112,6 +117,9 @@ impl Ledger {
         let (name, _) = exposition::metric_name(line)?;
         if Ejected::reads(name) {
             return self.ejected.line(&self.owner.id, line);
+        }
+        if FailedNames::reads(name) {
+            return self.names.line(line);
         }
         if name == tls_failures::METRIC {
             return tls_failures::line(&mut self.tls, line);

@@ -10,7 +10,8 @@
 //! `measure` (what it means) → `ledger` (increase) → `store` (slots) → `rates` (per second) →
 //! `answers` (JSON) → `routes` (HTTP).
 //!
-//! Who is out for its errors is no number over time: `ejected` takes it from each scrape as it is.
+//! Who is out for its errors and which names were not found are no numbers over time: `ejected` and `names` take them
+//! from each scrape as they are. Rules and their changes come from the control plane (`rulebook`).
 //!
 //! Not here: what the numbers look like – the page under `ui/`, `heddle top` and `heddle graph` are
 //! three printers over the same JSON (`heddle_wire::local::observe_api`).
@@ -34,10 +35,12 @@ mod history;
 mod hosts;
 mod ledger;
 mod measure;
+mod names;
 mod rates;
 mod roster;
 mod rounds;
 mod routes;
+mod rulebook;
 mod scrape;
 mod server;
 mod store;
@@ -77,6 +80,10 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
     drop(task::spawn_contained(
         "roster",
         rounds::follow_roster(Rc::clone(&view), Rc::clone(&config)),
+    ));
+    drop(task::spawn_contained(
+        "rules",
+        rounds::follow_rules(Rc::clone(&view), Rc::clone(&config)),
     ));
     drop(task::spawn_contained(
         "scrape rounds",

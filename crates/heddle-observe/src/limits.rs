@@ -88,5 +88,25 @@ pub const TLS_REASONS_MAX: usize = 50;
 /// How long a failure of TLS is told after it, seconds.
 pub const TLS_FAILURES_WINDOW: f64 = 60.0;
 
+/// Names without an address of one sidecar; it tells no more itself.
+pub const NAMES_MAX: usize = 128;
+
+/// Objects with rules that are told; the control plane may have more.
+pub const RULES_MAX: usize = 5_000;
+/// Changes of rules that are remembered.
+pub const RULE_CHANGES_MAX: usize = 500;
+/// Notes of one object that are told.
+pub const RULE_NOTES_MAX: usize = 20;
+/// Characters of what a rule is met by, or does, in words.
+pub const RULE_WORDS_MAX: usize = 240;
+/// Bytes of a name that a rule is counted under: the compiler gives longer ones a number.
+pub const RULE_NAME_MAX: usize = 64;
+/// Faults of one service that are told in the graph.
+pub const FAULTS_TOLD_MAX: usize = 8;
+/// Time after which rules are asked for again although nobody has told of a new generation.
+pub const RULES_REFRESH: Duration = Duration::from_secs(10);
+/// A callee that fails less than this share of its caller's failures does not account for them.
+pub const CAUSE_SHARE: f64 = 0.2;
+
 /// Endpoints of one sidecar that are told to be out; more are as many as there can be of use.
 pub const EJECTED_MAX: usize = 1_000;

@@ -33,22 +33,32 @@ pub(crate) struct Cell {
     pub(crate) protocol: Protocol,
 }
 
-/// What was spoken. `Saturation` marks the gauges of a workload.
+/// What was spoken; the last three mark what is counted besides traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Http,
     Grpc,
     Tcp,
+    /// Gauges of a workload.
     Saturation,
+    /// Calls by the rule that decided about them, which stands for the version; they are in the traffic as well.
+    Rule,
+    /// Refusals of a workload's sidecar; their code stands for the version.
+    Refusal,
 }
 
 impl Protocol {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Http | Self::Saturation => "http",
+            Self::Http | Self::Saturation | Self::Rule | Self::Refusal => "http",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
         }
+    }
+
+    /// Calls and connections, each counted once by each side.
+    pub(crate) fn is_traffic(self) -> bool {
+        matches!(self, Self::Http | Self::Grpc | Self::Tcp)
     }
 }
 
@@ -73,6 +83,8 @@ pub(crate) const REQUESTS_IN_FLIGHT: Dimension = 37;
 pub(crate) const CONNECTIONS_OPEN: Dimension = 38;
 /// Milliseconds of all calls that are in a latency bucket, added up.
 pub(crate) const LATENCY_SUM: Dimension = 39;
+/// Refusals.
+pub(crate) const REFUSED: Dimension = 40;
 /// Kinds of answers ([`Answers`]) take the dimensions from here.
 pub(crate) const ANSWER: Dimension = 64;
 
@@ -218,6 +230,10 @@ pub(crate) fn is_read(name: &str) -> bool {
             | "istio_tcp_connections_closed_total"
             | "istio_tcp_sent_bytes_total"
             | "istio_tcp_received_bytes_total"
+            | "heddle_rule_requests_total"
+            | "heddle_rule_request_duration_milliseconds_bucket"
+            | "heddle_rule_request_duration_milliseconds_sum"
+            | "heddle_refusals_total"
             | "heddle_requests_in_flight"
             | "heddle_connections_open"
             | "process_start_time_seconds"
@@ -237,6 +253,10 @@ pub(crate) fn meaning(
             return gauge(sample, owner, cells, REQUESTS_IN_FLIGHT);
         }
         "heddle_connections_open" => return gauge(sample, owner, cells, CONNECTIONS_OPEN),
+        "heddle_refusals_total" => {
+            return Meaning::Counter(cells.intern(refusal_cell(sample, owner)), REFUSED);
+        }
+        name if name.starts_with("heddle_rule_") => return of_rule(sample, owner, cells, answers),
         _ => {}
     }
     let Some(cell) = traffic_cell(sample, owner) else { return Meaning::None };
@@ -284,6 +304,46 @@ fn gauge(sample: &Sample<'_>, owner: &Owner, cells: &mut Cells, dimension: Dimen
         protocol: Protocol::Saturation,
     };
     Meaning::Gauge(cells.intern(cell), dimension)
+}
+
+fn refusal_cell(sample: &Sample<'_>, owner: &Owner) -> Cell {
+    let outbound = sample.label("direction") == "outbound";
+    Cell {
+        reporter: if outbound { Reporter::Client } else { Reporter::Server },
+        source: owner.service.clone(),
+        destination: owner.service.clone(),
+        version: cut(sample.label("code")).to_owned(),
+        workload: owner.id.clone(),
+        protocol: Protocol::Refusal,
+    }
+}
+
+/// What a rule decided, as the caller's sidecar counts it.
+fn of_rule(
+    sample: &Sample<'_>,
+    owner: &Owner,
+    cells: &mut Cells,
+    answers: &mut Answers,
+) -> Meaning {
+    let cell = cells.intern(Cell {
+        reporter: Reporter::Client,
+        source: owner.service.clone(),
+        destination: destination_service(sample, Reporter::Client, owner),
+        version: cut(sample.label("rule")).to_owned(),
+        workload: String::new(),
+        protocol: Protocol::Rule,
+    });
+    match sample.name {
+        "heddle_rule_requests_total" => {
+            let code = status_code(sample.label("response_code"));
+            Meaning::Counter(cell, answers.number(code, sample.label("response_flags")))
+        }
+        "heddle_rule_request_duration_milliseconds_sum" => Meaning::Counter(cell, LATENCY_SUM),
+        _ => match quantile::bucket_of(sample.label("le")) {
+            Some(bucket) => Meaning::Bucket(cell, bucket),
+            None => Meaning::None,
+        },
+    }
 }
 
 fn traffic_cell(sample: &Sample<'_>, owner: &Owner) -> Option<Cell> {

@@ -7,7 +7,7 @@ use heddle_wire::local::observe_api::Rates;
 use crate::{
     measure::{
         ANSWER, Answers, BYTES_TO_CALLEE, BYTES_TO_CALLER, CLOSED, CONNECTIONS_OPEN, Dimension,
-        LATENCY_SUM, OPENED, REQUESTS_IN_FLIGHT, UNREACHED,
+        LATENCY_SUM, OPENED, REFUSED, REQUESTS_IN_FLIGHT, UNREACHED,
     },
     quantile::{quantile, quantile_with_sum},
     store::Measured,
@@ -41,7 +41,7 @@ impl Sums {
                     self.latency[usize::from(bucket)] += count;
                 }
                 LATENCY_SUM => self.latency_sum += count,
-                OPENED => self.requests += count,
+                OPENED | REFUSED => self.requests += count,
                 // A connection that was refused before it was counted as opened is a request too.
                 UNREACHED => self.failed += count,
                 BYTES_TO_CALLEE => self.bytes_to_callee += count,

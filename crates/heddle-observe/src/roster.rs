@@ -11,7 +11,7 @@ use heddle_wire::local::{
     observe_api::Ejection,
 };
 
-use crate::{limits, measure::Owner, tls_failures::TlsSeen};
+use crate::{limits, measure::Owner, names::FailedName, tls_failures::TlsSeen};
 
 /// The members known, present or departed.
 #[derive(Debug, Default)]
@@ -22,6 +22,8 @@ pub(crate) struct Roster {
     pub(crate) services: BTreeMap<ServiceName, KnownService>,
     /// Did the control plane answer the last time?
     pub(crate) control: bool,
+    /// The newest generation that a sidecar runs: when it grows, rules may have changed.
+    pub(crate) generation: u64,
     /// Has it ever answered?
     asked: bool,
 }
@@ -64,6 +66,8 @@ pub(crate) struct Member {
     pub(crate) ejected: Vec<Ejection>,
     /// Connections of its sidecar on which no TLS came about.
     pub(crate) tls: TlsSeen,
+    /// Names that it asked for in vain, as the last scrape said.
+    pub(crate) names: Vec<FailedName>,
 }
 
 impl Roster {
@@ -74,6 +78,8 @@ impl Roster {
         self.control = true;
         let listed: BTreeSet<String> =
             workloads.iter().map(|view| view.workload.id.0.clone()).collect();
+        let generations = workloads.iter().map(|view| view.generation);
+        self.generation = generations.max().unwrap_or_default();
         for (id, member) in &mut self.members {
             member.present = listed.contains(id);
             member.scraped &= member.present;
@@ -111,6 +117,7 @@ impl Roster {
                 scraped: false,
                 ejected: Vec::new(),
                 tls: TlsSeen::default(),
+                names: Vec::new(),
             });
             member.services = services;
         }

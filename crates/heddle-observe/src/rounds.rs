@@ -9,7 +9,7 @@ use std::{
 };
 
 use heddle_runtime::{clock, local_http::CallError};
-use heddle_wire::local::control_api::{ServiceView, WorkloadView};
+use heddle_wire::local::control_api::{ResourceView, ServiceView, WorkloadView};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use crate::{
@@ -31,6 +31,31 @@ pub(crate) async fn follow_roster(view: Rc<RefCell<View>>, config: Rc<ObserveCon
         };
         let answer = clock::within(config.control.limit(), ask).await;
         take_answer(&mut view.borrow_mut().roster, answer);
+        clock::sleep(config.scrape_interval).await;
+    }
+}
+
+/// Asks the control plane for the rules, for ever: when a sidecar runs another generation, and once in a while.
+pub(crate) async fn follow_rules(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
+    let mut asked: Option<(u64, Instant)> = None;
+    loop {
+        let generation = view.borrow().roster.generation;
+        let is_due = asked.is_none_or(|(known, at)| {
+            known != generation || clock::now() - at >= limits::RULES_REFRESH
+        });
+        if is_due {
+            let ask = config.control.get::<Vec<ResourceView>>("/v1/resources");
+            match clock::within(config.control.limit(), ask).await {
+                Some(Ok(told)) => {
+                    let now = clock::unix_now().as_secs_f64();
+                    view.borrow_mut().rulebook.update(told, now);
+                    asked = Some((generation, clock::now()));
+                }
+                // That it does not answer is told by who follows the roster.
+                Some(Err(error)) => tracing::debug!(%error, "the rules are not known"),
+                None => tracing::debug!("the rules were not told in time"),
+            }
+        }
         clock::sleep(config.scrape_interval).await;
     }
 }
@@ -237,6 +262,7 @@ fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
         }
         member.scraped = succeeded;
         member.ejected = sidecar.ledger.ejected.take();
+        member.names = sidecar.ledger.names.take();
         if succeeded {
             let counts = std::mem::take(&mut sidecar.ledger.tls);
             member.tls.take(counts, clock::unix_now().as_secs_f64(), member.ran_before);
@@ -279,6 +305,7 @@ mod tests {
             scraped: true,
             ejected: Vec::new(),
             tls: TlsSeen::default(),
+            names: Vec::new(),
         }
     }
 

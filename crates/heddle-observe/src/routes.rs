@@ -37,6 +37,9 @@ const SECURITY_HEADERS: [(&str, &str); 4] = [
     ("cross-origin-resource-policy", "same-origin"),
 ];
 
+/// Pages of the dashboard by the first part of their path, as `ui/src/pages.tsx` has them.
+const PAGES: [&str; 5] = ["service", "rules", "refusals", "traces", "live"];
+
 /// Answers a kubelet, and nobody's question about the mesh.
 pub(crate) fn health<B>(request: &Request<B>, view: &RefCell<View>) -> Response<Body> {
     let (status, text) = match request.uri().path() {
@@ -102,6 +105,10 @@ async fn route<B>(
                 ))),
             }
         }
+        ["api", "v1", "rules"] => Ok(json(&view.borrow().rules(asked(uri.query(), 10)?))),
+        ["api", "v1", "refusals"] => {
+            Ok(json(&view.borrow().refusals_page(asked(uri.query(), 300)?)))
+        }
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
         ["api", "v1", "tls-failures"] => Ok(json(&view.borrow().tls_failures())),
         ["api", "v1", "prometheus", "targets"] => {
@@ -114,7 +121,8 @@ async fn route<B>(
             let address = address(&view.borrow(), workload)?;
             pass_through(address).await
         }
-        _ => asset(uri.path()),
+        [page, ..] if PAGES.contains(&page) => Ok(moved(uri)),
+        _ => asset(uri.path()).or_else(|refused| nowhere(request, uri.path(), refused)),
     }
 }
 
@@ -225,6 +233,48 @@ fn asset(path: &str) -> Result<Response<Body>, Refused> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(asset.content_type));
     let kept = if asset.immutable { "public, max-age=31536000, immutable" } else { "no-cache" };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(kept));
+    Ok(response)
+}
+
+/// To the same page of the dashboard: where one is in it stands behind the `#`, which a browser keeps to itself.
+fn moved(uri: &hyper::Uri) -> Response<Body> {
+    let place = uri.path_and_query().map_or("/", |place| place.as_str());
+    let mut response = Response::new(full(Bytes::new()));
+    *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    if let Ok(place) = HeaderValue::from_str(&format!("/#{place}")) {
+        response.headers_mut().insert(header::LOCATION, place);
+    }
+    response
+}
+
+/// For a person who asks for what is not there, a page with ways on; for a program the refusal.
+fn nowhere<B>(
+    request: &Request<B>,
+    path: &str,
+    refused: Refused,
+) -> Result<Response<Body>, Refused> {
+    let accept = request.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if !accept.is_some_and(|accept| accept.contains("text/html")) {
+        return Err(refused);
+    }
+    let path = path.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    let links: String =
+        PAGES.iter().filter(|page| **page != "service").fold(String::new(), |links, page| {
+            links + &format!("<li><a href=\"/#/{page}\">{page}</a></li>")
+        });
+    let text = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><title>No such page · Heddle</title>\
+         <main><h1>There is no such page</h1><p><code>{path}</code> leads nowhere. There are:</p>\
+         <ul><li><a href=\"/\">graph</a></li>{links}\
+         <li>a service: <code>/#/service/NAMESPACE/NAME</code></li>\
+         <li>the numbers as JSON: <a href=\"/api/v1/graph\">/api/v1/graph</a></li></ul></main></html>"
+    );
+    let mut response = Response::new(full(Bytes::from(text)));
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let html = HeaderValue::from_static("text/html; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, html);
     Ok(response)
 }
 

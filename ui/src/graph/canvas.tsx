@@ -2,16 +2,21 @@
 
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { Address, Go } from "../address";
-import { id, type Edge, type Graph } from "../api";
-import { layout, type Layout } from "../layout";
+import { id, type Edge, type Graph, type Node } from "../api";
+import { arrange, type Layout } from "../layout";
 import { edgeKey, ejectedOf } from "../words";
-import { EdgeLabel, EdgeMarks, EdgePath, middle } from "./edge";
+import { EdgeLabel, EdgeMarks, EdgePath, labelOf, middle, type Label } from "./edge";
+import { placeLabels, type Point } from "./labels";
+import { EVERY, choiceOf } from "./select";
+import { useZoom, ZoomButtons } from "./zoom";
 import { callsOf, recall, remember, STORE_AFTER, type Memory } from "./memory";
 import { NodeBox, nodeHeight } from "./node";
 import { EdgeCard, NodeCard } from "./card";
 
 interface Props {
   graph: Graph;
+  /** What the picture has the shape of, where that is more than `graph`: a longer time's calls. */
+  whole?: Graph;
   address: Address;
   go: Go;
 }
@@ -21,10 +26,14 @@ const NARROW = 640;
 const NODE_WIDTH = 196;
 /** Tried in this order on a narrow screen. */
 const NARROW_WIDTHS = [180, 164, 148, 136, 124, 112, 104];
+/** On a narrow screen the picture is made as small as this, so that all of its width is seen, before it is scrolled. */
+const SMALLEST = 0.62;
+/** Pixels of the words on a line. */
+const LABEL_HEIGHT = 17;
 /** Pixels around the picture. */
 const MARGIN = 16;
 
-export function Canvas({ graph, address, go }: Props) {
+export function Canvas({ graph, whole, address, go }: Props) {
   const frame = useRef<HTMLDivElement>(null);
   const canvas = useRef<HTMLDivElement>(null);
   const drawing = useRef<HTMLDivElement>(null);
@@ -38,7 +47,8 @@ export function Canvas({ graph, address, go }: Props) {
     return () => observer.disconnect();
   }, []);
 
-  const picture = usePicture(graph, width, address.range === "live");
+  const picture = usePicture(graph, width, address.range === "live" && !whole && isWhole(address), whole);
+  const zoom = useZoom(frame, picture);
   const [hovered, setHovered] = useState<string | null>(null);
   const active = hovered ?? address.selected;
   const pairs = useMemo(() => pairUp(graph.edges), [graph]);
@@ -53,7 +63,8 @@ export function Canvas({ graph, address, go }: Props) {
     if (next) focus(next);
   };
 
-  const { drawn, down, scale } = picture;
+  const { drawn, down } = picture;
+  const { scale } = zoom;
   const anchor = active ? anchorOf(active, picture) : null;
   const offset = useOffset(drawing, canvas);
   const at = anchor && { x: anchor.x * scale + offset.x, y: anchor.y * scale + offset.y, clear: anchor.clear * scale };
@@ -67,6 +78,14 @@ export function Canvas({ graph, address, go }: Props) {
     edges: pairs.get(key) ?? [],
     dim: related !== null && !related.edges.has(key),
   });
+  const labels = useLabels(picture, (key) => {
+    const labelled = active !== null && (key === active || key.split(">").includes(active));
+    return labelOf(shape(key).edges, { labelled, down, latency: address.filter.latency === "1" });
+  });
+  const open = (node: Node) =>
+    node.service.name === EVERY
+      ? go({ filter: { ...address.filter, ns: node.service.namespace, group: "" }, selected: null })
+      : go({ service: node.service });
   return (
     <div class="frame" ref={frame} onClick={clear}>
       <div class={`canvas ${down ? "down" : "right"} ${address.range === "live" ? "live" : ""}`} ref={canvas}>
@@ -92,14 +111,6 @@ export function Canvas({ graph, address, go }: Props) {
                   onHover={(inside) => setHovered(inside ? key : null)}
                 />
               ))}
-              {[...picture.calls.keys()].map((key) => (
-                <EdgeLabel
-                  key={key}
-                  {...shape(key)}
-                  down={down}
-                  labelled={active !== null && (key === active || key.split(">").includes(active))}
-                />
-              ))}
             </svg>
             {drawn.layers.flat().map((key) => {
               const node = nodes.get(key);
@@ -117,14 +128,20 @@ export function Canvas({ graph, address, go }: Props) {
                   dim={related !== null && !related.nodes.has(key)}
                   selected={key === address.selected}
                   onSelect={() => select(key)}
-                  onOpen={() => go({ service: node.service })}
+                  onOpen={() => open(node)}
                   onArrow={(arrow) => move(key, arrow)}
                 />
               );
             })}
+            <svg class="labels" width={drawn.width} height={drawn.height} aria-hidden="true">
+              {labels.map(({ key, label, at }) => (
+                <EdgeLabel key={key} label={label} at={at} dim={shape(key).dim} />
+              ))}
+            </svg>
           </div>
         </div>
       </div>
+      <ZoomButtons zoom={zoom} />
       {at && activeNode && address.selected === active && (
         <NodeCard node={activeNode} graph={graph} at={at} address={address} />
       )}
@@ -172,12 +189,14 @@ interface Picture {
 }
 
 /** The layout, computed anew only when the structure or the room for it changes. */
-function usePicture(graph: Graph, width: number, live: boolean): Picture {
+function usePicture(graph: Graph, width: number, live: boolean, whole?: Graph): Picture {
   const memory = useRef<{ mesh: string; value: Memory } | null>(null);
   if (memory.current?.mesh !== graph.mesh) memory.current = { mesh: graph.mesh, value: recall(graph.mesh) };
   const known = memory.current.value;
-  const ids = graph.nodes.map((node) => id(node.service));
-  const calls = callsOf(graph, new Set(ids), live ? known : { order: [], calls: {} });
+  // Before the first look at the room there is, nothing is drawn: it would be drawn twice.
+  const ids = width === 0 ? [] : graph.nodes.map((node) => id(node.service));
+  const longer = whole ? Object.fromEntries(whole.edges.map((edge) => [edgeKey(edge), graph.at])) : {};
+  const calls = callsOf(graph, new Set(ids), live ? known : { order: [], calls: longer });
   const down = width > 0 && width < NARROW;
   const heights = new Map(graph.nodes.map((node) => [id(node.service), nodeHeight(node, down)]));
   const structure = JSON.stringify([ids.map((key) => [key, heights.get(key)]), [...calls.keys()].sort(), width, live]);
@@ -202,6 +221,47 @@ function usePicture(graph: Graph, width: number, live: boolean): Picture {
   return { ...picture, calls, heights, down };
 }
 
+/** Is all of the mesh shown? Only then is the picture one to remember. */
+function isWhole(address: Address): boolean {
+  const { namespace, name, grouped } = choiceOf(address.filter);
+  return namespace === "" && name === "" && !grouped;
+}
+
+interface Placed {
+  key: string;
+  label: Label;
+  at: Point;
+}
+
+/** Words on lines, each where no service and no other words are. */
+function useLabels(picture: Picture, labelOf: (key: string) => Label | null): Placed[] {
+  const { drawn, calls, heights, nodeWidth } = picture;
+  const labels = [...calls.keys()].flatMap((key) => {
+    const label = labelOf(key);
+    return label ? [{ key, label }] : [];
+  });
+  const text = labels.map(({ key, label }) => `${key} ${label.text.length}`).join("|");
+  const places = useMemo(() => {
+    const services = [...drawn.nodes].map(([key, { x, y }]) => ({
+      left: x,
+      top: y,
+      right: x + nodeWidth,
+      bottom: y + (heights.get(key) ?? 0),
+    }));
+    const wanted = labels.map(({ key, label }) => ({
+      key,
+      points: drawn.routes.get(key) ?? selfLoop(key, picture),
+      width: label.width,
+      height: LABEL_HEIGHT,
+    }));
+    return placeLabels(wanted, services);
+  }, [drawn, text]);
+  return labels.flatMap(({ key, label }) => {
+    const at = places.get(key);
+    return at ? [{ key, label, at }] : [];
+  });
+}
+
 /** Sizes and gaps so that the picture fills the width, and a scale where it cannot. */
 function fit(
   ids: string[],
@@ -212,25 +272,25 @@ function fit(
   previous: string[],
 ): Pick<Picture, "drawn" | "nodeWidth" | "scale"> {
   const room = Math.max(200, width - 2 * MARGIN);
-  const draw = (nodeWidth: number, layerGap: number, nodeGap: number) =>
-    layout(
+  const arranged = (nodeWidth: number) =>
+    arrange(
       ids.map((key) => ({ id: key, width: nodeWidth, height: heights.get(key) ?? 60 })),
       edges,
-      { direction: down ? "down" : "right", layerGap, nodeGap, previous, ...(down ? { perLayer: 3 } : {}) },
+      { direction: down ? "down" : "right", previous, ...(down ? { perLayer: 3 } : {}) },
     );
   if (down) {
     // The widest nodes with which everything fits; the narrowest ones are made smaller, then scrolled.
     for (const nodeWidth of NARROW_WIDTHS) {
-      const drawn = draw(nodeWidth, 52, 10);
-      const scale = Math.min(1, Math.max(0.8, room / Math.max(1, drawn.width)));
+      const drawn = arranged(nodeWidth).at({ layerGap: 52, nodeGap: 10 });
+      const scale = Math.min(1, Math.max(SMALLEST, room / Math.max(1, drawn.width)));
       if (drawn.width <= room || nodeWidth === NARROW_WIDTHS.at(-1)) return { drawn, nodeWidth, scale };
     }
   }
-  const first = draw(NODE_WIDTH, 100, 28);
-  const layers = first.layers.length;
-  const widest = Math.max(1, ...first.layers.map((layer) => layer.length));
+  const arrangement = arranged(NODE_WIDTH);
+  const layers = arrangement.sizes.length;
+  const widest = Math.max(1, ...arrangement.sizes);
   const layerGap = layers > 1 ? Math.min(220, Math.max(64, (room - layers * NODE_WIDTH) / (layers - 1))) : 0;
-  const drawn = draw(NODE_WIDTH, layerGap, widest > 6 ? 22 : 48);
+  const drawn = arrangement.at({ layerGap, nodeGap: widest > 6 ? 22 : 48 });
   return { drawn, nodeWidth: NODE_WIDTH, scale: Math.min(1, Math.max(0.6, room / Math.max(1, drawn.width))) };
 }
 

@@ -4,7 +4,8 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 import { link, type Address } from "../address";
 import { id, type Edge, type Graph, type Node, type Rates } from "../api";
 import { bytes, clock, duration, percent, rate } from "../format";
-import { difference, edgeTitle, ejectedBecause, ejectedOf, failedShare, title } from "../words";
+import { EVERY } from "./select";
+import { behind, difference, edgeTitle, faultLines, ejectedBecause, ejectedOf, failedShare, title } from "../words";
 
 /** Workloads that a card tells of one by one. */
 const OUT_MAX = 3;
@@ -117,6 +118,10 @@ export function NodeCard(props: { node: Node; graph: Graph; at: At; address: Add
           {1 - node.rates.success < failed - 0.005 ? "; most never reach it" : ""}.
         </p>
       )}
+      {node.cause && <p class="trouble">{behind(node.cause).replace(/^./, (first) => first.toUpperCase())}: look there first.</p>}
+      {faultLines(node.faults ?? [], node.client).map((line) => (
+        <p key={line}>Fault on purpose: {line}.</p>
+      ))}
       {out.slice(0, OUT_MAX).map((one) => (
         <p key={`${one.by} ${one.endpoint}`}>
           {one.endpoint} is given no calls by {one.by} until {clock(one.until, true)}: {ejectedBecause(one.reason)}.
@@ -126,9 +131,15 @@ export function NodeCard(props: { node: Node; graph: Graph; at: At; address: Add
         {callers.length === 0 ? "Nobody calls it now. " : `Called by ${list(callers.map((edge) => title(edge.source)))}. `}
         {callees.length > 0 && `Calls ${list(callees.map((edge) => title(edge.destination)))}.`}
       </p>
-      <a class="primary" href={link(address, { service: node.service })}>
-        Open {title(node.service)} <kbd>Enter</kbd>
-      </a>
+      {node.service.name === EVERY ? (
+        <a class="primary" href={link(address, { filter: { ...address.filter, ns: node.service.namespace, group: "" } })}>
+          Open namespace {node.service.namespace} <kbd>Enter</kbd>
+        </a>
+      ) : (
+        <a class="primary" href={link(address, { service: node.service })}>
+          Open {title(node.service)} <kbd>Enter</kbd>
+        </a>
+      )}
     </div>
   );
 }

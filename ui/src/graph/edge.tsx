@@ -1,7 +1,7 @@
 // One line of the graph: all calls from one service to another.
 
 import type { Edge } from "../api";
-import { bytes, percent, rate } from "../format";
+import { bytes, duration, percent, rate } from "../format";
 import { curve } from "../layout";
 import { health } from "../words";
 
@@ -12,7 +12,6 @@ interface Props {
   edges: Edge[];
   down: boolean;
   dim: boolean;
-  labelled: boolean;
   selected: boolean;
   onSelect: () => void;
   onHover: (inside: boolean) => void;
@@ -41,7 +40,7 @@ export function EdgeMarks() {
   );
 }
 
-export function EdgePath({ name, points, edges, down, dim, selected, onSelect, onHover }: Omit<Props, "labelled">) {
+export function EdgePath({ name, points, edges, down, dim, selected, onSelect, onHover }: Props) {
   if (points.length === 0) return null;
   const path = curve(points, down);
   const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
@@ -61,7 +60,7 @@ export function EdgePath({ name, points, edges, down, dim, selected, onSelect, o
       role="button"
       tabIndex={0}
       aria-pressed={selected}
-      aria-label={`${name.replaceAll("/", " ").replace(">", " calls ")}: ${words(edges, true, shown) || "no calls now"}`}
+      aria-label={`${name.replaceAll("/", " ").replace(">", " calls ")}: ${words(edges, { labelled: true, latency: true }, shown) || "no calls now"}`}
       data-edge={name}
       onClick={onSelect}
       onKeyDown={key}
@@ -77,21 +76,35 @@ export function EdgePath({ name, points, edges, down, dim, selected, onSelect, o
   );
 }
 
+/** Words on a line, and the room they take in pixels. */
+export interface Label {
+  text: string;
+  width: number;
+  state: string;
+}
+
+/** What is wanted of the words on a line. */
+interface Asked {
+  labelled: boolean;
+  latency: boolean;
+}
+
 /**
- * Trouble, faults and, on request, the rate; drawn above all lines. A narrow picture has no room
- * between its services: there line and service tell the trouble, and the words come on request.
+ * Trouble, faults and, on request, rate and latency. A narrow picture has no room between its services: there line and
+ * service tell the trouble, and the words come on request.
  */
-export function EdgeLabel({ points, edges, down, dim, labelled }: Pick<Props, "points" | "edges" | "down" | "dim" | "labelled">) {
+export function labelOf(edges: Edge[], asked: Asked & { down: boolean }): Label | null {
   const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
-  const text = labelled || !down ? words(edges, labelled, state) : "";
-  if (!text || points.length === 0) return null;
-  const centre = middle(points);
+  const text = asked.labelled || asked.latency || !asked.down ? words(edges, asked, state) : "";
   // A little more than the text needs: measuring it would cost a second pass for nothing.
-  const room = text.length * 6.4 + 12;
+  return text ? { text, width: text.length * 6.4 + 12, state } : null;
+}
+
+export function EdgeLabel({ label, at, dim }: { label: Label; at: { x: number; y: number }; dim: boolean }) {
   return (
-    <g class={`edge-label ${state} ${dim ? "dim" : ""}`} transform={`translate(${centre.x} ${centre.y})`} aria-hidden="true">
-      <rect x={-room / 2} y={-22} width={room} height={17} rx={8} />
-      <text y={-9}>{text}</text>
+    <g class={`edge-label ${label.state} ${dim ? "dim" : ""}`} transform={`translate(${at.x.toFixed(1)} ${at.y.toFixed(1)})`}>
+      <rect x={-label.width / 2} y={-8.5} width={label.width} height={17} rx={8} />
+      <text y={4.5}>{label.text}</text>
     </g>
   );
 }
@@ -120,8 +133,8 @@ function width(edges: Edge[]): number {
   return Math.min(9, 1.2 + 1.8 * Math.log10(1 + volume));
 }
 
-/** Trouble and faults are always told, the rate only on request. */
-function words(edges: Edge[], labelled: boolean, state: string): string {
+/** Trouble and faults are always told, rate and latency only on request. */
+function words(edges: Edge[], { labelled, latency }: Asked, state: string): string {
   const parts: string[] = [];
   const sum = (value: (edge: Edge) => number) => edges.reduce((total, edge) => total + value(edge), 0);
   const requests = sum((edge) => Math.max(edge.client.per_second, edge.server.per_second));
@@ -129,6 +142,10 @@ function words(edges: Edge[], labelled: boolean, state: string): string {
   if (labelled && edges.length > 0) {
     const tcp = edges.every((edge) => edge.protocol === "tcp");
     parts.push(tcp ? bytes(volume) : `${rate(requests)}/s`);
+  }
+  if (latency) {
+    const times = edges.map((edge) => edge.client.p99_ms ?? edge.server.p99_ms).filter((one) => one !== null);
+    if (times.length > 0) parts.push(`p99 ${duration(Math.max(...times))}`);
   }
   if (state === "degraded" || state === "failing") {
     const worst = Math.max(...edges.map((edge) => 1 - Math.min(edge.client.success, edge.server.success)));
@@ -138,7 +155,7 @@ function words(edges: Edge[], labelled: boolean, state: string): string {
   const delayed = sum((edge) => Math.max(edge.client.delayed_per_second, edge.server.delayed_per_second));
   if (injected + delayed > 0 && requests > 0) {
     const [word, count] = injected >= delayed ? ["abort", injected] : ["delay", delayed];
-    parts.push(`fault: ${word} ${percent(count / requests)}`);
+    parts.push(`${word} ${percent(count / requests)} measured`);
   }
   return parts.join(" · ");
 }

@@ -1,7 +1,7 @@
 // What the picture remembers per mesh, also across a reload: the order of the services, and calls
 // seen lately, so that a caller that calls every minute does not make the picture jump.
 
-import type { Graph } from "../api";
+import { id, type Graph, type Node, type Rates } from "../api";
 import { edgeKey } from "../words";
 
 export interface Memory {
@@ -49,4 +49,30 @@ export function callsOf(graph: Graph, nodes: Set<string>, memory: Memory): Map<s
     if (nodes.has(source ?? "") && nodes.has(target ?? "")) calls.set(key, at);
   }
   return calls;
+}
+
+const NOTHING: Rates = {
+  per_second: 0,
+  success: 1,
+  client_errors_per_second: 0,
+  server_errors_per_second: 0,
+  injected_per_second: 0,
+  delayed_per_second: 0,
+  p50_ms: null,
+  p90_ms: null,
+  p99_ms: null,
+};
+
+/** The numbers of `part` on all services of `whole`, so that a picture keeps its shape while time goes on. */
+export function within(part: Graph, whole: Graph): Graph {
+  const known = new Map(part.nodes.map((node) => [id(node.service), node]));
+  const nodes = whole.nodes.map((node): Node => {
+    const now = known.get(id(node.service)) ?? { ...node, rates: NOTHING, client: NOTHING, bytes_per_second: 0, versions: [], failing_since: null, cause: null };
+    const versions = node.versions.map(
+      (one) => now.versions.find((other) => other.version === one.version) ?? { ...one, share: 0, rates: NOTHING },
+    );
+    // Who is there now says nothing about then.
+    return { ...now, versions, faults: [] };
+  });
+  return { ...part, nodes, ejections: [] };
 }

@@ -2,7 +2,7 @@
 
 import type { Node } from "../api";
 import { bytes, percent, rate } from "../format";
-import { failedShare, nodeHealth, title } from "../words";
+import { faultLines, failedShare, nodeHealth, title } from "../words";
 
 const VERSIONS_MAX = 4;
 const BASE_HEIGHT = 58;
@@ -93,14 +93,13 @@ export function NodeBox(props: Props) {
 
 /** Faults made on purpose, told apart from trouble. */
 function Purpose({ node }: { node: Node }) {
-  const { injected_per_second: aborted, delayed_per_second: delayed, per_second: all } = node.client;
-  if (all === 0 || aborted + delayed === 0) return null;
-  const share = Math.max(aborted, delayed) / all;
-  const [word, said] = aborted >= delayed ? ["abort", "aborted"] : ["delay", "delayed"];
+  const lines = faultLines(node.faults ?? [], node.client);
+  if (lines.length === 0) return null;
   return (
-    <span class="purpose" title={`${said} on purpose by a fault rule`}>
+    <span class="purpose" title={`on purpose, by a fault rule: ${lines.join("; ")}`}>
       <span class="why">fault: </span>
-      {word} {percent(share)}
+      {lines[0]}
+      {lines.length > 1 && ` +${lines.length - 1}`}
     </span>
   );
 }
@@ -136,6 +135,7 @@ function label({ node, calls, out }: Props): string {
   if (node.rates.per_second > 0 || node.client.per_second > 0) {
     parts.push(`${percent(1 - failedShare(node))} succeed`);
   }
+  parts.push(...faultLines(node.faults ?? [], node.client).map((line) => `fault ${line}`));
   if (out > 0) parts.push(`${out} of its workloads taken out for errors`);
   for (const version of shownVersions(node)) parts.push(`${version.version} ${percent(version.share)}`);
   return `${parts.join(", ")}. Enter opens the service.`;

@@ -1,34 +1,36 @@
 // The home page: the graph, or the same as a table, or what to do when there is nothing to see.
 
+import type { Address, Go } from "../address";
+import { useLive, type Graph } from "../api";
 import { Command } from "../command";
 import { isOld, OldNote } from "../old";
 import type { PageProps } from "../pages";
 import { Canvas } from "./canvas";
+import { within } from "./memory";
+import { REACH, Replay, replayed, STEP } from "./replay";
+import { choiceOf, chosen } from "./select";
 import { GraphTable } from "./table";
+import { Toolbar } from "./toolbar";
 
-export function GraphPage({ graph, address, go, stopped }: PageProps) {
+export function GraphPage({ now, graph, address, go, stopped }: PageProps) {
   const { data } = graph;
+  const at = address.table ? null : replayed(address.filter);
+  if (at !== null) return <Replayed newest={now.data ?? data} at={at} address={address} go={go} />;
+  const shown = data && chosen(data, choiceOf(address.filter));
   return (
     <main class={`graph-page ${stopped || isOld(graph) ? "stale" : ""}`}>
-      <div class="toolbar">
-        <div class="segmented" role="group" aria-label="View">
-          <button type="button" aria-pressed={!address.table} onClick={() => go({ table: false })}>
-            Graph
-          </button>
-          <button type="button" aria-pressed={address.table} onClick={() => go({ table: true })}>
-            Table
-          </button>
-        </div>
-      </div>
+      <Toolbar graph={data} address={address} go={go} replaying={false} />
       <OldNote live={graph} />
-      {!data ? (
+      {!data || !shown ? (
         <Waiting refused={graph.status >= 400 ? graph.error : null} />
       ) : data.nodes.length === 0 ? (
         <NobodyHere />
+      ) : shown.nodes.length === 0 ? (
+        <p class="note">No service is of this choice. <button type="button" class="quiet" onClick={() => go({ filter: {} })}>Show all</button></p>
       ) : address.table ? (
-        <GraphTable graph={data} go={go} />
+        <GraphTable graph={shown} go={go} />
       ) : (
-        <Canvas graph={data} address={address} go={go} />
+        <Canvas graph={shown} address={address} go={go} />
       )}
       {data && data.nodes.length > 0 && (
         <footer class="legend">
@@ -47,6 +49,27 @@ export function GraphPage({ graph, address, go, stopped }: PageProps) {
             <span><kbd>/</kbd> search</span>
           </p>
         </footer>
+      )}
+    </main>
+  );
+}
+
+/** A picture of the past: the services and calls of the whole hour, with the numbers of ten seconds. */
+function Replayed({ newest, at, address, go }: { newest: Graph | null; at: number; address: Address; go: Go }) {
+  const frame = useLive<Graph>(`/api/v1/graph?window=${STEP}&end=${at + STEP - 1}`, 0);
+  const hour = useLive<Graph>(`/api/v1/graph?window=${REACH}`, 30_000);
+  const set = (value: string) => go({ filter: { ...address.filter, at: value } }, true);
+  const choice = choiceOf(address.filter);
+  const whole = hour.data && chosen(hour.data, choice);
+  const shown = frame.data && whole && within(chosen(frame.data, choice), whole);
+  return (
+    <main class="graph-page">
+      <Toolbar graph={newest} address={address} go={go} replaying />
+      <Replay newest={newest?.at ?? at} at={at} show={(time) => set(String(time))} close={() => set("")} />
+      {shown && whole ? (
+        <Canvas graph={shown} whole={whole} address={address} go={go} />
+      ) : (
+        <Waiting refused={frame.status >= 400 ? frame.error : null} />
       )}
     </main>
   );

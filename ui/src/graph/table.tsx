@@ -4,6 +4,7 @@ import { useState } from "preact/hooks";
 import type { Go } from "../address";
 import { id, type Edge, type Graph, type Node } from "../api";
 import { bytes, duration, NONE, percent, rate } from "../format";
+import { EVERY } from "./select";
 import { failedShare, health, nodeHealth, title } from "../words";
 
 interface Column<T> {
@@ -16,13 +17,14 @@ interface Column<T> {
 const SERVICES: Column<Node>[] = [
   { name: "Service", cell: (node) => title(node.service), order: (node) => title(node.service), text: true },
   { name: "Kind", cell: (node) => node.kind, order: (node) => node.kind, text: true },
-  { name: "Req/s", cell: (node) => rate(own(node).per_second), order: (node) => own(node).per_second },
+  { name: "Req/s", cell: (node) => (isTcp(node) ? NONE : rate(own(node).per_second)), order: (node) => (isTcp(node) ? -1 : own(node).per_second) },
   { name: "Success", cell: (node) => (own(node).per_second > 0 ? percent(1 - failedShare(node)) : NONE), order: failedShare },
-  { name: "4xx/s", cell: (node) => rate(own(node).client_errors_per_second), order: (node) => own(node).client_errors_per_second },
-  { name: "5xx/s", cell: (node) => rate(failures(node)), order: failures },
+  { name: "4xx/s", cell: (node) => (isTcp(node) ? NONE : rate(own(node).client_errors_per_second)), order: (node) => own(node).client_errors_per_second },
+  { name: "5xx/s", cell: (node) => (isTcp(node) ? NONE : rate(failures(node))), order: failures },
   { name: "p50", cell: (node) => duration(own(node).p50_ms), order: (node) => own(node).p50_ms ?? -1 },
   { name: "p90", cell: (node) => duration(own(node).p90_ms), order: (node) => own(node).p90_ms ?? -1 },
   { name: "p99", cell: (node) => duration(own(node).p99_ms), order: (node) => own(node).p99_ms ?? -1 },
+  { name: "Conn/s", cell: (node) => (isTcp(node) ? rate(own(node).per_second) : NONE), order: (node) => (isTcp(node) ? own(node).per_second : -1) },
   { name: "TCP", cell: (node) => (node.bytes_per_second > 0 ? bytes(node.bytes_per_second) : NONE), order: (node) => node.bytes_per_second },
 ];
 
@@ -30,14 +32,24 @@ const CALLS: Column<Edge>[] = [
   { name: "Caller", cell: (edge) => title(edge.source), order: (edge) => title(edge.source), text: true },
   { name: "Callee", cell: (edge) => title(edge.destination), order: (edge) => title(edge.destination), text: true },
   { name: "Protocol", cell: (edge) => edge.protocol, order: (edge) => edge.protocol, text: true },
-  { name: "Client/s", cell: (edge) => rate(edge.client.per_second), order: (edge) => edge.client.per_second },
-  { name: "Server/s", cell: (edge) => rate(edge.server.per_second), order: (edge) => edge.server.per_second },
+  { name: "Client req/s", cell: (edge) => calls(edge, edge.client), order: (edge) => edge.client.per_second },
+  { name: "Server req/s", cell: (edge) => calls(edge, edge.server), order: (edge) => edge.server.per_second },
   { name: "Client success", cell: (edge) => side(edge.client), order: (edge) => edge.client.success },
   { name: "Server success", cell: (edge) => side(edge.server), order: (edge) => edge.server.success },
   { name: "Client p99", cell: (edge) => duration(edge.client.p99_ms), order: (edge) => edge.client.p99_ms ?? -1 },
   { name: "Server p99", cell: (edge) => duration(edge.server.p99_ms), order: (edge) => edge.server.p99_ms ?? -1 },
+  { name: "Conn/s", cell: (edge) => (edge.protocol === "tcp" ? rate(Math.max(edge.client.per_second, edge.server.per_second)) : NONE), order: (edge) => (edge.protocol === "tcp" ? edge.client.per_second : -1) },
   { name: "TCP", cell: (edge) => (traffic(edge) > 0 ? bytes(traffic(edge)) : NONE), order: traffic },
 ];
+
+function isTcp(node: Node): boolean {
+  return node.kind === "tcp";
+}
+
+/** Connections are no requests. */
+function calls(edge: Edge, side: Edge["client"]): string {
+  return edge.protocol === "tcp" ? NONE : rate(side.per_second);
+}
 
 function own(node: Node) {
   return node.rates.per_second > 0 ? node.rates : node.client;
@@ -56,7 +68,8 @@ function traffic(edge: Edge): number {
 }
 
 export function GraphTable({ graph, go }: { graph: Graph; go: Go }) {
-  const open = (service: Node["service"]) => go({ service, selected: null });
+  const open = (service: Node["service"]) =>
+    service.name === EVERY ? go({ filter: { ns: service.namespace } }) : go({ service, selected: null });
   return (
     <div class="tables">
       <Sorted

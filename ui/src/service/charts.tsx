@@ -4,8 +4,15 @@ import type { ServicePage } from "../api";
 import { Chart, type Series } from "../chart";
 import { bytes, duration, rate } from "../format";
 import { fuller, own } from "./figures";
+import { marksOf } from "./marks";
 
-export function RequestChart({ page }: { page: ServicePage }) {
+interface Props {
+  page: ServicePage;
+  /** Numbers in place of the picture. */
+  table: boolean;
+}
+
+export function RequestChart({ page, table }: Props) {
   // What the callers sent, so that calls that never arrived are in the picture.
   const value = (of: (rates: ReturnType<typeof fuller>) => number) => page.series.map((point) => of(fuller(point)));
   const series: Series[] = [
@@ -26,10 +33,10 @@ export function RequestChart({ page }: { page: ServicePage }) {
     { label: "on purpose", paint: "injected", values: value((rates) => rates.injected_per_second) },
     { label: "5xx, none", paint: "server-error", values: value((rates) => rates.server_errors_per_second) },
   ];
-  return <Chart title="Requests by answer" unit="req/s" page={page} series={series} stacked figure={rate} />;
+  return <Chart title="Requests by answer" unit="req/s" page={page} marks={marksOf(page)} wide={table} series={series} stacked figure={rate} />;
 }
 
-export function LatencyChart({ page }: { page: ServicePage }) {
+export function LatencyChart({ page, table }: Props) {
   const series: Series[] = (["p50", "p90", "p99"] as const).flatMap((quantile) =>
     (["client", "server"] as const).map((side) => ({
       label: `${quantile} ${side}`,
@@ -38,10 +45,10 @@ export function LatencyChart({ page }: { page: ServicePage }) {
       values: page.series.map((point) => point[side][`${quantile}_ms`]),
     })),
   );
-  return <Chart title="Latency: client solid, server dotted" unit="" page={page} series={series} figure={duration} />;
+  return <Chart title="Latency: client solid, server dotted" unit="" page={page} marks={marksOf(page)} wide={table} series={series} figure={duration} spread />;
 }
 
-export function TcpCharts({ page }: { page: ServicePage }) {
+export function TcpCharts({ page, table }: Props) {
   const volume: Series[] = [
     { label: "both ways", paint: "p99", values: page.series.map((point) => point.bytes_per_second) },
   ];
@@ -51,8 +58,8 @@ export function TcpCharts({ page }: { page: ServicePage }) {
   ];
   return (
     <>
-      <Chart title="Bytes" unit="" page={page} series={volume} figure={(value) => (value === null ? "–" : bytes(value))} />
-      <Chart title="Connections" unit="" page={page} series={connections} figure={rate} />
+      <Chart title="Bytes" unit="" page={page} marks={marksOf(page)} wide={table} series={volume} figure={(value) => (value === null ? "–" : bytes(value))} />
+      <Chart title="Connections" unit="" page={page} marks={marksOf(page)} wide={table} series={connections} figure={rate} />
     </>
   );
 }

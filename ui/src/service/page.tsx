@@ -1,13 +1,16 @@
 // One service: is it well, its four golden signals, their course, who calls it, whom it calls.
 
 import { link, pace, query, type Address } from "../address";
-import { id, useLive, type Ejection, type ServiceName, type ServicePage } from "../api";
+import { id, useLive, type Cause, type Ejection, type ServiceName, type ServicePage } from "../api";
 import { Command } from "../command";
 import { clock, length, percent } from "../format";
 import { isOld, OldNote } from "../old";
 import type { PageProps } from "../pages";
-import { ejectedOf, title } from "../words";
+import { Names, Refused } from "../refusals/tables";
+import { OneRule, Paths, ruleTitle } from "../rules/tables";
+import { ejectedOf, faultAsked, over, title } from "../words";
 import { LatencyChart, RequestChart, TcpCharts } from "./charts";
+import { MarkList, marksOf } from "./marks";
 import { Signals } from "./signals";
 import { Answers, Ejected, Neighbours, Versions, Workloads } from "./tables";
 
@@ -36,6 +39,7 @@ function OneService({ service, address, stopped, ejections }: Props) {
       <div class="service-title">
         <h1>{title(service)}</h1>
         {page.data && <Kind page={page.data} />}
+        <span class="window">{page.data && over(page.data.window, typeof address.range === "object")}</span>
         <a class="back" href={home}>
           in the graph
         </a>
@@ -77,10 +81,13 @@ function NotFound({ service, home }: { service: ServiceName; home: string }) {
 
 function Content({ page, address, out }: { page: ServicePage | null; address: Address; out: Ejection[] }) {
   const tcp = page?.summary.kind === "tcp";
+  const note = page ? over(page.window, typeof address.range === "object") : "";
   if (page?.summary.kind === "client") {
     return (
       <>
         <Neighbours title="Callees" edges={page.callees} end="destination" address={address} tcp={false} />
+        {page.refusals.length > 0 && <Refused rows={page.refusals} address={address} note={note} />}
+        {page.names.length > 0 && <Names rows={page.names} address={address} note={note} />}
         <Workloads page={page} />
       </>
     );
@@ -93,8 +100,13 @@ function Content({ page, address, out }: { page: ServicePage | null; address: Ad
       {page && (
         <>
           <div class="charts">
-            {tcp ? <TcpCharts page={page} /> : <><RequestChart page={page} /><LatencyChart page={page} /></>}
+            {tcp ? (
+              <TcpCharts page={page} table={address.table} />
+            ) : (
+              <><RequestChart page={page} table={address.table} /><LatencyChart page={page} table={address.table} /></>
+            )}
           </div>
+          <MarkList marks={marksOf(page)} />
           <div class="columns">
             <Neighbours title="Callers" edges={page.callers} end="source" address={address} tcp={tcp} />
             <Neighbours title="Callees" edges={page.callees} end="destination" address={address} tcp={false} />
@@ -103,6 +115,14 @@ function Content({ page, address, out }: { page: ServicePage | null; address: Ad
             <Versions page={page} />
             {!tcp && <Answers page={page} />}
           </div>
+          {!tcp && <Paths rows={page.paths} note={note} />}
+          <section class="rules" aria-label="Rules about this service">
+            {page.rules.map((rule) => (
+              <OneRule key={`${ruleTitle(rule)} ${rule.source}`} rule={rule} address={address} bare />
+            ))}
+          </section>
+          {page.refusals.length > 0 && <Refused rows={page.refusals} address={address} note={note} />}
+          {page.names.length > 0 && <Names rows={page.names} address={address} note={note} />}
           <Workloads page={page} />
         </>
       )}
@@ -122,6 +142,23 @@ function quiet(page: ServicePage, past: boolean): string {
   return past ? "No calls in this period." : `No calls in the last ${length(page.window)}.`;
 }
 
+/** The deepest service whose failures are this one's, and the way there. */
+function Behind({ cause, address }: { cause: Cause; address: Address }) {
+  const last = cause.path.at(-1);
+  if (!last) return null;
+  const way = cause.path.length > 2 && ` (${cause.path.map(title).join(" → ")})`;
+  const there = <a href={link(address, { service: last })}>{title(last)}</a>;
+  return cause.injected > cause.failed ? (
+    <>
+      The cause is a fault injected on purpose into calls to {there}{way}: {percent(cause.injected)} of them are aborted.
+    </>
+  ) : (
+    <>
+      The cause is {there}{way}: {percent(cause.failed)} of the calls to it fail. Look there first.
+    </>
+  );
+}
+
 /** Is it wrong, since when, and whose fault is it? One sentence, or silence. */
 function Verdict({ page, address }: { page: ServicePage; address: Address }) {
   const { client, server, kind } = page.summary;
@@ -133,16 +170,23 @@ function Verdict({ page, address }: { page: ServicePage; address: Address }) {
   const purposely = client.injected_per_second + client.delayed_per_second;
   const injected = purposely > 0 && client.per_second > 0 && (
     <p class="note purpose-note">
-      {client.injected_per_second > 0 && `${percent(client.injected_per_second / client.per_second)} of the calls are aborted on purpose by a fault rule`}
+      {client.injected_per_second > 0 && `${percent(client.injected_per_second / client.per_second)} of the calls were aborted on purpose by a fault rule`}
       {client.injected_per_second > 0 && client.delayed_per_second > 0 && ", "}
-      {client.delayed_per_second > 0 && `${percent(client.delayed_per_second / client.per_second)} delayed on purpose`}
+      {client.delayed_per_second > 0 && `${percent(client.delayed_per_second / client.per_second)} were delayed on purpose`}
       ; none of that counts as an error here.
     </p>
   );
-  if (failed < 0.01) return injected || null;
+  const asked = page.faults.length > 0 && (
+    <p class="note purpose-note">
+      {page.faults.map((fault) => (
+        <span key={`${fault.rule} ${fault.what}`}>
+          The rule asks for <b>{faultAsked(fault)}</b>{fault.detail && ` (${fault.detail})`}: {fault.rule}.{" "}
+        </span>
+      ))}
+    </p>
+  );
+  if (failed < 0.01) return <>{asked}{injected}</>;
   const own = 1 - server.success;
-  const suspects = page.callees.filter((edge) => edge.client.success < 0.99);
-  const suspect = suspects.sort((a, b) => a.client.success - b.client.success)[0];
   const since = page.failing_since ? ` since ${clock(page.failing_since, true)}` : "";
   return (
     <>
@@ -152,15 +196,12 @@ function Verdict({ page, address }: { page: ServicePage; address: Address }) {
         </b>{" "}
         {own < failed / 2 && server.per_second < client.per_second * 0.99
           ? "Most of them never get an answer from the service: it cannot be reached, or a sidecar refuses them."
-          : "The service itself answers with errors."}{" "}
-        {suspect && (
-          <>
-            Its own calls to{" "}
-            <a href={link(address, { service: suspect.destination })}>{title(suspect.destination)}</a> fail too (
-            {percent(1 - suspect.client.success)}): look there first.
-          </>
-        )}
+          : page.cause
+            ? "The service answers with errors because another one fails it."
+            : "The service itself answers with errors."}{" "}
+        {page.cause && <Behind cause={page.cause} address={address} />}
       </p>
+      {asked}
       {injected}
     </>
   );

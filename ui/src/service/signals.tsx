@@ -3,6 +3,7 @@
 import type { Point, Rates, ServicePage, ServiceSummary } from "../api";
 import { bytes, duration, length, NONE, percent, rate, short } from "../format";
 import { failed, own } from "./figures";
+import { marksOf } from "./marks";
 
 interface Signal {
   name: string;
@@ -28,7 +29,7 @@ export function Signals({ page }: { page: ServicePage | null }) {
             <span class="unit">{signal.unit}</span>
           </p>
           <p class="both">{signal.sides}</p>
-          <Sparkline values={signal.course} />
+          <Sparkline values={signal.course} marks={page ? places(page) : []} />
           <p class="below">{signal.below}</p>
           <p class="change">{signal.change}</p>
         </section>
@@ -186,7 +187,13 @@ function course(page: ServicePage, value: (point: Point) => number | null): (num
   return values;
 }
 
-function Sparkline({ values }: { values: (number | null)[] }) {
+/** Where in the period a rule was changed, as shares of it. */
+function places(page: ServicePage): number[] {
+  const from = page.at - page.window;
+  return marksOf(page).filter((mark) => mark.kind === "rule").map((mark) => (mark.at - from) / page.window);
+}
+
+function Sparkline({ values, marks }: { values: (number | null)[]; marks: number[] }) {
   const [width, height] = [240, 36];
   const top = Math.max(1e-9, ...values.map((value) => value ?? 0));
   const x = (index: number) => (values.length > 1 ? (index / (values.length - 1)) * width : 0);
@@ -210,6 +217,9 @@ function Sparkline({ values }: { values: (number | null)[] }) {
     <svg class="sparkline" viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="none" aria-hidden="true">
       <path d={area} class="area" />
       <path d={line} class="line" vector-effect="non-scaling-stroke" />
+      {marks.map((mark) => (
+        <path key={mark} d={`M${(mark * width).toFixed(1)} 0V${height}`} class="mark" vector-effect="non-scaling-stroke" />
+      ))}
     </svg>
   );
 }

@@ -1,52 +1,10 @@
 // The tables of a service page.
 
-import type { ComponentChildren } from "preact";
 import { link, type Address } from "../address";
 import { id, type Edge, type Ejection, type ServicePage } from "../api";
 import { bytes, clock, duration, NONE, percent, rate } from "../format";
+import { Bar, Box, Head } from "../table";
 import { codeInWords, difference, ejectedBecause, flagsInWords, health, title } from "../words";
-
-function Box(props: { title: string; empty: string; rows: number; children: ComponentChildren }) {
-  return (
-    <section class="table-box">
-      <h2>{props.title}</h2>
-      {props.rows === 0 ? (
-        <p class="note">{props.empty}</p>
-      ) : (
-        <div class="scroll" tabIndex={0} role="region" aria-label={props.title}>
-          <table class="numbers">{props.children}</table>
-        </div>
-      )}
-    </section>
-  );
-}
-
-function Head({ texts, numbers }: { texts: string[]; numbers: string[] }) {
-  return (
-    <thead>
-      <tr>
-        {texts.map((name) => (
-          <th key={name} scope="col" class="text">{name}</th>
-        ))}
-        {numbers.map((name) => (
-          <th key={name} scope="col">{name}</th>
-        ))}
-      </tr>
-    </thead>
-  );
-}
-
-/** A number with its share of the largest one as a bar below it. */
-function Bar({ value, most, children }: { value: number; most: number; children: ComponentChildren }) {
-  return (
-    <td class="with-bar">
-      {children}
-      <span class="bar" aria-hidden="true">
-        <i style={{ width: `${most > 0 ? Math.max(1, (value / most) * 100) : 0}%` }} />
-      </span>
-    </td>
-  );
-}
 
 /** Who is given no calls for its errors, by whom, and until when; nothing where nobody is. */
 export function Ejected({ rows }: { rows: Ejection[] }) {

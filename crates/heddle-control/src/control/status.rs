@@ -199,6 +199,7 @@ fn view(
     ResourceView {
         key: resource.key.clone(),
         source,
+        line: resource.origin.line,
         text: resource.text.clone(),
         state: state.to_owned(),
         notes,

@@ -18,7 +18,7 @@ use hyper::{Request, body::Incoming};
 use serde::Serialize;
 
 use crate::{
-    control::Control,
+    control::{Control, ResourceQuery},
     secure::{ReviewError, TokenReviewer},
     webhook::Site,
 };
@@ -60,6 +60,7 @@ impl<R: TokenReviewer> Observers<R> {
         match path {
             "/v1/workloads" => json(&self.control.workloads()),
             "/v1/services" => json(&self.control.services()),
+            "/v1/resources" => json(&self.control.resources(&ResourceQuery::default())),
             _ => Err((StatusCode::NOT_FOUND, format!("no such call: {method} {path}"))),
         }
     }
@@ -200,7 +201,7 @@ mod tests {
             }
             let good = Some("heddle-system/heddle-observe");
             assert_eq!(asked(&observers, good, "/v1/workloads").await.unwrap(), b"[]");
-            let unknown = asked(&observers, good, "/v1/resources").await.unwrap_err();
+            let unknown = asked(&observers, good, "/v1/status").await.unwrap_err();
             assert_eq!(unknown.0, StatusCode::NOT_FOUND);
         })
         .unwrap();

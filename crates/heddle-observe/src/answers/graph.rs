@@ -8,7 +8,7 @@ use heddle_wire::local::observe_api::{
     Coverage, Edge, Ejection, Graph, Node, ServiceSummary, TlsFailure, Version,
 };
 
-use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, versions};
+use super::{EdgeKey, Summed, TimeRange, View, cause::causes, edge, speaking, versions};
 use crate::{
     limits::TLS_FAILURES_WINDOW,
     measure::Protocol,
@@ -31,13 +31,16 @@ impl View {
         let received = received(&edges.by);
         let mut versions = self.versions_by_service(&period, measured);
         let failing = self.failing_since(asked.end);
+        let mut causes = causes(&edges.by);
         let nodes = self
             .names(&edges.by, &bytes)
             .into_iter()
             .map(|service| {
                 let versions = versions.remove(&service).unwrap_or_default();
                 let failing_since = failing.get(&service).copied();
-                self.node(service, &received, measured, &bytes, versions, failing_since)
+                let cause = causes.remove(&service);
+                let node = self.node(service, &received, measured, &bytes, versions);
+                Node { failing_since, cause, ..node }
             })
             .collect();
         Graph {
@@ -48,6 +51,7 @@ impl View {
             edges: finish(edges, &bytes),
             coverage: self.coverage(),
             ejections: self.ejections(),
+            changes: self.rulebook.changes(period.from, period.to, None),
         }
     }
 
@@ -73,7 +77,6 @@ impl View {
         measured: Measured,
         bytes: &Bytes,
         versions: Vec<Version>,
-        failing_since: Option<f64>,
     ) -> Node {
         let empty = BTreeMap::new();
         let received = received.get(&service).unwrap_or(&empty);
@@ -85,7 +88,9 @@ impl View {
             client: sides.client.rates(measured),
             bytes_per_second: to + from,
             versions,
-            failing_since,
+            failing_since: None,
+            cause: None,
+            faults: self.rulebook.faults(&service),
             addresses: self.roster.addresses(&service),
             kind,
             service,
@@ -140,8 +145,7 @@ impl View {
         measured: Measured,
     ) -> BTreeMap<ServiceName, Vec<Version>> {
         let summed = self.sum(period, |cell| {
-            (cell.protocol != Protocol::Saturation)
-                .then(|| (cell.destination.clone(), cell.version.clone()))
+            cell.protocol.is_traffic().then(|| (cell.destination.clone(), cell.version.clone()))
         });
         let mut by_service: BTreeMap<&ServiceName, BTreeMap<&str, Sides>> = BTreeMap::new();
         for ((service, version), sides) in &summed.by {

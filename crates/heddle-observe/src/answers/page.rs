@@ -7,7 +7,7 @@ use heddle_wire::local::observe_api::{
     Edge, Point, Response, ServicePage, ServiceSummary, Version, WorkloadRow,
 };
 
-use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, versions};
+use super::{EdgeKey, Summed, TimeRange, View, cause::causes, edge, speaking, versions};
 use crate::{
     limits,
     measure::{Protocol, Reporter},
@@ -45,6 +45,14 @@ impl View {
             step: period.step as f64,
             previous_measured: self.measured_share(&before),
             failing_since: self.failing_since(asked.end).remove(service),
+            cause: causes(&self.edges(&period, None).by).remove(service),
+            faults: self.rulebook.faults(service),
+            paths: self.paths(service, &period),
+            rules: self.rule_rows(Some(service), &period),
+            changes: self.rulebook.changes(period.from, period.to, Some(service)),
+            refusals: self.refusals(Some(service), &period),
+            names: self.failed_names(Some(service), &period),
+            ejections: self.ejections().into_iter().filter(|one| one.service == *service).collect(),
         })
     }
 
@@ -80,8 +88,7 @@ impl View {
     /// What a service was asked in a period, as a row and as sums.
     fn asked_of(&self, service: &ServiceName, period: &Period) -> (ServiceSummary, Sides) {
         let summed = self.sum(period, |cell| {
-            (cell.destination == *service && cell.protocol != Protocol::Saturation)
-                .then_some(cell.protocol)
+            (cell.destination == *service && cell.protocol.is_traffic()).then_some(cell.protocol)
         });
         let measured = summed.measured;
         let bytes = summed.by.get(&Protocol::Tcp).map_or((0.0, 0.0), |tcp| tcp.bytes(measured));
@@ -93,7 +100,9 @@ impl View {
     fn series(&self, service: &ServiceName, period: &Period, kind: &str) -> Vec<Point> {
         let mut steps: Vec<BTreeMap<Protocol, Sides>> = vec![BTreeMap::new(); period.steps()];
         self.store.each(period, |step, cell, counts| {
-            if cell.destination == *service
+            let told = cell.protocol.is_traffic() || cell.protocol == Protocol::Saturation;
+            if told
+                && cell.destination == *service
                 && let Some(sides) = steps.get_mut(step)
             {
                 let sides = sides.entry(cell.protocol).or_default();
@@ -120,7 +129,7 @@ impl View {
         measured: Measured,
     ) -> Vec<Version> {
         let summed = self.sum(period, |cell| {
-            (cell.destination == *service && cell.protocol != Protocol::Saturation)
+            (cell.destination == *service && cell.protocol.is_traffic())
                 .then(|| cell.version.clone())
         });
         let by = summed.by.iter().map(|(version, sides)| (version.as_str(), sides.clone()));
@@ -169,7 +178,7 @@ impl View {
         for (id, member) in &self.roster.members {
             let mut received: BTreeMap<Protocol, Sides> = BTreeMap::new();
             for ((workload, protocol), sides) in &summed.by {
-                if workload == id && *protocol != Protocol::Saturation {
+                if workload == id && protocol.is_traffic() {
                     received.insert(*protocol, sides.clone());
                 }
             }

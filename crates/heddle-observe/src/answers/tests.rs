@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use heddle_wire::local::observe_api::Graph;
+use heddle_model::ResourceKey;
+use heddle_wire::local::{control_api::ResourceView, observe_api::Graph};
 
 use super::*;
 use crate::{
@@ -44,6 +45,7 @@ impl Mesh {
                 scraped: true,
                 ejected: Vec::new(),
                 tls: TlsSeen::default(),
+                names: Vec::new(),
             };
             view.roster.members.insert((*id).to_owned(), member);
             let known = KnownService { address: Some(address), kind: ServiceKind::Undeclared };
@@ -299,15 +301,98 @@ fn interface(source: &str, name: &str) -> Vec<String> {
     fields
 }
 
+/// Of the sidecar of `web`: what a rule decided, what was refused, and a name that was not found.
+fn besides_traffic(count: u64) -> String {
+    let rule = "destination_service=\"api.default.svc.cluster.local\",rule=\"VirtualService/default/api#http[0]\"";
+    let name = "name=\"apii\",answer=\"NXDOMAIN\"";
+    format!(
+        "heddle_rule_requests_total{{{rule},response_code=\"2xx\",response_flags=\"-\"}} {count}\n\
+         heddle_rule_requests_total{{{rule},response_code=\"aborted\",response_flags=\"FI\"}} {count}\n\
+         heddle_rule_request_duration_milliseconds_bucket{{{rule},le=\"5\"}} {count}\n\
+         heddle_rule_request_duration_milliseconds_bucket{{{rule},le=\"+Inf\"}} {count}\n\
+         heddle_refusals_total{{code=\"no-route\",direction=\"outbound\"}} {count}\n\
+         heddle_dns_failed{{{name}}} {count}\n\
+         heddle_dns_failed_last_seconds{{{name}}} {START}\n"
+    )
+}
+
+fn rule(percent: u8) -> ResourceView {
+    let key = ResourceKey {
+        kind: "VirtualService".to_owned(),
+        namespace: "default".to_owned(),
+        name: "api".to_owned(),
+    };
+    let text = format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: api, namespace: default}}\n\
+         spec:\n  hosts: [api]\n  http:\n  - fault: {{abort: {{httpStatus: 503, percentage: {{value: {percent}}}}}}}\n    \
+         route: [{{destination: {{host: api}}}}]\n"
+    );
+    let (source, state, notes) = ("rules.yaml".to_owned(), "Programmed".to_owned(), Vec::new());
+    ResourceView { key, source, line: 3, text, state, notes, status: None }
+}
+
+/// Ten seconds in which `web` called `api`, with a rule that was changed.
+fn ruled() -> Mesh {
+    let mut mesh = Mesh::new(&[("web-1", "web"), ("api-1", "api")]);
+    mesh.view.rulebook.update(vec![rule(80)], START as f64);
+    mesh.view.rulebook.update(vec![rule(50)], (START + 5) as f64);
+    for second in 0..=10 {
+        let caller = client(200, "-", second) + &besides_traffic(second);
+        mesh.round(&[("web-1", caller), ("api-1", server("v1", 200, second))]);
+        // As the loop of scrapes does it.
+        let names = mesh.ledgers.get_mut("web-1").unwrap().names.take();
+        mesh.view.roster.members.get_mut("web-1").unwrap().names = names;
+    }
+    mesh
+}
+
+#[test]
+fn what_a_rule_decides_is_told_beside_it_and_is_no_traffic_of_its_own() {
+    let mesh = ruled();
+    let asked = TimeRange { window: 10, end: None };
+    let page = mesh.view.page(&service("api"), asked).unwrap();
+    assert!((page.summary.client.per_second - 1.0).abs() < 0.2, "{:?}", page.summary);
+    let path = &page.paths[0];
+    assert_eq!((path.rule.as_str(), path.in_force), ("VirtualService/default/api#http[0]", true));
+    assert_eq!(path.matches, "all");
+    assert!((path.rates.per_second - 2.0).abs() < 0.3 && path.rates.success > 0.999, "{path:?}");
+    assert!((path.rates.injected_per_second - 1.0).abs() < 0.2);
+    let rule = &page.rules[0];
+    assert_eq!((rule.line, rule.parts[0].faults[0].percent), (3, 50.0));
+    assert!(rule.parts[0].rates.per_second > 1.0);
+    assert_eq!(page.changes[0].action, "configured");
+    let graph = mesh.graph(10);
+    assert_eq!(graph.edges.len(), 1, "{:?}", graph.edges);
+    let node = graph.nodes.iter().find(|node| node.service == service("api")).unwrap();
+    assert_eq!((node.faults[0].what.as_str(), graph.changes.len()), ("abort", 1));
+    assert_eq!(node.versions.len(), 1, "a rule is no version");
+}
+
+#[test]
+fn refusals_and_names_that_were_not_found_are_told_by_whose_they_are() {
+    let mesh = ruled();
+    let page = mesh.view.refusals_page(TimeRange { window: 60, end: None });
+    let row = &page.refusals[0];
+    assert_eq!((row.by.0.as_str(), row.direction.as_str()), ("web-1", "outbound"));
+    assert_eq!((row.code.as_str(), row.count.round()), ("no-route", 10.0));
+    let name = &page.names[0];
+    assert_eq!((name.name.as_str(), name.did_you_mean.as_deref()), ("apii", Some("api")));
+    let asked = TimeRange { window: 60, end: None };
+    let meant = mesh.view.page(&service("api"), asked).unwrap();
+    assert_eq!((meant.names.len(), meant.refusals.len()), (1, 0));
+    let asking = mesh.view.page(&service("web"), asked).unwrap();
+    assert_eq!((asking.names.len(), asking.refusals.len()), (1, 1));
+}
+
 #[test]
 fn the_page_reads_exactly_the_fields_that_are_sent() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ui/src/api.ts");
     let source = std::fs::read_to_string(path).unwrap();
-    let mut mesh = Mesh::new(&[("web-1", "web"), ("api-1", "api")]);
-    for second in 0..=10 {
-        mesh.round(&[("web-1", client(200, "-", second)), ("api-1", server("v1", 200, second))]);
-    }
+    let mesh = ruled();
     let graph = serde_json::to_value(mesh.graph(10)).unwrap();
+    let asked = TimeRange { window: 60, end: None };
+    let rules = serde_json::to_value(mesh.view.rules(asked)).unwrap();
+    let refusals = serde_json::to_value(mesh.view.refusals_page(asked)).unwrap();
     let page = mesh.view.page(&service("api"), TimeRange { window: 10, end: None }).unwrap();
     let page = serde_json::to_value(page).unwrap();
     for (name, sent) in [
@@ -321,6 +406,15 @@ fn the_page_reads_exactly_the_fields_that_are_sent() {
         ("Point", &page["series"][0]),
         ("Response", &page["responses"][0]),
         ("WorkloadRow", &page["workloads"][0]),
+        ("PathRow", &page["paths"][0]),
+        ("RulesPage", &rules),
+        ("RuleRow", &rules["rules"][0]),
+        ("RulePart", &rules["rules"][0]["parts"][0]),
+        ("FaultWord", &rules["rules"][0]["parts"][0]["faults"][0]),
+        ("RuleChange", &rules["changes"][0]),
+        ("RefusalsPage", &refusals),
+        ("RefusalRow", &refusals["refusals"][0]),
+        ("NameFailure", &refusals["names"][0]),
     ] {
         let mut fields: Vec<String> = sent.as_object().expect(name).keys().cloned().collect();
         fields.sort();

@@ -23,6 +23,7 @@ fn view() -> RefCell<View> {
         scraped: true,
         ejected: Vec::new(),
         tls: TlsSeen::default(),
+        names: Vec::new(),
     };
     view.roster.members.insert("api-v1-1".to_owned(), member);
     RefCell::new(view)
@@ -38,10 +39,46 @@ async fn ask(method: &str, path: &str, host: Option<&str>) -> (StatusCode, Strin
         request = request.header(header::HOST, host);
     }
     let response = answer(&request.body(()).unwrap(), &view(), &config).await;
+    read(response).await
+}
+
+async fn read(response: Response<Body>) -> (StatusCode, String) {
     assert!(response.headers().contains_key("content-security-policy"));
     let status = response.status();
     let body = response.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+/// As a browser asks.
+async fn visit(path: &str) -> Response<Body> {
+    let nowhere = ControlSource::Socket(PathBuf::from("/nowhere"));
+    let config = ObserveConfig::new("demo", nowhere, DashboardListener::Inherited(-1));
+    let request = Request::builder().uri(path).header(header::HOST, "localhost");
+    let request = request.header(header::ACCEPT, "text/html,*/*").body(()).unwrap();
+    answer(&request, &view(), &config).await
+}
+
+#[tokio::test]
+async fn a_path_that_leads_nowhere_is_404_with_ways_on_and_never_markup() {
+    let (status, page) = read(visit("/no/such?x=1").await).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(page.contains("<code>/no/such</code>") && page.contains("href=\"/#/rules\""), "{page}");
+    let (status, page) = read(visit("/a&lt;script").await).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(page.contains("/a&amp;lt;script"), "{page}");
+}
+
+#[tokio::test]
+async fn a_pages_path_leads_to_the_page() {
+    for (path, place) in [
+        ("/traces/4bf9?status=error", "/#/traces/4bf9?status=error"),
+        ("/service/default/api", "/#/service/default/api"),
+        ("/rules", "/#/rules"),
+    ] {
+        let response = visit(path).await;
+        assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT, "{path}");
+        assert_eq!(response.headers()[header::LOCATION], place);
+    }
 }
 
 async fn get(path: &str) -> (StatusCode, serde_json::Value) {
@@ -77,6 +114,10 @@ async fn the_api_answers_json_and_the_rest_is_the_page() {
     );
     let (_, services) = get("/api/v1/services").await;
     assert_eq!(services[0]["kind"], "client");
+    let (_, rules) = get("/api/v1/rules?window=60").await;
+    assert_eq!((&rules["known"], &rules["rules"]), (&false.into(), &serde_json::json!([])));
+    let (_, refusals) = get("/api/v1/refusals?window=60").await;
+    assert_eq!(refusals["names"], serde_json::json!([]));
     let (status, page) = get("/api/v1/services/shop/api?window=60").await;
     assert_eq!((status, &page["workloads"][0]["id"]), (StatusCode::OK, &"api-v1-1".into()));
     let (status, page) = get("/").await;

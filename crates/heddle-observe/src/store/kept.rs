@@ -74,8 +74,15 @@ pub(super) struct KeptPlace {
     protocol: u8,
 }
 
-const PROTOCOLS: [Protocol; 4] =
-    [Protocol::Http, Protocol::Grpc, Protocol::Tcp, Protocol::Saturation];
+/// By the number a protocol has on the disk.
+const PROTOCOLS: [Protocol; 6] = [
+    Protocol::Http,
+    Protocol::Grpc,
+    Protocol::Tcp,
+    Protocol::Saturation,
+    Protocol::Rule,
+    Protocol::Refusal,
+];
 
 impl Numbers {
     /// How many places are known.

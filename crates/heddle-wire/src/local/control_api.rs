@@ -227,6 +227,9 @@ pub struct ResourceView {
     pub key: ResourceKey,
     /// `apply`, or the path of the file in the `--config` folder.
     pub source: String,
+    /// Line of the document's first line there, from 1; 0 where that is not known.
+    #[serde(default)]
+    pub line: usize,
     /// The document's text.
     pub text: String,
     /// `Programmed`, `Partial` (some of its fields are not enforced), `NotEnforced` (its kind is not

@@ -5,6 +5,8 @@
 //! | `GET /api/v1/graph?window=10&end=UNIX` | [`Graph`] over the `window` seconds before `end` (at least one scrape interval; without `end`: until now) |
 //! | `GET /api/v1/services?window=10&end=UNIX` | list of [`ServiceSummary`] |
 //! | `GET /api/v1/services/{namespace}/{name}?window=300&end=UNIX` | [`ServicePage`]; `-` stands for the empty namespace of what is outside |
+//! | `GET /api/v1/rules?window=10&end=UNIX` | [`RulesPage`] |
+//! | `GET /api/v1/refusals?window=300&end=UNIX` | [`RefusalsPage`] |
 //! | `GET /api/v1/ejections` | list of [`Ejection`]: endpoints that are out now |
 //! | `GET /api/v1/tls-failures` | list of [`TlsFailure`]: connections without TLS of the last minute |
 //! | `GET /api/v1/prometheus/targets` | Prometheus HTTP service discovery |
@@ -15,6 +17,13 @@
 
 use heddle_model::{ServiceName, WorkloadId};
 use serde::{Deserialize, Serialize};
+
+mod rules;
+
+pub use rules::{
+    Cause, FaultWord, NameFailure, PathRow, RefusalRow, RefusalsPage, RuleChange, RulePart,
+    RuleRow, RulesPage,
+};
 
 /// Who calls whom.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -35,6 +44,9 @@ pub struct Graph {
     /// Endpoints that are out now, sorted by who took them out.
     #[serde(default)]
     pub ejections: Vec<Ejection>,
+    /// Rules that were changed in the period, newest first.
+    #[serde(default)]
+    pub changes: Vec<RuleChange>,
 }
 
 /// An endpoint that a sidecar gives no requests, for its errors.
@@ -110,6 +122,12 @@ pub struct Node {
     /// Its virtual address and those of its workloads, for the search.
     #[serde(default)]
     pub addresses: Vec<String>,
+    /// Where its failures come from, if that is another service.
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// Faults that rules inject into calls to it now.
+    #[serde(default)]
+    pub faults: Vec<FaultWord>,
 }
 
 /// One version's share.
@@ -229,6 +247,30 @@ pub struct ServicePage {
     /// See [`Node::failing_since`].
     #[serde(default)]
     pub failing_since: Option<f64>,
+    /// See [`Node::cause`].
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// See [`Node::faults`].
+    #[serde(default)]
+    pub faults: Vec<FaultWord>,
+    /// Calls to it by the rule that decided about them, most frequent first.
+    #[serde(default)]
+    pub paths: Vec<PathRow>,
+    /// The rules about it that are in force now.
+    #[serde(default)]
+    pub rules: Vec<RuleRow>,
+    /// Changes of rules about it in the period, newest first.
+    #[serde(default)]
+    pub changes: Vec<RuleChange>,
+    /// What the sidecars of its workloads refused in the period.
+    #[serde(default)]
+    pub refusals: Vec<RefusalRow>,
+    /// Names that sound like it and were asked for in vain, and those that its workloads asked for.
+    #[serde(default)]
+    pub names: Vec<NameFailure>,
+    /// Endpoints of it that are out now.
+    #[serde(default)]
+    pub ejections: Vec<Ejection>,
 }
 
 /// One kind of answer.

@@ -12,7 +12,7 @@ use super::{
     tell::AppCounts,
 };
 use rows::{EdgeRow, ServiceRow, TakenOut};
-use tally::Tally;
+use tally::{OUTSIDE, Tally, UNKNOWN};
 
 /// One member with what was scraped from its sidecar and what it told.
 #[derive(Debug)]
@@ -36,8 +36,15 @@ pub(super) struct Report {
     pub(super) services: Vec<ServiceRow>,
     /// By caller and callee.
     pub(super) edges: Vec<EdgeRow>,
-    /// 5xx or no response on any edge; injected aborts, and what the copy did that is broken on purpose, apart.
+    /// 5xx or no response on any edge; injected aborts, what failed after them, and what the copy did that is broken
+    /// on purpose, apart.
     pub(super) failed: u64,
+    /// Calls that failed, and behind whose callee faults were injected.
+    pub(super) failed_after_faults: u64,
+    /// Calls that a rule had aborted.
+    pub(super) injected_aborts: u64,
+    /// Calls that a rule had delayed.
+    pub(super) injected_delays: u64,
     /// Endpoints that a circuit breaker had taken out at the end.
     pub(super) taken_out: Vec<TakenOut>,
     /// How often one was taken out.
@@ -67,7 +74,8 @@ pub(super) fn make(
             keys.push(key);
         }
     }
-    let edges: Vec<EdgeRow> = keys.iter().map(|key| edge(&tally, key, evidence)).collect();
+    let mut edges: Vec<EdgeRow> = keys.iter().map(|key| edge(&tally, key, evidence)).collect();
+    set_apart(&mut edges);
     // An edge of the plan that nobody used proves nothing, so it does not count as captured.
     let used = edges.iter().all(|edge| edge.client_requests != Some(0));
     Ok(Report {
@@ -75,6 +83,9 @@ pub(super) fn make(
         startup_seconds,
         services: tally.services(),
         failed: edges.iter().map(|edge| edge.failed).sum(),
+        failed_after_faults: edges.iter().map(|edge| edge.failed_after_faults).sum(),
+        injected_aborts: edges.iter().map(|edge| edge.injected_aborts).sum(),
+        injected_delays: edges.iter().map(|edge| edge.injected_delays).sum(),
         taken_out: tally.taken_out().to_vec(),
         ejections: tally.ejections(),
         captured_both_sides: used && edges.iter().all(EdgeRow::captured),
@@ -92,8 +103,33 @@ fn edge(tally: &Tally, key: &(String, String), evidence: &[Evidence]) -> EdgeRow
     };
     EdgeRow {
         app_sent: told(source, &|t| t.sent.get(destination).copied().unwrap_or(0)),
-        app_received: told(destination, &|t| t.received.get(source).copied().unwrap_or(0)),
+        app_received: told(destination, &|t| {
+            let caller = if source == OUTSIDE { UNKNOWN } else { source };
+            t.received.get(caller).copied().unwrap_or(0)
+        }),
         ..tally.edge(source, destination)
+    }
+}
+
+/// Takes from each edge's failures those that faults behind its callee account for: whoever asks the demo to inject
+/// some has not broken it. One call that was aborted or delayed, or that failed for that, fails one call before it at
+/// most.
+fn set_apart(edges: &mut [EdgeRow]) {
+    // Once for each call on the longest way through the site; a circle of calls ends too.
+    for _ in 0..edges.len() {
+        let behind = |service: &str, edges: &[EdgeRow]| {
+            let onward = edges.iter().filter(|edge| edge.source == service);
+            onward
+                .map(|edge| edge.injected_aborts + edge.injected_delays + edge.failed_after_faults)
+                .sum::<u64>()
+        };
+        for at in 0..edges.len() {
+            let faults = behind(&edges[at].destination, edges);
+            let edge = &mut edges[at];
+            let all = edge.failed + edge.failed_after_faults;
+            edge.failed_after_faults = all.min(faults);
+            edge.failed = all - edge.failed_after_faults;
+        }
     }
 }
 

@@ -69,6 +69,29 @@ fn breaker(report: &Report) -> impl Iterator<Item = String> {
     out.chain(total)
 }
 
+/// What rules had injected, and what came of it: not to be taken for failures of the mesh.
+fn faults(report: &Report) -> impl Iterator<Item = String> {
+    let injected = report.edges.iter().filter_map(|edge| {
+        let words: Vec<String> =
+            [(edge.injected_aborts, "aborted"), (edge.injected_delays, "delayed")]
+                .into_iter()
+                .filter(|(count, _)| *count > 0)
+                .map(|(count, done)| format!("{count} {done}"))
+                .collect();
+        (!words.is_empty()).then(|| {
+            let words = words.join(", ");
+            format!("faults, {} → {}: {words} on purpose by a rule", edge.source, edge.destination)
+        })
+    });
+    let after = (report.failed_after_faults > 0).then(|| {
+        format!(
+            "faults: {} calls failed before them for that, which are not counted as failed",
+            report.failed_after_faults
+        )
+    });
+    injected.chain(after)
+}
+
 /// The result of an unattended run.
 pub(super) fn result(report: &Report) -> String {
     let told = |count: Option<u64>| count.map_or_else(|| "–".to_owned(), |n| n.to_string());
@@ -83,17 +106,30 @@ pub(super) fn result(report: &Report) -> String {
                 edge.client_requests.map_or_else(|| "–".to_owned(), |n| n.to_string()),
                 edge.server_requests.to_string(),
                 told(edge.app_received),
+                (edge.injected_aborts + edge.injected_delays).to_string(),
                 edge.failed.to_string(),
             ]
         })
         .collect();
     let verdict = if report.captured_both_sides { "yes" } else { "NO" };
-    let stories: String =
-        by_status(report).chain(breaker(report)).map(|line| line + "\n").collect();
+    let stories: String = by_status(report)
+        .chain(breaker(report))
+        .chain(faults(report))
+        .map(|line| line + "\n")
+        .collect();
     format!(
         "{}\n\n{stories}startup {:.2} s, failed {}, captured on both sides: {verdict}",
         output::table(
-            &["CALLS", "PROTOCOL", "APP SENT", "CLIENT", "SERVER", "APP RECEIVED", "FAILED"],
+            &[
+                "CALLS",
+                "PROTOCOL",
+                "APP SENT",
+                "CLIENT",
+                "SERVER",
+                "APP RECEIVED",
+                "FAULTS",
+                "FAILED"
+            ],
             &rows
         ),
         report.startup_seconds,

@@ -5,9 +5,10 @@ use heddle_model::{ServiceName, name::DEFAULT_NAMESPACE};
 /// Where there is nothing to tell.
 pub(crate) const NONE: &str = "-";
 
-/// A service; the namespace only where it is not the default one.
+/// A service; the namespace only where it is not the default one. Callers whom nobody knows are `outside`.
 pub(crate) fn name(service: &ServiceName) -> String {
     match service.namespace.as_str() {
+        "" if service.name == "unknown" => "outside".to_owned(),
         "" | DEFAULT_NAMESPACE => service.name.clone(),
         // A host of an entry: with the namespace behind a dot it would be another host.
         namespace if service.is_host() => format!("{} ({namespace})", service.name),

@@ -55,6 +55,9 @@ pub(in crate::demo) struct EdgeRow {
     /// 5xx or no response as the callers' sidecars saw it; injected aborts, and what the copy did that is broken
     /// on purpose, apart.
     pub(in crate::demo) failed: u64,
+    /// Of the failures above none: those that injected faults behind the callee account for, at most one for each
+    /// call that was aborted or delayed there.
+    pub(in crate::demo) failed_after_faults: u64,
     /// What the copy did that is broken on purpose.
     pub(in crate::demo) failed_on_purpose: u64,
     /// Aborts injected by a rule.

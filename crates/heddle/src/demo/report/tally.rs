@@ -11,8 +11,10 @@ use heddle_observe::{
 use super::rows::{EdgeRow, Latency, ServiceRow, TakenOut};
 use crate::demo::plan::BROKEN;
 
-/// The source of calls from outside the mesh, as the callee's sidecar names it.
-const OUTSIDE: &str = "unknown";
+/// The source of calls from outside the mesh, as the callee's sidecar names it, and as the demo's programs do.
+pub(super) const UNKNOWN: &str = "unknown";
+/// The same as it is told, here as on the dashboard.
+pub(super) const OUTSIDE: &str = "outside";
 
 /// What the sidecars on one side of an edge saw.
 #[derive(Debug, Default)]
@@ -74,7 +76,10 @@ impl Tally {
     }
 
     fn add_edge(&mut self, sample: &Sample<'_>) {
-        let source = sample.label("source_canonical_service").to_owned();
+        let source = match sample.label("source_canonical_service") {
+            UNKNOWN => OUTSIDE.to_owned(),
+            known => known.to_owned(),
+        };
         let destination = sample.label("destination_service_name").to_owned();
         let client = sample.label("reporter") == "source";
         let count = whole(sample.value);
@@ -170,6 +175,7 @@ impl Tally {
             app_received: None,
             grpc_statuses: edge.grpc.clone(),
             failed: seen.failed,
+            failed_after_faults: 0,
             failed_on_purpose: seen.on_purpose,
             injected_aborts: seen.aborts,
             injected_delays: seen.delays,

@@ -54,6 +54,18 @@ fn an_injected_abort_is_no_failure_and_is_not_expected_at_the_server() {
 }
 
 #[test]
+fn what_fails_after_an_injected_fault_is_no_failure_of_the_demo() {
+    let mut all = complete();
+    let text = request("source", ("reviews", "ratings"), "500", "FI", 3)
+        + &request("source", ("frontend", "reviews"), "502", "-", 3)
+        + &request("source", ("loadgen", "frontend"), "500", "-", 4);
+    all.push(evidence("none", text, None));
+    let report = make("demo", 1.0, &all).unwrap();
+    assert_eq!((report.injected_aborts, report.failed_after_faults), (3, 6));
+    assert_eq!(report.failed, 1, "three faults account for three calls of each edge before them");
+}
+
+#[test]
 fn a_call_the_application_sent_and_no_sidecar_saw_is_found() {
     let told = AppCounts { sent: [("frontend".to_owned(), 11)].into(), ..AppCounts::default() };
     let mut all = complete();
@@ -87,7 +99,7 @@ fn a_call_from_outside_the_mesh_is_seen_by_the_callee_alone() {
     all.push(evidence("none", text, Some(told)));
     let report = make("demo", 1.0, &all).unwrap();
     assert!(report.captured_both_sides);
-    let edge = report.edges.iter().find(|edge| edge.source == "unknown").unwrap();
+    let edge = report.edges.iter().find(|edge| edge.source == "outside").unwrap();
     assert_eq!((edge.client_requests, edge.server_requests, edge.failed), (None, 3, 1));
 }
 
