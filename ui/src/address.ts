@@ -125,6 +125,8 @@ export function useAddress(): [Address, Go] {
   useEffect(() => {
     const moved = () => setAddress(parse(location.hash));
     window.addEventListener("hashchange", moved);
+    // It may have changed between the first picture and now.
+    if (format(parse(location.hash)) !== format(address)) moved();
     return () => window.removeEventListener("hashchange", moved);
   }, []);
   const go: Go = (change, replace = false) => {

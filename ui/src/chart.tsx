@@ -177,14 +177,11 @@ function optionsFor(
       { ...axis, grid: { show: false }, values: (_, ticks) => ticks.map((tick) => clock(tick, ticks.length > 1 && ticks[1]! - ticks[0]! < 60)), space: 90, size: 28 },
       {
         ...axis,
-        grid: { stroke: colour("--line"), width: 1 },
-        // On a log scale only whole powers of ten have a name.
-        values: (_, ticks) =>
-          ticks.map((tick) =>
-            log && Math.abs(Math.log10(tick) % 1) > 1e-9 ? "" : figure(tick).replace(/\.0(?!\d)/, ""),
-          ),
+        grid: { stroke: colour("--line"), width: 1, ...(log ? { filter: powers } : {}) },
+        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : figure(tick).replace(/\.0(?!\d)/, ""))),
+        // On a log scale only whole powers of ten have a name and a line.
+        ...(log ? { filter: powers, space: 20 } : { space: 44 }),
         size: 68,
-        space: 44,
       },
     ],
     series: [{}, ...drawn.map((one) => styleOf(one, stacked))],
@@ -225,6 +222,9 @@ function drawMarks(plot: uPlot, marks: Mark[]) {
     pen.restore();
   }
 }
+
+const powers: uPlot.Axis.Filter = (_, ticks) =>
+  ticks.map((tick) => (Math.abs(Math.log10(tick) - Math.round(Math.log10(tick))) < 1e-9 ? tick : null));
 
 function styleOf(one: Series, stacked: boolean): uPlot.Series {
   const stroke = colour(`--paint-${one.paint}`);

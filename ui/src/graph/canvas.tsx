@@ -28,6 +28,8 @@ const NODE_WIDTH = 196;
 const NARROW_WIDTHS = [180, 164, 148, 136, 124, 112, 104];
 /** On a narrow screen the picture is made as small as this, so that all of its width is seen, before it is scrolled. */
 const SMALLEST = 0.62;
+/** Lines on which calls are seen to move; more of them are unrest, and cost more than they tell. */
+const MOVING_MAX = 150;
 /** Pixels of the words on a line. */
 const LABEL_HEIGHT = 17;
 /** Pixels around the picture. */
@@ -106,6 +108,7 @@ export function Canvas({ graph, whole, address, go }: Props) {
                   name={key}
                   {...shape(key)}
                   down={down}
+                  flows={picture.calls.size <= MOVING_MAX}
                   selected={key === address.selected}
                   onSelect={() => select(key)}
                   onHover={(inside) => setHovered(inside ? key : null)}
@@ -210,7 +213,8 @@ function usePicture(graph: Graph, width: number, live: boolean, whole?: Graph): 
   // A call counts as seen at every update, or one that stops after a steady hour would vanish at once.
   const stored = useRef({ structure: "", at: 0 });
   useEffect(() => {
-    if (!live) return;
+    // Nothing is drawn before the first look at the room there is: no picture to remember.
+    if (!live || width === 0) return;
     const value = { order: picture.drawn.layers.flat(), calls: Object.fromEntries(calls) };
     memory.current = { mesh: graph.mesh, value };
     const age = Math.abs(graph.at - stored.current.at);
@@ -242,9 +246,10 @@ function useLabels(picture: Picture, labelOf: (key: string) => Label | null): Pl
   });
   const text = labels.map(({ key, label }) => `${key} ${label.text.length}`).join("|");
   const places = useMemo(() => {
+    // With the badges above them.
     const services = [...drawn.nodes].map(([key, { x, y }]) => ({
       left: x,
-      top: y,
+      top: y - 10,
       right: x + nodeWidth,
       bottom: y + (heights.get(key) ?? 0),
     }));

@@ -12,6 +12,8 @@ interface Props {
   edges: Edge[];
   down: boolean;
   dim: boolean;
+  /** Calls are seen to move. */
+  flows: boolean;
   selected: boolean;
   onSelect: () => void;
   onHover: (inside: boolean) => void;
@@ -40,7 +42,7 @@ export function EdgeMarks() {
   );
 }
 
-export function EdgePath({ name, points, edges, down, dim, selected, onSelect, onHover }: Props) {
+export function EdgePath({ name, points, edges, down, dim, flows, selected, onSelect, onHover }: Props) {
   if (points.length === 0) return null;
   const path = curve(points, down);
   const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
@@ -71,7 +73,7 @@ export function EdgePath({ name, points, edges, down, dim, selected, onSelect, o
     >
       <path d={path} class="reach" />
       <path d={path} class={`edge-line ${shown}`} stroke-width={thick} marker-end={`url(#head-${head})`} />
-      {busy && <path d={path} class="flow" stroke-width={Math.max(1.5, thick * 0.6)} />}
+      {busy && flows && <path d={path} class="flow" stroke-width={Math.max(1.5, thick * 0.6)} />}
     </g>
   );
 }
@@ -155,7 +157,7 @@ function words(edges: Edge[], { labelled, latency }: Asked, state: string): stri
   const delayed = sum((edge) => Math.max(edge.client.delayed_per_second, edge.server.delayed_per_second));
   if (injected + delayed > 0 && requests > 0) {
     const [word, count] = injected >= delayed ? ["abort", injected] : ["delay", delayed];
-    parts.push(`${word} ${percent(count / requests)} measured`);
+    parts.push(`${word} ${percent(count / requests)}`);
   }
   return parts.join(" · ");
 }

@@ -94,11 +94,14 @@ export function NodeBox(props: Props) {
 /** Faults made on purpose, told apart from trouble. */
 function Purpose({ node }: { node: Node }) {
   const lines = faultLines(node.faults ?? [], node.client);
-  if (lines.length === 0) return null;
+  const [first = ""] = lines;
+  if (first === "") return null;
+  // There is room for the two figures; the rest is in the card.
+  const [asked = "", ...measured] = first.replace(" of some", "").split(", ");
   return (
     <span class="purpose" title={`on purpose, by a fault rule: ${lines.join("; ")}`}>
-      <span class="why">fault: </span>
-      {lines[0]}
+      {asked}
+      <span class="why">{measured.map((one) => `, ${one}`)}</span>
       {lines.length > 1 && ` +${lines.length - 1}`}
     </span>
   );

@@ -10,7 +10,7 @@ import { codeInWords, difference, ejectedBecause, flagsInWords, health, title } 
 export function Ejected({ rows }: { rows: Ejection[] }) {
   if (rows.length === 0) return null;
   return (
-    <Box title="Taken out for errors" empty="" rows={rows.length}>
+    <Box title="Taken out for errors" note="now" empty="" rows={rows.length}>
       <Head texts={["Workload", "Taken out by", "Why", "Rule"]} numbers={["Since", "Tried again"]} />
       <tbody>
         {rows.map((row) => (

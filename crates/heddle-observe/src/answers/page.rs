@@ -49,7 +49,8 @@ impl View {
             faults: self.rulebook.faults(service),
             paths: self.paths(service, &period),
             rules: self.rule_rows(Some(service), &period),
-            changes: self.rulebook.changes(period.from, period.to, Some(service)),
+            // Of all rules: one about a service behind it may be what changed here.
+            changes: self.rulebook.changes(period.from, period.to, None),
             refusals: self.refusals(Some(service), &period),
             names: self.failed_names(Some(service), &period),
             ejections: self.ejections().into_iter().filter(|one| one.service == *service).collect(),

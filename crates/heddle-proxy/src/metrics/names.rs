@@ -1,7 +1,7 @@
 //! Names that the workload asked for and got no address of.
 //!
-//! What counts is the name that was meant. Resolvers of libc put the domains of their search list behind a name and
-//! ask for it itself at last: names with such a domain are forgotten as soon as the name without it has an answer,
+//! What counts is the name that was meant. Resolvers of libc put the domains of their search list behind a name, and
+//! ask for it itself before or after: names with such a domain are forgotten where the name without it has an answer,
 //! whichever it is. A name that resolves again is forgotten too.
 
 use std::{
@@ -51,17 +51,17 @@ impl FailedNames {
         let host = &host[..end];
         let names = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !names.is_empty() {
-            let tried = |name: &str| {
-                let rest = name.strip_prefix(host);
-                rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(SEARCHED))
-            };
-            names.retain(|name, _| !tried(name));
+            names.retain(|name, _| !is_searched(name, host));
         }
         let Some(answer) = answer else {
             names.remove(host);
             return;
         };
         if host.is_empty() {
+            return;
+        }
+        if let Some(meant) = names.iter_mut().find(|(name, _)| is_searched(host, name)) {
+            meant.1.last = now;
             return;
         }
         if names.len() >= FAILED_NAMES && !names.contains_key(host) {
@@ -93,6 +93,12 @@ impl FailedNames {
             let _ = writeln!(text, "{name}{{name=\"{host}\",answer=\"{answer}\"}} {last}");
         }
     }
+}
+
+/// Is `name` what a search list made of `meant`?
+fn is_searched(name: &str, meant: &str) -> bool {
+    let rest = name.strip_prefix(meant);
+    rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(SEARCHED))
 }
 
 #[cfg(test)]
@@ -128,6 +134,8 @@ mod tests {
         names.answered("example.com.default.svc.cluster.local", &reply(3), at(6));
         names.answered("example.com", &reply(0), at(6));
         assert_eq!(told(&names).len(), 1, "a name outside that has addresses");
+        names.answered("leaf.defalt.svc.cluster.local", &reply(3), at(7));
+        assert_eq!(told(&names).len(), 1, "the search list came after the name");
     }
 
     #[test]

@@ -259,7 +259,7 @@ pub struct ServicePage {
     /// The rules about it that are in force now.
     #[serde(default)]
     pub rules: Vec<RuleRow>,
-    /// Changes of rules about it in the period, newest first.
+    /// Changes of rules in the period, newest first, about whatever they are: a rule about a callee may be felt here.
     #[serde(default)]
     pub changes: Vec<RuleChange>,
     /// What the sidecars of its workloads refused in the period.
