@@ -68,7 +68,7 @@ function Word({ live, go, stale }: { live: Live<Graph>; go: Go; stale: boolean }
   );
   if (!service) return <span class={`word ${shown}`}>{content}</span>;
   return (
-    <button type="button" class={`word ${shown}`} onClick={() => go({ service })}>
+    <button type="button" class={`word ${shown}`} title={text} onClick={() => go({ service })}>
       {content}
     </button>
   );

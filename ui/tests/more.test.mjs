@@ -176,7 +176,7 @@ test("a service names the deepest failing callee, the rule of its fault and when
     const trouble = await page.locator(".trouble").innerText();
     assert.match(trouble, /The cause is store \(reviews → ratings → store\)/);
     const notes = (await page.locator(".purpose-note").allInnerTexts()).join(" ").replaceAll("\u202f", " ");
-    assert.match(notes, /The rule asks for abort 10 % \(503\): VirtualService\/default\/reviews#http\[0\]/);
+    assert.match(notes, /The rule VirtualService\/default\/reviews#http\[0\] asks for abort 10 % \(503\)/);
     assert.match(notes, /9.9 % of the calls were aborted/);
     assert.match(await page.locator(".marks").innerText(), /VirtualService\/default\/reviews was changed/);
     assert.ok((await page.locator(".sparkline .mark").count()) >= 4, "every small course has the mark");

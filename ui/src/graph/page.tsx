@@ -24,7 +24,7 @@ export function GraphPage({ now, graph, address, go, stopped }: PageProps) {
       {!data || !shown ? (
         <Waiting refused={graph.status >= 400 ? graph.error : null} />
       ) : data.nodes.length === 0 ? (
-        <NobodyHere />
+        <NobodyHere mesh={data.mesh} />
       ) : shown.nodes.length === 0 ? (
         <p class="note">No service is of this choice. <button type="button" class="quiet" onClick={() => go({ filter: {} })}>Show all</button></p>
       ) : address.table ? (
@@ -34,7 +34,7 @@ export function GraphPage({ now, graph, address, go, stopped }: PageProps) {
       )}
       {data && data.nodes.length > 0 && (
         <footer class="legend">
-          {data.edges.length === 0 && <NoCalls />}
+          {data.edges.length === 0 && <NoCalls mesh={data.mesh} />}
           {!address.table && (
             <p>
               <span><svg width="28" height="8" aria-hidden="true"><line x1="0" x2="28" y1="4" y2="4" class="edge-line well" stroke-width="3" /></svg> width: requests per second, log scale</span>
@@ -94,22 +94,22 @@ function Waiting({ refused }: { refused: string | null }) {
   );
 }
 
-function NobodyHere() {
+function NobodyHere({ mesh }: { mesh: string }) {
   return (
     <div class="empty">
       <h1>No service has joined this mesh yet</h1>
       <p>Start any program as a service; nothing in it has to change:</p>
-      <Command text="heddle run --service hello --port http:8080 -- python3 -m http.server 8080" />
+      <Command text={`heddle run --service hello --mesh ${mesh} --port http:8080 -- python3 -m http.server 8080`} />
       <p>then call it from a client, by its name:</p>
-      <Command text="heddle run --service me -- curl -s http://hello:8080/" />
+      <Command text={`heddle run --service me --mesh ${mesh} -- curl -s http://hello:8080/`} />
     </div>
   );
 }
 
-function NoCalls() {
+function NoCalls({ mesh }: { mesh: string }) {
   return (
     <p class="no-calls">
-      No calls in this period. Make one: <Command text="heddle run --service me -- curl -s http://SERVICE:PORT/" />
+      No calls in this period. Make one: <Command text={`heddle run --service me --mesh ${mesh} -- curl -s http://SERVICE:PORT/`} />
     </p>
   );
 }

@@ -20,16 +20,17 @@ const LIVE_WINDOW = 60;
 /** The page at `#/service/NAMESPACE/NAME`. */
 export function ServiceView({ address, now, stopped }: PageProps) {
   const { service } = address;
-  return service && <OneService service={service} address={address} stopped={stopped} ejections={now.data?.ejections ?? []} />;
+  return service && <OneService service={service} address={address} stopped={stopped} ejections={now.data?.ejections ?? []} mesh={now.data?.mesh ?? ""} />;
 }
 
 interface Props extends Pick<PageProps, "address" | "stopped"> {
   service: ServiceName;
   /** Of all services, now. */
   ejections: Ejection[];
+  mesh: string;
 }
 
-function OneService({ service, address, stopped, ejections }: Props) {
+function OneService({ service, address, stopped, ejections, mesh }: Props) {
   const place = `${encodeURIComponent(service.namespace || "-")}/${encodeURIComponent(service.name)}`;
   const url = `/api/v1/services/${place}?${query(address.range, LIVE_WINDOW)}`;
   const page = useLive<ServicePage>(url, pace(address.range), true);
@@ -47,7 +48,7 @@ function OneService({ service, address, stopped, ejections }: Props) {
       <OldNote live={page} gone="This service has gone: no workload runs it and nobody has called it lately." />
       {!page.data && page.status >= 400 && page.status !== 404 && <p class="note">{page.error}</p>}
       {page.status === 404 && !page.data ? (
-        <NotFound service={service} home={home} />
+        <NotFound service={service} home={home} mesh={mesh} />
       ) : (
         <Content page={page.data} address={address} out={address.range === "live" ? ejectedOf(ejections, service) : []} />
       )}
@@ -67,11 +68,11 @@ function Kind({ page }: { page: ServicePage }) {
   return <span class="kind-words">{words + place}</span>;
 }
 
-function NotFound({ service, home }: { service: ServiceName; home: string }) {
+function NotFound({ service, home, mesh }: { service: ServiceName; home: string; mesh: string }) {
   return (
     <div class="empty">
       <p>No workload runs a service of this name, and nobody has called it in this period. It begins to exist when a workload joins:</p>
-      <Command text={`heddle run --service ${service.name} --namespace ${service.namespace || "default"} --port http:8080 -- COMMAND`} />
+      <Command text={`heddle run --service ${service.name} --namespace ${service.namespace || "default"}${mesh && ` --mesh ${mesh}`} --port http:8080 -- COMMAND`} />
       <p>
         <a href={home}>Back to the graph</a>
       </p>
@@ -168,24 +169,23 @@ function Verdict({ page, address }: { page: ServicePage; address: Address }) {
   }
   const failed = 1 - Math.min(client.success, server.success);
   const purposely = client.injected_per_second + client.delayed_per_second;
-  const injected = purposely > 0 && client.per_second > 0 && (
-    <p class="note purpose-note">
-      {client.injected_per_second > 0 && `${percent(client.injected_per_second / client.per_second)} of the calls were aborted on purpose by a fault rule`}
-      {client.injected_per_second > 0 && client.delayed_per_second > 0 && ", "}
-      {client.delayed_per_second > 0 && `${percent(client.delayed_per_second / client.per_second)} were delayed on purpose`}
-      ; none of that counts as an error here.
-    </p>
-  );
-  const asked = page.faults.length > 0 && (
+  const measured: string[] = [];
+  if (purposely > 0 && client.per_second > 0) {
+    const share = (part: number) => percent(part / client.per_second);
+    if (client.injected_per_second > 0) measured.push(`${share(client.injected_per_second)} of the calls were aborted on purpose by a fault rule`);
+    if (client.delayed_per_second > 0) measured.push(`${share(client.delayed_per_second)} were delayed on purpose`);
+  }
+  const faults = page.faults.length + measured.length > 0 && (
     <p class="note purpose-note">
       {page.faults.map((fault) => (
         <span key={`${fault.rule} ${fault.what}`}>
-          The rule asks for <b>{faultAsked(fault)}</b>{fault.detail && ` (${fault.detail})`}: {fault.rule}.{" "}
+          The rule {fault.rule} asks for <b>{faultAsked(fault)}</b>{fault.detail && ` (${fault.detail})`}.{" "}
         </span>
       ))}
+      {measured.length > 0 && `Measured: ${measured.join(", ")}; none of that counts as an error here.`}
     </p>
   );
-  if (failed < 0.01) return <>{asked}{injected}</>;
+  if (failed < 0.01) return faults || null;
   const own = 1 - server.success;
   const since = page.failing_since ? ` since ${clock(page.failing_since, true)}` : "";
   return (
@@ -201,8 +201,7 @@ function Verdict({ page, address }: { page: ServicePage; address: Address }) {
             : "The service itself answers with errors."}{" "}
         {page.cause && <Behind cause={page.cause} address={address} />}
       </p>
-      {asked}
-      {injected}
+      {faults}
     </>
   );
 }
