@@ -20,6 +20,19 @@ export interface Rates {
   p99_ms: number | null;
 }
 
+/** What a side has measured that was asked nothing. */
+export const NOTHING: Rates = {
+  per_second: 0,
+  success: 1,
+  client_errors_per_second: 0,
+  server_errors_per_second: 0,
+  injected_per_second: 0,
+  delayed_per_second: 0,
+  p50_ms: null,
+  p90_ms: null,
+  p99_ms: null,
+};
+
 export interface Version {
   version: string;
   share: number;

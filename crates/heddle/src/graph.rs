@@ -227,6 +227,8 @@ mod tests {
             bytes_per_second: 0.0,
             versions: Vec::new(),
             failing_since: None,
+            cause: None,
+            faults: Vec::new(),
             addresses: Vec::new(),
         };
         let edge = Edge {

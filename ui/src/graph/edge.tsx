@@ -1,6 +1,6 @@
 // One line of the graph: all calls from one service to another.
 
-import type { Edge } from "../api";
+import { NOTHING, type Edge } from "../api";
 import { bytes, duration, percent, rate } from "../format";
 import { curve } from "../layout";
 import { health } from "../words";
@@ -45,7 +45,7 @@ export function EdgeMarks() {
 export function EdgePath({ name, points, edges, down, dim, flows, selected, onSelect, onHover }: Props) {
   if (points.length === 0) return null;
   const path = curve(points, down);
-  const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
+  const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), NOTHING);
   const busy = edges.length > 0;
   const shown = busy && state === "idle" ? "well" : state;
   const tcp = edges.length > 0 && edges.every((edge) => edge.protocol === "tcp");
@@ -96,7 +96,7 @@ interface Asked {
  * service tell the trouble, and the words come on request.
  */
 export function labelOf(edges: Edge[], asked: Asked & { down: boolean }): Label | null {
-  const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), IDLE);
+  const state = health(...edges.flatMap((edge) => [edge.client, edge.server]), NOTHING);
   const text = asked.labelled || asked.latency || !asked.down ? words(edges, asked, state) : "";
   // A little more than the text needs: measuring it would cost a second pass for nothing.
   return text ? { text, width: text.length * 6.4 + 12, state } : null;
@@ -110,18 +110,6 @@ export function EdgeLabel({ label, at, dim }: { label: Label; at: { x: number; y
     </g>
   );
 }
-
-const IDLE = {
-  per_second: 0,
-  success: 1,
-  client_errors_per_second: 0,
-  server_errors_per_second: 0,
-  injected_per_second: 0,
-  delayed_per_second: 0,
-  p50_ms: null,
-  p90_ms: null,
-  p99_ms: null,
-};
 
 /** Pixels, by the logarithm of the rate; bytes count as a request per kilobyte. */
 function width(edges: Edge[]): number {

@@ -1,7 +1,7 @@
 // What the picture remembers per mesh, also across a reload: the order of the services, and calls
 // seen lately, so that a caller that calls every minute does not make the picture jump.
 
-import { id, type Graph, type Node, type Rates } from "../api";
+import { id, NOTHING, type Graph, type Node } from "../api";
 import { edgeKey } from "../words";
 
 export interface Memory {
@@ -50,18 +50,6 @@ export function callsOf(graph: Graph, nodes: Set<string>, memory: Memory): Map<s
   }
   return calls;
 }
-
-const NOTHING: Rates = {
-  per_second: 0,
-  success: 1,
-  client_errors_per_second: 0,
-  server_errors_per_second: 0,
-  injected_per_second: 0,
-  delayed_per_second: 0,
-  p50_ms: null,
-  p90_ms: null,
-  p99_ms: null,
-};
 
 /** The numbers of `part` on all services of `whole`, so that a picture keeps its shape while time goes on. */
 export function within(part: Graph, whole: Graph): Graph {

@@ -49,11 +49,12 @@ impl View {
         let (decided, measured) = self.decided(about, period);
         let mut rows: Vec<RuleRow> =
             self.rulebook.about(about).take(limits::ROWS_MAX).cloned().collect();
+        let nothing = Sums::default();
         for row in &mut rows {
             let key = format!("{}/{}/{}", row.kind, row.namespace, row.name);
             for part in &mut row.parts {
                 let sums = decided.get(format!("{key}#{}", part.name).as_str());
-                part.rates = sums.unwrap_or(&Sums::default()).rates(measured);
+                part.rates = sums.unwrap_or(&nothing).rates(measured);
             }
         }
         rows

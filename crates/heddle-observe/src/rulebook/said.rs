@@ -205,7 +205,8 @@ fn mesh_match(one: &MeshMatch) -> String {
         PathMatch::Elements(path) => words.push(format!("path {path}/*")),
         PathMatch::Regex(pattern) => words.push(format!("path ~ {pattern}")),
         PathMatch::Call { service, method } => {
-            let word = |part: &Option<StringMatch>| part.as_ref().map_or("*".to_owned(), text);
+            let word =
+                |part: &Option<StringMatch>| part.as_ref().map_or_else(|| "*".to_owned(), text);
             words.push(format!("call {}/{}", word(service), word(method)));
         }
     }

@@ -23,7 +23,7 @@ use super::*;
 use crate::{
     broker::{BrokerError, HostSocket},
     lookup::{LookupError, Question},
-    metrics::Metrics,
+    metrics::{Metrics, scrape::Scrape},
     shared::Receivers,
     snapshot::{CompiledDestination, ResourceSet, SnapshotBuilder},
     testing::{
@@ -349,6 +349,14 @@ fn while_control_is_down_the_mesh_suffix_fails_and_the_rest_is_forwarded_at_once
             let (got, addresses) = bench.addresses(name, RecordType::A).await;
             assert_eq!((got, addresses.first()), (code, address), "{name}");
         }
+        let told: String = Scrape::new(Arc::clone(&bench.shared.metrics)).collect();
+        let failed =
+            "heddle_dns_failed{name=\"www.a.default.svc.cluster.local\",answer=\"NXDOMAIN\"} 1";
+        assert!(told.contains(failed), "{told}");
+        assert!(
+            !told.contains("name=\"nobody"),
+            "it has an address without what was put behind it"
+        );
     })
     .unwrap();
 }

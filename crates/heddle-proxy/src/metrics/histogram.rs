@@ -2,6 +2,7 @@
 
 use std::{
     array,
+    fmt::Write as _,
     sync::atomic::{AtomicU64, Ordering},
 };
 
@@ -109,4 +110,16 @@ pub(super) struct HistogramShard<'a> {
     pub(super) buckets: &'a [Counter],
     pub(super) above: &'a Counter,
     pub(super) sum_thousandths: &'a Counter,
+}
+
+/// Thousandths as a decimal number without trailing zeros.
+pub(super) fn decimal(text: &mut String, thousandths: u64) {
+    let (whole, rest) = (thousandths / 1000, thousandths % 1000);
+    let _ = write!(text, "{whole}");
+    if rest > 0 {
+        let _ = write!(text, ".{rest:03}");
+        while text.ends_with('0') {
+            text.pop();
+        }
+    }
 }

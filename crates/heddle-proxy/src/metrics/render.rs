@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    histogram::HistogramShard,
+    histogram::{HistogramShard, decimal},
     registry::LabelSet,
     series::{HttpSeries, TcpSeries},
 };
@@ -80,16 +80,4 @@ pub(super) fn histogram(text: &mut String, name: &str, set: &LabelSet<HttpSeries
     let _ = write!(text, "{name}_sum{{{labels}}} ");
     decimal(text, shards().map(|shard| shard.sum_thousandths.get()).sum());
     let _ = writeln!(text, "\n{name}_count{{{labels}}} {count}");
-}
-
-/// Thousandths as a decimal number without trailing zeros.
-pub(super) fn decimal(text: &mut String, thousandths: u64) {
-    let (whole, rest) = (thousandths / 1000, thousandths % 1000);
-    let _ = write!(text, "{whole}");
-    if rest > 0 {
-        let _ = write!(text, ".{rest:03}");
-        while text.ends_with('0') {
-            text.pop();
-        }
-    }
 }

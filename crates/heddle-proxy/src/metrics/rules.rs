@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use super::{edge::Escaped, histogram::MILLISECONDS, render::decimal};
+use super::{
+    edge::Escaped,
+    histogram::{MILLISECONDS, decimal},
+};
 use crate::{
     limits::RULES_COUNTED,
     refusal::{Flag, Flags},

@@ -219,6 +219,12 @@ fn an_abort_takes_its_share_never_reaches_the_server_and_is_never_retried() {
     assert_eq!(sum("response_flags=\"-\"") as usize, ASKED - aborted);
     let refusals = sidecar.sum("heddle_refusals_total", &["code=\"fault-abort\""]);
     assert_eq!(refusals as usize, aborted);
+    let rule = "rule=\"VirtualService/default/reviews#http[0]\"";
+    let decided = |code| sidecar.sum("heddle_rule_requests_total", &[rule, code]) as usize;
+    assert_eq!(decided("response_code=\"aborted\",response_flags=\"FI\""), aborted);
+    assert_eq!(decided("response_code=\"2xx\""), ASKED - aborted);
+    let timed = sidecar.sum("heddle_rule_request_duration_milliseconds_count", &[rule]);
+    assert_eq!(timed as usize, ASKED - aborted);
 }
 
 #[test]

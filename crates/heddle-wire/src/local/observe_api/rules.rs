@@ -3,7 +3,7 @@
 use heddle_model::{ServiceName, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use super::{Ejection, Rates, TlsFailure};
+use super::figures::{Ejection, Rates, TlsFailure};
 
 /// The rules in force, and how they changed.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
