@@ -25,6 +25,8 @@ const SAMPLING: f64 = 1.0;
 const TAG_LENGTH: u32 = 256;
 /// Providers that are there without being configured, as in Istio: a log on the standard output, and metrics.
 const ENVOY: &str = "envoy";
+/// The same for traces: what the dashboard shows.
+pub(crate) const STORE: &str = "heddle";
 pub(crate) const PROMETHEUS: &str = "prometheus";
 /// What an access log is called that no provider is named for.
 const MESH_LOG: &str = "accessLogFile";
@@ -32,10 +34,14 @@ const MESH_LOG: &str = "accessLogFile";
 /// Where spans go, and of how many traces, if no MeshConfig says that: what whoever started the mesh said.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SpanDefault {
-    /// Where.
-    pub to: SpanSink,
+    /// Where; `None`: nowhere.
+    pub to: Option<SpanSink>,
     /// Share of traces that begin here and are kept, percent, 0 to 100.
     pub sampling: f64,
+    /// Traces per second and sidecar that are kept at the least, where no rule says of how many.
+    pub at_least: u32,
+    /// The mesh's own store of traces, the provider `heddle`, if it has one.
+    pub store: Option<SpanSink>,
 }
 
 /// A Telemetry with its resource.
@@ -142,6 +148,9 @@ impl<'a> Mesh<'a> {
             Some(ProviderKind::Spans(to, length)) => Some(Known::Spans(to, *length)),
             Some(ProviderKind::Prometheus | ProviderKind::Other(_)) => None,
             None if name == ENVOY => Some(Known::Envoy),
+            None if name == STORE => {
+                self.spans?.store.as_ref().map(|store| Known::Spans(store, None))
+            }
             None => None,
         }
     }
@@ -241,13 +250,14 @@ impl<'a> Mesh<'a> {
             },
             None => {
                 let said = config.and_then(|config| config.spans_to.as_ref());
-                let to = said.or_else(|| self.spans.map(|spans| &spans.to))?;
+                let to = said.or_else(|| self.spans?.to.as_ref())?;
                 (String::new(), to.clone(), None)
             }
         };
         let told = config.and_then(|config| config.max_tag_length);
         let tags = config.map(|config| config.custom_tags.clone()).unwrap_or_default();
         let sampling = merged.sampling.or_else(|| config?.sampling);
+        let at_least = self.spans.filter(|_| sampling.is_none()).map_or(0, |spans| spans.at_least);
         let sampling = sampling.or_else(|| self.spans.map(|spans| spans.sampling));
         Some(Tracing {
             provenance: by,
@@ -260,6 +270,7 @@ impl<'a> Mesh<'a> {
             istio_tags: merged.istio_tags.unwrap_or(true),
             keeps_context: merged.keeps_context.unwrap_or(false),
             max_tag_length: length.or(told).unwrap_or(TAG_LENGTH),
+            at_least,
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Answers to the questions of the JSON API, made from the store and the roster. Pure: no clock, no I/O.
 
-use std::collections::BTreeMap;
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
 
 use heddle_model::ServiceName;
 use heddle_wire::local::observe_api::{Edge, ServiceSummary, Version};
@@ -12,6 +12,7 @@ use crate::{
     roster::{Roster, ServiceKind},
     rulebook::Rulebook,
     store::{Measured, Period, Store},
+    traces::Traces,
 };
 
 mod cause;
@@ -30,7 +31,8 @@ pub(crate) struct View {
     pub(crate) interval: u64,
     pub(crate) store: Store,
     pub(crate) roster: Roster,
-    pub(crate) rulebook: Rulebook,
+    /// Beside the rest: spans come in while nobody looks.
+    pub(crate) traces: Rc<RefCell<Traces>>,
 }
 
 /// The period a question is about.

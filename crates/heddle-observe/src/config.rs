@@ -22,6 +22,22 @@ pub struct ObserveConfig {
     pub allowed_hosts: Vec<String>,
     /// The file in which what was measured is kept; without one it is in memory only.
     pub history: Option<PathBuf>,
+    /// Where spans are taken in; without it there are no traces.
+    pub spans: Option<DashboardListener>,
+    /// What is told of that.
+    pub told: SpansTold,
+    /// The file in which traces are kept; without one they are in memory only.
+    pub traces: Option<PathBuf>,
+}
+
+/// What readers are told of where spans go.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SpansTold {
+    /// Where applications may send theirs to us: a URL without a path, as they reach it. Empty: it is that of the
+    /// listener.
+    pub endpoint: String,
+    /// Whom the mesh's own go to instead.
+    pub elsewhere: Option<String>,
 }
 
 /// Where the dashboard listens.
@@ -49,6 +65,9 @@ impl ObserveConfig {
             scrape_interval: Self::SCRAPE_INTERVAL,
             allowed_hosts: Vec::new(),
             history: None,
+            spans: None,
+            told: SpansTold::default(),
+            traces: None,
         }
     }
 }

@@ -13,6 +13,9 @@
 //! Who is out for its errors and which names were not found are no numbers over time: `ejected` and `names` take them
 //! from each scrape as they are. Rules and their changes come from the control plane (`rulebook`).
 //!
+//! Traces are not asked for but sent here, by sidecars and by applications: `traces` takes spans in at a listener of
+//! their own, and answers with them.
+//!
 //! Not here: what the numbers look like – the page under `ui/`, `heddle top` and `heddle graph` are
 //! three printers over the same JSON (`heddle_wire::local::observe_api`).
 
@@ -33,6 +36,7 @@ mod assets;
 mod ejected;
 mod history;
 mod hosts;
+mod kept_file;
 mod ledger;
 mod measure;
 mod names;
@@ -46,13 +50,15 @@ mod server;
 mod store;
 mod targets;
 mod tls_failures;
+mod traces;
 
-pub use config::{DashboardListener, ObserveConfig};
+pub use config::{DashboardListener, ObserveConfig, SpansTold};
 pub use control::{ClusterControl, ControlSource};
 pub use error::ObserveError;
 pub use measure::grpc_as_http;
 
 use server::Face;
+use traces::{Traces, intake::Intake};
 
 /// Runs until the process is ended: scrapes, stores and answers on this thread.
 ///
@@ -72,6 +78,7 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
     let interval = config.scrape_interval.as_secs().max(1);
     let mut view =
         answers::View { mesh: config.mesh.clone(), interval, ..answers::View::default() };
+    take_spans(&config, &view.traces)?;
     let file = config.history.clone().and_then(|path| history::open(path, &mut view.store));
     let view = Rc::new(RefCell::new(view));
     if let Some(file) = file {
@@ -96,6 +103,27 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
         drop(task::spawn_contained("health", health));
     }
     server::serve(Face::Dashboard, listener, view, config).await;
+    Ok(())
+}
+
+/// Takes spans in, and keeps them.
+fn take_spans(config: &ObserveConfig, traces: &Rc<RefCell<Traces>>) -> Result<(), ObserveError> {
+    traces.borrow_mut().elsewhere.clone_from(&config.told.elsewhere);
+    let Some(listener) = config.spans else { return Ok(()) };
+    let listener = listen(listener)?;
+    let endpoint = match (&config.told.endpoint[..], listener.local_addr()) {
+        ("", Ok(address)) => format!("http://{address}"),
+        (told, _) => told.to_owned(),
+    };
+    traces.borrow_mut().endpoint = endpoint;
+    let file = config.traces.clone();
+    if let Some(file) = file.and_then(|path| traces::file::open(path, &mut traces.borrow_mut())) {
+        let kept = traces::file::keep(Rc::clone(traces), file);
+        drop(task::spawn_contained("traces", kept));
+    }
+    drop(task::spawn_contained("settled traces", traces::file::settle(Rc::clone(traces))));
+    let intake = Rc::new(Intake::new(Rc::clone(traces)));
+    drop(task::spawn_contained("spans", intake.serve(listener)));
     Ok(())
 }
 

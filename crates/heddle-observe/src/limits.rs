@@ -110,3 +110,47 @@ pub const CAUSE_SHARE: f64 = 0.2;
 
 /// Endpoints of one sidecar that are told to be out; more are as many as there can be of use.
 pub const EJECTED_MAX: usize = 1_000;
+
+/// Bytes that all traces may take together in memory, and about as much in their file: some 30,000 traces of six
+/// spans of the mesh's own.
+pub const TRACES_BYTES_MAX: usize = 48 << 20;
+/// Of these, bytes of traces that are not complete yet, whose spans take four times as much as when they are.
+pub const TRACES_OPEN_BYTES_MAX: usize = 12 << 20;
+/// Of the whole room so many parts of so many are for traces with errors and slow ones before they make room for
+/// ordinary ones.
+pub const TRACES_WORTH_SHARE: (usize, usize) = (3, 4);
+/// Spans of one trace.
+pub const SPANS_PER_TRACE_MAX: usize = 1_000;
+/// Bytes of the spans of one trace.
+pub const TRACE_BYTES_MAX: usize = 1 << 20;
+/// A trace of which nobody has heard for so long is complete. A span that comes later joins it all the same.
+pub const TRACE_QUIET: Duration = Duration::from_secs(5);
+/// Time between two writes of what has changed to the traces' file: what a kill loses at most.
+pub const TRACES_INTERVAL: Duration = Duration::from_secs(1);
+/// A span that begins further in the future is of no clock.
+pub const SPAN_AHEAD_MAX: Duration = Duration::from_secs(3_600);
+/// Longest span that is believed, microseconds: a week.
+pub const SPAN_MICROS_MAX: u64 = 7 * 86_400 * 1_000_000;
+/// First spans of which it is remembered how long their traces take.
+pub const TRACE_BEGINNINGS_MAX: usize = 512;
+/// Traces of one answer.
+pub const TRACES_TOLD_MAX: usize = 500;
+/// Spans of one answer, of whichever traces.
+pub const SPANS_TOLD_MAX: usize = 20_000;
+/// Services that are named in one answer.
+pub const SERVICES_TOLD_MAX: usize = 300;
+
+/// Bytes of a body with spans in protobuf.
+pub const SPANS_BODY_MAX: usize = 4 << 20;
+/// The same in JSON, which takes some ten times as much while it is read.
+pub const SPANS_JSON_BODY_MAX: usize = 1 << 20;
+/// Spans of one body.
+pub const SPANS_BODY_COUNT_MAX: usize = 10_000;
+/// A body must be complete within this time.
+pub const SPANS_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bodies that are taken in at once; further ones are refused.
+pub const SPANS_BODIES_MAX: usize = 8;
+/// Spans that are taken in per second; beyond, senders are told to come again.
+pub const SPANS_PER_SECOND_MAX: u32 = 5_000;
+/// Connections of senders of spans; one per sidecar, and of applications.
+pub const SPAN_CONNECTIONS_MAX: usize = 2_048;

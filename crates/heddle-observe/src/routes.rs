@@ -17,6 +17,7 @@ use crate::{
     assets,
     config::ObserveConfig,
     hosts, limits, scrape, targets,
+    traces::asked::Asked,
 };
 
 /// An answer's body: ours, or a sidecar's metrics on their way through.
@@ -25,6 +26,9 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// A refusal with its reason.
 #[derive(Debug)]
 struct Refused(StatusCode, String);
+
+/// Digits by which a trace can be told from others.
+const TRACE_DIGITS_MIN: usize = 8;
 
 /// Nothing but this origin's own files may run or be loaded in the page, and nobody may frame it.
 const SECURITY_HEADERS: [(&str, &str); 4] = [
@@ -111,12 +115,18 @@ async fn route<B>(
         }
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
         ["api", "v1", "tls-failures"] => Ok(json(&view.borrow().tls_failures())),
+        ["api", "v1", "traces"] => {
+            let asked = Asked::read(uri.query().unwrap_or_default(), clock::unix_now(), decode);
+            let asked = asked.map_err(|reason| Refused(StatusCode::BAD_REQUEST, reason))?;
+            Ok(json(&view.borrow().traces.borrow_mut().list(&asked)))
+        }
+        ["api", "v1", "traces", id] => trace(&view.borrow(), id),
         ["api", "v1", "prometheus", "targets"] => {
             Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
         }
-        ["api", ..] => {
-            Err(not_found("no such call; see /api/v1/graph, /api/v1/services".to_owned()))
-        }
+        ["api", ..] => Err(not_found(
+            "no such call; see /api/v1/graph, /api/v1/services, /api/v1/traces".to_owned(),
+        )),
         ["sidecars", workload, "stats", "prometheus"] => {
             let address = address(&view.borrow(), workload)?;
             pass_through(address).await
@@ -168,6 +178,28 @@ fn asked(query: Option<&str>, window: u64) -> Result<TimeRange, Refused> {
         }
     }
     Ok(asked)
+}
+
+/// One trace by its id.
+fn trace(view: &View, id: &str) -> Result<Response<Body>, Refused> {
+    let bad = |reason: String| Refused(StatusCode::BAD_REQUEST, reason);
+    let is_id = (TRACE_DIGITS_MIN..=32).contains(&id.len());
+    if !is_id || !id.bytes().all(|one| one.is_ascii_hexdigit()) {
+        return Err(bad(format!(
+            "the id of a trace is 32 hexadecimal digits; the first {TRACE_DIGITS_MIN} or more of them do, too"
+        )));
+    }
+    let traces = &mut *view.traces.borrow_mut();
+    let found = match traces.called(id)[..] {
+        [one] => traces.one(one),
+        [_, _, ..] => return Err(bad(format!("several traces begin with {id}: give more digits"))),
+        [] => None,
+    };
+    found.map(|trace| json(&trace)).ok_or_else(|| {
+        not_found(format!(
+            "no trace {id}: it was not recorded, or has made room for others; GET /api/v1/traces lists those there are"
+        ))
+    })
 }
 
 fn service(namespace: &str, name: &str) -> Result<ServiceName, Refused> {

@@ -179,6 +179,7 @@ fn decide(
             by_chance(id.as_str()) || wanted()
         }
     };
+    let records = records || worker.shared.spans.is_among_the_first(plan.at_least, clock::now());
     if records { Decision::Record } else { Decision::Drop }
 }
 

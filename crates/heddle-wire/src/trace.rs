@@ -4,10 +4,14 @@
 //!
 //! What is malformed counts as absent, and is told apart, so that somebody can count it. Which requests are
 //! sampled is decided elsewhere; spans are in [`span`], and written for their receivers in [`otlp`] and [`zipkin`].
+//! Those that others made are read in [`read_otlp`] and [`read_zipkin`], and are [`received`] then.
 
 mod b3;
 mod context;
 pub mod otlp;
+pub mod read_otlp;
+pub mod read_zipkin;
+pub mod received;
 pub mod span;
 mod w3c;
 pub mod zipkin;

@@ -6,7 +6,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use heddle_model::{Locality, Protocol, name::DEFAULT_NAMESPACE};
+use heddle_model::{Locality, Protocol, discovery::CollectorAddress, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::holder_api::Publish;
 
 pub(crate) mod cluster;
@@ -21,7 +21,7 @@ pub(crate) mod tracing;
 pub(crate) mod values;
 
 pub(crate) use common::{ClusterFlags, MeshFlag, NamespaceFlags, Output, TargetFlags};
-pub(crate) use tracing::TraceArgs;
+pub(crate) use tracing::{TraceArgs, TraceStoreArgs, TracesArgs};
 
 use crate::demo::apps::AppArgs;
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
@@ -82,11 +82,10 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Show who calls whom
     Graph(GraphArgs),
-    /// Print what a program or a part of the mesh has written
+    /// List recent traces, or show one as a waterfall
     ///
-    /// Programs are those of `up -f FILE`; what was started with `run` writes where it was started, and its sidecar's
-    /// log is shown.
-    Logs(LogsArgs),
+    /// Filters are about one and the same span of a trace; without a service the times are those of the whole trace.
+    Traces(TracesArgs),
     /// Show which proxy runs which generation of the rules
     ProxyStatus(StatusArgs),
     /// Show the mesh: its processes, workloads, problems
@@ -539,6 +538,9 @@ pub(crate) struct ControlArgs {
     /// Where spans go.
     #[command(flatten)]
     pub tracing: TraceArgs,
+    /// Where the mesh's own store of traces takes spans, as sidecars reach it
+    #[arg(long, value_name = "HOST:PORT", value_parser = tracing::store_address)]
+    pub trace_store: Option<CollectorAddress>,
 }
 
 /// What `heddle control --kubernetes` is told.
@@ -585,6 +587,9 @@ pub(crate) struct ObserveArgs {
     /// The file in which what was measured is kept [default: it is in memory only]
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
+    /// Where traces come from, and are kept.
+    #[command(flatten)]
+    pub traces: TraceStoreArgs,
 }
 
 /// What `heddle observe --kubernetes` is told.

@@ -8,7 +8,7 @@
 //! [`state`] is what it holds, [`session`] serves one connection, [`workload`] is one workload from
 //! join to end, [`part`] keeps a process running, [`network`] is all that touches namespaces.
 
-use std::{fs, io, os::unix::fs::PermissionsExt as _, rc::Rc, time::Duration};
+use std::{fs, io, net::SocketAddr, os::unix::fs::PermissionsExt as _, rc::Rc, time::Duration};
 
 use heddle_runtime::{clock, fdpass::FdStream, process, task};
 use tokio::net::UnixListener;
@@ -36,6 +36,7 @@ pub(crate) mod starter;
 pub(crate) mod state;
 pub(crate) mod workload;
 
+use parts::Listeners;
 use starter::Starter;
 use state::Holder;
 
@@ -83,7 +84,10 @@ async fn hold(
     starter: &Starter,
 ) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    let dashboard = publish::bind_any(&args.dashboard, "--dashboard").map_err(Failure::refused)?;
+    let dashboard = publish::bind_one(args.dashboard, "--dashboard").map_err(Failure::refused)?;
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let spans = args.tracing.trace_listen.unwrap_or(loopback);
+    let spans = publish::bind_one(spans, "--trace-listen").map_err(Failure::refused)?;
     let hub = network::make_mesh().await?;
     let socket = paths.socket();
     let listener =
@@ -91,8 +95,10 @@ async fn hold(
     // Its folder is private already; this is for whoever looks at the file.
     fs::set_permissions(&socket, fs::Permissions::from_mode(0o600))
         .doing(|| format!("close {} to others", socket.display()))?;
-    let holder = Rc::new(Holder::new(paths, hub, &dashboard)?);
-    let parts = parts::start(&holder, args, dashboard);
+    let listeners = Listeners { dashboard, spans };
+    let listening = listeners.addresses().doing(|| "read the dashboard's port".to_owned())?;
+    let holder = Rc::new(Holder::new(paths, hub, listening));
+    let parts = parts::start(&holder, args, listeners);
     let began = tokio::select! {
         began = begin(&holder, lock, starter) => began,
         () = starter.gone() => Err(Failure::refused("whoever started the mesh has gone")),

@@ -38,6 +38,7 @@ mod split;
 mod status;
 mod termination;
 mod top;
+mod traces;
 mod up;
 mod words;
 
@@ -96,7 +97,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Wait(args) => in_runtime(rules::wait(args)),
         Command::Top(args) => in_runtime(top::top(args)),
         Command::Graph(args) => in_runtime(graph::graph(args)),
-        Command::Logs(args) => in_runtime(log_files::logs(args)),
+        Command::Traces(args) => in_runtime(traces::traces(&args)),
         Command::ProxyStatus(args) => in_runtime(status::proxy_status(args)),
         Command::Status(args) => in_runtime(status::status(args)),
         Command::Dashboard(args) => in_runtime(dashboard::dashboard(args)),

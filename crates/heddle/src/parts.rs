@@ -10,19 +10,18 @@ use std::{
 };
 
 use heddle_control::{
-    AddressRanges, ControlConfig,
+    AddressRanges, ControlConfig, SpanDefault,
     kubernetes::{self, KubernetesConfig, PORT_OBSERVERS},
     reach::Part,
 };
-use heddle_model::name::set_cluster_domain;
-use heddle_observe::{ClusterControl, ControlSource, DashboardListener, ObserveConfig};
+use heddle_observe::{ClusterControl, ControlSource, DashboardListener, ObserveConfig, SpansTold};
 use heddle_wire::local::{
     pod_environment::{self, Machine},
     proxy_config::ProxyConfig,
 };
 
 use crate::{
-    cli::{ClusterArgs, ClusterObserveArgs, ControlArgs, ObserveArgs, ProxyArgs},
+    cli::{ClusterArgs, ClusterObserveArgs, ControlArgs, ObserveArgs, ProxyArgs, TraceStoreArgs},
     failure::{Doing as _, Failure},
 };
 
@@ -39,15 +38,20 @@ pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
     name_process("heddle-control");
     let (Some(mesh), Some(run_dir), Some(state_dir)) = (args.mesh, args.run_dir, args.state_dir)
     else {
-        return cluster_control(args.cluster);
+        // Without the chart's word for it there is no store, and nobody is traced.
+        let mut spans = args.trace_store.map(|store| args.tracing.spans(Some(&store)));
+        // What a cluster's applications cost is not for a default of ours to say: chance alone decides.
+        spans.iter_mut().for_each(|spans| spans.at_least = 0);
+        return cluster_control(args.cluster, spans);
     };
     let ranges = AddressRanges::default();
-    let (config_dir, spans) = (args.config, args.tracing.spans());
+    let spans = Some(args.tracing.spans(args.trace_store.as_ref()));
+    let config_dir = args.config;
     let config = ControlConfig { mesh, run_dir, state_dir, config_dir, ranges, spans };
     heddle_control::run(config).doing(|| "run the control plane".to_owned())
 }
 
-fn cluster_control(args: ClusterArgs) -> Result<(), Failure> {
+fn cluster_control(args: ClusterArgs, spans: Option<SpanDefault>) -> Result<(), Failure> {
     let own_name = env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let config = KubernetesConfig {
         namespace: args.namespace,
@@ -58,6 +62,7 @@ fn cluster_control(args: ClusterArgs) -> Result<(), Failure> {
         context: args.context,
         // Outside of a pod a replica is a process.
         identity: own_name.unwrap_or_else(|| format!("heddle-control-{}", process::id())),
+        spans,
     };
     kubernetes::run(config).doing(|| "run the control plane".to_owned())
 }
@@ -69,17 +74,30 @@ fn cluster_control(args: ClusterArgs) -> Result<(), Failure> {
 pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
     name_process("heddle-observe");
     let (Some(mesh), Some(run_dir), Some(fd)) = (args.mesh, args.run_dir, args.dashboard_fd) else {
-        return cluster_observe(&args.cluster, args.history);
+        return cluster_observe(&args.cluster, args.history, args.traces);
     };
     let control = ControlSource::Socket(run_dir.join("control.sock"));
     let mut config = ObserveConfig::new(&mesh, control, DashboardListener::Inherited(fd));
     config.history = args.history;
+    with_spans(&mut config, args.traces);
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
 }
 
+/// Spans come in at a port of every address: who sends them may say what it likes, and looks at nothing.
+fn with_spans(config: &mut ObserveConfig, args: TraceStoreArgs) {
+    let port = args.spans_port.map(|port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    let inherited = args.spans_fd.map(DashboardListener::Inherited);
+    config.spans = inherited.or_else(|| port.map(DashboardListener::Bind));
+    config.told = SpansTold { endpoint: args.spans_endpoint, elsewhere: args.spans_elsewhere };
+    config.traces = args.traces;
+}
+
 /// The dashboard is on the loopback address only: who may forward a port of the pod may look.
-fn cluster_observe(args: &ClusterObserveArgs, history: Option<PathBuf>) -> Result<(), Failure> {
-    set_cluster_domain(&args.cluster_domain).map_err(|e| Failure::refused(e.to_string()))?;
+fn cluster_observe(
+    args: &ClusterObserveArgs,
+    history: Option<PathBuf>,
+    traces: TraceStoreArgs,
+) -> Result<(), Failure> {
     let control = ClusterControl::new(&args.control, PORT_OBSERVERS, &args.roots, &args.token);
     let dashboard = SocketAddr::from((Ipv4Addr::LOCALHOST, Part::Observe.port()));
     let mut config = ObserveConfig::new(
@@ -90,6 +108,7 @@ fn cluster_observe(args: &ClusterObserveArgs, history: Option<PathBuf>) -> Resul
     config.health = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_HEALTH)));
     config.scrape_interval = args.interval;
     config.history = history;
+    with_spans(&mut config, traces);
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
 }
 

@@ -30,7 +30,7 @@ impl Mesh {
         let dir = std::env::temp_dir().join(format!("heddle-{name}-{}", std::process::id()));
         drop(fs::remove_dir_all(&dir));
         fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
-        let mut up = heddle(binary, &dir, &["up", "--mesh", name]);
+        let mut up = heddle(binary, &dir, &["up", "--mesh", name, "--trace-to", "none"]);
         up.arg("--state-dir").arg(dir.join("state"));
         let up = start(up, &dir, "up")?;
         let mesh = Self { name, binary: binary.to_owned(), dir, up };

@@ -150,20 +150,23 @@ fn what_leads_nowhere_is_said() {
 #[test]
 fn where_no_rule_says_where_spans_go_they_go_where_the_mesh_was_started_to_send_them() {
     let to = |port| SpanSink::OtlpGrpc(CollectorAddress { host: "127.0.0.1".to_owned(), port });
-    let default = SpanDefault { to: to(1), sampling: 7.0 };
+    let store = Some(to(3));
+    let default = SpanDefault { to: Some(to(1)), sampling: 7.0, at_least: 4, store };
     let traced = |text: &str| {
         let mesh = Mesh::demo();
         let mut workloads = mesh.0.workloads.values();
         let workload = workloads.find(|one| one.services.contains(&name("reviews"))).unwrap();
         let inbound = rules(text).inbound_with(&mesh.0, workload, Some(&default));
         let client = inbound.telemetry.unwrap().client.tracing.unwrap();
-        (client.to, client.sampling)
+        (client.to, client.sampling, client.at_least)
     };
-    assert_eq!(traced(""), (to(1), 7.0));
+    assert_eq!(traced(""), (to(1), 7.0, 4));
     let half = telemetry("istio-system/all", "{tracing: [{randomSamplingPercentage: 50}]}");
-    assert_eq!(traced(&half), (to(1), 50.0), "a Telemetry may leave that open");
+    assert_eq!(traced(&half), (to(1), 50.0, 0), "a Telemetry may leave that open");
     let other = mesh_config(
         "{defaultProviders: {tracing: [o]}, extensionProviders: [{name: o, opentelemetry: {service: 127.0.0.1, port: 2}}]}",
     );
-    assert_eq!(traced(&other), (to(2), 7.0), "a MeshConfig is closer");
+    assert_eq!(traced(&other), (to(2), 7.0, 4), "a MeshConfig is closer");
+    let own = telemetry("istio-system/all", "{tracing: [{providers: [{name: heddle}]}]}");
+    assert_eq!(traced(&own), (to(3), 7.0, 4), "the mesh's own store is a provider");
 }

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use heddle_compile::SpanDefault;
+
 /// What the control plane of a cluster is started with.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KubernetesConfig {
     /// Our own namespace.
     pub namespace: String,
@@ -19,4 +21,6 @@ pub struct KubernetesConfig {
     pub context: Option<String>,
     /// Our own name, unique among replicas: our pod's.
     pub identity: String,
+    /// Where spans go where no rule says that.
+    pub spans: Option<SpanDefault>,
 }

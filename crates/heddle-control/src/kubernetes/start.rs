@@ -279,7 +279,9 @@ fn assemble(config: &KubernetesConfig) -> Control {
     let cluster = Cluster::new(config.trust_domain.clone(), ranges);
     // Nothing is kept, and yet numbers must not come again after a restart.
     let generations = Generations::after(clock::unix_now().as_secs().saturating_mul(1_000));
-    Control::without_store(Mesh::new(settings, cluster.into(), Rules::default(), generations))
+    let mut mesh = Mesh::new(settings, cluster.into(), Rules::default(), generations);
+    mesh.spans.clone_from(&config.spans);
+    Control::without_store(mesh)
 }
 
 /// On every address of both families, or of IPv4 where there is no other.

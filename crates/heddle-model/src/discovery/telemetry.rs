@@ -133,6 +133,10 @@ pub struct Tracing {
     /// Longest value of the tag that tells the URL, characters.
     #[cbor(n(154), default)]
     pub max_tag_length: u32,
+    /// Traces that begin here and are kept whatever chance says, per second and sidecar, so that a call or two of a
+    /// person's own are seen.
+    #[cbor(n(135), default)]
+    pub at_least: u32,
 }
 
 /// Where spans go, and as what.

@@ -1,8 +1,11 @@
 //! Files as they are found.
 
+use std::path::Path;
+
 use heddle_testkit::folder::Folder;
 
 use super::*;
+use crate::kept_file::{FileError, read};
 
 fn batch(index: u64) -> Batch {
     Batch {
@@ -15,7 +18,7 @@ fn batch(index: u64) -> Batch {
 }
 
 fn opened(path: &Path) -> (Database, Kept) {
-    read(path).unwrap()
+    read::<History>(path).unwrap()
 }
 
 #[test]
@@ -25,17 +28,17 @@ fn a_file_holds_what_the_last_batches_left_of_it() {
     let (database, kept) = opened(&path);
     assert!(kept.slots.is_empty());
     for index in 1..=4 {
-        write(&database, &batch(index)).unwrap();
+        History::write(&database, &batch(index)).unwrap();
     }
     // A clock that was set back, and slots that are too old.
     let bounds = Batch { tiers: vec![(1, 2..=3)], forgotten: vec![1], ..Batch::default() };
-    write(&database, &bounds).unwrap();
+    History::write(&database, &bounds).unwrap();
     drop(database);
     let (database, kept) = opened(&path);
     let keys: Vec<_> = kept.slots.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, [(1, 2), (1, 3)]);
     assert_eq!(kept.places.len(), 3);
-    write(&database, &Batch { whole: true, ..batch(9) }).unwrap();
+    History::write(&database, &Batch { whole: true, ..batch(9) }).unwrap();
     drop(database);
     let kept = opened(&path).1;
     assert_eq!((kept.slots.len(), kept.places.len(), kept.answers.len()), (1, 1, 1));
@@ -47,7 +50,7 @@ fn a_damaged_file_is_set_aside_and_another_begun() {
     let path = folder.join("history.redb");
     std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
     let mut file = open(path, &mut Store::default()).unwrap();
-    file.write(&batch(1)).unwrap();
+    file.write::<History>(&batch(1)).unwrap();
     let aside = std::fs::read_dir(folder.path()).unwrap();
     let aside = aside.filter(|one| {
         let name = one.as_ref().unwrap().file_name();
@@ -61,7 +64,7 @@ fn a_file_cut_or_changed_anywhere_panics_nobody() {
     let folder = Folder::new("history");
     let path = folder.join("history.redb");
     let (database, _) = opened(&path);
-    (1..=50).for_each(|index| write(&database, &batch(index)).unwrap());
+    (1..=50).for_each(|index| History::write(&database, &batch(index)).unwrap());
     drop(database);
     let whole = std::fs::read(&path).unwrap();
     for part in 1..40 {
@@ -84,7 +87,7 @@ fn a_file_that_another_has_open_is_left_alone() {
     let path = folder.join("history.redb");
     let mut first = open(path.clone(), &mut Store::default()).unwrap();
     assert!(open(path, &mut Store::default()).is_none());
-    first.write(&batch(1)).unwrap();
+    first.write::<History>(&batch(1)).unwrap();
 }
 
 #[test]
@@ -92,13 +95,13 @@ fn after_a_write_that_failed_the_file_is_opened_anew() {
     let folder = Folder::new("history");
     let path = folder.join("kept/history.redb");
     let mut file = open(path.clone(), &mut Store::default()).unwrap();
-    file.write(&batch(1)).unwrap();
+    file.write::<History>(&batch(1)).unwrap();
     file.database = None;
     let gone = folder.join("gone");
     std::fs::rename(folder.join("kept"), &gone).unwrap();
-    assert!(matches!(file.write(&batch(2)), Err(FileError::Io(_))));
+    assert!(matches!(file.write::<History>(&batch(2)), Err(FileError::Io(_))));
     std::fs::rename(gone, folder.join("kept")).unwrap();
-    file.write(&Batch { whole: true, ..batch(3) }).unwrap();
+    file.write::<History>(&Batch { whole: true, ..batch(3) }).unwrap();
     drop(file);
     let keys: Vec<_> = opened(&path).1.slots.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, [(1, 3)]);

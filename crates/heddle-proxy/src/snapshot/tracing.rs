@@ -12,6 +12,8 @@ pub struct TracePlan {
     /// Whom spans go to.
     pub to: Arc<SpanSink>,
     pub(crate) sampler: Sampler,
+    /// Traces per second that are recorded whatever chance says.
+    pub(crate) at_least: u32,
     /// No spans, whatever is decided.
     pub(crate) silent: bool,
     /// Is chance that of the request's id, so that others decide alike?
@@ -45,6 +47,7 @@ impl TracePlan {
         Self {
             to: Arc::new(tracing.to.clone()),
             sampler: Sampler::of_percent(tracing.sampling),
+            at_least: tracing.at_least,
             silent: tracing.reports_nothing,
             by_request_id: tracing.by_request_id,
             istio_tags: tracing.istio_tags,

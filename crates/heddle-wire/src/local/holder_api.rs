@@ -155,6 +155,9 @@ pub struct Info {
     pub run_dir: String,
     /// Address of the dashboard and its JSON API.
     pub dashboard: Option<SocketAddr>,
+    /// Where this machine sends spans to be in the dashboard's traces (OTLP over HTTP, and Zipkin's JSON).
+    #[serde(default)]
+    pub spans: Option<SocketAddr>,
     /// Process ids: holder, control, observe (0 while not running).
     pub pids: Pids,
     /// Workloads that have joined: as many as fit the frame (some 300); the control plane lists all.

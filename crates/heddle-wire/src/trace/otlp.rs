@@ -1,9 +1,11 @@
 //! Spans in OpenTelemetry's protocol (OTLP 1): the same messages by gRPC and by HTTP. Derived by hand, as those of
 //! discovery: a dozen messages, no `.proto` file and no build script. Fields that are never used here are left out.
+//! How those that others sent are read, also as JSON, is in `read_otlp`.
 
 use std::time::Duration;
 
 use prost::Message as _;
+use serde::Deserialize;
 use tonic::{
     Request, Status as GrpcStatus, client::Grpc, codegen::http::uri::PathAndQuery,
     metadata::MetadataValue, transport::Channel,
@@ -12,6 +14,7 @@ use tonic_prost::ProstCodec;
 
 use super::{
     b3::{B3, NOT_RECORDED},
+    read_otlp,
     span::{Kind, Origin, Span},
 };
 
@@ -30,7 +33,8 @@ const SCOPE: &str = "heddle";
 const FLAG_SAMPLED: u32 = 1;
 
 /// `ExportTraceServiceRequest`.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ExportRequest {
     /// Spans by whose they are.
     #[prost(message, repeated, tag = "1")]
@@ -57,7 +61,8 @@ pub struct PartialSuccess {
 }
 
 /// The spans of one workload.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ResourceSpans {
     /// Which.
     #[prost(message, optional, tag = "1")]
@@ -68,7 +73,8 @@ pub struct ResourceSpans {
 }
 
 /// A workload.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Resource {
     /// What is known of it.
     #[prost(message, repeated, tag = "1")]
@@ -76,7 +82,8 @@ pub struct Resource {
 }
 
 /// Spans made by one library.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct ScopeSpans {
     /// Which.
     #[prost(message, optional, tag = "1")]
@@ -87,7 +94,8 @@ pub struct ScopeSpans {
 }
 
 /// `InstrumentationScope`.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Scope {
     /// Its name.
     #[prost(string, tag = "1")]
@@ -98,28 +106,35 @@ pub struct Scope {
 }
 
 /// `Span`.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct OtlpSpan {
     /// 16 bytes.
     #[prost(bytes = "vec", tag = "1")]
+    #[serde(deserialize_with = "read_otlp::id_bytes")]
     pub trace_id: Vec<u8>,
     /// 8 bytes.
     #[prost(bytes = "vec", tag = "2")]
+    #[serde(deserialize_with = "read_otlp::id_bytes")]
     pub span_id: Vec<u8>,
     /// 8 bytes, or none.
     #[prost(bytes = "vec", tag = "4")]
+    #[serde(deserialize_with = "read_otlp::id_bytes")]
     pub parent_span_id: Vec<u8>,
     /// What was called.
     #[prost(string, tag = "5")]
     pub name: String,
     /// [`KIND_SERVER`] or [`KIND_CLIENT`].
     #[prost(int32, tag = "6")]
+    #[serde(deserialize_with = "read_otlp::choice")]
     pub kind: i32,
     /// Nanoseconds since 1970.
     #[prost(fixed64, tag = "7")]
+    #[serde(rename = "startTimeUnixNano", deserialize_with = "read_otlp::unsigned")]
     pub start: u64,
     /// The same of its end.
     #[prost(fixed64, tag = "8")]
+    #[serde(rename = "endTimeUnixNano", deserialize_with = "read_otlp::unsigned")]
     pub end: u64,
     /// What is known of it.
     #[prost(message, repeated, tag = "9")]
@@ -143,29 +158,37 @@ pub const KIND_CLIENT: i32 = 3;
 pub const STATUS_ERROR: i32 = 2;
 
 /// `Span.Event`.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Event {
     /// Nanoseconds since 1970.
     #[prost(fixed64, tag = "1")]
+    #[serde(rename = "timeUnixNano", deserialize_with = "read_otlp::unsigned")]
     pub time: u64,
     /// What happened.
     #[prost(string, tag = "2")]
     pub name: String,
+    /// What is known of it.
+    #[prost(message, repeated, tag = "3")]
+    pub attributes: Vec<KeyValue>,
 }
 
 /// `Status`.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
     /// Why, for people.
     #[prost(string, tag = "2")]
     pub message: String,
     /// 0 for none, [`STATUS_ERROR`].
     #[prost(int32, tag = "3")]
+    #[serde(deserialize_with = "read_otlp::choice")]
     pub code: i32,
 }
 
 /// `KeyValue`.
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(rename_all = "camelCase", default)]
 pub struct KeyValue {
     /// Name.
     #[prost(string, tag = "1")]
@@ -175,17 +198,43 @@ pub struct KeyValue {
     pub value: Option<AnyValue>,
 }
 
-/// `AnyValue`, of which only texts are written, and only they are read.
-#[derive(Clone, PartialEq, prost::Message)]
+/// `AnyValue`, of which only texts are written. One of these is there; maps and bytes are not read.
+#[derive(Clone, PartialEq, Deserialize, prost::Message)]
+#[serde(default)]
 pub struct AnyValue {
     /// The text.
     #[prost(string, optional, tag = "1")]
+    #[serde(rename = "stringValue")]
     pub text: Option<String>,
+    /// True or false.
+    #[prost(bool, optional, tag = "2")]
+    #[serde(rename = "boolValue")]
+    pub flag: Option<bool>,
+    /// A whole number.
+    #[prost(int64, optional, tag = "3")]
+    #[serde(rename = "intValue", deserialize_with = "read_otlp::signed")]
+    pub integer: Option<i64>,
+    /// Another number.
+    #[prost(double, optional, tag = "4")]
+    #[serde(rename = "doubleValue")]
+    pub number: Option<f64>,
+    /// Several of them.
+    #[prost(message, optional, tag = "5")]
+    #[serde(rename = "arrayValue", deserialize_with = "read_otlp::list")]
+    pub list: Option<ArrayValue>,
+}
+
+/// `ArrayValue`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ArrayValue {
+    /// The values.
+    #[prost(message, repeated, tag = "1")]
+    pub values: Vec<AnyValue>,
 }
 
 impl KeyValue {
     fn new(key: &str, value: &str) -> Self {
-        let value = Some(AnyValue { text: Some(value.to_owned()) });
+        let value = Some(AnyValue { text: Some(value.to_owned()), ..AnyValue::default() });
         Self { key: key.to_owned(), value }
     }
 
@@ -251,7 +300,11 @@ fn written(span: &Span) -> OtlpSpan {
     if span.failed && span.tag("error").is_none() {
         attributes.push(KeyValue::new("error", "true"));
     }
-    let event = |(at, what): &(Duration, String)| Event { time: nanos(*at), name: what.clone() };
+    let event = |(at, what): &(Duration, String)| Event {
+        time: nanos(*at),
+        name: what.clone(),
+        attributes: Vec::new(),
+    };
     OtlpSpan {
         trace_id: span.context.trace.bytes().to_vec(),
         span_id: span.context.span.bytes().to_vec(),

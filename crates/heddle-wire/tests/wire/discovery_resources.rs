@@ -509,6 +509,7 @@ fn telemetry() -> WorkloadTelemetry {
         istio_tags: true,
         keeps_context: true,
         max_tag_length: 256,
+        at_least: 10,
     };
     let over_http = OtlpHttpSink {
         to: to(),

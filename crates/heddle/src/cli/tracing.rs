@@ -1,22 +1,86 @@
-//! Flags of where spans go.
+//! Flags of where spans go, and of what is asked about traces.
+
+use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
 use heddle_control::SpanDefault;
 use heddle_model::discovery::{CollectorAddress, OtlpHttpSink, SpanSink, ZipkinSink};
 use heddle_wire::trace::{otlp, zipkin};
 
+use super::{Output, TargetFlags, values};
+
 /// Share of traces that are kept where nothing is said, percent (Istio's).
 const SAMPLING: f64 = 1.0;
+/// Traces per second and sidecar that the mesh's own store gets where nothing is said, whatever chance says: a person's
+/// own call is among them, and a thousand calls per second cost no more.
+const AT_LEAST: u32 = 10;
+/// `--trace-to` nobody.
+const NOBODY: &str = "none";
 
 /// How the requests of a mesh are traced.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TraceArgs {
-    /// Whom spans are sent to: zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, the first and the last with a path if need be; as seen from this machine [default: nobody]
+    /// Whom spans are sent to instead of the mesh's own store: zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, the first and the last with a path if need be, as seen from this machine; or none: nobody
     #[arg(long, value_name = "URL", value_parser = trace_to)]
     pub trace_to: Option<TraceTo>,
-    /// Of so many in a hundred requests that begin a trace it is recorded; a decision that came with a request holds [default: 1]
-    #[arg(long, value_name = "PERCENT", value_parser = percent, requires = "trace_to")]
+    /// Of so many in a hundred requests that begin a trace it is recorded; a decision that came with a request holds [default: 1, and beside it 10 traces per second and sidecar for the mesh's own store; 100 in the demo]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub trace_sampling: Option<f64>,
+    /// Where the mesh's own store takes spans of applications: OTLP over HTTP, or Zipkin's JSON [default: a free port of 127.0.0.1]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
+    pub trace_listen: Option<SocketAddr>,
+}
+
+/// How `heddle observe` takes spans in.
+#[derive(Debug, Args)]
+pub(crate) struct TraceStoreArgs {
+    /// The inherited socket on which spans come in
+    #[arg(long, conflicts_with = "spans_port")]
+    pub spans_fd: Option<i32>,
+    /// The port on which spans come in
+    #[arg(long)]
+    pub spans_port: Option<u16>,
+    /// Where applications send spans, as they reach it
+    #[arg(long, value_name = "URL", default_value = "")]
+    pub spans_endpoint: String,
+    /// Whom the mesh's own spans go to instead
+    #[arg(long, value_name = "URL")]
+    pub spans_elsewhere: Option<String>,
+    /// The file in which traces are kept [default: they are in memory only]
+    #[arg(long, value_name = "FILE")]
+    pub traces: Option<PathBuf>,
+}
+
+/// `heddle traces`.
+#[derive(Debug, Args)]
+pub(crate) struct TracesArgs {
+    /// A service (NAME or NAME.NAMESPACE) that has a span in them, or the id of the one to show
+    #[arg(value_name = "SERVICE|ID")]
+    pub what: Option<String>,
+    /// Only with this status: error, ok, a code as 503 or a class as 5xx
+    #[arg(long)]
+    pub status: Option<String>,
+    /// Only that took longer, e.g. 200ms
+    #[arg(long, value_name = "DURATION")]
+    pub slower_than: Option<String>,
+    /// Only that took less
+    #[arg(long, value_name = "DURATION")]
+    pub faster_than: Option<String>,
+    /// Only with a path that begins so
+    #[arg(long)]
+    pub path: Option<String>,
+    /// Only that began since so long ago, e.g. 15m
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<String>,
+    /// So many at most, the newest first
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub limit: u32,
+    /// Which mesh.
+    #[command(flatten)]
+    pub mesh: TargetFlags,
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
 }
 
 /// `--trace-to URL`.
@@ -24,8 +88,8 @@ pub(crate) struct TraceArgs {
 pub(crate) struct TraceTo {
     /// As given.
     pub text: String,
-    /// As meant.
-    pub sink: SpanSink,
+    /// As meant; `None`: nobody.
+    pub sink: Option<SpanSink>,
 }
 
 impl TraceArgs {
@@ -38,19 +102,43 @@ impl TraceArgs {
         if let Some(percent) = self.trace_sampling {
             words.extend(["--trace-sampling".to_owned(), percent.to_string()]);
         }
+        if let Some(listen) = self.trace_listen {
+            words.extend(["--trace-listen".to_owned(), listen.to_string()]);
+        }
         words
     }
 
-    /// What they ask for.
-    pub(crate) fn spans(&self) -> Option<SpanDefault> {
-        let to = self.trace_to.as_ref()?.sink.clone();
-        Some(SpanDefault { to, sampling: self.trace_sampling.unwrap_or(SAMPLING) })
+    /// What they ask for in a mesh whose own store is at `store`, which gets at least so many traces per second and
+    /// sidecar where no share is asked for.
+    pub(crate) fn spans(&self, store: Option<&CollectorAddress>) -> SpanDefault {
+        let store = store.map(|to| {
+            let (to, path, headers) = (to.clone(), otlp::PATH.to_owned(), Vec::new());
+            SpanSink::OtlpHttp(OtlpHttpSink { to, path, timeout: None, headers })
+        });
+        let own = self.trace_to.is_none() && self.trace_sampling.is_none();
+        SpanDefault {
+            to: self.trace_to.as_ref().map_or_else(|| store.clone(), |to| to.sink.clone()),
+            sampling: self.trace_sampling.unwrap_or(SAMPLING),
+            at_least: if own { AT_LEAST } else { 0 },
+            store,
+        }
     }
 }
 
-const FORMS: &str = "use zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, e.g. zipkin://127.0.0.1:9411";
+/// `HOST:PORT` of a store of traces.
+pub(crate) fn store_address(text: &str) -> Result<CollectorAddress, String> {
+    let wrong = || format!("`{text}` is no HOST:PORT");
+    let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+    let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
+    Ok(CollectorAddress { host: host.to_owned(), port })
+}
+
+const FORMS: &str = "use zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, e.g. zipkin://127.0.0.1:9411, or none";
 
 fn trace_to(text: &str) -> Result<TraceTo, String> {
+    if text == NOBODY {
+        return Ok(TraceTo { text: text.to_owned(), sink: None });
+    }
     let wrong = |what: &str| format!("`{text}` {what}: {FORMS}");
     let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
     let (authority, path) = match rest.find('/') {
@@ -81,7 +169,7 @@ fn trace_to(text: &str) -> Result<TraceTo, String> {
         "otlp-grpc" => return Err(wrong("has a path, which gRPC has not")),
         _ => return Err(wrong("has a scheme that nobody here speaks")),
     };
-    Ok(TraceTo { text: text.to_owned(), sink })
+    Ok(TraceTo { text: text.to_owned(), sink: Some(sink) })
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -111,8 +199,9 @@ mod tests {
             ("otlp-http://Tempo:4318", otlp_http(to("tempo", 4318), "/v1/traces")),
             ("otlp-http://tempo:4318/otlp", otlp_http(to("tempo", 4318), "/otlp")),
         ] {
-            assert_eq!(trace_to(text).unwrap().sink, sink, "{text}");
+            assert_eq!(trace_to(text).unwrap().sink, Some(sink), "{text}");
         }
+        assert_eq!(trace_to("none").unwrap().sink, None);
         for (text, says) in [
             ("127.0.0.1:9411", "has no scheme"),
             ("jaeger://a:1", "nobody here speaks"),
@@ -133,11 +222,40 @@ mod tests {
         let args = TraceArgs {
             trace_to: Some(trace_to("zipkin://a:9411").unwrap()),
             trace_sampling: Some(0.5),
+            trace_listen: Some(SocketAddr::from(([127, 0, 0, 1], 4318))),
         };
-        assert_eq!(args.words(), ["--trace-to", "zipkin://a:9411", "--trace-sampling", "0.5"]);
-        assert_eq!(args.spans().unwrap().sampling, 0.5);
-        assert_eq!(TraceArgs::default().spans(), None);
+        let words = [
+            "--trace-to",
+            "zipkin://a:9411",
+            "--trace-sampling",
+            "0.5",
+            "--trace-listen",
+            "127.0.0.1:4318",
+        ];
+        assert_eq!(args.words(), words);
         assert_eq!(percent("2.5%"), Ok(2.5));
         assert!(percent("101").is_err() && percent("much").is_err());
+    }
+
+    #[test]
+    fn spans_go_to_the_meshs_own_store_unless_another_is_named() {
+        let store = store_address("127.0.0.1:4318").unwrap();
+        let (none, zipkin) = (trace_to("none").unwrap(), trace_to("zipkin://a:9411").unwrap());
+        let asked = |to: Option<&TraceTo>, trace_sampling| {
+            let args = TraceArgs { trace_to: to.cloned(), trace_sampling, trace_listen: None };
+            args.spans(Some(&store))
+        };
+        let own = asked(None, None);
+        assert!(matches!(&own.to, Some(SpanSink::OtlpHttp(to)) if to.to == store));
+        assert_eq!((own.sampling, own.at_least), (1.0, 10));
+        // A share that is asked for is the share.
+        let half = asked(None, Some(50.0));
+        assert_eq!((half.sampling, half.at_least), (50.0, 0));
+        let other = asked(Some(&zipkin), None);
+        assert_eq!((&other.to, other.at_least), (&zipkin.sink, 0));
+        assert_eq!(asked(Some(&none), None).to, None);
+        assert_eq!(asked(Some(&none), None).store, own.store);
+        assert_eq!(TraceArgs::default().spans(None).to, None);
+        assert!(store_address("a").is_err() && store_address("a:0").is_err());
     }
 }

@@ -22,7 +22,7 @@ use super::{
     tell,
 };
 use crate::{
-    cli::DemoArgs,
+    cli::{DemoArgs, TraceArgs},
     control_client::ControlClient,
     failure::{Doing as _, Failure},
     holder_client::HolderClient,
@@ -71,8 +71,12 @@ impl Stage {
             lock,
             config: args.config.clone(),
             state_dir: None,
-            dashboard,
-            tracing: args.tracing.clone(),
+            dashboard: args.dashboard.unwrap_or_else(any_port),
+            tracing: TraceArgs {
+                // Few calls, and each is to be found.
+                trace_sampling: args.tracing.trace_sampling.or(Some(100.0)),
+                ..args.tracing.clone()
+            },
         };
         let mut progress = |text: &str| output::notice(text);
         let mesh = StartedMesh::start(options, &mut progress, stop).await?;

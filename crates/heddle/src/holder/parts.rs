@@ -1,6 +1,13 @@
 //! The control plane and the dashboard as processes: what they are started with.
 
-use std::{io, net::TcpListener, path::PathBuf, process::Command, rc::Rc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    path::PathBuf,
+    process::Command,
+    rc::Rc,
+    time::Duration,
+};
 
 use heddle_runtime::{pulse::Pulse, signal::Signal, spawn::SpawnOptions, task};
 use tokio::{process::Child, sync::watch, task::JoinHandle};
@@ -8,8 +15,43 @@ use tokio::{process::Child, sync::watch, task::JoinHandle};
 use super::{membership::Membership, part, state::Holder};
 use crate::cli::HolderArgs;
 
+/// What this machine is called in the mesh.
+const HOST_NAME: &str = "host.heddle.internal";
 /// Time each has to end by itself.
 const END_GRACE: Duration = Duration::from_secs(3);
+
+/// Sockets of this machine on which the dashboard's process serves: they outlive it.
+#[derive(Debug)]
+pub(crate) struct Listeners {
+    pub(crate) dashboard: TcpListener,
+    /// Where spans come in.
+    pub(crate) spans: TcpListener,
+}
+
+impl Listeners {
+    /// Where they listen, in this order.
+    pub(crate) fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.dashboard.local_addr()?, self.spans.local_addr()?))
+    }
+}
+
+/// What the dashboard's process keeps and tells.
+struct Kept {
+    history: PathBuf,
+    traces: PathBuf,
+    /// Whom spans go to instead.
+    elsewhere: Option<String>,
+}
+
+/// An address to connect to, of one that is listened on.
+fn on_this_machine(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        ip if !ip.is_unspecified() => ip,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    SocketAddr::new(ip, address.port())
+}
 
 /// The tasks that keep both running.
 #[derive(Debug)]
@@ -34,13 +76,17 @@ impl Parts {
 }
 
 /// Starts both and keeps them running; one that cannot be started is tried again.
-pub(crate) fn start(holder: &Rc<Holder>, args: &HolderArgs, dashboard: TcpListener) -> Parts {
+pub(crate) fn start(holder: &Rc<Holder>, args: &HolderArgs, listeners: Listeners) -> Parts {
     let (control_ending, control_end) = watch::channel(false);
     let (observe_ending, observe_end) = watch::channel(false);
     let control =
         task::spawn_contained("control", run_control(Rc::clone(holder), args, control_end));
-    let history = args.state_dir.join("history.redb");
-    let observing = run_observe(Rc::clone(holder), dashboard, history, observe_end);
+    let kept = Kept {
+        history: args.state_dir.join("history.redb"),
+        traces: args.state_dir.join("traces.redb"),
+        elsewhere: args.tracing.trace_to.as_ref().map(|to| to.text.clone()),
+    };
+    let observing = run_observe(Rc::clone(holder), listeners, kept, observe_end);
     let observe = task::spawn_contained("observe", observing);
     Parts { observe_ending, control_ending, observe, control }
 }
@@ -53,7 +99,11 @@ fn run_control(
     let run_dir = holder.book.paths.run_dir();
     let state_dir = args.state_dir.clone();
     let config = args.config.clone();
-    let tracing = args.tracing.words();
+    let mut tracing = args.tracing.words();
+    // As sidecars reach it, through us.
+    if let Some(spans) = holder.describe().spans {
+        tracing.extend(["--trace-store".to_owned(), on_this_machine(spans).to_string()]);
+    }
     async move {
         let part = Rc::clone(&holder.control);
         let record = run_dir.join("control.pid");
@@ -89,8 +139,8 @@ impl Drop for Adopted<'_> {
 
 async fn run_observe(
     holder: Rc<Holder>,
-    dashboard: TcpListener,
-    history: PathBuf,
+    listeners: Listeners,
+    kept: Kept,
     ending: watch::Receiver<bool>,
 ) {
     let part = Rc::clone(&holder.observe);
@@ -100,11 +150,18 @@ async fn run_observe(
         let mut options = SpawnOptions::new();
         // In the hub, from where it reaches every sidecar's metrics port.
         options.namespaces(holder.book.hub.namespaces())?;
-        let listener = options.inherit(dashboard.try_clone()?.into());
+        let listener = options.inherit(listeners.dashboard.try_clone()?.into());
+        let spans = options.inherit(listeners.spans.try_clone()?.into());
         let mut command = part::own_binary();
         command.args(["observe", "--mesh", holder.book.paths.name()]);
         command.arg("--run-dir").arg(&run_dir).args(["--dashboard-fd", &listener.to_string()]);
-        command.arg("--history").arg(&history);
+        command.arg("--history").arg(&kept.history).arg("--traces").arg(&kept.traces);
+        let port = listeners.spans.local_addr()?.port();
+        command.args(["--spans-fd", &spans.to_string()]);
+        command.args(["--spans-endpoint", &format!("http://{HOST_NAME}:{port}")]);
+        if let Some(elsewhere) = &kept.elsewhere {
+            command.args(["--spans-elsewhere", elsewhere]);
+        }
         part::log_to(&mut command, &run_dir.join("observe.log"))?;
         spawn(options, command)
     };

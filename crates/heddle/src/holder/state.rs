@@ -1,10 +1,6 @@
 //! What the holder holds, and how its end is asked for and answered.
 
-use std::{
-    cell::{Cell, RefCell},
-    net::{SocketAddr, TcpListener},
-    rc::Rc,
-};
+use std::{cell::Cell, net::SocketAddr, rc::Rc};
 
 use heddle_runtime::netns_op::Hub;
 use heddle_wire::local::holder_api::{FRAME_MAX, HolderReply, Info, Pids, Restarts};
@@ -14,11 +10,7 @@ use tokio::{
 };
 
 use super::{book::Book, part::Part, starter::Starter, workload::Workloads};
-use crate::{
-    failure::{Doing as _, Failure},
-    mesh::MeshPaths,
-    status::VERSION,
-};
+use crate::{mesh::MeshPaths, status::VERSION};
 
 /// Sidecars told of that had to be started again.
 const RESTARTS_MAX: usize = 200;
@@ -36,7 +28,8 @@ pub(crate) struct Holder {
     pub control: Rc<Part>,
     /// The dashboard's process.
     pub observe: Rc<Part>,
-    dashboard: SocketAddr,
+    /// Where the dashboard is, and where spans come in.
+    listening: (SocketAddr, SocketAddr),
     starter_present: Cell<bool>,
     /// Joins under way; the end waits for them to be undone.
     joining: Cell<usize>,
@@ -55,17 +48,13 @@ pub(crate) struct Holder {
 
 impl Holder {
     /// A holder of nothing yet.
-    pub(super) fn new(
-        paths: &MeshPaths,
-        hub: Hub,
-        dashboard: &TcpListener,
-    ) -> Result<Self, Failure> {
-        Ok(Self {
+    pub(super) fn new(paths: &MeshPaths, hub: Hub, listening: (SocketAddr, SocketAddr)) -> Self {
+        Self {
             book: Book::new(paths, hub),
             workloads: Workloads::default(),
             control: Rc::new(Part::new("control")),
             observe: Rc::new(Part::new("observe")),
-            dashboard: dashboard.local_addr().doing(|| "read the dashboard's port".to_owned())?,
+            listening,
             starter_present: Cell::new(true),
             joining: Cell::new(0),
             sessions: Cell::new(0),
@@ -73,8 +62,7 @@ impl Holder {
             ended: watch::Sender::new(false),
             asked_to_end: Cell::new(0),
             answered: Notify::new(),
-            reason: RefCell::new(None),
-        })
+        }
     }
 
     /// What runs here, with as many workloads as one frame takes; the control plane lists them all.
@@ -104,7 +92,8 @@ impl Holder {
             mesh: self.book.paths.name().to_owned(),
             version: VERSION.to_owned(),
             run_dir: self.book.paths.run_dir().display().to_string(),
-            dashboard: Some(self.dashboard),
+            dashboard: Some(self.listening.0),
+            spans: Some(self.listening.1),
             pids: Pids {
                 holder: std::process::id(),
                 control: self.control.pid(),

@@ -83,7 +83,11 @@ fn mesh_with<'m>(
     fs::create_dir_all(&www).unwrap();
     fs::write(www.join("page.txt"), "the page").unwrap();
     fs::write(www.join("too-large.txt"), "too large for nginx").unwrap();
-    let mesh = machine.up(name);
+    // Bytes are compared here, without those that a trace adds.
+    let mesh = machine.up_by(name, |mut command| {
+        command.args(["--trace-to", "none"]);
+        command
+    });
     let running = servers.iter().map(|server| server.start(machine, &mesh)).collect();
     Some((mesh, running))
 }

@@ -208,7 +208,7 @@ fn where_spans_go_is_told_by_a_clear_error(machine: &Machine) {
         (&["--trace-to", "jaeger://127.0.0.1:1"][..], "use zipkin://HOST:PORT"),
         (&["--trace-to", "zipkin://127.0.0.1"], "has no port"),
         (&["--trace-to", "zipkin://a:1", "--trace-sampling", "101"], "from 0 to 100"),
-        (&["--trace-sampling", "1"], "--trace-to"),
+        (&["--trace-sampling", "much"], "no share in percent"),
     ] {
         let ended = machine.run(&[&["up", "--mesh", "wrong"], words].concat());
         assert!(ended.code != 0 && ended.stderr.contains(says), "{words:?}: {}", ended.stderr);

@@ -1,8 +1,9 @@
 // Tells each request what it was: method, path, fields in their order, bytes of its body.
 //
-// What names the address it was sent to is left out, and the id that the mesh gives every request.
+// What names the address it was sent to is left out, and the id and the trace that the mesh gives every request.
 const [port] = process.argv.slice(2);
-const skipped = new Set(['host', 'x-request-id']);
+const skipped = new Set(['host', 'x-request-id', 'traceparent', 'x-b3-traceid', 'x-b3-spanid',
+  'x-b3-parentspanid', 'x-b3-sampled']);
 require('http').createServer((request, response) => {
   let bytes = 0;
   request.on('data', (piece) => { bytes += piece.length; });

@@ -1,0 +1,107 @@
+//! The file in which traces are kept, one row for each.
+
+use std::{cell::RefCell, path::PathBuf, rc::Rc};
+
+use heddle_runtime::clock;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+
+use super::Traces;
+use crate::{
+    kept_file::{self, File, Layout},
+    limits,
+};
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+const TRACES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("traces");
+
+/// What is to be written, all of it or nothing.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Batch {
+    /// Does this say everything? What is there besides goes then.
+    pub(crate) whole: bool,
+    pub(crate) put: Vec<(u128, Vec<u8>)>,
+    pub(crate) gone: Vec<u128>,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) traces: Vec<(u128, Vec<u8>)>,
+}
+
+/// What is in the file.
+#[derive(Debug)]
+pub(crate) struct TraceFile;
+
+/// Opens the file at `path`, or makes it, and gives the store what is in it. `None`: nothing is kept this time, which
+/// is told.
+pub(crate) fn open(path: PathBuf, traces: &mut Traces) -> Option<File> {
+    let (file, kept) = kept_file::open::<TraceFile>(path)?;
+    tracing::info!(traces = kept.traces.len(), "the traces go on");
+    traces.restore(kept);
+    Some(file)
+}
+
+/// Writes what has changed, again and again.
+pub(crate) async fn keep(traces: Rc<RefCell<Traces>>, file: File) {
+    let changes = |whole| traces.borrow_mut().changes(whole);
+    kept_file::keep::<TraceFile>(file, limits::TRACES_INTERVAL, changes).await;
+}
+
+/// Seals what is complete, again and again.
+pub(crate) async fn settle(traces: Rc<RefCell<Traces>>) {
+    loop {
+        clock::sleep(limits::TRACES_INTERVAL).await;
+        traces.borrow_mut().settle(clock::now());
+    }
+}
+
+impl Layout for TraceFile {
+    const WHAT: &'static str = "traces";
+    const FORMAT: u64 = 1;
+    type Batch = Batch;
+    type Kept = Kept;
+
+    fn made(database: &Database) -> Result<u64, redb::Error> {
+        let transaction = database.begin_write()?;
+        let format = {
+            let mut meta = transaction.open_table(META)?;
+            transaction.open_table(TRACES)?;
+            let format = meta.get("format")?.map(|format| format.value());
+            if format.is_none() {
+                meta.insert("format", Self::FORMAT)?;
+            }
+            format.unwrap_or(Self::FORMAT)
+        };
+        transaction.commit()?;
+        Ok(format)
+    }
+
+    fn all(database: &Database) -> Result<Kept, redb::Error> {
+        let transaction = database.begin_read()?;
+        let mut kept = Kept::default();
+        for row in transaction.open_table(TRACES)?.iter()? {
+            let (trace, bytes) = row?;
+            kept.traces.push((trace.value(), bytes.value().to_vec()));
+        }
+        Ok(kept)
+    }
+
+    fn write(database: &Database, batch: &Batch) -> Result<(), redb::Error> {
+        let transaction = database.begin_write()?;
+        {
+            let mut traces = transaction.open_table(TRACES)?;
+            if batch.whole {
+                traces.retain(|_, _| false)?;
+            }
+            for trace in &batch.gone {
+                traces.remove(trace)?;
+            }
+            for (trace, bytes) in &batch.put {
+                traces.insert(trace, bytes.as_slice())?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+}
