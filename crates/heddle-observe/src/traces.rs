@@ -142,7 +142,11 @@ struct Summary {
     /// Microseconds.
     duration: u64,
     errors: u64,
+    /// What the first span is about.
+    about: Box<str>,
     facts: Vec<Fact>,
+    /// Which of them is of the first span.
+    first: usize,
 }
 
 /// What is asked about a span.
@@ -167,7 +171,7 @@ impl Entry {
             Body::Sealed(bytes) => bytes.len(),
         };
         let facts = self.summary.facts.iter();
-        ENTRY_BYTES + body + facts.map(|fact| size_of::<Fact>() + fact.path.len()).sum::<usize>()
+        ENTRY_BYTES + body + self.summary.about.len() + facts.map(|fact| size_of::<Fact>() + fact.path.len()).sum::<usize>()
     }
 }
 
@@ -391,7 +395,10 @@ fn summed(spans: &[Received], services: &mut HashSet<Rc<str>>) -> Summary {
     let placed = tree::ordered(spans);
     let start = placed.iter().map(|one| one.start).min().unwrap_or(0);
     let ends = placed.iter().map(|one| one.start.saturating_add(spans[one.span].duration));
+    let first = placed.first().map_or(0, |first| first.span);
     let mut summary = Summary {
+        first,
+        about: spans.get(first).map(facts::about).unwrap_or_default().into(),
         start,
         duration: ends.max().unwrap_or(0).saturating_sub(start),
         ..Summary::default()

@@ -100,6 +100,7 @@ pub fn tracing(percent: f64) -> WorkloadTelemetry {
         istio_tags: true,
         keeps_context: false,
         max_tag_length: 256,
+        at_least: 0,
     };
     let side = SideTelemetry { tracing: Some(Box::new(tracing)), ..SideTelemetry::default() };
     WorkloadTelemetry { client: side.clone(), server: side }

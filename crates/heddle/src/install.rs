@@ -233,6 +233,7 @@ fn values(args: &InstallArgs) -> Values {
         cpu: args.cpu.clone(),
         memory: args.memory.clone(),
         memory_limit: args.memory_limit.clone(),
+        traces: args.traces.clone(),
     }
 }
 
@@ -257,6 +258,7 @@ mod tests {
             cpu: "1".to_owned(),
             memory: "1Gi".to_owned(),
             memory_limit: "1Gi".to_owned(),
+            traces: "store".to_owned(),
         };
         for text in demo::objects(&values) {
             let object = read(&text).unwrap();

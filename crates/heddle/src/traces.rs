@@ -110,6 +110,14 @@ fn nothing(asked: &TraceList) -> String {
     }
 }
 
+/// Enough of an id to ask for it by: those of 64 bits have zeros before them.
+fn short_id(id: &str) -> String {
+    match id.strip_prefix("0000000000000000") {
+        Some(short) => plain(short),
+        None => plain(&id.chars().take(ID_DIGITS).collect::<String>()),
+    }
+}
+
 fn listed(asked: &TraceList, now: f64) -> String {
     let rows = asked.traces.iter().map(|trace| {
         let failed =
@@ -118,8 +126,8 @@ fn listed(asked: &TraceList, now: f64) -> String {
             ago(now - trace.start),
             milliseconds(Some(trace.duration_ms)),
             plain(&trace.status),
-            trace.spans.len().to_string(),
-            trace.id.chars().take(ID_DIGITS).collect(),
+            trace.span_count.to_string(),
+            short_id(&trace.id),
             format!("{} {}{failed}", short(&trace.service), plain(&trace.name)),
         ]
     });
@@ -292,6 +300,7 @@ mod tests {
             name: "GET /page".to_owned(),
             status: "200".to_owned(),
             errors: 1,
+            span_count: 3,
             spans: vec![
                 span("client.default", "client", 0, (0.0, 100.0), "200"),
                 span("a.default", "server", 1, (2.0, 96.0), "200"),

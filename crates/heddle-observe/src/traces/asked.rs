@@ -20,6 +20,8 @@ pub(crate) struct Asked {
     since: Option<u64>,
     before: Option<u64>,
     pub(super) limit: usize,
+    /// Spans too, or only what is known of the whole.
+    pub(super) spans: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,7 @@ impl Default for Asked {
             since: None,
             before: None,
             limit: LIMIT,
+            spans: true,
         }
     }
 }
@@ -91,13 +94,17 @@ impl Asked {
                 Some(micros) => self.before = Some(micros),
                 None => return wrong("a Unix time in seconds, or how long ago as 15m or 2h"),
             },
+            "spans" => match value.as_str() {
+                "yes" | "no" => self.spans = value == "yes",
+                _ => return wrong("yes or no"),
+            },
             "limit" => match value.parse() {
                 Ok(limit) if (1..=limits::TRACES_TOLD_MAX).contains(&limit) => self.limit = limit,
                 _ => return wrong(&format!("1 to {}", limits::TRACES_TOLD_MAX)),
             },
             _ => {
                 return Err(format!(
-                    "unknown parameter `{name}`; there are service, status, path, longer_than, shorter_than, since, before and limit"
+                    "unknown parameter `{name}`; there are service, status, path, longer_than, shorter_than, since, before, limit and spans"
                 ));
             }
         }

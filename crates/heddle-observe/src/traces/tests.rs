@@ -181,6 +181,9 @@ fn what_is_asked_of_a_span_holds_for_one_and_the_same() {
         assert_eq!(ids(&mut traces, query), wanted, "{query}");
     }
     assert!(traces.list(&asked("limit=1")).more);
+    let brief = traces.list(&asked("status=error&spans=no"));
+    let brief = &brief.traces[0];
+    assert_eq!((brief.spans.len(), brief.span_count, brief.name.as_str()), (0, 2, "a:80/*"));
     let listed = traces.list(&asked("status=error"));
     assert!(listed.traces[0].spans.iter().all(|one| one.tags.is_empty()));
     assert_eq!(listed.store.services, ["api.shop", "web.shop"]);

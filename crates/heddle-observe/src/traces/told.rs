@@ -1,5 +1,7 @@
 //! Traces as the API answers them.
 
+use std::collections::BTreeSet;
+
 use heddle_wire::{
     local::traces_api::{SpanEvent, StoreState, Trace, TraceList, TraceSpan},
     trace::received::Received,
@@ -20,7 +22,11 @@ impl Traces {
         let mut list = TraceList { store: self.state(), ..TraceList::default() };
         let mut spans = 0;
         for trace in found {
-            let Some(told) = self.told(trace, false) else { continue };
+            let told = match asked.spans {
+                true => self.told(trace, false),
+                false => self.all.get(&trace).map(|entry| written(trace, entry, (&[], 0), false)),
+            };
+            let Some(told) = told else { continue };
             spans += told.spans.len();
             if spans > limits::SPANS_TOLD_MAX && !list.traces.is_empty() {
                 more = true;
@@ -98,20 +104,24 @@ fn written(
     let placed = tree::ordered(spans);
     let told: Vec<_> =
         placed.iter().map(|one| span(&spans[one.span], *one, begun, whole)).collect();
-    let first = placed.first().map(|one| &spans[one.span]);
+    let facts = &entry.summary.facts;
+    let first = facts.get(entry.summary.first);
+    let services: BTreeSet<&str> = facts.iter().map(|fact| &*fact.service).collect();
     Trace {
         id: format!("{trace:032x}"),
         start: seconds(begun),
         duration_ms: milliseconds(entry.summary.duration),
-        service: first.map(|one| one.service.clone()).unwrap_or_default(),
-        name: first.map(facts::about).unwrap_or_default(),
-        status: first.map(|one| Status::of(one).word()).unwrap_or_default(),
+        service: first.map(|fact| (*fact.service).to_owned()).unwrap_or_default(),
+        name: (*entry.summary.about).to_owned(),
+        status: first.map(|fact| fact.status.word()).unwrap_or_default(),
         errors: entry.summary.errors,
         kept: match entry {
             _ if entry.summary.errors > 0 => Some("error".to_owned()),
             Entry { slow: true, .. } => Some("slow".to_owned()),
             Entry { .. } => None,
         },
+        span_count: facts.len() as u64,
+        services: services.into_iter().map(ToOwned::to_owned).collect(),
         left_out,
         spans: told,
     }

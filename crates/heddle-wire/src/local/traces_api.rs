@@ -2,7 +2,7 @@
 //!
 //! | call | answer |
 //! |---|---|
-//! | `GET /api/v1/traces?service=&status=&path=&longer_than=&shorter_than=&since=&before=&limit=` | [`TraceList`], the newest first, without tags and events |
+//! | `GET /api/v1/traces?service=&status=&path=&longer_than=&shorter_than=&since=&before=&limit=&spans=` | [`TraceList`], the newest first, without tags and events, and with `spans=no` without spans |
 //! | `GET /api/v1/traces/{id}` | [`Trace`] |
 //!
 //! All filters hold for one and the same span where they are about spans, so that `service=reviews&status=5xx` is a
@@ -71,10 +71,14 @@ pub struct Trace {
     /// It is kept longer, because: `error` or `slow`.
     #[serde(default)]
     pub kept: Option<String>,
+    /// How many spans it has.
+    pub span_count: u64,
+    /// Services that have spans in it, sorted.
+    pub services: Vec<String>,
     /// Spans that it had beside these, which were too many.
     #[serde(default)]
     pub left_out: u64,
-    /// Each span behind its parent.
+    /// Each span behind its parent; none where that was asked for.
     pub spans: Vec<TraceSpan>,
 }
 

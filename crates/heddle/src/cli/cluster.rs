@@ -60,6 +60,9 @@ pub(crate) struct InstallArgs {
     /// Memory that each replica may take
     #[arg(long, value_name = "SIZE", default_value = "512Mi", value_parser = values::quantity)]
     pub memory_limit: String,
+    /// Who takes spans where no MeshConfig says that: the observer's own store, 1 % of the traces, or nobody
+    #[arg(long, value_name = "WHO", default_value = "store", value_parser = ["store", "none"])]
+    pub traces: String,
     /// Leave out Istio's and the Gateway API's kinds, which are otherwise defined where the cluster has none
     #[arg(long)]
     pub skip_crds: bool,

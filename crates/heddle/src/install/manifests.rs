@@ -39,11 +39,13 @@ pub(crate) struct Values {
     pub memory: String,
     /// Memory that it may take.
     pub memory_limit: String,
+    /// Who takes spans where no MeshConfig says that: `store` or `none`.
+    pub traces: String,
 }
 
 impl Values {
     /// By the names that templates use.
-    pub(crate) fn named(&self) -> [(&'static str, String); 10] {
+    pub(crate) fn named(&self) -> [(&'static str, String); 11] {
         [
             (".Release.Namespace", self.namespace.clone()),
             (".Values.image", self.image.clone()),
@@ -55,6 +57,7 @@ impl Values {
             (".Values.cpu", self.cpu.clone()),
             (".Values.memory", self.memory.clone()),
             (".Values.memoryLimit", self.memory_limit.clone()),
+            (".Values.traces", self.traces.clone()),
         ]
     }
 }
@@ -116,6 +119,7 @@ mod tests {
             cpu: "100m".to_owned(),
             memory: "128Mi".to_owned(),
             memory_limit: "512Mi".to_owned(),
+            traces: "store".to_owned(),
         }
     }
 
@@ -131,6 +135,16 @@ mod tests {
             assert_eq!(kinds, 1, "{document}");
             assert!(document.contains("\n    app.kubernetes.io/part-of: heddle\n"), "{document}");
         }
+    }
+
+    #[test]
+    fn spans_go_to_the_observer_unless_nobody_is_to_take_them() {
+        let of = |traces: &str| {
+            objects(&Values { traces: traces.to_owned(), ..values() }).unwrap().concat()
+        };
+        let flag = "--trace-store=heddle-observe.heddle-system.svc.cluster.local:4318";
+        assert!(of("store").contains(flag) && of("store").contains("name: otlp-http\n"));
+        assert!(!of("none").contains("--trace-store"));
     }
 
     #[test]

@@ -150,7 +150,15 @@ async fn values(
         cpu: resource("requests/cpu"),
         memory: resource("requests/memory"),
         memory_limit: resource("limits/memory"),
+        traces: if takes_spans(&control) { "store" } else { "none" }.to_owned(),
     })
+}
+
+/// Was it installed to have the observer take spans?
+fn takes_spans(control: &Value) -> bool {
+    let arguments = control.pointer("/spec/template/spec/containers/0/args");
+    let mut arguments = arguments.and_then(Value::as_array).into_iter().flatten();
+    arguments.any(|one| one.as_str().is_some_and(|one| one.starts_with("--trace-store=")))
 }
 
 /// The same repository with this program's version, where the tag is a version; else the image is somebody's own

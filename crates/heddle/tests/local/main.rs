@@ -31,6 +31,7 @@ mod telling;
 mod tls;
 mod together;
 mod tools;
+mod trace_store;
 mod traces;
 mod uploads;
 
