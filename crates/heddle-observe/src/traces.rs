@@ -171,7 +171,10 @@ impl Entry {
             Body::Sealed(bytes) => bytes.len(),
         };
         let facts = self.summary.facts.iter();
-        ENTRY_BYTES + body + self.summary.about.len() + facts.map(|fact| size_of::<Fact>() + fact.path.len()).sum::<usize>()
+        ENTRY_BYTES
+            + body
+            + self.summary.about.len()
+            + facts.map(|fact| size_of::<Fact>() + fact.path.len()).sum::<usize>()
     }
 }
 

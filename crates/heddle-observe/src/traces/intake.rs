@@ -11,7 +11,10 @@ use std::{
 };
 
 use heddle_runtime::{clock, task};
-use heddle_wire::trace::{otlp, read_otlp, read_zipkin, received::Batch, zipkin};
+use heddle_wire::{
+    gzip::{self, GzipError},
+    trace::{otlp, read_otlp, read_zipkin, received::Batch, zipkin},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -137,7 +140,7 @@ impl Intake {
         &self,
         request: Request<B>,
     ) -> Result<Form, Refused> {
-        let form = form(&request)?;
+        let (form, compressed) = form(&request)?;
         let busy = || {
             self.traces.borrow_mut().dropped(Dropped::TooFast, 1);
             let reason = "more spans come than are taken in; come again in a second";
@@ -164,25 +167,37 @@ impl Intake {
                 return Err(Refused(StatusCode::REQUEST_TIMEOUT, reason));
             }
         };
+        let body = if compressed { self.decompressed(&body, most)? } else { body };
         let read = match form {
             Form::Protobuf => read_otlp::read(&body, limits::SPANS_BODY_COUNT_MAX),
             Form::OtlpJson => read_otlp::read_json(&body, limits::SPANS_BODY_COUNT_MAX),
             Form::Zipkin => read_zipkin::read(&body, limits::SPANS_BODY_COUNT_MAX),
         };
-        let Batch { spans, rejected } = read.map_err(|error| {
-            self.traces.borrow_mut().dropped(Dropped::Malformed, 1);
-            Refused(StatusCode::BAD_REQUEST, error.to_string())
-        })?;
+        let Batch { spans, rejected } = read.map_err(|error| self.unreadable(error))?;
         self.pace.borrow_mut().left -= (spans.len() + rejected) as f64;
         let traces = &mut *self.traces.borrow_mut();
         traces.dropped(Dropped::Malformed, rejected);
         traces.take(spans, clock::now(), clock::unix_now());
         Ok(form)
     }
+
+    fn decompressed(&self, body: &[u8], most: usize) -> Result<Bytes, Refused> {
+        let whole = gzip::decompress(body, most).map_err(|error| match error {
+            GzipError::TooLarge => Refused(StatusCode::PAYLOAD_TOO_LARGE, self.unreadable(error).1),
+            GzipError::Malformed | GzipError::Checksum => self.unreadable(error),
+        });
+        whole.map(Bytes::from)
+    }
+
+    /// The body is nothing that holds spans.
+    fn unreadable(&self, error: impl std::error::Error) -> Refused {
+        self.traces.borrow_mut().dropped(Dropped::Malformed, 1);
+        Refused(StatusCode::BAD_REQUEST, error.to_string())
+    }
 }
 
-/// What a request brings.
-fn form<B>(request: &Request<B>) -> Result<Form, Refused> {
+/// What a request brings, and whether that is compressed.
+fn form<B>(request: &Request<B>) -> Result<(Form, bool), Refused> {
     let path = request.uri().path();
     if path != otlp::PATH && path != zipkin::PATH {
         let reason = format!("spans are taken at {} and {}", otlp::PATH, zipkin::PATH);
@@ -192,18 +207,22 @@ fn form<B>(request: &Request<B>) -> Result<Form, Refused> {
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "spans are sent by POST".to_owned()));
     }
     let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let coding = field(header::CONTENT_ENCODING).unwrap_or("identity");
-    if !coding.eq_ignore_ascii_case("identity") {
-        let reason = format!("spans are taken uncompressed, not as {coding}");
-        return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
-    }
+    let coding = field(header::CONTENT_ENCODING).unwrap_or("identity").to_ascii_lowercase();
+    let compressed = match coding.as_str() {
+        "identity" => false,
+        "gzip" | "x-gzip" => true,
+        _ => {
+            let reason = format!("spans are taken as they are or as gzip, not as {coding}");
+            return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason));
+        }
+    };
     let kind = field(header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match (path, kind.as_str()) {
-        (otlp::PATH, otlp::MEDIA_TYPE) => Ok(Form::Protobuf),
-        (otlp::PATH, JSON) => Ok(Form::OtlpJson),
+        (otlp::PATH, otlp::MEDIA_TYPE) => Ok((Form::Protobuf, compressed)),
+        (otlp::PATH, JSON) => Ok((Form::OtlpJson, compressed)),
         // Any page may send texts to any address, and not this.
-        (zipkin::PATH, JSON) => Ok(Form::Zipkin),
+        (zipkin::PATH, JSON) => Ok((Form::Zipkin, compressed)),
         _ => {
             let reason = format!("`{kind}` is not taken at {path}");
             Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason))

@@ -56,6 +56,11 @@ fn trace_contexts() {
     run("trace_context", targets::trace_context);
 }
 
+#[test]
+fn spans_that_others_send() {
+    run("spans", targets::spans);
+}
+
 /// Replays a target's corpus, then what becomes of it.
 fn run(name: &str, target: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/corpus").join(name);

@@ -5,11 +5,15 @@ use heddle_wire::{
     client_hello::{CLIENT_HELLO_BYTES_MAX, Hello, HelloReader},
     detect::{Detected, Detector},
     discovery::{ResourceType, WireResource as _, decode},
+    gzip,
     http1::{
         Body, ChunkError, Framing, HeadError, Method, Progress, RequestHead, RequestRewrite,
         ResponseHead, ResponseRewrite, Scan, write_request, write_response,
     },
-    trace::{Decision, Formats, Incoming, SpanId},
+    trace::{
+        Decision, Formats, Incoming, SpanId, read_otlp, read_zipkin,
+        received::{EVENTS_MAX, NAME_BYTES_MAX, TAGS_MAX, VALUE_BYTES_MAX},
+    },
 };
 
 /// Read at once and byte by byte it is the same; written, it is whole, means the same and is final.
@@ -217,5 +221,28 @@ pub(crate) fn trace_context(input: &[u8]) {
         let decided = (next.decision.records(), context.decision.records());
         assert!(decided.0 == decided.1 || (is_w3c && decided.1.is_none()), "{name}: {decided:?}");
         assert_eq!((again.formats, again.malformed), (format, Formats::default()));
+    }
+}
+
+/// Spans as the first byte says: protobuf, JSON, Zipkin's, or any of them in gzip. What is taken keeps to its limits.
+pub(crate) fn spans(input: &[u8]) {
+    const MOST: usize = 20;
+    let Some((form, body)) = input.split_first() else { return };
+    let whole = gzip::decompress(body, 1 << 16);
+    assert!(whole.as_ref().map_or(true, |whole| whole.len() <= 1 << 16));
+    let body = whole.as_deref().unwrap_or(body);
+    let read = match form % 3 {
+        0 => read_otlp::read(body, MOST),
+        1 => read_otlp::read_json(body, MOST),
+        _ => read_zipkin::read(body, MOST),
+    };
+    let Ok(batch) = read else { return };
+    assert!(batch.spans.len() <= MOST);
+    for span in batch.spans {
+        assert!(span.trace != 0 && span.id != 0 && span.start != 0 && !span.service.is_empty());
+        assert!(span.parent != Some(0) && span.parent != Some(span.id));
+        assert!(span.name.len() <= NAME_BYTES_MAX && span.tags.len() <= TAGS_MAX);
+        assert!(span.tags.iter().all(|(_, value)| value.len() <= VALUE_BYTES_MAX));
+        assert!(span.events.len() <= EVENTS_MAX);
     }
 }

@@ -81,7 +81,10 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-wire",
         floors: &[
-            ("bytes", &["client_hello", "http1", "discovery", "local", "peer_extension", "trace"]),
+            (
+                "bytes",
+                &["client_hello", "gzip", "http1", "discovery", "local", "peer_extension", "trace"],
+            ),
             ("detection", &["detect"]),
         ],
     },
