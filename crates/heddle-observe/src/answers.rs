@@ -21,7 +21,7 @@ mod page;
 mod rules;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 /// All that is known, as the server reads it.
 #[derive(Debug, Default)]

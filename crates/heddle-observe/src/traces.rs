@@ -16,8 +16,7 @@ use heddle_wire::trace::received::Received;
 
 use self::{
     facts::Status,
-    file::{Batch, Kept},
-    kept::Whole,
+    kept::{Batch, Rows, Whole},
     usual::Usual,
 };
 use crate::limits;
@@ -375,7 +374,7 @@ impl Traces {
     }
 
     /// Takes over what was kept; what makes no sense is left out.
-    pub(crate) fn restore(&mut self, kept: Kept) {
+    pub(crate) fn restore(&mut self, kept: Rows) {
         for (trace, bytes) in kept.traces {
             let Some(whole) = kept::decoded(trace, &bytes) else {
                 self.gone.insert(trace);

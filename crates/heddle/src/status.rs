@@ -122,6 +122,9 @@ fn status_text(status: &MeshStatus) -> String {
     if let Some(address) = info.dashboard {
         add(format!("  dashboard  http://{address}"));
     }
+    if let Some(address) = info.spans {
+        add(format!("  spans      http://{address} takes those of applications"));
+    }
     if let Some(control) = &status.control {
         add(format!("  rules      generation {}", control.generation));
     }

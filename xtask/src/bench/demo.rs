@@ -35,7 +35,7 @@ impl Demo {
         let front = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let front = front.map_err(|e| e.to_string())?;
         let mut command = program(&binary.to_string_lossy(), &["demo", "--mesh", mesh]);
-        command.args(["--output", "json", "--for", &format!("{seconds}s")]);
+        command.args(["--output", "json", "--for", &format!("{seconds}s"), "--trace-to", "none"]);
         command.args(["--rate", &rate.to_string(), "--publish", &front.to_string()]);
         if let Some(config) = config {
             command.arg("--config").arg(config);

@@ -290,7 +290,7 @@ fn points_are_never_closer_than_scrapes() {
 }
 
 /// The fields of an interface in the page's TypeScript.
-fn interface(source: &str, name: &str) -> Vec<String> {
+pub(crate) fn interface(source: &str, name: &str) -> Vec<String> {
     let start = source.find(&format!("export interface {name} {{")).expect(name);
     let body = &source[start..];
     let lines = body[..body.find("\n}").unwrap()].lines().skip(1);

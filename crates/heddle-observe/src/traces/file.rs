@@ -5,7 +5,10 @@ use std::{cell::RefCell, path::PathBuf, rc::Rc};
 use heddle_runtime::clock;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::Traces;
+use super::{
+    Traces,
+    kept::{Batch, Rows},
+};
 use crate::{
     kept_file::{self, File, Layout},
     limits,
@@ -13,21 +16,6 @@ use crate::{
 
 const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const TRACES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("traces");
-
-/// What is to be written, all of it or nothing.
-#[derive(Debug, Default, PartialEq)]
-pub(crate) struct Batch {
-    /// Does this say everything? What is there besides goes then.
-    pub(crate) whole: bool,
-    pub(crate) put: Vec<(u128, Vec<u8>)>,
-    pub(crate) gone: Vec<u128>,
-}
-
-/// What was read.
-#[derive(Debug, Default)]
-pub(crate) struct Kept {
-    pub(crate) traces: Vec<(u128, Vec<u8>)>,
-}
 
 /// What is in the file.
 #[derive(Debug)]
@@ -60,7 +48,7 @@ impl Layout for TraceFile {
     const WHAT: &'static str = "traces";
     const FORMAT: u64 = 1;
     type Batch = Batch;
-    type Kept = Kept;
+    type Kept = Rows;
 
     fn made(database: &Database) -> Result<u64, redb::Error> {
         let transaction = database.begin_write()?;
@@ -77,9 +65,9 @@ impl Layout for TraceFile {
         Ok(format)
     }
 
-    fn all(database: &Database) -> Result<Kept, redb::Error> {
+    fn all(database: &Database) -> Result<Rows, redb::Error> {
         let transaction = database.begin_read()?;
-        let mut kept = Kept::default();
+        let mut kept = Rows::default();
         for row in transaction.open_table(TRACES)?.iter()? {
             let (trace, bytes) = row?;
             kept.traces.push((trace.value(), bytes.value().to_vec()));

@@ -18,6 +18,21 @@ pub(super) struct Whole {
     pub(super) spans: Vec<Received>,
 }
 
+/// What is to be written, all of it or nothing.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Batch {
+    /// Does this say everything? What is there besides goes then.
+    pub(crate) whole: bool,
+    pub(crate) put: Vec<(u128, Vec<u8>)>,
+    pub(crate) gone: Vec<u128>,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) traces: Vec<(u128, Vec<u8>)>,
+}
+
 #[derive(Debug, Decode, Encode)]
 #[cbor(map)]
 struct Kept {

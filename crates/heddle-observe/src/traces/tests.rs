@@ -276,6 +276,30 @@ fn the_file_stays_small_while_traces_come_and_go() {
     assert!(size < 4 << 20, "{size} bytes for {:?}", traces.bytes);
 }
 
+#[test]
+fn the_page_reads_exactly_the_fields_that_are_sent() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../ui/src/traces/api.ts");
+    let source = std::fs::read_to_string(path).unwrap();
+    let mut traces = store(1 << 20);
+    let told = Received { events: vec![(1, "retried".to_owned())], ..span(1, 1) };
+    take(&mut traces, vec![told]);
+    let list = serde_json::to_value(traces.list(&asked(""))).unwrap();
+    let one = serde_json::to_value(traces.one(1).unwrap()).unwrap();
+    for (name, sent) in [
+        ("TraceList", &list),
+        ("StoreState", &list["store"]),
+        ("Trace", &one),
+        ("TraceSpan", &one["spans"][0]),
+        ("SpanEvent", &one["spans"][0]["events"][0]),
+    ] {
+        let mut fields: Vec<String> = sent.as_object().expect(name).keys().cloned().collect();
+        fields.sort();
+        let mut read = crate::answers::tests::interface(&source, name);
+        read.iter_mut().for_each(|field| field.truncate(field.trim_end_matches('?').len()));
+        assert_eq!(fields, read, "{name} in ui/src/traces/api.ts");
+    }
+}
+
 proptest! {
     #[test]
     fn whatever_comes_the_room_holds(
@@ -303,7 +327,7 @@ proptest! {
         // What is written as a whole is what is there.
         let whole = traces.changes(true).unwrap();
         let mut again = store(usize::MAX);
-        again.restore(Kept { traces: whole.put });
+        again.restore(Rows { traces: whole.put });
         prop_assert_eq!(ids(&mut again, "limit=500"), ids(&mut traces, "limit=500"));
         check(&again);
     }

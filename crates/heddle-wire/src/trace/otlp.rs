@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use prost::Message as _;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tonic::{
     Request, Status as GrpcStatus, client::Grpc, codegen::http::uri::PathAndQuery,
     metadata::MetadataValue, transport::Channel,
@@ -14,7 +14,7 @@ use tonic_prost::ProstCodec;
 
 use super::{
     b3::{B3, NOT_RECORDED},
-    read_otlp,
+    otlp_json,
     span::{Kind, Origin, Span},
 };
 
@@ -111,30 +111,30 @@ pub struct Scope {
 pub struct OtlpSpan {
     /// 16 bytes.
     #[prost(bytes = "vec", tag = "1")]
-    #[serde(deserialize_with = "read_otlp::id_bytes")]
+    #[serde(deserialize_with = "otlp_json::id_bytes")]
     pub trace_id: Vec<u8>,
     /// 8 bytes.
     #[prost(bytes = "vec", tag = "2")]
-    #[serde(deserialize_with = "read_otlp::id_bytes")]
+    #[serde(deserialize_with = "otlp_json::id_bytes")]
     pub span_id: Vec<u8>,
     /// 8 bytes, or none.
     #[prost(bytes = "vec", tag = "4")]
-    #[serde(deserialize_with = "read_otlp::id_bytes")]
+    #[serde(deserialize_with = "otlp_json::id_bytes")]
     pub parent_span_id: Vec<u8>,
     /// What was called.
     #[prost(string, tag = "5")]
     pub name: String,
     /// [`KIND_SERVER`] or [`KIND_CLIENT`].
     #[prost(int32, tag = "6")]
-    #[serde(deserialize_with = "read_otlp::choice")]
+    #[serde(deserialize_with = "otlp_json::choice")]
     pub kind: i32,
     /// Nanoseconds since 1970.
     #[prost(fixed64, tag = "7")]
-    #[serde(rename = "startTimeUnixNano", deserialize_with = "read_otlp::unsigned")]
+    #[serde(rename = "startTimeUnixNano", deserialize_with = "otlp_json::unsigned")]
     pub start: u64,
     /// The same of its end.
     #[prost(fixed64, tag = "8")]
-    #[serde(rename = "endTimeUnixNano", deserialize_with = "read_otlp::unsigned")]
+    #[serde(rename = "endTimeUnixNano", deserialize_with = "otlp_json::unsigned")]
     pub end: u64,
     /// What is known of it.
     #[prost(message, repeated, tag = "9")]
@@ -163,7 +163,7 @@ pub const STATUS_ERROR: i32 = 2;
 pub struct Event {
     /// Nanoseconds since 1970.
     #[prost(fixed64, tag = "1")]
-    #[serde(rename = "timeUnixNano", deserialize_with = "read_otlp::unsigned")]
+    #[serde(rename = "timeUnixNano", deserialize_with = "otlp_json::unsigned")]
     pub time: u64,
     /// What happened.
     #[prost(string, tag = "2")]
@@ -182,7 +182,7 @@ pub struct Status {
     pub message: String,
     /// 0 for none, [`STATUS_ERROR`].
     #[prost(int32, tag = "3")]
-    #[serde(deserialize_with = "read_otlp::choice")]
+    #[serde(deserialize_with = "otlp_json::choice")]
     pub code: i32,
 }
 
@@ -212,7 +212,7 @@ pub struct AnyValue {
     pub flag: Option<bool>,
     /// A whole number.
     #[prost(int64, optional, tag = "3")]
-    #[serde(rename = "intValue", deserialize_with = "read_otlp::signed")]
+    #[serde(rename = "intValue", deserialize_with = "otlp_json::signed")]
     pub integer: Option<i64>,
     /// Another number.
     #[prost(double, optional, tag = "4")]
@@ -220,7 +220,7 @@ pub struct AnyValue {
     pub number: Option<f64>,
     /// Several of them.
     #[prost(message, optional, tag = "5")]
-    #[serde(rename = "arrayValue", deserialize_with = "read_otlp::list")]
+    #[serde(rename = "arrayValue", deserialize_with = "list")]
     pub list: Option<ArrayValue>,
 }
 
@@ -230,6 +230,12 @@ pub struct ArrayValue {
     /// The values.
     #[prost(message, repeated, tag = "1")]
     pub values: Vec<AnyValue>,
+}
+
+fn list<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<ArrayValue>, D::Error> {
+    let values = otlp_json::texts(reader)?.into_iter();
+    let value = |text| AnyValue { text: Some(text), ..AnyValue::default() };
+    Ok(Some(ArrayValue { values: values.map(value).collect() }))
 }
 
 impl KeyValue {

@@ -2,15 +2,13 @@
 //! is taken apart, and as its JSON (ids in hexadecimal, 64-bit numbers perhaps as texts).
 
 use prost::Message as _;
-use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 use super::{
     otlp::{
-        AnyValue, ArrayValue, Event, ExportRequest, KIND_CLIENT, KIND_SERVER, KeyValue, OtlpSpan,
-        Resource, STATUS_ERROR, Scope,
+        AnyValue, Event, ExportRequest, KIND_CLIENT, KIND_SERVER, KeyValue, OtlpSpan, Resource,
+        STATUS_ERROR, Scope,
     },
-    received::{Batch, Received, ReceivedKind, Unreadable, hex},
+    received::{Batch, Received, ReceivedKind, Unreadable},
 };
 
 /// Largest span as protobuf, bytes: none of ours has a tenth of it.
@@ -202,57 +200,6 @@ fn text(value: &AnyValue) -> String {
             String::new()
         }
     }
-}
-
-/// An id in hexadecimal.
-pub(super) fn id_bytes<'de, D: Deserializer<'de>>(reader: D) -> Result<Vec<u8>, D::Error> {
-    let text = String::deserialize(reader)?;
-    let id = hex(&text, 32).unwrap_or(0).to_be_bytes();
-    Ok(match text.len() {
-        32 => id.to_vec(),
-        16 => id[8..].to_vec(),
-        _ => Vec::new(),
-    })
-}
-
-/// A number, or a text with one.
-pub(super) fn unsigned<'de, D: Deserializer<'de>>(reader: D) -> Result<u64, D::Error> {
-    let value = Value::deserialize(reader)?;
-    Ok(value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or(0))
-}
-
-/// The same with a sign, perhaps none.
-pub(super) fn signed<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<i64>, D::Error> {
-    let value = Value::deserialize(reader)?;
-    Ok(value.as_i64().or_else(|| value.as_str()?.parse().ok()))
-}
-
-/// The number of a choice, or its name.
-pub(super) fn choice<'de, D: Deserializer<'de>>(reader: D) -> Result<i32, D::Error> {
-    let value = Value::deserialize(reader)?;
-    let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
-    Ok(number.unwrap_or(match value.as_str().unwrap_or_default() {
-        "SPAN_KIND_INTERNAL" => 1,
-        "SPAN_KIND_SERVER" => KIND_SERVER,
-        "SPAN_KIND_CLIENT" => KIND_CLIENT,
-        "SPAN_KIND_PRODUCER" => 4,
-        "SPAN_KIND_CONSUMER" => 5,
-        "STATUS_CODE_ERROR" => STATUS_ERROR,
-        _ => 0,
-    }))
-}
-
-/// A list's values, of which lists are not read any deeper.
-pub(super) fn list<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<ArrayValue>, D::Error> {
-    let value = Value::deserialize(reader)?;
-    let values = value["values"].as_array().map_or(&[][..], Vec::as_slice);
-    let text = |one: &Value| match one.as_object().and_then(|one| one.values().next()) {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => one.to_string(),
-    };
-    let value = |one| AnyValue { text: Some(text(one)), ..AnyValue::default() };
-    Ok(Some(ArrayValue { values: values.iter().take(LIST_MAX).map(value).collect() }))
 }
 
 #[cfg(test)]

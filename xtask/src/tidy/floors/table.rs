@@ -272,6 +272,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "fault",
                     "generated",
                     "graph",
+                    "traces",
                     "habits",
                     "init",
                     "inject",
