@@ -70,6 +70,7 @@ function brief(id, length, errors, start) {
     status: "200",
     errors,
     kept: errors ? "error" : length > 300 ? "slow" : null,
+    complete: id !== WELL,
     span_count: 7,
     services: ["client.default", "details.default", "frontend.default", "reviews.default"],
     left_out: 0,

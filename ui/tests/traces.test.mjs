@@ -103,6 +103,7 @@ test("the list tells what each trace was, at both sizes and in both themes", { s
   answering();
   await everywhere("list", "#/traces", ".trace-table tbody tr", async (page) => {
     assert.match(await page.locator("tbody tr").first().innerText(), /client GET \/page\/7[\s\S]*960.ms[\s\S]*2 failed inside/);
+    assert.match(await page.locator("tbody tr").nth(1).innerText(), /more to come/);
     assert.equal(await page.locator(".plot .trace-dot").count(), 102);
     assert.equal(await page.locator(".plot .trace-dot.failing").count(), 1);
     assert.equal(await page.locator(".plot .trace-dot.slow").count(), 4);

@@ -111,7 +111,7 @@ pub const CAUSE_SHARE: f64 = 0.2;
 /// Endpoints of one sidecar that are told to be out; more are as many as there can be of use.
 pub const EJECTED_MAX: usize = 1_000;
 
-/// Bytes that all traces may take together in memory, and about as much in their file: some 30,000 traces of six
+/// Bytes that all traces may take together in memory, and about as much in their file: some 15,000 traces of six
 /// spans of the mesh's own.
 pub const TRACES_BYTES_MAX: usize = 48 << 20;
 /// Of these, bytes of traces that are not complete yet, whose spans take four times as much as when they are.

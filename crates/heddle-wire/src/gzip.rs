@@ -329,17 +329,6 @@ mod tests {
             let digit = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
             (0..hex.len()).step_by(2).map(digit).collect()
         };
-        let mut all = Vec::new();
-        all.push((bytes("1f8b080000000000020303000000000000000000"), Vec::new()));
-        all.push((bytes("1f8b08000000000002032b2e48cc2b0600260a086805000000"), b"spans".to_vec()));
-        all.push((
-            bytes("1f8b0800000000000403010600f9ff73746f7265640bf9435606000000"),
-            b"stored".to_vec(),
-        ));
-        all.push((
-            bytes("1f8b08000000000002034b4c1c05a360140c77000003da389ae8030000"),
-            vec![b'a'; 1_000],
-        ));
         let span = |i: u64| format!(r#"{{"spanId":"{:016x}","name":"GET /page/{i}"}}"#, i * 7919);
         let body = (0..40).map(span).collect::<Vec<_>>().join(",");
         let body = format!(r#"{{"resourceSpans":[{body}]}}"#);
@@ -353,8 +342,19 @@ mod tests {
             "e31ed8da3becc7b8075e5a83fd18f7c05badf8e2e11ef8500aecc7b8073ee50cfb31ee812f29c17e8c7be05b8cb01fdb3df8",
             "bcff01b6ae169329080000",
         );
-        all.push((bytes(compressed), body.into_bytes()));
-        all
+        vec![
+            (bytes("1f8b080000000000020303000000000000000000"), Vec::new()),
+            (bytes("1f8b08000000000002032b2e48cc2b0600260a086805000000"), b"spans".to_vec()),
+            (
+                bytes("1f8b0800000000000403010600f9ff73746f7265640bf9435606000000"),
+                b"stored".to_vec(),
+            ),
+            (
+                bytes("1f8b08000000000002034b4c1c05a360140c77000003da389ae8030000"),
+                vec![b'a'; 1_000],
+            ),
+            (bytes(compressed), body.into_bytes()),
+        ]
     }
 
     #[test]

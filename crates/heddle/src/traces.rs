@@ -126,7 +126,8 @@ fn listed(asked: &TraceList, now: f64) -> String {
             ago(now - trace.start),
             milliseconds(Some(trace.duration_ms)),
             plain(&trace.status),
-            trace.span_count.to_string(),
+            // Some are still expected.
+            format!("{}{}", trace.span_count, if trace.complete { "" } else { "+" }),
             short_id(&trace.id),
             format!("{} {}{failed}", short(&trace.service), plain(&trace.name)),
         ]
@@ -301,6 +302,7 @@ mod tests {
             status: "200".to_owned(),
             errors: 1,
             span_count: 3,
+            complete: true,
             spans: vec![
                 span("client.default", "client", 0, (0.0, 100.0), "200"),
                 span("a.default", "server", 1, (2.0, 96.0), "200"),

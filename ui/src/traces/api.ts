@@ -27,6 +27,7 @@ export interface Trace {
   status: string;
   errors: number;
   kept: "error" | "slow" | null;
+  complete: boolean;
   span_count: number;
   services: string[];
   left_out: number;

@@ -35,7 +35,7 @@ export function ListPage({ address, go }: Props) {
       {list.data && traces.length === 0 && <Nothing store={list.data.store} filtered={filtered} address={address} go={go} />}
       {list.data && traces.length > 0 && (
         <>
-          <Dots traces={traces} address={address} />
+          <Dots traces={traces} address={address} more={list.data.more} />
           <Table traces={traces} address={address} more={list.data.more} />
         </>
       )}
@@ -115,9 +115,11 @@ function Filters({ address, go, services }: Props & { services: string[] }) {
 }
 
 /** A dot for each trace: when it began, and on a logarithmic scale how long it took. */
-function Dots({ traces, address }: { traces: Trace[]; address: Address }) {
-  const newest = Math.max(...traces.map((trace) => trace.start));
-  const [from, end] = period(address.range, Math.max(newest, Date.now() / 1000));
+function Dots({ traces, address, more }: { traces: Trace[]; address: Address; more: boolean }) {
+  const starts = traces.map((trace) => trace.start);
+  const [begin, end] = period(address.range, Math.max(...starts, Date.now() / 1000));
+  // Of those before the oldest one here nothing is known.
+  const from = more ? Math.min(...starts, end - 1) : begin;
   const ends = decades(traces);
   const marks: number[] = [];
   for (let ms = ends[0]; ms <= ends[1] * 1.01; ms *= 10) marks.push(ms);
@@ -146,9 +148,9 @@ function Dots({ traces, address }: { traces: Trace[]; address: Address }) {
         ))}
       </div>
       <p class="times" aria-hidden="true">
-        <span>{clock(from)}</span>
-        <span>{clock(middle)}</span>
-        <span>{clock(end)}</span>
+        <span>{clock(from, end - from < 300)}</span>
+        <span>{clock(middle, end - from < 300)}</span>
+        <span>{clock(end, end - from < 300)}</span>
       </p>
       <p class="keys">
         <i class="trace-dot" aria-hidden="true" /> ordinary
@@ -188,6 +190,7 @@ function Table({ traces, address, more }: { traces: Trace[]; address: Address; m
                   <a href={to(address, trace)}>
                     <b>{short(trace.service)}</b> {trace.name}
                   </a>
+                  {!trace.complete && <small> more to come</small>}
                 </td>
                 <td class="took">
                   {duration(trace.duration_ms)}

@@ -67,7 +67,8 @@ export function bar(offset: number, length: number, whole: number): { left: numb
 export function onTheWay(span: TraceSpan, spans: TraceSpan[]): number | null {
   if (span.kind !== "client") return null;
   const server = spans.find((one) => one.kind === "server" && (one.parent === span.id || one.id === span.id));
-  return server ? Math.max(0, span.duration_ms - server.duration_ms) : null;
+  // Clocks of two processes are read at different moments.
+  return server && server.duration_ms < span.duration_ms ? span.duration_ms - server.duration_ms : null;
 }
 
 /** A call of either trace, or of both. */

@@ -61,7 +61,7 @@ function Head({ trace, address }: { trace: Trace; address: Address }) {
         <b>{duration(trace.duration_ms)}</b>
         <span>{trace.status}</span>
         <span>
-          {trace.span_count} spans of {trace.services.length === 1 ? "1 service" : `${trace.services.length} services`}
+          {trace.span_count} spans{!trace.complete && " so far"} of {trace.services.length === 1 ? "1 service" : `${trace.services.length} services`}
         </span>
         {trace.errors > 0 && <span class="status failing">{trace.errors} failed</span>}
         {trace.kept === "slow" && <span>unusually slow</span>}

@@ -74,9 +74,11 @@ fn spans_of_one_trace_are_one_whenever_they_come() {
     let mut traces = store(1 << 20);
     let now = take(&mut traces, vec![span(7, 1), span(8, 1)]);
     take(&mut traces, vec![span(7, 2)]);
-    assert_eq!(traces.one(7).unwrap().spans.len(), 2);
+    let open = traces.one(7).unwrap();
+    assert_eq!((open.spans.len(), open.complete), (2, false));
     traces.settle(now + limits::TRACE_QUIET * 2);
     assert_eq!((traces.open.len(), traces.all.len()), (0, 2));
+    assert!(traces.one(7).unwrap().complete);
     // One that comes late, and one that comes twice.
     take(&mut traces, vec![span(7, 3), span(7, 2)]);
     let whole = traces.one(7).unwrap();

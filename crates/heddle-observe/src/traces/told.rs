@@ -120,6 +120,7 @@ fn written(
             Entry { slow: true, .. } => Some("slow".to_owned()),
             Entry { .. } => None,
         },
+        complete: matches!(entry.body, Body::Sealed(_)),
         span_count: facts.len() as u64,
         services: services.into_iter().map(ToOwned::to_owned).collect(),
         left_out,

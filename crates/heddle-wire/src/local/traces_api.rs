@@ -71,6 +71,8 @@ pub struct Trace {
     /// It is kept longer, because: `error` or `slow`.
     #[serde(default)]
     pub kept: Option<String>,
+    /// Are no more spans of it expected? One that comes later joins it all the same.
+    pub complete: bool,
     /// How many spans it has.
     pub span_count: u64,
     /// Services that have spans in it, sorted.

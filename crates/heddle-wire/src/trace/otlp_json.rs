@@ -36,7 +36,7 @@ pub(super) fn signed<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<i64>
 pub(super) fn choice<'de, D: Deserializer<'de>>(reader: D) -> Result<i32, D::Error> {
     let value = Value::deserialize(reader)?;
     let number = value.as_i64().and_then(|number| i32::try_from(number).ok());
-    Ok(number.unwrap_or(match value.as_str().unwrap_or_default() {
+    Ok(number.unwrap_or_else(|| match value.as_str().unwrap_or_default() {
         "SPAN_KIND_INTERNAL" | "STATUS_CODE_OK" => 1,
         "SPAN_KIND_SERVER" | "STATUS_CODE_ERROR" => 2,
         "SPAN_KIND_CLIENT" => 3,
