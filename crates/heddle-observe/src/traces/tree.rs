@@ -78,13 +78,12 @@ fn inside(above: &Received, begun: u64, span: &Received, moved: i128) -> u64 {
     let crosses = above.service != span.service || above.workload != span.workload;
     let called = above.kind == ReceivedKind::Client && span.kind == ReceivedKind::Server;
     let ended = begun.saturating_add(above.duration);
-    let early = own < begun;
     // Work goes on after a caller left, and never before it came; what a call led to cannot begin after its end.
-    if !early && !(crosses && called && own > ended) {
-        return own;
+    if own < begun || (crosses && called && own > ended) {
+        // The way there and back is taken to be equally long.
+        return begun.saturating_add(above.duration.saturating_sub(span.duration) / 2);
     }
-    // The way there and back is taken to be equally long.
-    begun.saturating_add(above.duration.saturating_sub(span.duration) / 2)
+    own
 }
 
 /// Of each span the one above it. Both ends of a call may have one id: then the server's is below the client's, and what
