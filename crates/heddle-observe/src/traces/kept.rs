@@ -116,7 +116,10 @@ pub(super) fn encoded(whole: &Whole) -> Vec<u8> {
     let Whole { turn, slow, left_out, .. } = *whole;
     let kept = Kept { turn, slow, left_out, texts: texts.all, spans };
     // Neither our own forms nor writing to memory can fail.
-    minicbor::to_vec(&kept).unwrap_or_default()
+    let mut bytes = minicbor::to_vec(&kept).unwrap_or_default();
+    // They stay for long, and are counted by their length.
+    bytes.shrink_to_fit();
+    bytes
 }
 
 /// The trace that they are of, if they make sense.
