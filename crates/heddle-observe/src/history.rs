@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc};
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use crate::{
     answers::View,
@@ -15,7 +15,6 @@ use crate::{
     },
 };
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const SLOTS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("slots");
 const PLACES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("places");
 const ANSWERS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("answers");
@@ -45,21 +44,11 @@ impl Layout for History {
     type Batch = Batch;
     type Kept = Kept;
 
-    fn made(database: &Database) -> Result<u64, redb::Error> {
-        let transaction = database.begin_write()?;
-        let format = {
-            let mut meta = transaction.open_table(META)?;
-            transaction.open_table(SLOTS)?;
-            transaction.open_table(PLACES)?;
-            transaction.open_table(ANSWERS)?;
-            let format = meta.get("format")?.map(|format| format.value());
-            if format.is_none() {
-                meta.insert("format", Self::FORMAT)?;
-            }
-            format.unwrap_or(Self::FORMAT)
-        };
-        transaction.commit()?;
-        Ok(format)
+    fn tables(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(SLOTS)?;
+        transaction.open_table(PLACES)?;
+        transaction.open_table(ANSWERS)?;
+        Ok(())
     }
 
     fn all(database: &Database) -> Result<Kept, redb::Error> {

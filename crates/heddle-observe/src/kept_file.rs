@@ -20,10 +20,12 @@ use std::{
 };
 
 use heddle_runtime::clock;
-use redb::Database;
+use redb::{Database, ReadableTable as _, TableDefinition, WriteTransaction};
 use tokio::sync::mpsc;
 
 use crate::limits;
+
+const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 
 /// What is in a file.
 pub(crate) trait Layout: 'static {
@@ -36,8 +38,8 @@ pub(crate) trait Layout: 'static {
     /// What is read at the start.
     type Kept;
 
-    /// The tables are there after this; what format the file has.
-    fn made(database: &Database) -> Result<u64, redb::Error>;
+    /// Makes the tables that are not there yet.
+    fn tables(transaction: &WriteTransaction) -> Result<(), redb::Error>;
     /// All that is in it.
     fn all(database: &Database) -> Result<Self::Kept, redb::Error>;
     /// Writes all of a batch or nothing.
@@ -187,7 +189,7 @@ pub(crate) fn read<L: Layout>(path: &Path) -> Result<(Database, L::Kept), FileEr
         // Who calls whom is no business of other users.
         let own = std::fs::Permissions::from_mode(0o600);
         std::fs::set_permissions(path, own).map_err(|error| FileError::Io(error.to_string()))?;
-        let format = L::made(&database)?;
+        let format = made::<L>(&database)?;
         if format > L::FORMAT {
             let known = L::FORMAT;
             let reason = format!("it has format {format}, and this version knows up to {known}");
@@ -196,6 +198,22 @@ pub(crate) fn read<L: Layout>(path: &Path) -> Result<(Database, L::Kept), FileEr
         let kept = L::all(&database)?;
         Ok((database, kept))
     })
+}
+
+/// The tables are there after this; what format the file has.
+fn made<L: Layout>(database: &Database) -> Result<u64, redb::Error> {
+    let transaction = database.begin_write()?;
+    let format = {
+        let mut meta = transaction.open_table(META)?;
+        L::tables(&transaction)?;
+        let format = meta.get("format")?.map(|format| format.value());
+        if format.is_none() {
+            meta.insert("format", L::FORMAT)?;
+        }
+        format.unwrap_or(L::FORMAT)
+    };
+    transaction.commit()?;
+    Ok(format)
 }
 
 fn database(path: &Path) -> Result<Database, redb::Error> {

@@ -3,7 +3,7 @@
 use std::{cell::RefCell, path::PathBuf, rc::Rc};
 
 use heddle_runtime::clock;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::{
     Traces,
@@ -14,7 +14,6 @@ use crate::{
     limits,
 };
 
-const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 const TRACES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("traces");
 
 /// What is in the file.
@@ -50,19 +49,9 @@ impl Layout for TraceFile {
     type Batch = Batch;
     type Kept = Rows;
 
-    fn made(database: &Database) -> Result<u64, redb::Error> {
-        let transaction = database.begin_write()?;
-        let format = {
-            let mut meta = transaction.open_table(META)?;
-            transaction.open_table(TRACES)?;
-            let format = meta.get("format")?.map(|format| format.value());
-            if format.is_none() {
-                meta.insert("format", Self::FORMAT)?;
-            }
-            format.unwrap_or(Self::FORMAT)
-        };
-        transaction.commit()?;
-        Ok(format)
+    fn tables(transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        transaction.open_table(TRACES)?;
+        Ok(())
     }
 
     fn all(database: &Database) -> Result<Rows, redb::Error> {

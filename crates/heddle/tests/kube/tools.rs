@@ -65,6 +65,26 @@ impl Drop for File {
 }
 
 #[test]
+fn traces_of_calls_between_pods_are_kept_by_the_observer() {
+    let Some(namespace) = application("traced") else { return };
+    namespace.apply(
+        "apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: all}
+spec:
+  tracing:
+  - randomSamplingPercentage: 100
+",
+    );
+    let service = format!("web.{}", namespace.name());
+    wait_until("a trace has both sides of a call", || {
+        namespace.run("deployment/client", &calls(1, "http://web/"));
+        let found = document(&["traces", &service]);
+        found["traces"].as_array().unwrap().iter().any(|one| one["span_count"] == 2)
+    });
+}
+
+#[test]
 fn top_and_graph_show_the_calls_between_pods() {
     let Some(namespace) = application("seen") else { return };
     let name = namespace.name();
