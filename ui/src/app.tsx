@@ -5,9 +5,9 @@ import { pace, query, useAddress } from "./address";
 import { useLive, type Graph } from "./api";
 import { clock } from "./format";
 import { Header } from "./header";
-import { useKeys } from "./keys";
-import { Missing } from "./missing";
-import { PAGES, pageOf } from "./pages";
+import { ServiceView } from "./service/page";
+import { TapPage } from "./tap/page";
+import { title } from "./words";
 
 /** Seconds without a new measurement after which the picture counts as stale. */
 const STALE_AFTER = 10;
@@ -16,9 +16,8 @@ const LIVE_WINDOW = 10;
 
 export function App() {
   const [address, go] = useAddress();
-  const page = pageOf(address);
-  const onGraph = page?.path === "";
-  useKeys(address, page?.twofold ?? false, go);
+  const calls = location.hash.startsWith("#/live");
+  const onGraph = address.service === null && !calls;
   // The header always tells of now; the graph of the period chosen. On the live graph both are one.
   const live = onGraph && address.range === "live";
   const now = useLive<Graph>(`/api/v1/graph?window=${LIVE_WINDOW}`, live ? 1000 : 5000);
@@ -30,9 +29,9 @@ export function App() {
   const graph = live ? now : chosen;
   useEffect(() => {
     const mesh = now.data?.mesh;
-    const place = page?.title(address) ?? "no such page";
+    const place = calls ? "live calls" : address.service ? title(address.service) : "graph";
     document.title = mesh ? `${place} · ${mesh} · Heddle` : "Heddle";
-  }, [now.data?.mesh, page, address]);
+  }, [now.data?.mesh, calls, address.service]);
   const unreachable = now.error !== null;
   // Told by this machine's clock alone: the mesh's may differ.
   const moved = useRef({ at: 0, since: 0 });
@@ -56,8 +55,10 @@ export function App() {
           </p>
         )}
       </div>
-      {page ? (
-        <page.view address={address} go={go} now={now} graph={graph} stopped={stopped} />
+      {calls ? (
+        <TapPage />
+      ) : address.service ? (
+        <ServiceView address={address} service={address.service} stopped={stopped} ejections={now.data?.ejections ?? []} />
       ) : (
         <Missing address={address} pages={PAGES} />
       )}

@@ -1,4 +1,5 @@
-// Serves dist/ and canned answers on a free port of loopback. `answer` may be replaced while it runs.
+// Serves dist/ and canned answers on a free port of loopback. `answer` may be replaced while it runs, and so may
+// `stream`, which gets the response to write live calls to.
 
 import { createServer } from "node:http";
 import { readFile } from "node:fs/promises";
@@ -17,6 +18,10 @@ export async function serve(answer) {
     const url = new URL(request.url, "http://localhost");
     response.setHeader("content-security-policy", POLICY);
     if (url.pathname.startsWith("/api/")) {
+      if (url.pathname === "/api/v1/tap" && state.stream) {
+        state.stream(url, response);
+        return;
+      }
       state.asked.push(request.url);
       const reply = state.answer(url);
       if (reply === undefined) {

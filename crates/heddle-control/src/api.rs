@@ -11,6 +11,7 @@ use axum::{
     serve::Listener,
 };
 use heddle_model::WorkloadId;
+use heddle_runtime::path_socket::Peers;
 use heddle_wire::local::control_api::{
     Acknowledgement, ApplyRequest, ApplyResponse, DeleteRequest, JoinRequest, JoinedWorkload,
     Member, ResourceView, ServiceView, Status, WorkloadView,
@@ -23,7 +24,6 @@ use crate::{
     control::{Control, ResourceQuery},
     error::Refused,
     limits::BODY_BYTES_MAX,
-    sockets::Peers,
 };
 
 type Answer<T> = Result<Json<T>, Refused>;

@@ -10,7 +10,7 @@
 //! | all of it at one moment | `mesh`, `generations` |
 //! | the mesh's own objects in a cluster, for whoever installs it | `installation`, [`revision`] |
 //! | that mesh, for the tools of a person | `reach` |
-//! | a call or a message, done | `control`, `api`, `server`, `sockets` |
+//! | a call or a message, done | `control`, `api`, `server` |
 //! | who a proxy is | [`ca`], `caller`; over TLS: [`secure`] |
 //!
 //! Everything runs on one thread. The mesh is behind one lock that is never held while waiting;
@@ -44,7 +44,6 @@ pub mod secure;
 mod server;
 mod session;
 mod signals;
-mod sockets;
 mod start;
 mod store;
 mod verify;

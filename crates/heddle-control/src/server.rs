@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use heddle_runtime::{clock, task};
+use heddle_runtime::{clock, path_socket::Peers, task};
 use heddle_wire::discovery::{
     ResourceType,
     proto::{
@@ -35,7 +35,6 @@ use crate::{
     control::Control,
     mesh::Next,
     session::{Heard, Response},
-    sockets::Peers,
     views::{parse_version, version_text},
 };
 

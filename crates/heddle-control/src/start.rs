@@ -2,7 +2,11 @@
 
 use std::{future::Future, net::Ipv4Addr, path::Path, pin::pin, sync::Arc};
 
-use heddle_runtime::{clock, pulse, task};
+use heddle_runtime::{
+    clock,
+    path_socket::{self, Peers},
+    pulse, task,
+};
 use heddle_wire::discovery::transport;
 
 use crate::{
@@ -18,7 +22,6 @@ use crate::{
     rules::Rules,
     server::{self, DiscoveryServer},
     signals,
-    sockets::{self, Peers},
     store::{Change, Store},
 };
 
@@ -59,7 +62,7 @@ async fn serve(config: ControlConfig, stop: impl Future<Output = ()>) -> Result<
     let peers = Peers::new()?;
     let bind = |name: &str| {
         let path = config.run_dir.join(name);
-        sockets::bind(&path).map_err(|source| ControlError::Socket { path, source })
+        path_socket::bind(&path).map_err(|source| ControlError::Socket { path, source })
     };
     let discovery = bind("discovery.sock")?;
     let api = PeerListener { listener: bind("control.sock")?, peers };

@@ -12,7 +12,7 @@ use crate::{
     roster::{Roster, ServiceKind},
     rulebook::Rulebook,
     store::{Measured, Period, Store},
-    traces::Traces,
+    tap::served::Readers,
 };
 
 mod cause;
@@ -31,8 +31,8 @@ pub(crate) struct View {
     pub(crate) interval: u64,
     pub(crate) store: Store,
     pub(crate) roster: Roster,
-    /// Beside the rest: spans come in while nobody looks.
-    pub(crate) traces: Rc<RefCell<Traces>>,
+    /// Places for those who look at live calls.
+    pub(crate) tap_readers: Readers,
 }
 
 /// The period a question is about.

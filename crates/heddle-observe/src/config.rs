@@ -20,6 +20,9 @@ pub struct ObserveConfig {
     /// Names the dashboard may be called by, besides `localhost` and any IP address: a page of
     /// another site that points its own name at this address is refused by its Host header.
     pub allowed_hosts: Vec<String>,
+    /// The run-time folder of a mesh of this machine, where its sidecars' sockets are: by them live calls are looked
+    /// at. Without one there is no way to them.
+    pub run_dir: Option<PathBuf>,
     /// The file in which what was measured is kept; without one it is in memory only.
     pub history: Option<PathBuf>,
     /// Where spans are taken in; without it there are no traces.
@@ -64,6 +67,7 @@ impl ObserveConfig {
             health: None,
             scrape_interval: Self::SCRAPE_INTERVAL,
             allowed_hosts: Vec::new(),
+            run_dir: None,
             history: None,
             spans: None,
             told: SpansTold::default(),

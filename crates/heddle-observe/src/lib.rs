@@ -16,6 +16,9 @@
 //! Traces are not asked for but sent here, by sidecars and by applications: `traces` takes spans in at a listener of
 //! their own, and answers with them.
 //!
+//! Single calls are no numbers either, and are kept nowhere: [`tap`] passes on what sidecars tell of them while somebody
+//! looks, here and for `heddle tap`.
+//!
 //! Not here: what the numbers look like – the page under `ui/`, `heddle top` and `heddle graph` are
 //! three printers over the same JSON (`heddle_wire::local::observe_api`).
 
@@ -30,6 +33,7 @@ pub mod error;
 pub mod exposition;
 pub mod limits;
 pub mod quantile;
+pub mod tap;
 
 mod answers;
 mod assets;

@@ -69,6 +69,8 @@ pub const CONNECTIONS_MAX: usize = 64;
 pub const REQUEST_HEAD_BYTES_MAX: usize = 32 << 10;
 /// A request head must be complete within this time; also the longest idle keep-alive.
 pub const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pages that look at live calls at one time.
+pub const TAP_READERS_MAX: usize = 4;
 /// Points of a series, so that a page stays small whatever its period.
 pub const POINTS_MAX: u64 = 120;
 /// Rows of a table in an answer.

@@ -16,8 +16,9 @@ use crate::{
     answers::{TimeRange, View},
     assets,
     config::ObserveConfig,
-    hosts, limits, scrape, targets,
-    traces::asked::Asked,
+    hosts, limits, scrape,
+    tap::served,
+    targets,
 };
 
 /// An answer's body: ours, or a sidecar's metrics on their way through.
@@ -124,9 +125,16 @@ async fn route<B>(
         ["api", "v1", "prometheus", "targets"] => {
             Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
         }
-        ["api", ..] => Err(not_found(
-            "no such call; see /api/v1/graph, /api/v1/services, /api/v1/traces".to_owned(),
-        )),
+        ["api", "v1", "tap"] => {
+            let readers = view.borrow().tap_readers.clone();
+            let begun =
+                served::begin(config.run_dir.as_deref(), &readers, uri.query().unwrap_or(""));
+            let begun = begun.map_err(|(status, reason)| Refused(status, reason))?;
+            Ok(begun.map(|lines| lines.map_err(|never| match never {}).boxed_unsync()))
+        }
+        ["api", ..] => {
+            Err(not_found("no such call; see /api/v1/graph, /api/v1/services".to_owned()))
+        }
         ["sidecars", workload, "stats", "prometheus"] => {
             let address = address(&view.borrow(), workload)?;
             pass_through(address).await

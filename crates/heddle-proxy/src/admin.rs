@@ -1,4 +1,4 @@
-//! Health, metrics, the application's probes and the admin page.
+//! Health, metrics, the application's probes and the admin page, live calls among it.
 //!
 //! GET and HEAD are answered and nothing else but the one order there is, POST of `/drain`, from bounded buffers and in bounded time. Health is
 //! answered by thread 0, whose life it tells of; all that may be long has a thread of its own, so
@@ -10,11 +10,14 @@ mod app_probes;
 mod dump;
 mod page;
 mod taken;
+mod tapped;
 
 use std::{
     convert::Infallible,
     future, io,
     net::SocketAddr,
+    os::unix::net::UnixListener as StdUnixListener,
+    path::Path,
     pin::pin,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -22,24 +25,30 @@ use std::{
 
 use heddle_runtime::{
     clock, net,
+    path_socket::{self, Peers},
     task::{self, spawn_contained},
 };
-use heddle_wire::local::app_probes::APP_PROBES_PREFIX;
+use heddle_wire::local::{
+    app_probes::APP_PROBES_PREFIX,
+    tap_api::{self, TapFilter},
+};
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, body::Incoming, server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use self::{
-    page::{Page, TEXT, pieces, whole},
+    page::{Page, TEXT, lines, pieces, whole},
     taken::TakenInTime,
+    tapped::Lines,
 };
-use crate::{Shared, direction::Direction, metrics::scrape::Scrape};
+use crate::{Shared, direction::Direction, metrics::scrape::Scrape, tap::TapError};
 
 /// Connections per listener at one time; further ones wait in the backlog. Each may hold an answer's
 /// pieces, about 100 KiB, and as much again in the kernel.
@@ -67,7 +76,7 @@ pub enum Face {
     Metrics,
     /// Metrics, readiness and the application's probes (15020).
     Merged,
-    /// All of it, loopback only (15000).
+    /// All of it, on the loopback (15000) or at a path socket only.
     Admin,
 }
 
@@ -97,8 +106,32 @@ impl AdminListener {
     pub fn serve(self, shared: &Arc<Shared>) -> io::Result<SocketAddr> {
         let listener = TcpListener::from_std(self.listener)?;
         let bound = listener.local_addr()?;
-        spawn_contained("admin", accept(Arc::clone(shared), listener, self.face));
+        spawn_contained("admin", accept(Arc::clone(shared), Listener::Tcp(listener), self.face));
         Ok(bound)
+    }
+}
+
+/// The admin page at a path socket, for the user whose mesh it is.
+#[derive(Debug)]
+pub struct AdminSocket(StdUnixListener);
+
+impl AdminSocket {
+    /// Binds `path`; what a dead process left there goes.
+    ///
+    /// # Errors
+    /// Why it could not be bound.
+    pub fn bind(path: &Path) -> io::Result<Self> {
+        path_socket::bind_detached(path).map(Self)
+    }
+
+    /// Serves on this thread's runtime for ever.
+    ///
+    /// # Errors
+    /// If the runtime can take no more descriptors.
+    pub fn serve(self, shared: &Arc<Shared>) -> io::Result<()> {
+        let listener = Listener::Path(UnixListener::from_std(self.0)?, Peers::new()?);
+        spawn_contained("admin", accept(Arc::clone(shared), listener, Face::Admin));
+        Ok(())
     }
 }
 
@@ -106,41 +139,69 @@ impl AdminListener {
 ///
 /// # Errors
 /// If a runtime cannot be made, or can take no more descriptors.
-pub(crate) fn run(shared: &Arc<Shared>, listeners: Vec<AdminListener>) -> io::Result<()> {
+pub(crate) fn run(
+    shared: &Arc<Shared>,
+    listeners: Vec<AdminListener>,
+    socket: Option<AdminSocket>,
+) -> io::Result<()> {
     task::run_local(async {
         for listener in listeners {
             listener.serve(shared)?;
+        }
+        if let Some(socket) = socket {
+            socket.serve(shared)?;
         }
         future::pending().await
     })?
 }
 
-async fn accept(shared: Arc<Shared>, listener: TcpListener, face: Face) {
+/// What connections come from.
+enum Listener {
+    Tcp(TcpListener),
+    Path(UnixListener, Peers),
+}
+
+async fn accept(shared: Arc<Shared>, listener: Listener, face: Face) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                let shared = Arc::clone(&shared);
-                spawn_contained("admin connection", async move {
-                    let _slot = slot;
-                    if let Err(error) = converse(shared, stream, face).await {
-                        tracing::debug!(%error, "an admin connection ended early");
-                    }
-                });
-            }
-            Err(error) => {
-                tracing::debug!(%error, "accepting an admin connection failed");
-                clock::sleep(FAILURE_PAUSE).await;
-            }
+        let accepted = match &listener {
+            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+                // That it is not set costs a delay, no answer.
+                let _delayed = stream.set_nodelay(true);
+                begin(&shared, stream, face, slot);
+            }),
+            Listener::Path(listener, peers) => listener.accept().await.map(|(stream, _)| {
+                if peers.allow(&stream) {
+                    begin(&shared, stream, face, slot);
+                }
+            }),
+        };
+        if let Err(error) = accepted {
+            tracing::debug!(%error, "accepting an admin connection failed");
+            clock::sleep(FAILURE_PAUSE).await;
         }
     }
 }
 
+fn begin<S>(shared: &Arc<Shared>, stream: S, face: Face, slot: OwnedSemaphorePermit)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let shared = Arc::clone(shared);
+    spawn_contained("admin connection", async move {
+        let _slot = slot;
+        if let Err(error) = converse(shared, stream, face).await {
+            tracing::debug!(%error, "an admin connection ended early");
+        }
+    });
+}
+
 /// One connection to its end: the peer's, or a limit's.
-async fn converse(shared: Arc<Shared>, stream: TcpStream, face: Face) -> Result<(), hyper::Error> {
-    // That it is not set costs a delay, no answer.
-    let _delayed = stream.set_nodelay(true);
+async fn converse<S>(shared: Arc<Shared>, stream: S, face: Face) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
     let service = service_fn(|request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
         async move { Ok::<_, Infallible>(answer(&shared, face, &request).await) }
@@ -192,10 +253,33 @@ async fn answer(shared: &Arc<Shared>, face: Face, request: &Request<Incoming>) -
             }
         }
         "/config_dump" if face == Face::Admin => whole(StatusCode::OK, JSON, dump::of(shared)),
+        tap_api::PATH if face == Face::Admin => tapped(shared, request),
         "/" if face == Face::Admin => {
-            whole(StatusCode::OK, TEXT, "/config_dump\n/healthz/ready\n/stats/prometheus\n")
+            whole(StatusCode::OK, TEXT, "/config_dump\n/healthz/ready\n/stats/prometheus\n/tap\n")
         }
         _ => whole(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
+    }
+}
+
+/// Live calls that the query asks for.
+fn tapped<B>(shared: &Arc<Shared>, request: &Request<B>) -> Response<Page> {
+    if !request.headers().contains_key(tap_api::ASKED_BY) {
+        let text =
+            format!("who looks at live calls says so with a field `{}: 1`\n", tap_api::ASKED_BY);
+        return whole(StatusCode::FORBIDDEN, TEXT, text);
+    }
+    let filter = match TapFilter::parse(request.uri().query().unwrap_or_default()) {
+        Ok(filter) => filter,
+        Err(error) => return whole(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+    };
+    match shared.taps.attach(filter) {
+        Ok(reader) => lines(tap_api::CONTENT_TYPE, Lines::new(shared, reader)),
+        Err(TapError::Filter(error)) => whole(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n")),
+        Err(TapError::TooMany) => whole(
+            StatusCode::TOO_MANY_REQUESTS,
+            TEXT,
+            "as many look at the calls of this sidecar as may at one time: end one of them\n",
+        ),
     }
 }
 

@@ -121,6 +121,14 @@ impl Caller {
         matches!(&*self.peer.borrow(), PeerLookup::Known(None))
     }
 
+    /// Who it is; `None` within where nobody knows, `None` while that is on its way.
+    pub(crate) fn who(&self) -> Option<Option<Arc<WorkloadInfo>>> {
+        match &*self.peer.borrow() {
+            PeerLookup::Pending => None,
+            PeerLookup::Known(peer) => Some(peer.clone()),
+        }
+    }
+
     /// The series of calls to `service`; `None` while the identity is on its way.
     pub(crate) fn series(
         &self,

@@ -31,6 +31,7 @@ use crate::{
     refusal::{Cut, Failure, Flag, Refusal, Refused},
     relay::Preread,
     side::{ByName, Onward, Route, Side},
+    snapshot::SidePlan,
     tcp_fault::{Shape, shaped, swallow},
     trace::{self, About, TraceEdits},
     upstream::Backend,
@@ -243,9 +244,10 @@ async fn serve_request<S: Side>(
     let series = side.request_series(Some(&call.seen()));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
     outcome.shaped(shape);
-    let trace = trace(side, &call, &mut outcome);
-    if let Some(facts) = facts(side, call.begun()) {
-        gather(&mut outcome, facts, &call);
+    let told = worker.telemetry(S::DIRECTION);
+    let trace = told.as_deref().and_then(|told| trace(side, told, &call, &mut outcome));
+    if let Some(wanted) = worker.watches(S::DIRECTION, told) {
+        gather(&mut outcome, Facts::of(wanted, S::DIRECTION, side.ends(), call.begun()), &call);
     }
     // 2. Where it goes.
     let route = side.route(&call.seen()).await;
@@ -276,12 +278,17 @@ async fn serve_request<S: Side>(
 }
 
 /// Its place in its trace: what goes on, and the span that is part of its outcome.
-fn trace<S: Side>(side: &S, call: &impl Call, outcome: &mut RequestOutcome) -> Option<TraceEdits> {
+fn trace<S: Side>(
+    side: &S,
+    told: &SidePlan,
+    call: &impl Call,
+    outcome: &mut RequestOutcome,
+) -> Option<TraceEdits> {
     let seen = call.seen();
     let operation = || side.operation(&seen);
     let peer = side.ends().remote.map(|at| at.ip());
     let about = About { protocol: call.protocol(), operation: &operation, peer };
-    let (edits, span) = trace::begin(side.worker(), S::DIRECTION, &seen, &about)?;
+    let (edits, span) = trace::begin(side.worker(), (told, S::DIRECTION), &seen, &about)?;
     outcome.traced(span);
     Some(edits)
 }
@@ -298,8 +305,8 @@ fn decided_by(route: &Result<Route, Refused>) -> Option<Provenance> {
 #[inline]
 fn facts<S: Side>(side: &S, begun: Instant) -> Option<Facts> {
     let worker = side.worker();
-    let plan = worker.watches(S::DIRECTION)?;
-    Some(Facts::of(plan, S::DIRECTION, side.ends(), begun))
+    let wanted = worker.watches(S::DIRECTION, worker.telemetry(S::DIRECTION))?;
+    Some(Facts::of(wanted, S::DIRECTION, side.ends(), begun))
 }
 
 #[cold]

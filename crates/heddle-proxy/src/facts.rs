@@ -1,5 +1,5 @@
 //! What is known of one finished request or connection: gathered only where somebody wants it (an access log,
-//! a span), and never otherwise. Filled by its outcome on the way; it decides nothing and writes nothing.
+//! somebody who looks), and never otherwise. Filled by its outcome on the way; it decides nothing and writes nothing.
 
 mod attributes;
 
@@ -17,7 +17,8 @@ use crate::{
     direction::Direction,
     metrics::Grpc,
     refusal::{Flags, RefusalRow},
-    snapshot::{SidePlan, Wants},
+    snapshot::SidePlan,
+    tap::TapSet,
 };
 
 /// Longest text that is kept of what a client sent: a target, an authority, a field's value. Bytes.
@@ -25,6 +26,29 @@ pub(crate) const TEXT_BYTES_MAX: usize = 4_096;
 
 /// Istio's name of where nothing may be called.
 const BLACK_HOLE: &str = "BlackHoleCluster";
+
+/// Who wants to know what is known of calls in one direction: one of them at least.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wanted {
+    /// What rules ask for.
+    pub(crate) plan: Option<Arc<SidePlan>>,
+    /// Those who look.
+    pub(crate) taps: Option<Arc<TapSet>>,
+}
+
+impl Wanted {
+    /// Fields of requests, by their names in lower case; one may be told twice.
+    fn of_request(&self) -> impl Iterator<Item = &String> {
+        let rules = self.plan.iter().flat_map(|plan| &plan.wants.request);
+        rules.chain(self.taps.iter().flat_map(|taps| &taps.wants.request))
+    }
+
+    /// The same of responses.
+    fn of_response(&self) -> impl Iterator<Item = &String> {
+        let rules = self.plan.iter().flat_map(|plan| &plan.wants.response);
+        rules.chain(self.taps.iter().flat_map(|taps| &taps.wants.response))
+    }
+}
 
 /// Both ends of a client's connection.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +88,9 @@ pub(crate) struct Upstreamed {
     pub(crate) local: Option<SocketAddr>,
     /// Who is there.
     pub(crate) workload: Option<Arc<WorkloadInfo>>,
+    /// May that have a sidecar which reads what comes? What is outside has none, and what is within TLS none
+    /// reads.
+    pub(crate) is_hop: bool,
     /// How often it was sent.
     pub(crate) attempts: u32,
     /// When the last attempt began.
@@ -121,7 +148,7 @@ pub(crate) struct Finish {
 #[derive(Debug)]
 pub(crate) struct Facts {
     /// Who wants it.
-    pub(crate) plan: Arc<SidePlan>,
+    pub(crate) wanted: Wanted,
     pub(crate) direction: Direction,
     /// When it began, since the Unix epoch.
     pub(crate) started: Duration,
@@ -145,15 +172,10 @@ pub(crate) struct Facts {
 
 impl Facts {
     /// Of something that began at `begun`.
-    pub(crate) fn of(
-        plan: Arc<SidePlan>,
-        direction: Direction,
-        ends: Ends,
-        begun: Instant,
-    ) -> Self {
+    pub(crate) fn of(wanted: Wanted, direction: Direction, ends: Ends, begun: Instant) -> Self {
         let since = clock::now().saturating_duration_since(begun);
         Self {
-            plan,
+            wanted,
             direction,
             started: clock::unix_now().saturating_sub(since),
             begun,
@@ -170,10 +192,6 @@ impl Facts {
         }
     }
 
-    fn wants(&self) -> &Wants {
-        &self.plan.wants
-    }
-
     /// Its head as it came.
     pub(crate) fn came(&mut self, seen: &dyn RequestView, protocol: &'static str) {
         let field = |name: &String| Some((name.clone(), bounded(&joined(seen, name)?)));
@@ -185,7 +203,7 @@ impl Facts {
             scheme: seen.scheme().to_owned(),
             protocol,
             id: seen.first_header("x-request-id").map(|id| bounded(&id)),
-            fields: self.wants().request.iter().filter_map(field).collect(),
+            fields: self.wanted.of_request().filter_map(field).collect(),
         });
     }
 
@@ -245,7 +263,7 @@ impl Facts {
             service_time: self.upstream.begun.map(since),
             after: Some(since(self.begun)),
             details: Some("via_upstream"),
-            fields: self.wants().response.iter().filter_map(kept).collect(),
+            fields: self.wanted.of_response().filter_map(kept).collect(),
         };
     }
 

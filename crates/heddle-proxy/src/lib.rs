@@ -65,6 +65,7 @@ pub mod snapshot;
 pub mod spans;
 pub mod state;
 mod streams;
+pub mod tap;
 mod tcp_fault;
 mod tee;
 #[cfg(test)]

@@ -28,6 +28,17 @@ pub const LEFT_IN_A_ROW: u32 = 8;
 /// Finished spans on their way from the workers to thread 0; more are dropped.
 pub const SPANS_HANDED_OVER: usize = 1024;
 
+/// Readers of live calls at one time; a further one is refused.
+pub const TAPS: usize = 8;
+/// Lines that wait for one reader of live calls; more are dropped and told.
+pub const TAP_LINES_WAITING: usize = 1024;
+/// Bytes of them after which more are dropped, too.
+pub const TAP_BYTES_WAITING: usize = 256 << 10;
+/// Bytes of a path that are shown of a live call.
+pub const TAP_PATH_BYTES: usize = 1024;
+/// Bytes of any other text of it: a field's value, a reason.
+pub const TAP_TEXT_BYTES: usize = 256;
+
 /// Bytes of spans that wait for one receiver, about; more are dropped.
 pub const SPANS_WAITING_BYTES: usize = 2 << 20;
 

@@ -1,7 +1,10 @@
-//! Who is told what is known of finished requests and connections: access logs.
+//! Who is told what is known of finished requests and connections: access logs, and those who look.
+
+mod tapped;
 
 use std::sync::Arc;
 
+pub(crate) use self::tapped::{Of, Parties};
 use crate::{access_log::AccessLogs, facts::Facts, metrics::Metrics};
 
 /// All of them.
@@ -15,8 +18,13 @@ impl Observers {
         Self { logs: AccessLogs::new(Arc::clone(&metrics.log_lines_dropped)) }
     }
 
-    /// A request or a connection of the workload `host` is over.
-    pub(crate) fn told(&self, host: &str, facts: &Facts) {
-        self.logs.write(&facts.plan.logs, facts, host);
+    /// A request or a connection is over.
+    pub(crate) fn told(&self, facts: &Facts, of: &Of<'_>) {
+        if let Some(plan) = &facts.wanted.plan {
+            self.logs.write(&plan.logs, facts, &of.own.name);
+        }
+        if let Some(taps) = &facts.wanted.taps {
+            tapped::told(taps, facts, of);
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! The one exit of every request and every connection: what is written down about it, exactly once.
 //!
 //! An outcome is begun with its request or connection and records when it is finished – or when it
-//! is dropped unfinished, because the client went away. Metrics are its first reader; access log
-//! and spans join here. It decides nothing.
+//! is dropped unfinished, because the client went away. Metrics are its first reader; access log,
+//! whoever looks, and spans join here. It decides nothing.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,6 +20,7 @@ use crate::{
     direction::Direction,
     facts::{Facts, Finish},
     metrics::{Edge, Grpc, Reporter, ServiceLabels},
+    observers::Parties,
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, RelayLimits, relay},
     series::SeriesSet,
@@ -36,6 +37,17 @@ pub(crate) enum MetricSeries {
     Edge(Rc<SeriesSet>),
     /// A call by somebody whose identity may still be on its way, to this service.
     Caller(Rc<Caller>, Rc<ServiceLabels>),
+}
+
+impl MetricSeries {
+    /// What was counted here is over: those who want to know more of it are told.
+    fn told(&self, worker: &Worker, facts: &Facts) {
+        let (peer, service) = match self {
+            Self::Edge(set) => (Some(set.edge().peer.clone()), &set.edge().service),
+            Self::Caller(caller, service) => (caller.who(), &**service),
+        };
+        worker.shared.told(facts, &Parties { peer, service });
+    }
 }
 
 /// One HTTP request, from its first byte to its response's last.
@@ -319,9 +331,7 @@ impl Drop for RequestOutcome {
                 received,
                 sent,
             };
-            let facts = Facts { finish, ..facts.into_inner() };
-            let shared = &self.worker.shared;
-            shared.observers.told(&shared.config.name, &facts);
+            self.series.told(&self.worker, &Facts { finish, ..facts.into_inner() });
         }
         match &self.series {
             MetricSeries::Edge(set) => {
@@ -492,9 +502,7 @@ impl Drop for TcpOutcome {
                 received: self.moved.1,
                 ..Finish::default()
             };
-            let facts = Facts { finish, ..facts };
-            let shared = &self.worker.shared;
-            shared.observers.told(&shared.config.name, &facts);
+            self.series.told(&self.worker, &Facts { finish, ..facts });
         }
         // Bytes and opening are counted without flags, since those are known only now.
         let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };

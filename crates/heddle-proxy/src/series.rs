@@ -21,6 +21,11 @@ impl SeriesSet {
         Self { edge, worker, http: RefCell::default(), tcp: RefCell::default() }
     }
 
+    /// Who calls whom.
+    pub(crate) fn edge(&self) -> &Edge {
+        &self.edge
+    }
+
     /// Runs `count` on the series of a status and flags.
     ///
     /// An edge sees a handful of statuses, so a short list is faster than any map.

@@ -12,17 +12,19 @@ use tokio::sync::mpsc;
 use crate::{
     broker::{Broker, BrokerRequest},
     capture::CaptureProbe,
+    facts::Facts,
     heartbeat::Heartbeat,
     listening::Listening,
     lookup::{Ask, Lookup},
     memory::Memory,
     metrics::Metrics,
-    observers::Observers,
+    observers::{Observers, Of, Parties},
     outside_names::OutsideNames,
     ranges::Ranges,
     snapshot::Snapshot,
     spans::{Finished, Spans},
     state::ProxyState,
+    tap::Taps,
 };
 
 /// Shared by all threads of one sidecar.
@@ -42,6 +44,8 @@ pub struct Shared {
     pub metrics: Arc<Metrics>,
     /// Who is told of finished calls.
     pub observers: Observers,
+    /// Who looks at live calls.
+    pub taps: Arc<Taps>,
     /// Where the application listens.
     pub listening: ArcSwap<Listening>,
     /// Which addresses are whose, before any look-up.
@@ -100,6 +104,7 @@ impl Shared {
             broker,
             metrics,
             observers,
+            taps: Arc::default(),
             listening: ArcSwap::from_pointee(listening),
             ranges,
             state: ProxyState { breakers, ..ProxyState::default() },
@@ -125,6 +130,12 @@ impl Shared {
             Some(plan) => plan.port(port).is_some(),
             None => self.config.ports.contains_key(&port),
         }
+    }
+
+    /// A request or a connection is over: those who want to know are told what is known of it.
+    pub(crate) fn told(&self, facts: &Facts, parties: &Parties<'_>) {
+        let of = Of { own: self.metrics.own(), parties, pressed: self.memory.pressure() };
+        self.observers.told(facts, &of);
     }
 
     /// The mark every socket of the sidecar gets, where it needs one.

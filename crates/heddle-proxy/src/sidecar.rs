@@ -29,7 +29,7 @@ pub use self::{
 };
 use crate::{
     Shared, accept,
-    admin::{self, AdminListener},
+    admin::{self, AdminListener, AdminSocket},
     broker,
     discovery::{Discovery, Reporter},
     export,
@@ -86,13 +86,13 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
     let shared = Arc::new(shared);
     let all = Arc::clone(&shared);
     pulse::answer_when(async move || all.heartbeat.all().await);
-    let Listeners { workers, dns, host_ports, admin } = Listeners::bind(&shared)?;
+    let Listeners { workers, dns, host_ports, admin, admin_socket } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
     let Tasks { save, last_spans, mut discovery, mut certifier, mut broker } =
         start_tasks(&shared, receivers);
     dns.serve(&shared);
     host_ports.serve(&shared);
-    let admin_ended = start_admin(&shared, admin)?;
+    let admin_ended = start_admin(&shared, admin, admin_socket)?;
     let mut ended = start_workers(&shared, workers)?;
     spawn_contained("readiness", ready::become_ready(Arc::clone(&shared), ready_pipe));
     tokio::select! {
@@ -178,6 +178,7 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
 fn start_admin(
     shared: &Arc<Shared>,
     listeners: Vec<AdminListener>,
+    socket: Option<AdminSocket>,
 ) -> io::Result<oneshot::Receiver<Infallible>> {
     let (alive, ended) = oneshot::channel();
     let shared = Arc::clone(shared);
@@ -185,7 +186,7 @@ fn start_admin(
         move || {
             // Dropped with the thread, also by a panic.
             let _alive = alive;
-            if let Err(error) = admin::run(&shared, listeners) {
+            if let Err(error) = admin::run(&shared, listeners, socket) {
                 tracing::error!(%error, "metrics cannot be served");
             }
         },

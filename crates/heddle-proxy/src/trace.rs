@@ -31,7 +31,7 @@ use crate::{
     limits::{SPAN_EVENTS, SPAN_TAG_BYTES},
     refusal::{Flags, RefusalRow},
     request_id::RequestId,
-    snapshot::{TagPlan, TracePlan},
+    snapshot::{SidePlan, TagPlan, TracePlan},
     spans::Finished,
     upstream::{Backend, Upstream},
     worker::Worker,
@@ -85,16 +85,15 @@ pub(crate) struct About<'a> {
     pub(crate) peer: Option<IpAddr>,
 }
 
-/// What becomes of a request's trace here: what goes on, and the span. `None` where nothing changes and nothing is
-/// recorded.
+/// What becomes of a request's trace here, of which rules tell this: what goes on, and the span. `None` where
+/// nothing changes and nothing is recorded.
 pub(crate) fn begin(
     worker: &Worker,
-    direction: Direction,
+    (told, direction): (&SidePlan, Direction),
     request: &dyn RequestView,
     about: &About<'_>,
 ) -> Option<(TraceEdits, Option<Box<LiveSpan>>)> {
-    let snapshot = worker.shared.snapshot.load();
-    let plan = snapshot.telemetry(direction)?.tracing.as_ref()?;
+    let plan = told.tracing.as_ref()?;
     // Larger than what most requests need.
     traced(worker, plan, (direction, request), about)
 }

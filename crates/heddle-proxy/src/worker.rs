@@ -22,6 +22,7 @@ use crate::{
     caller::Callers,
     dial::{Dialer, Early, Network, OwnCall},
     direction::Direction,
+    facts::Wanted,
     http_seen::HttpSeen,
     limits::{LEFT_IN_A_ROW, MEMORY_LOOK, POOL_SWEEP, TCP_ATTEMPTS, WARNINGS_APART},
     pool::{Connected, Limited, Tenancy, Tenant},
@@ -124,16 +125,27 @@ impl Worker {
         RequestId::of([self.random(), self.random()])
     }
 
-    /// Does anybody want to know what is known of calls in this direction?
-    pub(crate) fn is_watched(&self, direction: Direction) -> bool {
-        self.watches(direction).is_some()
+    /// What rules tell about calls in this direction; `None`: nothing. One look at the snapshot.
+    #[inline]
+    pub(crate) fn telemetry(&self, direction: Direction) -> Option<Arc<SidePlan>> {
+        self.shared.snapshot.load().telemetry(direction).map(Arc::clone)
     }
 
-    /// The same with who wants it; `None`: nobody, and nothing is gathered.
+    /// Does anybody want to know what is known of calls in this direction?
+    pub(crate) fn is_watched(&self, direction: Direction) -> bool {
+        self.watches(direction, self.telemetry(direction)).is_some()
+    }
+
+    /// The same with who wants it, where rules tell this about them; `None`: nobody, and nothing is gathered.
     #[inline]
-    pub(crate) fn watches(&self, direction: Direction) -> Option<Arc<SidePlan>> {
-        let snapshot = self.shared.snapshot.load();
-        snapshot.telemetry(direction).filter(|plan| plan.gathers()).map(Arc::clone)
+    pub(crate) fn watches(
+        &self,
+        direction: Direction,
+        told: Option<Arc<SidePlan>>,
+    ) -> Option<Wanted> {
+        let plan = told.filter(|plan| plan.gathers());
+        let taps = self.shared.taps.of(direction);
+        (plan.is_some() || taps.is_some()).then_some(Wanted { plan, taps })
     }
 
     /// May a warning about one request be logged? Not more often than [`WARNINGS_APART`].
@@ -421,5 +433,29 @@ async fn free_buffers(shared: Arc<Shared>) {
     loop {
         shared.memory.returned().await;
         buffers::free_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_runtime::task::run_local;
+    use heddle_wire::local::tap_api::TapFilter;
+
+    use crate::{direction::Direction, testing};
+
+    #[test]
+    fn of_calls_that_nobody_looks_at_nothing_is_gathered() {
+        run_local(async {
+            let worker = testing::worker();
+            let watched =
+                || [Direction::Inbound, Direction::Outbound].map(|way| worker.is_watched(way));
+            assert_eq!(watched(), [false, false]);
+            let filter = TapFilter::parse("side=server").unwrap();
+            let reader = worker.shared.taps.attach(filter).unwrap();
+            assert_eq!(watched(), [true, false]);
+            drop(reader);
+            assert_eq!(watched(), [false, false]);
+        })
+        .unwrap();
     }
 }

@@ -28,6 +28,7 @@ pub mod netlink;
 pub mod netns_op;
 pub mod nft;
 pub mod ns;
+pub mod path_socket;
 pub mod preflight;
 pub mod process;
 pub mod proof;

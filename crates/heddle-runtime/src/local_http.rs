@@ -11,7 +11,7 @@ use hyper::{
     Request, Response,
     body::{Bytes, Incoming},
     client::conn::http1,
-    header::{self, HeaderValue},
+    header::{self, HeaderName, HeaderValue},
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
@@ -39,6 +39,9 @@ pub struct Answer {
     /// Body.
     pub body: Bytes,
 }
+
+/// An answer whose head has come; its body is still to be read.
+pub type Opened = Response<Incoming>;
 
 /// Why a call gave no value.
 #[derive(Debug, thiserror::Error)]
@@ -197,17 +200,36 @@ pub async fn open_tcp(
     accept: &'static str,
 ) -> Result<Response<Incoming>, CallError> {
     let peer = address.to_string();
-    let mut request = request(Method::GET, &peer, path, None::<&()>)?;
-    request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static(accept));
     let stream = net::connect_tcp(address, None)
         .await
         .map_err(|source| CallError::NotRunning { peer: peer.clone(), source })?;
-    let (mut sender, connection) = handshake(&peer, stream).await?;
+    open_on(&peer, stream, path, ("accept", accept)).await
+}
+
+/// As [`open_tcp`], on a connection that is there already, with this field. `peer` is its name in errors.
+///
+/// Panics outside of [`crate::task::run_local`].
+///
+/// # Errors
+/// As for [`open_tcp`], but for [`CallError::NotRunning`].
+pub async fn open_on<S>(
+    peer: &str,
+    stream: S,
+    path: &str,
+    (name, value): (&'static str, &'static str),
+) -> Result<Response<Incoming>, CallError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let mut request = request(Method::GET, peer, path, None::<&()>)?;
+    let headers = request.headers_mut();
+    headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    let (mut sender, connection) = handshake(peer, stream).await?;
     drop(task::spawn_contained("http connection", async {
         // Its end is the body's end; an error shows there too.
         let _ended = connection.await;
     }));
-    sender.send_request(request).await.map_err(|error| broken(&peer, error.to_string()))
+    sender.send_request(request).await.map_err(|error| broken(peer, error.to_string()))
 }
 
 async fn handshake<S>(

@@ -55,6 +55,7 @@ pub fn local(dir: &Path) -> Local {
         kept: Vec::new(),
         keeper_fd: None,
         host_ports: Vec::new(),
+        admin_socket: None,
         ranges: VirtualRanges {
             v4: (Ipv4Addr::new(240, 240, 0, 0), 16),
             v6: (Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 0, 0, 0, 0, 0), 64),

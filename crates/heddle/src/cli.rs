@@ -16,7 +16,7 @@ pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod made;
 pub(crate) mod pods;
-pub(crate) mod selector;
+pub(crate) mod tap;
 pub(crate) mod tracing;
 pub(crate) mod values;
 
@@ -30,7 +30,7 @@ use live::{Side, Sort};
 use logs::LogsArgs;
 use made::{CompletionArgs, ExampleArgs, ManArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
-use selector::Selector;
+use tap::TapArgs;
 use values::{LabelFlag, PortFlag};
 
 /// A service mesh in one binary: every call between your programs becomes visible and steerable,
@@ -74,7 +74,11 @@ pub(crate) enum Command {
     Split(SplitArgs),
     /// Wait until every connected proxy runs a generation of the rules
     Wait(WaitArgs),
-    /// Show live traffic per service: rates, errors, latency, saturation
+    /// Show live calls of a service, a workload or an edge, one by one
+    ///
+    /// It lasts until Ctrl-C, `--max` or `--for`. Nothing is kept: what nobody looks at is not gathered.
+    Tap(Box<TapArgs>),
+    /// Show live traffic per service: rates, errors, latency
     ///
     /// A row has the figures of one side, which SIDE names: the callers', or the service's own; a wide terminal shows
     /// both. INJ/S are requests a fault rule aborted or delayed; SUCCESS and 5XX/S leave aborts out. BUSY is what is in

@@ -36,6 +36,7 @@ mod rules;
 mod run;
 mod split;
 mod status;
+mod tap;
 mod termination;
 mod top;
 mod traces;
@@ -95,6 +96,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Fault(args) => in_runtime(fault::fault(*args)),
         Command::Split(args) => in_runtime(split::split(args)),
         Command::Wait(args) => in_runtime(rules::wait(args)),
+        Command::Tap(args) => in_runtime(tap::tap(*args)),
         Command::Top(args) => in_runtime(top::top(args)),
         Command::Graph(args) => in_runtime(graph::graph(args)),
         Command::Traces(args) => in_runtime(traces::traces(&args)),

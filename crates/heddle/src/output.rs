@@ -3,7 +3,7 @@
 //! What is printed is made elsewhere, as text or as one serialisable struct; a reader that goes
 //! away early (`heddle get | head -1`) is no error.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use heddle_wire::local::control_api::Problem;
 use serde::Serialize;
@@ -13,6 +13,13 @@ use crate::failure::Failure;
 /// Prints text and a line end to standard output.
 pub(crate) fn line(text: impl AsRef<str>) {
     write(&mut io::stdout().lock(), text.as_ref());
+}
+
+/// The same; false where the reader has gone.
+pub(crate) fn line_while_read(text: impl AsRef<str>) -> bool {
+    let mut out = io::stdout().lock();
+    let written = writeln!(out, "{}", text.as_ref()).and_then(|()| out.flush());
+    written.is_ok()
 }
 
 /// Prints one JSON document to standard output.

@@ -78,6 +78,7 @@ pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
     };
     let control = ControlSource::Socket(run_dir.join("control.sock"));
     let mut config = ObserveConfig::new(&mesh, control, DashboardListener::Inherited(fd));
+    config.run_dir = Some(run_dir);
     config.history = args.history;
     with_spans(&mut config, args.traces);
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())

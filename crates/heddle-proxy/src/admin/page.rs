@@ -17,12 +17,13 @@ use hyper::{
 
 use tokio::sync::mpsc;
 
+use super::tapped::Lines;
 use crate::metrics::scrape::Scrape;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The body of an answer.
-pub(super) type Page = Either<Full<Bytes>, Pieces>;
+pub(super) type Page = Either<Full<Bytes>, Either<Pieces, Lines>>;
 
 /// A scrape's text. One piece is made when the one before it has been written, so a peer that does
 /// not read costs no more than two.
@@ -73,7 +74,16 @@ pub(super) fn pieces(
     (scrape, application): (Scrape, Option<mpsc::Receiver<Bytes>>),
     until: Instant,
 ) -> Response<Page> {
-    response(StatusCode::OK, content_type, Either::Right(Pieces { scrape, application, until }))
+    response(
+        StatusCode::OK,
+        content_type,
+        Either::Right(Either::Left(Pieces { scrape, application, until })),
+    )
+}
+
+/// Lines as they come.
+pub(super) fn lines(content_type: &'static str, lines: Lines) -> Response<Page> {
+    response(StatusCode::OK, content_type, Either::Right(Either::Right(lines)))
 }
 
 fn response(status: StatusCode, content_type: &'static str, page: Page) -> Response<Page> {

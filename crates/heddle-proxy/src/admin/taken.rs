@@ -8,23 +8,20 @@ use std::{
 };
 
 use heddle_runtime::clock::Timer;
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream that fails with `TimedOut` where what was written is not taken within the limit.
 #[derive(Debug)]
-pub(super) struct TakenInTime {
-    stream: TcpStream,
+pub(super) struct TakenInTime<S> {
+    stream: S,
     limit: Duration,
     /// Runs from the first byte that had to wait until all are written.
     waiting: Option<Timer>,
 }
 
-impl TakenInTime {
+impl<S> TakenInTime<S> {
     /// Bounds the writes of `stream`.
-    pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
+    pub(super) fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, waiting: None }
     }
 
@@ -43,7 +40,7 @@ impl TakenInTime {
     }
 }
 
-impl AsyncRead for TakenInTime {
+impl<S: AsyncRead + Unpin> AsyncRead for TakenInTime<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -53,7 +50,7 @@ impl AsyncRead for TakenInTime {
     }
 }
 
-impl AsyncWrite for TakenInTime {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TakenInTime<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use heddle_model::{ServiceName, WorkloadId};
 use heddle_runtime::{memory, task::run_local};
 use http_body_util::BodyExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::*;
 use crate::{
@@ -22,6 +25,7 @@ use crate::{
 
 mod app_metrics;
 mod app_probes;
+mod tapped;
 
 fn shared(dir: &Folder) -> Arc<Shared> {
     let config = proxy_config(dir.path());

@@ -22,7 +22,7 @@ use heddle_wire::local::proxy_config::{
 use super::error::ProxyError;
 use crate::{
     Shared, accept,
-    admin::{AdminListener, Face},
+    admin::{AdminListener, AdminSocket, Face},
     dns::DnsSockets,
     host_ports::HostPorts,
 };
@@ -39,6 +39,8 @@ pub(super) struct Listeners {
     pub(super) host_ports: HostPorts,
     /// Metrics and the admin page, for a thread of their own.
     pub(super) admin: Vec<AdminListener>,
+    /// The admin page at a path.
+    pub(super) admin_socket: Option<AdminSocket>,
 }
 
 impl Listeners {
@@ -71,7 +73,10 @@ impl Listeners {
             .map_err(|source| ProxyError::Bind { what: "host port", source })?;
         serve_health(shared)?;
         let admin = bind_admin(shared)?;
-        let listeners = Self { workers, dns, host_ports, admin };
+        let admin_socket = config.admin_socket().map(AdminSocket::bind).transpose();
+        let admin_socket =
+            admin_socket.map_err(|source| ProxyError::Bind { what: "admin socket", source })?;
+        let listeners = Self { workers, dns, host_ports, admin, admin_socket };
         if let Some(number) = keeper {
             let keeper = UnixStream::from(net::inherited_fd(number).map_err(inherited(number))?);
             if let Err(error) = kept::hand_over(&keeper, &listeners.to_keep()) {

@@ -167,6 +167,8 @@ impl Upstream {
             target => target.to_string(),
         };
         facts.attempt(address, self.workload(), || self.cluster_name());
+        facts.upstream.is_hop =
+            self.tls.is_none() && !matches!(self.target, DialTarget::Outside(_));
     }
 
     /// The version in which to ask it for the sake of a client that speaks `asked`: what its port was

@@ -50,6 +50,18 @@ pub fn taken_port(number: u16) -> Option<&'static str> {
     })
 }
 
+/// The folder of a workload of one machine's mesh, in the mesh's run-time folder.
+#[must_use]
+pub fn workload_dir(run_dir: &Path, workload: &WorkloadId) -> PathBuf {
+    run_dir.join("workloads").join(&workload.0)
+}
+
+/// Where the sidecar of that workload serves its admin page.
+#[must_use]
+pub fn admin_socket(run_dir: &Path, workload: &WorkloadId) -> PathBuf {
+    workload_dir(run_dir, workload).join("admin.sock")
+}
+
 /// What others may ask of a sidecar: metrics and health. The rest of the ports from [`PORT_ADMIN`] to
 /// [`PORT_METRICS`] is nobody's but the workload's own.
 pub const PORTS_FOR_ALL: [u16; 3] = [PORT_MERGED_METRICS, PORT_HEALTH, PORT_METRICS];
@@ -164,6 +176,10 @@ pub struct Local {
     pub keeper_fd: Option<i32>,
     /// Host loopback ports to serve on the workload's 127.0.0.1.
     pub host_ports: Vec<u16>,
+    /// Path socket at which the admin page is served to the user of the mesh, who is in no workload's network;
+    /// `None`: nowhere but on the loopback.
+    #[serde(default)]
+    pub admin_socket: Option<PathBuf>,
     /// The ranges of the mesh's addresses, known before the control plane answers.
     pub ranges: VirtualRanges,
 }
@@ -321,6 +337,15 @@ impl ProxyConfig {
         match &self.surroundings {
             Surroundings::Local(local) => &local.host_ports,
             Surroundings::Pod(_) => &[],
+        }
+    }
+
+    /// The path socket at which the admin page is served too. In a cluster a port-forward leads to the loopback.
+    #[must_use]
+    pub fn admin_socket(&self) -> Option<&Path> {
+        match &self.surroundings {
+            Surroundings::Local(local) => local.admin_socket.as_deref(),
+            Surroundings::Pod(_) => None,
         }
     }
 

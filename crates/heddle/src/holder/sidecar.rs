@@ -30,7 +30,7 @@ use heddle_runtime::{
 use heddle_wire::local::{
     app_probes::AppProbes,
     holder_api::{JoinSpec, Restarts},
-    proxy_config::{ESCAPE_MARK, Local, ProxyConfig, Surroundings, VirtualRanges},
+    proxy_config::{ESCAPE_MARK, Local, ProxyConfig, Surroundings, VirtualRanges, admin_socket},
 };
 use tokio::{
     io::AsyncReadExt as _, net::unix::pipe, process::Child, sync::watch, task::JoinHandle,
@@ -241,11 +241,11 @@ fn config(book: &Book, workload: &Workload, dir: &Path, spec: &JoinSpec) -> Prox
         app_probes: AppProbes::new(),
         app_metrics: None,
         ready_fd: None,
-        surroundings: Surroundings::Local(surroundings(book, spec)),
+        surroundings: Surroundings::Local(surroundings(book, workload, spec)),
     }
 }
 
-fn surroundings(book: &Book, spec: &JoinSpec) -> Local {
+fn surroundings(book: &Book, workload: &Workload, spec: &JoinSpec) -> Local {
     let ranges = AddressRanges::default();
     Local {
         discovery_socket: book.paths.run_dir().join("discovery.sock"),
@@ -255,6 +255,7 @@ fn surroundings(book: &Book, spec: &JoinSpec) -> Local {
         kept: Vec::new(),
         keeper_fd: None,
         host_ports: spec.host_ports.clone(),
+        admin_socket: Some(admin_socket(&book.paths.run_dir(), &workload.id)),
         ranges: VirtualRanges {
             v4: ranges.vip_v4,
             v6: ranges.vip_v6,

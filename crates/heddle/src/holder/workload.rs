@@ -24,6 +24,7 @@ use heddle_runtime::{
 use heddle_wire::local::{
     control_api::{JoinedWorkload, Member},
     holder_api::{HolderReply, JoinSpec, Joined, Restarts},
+    proxy_config::workload_dir,
 };
 use tokio::sync::watch;
 
@@ -110,7 +111,7 @@ impl Workload {
         // From here on a restarted control plane must hear of it.
         let member = Member { request: spec.request.clone(), joined: joined.clone() };
         book.members.borrow_mut().insert(id.clone(), member);
-        let dir = book.paths.run_dir().join("workloads").join(&id.0);
+        let dir = workload_dir(&book.paths.run_dir(), &id);
         let made = Self::make(book, &spec, joined, listeners, &dir).await;
         let workload = match made {
             Ok(workload) => Rc::new(workload),

@@ -21,6 +21,7 @@ mod probes;
 mod revisions;
 mod rules;
 mod scraping;
+mod taps;
 mod telling;
 mod tools;
 mod uninstall;

@@ -26,6 +26,7 @@ mod reach;
 mod rules;
 mod side_by_side;
 mod talk;
+mod taps;
 mod target_ports;
 mod telling;
 mod tls;

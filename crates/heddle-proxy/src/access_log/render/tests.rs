@@ -1,6 +1,6 @@
 //! Lines as Istio's users know them, and what hostile clients cannot do to them.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use heddle_model::yaml::log_format::{DEFAULT_JSON, DEFAULT_TEXT, parse};
 use heddle_runtime::clock;
@@ -8,7 +8,7 @@ use heddle_runtime::clock;
 use super::*;
 use crate::{
     direction::Direction,
-    facts::{Answered, Ends, Finish, Request},
+    facts::{Answered, Ends, Finish, Request, Wanted},
     refusal::Flags,
 };
 
@@ -19,7 +19,7 @@ fn at(address: &str) -> SocketAddr {
 /// A call of reviews that was answered.
 fn answered() -> Facts {
     let ends = Ends { remote: Some(at("10.0.0.1:40000")), called: at("240.240.0.5:9080") };
-    let mut facts = Facts::of(Arc::default(), Direction::Outbound, ends, clock::now());
+    let mut facts = Facts::of(Wanted::default(), Direction::Outbound, ends, clock::now());
     facts.started = Duration::from_millis(1_796_027_807_045);
     facts.request = Some(Request {
         method: "GET".to_owned(),
