@@ -135,6 +135,7 @@ async fn what_is_malformed_or_absent_is_refused_with_a_reason() {
         ("/api/v1/services/shop/nobody", StatusCode::NOT_FOUND, "nobody"),
         ("/api/v1/services/shop/%zz", StatusCode::BAD_REQUEST, "percent"),
         ("/api/v1/services/shop/%e9", StatusCode::BAD_REQUEST, "percent"),
+        ("/api/v1/tap", StatusCode::NOT_IMPLEMENTED, "heddle tap"),
         ("/api/v2/graph", StatusCode::NOT_FOUND, "no such call"),
         ("/sidecars/nobody/stats/prometheus", StatusCode::NOT_FOUND, "nobody"),
         ("/nothing.js", StatusCode::NOT_FOUND, "nothing.js"),

@@ -5,6 +5,8 @@ use std::{cell::RefCell, collections::BTreeMap as Map};
 use heddle_model::{Addresses, Identity, Locality, ServiceName, Workload, WorkloadId};
 use heddle_runtime::{local_http, task::run_local};
 use heddle_wire::local::tap_api::{Lost, Name, Party, TappedCall};
+use http_body_util::BodyExt;
+use hyper::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
@@ -25,13 +27,19 @@ impl Ways for Played {
 
     async fn open(&self, workload: &WorkloadView, path: &str) -> Result<Opened, String> {
         let (ours, mut theirs) = tokio::io::duplex(1 << 20);
-        let answer = match *self.refuses.borrow() {
-            true => "HTTP/1.1 429 Too Many\r\ncontent-length: 4\r\n\r\nfull",
-            false => "HTTP/1.1 200 OK\r\n\r\n",
-        };
-        theirs.write_all(answer.as_bytes()).await.unwrap();
-        let id = workload.workload.id.0.clone();
-        self.opened.borrow_mut().insert(id, (theirs, path.to_owned()));
+        let (played, id, asked) = (self.clone(), workload.workload.id.0.clone(), path.to_owned());
+        drop(task::spawn_contained("played", async move {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(theirs.read_u8().await.unwrap());
+            }
+            let answer = match *played.refuses.borrow() {
+                true => "HTTP/1.1 429 Too Many\r\ncontent-length: 4\r\n\r\nfull",
+                false => "HTTP/1.1 200 OK\r\n\r\n",
+            };
+            theirs.write_all(answer.as_bytes()).await.unwrap();
+            played.opened.borrow_mut().insert(id, (theirs, asked));
+        }));
         local_http::open_on("played", ours, path, ("x-heddle-tap", "1"))
             .await
             .map_err(|error| error.to_string())
@@ -233,6 +241,27 @@ fn who_no_longer_reads_lets_go_of_all_sidecars() {
         let (mut web, _) = played.opened.borrow_mut().remove("web-1").unwrap();
         let mut rest = Vec::new();
         web.read_to_end(&mut rest).await.unwrap();
+    })
+    .unwrap();
+}
+
+#[test]
+fn pages_that_look_are_few_and_each_gives_its_place_back() {
+    run_local(async {
+        let nowhere = std::path::Path::new("/nowhere");
+        let readers = served::Readers::default();
+        let begin = |query: &str| served::begin(Some(nowhere), &readers, query);
+        let mut pages: Vec<_> =
+            (0..crate::limits::TAP_READERS_MAX).map(|_| begin("").unwrap()).collect();
+        let refused = |query: &str| begin(query).unwrap_err().0;
+        assert_eq!(refused(""), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(refused("status=6xx"), StatusCode::BAD_REQUEST);
+        // Whatever is wrong in the mesh, a page is told something.
+        let frame = pages[0].body_mut().frame().await.unwrap().unwrap();
+        let text = String::from_utf8(frame.into_data().unwrap().to_vec()).unwrap();
+        assert!(text.contains("\"notice\":\"who comes and goes is not known"), "{text}");
+        pages.pop();
+        assert!(begin("").is_ok());
     })
     .unwrap();
 }

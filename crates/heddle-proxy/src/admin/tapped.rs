@@ -79,7 +79,7 @@ impl Body for Lines {
         if chunk.is_empty() {
             return Poll::Pending;
         }
-        self.silence = Timer::after(SILENCE);
+        self.silence.restart(SILENCE);
         Poll::Ready(Some(Ok(Frame::data(chunk.into()))))
     }
 }

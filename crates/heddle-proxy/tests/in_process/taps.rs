@@ -5,6 +5,7 @@ use std::{
     future::poll_fn,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use heddle_model::{
@@ -15,6 +16,7 @@ use heddle_proxy::{
     limits::{TAP_BYTES_WAITING, TAPS},
     tap::{TapError, TapReader},
 };
+use heddle_runtime::clock;
 use heddle_wire::local::tap_api::{LINE_BYTES_MAX, Side, TapFilter, TapLine, TappedCall};
 use http::{Request, Response};
 
@@ -85,6 +87,8 @@ fn a_reader_that_takes_nothing_holds_up_no_call_and_costs_no_more_than_its_share
             let (head, _) = end.ask(GET).await;
             assert!(head.starts_with("HTTP/1.1 200"), "{head}");
         }
+        // The last one is told once all of it is over.
+        clock::sleep(Duration::from_secs(1)).await;
         let (mut lines, mut bytes) = (0, 0);
         while let Some((_, length)) = now(&mut reader) {
             lines += 1;
@@ -110,8 +114,8 @@ fn faults_and_refusals_are_told_with_their_rule_and_each_reader_has_its_own_filt
         };
         let faults = (vec![fault], Vec::new());
         let mesh = Mesh::faulty(Protocol::Http, faults, |_| {}, answers);
-        let mut all = looks(&mesh.servers[0], "header=x-user");
-        let mut failed = looks(&mesh.servers[0], "status=5xx");
+        let mut all = looks(&mesh.client, "header=x-user");
+        let mut failed = looks(&mesh.client, "status=5xx");
         mesh.call().ask("GET / HTTP/1.1\r\nHost: reviews\r\nX-User: me\r\n\r\n").await;
         let call = next(&mut all).await;
         assert_eq!((call.status, &*call.flags), (418, "FI"));
@@ -148,12 +152,12 @@ fn requests_of_http2_and_connections_are_calls_like_others() {
             ("HTTP/2", "/7?x=1", "reviews")
         );
 
-        let echo = |mut end: End| async move { drop(end.body(5).await) };
-        let mesh = Mesh::speaking(Protocol::Tcp, &[20], echo);
+        let takes = |mut end: End| async move { assert_eq!(end.body(5).await, 5) };
+        let mesh = Mesh::speaking(Protocol::Tcp, &[20], takes);
         let mut reader = looks(&mesh.servers[0], "");
         let mut end = mesh.call();
         end.send("hello").await;
-        end.ended().await.1.unwrap();
+        drop(end);
         let call = next(&mut reader).await;
         assert_eq!((&*call.protocol, call.received_bytes, call.status), ("tcp", 5, 0));
     });

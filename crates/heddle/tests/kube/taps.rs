@@ -1,5 +1,4 @@
-//! `heddle tap` in a cluster: the same calls and flags as on one machine, through port-forwards of the pods; and in
-//! the dashboard, which has no way there, what to do instead.
+//! `heddle tap` in a cluster: the same calls and flags as on one machine, through port-forwards of the pods.
 
 use heddle_testkit::wait::wait_until;
 use serde_json::Value;

@@ -195,6 +195,18 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_secret_is_hidden_whatever_stands_around_it(
+            before in "\\PC{0,40}", after in "\\PC{0,40}", name in "(%74|t)oken|my[_-]secret",
+        ) {
+            let target = format!("/{before}?x={before}&{name}=t0p53cr3t&{after}");
+            let shown = shown_target(&target);
+            proptest::prop_assert!(!shown.contains("t0p53cr3t"), "{}", shown);
+            proptest::prop_assert!(!shown_value("referer", &target).contains("t0p53cr3t"));
+        }
+    }
+
     #[test]
     fn a_value_that_looks_secret_is_hidden_under_any_name() {
         for value in ["Bearer abc", "bearer abc", "Basic dTpw", "a eyJhbGciOi.eyJzdWIi.c2ln b"] {
