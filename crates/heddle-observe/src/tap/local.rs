@@ -11,7 +11,7 @@ use heddle_wire::local::{
     control_api::WorkloadView, proxy_config::admin_socket, tap_api::ASKED_BY,
 };
 
-use super::Ways;
+use super::ways::Ways;
 
 /// Longest wait for the control plane.
 const CONTROL_WAIT: Duration = Duration::from_secs(5);

@@ -18,7 +18,11 @@ use hyper::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Asked, LocalWays, Sides, Tapped, follow};
+use super::{
+    follow::{Tapped, follow},
+    local::LocalWays,
+    ways::{Asked, Sides},
+};
 use crate::limits::TAP_READERS_MAX;
 
 /// After so long without a line an empty one is written.

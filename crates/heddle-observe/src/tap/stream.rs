@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use hyper::StatusCode;
 use tokio::sync::mpsc;
 
-use super::Ways;
+use super::ways::Ways;
 
 /// Longest wait for the head of the answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(15);

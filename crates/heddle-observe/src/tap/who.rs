@@ -8,7 +8,7 @@ use heddle_wire::local::{
     tap_api::{Name, Party, Side},
 };
 
-use super::Asked;
+use super::ways::Asked;
 
 /// As which side the sidecar of a workload is listened to, `None` within for both; `None`: it is not concerned.
 pub(super) fn sides(view: &WorkloadView, asked: &Asked) -> Option<Option<Side>> {

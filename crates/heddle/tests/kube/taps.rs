@@ -28,7 +28,7 @@ fn live_calls_between_pods_are_shown_through_port_forwards() {
         looking.join().unwrap()
     });
     assert!(looked.status.success(), "{}", told(&looked));
-    let text = String::from_utf8(looked.stdout.clone()).unwrap();
+    let text = String::from_utf8(looked.stdout).unwrap();
     let seen: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(seen.len(), 2, "{text}");
     for call in &seen {

@@ -73,7 +73,7 @@ fn live_calls_are_shown_as_they_are_asked_for(machine: &Machine) {
     // For people, with headers; whatever a client sends, nothing of it is obeyed and no secret is shown.
     let shows = ["--header", "user-agent", "--header", "authorization", "--max", "1"];
     let text = tap(machine, &mesh, &[&["--side", "client"][..], &shows].concat(), 1);
-    let agent = "me\u{1b}[2J\"</script>";
+    let agent = "me\u{202e}\u{9b}2J\"</script>";
     let bearer = "Authorization: Bearer t0psecret";
     let curl = ["curl", "-s", "-A", agent, "-H", bearer, "http://web/broken?token=t0psecret&a=1"];
     client(machine, &mesh, &text, &curl);
@@ -82,11 +82,13 @@ fn live_calls_are_shown_as_they_are_asked_for(machine: &Machine) {
     for part in [
         "GET /broken?token=(hidden)&a=1",
         "> authorization: (hidden)",
+        "> user-agent: me\\u{202e}\\u{9b}2J\"</script>",
         "fault: abort, by Fault/default/heddle-fault-web-abort",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert!(!shown.contains("t0psecret") && !shown.contains('\u{1b}'), "{shown:?}");
+    let obeyed = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    assert!(!shown.contains("t0psecret") && !shown.contains(obeyed), "{shown:?}");
 
     // Both sides are told which they are, and what both saw is told once where that is not asked for.
     for (words, sides) in [

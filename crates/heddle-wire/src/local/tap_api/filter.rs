@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use heddle_model::yaml::expression::{Attribute, Expression};
 use serde::{Deserialize, Serialize};
 
-use super::{TappedCall, secret};
+use super::secret;
 
 /// Longest value of a parameter, bytes.
 const VALUE_BYTES_MAX: usize = 1_024;
@@ -458,21 +458,6 @@ impl Ending {
     pub fn failed(self) -> bool {
         let no_answer = if self.is_request { self.status == 0 } else { self.reset };
         self.status >= 500 || no_answer || self.refused || self.grpc.is_some_and(|one| one != 0)
-    }
-}
-
-impl TappedCall {
-    /// Did it go wrong?
-    #[must_use]
-    pub fn failed(&self) -> bool {
-        let ending = Ending {
-            is_request: self.protocol != "tcp",
-            status: self.status,
-            grpc: self.grpc_status,
-            refused: self.refusal.is_some(),
-            reset: self.flags.split(',').any(|flag| ["UC", "UF", "DC"].contains(&flag)),
-        };
-        ending.failed()
     }
 }
 

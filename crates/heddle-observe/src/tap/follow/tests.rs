@@ -3,13 +3,17 @@
 use std::{cell::RefCell, collections::BTreeMap as Map};
 
 use heddle_model::{Addresses, Identity, Locality, ServiceName, Workload, WorkloadId};
-use heddle_runtime::{local_http, task::run_local};
+use heddle_runtime::{
+    local_http::{self, Opened},
+    task::run_local,
+};
 use heddle_wire::local::tap_api::{Lost, Name, Party, TappedCall};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::*;
+use crate::tap::served;
 
 /// Sidecars that are played.
 #[derive(Clone, Default)]
