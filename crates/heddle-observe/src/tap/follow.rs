@@ -60,8 +60,9 @@ struct Attached {
     /// It is asked again then.
     again: Instant,
     pause: Duration,
-    /// Its trouble was told.
-    told: bool,
+    /// How often it has failed in a row. Once is told to nobody: who has just come is listed before its sidecar
+    /// serves.
+    failures: u32,
 }
 
 struct Follower<W> {
@@ -170,7 +171,7 @@ impl<W: Ways> Follower<W> {
                 listens: false,
                 again: now,
                 pause: RETRY.0,
-                told: false,
+                failures: 0,
             });
             if one.task.is_none() && now >= one.again {
                 let unseen = self.asked.sides == Sides::Once && self.who.all_have_sidecars;
@@ -190,7 +191,7 @@ impl<W: Ways> Follower<W> {
                 let Some(one) = self.attached.get_mut(&id) else { return Some(()) };
                 let is_first = !std::mem::replace(&mut one.settled, true);
                 (one.listens, one.pause) = (true, RETRY.0);
-                if std::mem::take(&mut one.told) {
+                if std::mem::take(&mut one.failures) > 1 {
                     self.notice(format!("{id} is listened to again")).await?;
                 } else if is_first && self.begins.is_none() {
                     self.notice(format!("{id} is listened to, too")).await?;
@@ -228,7 +229,7 @@ impl<W: Ways> Follower<W> {
 
     async fn ended(&mut self, id: &str, end: End) -> Option<()> {
         let one = self.attached.get_mut(id)?;
-        (one.task, one.settled, one.listens) = (None, true, false);
+        (one.task, one.listens) = (None, false);
         let now = clock::now();
         let reason = match end {
             // It is as old as a stream may be, or the sidecar ends.
@@ -240,9 +241,11 @@ impl<W: Ways> Follower<W> {
         };
         one.again = now + one.pause;
         one.pause = (one.pause * 2).min(RETRY.1);
-        if std::mem::replace(&mut one.told, true) {
+        one.failures = one.failures.saturating_add(1);
+        if one.failures != 2 {
             return Some(());
         }
+        one.settled = true;
         self.notice(format!("the calls that {id} sees are missing for now: {reason}")).await
     }
 

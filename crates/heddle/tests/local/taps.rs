@@ -90,13 +90,22 @@ fn live_calls_are_shown_as_they_are_asked_for(machine: &Machine) {
     let obeyed = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
     assert!(!shown.contains("t0psecret") && !shown.contains(obeyed), "{shown:?}");
 
+    sides_are_told_and_each_call_once(machine, &mesh);
+    names_and_values_that_cannot_be_are_refused(&mesh);
+    a_browser_is_told_the_same(machine, &mesh);
+}
+
+fn sides_are_told_and_each_call_once(machine: &Machine, mesh: &Mesh<'_>) {
+    // Who is named has to be there.
+    let _other = mesh.start("client", &["--", "sleep", "300"]);
+    wait_until("it is there", || (!mesh.workloads("client").is_empty()).then_some(()));
     // Both sides are told which they are, and what both saw is told once where that is not asked for.
     for (words, sides) in [
         (&["--to", "web", "--side", "both", "--max", "2"][..], &["client", "server"][..]),
         (&["--from", "client", "--to", "web", "--path", "/index*"], &["server"]),
     ] {
-        let looking = tap(machine, &mesh, &[words, &["-o", "json"]].concat(), 1);
-        client(machine, &mesh, &looking, &["curl", "-s", "http://web/index.html"]);
+        let looking = tap(machine, mesh, &[words, &["-o", "json"]].concat(), 2);
+        client(machine, mesh, &looking, &["curl", "-s", "http://web/index.html"]);
         wait_until("as many calls are told", || {
             (looking.printed().lines().count() >= sides.len()).then_some(())
         });
@@ -109,9 +118,6 @@ fn live_calls_are_shown_as_they_are_asked_for(machine: &Machine) {
         assert_eq!(told, sides, "{}", ended.stdout);
         assert_eq!(ended.code, 0, "{}", ended.stderr);
     }
-
-    names_and_values_that_cannot_be_are_refused(&mesh);
-    a_browser_is_told_the_same(machine, &mesh);
 }
 
 fn names_and_values_that_cannot_be_are_refused(mesh: &Mesh<'_>) {
