@@ -13,15 +13,15 @@ use axum::{
 use heddle_model::WorkloadId;
 use heddle_runtime::path_socket::Peers;
 use heddle_wire::local::control_api::{
-    Acknowledgement, ApplyRequest, ApplyResponse, DeleteRequest, JoinRequest, JoinedWorkload,
-    Member, ResourceView, ServiceView, Status, WorkloadView,
+    Acknowledgement, ApplyRequest, ApplyResponse, ClientView, DeleteRequest, JoinRequest,
+    JoinedWorkload, Member, ResourceView, ServiceView, Status, WorkloadView,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream, unix::SocketAddr};
 
 use crate::{
-    control::{Control, ResourceQuery},
+    control::{Control, ResourceQuery, ViewQuery},
     error::Refused,
     limits::BODY_BYTES_MAX,
 };
@@ -63,6 +63,7 @@ fn telling() -> Router<Arc<Control>> {
         .route("/v1/workloads", get(workloads))
         .route("/v1/services", get(services))
         .route("/v1/resources", get(resources))
+        .route("/v1/view", get(view))
         .route("/v1/wait", get(wait))
         .route("/v1/status", get(status))
 }
@@ -127,6 +128,13 @@ async fn resources(
     Query(query): Query<ResourceQuery>,
 ) -> Json<Vec<ResourceView>> {
     Json(control.resources(&query))
+}
+
+async fn view(
+    State(control): State<Arc<Control>>,
+    Query(query): Query<ViewQuery>,
+) -> Answer<ClientView> {
+    Ok(Json(control.viewed(&query)?))
 }
 
 async fn wait(

@@ -1,13 +1,15 @@
 //! What the two sockets ask for, done: locks the mesh for a moment, writes the store off the main
 //! thread, waits for acknowledgements. Changes of rules are in `rule_changes`, answers
-//! for people in `status`.
+//! for people in `status` and `viewed`.
 
 mod of_cluster;
 mod rule_changes;
 mod status;
+mod viewed;
 
 pub(crate) use of_cluster::{RuleChange, RuleState};
 pub(crate) use status::ResourceQuery;
+pub(crate) use viewed::ViewQuery;
 
 use std::{
     collections::BTreeSet,

@@ -9,7 +9,7 @@ use std::{
 };
 
 use heddle_compile::{RuleIndex, SpanDefault};
-use heddle_model::{MeshSettings, Registry, ServiceName, WorkloadId, resource::Resource};
+use heddle_model::{MeshSettings, Registry, ServiceName, Workload, WorkloadId, resource::Resource};
 use heddle_runtime::clock;
 use heddle_wire::{
     discovery::ResourceType as Kind,
@@ -189,6 +189,17 @@ impl Mesh {
             "generation begun"
         );
         generation
+    }
+
+    /// What `client` is told now, asked resource by resource.
+    pub(crate) fn as_told<T>(
+        &mut self,
+        client: &Workload,
+        ask: impl FnOnce(&mut ClientResources<'_>) -> T,
+    ) -> T {
+        let state =
+            MeshState::new((&self.settings, self.spans.as_ref()), &self.population, &self.index);
+        ask(&mut ClientResources::new(state, &mut self.views, client))
     }
 
     /// Begins a stream; an older one of the same workload ends. `None`: there are too many.

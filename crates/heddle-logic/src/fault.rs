@@ -97,8 +97,12 @@ struct Own {
 }
 
 impl Own {
+    fn is_in_force(&self, now: Now) -> bool {
+        self.expires.is_none_or(|expires| !expires.is_over(now))
+    }
+
     fn fires(&self, now: Now, random: &mut dyn FnMut() -> f64) -> bool {
-        self.expires.is_none_or(|expires| !expires.is_over(now)) && hit(self.rule.percent, random())
+        self.is_in_force(now) && hit(self.rule.percent, random())
     }
 }
 
@@ -142,6 +146,17 @@ impl PortFaults {
     #[inline]
     pub fn are_for_connections(&self) -> bool {
         !self.connections.is_empty()
+    }
+
+    /// Those that a request meets and that are not over, in order: what [`Self::of_request`] draws among.
+    pub fn met_by(&self, request: &dyn RequestView, now: Now) -> impl Iterator<Item = &PortFault> {
+        let met = self.requests.iter().filter(|own| own.matcher.holds(request));
+        met.filter(move |own| own.is_in_force(now)).map(|own| &own.rule)
+    }
+
+    /// Those for connections that are not over, in order.
+    pub fn of_connections(&self, now: Now) -> impl Iterator<Item = &PortFault> {
+        self.connections.iter().filter(move |own| own.is_in_force(now)).map(|own| &own.rule)
     }
 
     /// What is injected into a request: by the first that it meets and that is hit. `random` gives numbers

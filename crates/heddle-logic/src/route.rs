@@ -131,6 +131,22 @@ impl Matcher {
         met.map_or(Reach::Prefix(1), Alternative::reach)
     }
 
+    /// The conditions of each alternative in words; none where it matches everything.
+    #[must_use]
+    pub fn words(&self) -> Vec<Vec<String>> {
+        self.alternatives.iter().map(Alternative::words).collect()
+    }
+
+    /// Of each alternative, in words, the first condition that a request does not meet; none where it meets one.
+    /// Values of secrets are left out ([`crate::secret`]).
+    #[must_use]
+    pub fn misses(&self, request: &dyn RequestView) -> Vec<String> {
+        let path = path::canonical(request.path());
+        let input = MatchInput { request, path: &path };
+        let misses: Option<Vec<_>> = self.alternatives.iter().map(|one| one.miss(&input)).collect();
+        misses.unwrap_or_default()
+    }
+
     fn reads_path(&self) -> bool {
         self.alternatives.iter().any(Alternative::reads_path)
     }

@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Says what path a request came with, where a rule changed it (Envoy's).
-const ORIGINAL_PATH: &str = "x-envoy-original-path";
+pub const ORIGINAL_PATH: &str = "x-envoy-original-path";
 /// The same of the host.
-const ORIGINAL_HOST: &str = "x-envoy-original-host";
+pub const ORIGINAL_HOST: &str = "x-envoy-original-host";
 /// Longest path that is told so, bytes: a head that came within its limits goes on within the next hop's.
 const ORIGINAL_PATH_BYTES_MAX: usize = 8 << 10;
 

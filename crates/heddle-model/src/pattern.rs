@@ -85,6 +85,14 @@ impl Pattern {
         compile(&format!(r"\A(?:{read})\z"), case).map(Self).map_err(invalid)
     }
 
+    /// As it is matched: in the syntax that RE2's was read into.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        let whole = self.0.as_str();
+        let inner = whole.strip_prefix(r"\A(?:").and_then(|rest| rest.strip_suffix(r")\z"));
+        inner.unwrap_or(whole)
+    }
+
     /// Does the whole value match?
     #[must_use]
     pub fn matches(&self, value: &str) -> bool {

@@ -18,7 +18,7 @@ use crate::{
 mod cause;
 mod graph;
 mod page;
-mod rules;
+mod verdict;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,12 +1,14 @@
 //! Health, metrics, the application's probes and the admin page, live calls among it.
 //!
-//! GET and HEAD are answered and nothing else but the one order there is, POST of `/drain`, from bounded buffers and in bounded time. Health is
+//! GET and HEAD are answered and nothing else but the one order there is, POST of `/drain`, and a
+//! call that is described to be explained, from bounded buffers and in bounded time. Health is
 //! answered by thread 0, whose life it tells of; all that may be long has a thread of its own, so
 //! that no name waits for a scrape. The HTTP is hyper's, not the data path's codec: what comes here
 //! is a probe or a scraper.
 
 mod app_metrics;
 mod app_probes;
+mod asked;
 mod dump;
 mod page;
 mod taken;
@@ -204,7 +206,12 @@ where
 {
     let service = service_fn(|request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
-        async move { Ok::<_, Infallible>(answer(&shared, face, &request).await) }
+        async move {
+            Ok::<_, Infallible>(match asked::is_explain(face, &request) {
+                true => Box::pin(asked::explained(&shared, request)).await,
+                false => answer(&shared, face, &request).await,
+            })
+        }
     });
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -253,10 +260,12 @@ async fn answer(shared: &Arc<Shared>, face: Face, request: &Request<Incoming>) -
             }
         }
         "/config_dump" if face == Face::Admin => whole(StatusCode::OK, JSON, dump::of(shared)),
-        tap_api::PATH if face == Face::Admin => tapped(shared, request),
-        "/" if face == Face::Admin => {
-            whole(StatusCode::OK, TEXT, "/config_dump\n/healthz/ready\n/stats/prometheus\n/tap\n")
-        }
+        "/refusals" if face == Face::Admin => asked::refusals(shared),
+        "/" if face == Face::Admin => whole(
+            StatusCode::OK,
+            TEXT,
+            "/config_dump\n/healthz/ready\n/refusals\n/stats/prometheus\n",
+        ),
         _ => whole(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
     }
 }

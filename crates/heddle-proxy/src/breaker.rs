@@ -6,6 +6,8 @@
 //! they last as long as somebody counts there. When something is an error, `heddle_logic::eject` says.
 //! Who waits for a connection waits here; opening one is `dial`'s.
 
+mod told;
+
 use std::{
     collections::BTreeMap,
     fmt,

@@ -28,7 +28,7 @@ use crate::{
     protocol::Beginning,
     record::RequestOutcome,
     refusal::{AfterRefusal, Cut, Failure, Flag, Refusal},
-    reply::{Reply, calls_grpc, sent_id},
+    reply::{AskedFor, Reply},
     upstream::Upstream,
     worker::Worker,
 };
@@ -257,12 +257,13 @@ impl Client {
         let persistence = match result {
             Ok(persistence) => persistence,
             Err(Failure::Refused(refused)) => {
-                let id = outgoing.and_then(|outgoing| sent_id(outgoing.head()));
-                let grpc = outgoing.is_some_and(|outgoing| calls_grpc(outgoing.head()));
+                let asked = outgoing.map(|outgoing| AskedFor::of_head(outgoing.head()));
+                let asked = asked.unwrap_or_default();
+                let grpc = asked.grpc;
                 if grpc {
                     outcome.is_grpc();
                 }
-                let mut reply = Reply::refusing(worker, &refused, id, &outcome);
+                let mut reply = Reply::refusing(worker, &refused, asked, &outcome);
                 if grpc {
                     reply = reply.for_grpc();
                     reply.head.length = Some(0);

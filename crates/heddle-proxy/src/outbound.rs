@@ -12,7 +12,6 @@ use std::{
 use heddle_logic::{
     ConnectionFault, FaultPlan, HeaderEdit, Selected, Selection, fault,
     route::RequestView,
-    rule,
     sticky::{self, Key},
 };
 use heddle_model::{
@@ -26,10 +25,9 @@ use crate::{
     dial::Early,
     direction::Direction,
     facts::Ends,
-    limits::{HOST_LABEL_BYTES, OUTBOUND_IDLE_TIMEOUT},
-    lookup::LookupError,
+    limits::OUTBOUND_IDLE_TIMEOUT,
     metrics::{Edge, Reporter, ServiceLabels, VerdictCounters},
-    outside::{self, port_plan},
+    outside::{self, Called, OutsideCall, host_label, port_plan},
     ports::PortState,
     protocol::{HelloUse, PortHints},
     ranges::AddressKind,
@@ -38,13 +36,10 @@ use crate::{
     reply::Reply,
     series::SeriesSet,
     side::{ByName, Onward, Route, Side},
-    snapshot::{AddressOwner, Cluster, CompiledRule, MirrorPlan, PortPlan, now},
+    snapshot::{ABSENT_STATUS, Cluster, CompiledRule, MirrorPlan, PortPlan, now},
     upstream::{Backend, DialTarget, Upstream},
     worker::Worker,
 };
-
-/// What a share that leads nowhere is answered where its rule does not say.
-const ABSENT_STATUS: u16 = 503;
 
 /// Where a connection goes, and the hash by which a rule chooses one of several endpoints.
 type Balanced = (Backend, Option<u64>);
@@ -134,7 +129,7 @@ impl Outbound {
         if !policy.is_some_and(|policy| policy.outbound.names_outside) {
             return Ok(ByName::Anywhere);
         }
-        let found = Box::pin(outside::named(&self.worker, name, self.address.port())).await;
+        let found = Box::pin(outside::named(&self.worker.shared, name, self.address.port())).await;
         let Some((_, plan)) = found else { return Ok(ByName::Anywhere) };
         let plan = plan?;
         let (backend, hash) = match self.by_sni(&plan, Some(name))? {
@@ -248,7 +243,7 @@ impl Outbound {
     /// Outside, `destination_service` is the host that was named.
     fn by_host(&self, authority: Option<&str>) -> MetricSeries {
         let host = authority.map(host_label);
-        let labels = match outside::registry_only(&self.worker) {
+        let labels = match outside::registry_only(&self.worker.shared) {
             None => ServiceLabels::passthrough(host.as_deref()),
             Some(_) => ServiceLabels::black_hole(host.as_deref()),
         };
@@ -271,15 +266,8 @@ impl Outbound {
     /// # Errors
     /// [`Refusal::DanglingTarget`] for a virtual address, where nobody is.
     fn backend(&self, cluster: &Arc<Cluster>) -> Result<Backend, Refusal> {
-        if !cluster.outside.as_asked || !cluster.endpoints.is_empty() {
+        if !outside::goes_as_asked(&self.worker.shared, cluster, self.address)? {
             return Ok(Backend::Cluster(Arc::clone(cluster)));
-        }
-        if self.address_is_virtual() && cluster.outside.by_name.is_none() {
-            let service = &cluster.key.service;
-            let why = format!(
-                "calls of {service} go to the address they asked for (resolution: NONE), and this one is virtual"
-            );
-            return Err(Refusal::DanglingTarget(why, ABSENT_STATUS));
         }
         Ok(Backend::AsAsked(self.at(self.address, cluster), Arc::clone(cluster)))
     }
@@ -300,7 +288,7 @@ impl Outbound {
     async fn looked_up(&self, backend: Backend, host: Option<&str>) -> Result<Backend, Refusal> {
         let Backend::AsAsked(_, cluster) = &backend else { return Ok(backend) };
         let address = match (cluster.outside.by_name, host) {
-            (Some(port), Some(host)) => outside::at_host(&self.worker, host, port).await?,
+            (Some(port), Some(host)) => outside::at_host(&self.worker.shared, host, port).await?,
             (Some(_), None) if self.address_is_virtual() => {
                 let who = format!("a call of {} that names no host", cluster.key.service);
                 return Err(Refusal::NotResolved(who));
@@ -356,17 +344,15 @@ impl Outbound {
             Selected::BadPath(fault) => return Err(Refusal::BadRequest(fault.as_str().into())),
         };
         let (compiled, copies) = (&rule.compiled, &rule.mirrors);
-        let fault = compiled.rule.fault.as_ref();
-        let fault = fault.filter(|_| compiled.fault_expires.is_none_or(|at| !at.is_over(now())));
-        let fault = fault
+        let fault = compiled
+            .fault_of_now()
             .map(|fault| fault::decide(fault, worker.random_share(), worker.random_share()))
             .filter(FaultPlan::does_anything);
         let (position, picked) = rule.pick(worker.random());
         let onward = match picked {
             Ok(cluster) => self.backend(cluster).map(Onward::To),
             Err(reason) => {
-                let status = compiled.rule.traffic.absent_status.unwrap_or(ABSENT_STATUS);
-                Err(Refusal::DanglingTarget(reason.to_owned(), status))
+                Err(Refusal::DanglingTarget(reason.to_owned(), compiled.absent_status()))
             }
         };
         compiled
@@ -391,28 +377,16 @@ impl Outbound {
         upstream: &Rc<Upstream>,
         request: &dyn RequestView,
     ) -> Result<Route, Refused> {
-        let worker = &self.worker;
-        let policy = worker.shared.snapshot.load().outbound();
-        let Some(policy) = policy else {
-            return Ok(Route::to(Backend::Upstream(Rc::clone(upstream))));
-        };
-        let policy = &policy.outbound;
-        if policy.names_outside {
-            let host = host_label(request.authority());
-            let named = Box::pin(outside::named(worker, &host, self.address.port())).await;
-            if let Some((service, plan)) = named {
-                let plan = plan?;
-                if !(plan.only_ruled && plan.http.rules().is_empty()) {
-                    let route = self.of_service(&plan, &service, request)?;
-                    return Ok(self.routed(route, request).await);
-                }
+        let (authority, port) = (request.authority(), self.address.port());
+        match outside::to_outside(&self.worker.shared, authority, port).await? {
+            OutsideCall::Anywhere => Ok(Route::to(Backend::Upstream(Rc::clone(upstream)))),
+            OutsideCall::Named(service, plan) => {
+                let route = self.of_service(&plan, &service, request)?;
+                Ok(self.routed(route, request).await)
             }
-        }
-        match &policy.registry_only {
-            None => Ok(Route::to(Backend::Upstream(Rc::clone(upstream)))),
-            Some(rule) => {
-                let what = format!("{} ({})", host_label(request.authority()), self.address);
-                Err(outside::not_in_registry(what, rule))
+            OutsideCall::Refused(rule) => {
+                let what = format!("{} ({})", host_label(authority), self.address);
+                Err(outside::not_in_registry(what, &rule))
             }
         }
     }
@@ -437,27 +411,29 @@ impl Side for Outbound {
     async fn hints(&self) -> PortHints {
         let by_address = (Protocol::Undeclared, false, HelloUse::Nothing);
         let (declared, http_rules, hello) = match &self.kind {
-            Kind::Service(service, port) => match port_plan(&self.worker, service, *port).await {
-                Ok(plan) if plan.sni.is_empty() && !plan.leads_by_name() => {
-                    (plan.protocol, plan.is_http_only(), HelloUse::Nothing)
+            Kind::Service(service, port) => {
+                match port_plan(&self.worker.shared, service, *port).await {
+                    Ok(plan) if plan.sni.is_empty() && !plan.leads_by_name() => {
+                        (plan.protocol, plan.is_http_only(), HelloUse::Nothing)
+                    }
+                    Ok(plan) => (plan.protocol, plan.is_http_only(), HelloUse::Rules),
+                    Err(_) => by_address,
                 }
-                Ok(plan) => (plan.protocol, plan.is_http_only(), HelloUse::Rules),
-                Err(_) => by_address,
-            },
+            }
             Kind::Workload(_, declared) => (*declared, false, HelloUse::Nothing),
             Kind::Outside(_) => (Protocol::Undeclared, false, HelloUse::Names),
             Kind::Nowhere(_) => by_address,
         };
         // Where the address alone is no reason to dial, its host may be.
-        let by_host =
-            matches!(self.kind, Kind::Outside(_)) && outside::registry_only(&self.worker).is_some();
+        let by_host = matches!(self.kind, Kind::Outside(_))
+            && outside::registry_only(&self.worker.shared).is_some();
         PortHints::of(declared, by_host || self.speaks_http(), http_rules).with_hello(hello)
     }
 
     async fn by_name(&self, name: Option<&str>) -> Result<ByName, Refused> {
         match &self.kind {
             Kind::Service(service, port) => {
-                let plan = port_plan(&self.worker, service, *port).await?;
+                let plan = port_plan(&self.worker.shared, service, *port).await?;
                 Ok(match self.by_sni(&plan, name)? {
                     Some((backend, hash)) => ByName::To(backend, hash),
                     None if plan.is_http_only() => ByName::Foreign,
@@ -481,11 +457,11 @@ impl Side for Outbound {
         let backend = match &self.kind {
             Kind::Service(service, port) => {
                 let (backend, hash) =
-                    self.tcp_backend(&*port_plan(worker, service, *port).await?)?;
+                    self.tcp_backend(&*port_plan(&worker.shared, service, *port).await?)?;
                 let backend = self.looked_up(backend, None).await?;
                 return worker.dial_any(&backend, hash).await;
             }
-            Kind::Outside(upstream) => match outside::registry_only(worker) {
+            Kind::Outside(upstream) => match outside::registry_only(&worker.shared) {
                 None => Backend::Upstream(Rc::clone(upstream)),
                 Some(rule) => return Err(outside::not_in_registry(self.address, &rule)),
             },
@@ -512,7 +488,7 @@ impl Side for Outbound {
             Kind::Outside(upstream) => return self.of_outside(upstream, request).await,
             Kind::Nowhere(refusal) => return Err(refusal.clone().into()),
         };
-        let plan = port_plan(&self.worker, service, port).await?;
+        let plan = port_plan(&self.worker.shared, service, port).await?;
         let route = self.of_service(&plan, service, request)?;
         Ok(self.routed(route, request).await)
     }
@@ -530,7 +506,9 @@ impl Side for Outbound {
             Kind::Workload(..) | Kind::Outside(_) | Kind::Nowhere(_) => None,
         };
         let own = upstream.and_then(|upstream| upstream.own_series(called, self.worker.index));
-        if matches!(self.kind, Kind::Outside(_)) && outside::registry_only(&self.worker).is_some() {
+        if matches!(self.kind, Kind::Outside(_))
+            && outside::registry_only(&self.worker.shared).is_some()
+        {
             return self.by_host(None);
         }
         MetricSeries::Edge(own.unwrap_or_else(|| Rc::clone(&self.port.unpicked)))
@@ -574,37 +552,18 @@ impl Side for Outbound {
 }
 
 async fn kind_of(worker: &Rc<Worker>, to: SocketAddr) -> Kind {
-    let ip = to.ip();
-    match Box::pin(worker.shared.lookup.address(ip)).await {
-        Ok(AddressOwner::Service(service)) => match says_nothing_of(worker, &service, to).await {
-            true => Kind::Outside(worker.upstreams.of_target(DialTarget::Outside(to), None)),
-            false => Kind::Service(service, to.port()),
-        },
-        Ok(AddressOwner::Workload(workload)) => {
+    match outside::called(&worker.shared, to).await {
+        Called::Service(service) => Kind::Service(service, to.port()),
+        Called::Workload(workload) => {
             let declared = workload.ports.get(&to.port()).copied().unwrap_or_default();
             let own = workload.id == worker.shared.config.workload;
             let target = if own { DialTarget::Own(to) } else { DialTarget::Workload(to) };
             Kind::Workload(worker.upstreams.of_target(target, Some(workload)), declared)
         }
-        Ok(AddressOwner::NotKnown) => match worker.shared.ranges.kind(ip) {
-            AddressKind::Vip => Kind::Nowhere(Refusal::UnknownAddress(ip)),
-            AddressKind::Workload => direct(worker, to),
-            AddressKind::HostGateway | AddressKind::Outside => {
-                Kind::Outside(worker.upstreams.of_target(DialTarget::Outside(to), None))
-            }
-        },
-        Err(LookupError::NotKnown) => Kind::Nowhere(Refusal::UnknownAddress(ip)),
-        Err(error @ (LookupError::Timeout | LookupError::Unreachable)) => {
-            Kind::Nowhere(Refusal::DiscoveryTimeout(format!("{ip} ({error})")))
-        }
+        Called::Unexplained => direct(worker, to),
+        Called::Outside => Kind::Outside(worker.upstreams.of_target(DialTarget::Outside(to), None)),
+        Called::Nowhere(refusal) => Kind::Nowhere(refusal),
     }
-}
-
-/// Is it a real address of an entry's, and a port that the entry does not have? Who is there is there.
-async fn says_nothing_of(worker: &Worker, service: &ServiceName, to: SocketAddr) -> bool {
-    let real = service.is_host() && worker.shared.ranges.kind(to.ip()) != AddressKind::Vip;
-    let plan = || Box::pin(port_plan(worker, service, to.port()));
-    real && matches!(plan().await, Err(Refusal::PortNotDeclared(..)))
 }
 
 /// A workload's address that nobody explained: connected to as without a mesh, measured as outside.
@@ -634,46 +593,11 @@ fn changed(
     request: &dyn RequestView,
     position: Option<usize>,
 ) -> Route {
-    let (does, matcher) = (&compiled.does, &compiled.matcher);
-    let path = rule::canonical_path(request);
-    let (mut changes, preflight) = does.changes(matcher, request, &path, position);
-    let own = does.answer(matcher, request, &path).or(preflight);
+    let (mut changes, own) = compiled.effects(request, position);
     Route {
         onward: own.map_or(route.onward, |answer| Ok(Onward::Answer(Reply::given(answer)))),
         path: changes.path.take().or(route.path),
         changes: Some(Box::new(changes)),
         ..route
-    }
-}
-
-/// A host as a label's value: without port, in lower case, and nothing that is no host.
-fn host_label(authority: &str) -> String {
-    let host = match authority.rsplit_once(':') {
-        Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
-        _ => authority,
-    };
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b".-_[]:".contains(&byte);
-    if host.is_empty() || host.len() > HOST_LABEL_BYTES || !host.bytes().all(valid) {
-        return "unknown".to_owned();
-    }
-    host.to_ascii_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_label_has_no_port_and_no_case() {
-        for (authority, label) in [
-            ("Example.com:8080", "example.com"),
-            ("[2001:DB8::1]:80", "[2001:db8::1]"),
-            ("", "unknown"),
-            ("a b", "unknown"),
-            ("10.0.0.1", "10.0.0.1"),
-        ] {
-            assert_eq!(host_label(authority), label);
-        }
-        assert_eq!(host_label(&"x".repeat(300)), "unknown");
     }
 }

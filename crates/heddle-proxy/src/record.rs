@@ -265,6 +265,21 @@ impl RequestOutcome {
         now
     }
 
+    /// The service that is called, and who calls, where that is known.
+    pub(crate) fn called(&self) -> (String, Option<String>) {
+        let name = |service: &ServiceLabels| service.known().unwrap_or_default().to_owned();
+        match &self.series {
+            MetricSeries::Edge(set) => {
+                let Edge { peer, service, .. } = set.edge();
+                let caller = peer.as_ref().filter(|_| self.direction == Direction::Inbound);
+                (name(service), caller.map(|peer| peer.id.to_string()))
+            }
+            MetricSeries::Caller(caller, service) => {
+                (name(service), caller.who().flatten().map(|who| who.id.to_string()))
+            }
+        }
+    }
+
     /// Which way the request goes.
     pub(crate) fn direction(&self) -> Direction {
         self.direction

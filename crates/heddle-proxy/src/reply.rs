@@ -7,7 +7,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use heddle_logic::rule::OwnAnswer;
+use heddle_logic::rule::{self, OwnAnswer};
+use heddle_runtime::clock;
+use heddle_wire::local::sidecar_api;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use tracing::Level;
 
@@ -25,6 +27,38 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Longest request id that is repeated in a refusal, bytes.
 const ID_BYTES_MAX: usize = 128;
+
+/// What of a request is told where it is refused; empty where it could not be read.
+#[derive(Debug, Default)]
+pub(crate) struct AskedFor {
+    /// Its id, if it has one that may be repeated.
+    pub(crate) id: Option<String>,
+    pub(crate) method: String,
+    pub(crate) authority: String,
+    /// Path and query as they came.
+    pub(crate) path: String,
+    pub(crate) grpc: bool,
+}
+
+impl AskedFor {
+    /// Of a request of HTTP/1, by the head under which it goes on.
+    pub(crate) fn of_head(head: &[u8]) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let line = head.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
+        let mut parts = line.split(|byte| *byte == b' ');
+        let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let came =
+            |original: &str, now: &[u8]| text(raw_field(head, original.as_bytes()).unwrap_or(now));
+        let host = raw_field(head, b"host").unwrap_or_default();
+        Self {
+            id: sent_id(head),
+            method: text(method),
+            authority: came(rule::ORIGINAL_HOST, host),
+            path: came(rule::ORIGINAL_PATH, target),
+            grpc: calls_grpc(head),
+        }
+    }
+}
 
 /// What a client is answered by the mesh itself.
 #[derive(Debug, Clone)]
@@ -54,15 +88,15 @@ impl Reply {
         }
     }
 
-    /// Says why a request is refused, and notes it in its outcome and in the log.
+    /// Says why a request is refused, and notes it in its outcome, in the log and among the recent ones.
     pub(crate) fn refusing(
         worker: &Worker,
         refused: &Refused,
-        id: Option<String>,
+        asked: AskedFor,
         outcome: &RequestOutcome,
     ) -> Self {
         let row = outcome.refuse(&refused.refusal);
-        let id = id.unwrap_or_else(|| worker.request_id().as_str().to_owned());
+        let id = asked.id.clone().unwrap_or_else(|| worker.request_id().as_str().to_owned());
         let rule = refused.rule.as_ref().map(|rule| rule.0.as_str());
         outcome.noting(|facts| {
             facts.id(Some(id.as_bytes()));
@@ -74,6 +108,7 @@ impl Reply {
         let rule = rule.filter(|rule| !rule.chars().any(char::is_control)).unwrap_or("-");
         let hop = format!("{}@{}", outcome.direction().as_str(), worker.shared.config.workload);
         log(worker, &row, &hop, rule, &id);
+        remember(worker, (&row, refused), (&id, asked), outcome);
         let why = format!("{}; hop={hop}; rule={rule}; id={id}", row.code);
         let text = format!("heddle: {} ({}, {})\n", row.text, row.code, row.flag.name());
         let mut fields = HeaderMap::with_capacity(5);
@@ -184,6 +219,33 @@ pub(crate) fn safe_id(id: &[u8]) -> Option<String> {
     let safe = (1..=ID_BYTES_MAX).contains(&id.len())
         && id.iter().all(|b| b.is_ascii_graphic() && *b != b';');
     safe.then(|| String::from_utf8_lossy(id).into_owned())
+}
+
+/// Keeps it for whoever asks why.
+#[cold]
+fn remember(
+    worker: &Worker,
+    (row, refused): (&RefusalRow, &Refused),
+    (id, asked): (&str, AskedFor),
+    outcome: &RequestOutcome,
+) {
+    let (service, peer) = outcome.called();
+    worker.shared.state.recent.note(sidecar_api::Refused {
+        id: id.to_owned(),
+        at_ms: u64::try_from(clock::unix_now().as_millis()).unwrap_or(u64::MAX),
+        direction: outcome.direction().as_str().to_owned(),
+        service,
+        peer,
+        method: asked.method,
+        authority: asked.authority,
+        path: asked.path,
+        status: row.status,
+        grpc_status: asked.grpc.then_some(row.grpc),
+        flag: row.flag.name().to_owned(),
+        code: row.code.to_string(),
+        rule: refused.rule.as_ref().map(|rule| rule.0.clone()),
+        text: row.text.clone().into_owned(),
+    });
 }
 
 /// One warning a second is enough to look closer; metrics count the rest.

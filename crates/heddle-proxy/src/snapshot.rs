@@ -26,7 +26,10 @@ use heddle_model::{
 use self::used::Used;
 use crate::direction::Direction;
 
-pub(crate) use self::{plan::now, tracing::TagPlan};
+pub(crate) use self::{
+    plan::{ABSENT_STATUS, now},
+    tracing::TagPlan,
+};
 pub use heddle_model::discovery::ClusterKey;
 
 pub use self::{

@@ -29,6 +29,7 @@ use crate::{
     direction::Direction,
     limits::{CONNECTIONS_PER_SOURCE, CONNECTIONS_TOTAL},
     one_hop::SpentIds,
+    recent::RecentRefusals,
     resolved::ResolvedNames,
 };
 
@@ -53,6 +54,8 @@ pub struct ProxyState {
     pub resolved: ResolvedNames,
     /// Requests that were tried in vain.
     pub(crate) spent: SpentIds,
+    /// What was refused lately.
+    pub recent: RecentRefusals,
 }
 
 impl Default for ProxyState {
@@ -67,6 +70,7 @@ impl Default for ProxyState {
             breakers: Breakers::default(),
             resolved: ResolvedNames::default(),
             spent: SpentIds::default(),
+            recent: RecentRefusals::default(),
         }
     }
 }

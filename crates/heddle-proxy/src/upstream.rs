@@ -288,7 +288,7 @@ impl Upstreams {
 }
 
 /// Why a request goes to none of a cluster's endpoints.
-fn nobody_left(cluster: &Cluster) -> Refusal {
+pub(crate) fn nobody_left(cluster: &Cluster) -> Refusal {
     if let Some(said) = &cluster.outside.unresolved {
         return Refusal::NotResolved(said.clone());
     }

@@ -6,4 +6,4 @@ pub mod holder_api;
 pub mod observe_api;
 pub mod pod_environment;
 pub mod proxy_config;
-pub mod tap_api;
+pub mod sidecar_api;

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heddle_model::{Locality, Protocol, discovery::CollectorAddress, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::holder_api::Publish;
 
+pub(crate) mod asking;
 pub(crate) mod cluster;
 mod common;
 pub(crate) mod hand;
@@ -24,6 +25,7 @@ pub(crate) use common::{ClusterFlags, MeshFlag, NamespaceFlags, Output, TargetFl
 pub(crate) use tracing::{TraceArgs, TraceStoreArgs, TracesArgs};
 
 use crate::demo::apps::AppArgs;
+use asking::{DescribeArgs, ExplainArgs, WhyArgs};
 use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
 use hand::{FaultArgs, SplitArgs};
 use live::{Side, Sort};
@@ -86,10 +88,14 @@ pub(crate) enum Command {
     Top(TopArgs),
     /// Show who calls whom
     Graph(GraphArgs),
-    /// List recent traces, or show one as a waterfall
+    /// Tell what would become of a call: which rule, which share, which endpoints, and why
     ///
-    /// Filters are about one and the same span of a trace; without a service the times are those of the whole trace.
-    Traces(TracesArgs),
+    /// The caller's own sidecar says it, by the code that its calls go through; nothing is sent.
+    Explain(Box<ExplainArgs>),
+    /// Tell why a request was refused, by its x-request-id; without one, list what was refused lately
+    Why(WhyArgs),
+    /// Tell all about a service: ports, workloads, rules, callers, and what to look at first
+    Describe(DescribeArgs),
     /// Show which proxy runs which generation of the rules
     ProxyStatus(StatusArgs),
     /// Show the mesh: its processes, workloads, problems

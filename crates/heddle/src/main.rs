@@ -15,7 +15,9 @@ mod cluster_mesh;
 mod control_client;
 mod dashboard;
 mod demo;
+mod describe;
 mod example;
+mod explain;
 mod failure;
 mod fault;
 mod generated;
@@ -30,10 +32,12 @@ mod kubelet_hooks;
 mod log_files;
 mod logs;
 mod mesh;
+mod naming;
 mod output;
 mod parts;
 mod rules;
 mod run;
+mod sidecars;
 mod split;
 mod status;
 mod tap;
@@ -41,7 +45,7 @@ mod termination;
 mod top;
 mod traces;
 mod up;
-mod words;
+mod why;
 
 use cli::{Cli, Command};
 use failure::{Doing as _, Failure};
@@ -99,7 +103,9 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Tap(args) => in_runtime(tap::tap(*args)),
         Command::Top(args) => in_runtime(top::top(args)),
         Command::Graph(args) => in_runtime(graph::graph(args)),
-        Command::Traces(args) => in_runtime(traces::traces(&args)),
+        Command::Explain(args) => in_runtime(explain::explain(*args)),
+        Command::Why(args) => in_runtime(why::why(args)),
+        Command::Describe(args) => in_runtime(describe::describe(args)),
         Command::ProxyStatus(args) => in_runtime(status::proxy_status(args)),
         Command::Status(args) => in_runtime(status::status(args)),
         Command::Dashboard(args) => in_runtime(dashboard::dashboard(args)),

@@ -7,6 +7,8 @@ use heddle_model::{
     pattern::{Case, Pattern, PatternError},
 };
 
+mod why;
+
 use super::view::RequestView;
 use crate::path;
 

@@ -4,7 +4,7 @@ use std::{rc::Rc, time::Instant};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream, server::SendResponse};
-use heddle_logic::{Replayable, retry, route::RequestView};
+use heddle_logic::{Replayable, retry, route::RequestView, rule};
 use heddle_runtime::clock;
 use http::{HeaderValue, Uri, header, request, uri};
 
@@ -20,7 +20,7 @@ use crate::{
     pool::Tenant,
     record::RequestOutcome,
     refusal::{Cut, Failure, Flag, Refusal},
-    reply::{REQUEST_ID, Reply, is_grpc, safe_id},
+    reply::{AskedFor, REQUEST_ID, Reply, is_grpc, safe_id},
     streams::HttpVersion,
     tee::Tee,
     upstream::Backend,
@@ -98,6 +98,25 @@ impl<'a> Http2Call<'a> {
         }
         apply(&mut self.head.headers, &changes.request);
         self.responder.edits.clone_from(&changes.answer);
+    }
+
+    /// What is told of it where it is refused.
+    fn asked_for(&self) -> AskedFor {
+        let headers = &self.head.headers;
+        let text = |name: &str| {
+            let value = headers.get(name)?;
+            Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+        };
+        let uri = &self.head.uri;
+        let target = || uri.path_and_query().map_or_else(String::new, ToString::to_string);
+        let authority = || uri.authority().map_or_else(String::new, ToString::to_string);
+        AskedFor {
+            id: headers.get(REQUEST_ID).and_then(|id| safe_id(id.as_bytes())),
+            method: self.head.method.to_string(),
+            authority: text(rule::ORIGINAL_HOST).unwrap_or_else(authority),
+            path: text(rule::ORIGINAL_PATH).unwrap_or_else(target),
+            grpc: self.is_grpc(),
+        }
     }
 
     /// One name for whom it is meant: what rules went by, else Host, else whom the client dialled.
@@ -227,8 +246,7 @@ impl Call for Http2Call<'_> {
         let failure = match result {
             Ok(_) => None,
             Err(Failure::Refused(refused)) => {
-                let id = self.head.headers.get(REQUEST_ID).and_then(|id| safe_id(id.as_bytes()));
-                let reply = Reply::refusing(worker, &refused, id, &outcome);
+                let reply = Reply::refusing(worker, &refused, self.asked_for(), &outcome);
                 let mut reply = if self.is_grpc() { reply.for_grpc() } else { reply };
                 let head = std::mem::take(&mut reply.head);
                 self.responder.respond((head, true), &mut reply, &outcome).await.err()

@@ -10,13 +10,14 @@ use hashbrown::HashMap;
 use heddle_logic::{
     PortFaults, RulePlan,
     fault::{Expiry, Now},
-    route::{Matcher, RouteError, RouteTable, Rule, pick_position, pick_target},
+    route::{Matcher, RequestView, RouteError, RouteTable, Rule, pick_position, pick_target},
+    rule::{self, Changes, OwnAnswer},
     sni,
 };
 use heddle_model::{
     Destination, DestinationPort, Protocol, ServiceName,
     discovery::{
-        ANY_PORT, ClusterKey, ClusterPolicy, HttpRule, MirrorCompare, Provenance, SniRule,
+        ANY_PORT, ClusterKey, ClusterPolicy, Fault, HttpRule, MirrorCompare, Provenance, SniRule,
         Weighted, WeightedTarget,
     },
 };
@@ -80,6 +81,34 @@ pub struct CompiledRule {
     pub(crate) fault_expires: Option<Expiry>,
     /// What it has decided, found at the first request it decides about.
     pub(crate) counts: OnceLock<Arc<RuleCounts>>,
+}
+
+/// What a share that leads nowhere is answered where its rule does not say.
+pub(crate) const ABSENT_STATUS: u16 = 503;
+
+impl CompiledRule {
+    /// Its fault, unless that is over.
+    pub(crate) fn fault_of_now(&self) -> Option<&Fault> {
+        let fault = self.rule.fault.as_ref();
+        fault.filter(|_| self.fault_expires.is_none_or(|at| !at.is_over(now())))
+    }
+
+    /// What a share that leads nowhere is answered.
+    pub(crate) fn absent_status(&self) -> u16 {
+        self.rule.traffic.absent_status.unwrap_or(ABSENT_STATUS)
+    }
+
+    /// What it changes about a request that goes to the target at `position` (or nowhere), and what it answers
+    /// without passing it on, if that.
+    pub(crate) fn effects(
+        &self,
+        request: &dyn RequestView,
+        position: Option<usize>,
+    ) -> (Changes, Option<OwnAnswer>) {
+        let path = rule::canonical_path(request);
+        let (changes, preflight) = self.does.changes(&self.matcher, request, &path, position);
+        (changes, self.does.answer(&self.matcher, request, &path).or(preflight))
+    }
 }
 
 impl CompiledDestination {

@@ -11,6 +11,7 @@
 //! | `POST /v1/apply` | [`ApplyRequest`] | [`ApplyResponse`] |
 //! | `POST /v1/delete` | [`DeleteRequest`] | [`ApplyResponse`] |
 //! | `GET /v1/resources?kind=&namespace=&name=` | – | list of [`ResourceView`] |
+//! | `GET /v1/view?workload=ID&host=HOST` | – | [`ClientView`]; `namespace=NS` in place of a workload |
 //! | `GET /v1/wait?generation=N&timeout_ms=M` | – | [`Acknowledgement`] |
 //! | `GET /v1/status` | – | [`Status`] |
 //!
@@ -303,6 +304,28 @@ pub struct RouteCondition {
     pub reason: String,
     /// In words.
     pub message: String,
+}
+
+/// What the sidecar of a workload would be told of one callee.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientView {
+    /// The newest generation.
+    pub generation: u64,
+    /// Whose sidecar; where a namespace was asked for, one that nothing is known of.
+    pub workload: Workload,
+    /// The resources, as they would be sent.
+    pub resources: Vec<ViewedResource>,
+}
+
+/// A resource as it would be sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewedResource {
+    /// Its type.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Its encoded form, hexadecimal.
+    pub body: String,
 }
 
 /// The mesh's own state.

@@ -109,6 +109,35 @@ fn top_and_graph_show_the_calls_between_pods() {
 }
 
 #[test]
+fn a_call_between_pods_is_explained_and_a_refusal_found_by_its_id() {
+    let Some(namespace) = application("explained") else { return };
+    let name = namespace.name();
+    let rule = format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: web, namespace: {name}}}\nspec: {{hosts: [web], http: [{{match: [{{uri: {{prefix: /known}}}}], route: [{{destination: {{host: web}}}}]}}]}}\n"
+    );
+    let file = File::new("explained", &rule);
+    said(&["apply", "-f", file.path()]);
+    let caller = format!("client.{name}");
+    let asked = |path: &str| {
+        document(&["explain", "--from", &caller, "--to", "web:80", "--path", path])
+    };
+    let known = asked("/known");
+    let decided = format!("VirtualService/{name}/web#http[0]");
+    assert_eq!(known["rule"]["rule"], decided, "{known}");
+    assert_eq!(known["targets"][0]["endpoints"][0]["state"], "in use", "{known}");
+    assert_eq!(known["live"], true, "{known}");
+    assert_eq!(asked("/other")["refusal"]["code"], "no-route");
+    namespace.run(
+        "deployment/client",
+        "wget -q -O - --header 'x-request-id: in-a-pod' http://web/other || true",
+    );
+    let found = document(&["why", "in-a-pod", "-n", name]);
+    assert_eq!(found["refusals"][0]["code"], "no-route", "{found}");
+    let described = said(&["describe", "web", "-n", name]);
+    assert!(described.contains(&decided) && described.contains("web-v1"), "{described}");
+}
+
+#[test]
 fn status_tells_who_leads_and_which_proxies_run_what_and_what_is_wrong_first() {
     let Some(namespace) = application("status") else { return };
     let name = namespace.name();

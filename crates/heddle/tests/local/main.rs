@@ -12,6 +12,7 @@ mod codec;
 mod deaths;
 mod demo;
 mod entries;
+mod explaining;
 mod faults;
 mod gateway;
 mod grpc_interop;

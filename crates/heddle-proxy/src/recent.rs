@@ -1,0 +1,141 @@
+//! What this sidecar refused lately, for whoever asks why by the id of a request. Written only where a request is
+//! refused; bounded in number and in bytes, the oldest give way.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use heddle_logic::secret;
+use heddle_model::WorkloadId;
+use heddle_runtime::clock;
+use heddle_wire::local::sidecar_api::{Refusals, Refused};
+
+/// Most that are remembered.
+pub const REMEMBERED_MAX: usize = 256;
+/// Most bytes of text of all of them.
+const BYTES_MAX: usize = 256 << 10;
+/// Longest text of a client's that is kept, bytes.
+const TEXT_MAX: usize = 512;
+
+/// The newest refusals.
+#[derive(Debug)]
+pub struct RecentRefusals {
+    /// Seconds since 1970.
+    since: u64,
+    ring: Mutex<Ring>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    refusals: VecDeque<Refused>,
+    bytes: usize,
+    forgotten: u64,
+}
+
+impl Default for RecentRefusals {
+    fn default() -> Self {
+        Self { since: clock::unix_now().as_secs(), ring: Mutex::default() }
+    }
+}
+
+impl RecentRefusals {
+    /// Takes note of one; texts of the client's are cut, and values of secrets left out.
+    pub(crate) fn note(&self, refused: Refused) {
+        let refused = Refused {
+            method: cut(refused.method),
+            authority: cut(refused.authority),
+            path: cut(secret::shown_target(&refused.path)),
+            text: cut(refused.text),
+            rule: refused.rule.map(cut),
+            service: cut(refused.service),
+            ..refused
+        };
+        let mut ring = self.ring();
+        ring.bytes += bytes(&refused);
+        ring.refusals.push_back(refused);
+        while ring.refusals.len() > REMEMBERED_MAX || ring.bytes > BYTES_MAX {
+            let Some(oldest) = ring.refusals.pop_front() else { break };
+            ring.bytes -= bytes(&oldest);
+            ring.forgotten += 1;
+        }
+    }
+
+    /// All that are remembered, as the sidecar of `workload` tells of them.
+    #[must_use]
+    pub fn told(&self, workload: &WorkloadId) -> Refusals {
+        let ring = self.ring();
+        Refusals {
+            workload: workload.clone(),
+            since: self.since,
+            forgotten: ring.forgotten,
+            refusals: ring.refusals.iter().cloned().collect(),
+        }
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        // A panic in between leaves at worst a count that is off.
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn bytes(refused: &Refused) -> usize {
+    let Refused { id, service, method, authority, path, text, .. } = refused;
+    let texts = [id, service, method, authority, path, text];
+    let more = [&refused.peer, &refused.rule].into_iter().flatten();
+    let texts = texts.into_iter().chain(more).map(String::len).sum::<usize>();
+    texts + size_of::<Refused>()
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > TEXT_MAX {
+        let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(id: usize, path: &str) -> Refused {
+        Refused { id: id.to_string(), path: path.to_owned(), ..Refused::default() }
+    }
+
+    #[test]
+    fn the_oldest_give_way_and_are_counted() {
+        let recent = RecentRefusals::default();
+        (0..REMEMBERED_MAX + 10).for_each(|id| recent.note(refused(id, "/")));
+        let told = recent.told(&WorkloadId("a-1".into()));
+        assert_eq!((told.refusals.len(), told.forgotten), (REMEMBERED_MAX, 10));
+        assert_eq!(told.refusals[0].id, "10");
+    }
+
+    #[test]
+    fn long_texts_are_cut_and_all_of_them_stay_within_the_bytes() {
+        let recent = RecentRefusals::default();
+        for id in 0..1_000 {
+            recent.note(Refused {
+                authority: "é".repeat(4_000),
+                method: "M".repeat(70_000),
+                text: "t".repeat(70_000),
+                ..refused(id, &"x".repeat(70_000))
+            });
+        }
+        let told = recent.told(&WorkloadId("a-1".into()));
+        let kept: usize = told.refusals.iter().map(bytes).sum();
+        assert!(kept <= BYTES_MAX && !told.refusals.is_empty(), "{kept}");
+        assert_eq!(told.refusals.len() as u64 + told.forgotten, 1_000);
+        assert!(told.refusals.iter().all(|one| one.path.len() <= TEXT_MAX + 3));
+    }
+
+    #[test]
+    fn values_of_secrets_in_a_query_are_left_out() {
+        let recent = RecentRefusals::default();
+        recent.note(refused(1, "/a?access_token=hunter2&b=c"));
+        let told = recent.told(&WorkloadId("a-1".into()));
+        assert_eq!(told.refusals[0].path, "/a?access_token=(not shown)&b=c");
+    }
+}
