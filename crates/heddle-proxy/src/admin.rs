@@ -46,7 +46,7 @@ use tokio::{
 };
 
 use self::{
-    page::{Page, TEXT, lines, pieces, whole},
+    page::{JSON, Page, TEXT, pieces, whole},
     taken::TakenInTime,
     tapped::Lines,
 };
@@ -67,7 +67,6 @@ const HEAD_MAX: usize = 8 * 1024;
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
 
 const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
-const JSON: &str = "application/json";
 
 /// What a listener shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +206,7 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let shared = Arc::clone(&shared);
         async move {
-            Ok::<_, Infallible>(match asked::is_explain(face, &request) {
+            Ok::<_, Infallible>(match face == Face::Admin && asked::is_explain(&request) {
                 true => Box::pin(asked::explained(&shared, request)).await,
                 false => answer(&shared, face, &request).await,
             })

@@ -10,10 +10,7 @@ mod target;
 mod view;
 mod words;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::net::{IpAddr, SocketAddr};
 
 use heddle_logic::{Rule as _, Selected, Selection, route::RequestView};
 use heddle_model::{
@@ -21,7 +18,8 @@ use heddle_model::{
     discovery::{PortFault, Provenance, Weighted},
 };
 use heddle_wire::local::sidecar_api::{
-    Callee, ExplainRequest, Explanation, InjectedFault, MetRule, OwnReply, TRIED_MAX, TriedRule,
+    Callee, ExplainRequest, Explanation, InjectedFault, MetRule, OwnReply, TRIED_MAX, ToldTarget,
+    TriedRule,
 };
 
 use self::imagined::Imagined;
@@ -35,7 +33,7 @@ use crate::{
     lookup::LookupError,
     outside::{self, Called, OutsideCall, host_label, port_plan},
     refusal::{Refusal, Refused},
-    snapshot::{ABSENT_STATUS, CompiledRule, HttpRulePlan, PortPlan, TargetPlan, now},
+    snapshot::{ABSENT_STATUS, Cluster, CompiledRule, HttpRulePlan, PortPlan, TargetPlan, now},
 };
 
 /// An address for what has none that is known here.
@@ -59,7 +57,11 @@ pub async fn explain(shared: &Shared, asked: &ExplainRequest) -> Explanation {
     told.callee.port = asked.port;
     let host = asked.host.trim_end_matches('.').to_ascii_lowercase();
     let means = means(shared, &host, asked.port).await;
-    let telling = Telling { shared, asked, host: &host, told };
+    let at = match &means {
+        Means::Called(_, at) => *at,
+        _ => SocketAddr::new(NO_ADDRESS, asked.port),
+    };
+    let telling = Telling { shared, asked, host: &host, at, told };
     telling.of(means).await
 }
 
@@ -129,6 +131,8 @@ struct Telling<'a> {
     shared: &'a Shared,
     asked: &'a ExplainRequest,
     host: &'a str,
+    /// What is called, where that is known.
+    at: SocketAddr,
     told: Explanation,
 }
 
@@ -223,14 +227,14 @@ impl Telling<'_> {
         self.taken_as(plan.protocol);
         self.note("the service is headless: its name stands for the addresses of its endpoints, the program chooses one, and rules of the service do not hold there");
         "forwarded".clone_into(&mut self.told.outcome);
-        self.told.targets = vec![target::cluster(&plan.default, 100.0)];
+        self.told.targets = vec![self.target(&plan.default, 100.0)];
     }
 
     async fn service(&mut self, service: &ServiceName, at: SocketAddr) {
         self.callee("service", &service.fqdn(), Some(at));
         self.told.callee.service = Some(service.clone());
         match port_plan(self.shared, service, self.asked.port).await {
-            Ok(plan) => self.by_plan(service, &plan, at),
+            Ok(plan) => self.by_plan(service, &plan),
             Err(refusal) => {
                 let rule = match &refusal {
                     Refusal::NotVisible(_, sidecar) => Some(sidecar.clone()),
@@ -242,24 +246,25 @@ impl Telling<'_> {
     }
 
     async fn outside(&mut self, at: Option<SocketAddr>) {
-        let authority = Imagined::of(self.asked, self.host, Protocol::Undeclared);
-        let named = self.asked.sni.as_deref().unwrap_or_else(|| authority.authority());
-        let called = outside::to_outside(self.shared, named, self.asked.port).await;
-        let shown = at.unwrap_or_else(|| SocketAddr::new(NO_ADDRESS, self.asked.port));
+        let request = Imagined::of(self.asked, self.host, Protocol::Undeclared);
+        let named = self.asked.sni.as_deref().unwrap_or_else(|| request.authority());
         self.callee("outside", &host_label(named), at);
+        let called = match &self.asked.sni {
+            Some(name) => self.by_server_name(&name.to_ascii_lowercase()).await,
+            None => outside::to_outside(self.shared, named, self.asked.port).await,
+        };
         match called {
             Ok(OutsideCall::Named(service, plan)) => {
                 self.callee("service", &service.fqdn(), at);
                 self.told.callee.service = Some(service.clone());
                 self.note("the address tells nothing: which service it is, the host tells that the call names");
-                self.by_plan(&service, &plan, shown);
+                self.by_plan(&service, &plan);
             }
             Ok(OutsideCall::Anywhere) => {
                 let to = at.map_or_else(|| self.host.to_owned(), |at| at.to_string());
-                self.straight(
-                    "nobody in the mesh is called so: it goes outside, as it is, and no rule holds",
-                    &to,
-                );
+                let why =
+                    "nobody in the mesh is called so: it goes outside, as it is, and no rule holds";
+                self.straight(why, &to);
             }
             Ok(OutsideCall::Refused(rule)) => {
                 self.taken_as(Protocol::Undeclared);
@@ -273,7 +278,23 @@ impl Telling<'_> {
         }
     }
 
-    fn by_plan(&mut self, service: &ServiceName, plan: &PortPlan, at: SocketAddr) {
+    /// Where a connection of TLS goes that asks for this name at an address outside.
+    async fn by_server_name(&self, name: &str) -> Result<OutsideCall, Refusal> {
+        let policy = self.shared.snapshot.load().outbound();
+        let names = policy.is_some_and(|policy| policy.outbound.names_outside);
+        if names
+            && let Some((service, plan)) = outside::named(self.shared, name, self.asked.port).await
+        {
+            let plan = plan?;
+            if !plan.only_ruled || plan.pick_sni(Some(name), 0).is_some() {
+                return Ok(OutsideCall::Named(service, plan));
+            }
+        }
+        let refused = outside::registry_only(self.shared).map(OutsideCall::Refused);
+        Ok(refused.unwrap_or(OutsideCall::Anywhere))
+    }
+
+    fn by_plan(&mut self, service: &ServiceName, plan: &PortPlan) {
         self.told.callee.port_name.clone_from(&plan.name);
         self.told.callee.protocol = protocol(plan.protocol);
         "forwarded".clone_into(&mut self.told.outcome);
@@ -283,30 +304,54 @@ impl Telling<'_> {
         } else {
             self.connection(plan);
         }
-        self.as_asked(plan, at);
+        self.all_refused();
     }
 
-    /// Calls of a service without endpoints of its own go where they asked.
-    fn as_asked(&mut self, plan: &PortPlan, at: SocketAddr) {
-        match outside::goes_as_asked(self.shared, &plan.default, at) {
+    /// A share that goes to one of a cluster's endpoints, or where it asked.
+    fn target(&self, cluster: &Cluster, share: f64) -> ToldTarget {
+        let mut told = target::cluster(cluster, share);
+        match outside::goes_as_asked(self.shared, cluster, self.at) {
             Ok(false) => {}
             Ok(true) => {
-                let why = match plan.default.outside.by_name {
-                    Some(_) => {
-                        "it has no endpoints of its own: each call goes to the host that it names"
-                    }
-                    None => {
-                        "it has no endpoints of its own: each call goes to the address that it asked for"
-                    }
+                told.refusal = None;
+                told.balancing = match cluster.outside.by_name {
+                    Some(_) => "each call goes to the host that it names".to_owned(),
+                    None => "each call goes to the address that it asked for".to_owned(),
                 };
-                self.note(why);
-                let own = |refusal: &str| refusal == "no-endpoints";
-                for target in &mut self.told.targets {
-                    target.refusal.take_if(|refusal| own(&refusal.code));
-                }
             }
-            Err(refusal) => self.refuse(&refusal.into()),
+            Err(refusal) => told.refusal = Some(words::refusal(&refusal.into())),
         }
+        told
+    }
+
+    /// Shares with where each goes.
+    fn targets(
+        &self,
+        all: &[Weighted<TargetPlan>],
+        rule: Option<&Provenance>,
+        absent: u16,
+    ) -> Vec<ToldTarget> {
+        let sum: u64 = all.iter().map(|one| u64::from(one.weight)).sum();
+        let share = |weight: u32| match sum {
+            0 => 0.0,
+            sum => f64::from(weight) * 100.0 / sum as f64,
+        };
+        let told = |one: &Weighted<TargetPlan>| match one.to.get() {
+            Ok(cluster) => self.target(cluster, share(one.weight)),
+            Err(reason) => {
+                let refusal = Refusal::DanglingTarget(reason.to_owned(), absent);
+                let refused = Refused { refusal, rule: rule.cloned() };
+                target::nowhere(reason, share(one.weight), &refused)
+            }
+        };
+        let mut told: Vec<_> = all.iter().map(told).collect();
+        // Who has no weight gets nothing, unless nobody has.
+        if sum == 0
+            && let Some(first) = told.first_mut()
+        {
+            first.share = 100.0;
+        }
+        told
     }
 
     fn request(&mut self, service: &ServiceName, plan: &PortPlan, request: &Imagined) {
@@ -327,7 +372,7 @@ impl Telling<'_> {
         self.told.untold = before.saturating_sub(TRIED_MAX);
         let refused = |refusal: Refusal| Refused { refusal, rule: None };
         match selected {
-            Selected::Default => self.told.targets = vec![target::cluster(&plan.default, 100.0)],
+            Selected::Default => self.told.targets = vec![self.target(&plan.default, 100.0)],
             Selected::NoRoute => self.refuse(&refused(Refusal::NoRoute(service.clone()))),
             Selected::BadPath(fault) => {
                 self.refuse(&refused(Refusal::BadRequest(fault.as_str().into())));
@@ -370,9 +415,9 @@ impl Telling<'_> {
             let refusal = Refusal::DanglingTarget(reason.to_owned(), compiled.absent_status());
             return self.refuse(&Refused { refusal, rule: Some(provenance.clone()) });
         }
-        self.told.targets = targets(rule.targets(), Some(provenance), compiled.absent_status());
+        self.told.targets =
+            self.targets(rule.targets(), Some(provenance), compiled.absent_status());
         self.of_target_only(compiled, request);
-        self.all_refused();
     }
 
     /// What only some of a rule's targets change.
@@ -411,8 +456,8 @@ impl Telling<'_> {
             let rule = &sni.rule.provenance;
             let names = sni.rule.names.iter().map(|name| vec![format!("server name is {name:?}")]);
             self.told.rule = Some(MetRule { rule: rule.0.clone(), matches: names.collect() });
-            self.told.targets = targets(&sni.targets, Some(rule), ABSENT_STATUS);
-            return self.all_refused();
+            self.told.targets = self.targets(&sni.targets, Some(rule), ABSENT_STATUS);
+            return;
         }
         if plan.is_http_only() {
             return self.refuse(
@@ -426,10 +471,9 @@ impl Telling<'_> {
             self.note("rules by the name in the ClientHello hold here: --sni says which name is asked for");
         }
         self.told.targets = match plan.tcp.is_empty() {
-            true => vec![target::cluster(&plan.default, 100.0)],
-            false => targets(&plan.tcp, None, ABSENT_STATUS),
+            true => vec![self.target(&plan.default, 100.0)],
+            false => self.targets(&plan.tcp, None, ABSENT_STATUS),
         };
-        self.all_refused();
     }
 }
 
@@ -448,35 +492,6 @@ fn injected(fault: &PortFault) -> InjectedFault {
         percent: fault.percent,
         until: fault.expires,
     }
-}
-
-/// Shares with where each goes.
-fn targets(
-    all: &[Weighted<TargetPlan>],
-    rule: Option<&Provenance>,
-    absent: u16,
-) -> Vec<heddle_wire::local::sidecar_api::ToldTarget> {
-    let sum: u64 = all.iter().map(|one| u64::from(one.weight)).sum();
-    let share = |weight: u32| match sum {
-        0 => 0.0,
-        sum => f64::from(weight) * 100.0 / sum as f64,
-    };
-    let told = |one: &Weighted<TargetPlan>| match one.to.get() {
-        Ok(cluster) => target::cluster(Arc::as_ref(cluster), share(one.weight)),
-        Err(reason) => {
-            let refusal = Refusal::DanglingTarget(reason.to_owned(), absent);
-            let refused = Refused { refusal, rule: rule.cloned() };
-            target::nowhere(reason, share(one.weight), &refused)
-        }
-    };
-    let mut told: Vec<_> = all.iter().map(told).collect();
-    // Who has no weight gets nothing, unless nobody has.
-    if sum == 0
-        && let Some(first) = told.first_mut()
-    {
-        first.share = 100.0;
-    }
-    told
 }
 
 #[cfg(test)]

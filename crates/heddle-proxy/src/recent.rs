@@ -3,6 +3,10 @@
 
 use std::{
     collections::VecDeque,
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -15,6 +19,8 @@ use heddle_wire::local::sidecar_api::{Refusals, Refused};
 pub const REMEMBERED_MAX: usize = 256;
 /// Most bytes of text of all of them.
 const BYTES_MAX: usize = 256 << 10;
+/// Ended sidecars of which something is kept.
+pub const LEFT_MAX: usize = 64;
 /// Longest text of a client's that is kept, bytes.
 const TEXT_MAX: usize = 512;
 
@@ -73,6 +79,31 @@ impl RecentRefusals {
         }
     }
 
+    /// Leaves them in a folder, for who asks when this sidecar is gone; those of the ones that ended longest ago give
+    /// way. Nothing is left where nothing was refused.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn leave(&self, folder: &Path, workload: &WorkloadId) -> io::Result<()> {
+        let told = self.told(workload);
+        if told.refusals.is_empty() {
+            return Ok(());
+        }
+        DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
+        let mut left = Vec::new();
+        for one in fs::read_dir(folder)? {
+            let one = one?;
+            left.push((one.metadata()?.modified()?, one.path()));
+        }
+        left.sort();
+        for (_, oldest) in left.iter().rev().skip(LEFT_MAX - 1) {
+            fs::remove_file(oldest)?;
+        }
+        let fresh = folder.join(format!("{workload}.new"));
+        fs::write(&fresh, serde_json::to_vec(&told)?)?;
+        fs::rename(fresh, folder.join(format!("{workload}.json")))
+    }
+
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // A panic in between leaves at worst a count that is off.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,6 +160,24 @@ mod tests {
         assert!(kept <= BYTES_MAX && !told.refusals.is_empty(), "{kept}");
         assert_eq!(told.refusals.len() as u64 + told.forgotten, 1_000);
         assert!(told.refusals.iter().all(|one| one.path.len() <= TEXT_MAX + 3));
+    }
+
+    #[test]
+    fn what_ended_sidecars_leave_is_bounded_and_nothing_is_left_of_nothing() {
+        let folder = crate::testing::Folder::new("left");
+        let recent = RecentRefusals::default();
+        let left = folder.join("refusals");
+        recent.leave(&left, &WorkloadId("none-1".into())).unwrap();
+        assert!(!left.exists());
+        recent.note(refused(1, "/"));
+        for number in 0..LEFT_MAX + 5 {
+            recent.leave(&left, &WorkloadId(format!("a-{number}"))).unwrap();
+        }
+        let files = || fs::read_dir(&left).unwrap().map(|one| one.unwrap().path());
+        assert_eq!(files().count(), LEFT_MAX);
+        let told: Refusals =
+            serde_json::from_slice(&fs::read(files().next().unwrap()).unwrap()).unwrap();
+        assert_eq!(told.refusals[0].id, "1");
     }
 
     #[test]

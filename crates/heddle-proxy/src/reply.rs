@@ -110,7 +110,8 @@ impl Reply {
         log(worker, &row, &hop, rule, &id);
         remember(worker, (&row, refused), (&id, asked), outcome);
         let why = format!("{}; hop={hop}; rule={rule}; id={id}", row.code);
-        let text = format!("heddle: {} ({}, {})\n", row.text, row.code, row.flag.name());
+        // The id also for those who see no fields of an answer: callers of gRPC.
+        let text = format!("heddle: {} ({}, {}; id {id})\n", row.text, row.code, row.flag.name());
         let mut fields = HeaderMap::with_capacity(5);
         // A fault at the side that is called: the caller's sidecar takes it for no failure, and this out.
         if row.code == RefusalCode::FaultAbort && outcome.direction() == Direction::Inbound {

@@ -111,6 +111,11 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         // A second signal means now.
         _ = signals.next() => {}
     }
+    if let Some(folder) = shared.config.left_refusals()
+        && let Err(error) = shared.state.recent.leave(&folder, &shared.config.workload)
+    {
+        tracing::warn!(%error, "what was refused is not left for `heddle why`");
+    }
     let (sent, all_sent) = oneshot::channel();
     if last_spans.send(sent).await.is_ok() {
         let _ended_already = all_sent.await;

@@ -1,6 +1,7 @@
 //! `heddle describe`: one page about a service, put together from the control plane (ports, workloads, rules), the
 //! observer (who calls, how it fares, what to look at first) and nothing else.
 
+mod page;
 mod text;
 
 use heddle_model::{EndpointState, ServiceName};
@@ -9,104 +10,23 @@ use heddle_wire::{
     discovery::Resource,
     local::{
         control_api::{ClientView, Problem, ResourceView, ServiceView, Status, WorkloadView},
-        observe_api::{Edge, Ejection, Rates, Response, ServicePage},
-        sidecar_api::{PortRules, RuleInForce},
+        observe_api::{Ejection, ServicePage},
     },
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use self::page::{Description, Measured, NameFailure, ObjectRow, WorkloadRow};
 use crate::{
     chosen::{Chosen, Dashboard},
     cli::{Output, asking::DescribeArgs},
-    explain::{decoded, named_port, object},
+    explain::decoded,
     failure::Failure,
-    naming, output,
+    naming::{self, named_port, object},
+    output,
 };
 
 /// Seconds that rates are over.
 const WINDOW: u64 = 60;
-
-/// All that is told of a service.
-#[derive(Debug, Serialize)]
-struct Description {
-    service: ServiceName,
-    /// Its name within the mesh.
-    host: String,
-    /// Addresses that stand for it.
-    addresses: Vec<String>,
-    ports: Vec<String>,
-    workloads: Vec<WorkloadRow>,
-    /// Rules of each port, for callers of its namespace.
-    rules: Vec<PortRules>,
-    /// What DestinationRules ask for.
-    policies: Vec<RuleInForce>,
-    /// The objects that these are parts of.
-    objects: Vec<ObjectRow>,
-    /// The Sidecar by which callers of its own namespace may not call it.
-    refused_by: Option<String>,
-    /// What the observer has measured; absent where there is none.
-    measured: Option<Measured>,
-    /// Why there is none.
-    unmeasured: Option<String>,
-    /// Findings that name it.
-    problems: Vec<Problem>,
-}
-
-#[derive(Debug, Serialize)]
-struct WorkloadRow {
-    id: String,
-    version: String,
-    address: String,
-    /// `connected`, `not connected` or `none`.
-    sidecar: String,
-    /// Of each port.
-    ports: Vec<String>,
-    ready: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct ObjectRow {
-    object: String,
-    source: String,
-    state: String,
-    /// What is not enforced, among other things worth knowing.
-    notes: Vec<Problem>,
-}
-
-/// What the observer tells.
-#[derive(Debug, Serialize)]
-struct Measured {
-    /// Seconds that rates are over.
-    window: f64,
-    /// What to look at first, in the dashboard's words.
-    first: Vec<String>,
-    failing_since: Option<f64>,
-    /// `http`, `tcp`, …
-    kind: String,
-    client: Rates,
-    server: Rates,
-    callers: Vec<Edge>,
-    callees: Vec<Edge>,
-    responses: Vec<Response>,
-    ejections: Vec<Ejection>,
-    /// Names like its own that did not resolve.
-    names: Vec<NameFailure>,
-}
-
-/// A name that a workload asked for in vain.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct NameFailure {
-    /// Who asked.
-    by: String,
-    /// The name as asked for.
-    name: String,
-    /// What was answered.
-    #[serde(default)]
-    answer: String,
-    /// What may have been meant.
-    #[serde(default)]
-    did_you_mean: Option<String>,
-}
 
 /// A service's page, with what newer observers say besides.
 #[derive(Debug, Deserialize)]

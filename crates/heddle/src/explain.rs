@@ -27,7 +27,8 @@ use crate::{
         asking::{Callee, ExplainArgs},
     },
     failure::{Doing as _, Failure},
-    naming, output, sidecars,
+    naming::{self, named_port, object},
+    output, sidecars,
 };
 
 /// Sidecars of a service that are asked, one after the other, until one answers.
@@ -104,12 +105,6 @@ fn port(services: &[ServiceView], to: &Callee, namespace: &str) -> Result<u16, F
             ))),
         },
     }
-}
-
-pub(crate) fn named_port(port: &heddle_model::ServicePort) -> String {
-    let parts = [port.name.as_str(), port.protocol.as_str()];
-    let known: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    format!("{} ({})", port.number, known.join(", "))
 }
 
 /// Is it nothing that the mesh could have? An address, or a name of another form than its own.
@@ -276,9 +271,4 @@ pub(crate) async fn sources_of(
     let keys = all.into_iter().map(|view| (view.key.to_string(), view.source));
     let named = |key: &String| rules.iter().any(|rule| object(rule) == key);
     Ok(keys.filter(|(key, _)| named(key)).collect())
-}
-
-/// The object that a rule is part of: `kind/namespace/name`.
-pub(crate) fn object(rule: &str) -> &str {
-    rule.split('#').next().unwrap_or(rule)
 }

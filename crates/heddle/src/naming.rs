@@ -1,6 +1,6 @@
 //! Services and workloads as people name them, with what may be meant by a name that nobody has.
 
-use heddle_model::{Service, ServiceName, name::check_label};
+use heddle_model::{Service, ServiceName, ServicePort, name::check_label};
 use heddle_wire::local::control_api::{ServiceView, WorkloadView};
 
 use crate::{failure::Failure, rules::made::unknown};
@@ -58,6 +58,18 @@ pub(crate) fn short(service: &ServiceName) -> String {
         true => service.name.clone(),
         false => format!("{}.{}", service.name, service.namespace),
     }
+}
+
+/// A port with its name and what it speaks.
+pub(crate) fn named_port(port: &ServicePort) -> String {
+    let parts = [port.name.as_str(), port.protocol.as_str()];
+    let known: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    format!("{} ({})", port.number, known.join(", "))
+}
+
+/// The object that a rule is part of: `kind/namespace/name`.
+pub(crate) fn object(rule: &str) -> &str {
+    rule.split('#').next().unwrap_or(rule)
 }
 
 /// Whoever `written` names: a workload by its id or name, or those of a service.

@@ -1,11 +1,17 @@
 //! `heddle why`: which sidecars refused a request, by which rule and why, and what to do about it. Sidecars remember
 //! their newest refusals; all of them are asked.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
+use heddle_proxy::recent::LEFT_MAX;
 use heddle_runtime::clock;
 use heddle_wire::local::{
     control_api::WorkloadView,
+    proxy_config::left_refusals,
     sidecar_api::{Refusals, Refused},
 };
 use serde::Serialize;
@@ -13,8 +19,12 @@ use serde::Serialize;
 use crate::{
     chosen::Chosen,
     cli::{Output, asking::WhyArgs},
-    explain::{object, sources_of, text::with_source},
+    explain::{
+        sources_of,
+        text::{counted, with_source},
+    },
     failure::Failure,
+    naming::object,
     output, sidecars,
 };
 
@@ -61,6 +71,12 @@ pub(crate) async fn why(args: WhyArgs) -> Result<(), Failure> {
     }
     live.retain(|view| args.namespace.as_ref().is_none_or(|of| view.workload.namespace == *of));
     let mut answer = gathered(&mesh, &live).await;
+    if let (Chosen::Local(mesh), None) = (&mesh, &args.namespace) {
+        left_behind(&left_refusals(&mesh.paths.run_dir()))
+            .into_iter()
+            .for_each(|told| answer.take(told));
+        answer.refusals.sort_by_key(|told| told.refused.at_ms);
+    }
     match &args.id {
         Some(id) => answer.refusals.retain(|told| told.refused.id == *id),
         None => answer.refusals.reverse(),
@@ -83,21 +99,34 @@ pub(crate) async fn why(args: WhyArgs) -> Result<(), Failure> {
     }
 }
 
+impl Answer {
+    fn take(&mut self, told: Refusals) {
+        self.forgotten += told.forgotten;
+        self.refusals.extend(told.refusals.into_iter().map(|refused| Told {
+            workload: told.workload.to_string(),
+            advice: advice(&refused.code),
+            refused,
+            source: None,
+        }));
+    }
+}
+
+/// What sidecars that have ended left: a program that ran for a second may be asked about too.
+fn left_behind(folder: &Path) -> Vec<Refusals> {
+    let Ok(all) = fs::read_dir(folder) else { return Vec::new() };
+    let of_sidecars = all.filter_map(|one| Some(one.ok()?.path()));
+    let of_sidecars = of_sidecars.filter(|path| path.extension().is_some_and(|end| end == "json"));
+    let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    of_sidecars.take(LEFT_MAX).filter_map(read).collect()
+}
+
 /// What all of them remember, the oldest first.
 async fn gathered(mesh: &Chosen, all: &[&WorkloadView]) -> Answer {
     let mut answer = Answer { refusals: Vec::new(), silent: Vec::new(), forgotten: 0 };
     let asked = sidecars::ask_all::<Refusals>(mesh, all, "/refusals").await;
     for (of, told) in all.iter().zip(asked) {
         match told {
-            Ok(told) => {
-                answer.forgotten += told.forgotten;
-                answer.refusals.extend(told.refusals.into_iter().map(|refused| Told {
-                    workload: told.workload.to_string(),
-                    advice: advice(&refused.code),
-                    refused,
-                    source: None,
-                }));
-            }
+            Ok(told) => answer.take(told),
             Err(failure) => answer.silent.push(format!("{}: {}", of.workload.id, failure.message)),
         }
     }
@@ -131,7 +160,7 @@ fn unknown(id: &str, answer: &Answer, asked: usize) -> Failure {
     let reasons: String = reasons.iter().map(|reason| format!("\n  - {reason}")).collect();
     Failure::refused(format!(
         "none of {} knows a refused request with the id {id}; it may be that{reasons}\n`heddle why` without an id lists what was refused lately",
-        crate::explain::text::counted(asked, "sidecar")
+        counted(asked, "sidecar")
     ))
 }
 

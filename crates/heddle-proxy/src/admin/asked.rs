@@ -7,17 +7,14 @@ use http_body_util::{BodyExt as _, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming};
 use serde::Serialize;
 
-use super::{
-    Face, JSON,
-    page::{Page, TEXT, whole},
-};
+use super::page::{JSON, Page, TEXT, whole};
 use crate::{Shared, explain};
 
 const EXPLAIN: &str = "/explain";
 
 /// Is it the question what would become of a call?
-pub(super) fn is_explain<B>(face: Face, request: &Request<B>) -> bool {
-    face == Face::Admin && request.uri().path() == EXPLAIN
+pub(super) fn is_explain<B>(request: &Request<B>) -> bool {
+    request.uri().path() == EXPLAIN
 }
 
 /// Answers it.

@@ -21,6 +21,7 @@ use super::tapped::Lines;
 use crate::metrics::scrape::Scrape;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
+pub(super) const JSON: &str = "application/json";
 
 /// The body of an answer.
 pub(super) type Page = Either<Full<Bytes>, Either<Pieces, Lines>>;

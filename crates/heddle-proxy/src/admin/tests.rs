@@ -74,6 +74,41 @@ fn every_face_shows_its_own_pages() {
 }
 
 #[test]
+fn questions_of_a_person_are_answered_on_the_admin_face_only() {
+    run_local(async {
+        let dir = Folder::new("admin");
+        let shared = shared(&dir);
+        let post = |body: &str| {
+            let length = body.len();
+            format!("POST /explain HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
+        };
+        let call = r#"{"host": "10.0.0.9", "port": 80, "headers": [["cookie", "hunter2"]]}"#;
+        for face in [Face::Health, Face::Metrics, Face::Merged] {
+            let address = served(&shared, face);
+            let text = exchange(address, post(call).as_bytes()).await;
+            assert!(text.starts_with("HTTP/1.1 405"), "{face:?}: {text}");
+            assert!(get(address, "/refusals").await.starts_with("HTTP/1.1 404"), "{face:?}");
+        }
+        let address = served(&shared, Face::Admin);
+        let text = exchange(address, post(call).as_bytes()).await;
+        assert!(text.starts_with("HTTP/1.1 200") && text.contains("\"outside\""), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+        for (body, status) in [
+            ("{", "400"),
+            (r#"{"host": "a b", "port": 80}"#, "400"),
+            (&"x".repeat(100_000), "413"),
+        ] {
+            let text = exchange(address, post(body).as_bytes()).await;
+            assert!(text.starts_with(&format!("HTTP/1.1 {status}")), "{text}");
+        }
+        assert!(get(address, "/explain").await.starts_with("HTTP/1.1 405"));
+        let text = get(address, "/refusals").await;
+        assert!(text.contains("\"refusals\":[]"), "{text}");
+    })
+    .unwrap();
+}
+
+#[test]
 fn draining_is_begun_by_a_post_to_the_loopback_only_and_is_of_inbound_callers() {
     run_local(async {
         let dir = Folder::new("admin");

@@ -56,6 +56,12 @@ pub fn workload_dir(run_dir: &Path, workload: &WorkloadId) -> PathBuf {
     run_dir.join("workloads").join(&workload.0)
 }
 
+/// The folder of what ended sidecars of one machine's mesh leave for `heddle why`.
+#[must_use]
+pub fn left_refusals(run_dir: &Path) -> PathBuf {
+    run_dir.join("refusals")
+}
+
 /// Where the sidecar of that workload serves its admin page.
 #[must_use]
 pub fn admin_socket(run_dir: &Path, workload: &WorkloadId) -> PathBuf {
@@ -338,6 +344,13 @@ impl ProxyConfig {
             Surroundings::Local(local) => &local.host_ports,
             Surroundings::Pod(_) => &[],
         }
+    }
+
+    /// Where this sidecar leaves what it refused lately, when it ends.
+    #[must_use]
+    pub fn left_refusals(&self) -> Option<PathBuf> {
+        // The socket is in the workload's folder, which is below the mesh's run-time folder.
+        self.admin_socket()?.ancestors().nth(3).map(left_refusals)
     }
 
     /// The path socket at which the admin page is served too. In a cluster a port-forward leads to the loopback.

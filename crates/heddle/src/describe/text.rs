@@ -6,11 +6,10 @@ use heddle_wire::local::{
     sidecar_api::RuleInForce,
 };
 
-use super::{Description, Measured};
+use super::page::{Description, Measured};
 use crate::{
     control_client::problem_line,
-    explain::object,
-    naming::short,
+    naming::{object, short},
     output,
     top::{
         ejected,

@@ -7,8 +7,7 @@ use heddle_wire::local::sidecar_api::{
     Explanation, InjectedFault, ToldEndpoint, ToldRefusal, ToldTarget, TriedRule,
 };
 
-use super::object;
-use crate::{output, top};
+use crate::{naming::object, output, top};
 
 /// Rules that are told with why they do not decide.
 const TRIED: usize = 8;
@@ -31,7 +30,9 @@ pub(super) fn of(told: &Explanation, sources: &BTreeMap<String, String>) -> Stri
     }
     lines.extend(outcome(told, sources));
     for target in &told.targets {
-        lines.extend(self::target(target, sources));
+        // What is said of the whole is not said again of its shares.
+        let own = target.refusal.as_ref().filter(|own| told.refusal.as_ref() != Some(*own));
+        lines.extend(self::target(target, own, sources));
     }
     lines.extend(told.notes.iter().map(|note| format!("note: {note}")));
     if !told.connected {
@@ -80,7 +81,9 @@ fn rules(told: &Explanation, sources: &BTreeMap<String, String>) -> Vec<String> 
             let conditions: Vec<_> = conditions.collect();
             lines.push(match conditions.is_empty() {
                 true => "         which is for all calls".to_owned(),
-                false => format!("         which is for {}", conditions.join("; or for ")),
+                false => {
+                    format!("         which is for calls where {}", conditions.join("; or where "))
+                }
             });
         }
         None if told.tried.is_empty() => {
@@ -138,14 +141,18 @@ fn refused(refusal: &ToldRefusal, sources: &BTreeMap<String, String>) -> String 
     )
 }
 
-fn target(target: &ToldTarget, sources: &BTreeMap<String, String>) -> Vec<String> {
+fn target(
+    target: &ToldTarget,
+    refusal: Option<&ToldRefusal>,
+    sources: &BTreeMap<String, String>,
+) -> Vec<String> {
     let labels = match target.labels.is_empty() {
         true => String::new(),
         false => format!(" ({})", target.labels.join(", ")),
     };
     let mut lines = vec![format!("{:>6.4} % {}{labels}", share(target.share), target.name)];
     let mut more = |line: String| lines.push(format!("         {line}"));
-    if let Some(refusal) = &target.refusal {
+    if let Some(refusal) = refusal {
         more(refused(refusal, sources));
     }
     if let Some(policy) = &target.policy {

@@ -118,9 +118,8 @@ fn a_call_between_pods_is_explained_and_a_refusal_found_by_its_id() {
     let file = File::new("explained", &rule);
     said(&["apply", "-f", file.path()]);
     let caller = format!("client.{name}");
-    let asked = |path: &str| {
-        document(&["explain", "--from", &caller, "--to", "web:80", "--path", path])
-    };
+    let asked =
+        |path: &str| document(&["explain", "--from", &caller, "--to", "web:80", "--path", path]);
     let known = asked("/known");
     let decided = format!("VirtualService/{name}/web#http[0]");
     assert_eq!(known["rule"]["rule"], decided, "{known}");

@@ -54,7 +54,7 @@ const CALLER: &str = "curl -s -D - -o /dev/null -H 'x-request-id: asked-for-1' -
     until curl -s http://127.0.0.1:15090/stats/prometheus | grep -q '^heddle_endpoint_ejected{'; do\n\
     \x20 curl -s -o /dev/null -H 'end-user: jason' http://web/\n\
     done\n\
-    echo asked\n\
+    echo ejected\n\
     sleep 300\n";
 
 fn document(told: &Finished) -> Value {
@@ -77,7 +77,7 @@ fn a_call_is_explained_a_refusal_found_by_its_id_and_a_service_described(machine
     let applied = mesh.run("apply", &["-f", rules.to_str().unwrap()]);
     assert_eq!((applied.code, applied.stderr.as_str()), (0, ""), "{}", applied.stdout);
     let caller = mesh.start("caller", &["--", "sh", "-c", CALLER]);
-    wait_until("it has met every rule", || caller.printed().contains("asked").then_some(()));
+    wait_until("it has met every rule", || caller.printed().contains("ejected").then_some(()));
 
     calls_are_explained(&mesh);
     a_refusal_is_found(&mesh, &caller.printed());
@@ -100,10 +100,14 @@ fn calls_are_explained(mesh: &Mesh<'_>) {
     assert_eq!(endpoint["ejected"]["reason"], "consecutive5xxErrors", "{by_header}");
 
     // By a path, with shares, and why the rule before does not match.
-    let shared = explained(mesh, &["--to", "web", "--path", "/shared", "--header", "cookie: hunter2"]);
+    let shared =
+        explained(mesh, &["--to", "web", "--path", "/shared", "--header", "cookie: hunter2"]);
     assert_eq!(shared["rule"]["rule"], "VirtualService/default/web#http[1]", "{shared}");
     assert_eq!(shared["timeout_ms"], 3_000.0, "{shared}");
-    assert_eq!((&shared["targets"][0]["share"], &shared["targets"][1]["share"]), (&80.0.into(), &20.0.into()));
+    assert_eq!(
+        (&shared["targets"][0]["share"], &shared["targets"][1]["share"]),
+        (&80.0.into(), &20.0.into())
+    );
     assert_eq!(shared["targets"][0]["endpoints"][0]["state"], "in use", "{shared}");
     let because = shared["tried"][0]["because"][0].as_str().unwrap();
     assert!(because.contains("header end-user is not there"), "{because}");
@@ -113,7 +117,10 @@ fn calls_are_explained(mesh: &Mesh<'_>) {
     let none = explained(mesh, &["--to", "web:80", "--path", "/none"]);
     assert_eq!((&none["outcome"], &none["refusal"]["status"]), (&"refused".into(), &404.into()));
     let outside = explained(mesh, &["--to", "example.com:80"]);
-    assert_eq!((&outside["callee"]["kind"], &outside["outcome"]), (&"outside".into(), &"forwarded".into()));
+    assert_eq!(
+        (&outside["callee"]["kind"], &outside["outcome"]),
+        (&"outside".into(), &"forwarded".into())
+    );
 
     let text = mesh.run("explain", &["--from", "caller", "--to", "web:80", "--path", "/shared"]);
     for part in ["VirtualService/default/web#http[1]", "80 % web.default", "subset v2", "3000 ms"] {
@@ -122,16 +129,33 @@ fn calls_are_explained(mesh: &Mesh<'_>) {
 }
 
 fn a_refusal_is_found(mesh: &Mesh<'_>, answer: &str) {
-    // The refusal itself names the id.
+    // The refusal itself names the id, in a field and in its text.
     assert!(answer.contains("x-request-id: asked-for-1"), "{answer}");
     let found = document(&mesh.run("why", &["asked-for-1", "-o", "json"]));
     let refusal = &found["refusals"][0];
-    assert_eq!((&refusal["code"], &refusal["status"]), (&"no-route".into(), &404.into()), "{found}");
+    assert_eq!(
+        (&refusal["code"], &refusal["status"]),
+        (&"no-route".into(), &404.into()),
+        "{found}"
+    );
     assert_eq!(refusal["path"], "/none?token=(not shown)", "{found}");
     assert_eq!(found["refusals"].as_array().unwrap().len(), 1, "{found}");
     assert!(!found.to_string().contains("hunter2"), "{found}");
     let text = mesh.run("why", &["asked-for-1"]).stdout;
     assert!(text.contains("which called, refused") && text.contains("what to do:"), "{text}");
+    // Also of a program that has ended, and its sidecar with it.
+    let short = mesh.client(&[
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-H",
+        "x-request-id: short-lived",
+        "http://web/none",
+    ]);
+    assert_eq!(short.code, 0, "{}", short.stderr);
+    let found = document(&mesh.run("why", &["short-lived", "-o", "json"]));
+    assert_eq!(found["refusals"][0]["code"], "no-route", "{found}");
     let listed = mesh.run("why", &[]).stdout;
     assert!(listed.contains("asked-for-1") && listed.contains("all-ejected"), "{listed}");
     let unknown = mesh.run("why", &["never-asked"]);
@@ -167,7 +191,11 @@ fn what_cannot_be_meant_is_refused(mesh: &Mesh<'_>) {
     for (command, words, says) in [
         ("explain", &["--from", "caler", "--to", "web"][..], "--from: there is no"),
         ("explain", &["--from", "caller", "--to", "wep"], "did you mean `web`?"),
-        ("explain", &["--from", "caller", "--to", "web:81"], "web.default has no port 81; it has 80"),
+        (
+            "explain",
+            &["--from", "caller", "--to", "web:81"],
+            "web.default has no port 81; it has 80",
+        ),
         ("explain", &["--from", "caller", "--to", "example.com"], "its port has to be said"),
         ("describe", &["wep"], "did you mean `web`?"),
         ("describe", &["web", "-n", "shop"], "did you mean `web.default`?"),
