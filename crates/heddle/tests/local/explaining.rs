@@ -49,13 +49,14 @@ const FAILING: &str = "import http.server\n\
     \x20def log_message(self, *words): pass\n\
     http.server.ThreadingHTTPServer(('', 80), Handler).serve_forever()\n";
 
-/// Meets every rule, then stays, so that its sidecar can be asked.
+/// Meets every rule, then goes on calling, so that its sidecar can be asked and is measured.
 const CALLER: &str = "curl -s -D - -o /dev/null -H 'x-request-id: asked-for-1' -H 'cookie: hunter2' 'http://web/none?token=hunter2'\n\
     until curl -s http://127.0.0.1:15090/stats/prometheus | grep -q '^heddle_endpoint_ejected{'; do\n\
     \x20 curl -s -o /dev/null -H 'end-user: jason' http://web/\n\
     done\n\
+    curl -s -o /dev/null -H 'end-user: jason' http://web/\n\
     echo ejected\n\
-    sleep 300\n";
+    while sleep 0.5; do curl -s -o /dev/null http://web/shared; done\n";
 
 fn document(told: &Finished) -> Value {
     serde_json::from_str(&told.stdout)
