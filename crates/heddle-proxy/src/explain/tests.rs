@@ -14,7 +14,10 @@ use heddle_model::{
     },
 };
 use heddle_runtime::task::run_local;
-use heddle_wire::local::sidecar_api::{ToldRefusal, ToldTarget};
+use heddle_wire::{
+    discovery::Resource,
+    local::sidecar_api::{ToldRefusal, ToldTarget},
+};
 
 use super::*;
 use crate::{
@@ -403,4 +406,27 @@ fn bytes_are_no_request() {
     assert_eq!(said.targets[0].endpoints.len(), 1);
     assert!(said.notes.iter().any(|note| note.contains("no request is read")), "{said:?}");
     assert_eq!(said.workload, WorkloadId("client-1".into()));
+}
+
+#[test]
+fn without_a_sidecar_the_same_is_said_of_what_it_would_be_told() {
+    let v1 = vec![resources::target("reviews", Some("v1"))];
+    let destination = resources::destination("reviews", v1);
+    let owner = Owner::Service(resources::service("reviews"));
+    let told_to = vec![
+        Resource::Address(resources::address(resources::vip(10), owner)),
+        Resource::Name(resources::name_answer("reviews", Some("reviews"))),
+        Resource::Endpoints(resources::endpoints("reviews", &[20])),
+        Resource::Destination(destination.clone()),
+        Resource::Inbound(resources::inbound()),
+    ];
+    let dir = Folder::new("explain");
+    let config = proxy_config(dir.path());
+    let said = run_local(as_told(config, told_to, 7, &asked("/"))).unwrap().unwrap();
+    let shared = world(destination, |set| {
+        set.insert_endpoints(resources::endpoints("reviews", &[20]));
+    });
+    let live = told(&shared, &asked("/"));
+    assert!(!said.live && live.live);
+    assert_eq!((said.rule, said.targets), (live.rule, live.targets));
 }
