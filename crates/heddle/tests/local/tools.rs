@@ -114,14 +114,44 @@ fn prometheus_on_the_host_scrapes_the_mesh(machine: &Machine) {
     let query =
         "sum(istio_requests_total{reporter=\"destination\",destination_service_name=\"ratings\"})";
     let found = wait_until("Prometheus has the mesh's counters", || {
-        let url = format!("http://{listen}/api/v1/query");
-        let mut ask = Command::new("curl");
-        ask.args(["-s", "-G", &url, "--data-urlencode"]).arg(format!("query={query}"));
-        let asked = ask.output().ok()?;
-        let answer: Value = serde_json::from_slice(&asked.stdout).ok()?;
+        let answer = asked(&listen, query)?;
         answer["data"]["result"][0]["value"][1].as_str().map(str::to_owned)
     });
     assert!(found.parse::<f64>().unwrap() >= 1.0, "{found}");
+    panels_have_what_they_show(&listen);
+}
+
+/// What Prometheus answers to a query, if it answers.
+fn asked(listen: &str, query: &str) -> Option<Value> {
+    let url = format!("http://{listen}/api/v1/query");
+    let mut ask = Command::new("curl");
+    ask.args(["-s", "-G", &url, "--data-urlencode"]).arg(format!("query={query}"));
+    serde_json::from_slice(&ask.output().ok()?.stdout).ok()
+}
+
+/// Panels of Grafana's dashboard that may be empty where nothing goes wrong.
+const EMPTY_AT_BEST: [&str; 2] = ["Refusals and retries", "Why the mesh answered in its place"];
+
+/// Every query of the dashboard for Grafana is one that Prometheus understands and answers, as Grafana would ask it.
+fn panels_have_what_they_show(listen: &str) {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/grafana/heddle.json");
+    let dashboard: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let mut queries = 0;
+    for panel in dashboard["panels"].as_array().unwrap() {
+        let title = panel["title"].as_str().unwrap();
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().unwrap();
+            let query = query.replace("$__rate_interval", "20s").replace("$service", ".*");
+            queries += 1;
+            wait_until(&format!("`{title}` has data: {query}"), || {
+                let answer = asked(listen, &query)?;
+                assert_eq!(answer["status"], "success", "{title}: {query}: {answer}");
+                let some = answer["data"]["result"].as_array().is_some_and(|all| !all.is_empty());
+                (some || EMPTY_AT_BEST.contains(&title)).then_some(())
+            });
+        }
+    }
+    assert!(queries > 25, "{queries}");
 }
 
 fn a_browser_shows_who_calls_whom(machine: &Machine) {
