@@ -14,10 +14,13 @@ mod process;
 mod relay;
 mod restarts;
 mod retries;
+mod rows;
 mod rules;
 mod scrape;
 mod slow_backend;
 mod statistics;
+mod telemetry;
+mod telemetry_sink;
 mod upstream;
 
 use options::{AGAINST, BINARY, COUNT, Choice, OUTPUT, Options, ROUNDS, RUNS, SECONDS, list};
@@ -31,7 +34,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -86,6 +89,12 @@ const BENCHES: [Bench; 9] = [
         options: &[OUTPUT, ROUNDS, SECONDS, BINARY],
         run: slow_backend::run,
     },
+    Bench {
+        name: "telemetry",
+        about: telemetry::ABOUT,
+        options: &[OUTPUT, ROUNDS, SECONDS, BINARY],
+        run: telemetry::run,
+    },
 ];
 
 /// Runs the bench called `name`.
@@ -102,6 +111,8 @@ pub(crate) fn run(name: &str, words: &[&str]) -> Result<(), String> {
         "relay" => return relay::run(words),
         // What `slow-backend` runs in a network namespace of its own.
         "slow-backend-inside" => return slow_backend::run_inside(words),
+        // What `telemetry` runs there.
+        "telemetry-sink" => return telemetry_sink::run(),
         _ => {}
     }
     let bench = BENCHES.iter().find(|bench| bench.name == name);
