@@ -239,6 +239,8 @@ export interface ServicePage {
   responses: Response[];
   failing_since: number | null;
   cause: Cause | null;
+  /** What the page says first, for terminals, which have no links. */
+  first: string[];
   faults: FaultWord[];
   paths: PathRow[];
   rules: RuleRow[];

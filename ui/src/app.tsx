@@ -5,9 +5,9 @@ import { pace, query, useAddress } from "./address";
 import { useLive, type Graph } from "./api";
 import { clock } from "./format";
 import { Header } from "./header";
-import { ServiceView } from "./service/page";
-import { TapPage } from "./tap/page";
-import { title } from "./words";
+import { useKeys } from "./keys";
+import { Missing } from "./missing";
+import { PAGES, pageOf } from "./pages";
 
 /** Seconds without a new measurement after which the picture counts as stale. */
 const STALE_AFTER = 10;
@@ -16,8 +16,9 @@ const LIVE_WINDOW = 10;
 
 export function App() {
   const [address, go] = useAddress();
-  const calls = location.hash.startsWith("#/live");
-  const onGraph = address.service === null && !calls;
+  const page = pageOf(address);
+  const onGraph = page?.path === "";
+  useKeys(address, page?.twofold ?? false, go);
   // The header always tells of now; the graph of the period chosen. On the live graph both are one.
   const live = onGraph && address.range === "live";
   const now = useLive<Graph>(`/api/v1/graph?window=${LIVE_WINDOW}`, live ? 1000 : 5000);
@@ -29,9 +30,9 @@ export function App() {
   const graph = live ? now : chosen;
   useEffect(() => {
     const mesh = now.data?.mesh;
-    const place = calls ? "live calls" : address.service ? title(address.service) : "graph";
+    const place = page?.title(address) ?? "no such page";
     document.title = mesh ? `${place} · ${mesh} · Heddle` : "Heddle";
-  }, [now.data?.mesh, calls, address.service]);
+  }, [now.data?.mesh, page, address]);
   const unreachable = now.error !== null;
   // Told by this machine's clock alone: the mesh's may differ.
   const moved = useRef({ at: 0, since: 0 });
@@ -55,10 +56,8 @@ export function App() {
           </p>
         )}
       </div>
-      {calls ? (
-        <TapPage />
-      ) : address.service ? (
-        <ServiceView address={address} service={address.service} stopped={stopped} ejections={now.data?.ejections ?? []} />
+      {page ? (
+        <page.view address={address} go={go} now={now} graph={graph} stopped={stopped} />
       ) : (
         <Missing address={address} pages={PAGES} />
       )}

@@ -26,14 +26,17 @@ export function Header({ live, pages, address, go, stale }: Props) {
         <Mark />
         <span class="mesh-name">{live.data?.mesh ?? "Heddle"}</span>
       </a>
-      {address.service && (
-        <span class="crumb">
-          <span aria-hidden="true">/</span> {title(address.service)}
-        </span>
-      )}
-      <a class="crumb" href="#/live" aria-current={location.hash.startsWith("#/live") ? "page" : undefined}>
-        Live calls
-      </a>
+      <nav class="pages" aria-label="Pages">
+        {pages.filter((page) => page.link).map((page) => (
+          <a
+            key={page.path}
+            href={link(address, { page: page.path })}
+            aria-current={page.path === address.page ? "page" : undefined}
+          >
+            {page.link}
+          </a>
+        ))}
+      </nav>
       <Search nodes={live.data?.nodes ?? []} go={go} />
       <RangePicker range={address.range} go={go} />
       <Word live={live} go={go} stale={stale} />

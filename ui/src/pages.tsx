@@ -8,6 +8,7 @@ import { GraphPage } from "./graph/page";
 import { RefusalsView } from "./refusals/page";
 import { RulesView } from "./rules/page";
 import { ServiceView } from "./service/page";
+import { TapPage } from "./tap/page";
 import { TracesPage } from "./traces/page";
 import { title } from "./words";
 
@@ -39,6 +40,9 @@ export interface Page {
 export const PAGES: Page[] = [
   { path: "", link: "Graph", title: () => "graph", takes: (address) => address.rest.length === 0, twofold: true, view: GraphPage },
   { path: "service", title: serviceTitle, takes: (address) => address.service !== null, twofold: true, view: ServiceView },
+  { path: "rules", link: "Rules", title: () => "rules", takes: (address) => address.rest.length === 0, view: RulesView },
+  { path: "refusals", link: "Refusals", title: () => "refusals", takes: (address) => address.rest.length === 0, view: RefusalsView },
+  { path: "live", link: "Live", title: () => "live calls", takes: (address) => address.rest.length === 0, view: TapPage },
   { path: "traces", link: "Traces", title: ({ rest }) => (rest[1] ? "two traces" : rest[0] ? `trace ${rest[0].slice(0, 8)}` : "traces"), view: TracesPage },
 ];
 

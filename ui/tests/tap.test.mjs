@@ -160,7 +160,7 @@ test("paused, nothing is asked of any sidecar", { skip: missing }, async () => {
 test("what the server refuses is told in its words and not asked again", { skip: missing }, async () => {
   await visit("#/", {}, async (page, stream) => {
     stream.refusal = { status: 501, error: "in a cluster use `heddle tap`" };
-    await page.getByRole("link", { name: "Live calls" }).click();
+    await page.getByRole("link", { name: "Live", exact: true }).click();
     await page.getByRole("alert").waitFor();
     assert.equal(await page.getByRole("alert").innerText(), "in a cluster use `heddle tap`");
     assert.equal(stream.asked.length, 1);

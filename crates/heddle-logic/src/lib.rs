@@ -16,7 +16,6 @@ pub mod rewrite;
 pub mod route;
 pub mod rule;
 pub mod sampling;
-pub mod secret;
 pub mod sni;
 pub mod sticky;
 

@@ -138,7 +138,7 @@ impl Matcher {
     }
 
     /// Of each alternative, in words, the first condition that a request does not meet; none where it meets one.
-    /// Values of secrets are left out ([`crate::secret`]).
+    /// Values of secrets are left out ([`heddle_model::secret`]).
     #[must_use]
     pub fn misses(&self, request: &dyn RequestView) -> Vec<String> {
         let path = path::canonical(request.path());

@@ -11,6 +11,7 @@ pub mod name;
 pub mod pattern;
 pub mod registry;
 pub mod resource;
+pub mod secret;
 pub mod timestamp;
 pub mod wire;
 pub mod yaml;

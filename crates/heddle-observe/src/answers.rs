@@ -13,11 +13,13 @@ use crate::{
     rulebook::Rulebook,
     store::{Measured, Period, Store},
     tap::served::Readers,
+    traces::Traces,
 };
 
 mod cause;
 mod graph;
 mod page;
+mod rules;
 mod verdict;
 
 #[cfg(test)]
@@ -31,6 +33,9 @@ pub(crate) struct View {
     pub(crate) interval: u64,
     pub(crate) store: Store,
     pub(crate) roster: Roster,
+    /// Beside the rest: spans come in while nobody looks.
+    pub(crate) traces: Rc<RefCell<Traces>>,
+    pub(crate) rulebook: Rulebook,
     /// Places for those who look at live calls.
     pub(crate) tap_readers: Readers,
 }

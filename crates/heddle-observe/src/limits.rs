@@ -113,8 +113,8 @@ pub const CAUSE_SHARE: f64 = 0.2;
 /// Endpoints of one sidecar that are told to be out; more are as many as there can be of use.
 pub const EJECTED_MAX: usize = 1_000;
 
-/// Bytes that all traces may take together in memory, and about as much in their file: some 15,000 traces of six
-/// spans of the mesh's own.
+/// Bytes that all traces may take together in memory, and up to three times as much in their file, whose pages are
+/// never quite full: some 15,000 traces of six spans of the mesh's own.
 pub const TRACES_BYTES_MAX: usize = 48 << 20;
 /// Of these, bytes of traces that are not complete yet, whose spans take four times as much as when they are.
 pub const TRACES_OPEN_BYTES_MAX: usize = 12 << 20;
@@ -144,7 +144,8 @@ pub const SERVICES_TOLD_MAX: usize = 300;
 
 /// Bytes of a body with spans in protobuf.
 pub const SPANS_BODY_MAX: usize = 4 << 20;
-/// The same in JSON, which takes some ten times as much while it is read.
+/// The same in JSON. It is read span by span: besides the spans that are made of it, at most
+/// [`SPANS_BODY_COUNT_MAX`], some 3 MiB at most are in memory for the values of one of them.
 pub const SPANS_JSON_BODY_MAX: usize = 1 << 20;
 /// Spans of one body.
 pub const SPANS_BODY_COUNT_MAX: usize = 10_000;

@@ -3,9 +3,9 @@
 //!
 //! As with all of a scrape, they count only when it was read to its end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, hash_map::Entry};
 
-use heddle_model::{ServiceName, name::SERVICE_SUFFIX, yaml::did_you_mean};
+use heddle_model::{ServiceName, name::service_suffix, yaml::did_you_mean};
 
 use crate::{
     exposition::{self, LineError},
@@ -68,45 +68,81 @@ impl FailedNames {
     }
 }
 
-/// The service that may have been meant by a name that somebody in `namespace` asked for, as they should have written
-/// it: with its namespace where that is another one or was written.
-pub(crate) fn meant<'s>(
-    asked: &str,
-    namespace: &str,
-    services: impl Iterator<Item = &'s ServiceName>,
-) -> Option<String> {
+/// Which services names may have meant. Each name is compared with all services once, and so many names at most: how
+/// many there are, and how long, is up to workloads.
+#[derive(Debug)]
+pub(crate) struct Meant<'s> {
+    services: Vec<Known<'s>>,
+    /// By name, and the namespace of who asked for it.
+    known: HashMap<(&'s str, &'s str), Option<String>>,
+    left: usize,
+}
+
+#[derive(Debug)]
+struct Known<'s> {
+    service: &'s ServiceName,
+    /// With its namespace.
+    full: String,
+    /// The same without separators.
+    bare: String,
+}
+
+impl<'s> Meant<'s> {
+    /// Among these services, for `most` names.
+    pub(crate) fn new(services: impl Iterator<Item = &'s ServiceName>, most: usize) -> Self {
+        let services = services.filter(|service| !service.is_host()).take(limits::SIDECARS_MAX);
+        let services = services.map(|service| {
+            let full = format!("{}.{}", service.name, service.namespace);
+            Known { service, bare: bare(&full), full }
+        });
+        Self { services: services.collect(), known: HashMap::new(), left: most }
+    }
+
+    /// The service that may have been meant by a name that somebody in `namespace` asked for, as they should have
+    /// written it: with its namespace where that is another one or was written. `None` for further names than it is for.
+    pub(crate) fn by(&mut self, asked: &'s str, namespace: &'s str) -> Option<&str> {
+        match self.known.entry((asked, namespace)) {
+            Entry::Occupied(known) => known.into_mut().as_deref(),
+            Entry::Vacant(place) => {
+                self.left = self.left.checked_sub(1)?;
+                place.insert(meant(asked, namespace, &self.services)).as_deref()
+            }
+        }
+    }
+}
+
+fn bare(text: &str) -> String {
+    text.replace(['.', '-', '_'], "")
+}
+
+fn meant(asked: &str, namespace: &str, services: &[Known<'_>]) -> Option<String> {
     let short = asked.trim_end_matches('.');
-    let short = short.strip_suffix(SERVICE_SUFFIX).unwrap_or(short).trim_end_matches('.');
+    let short = short.strip_suffix(service_suffix()).unwrap_or(short).trim_end_matches('.');
     let short = short.strip_suffix(".svc").unwrap_or(short);
     let (name, asked_in) = match short.split_once('.') {
         Some((name, rest)) => (name, Some(rest)),
         None => (short, None),
     };
-    let services: Vec<&ServiceName> =
-        services.filter(|service| !service.is_host()).take(limits::SIDECARS_MAX).collect();
+    let asked_namespace = asked_in.unwrap_or(namespace);
     // The name is right, and the namespace is not or is missing.
-    let same = services.iter().filter(|service| service.name == name);
-    let same: Vec<_> = same.filter(|one| one.namespace != asked_in.unwrap_or(namespace)).collect();
+    let same = services.iter().filter(|one| one.service.name == name);
+    let same: Vec<_> = same.filter(|one| one.service.namespace != asked_namespace).collect();
     if let [one] = same[..] {
-        return Some(format!("{}.{}", one.name, one.namespace));
+        return Some(one.full.clone());
     }
     // One word with a separator left out or another one: `leaf-1default`, `leaf-1-default`.
-    let bare = |text: &str| text.replace(['.', '-', '_'], "");
     let squeezed = bare(short);
-    let glued =
-        services.iter().find(|one| bare(&format!("{}{}", one.name, one.namespace)) == squeezed);
+    let glued = services.iter().find(|one| one.bare == squeezed);
     if let Some(one) = glued.filter(|_| asked_in.is_none()) {
-        return Some(format!("{}.{}", one.name, one.namespace));
+        return Some(one.full.clone());
     }
-    let own = services.iter().filter(|one| one.namespace == asked_in.unwrap_or(namespace));
-    let own: Vec<&str> = own.map(|one| one.name.as_str()).collect();
+    let own = services.iter().filter(|one| one.service.namespace == asked_namespace);
+    let own: Vec<&str> = own.map(|one| one.service.name.as_str()).collect();
     if let Some(name) = did_you_mean(name, &own) {
         return Some(asked_in.map_or_else(|| name.to_owned(), |rest| format!("{name}.{rest}")));
     }
     // Both are a little wrong.
-    let all: Vec<String> =
-        services.iter().map(|one| format!("{}.{}", one.name, one.namespace)).collect();
-    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let all: Vec<&str> = services.iter().map(|one| one.full.as_str()).collect();
     let full = if asked_in.is_some() { short.to_owned() } else { format!("{short}.{namespace}") };
     did_you_mean(&full, &all).map(str::to_owned)
 }
@@ -147,7 +183,19 @@ mod tests {
             ("www.example.com", None),
             ("", None),
         ] {
-            assert_eq!(meant(asked, "default", services.iter()).as_deref(), meant_by, "{asked}");
+            let mut meant = Meant::new(services.iter(), 1);
+            assert_eq!(meant.by(asked, "default"), meant_by, "{asked}");
         }
+    }
+
+    #[test]
+    fn a_name_is_looked_for_once_and_no_more_names_than_was_said() {
+        let services = [ServiceName::new("pay", "shop").unwrap()];
+        let mut meant = Meant::new(services.iter(), 2);
+        for _ in 0..3 {
+            assert_eq!(meant.by("pai", "shop"), Some("pay"));
+            assert_eq!(meant.by("pai", "other"), None);
+        }
+        assert_eq!(meant.by("pey", "shop"), None);
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     hosts, limits, scrape,
     tap::served,
     targets,
+    traces::asked::Asked,
 };
 
 /// An answer's body: ours, or a sidecar's metrics on their way through.
@@ -126,15 +127,19 @@ async fn route<B>(
             Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
         }
         ["api", "v1", "tap"] => {
+            own_page(request)?;
             let readers = view.borrow().tap_readers.clone();
             let begun =
                 served::begin(config.run_dir.as_deref(), &readers, uri.query().unwrap_or(""));
             let begun = begun.map_err(|(status, reason)| Refused(status, reason))?;
             Ok(begun.map(|lines| lines.map_err(|never| match never {}).boxed_unsync()))
         }
-        ["api", ..] => {
-            Err(not_found("no such call; see /api/v1/graph, /api/v1/services".to_owned()))
-        }
+        ["api", ..] => Err(not_found(
+            "no such call; there are /api/v1/graph, /api/v1/services, /api/v1/rules, /api/v1/refusals, \
+             /api/v1/ejections, /api/v1/tls-failures, /api/v1/traces, /api/v1/tap and \
+             /api/v1/prometheus/targets"
+                .to_owned(),
+        )),
         ["sidecars", workload, "stats", "prometheus"] => {
             let address = address(&view.borrow(), workload)?;
             pass_through(address).await
@@ -157,6 +162,16 @@ fn checked_host<B>(request: &Request<B>, config: &ObserveConfig) -> Result<Strin
             "the dashboard does not answer to the name `{host}`; use its IP address or localhost"
         ),
     ))
+}
+
+/// A page of another site can read nothing here, and yet hold all places of those who look: browsers tell of it.
+fn own_page<B>(request: &Request<B>) -> Result<(), Refused> {
+    let site = request.headers().get("sec-fetch-site");
+    if site.is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
+        let reason = "live calls are not for pages of other sites".to_owned();
+        return Err(Refused(StatusCode::FORBIDDEN, reason));
+    }
+    Ok(())
 }
 
 /// The period of a query; unknown parameters are refused, so that a typing error is no silent default.

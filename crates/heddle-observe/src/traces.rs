@@ -1,13 +1,13 @@
 //! Recent traces. Spans come by [`intake`], from sidecars and from instrumented applications alike; here they are put
 //! together by the id of their trace, and kept while there is room. [`asked`] says what may be asked for, and [`told`]
-//! how a trace is answered; [`file`] is what survives this process.
+//! how a trace is answered; [`mod@file`] is what survives this process.
 //!
 //! A trace is open, as spans, while some are expected, and then sealed, as bytes. One that comes late opens it
 //! again. Everything is bounded: a trace, all open ones, and all together. What makes room is the oldest ordinary
 //! trace; those with errors and those that took unusually long go only when they fill most of the room themselves.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -98,9 +98,14 @@ pub(crate) struct Traces {
     next: u64,
     /// Have spans that are not summed up yet.
     stale: BTreeSet<u128>,
+    /// There is a file, which tells from time to time that it has written these.
+    is_kept: bool,
     /// To be written.
     changed: BTreeSet<u128>,
     gone: BTreeSet<u128>,
+    /// Most that open ones have taken, bytes.
+    #[cfg(test)]
+    open_most: usize,
     usual: Usual,
     services: HashSet<Rc<str>>,
     counts: Counts,
@@ -129,8 +134,19 @@ struct Entry {
 
 #[derive(Debug)]
 enum Body {
-    Open { spans: Vec<Received>, weight: usize, left_out: u64, heard: Instant },
-    Sealed(Vec<u8>),
+    Open {
+        spans: Vec<Received>,
+        weight: usize,
+        left_out: u64,
+        heard: Instant,
+    },
+    Sealed {
+        bytes: Vec<u8>,
+        /// Of its spans while it was open.
+        weight: usize,
+        /// Spans that have come since and were too many. Not in the file before it opens again.
+        left_out: u64,
+    },
 }
 
 /// What is asked about a trace.
@@ -167,7 +183,7 @@ impl Entry {
     fn weight(&self) -> usize {
         let body = match &self.body {
             Body::Open { weight, .. } => *weight,
-            Body::Sealed(bytes) => bytes.len(),
+            Body::Sealed { bytes, .. } => bytes.len(),
         };
         let facts = self.summary.facts.iter();
         ENTRY_BYTES
@@ -181,6 +197,9 @@ impl Traces {
     /// Takes spans in, at `now`, which is `unix` since 1970.
     pub(crate) fn take(&mut self, spans: Vec<Received>, now: Instant, unix: Duration) {
         let latest = u64::try_from((unix + limits::SPAN_AHEAD_MAX).as_micros()).unwrap_or(u64::MAX);
+        // By their trace, in the order in which the traces come: none is opened twice.
+        let mut places: HashMap<u128, usize> = HashMap::new();
+        let mut by_trace: Vec<Vec<Received>> = Vec::new();
         for mut span in spans {
             self.counts.spans += 1;
             span.duration = span.duration.min(limits::SPAN_MICROS_MAX);
@@ -189,15 +208,65 @@ impl Traces {
             } else if facts::is_delivery(&span) {
                 self.dropped(Dropped::Delivery, 1);
             } else {
-                self.add(span, now);
+                let place = *places.entry(span.trace).or_insert(by_trace.len());
+                match by_trace.get_mut(place) {
+                    Some(others) => others.push(span),
+                    None => by_trace.push(vec![span]),
+                }
             }
         }
-        while self.open_bytes > self.room.open
-            && let Some((_, trace)) = self.open.pop_first()
-        {
-            self.seal(trace);
+        for spans in by_trace {
+            self.add_all(spans, now);
+            while self.open_bytes > self.room.open
+                && let Some((_, trace)) = self.open.pop_first()
+            {
+                self.seal(trace);
+            }
         }
         self.make_room();
+    }
+
+    /// Adds spans of one trace.
+    fn add_all(&mut self, spans: Vec<Received>, now: Instant) {
+        let least = spans.iter().map(Received::weight).min().unwrap_or(0);
+        let Some(trace) = spans.first().map(|span| span.trace) else { return };
+        if let Some(entry) = self.all.get_mut(&trace)
+            && let Body::Sealed { weight, left_out, .. } = &mut entry.body
+            && (entry.summary.facts.len() >= self.room.spans || *weight + least > self.room.trace)
+        {
+            // None of them would have room in it: it is not opened for that.
+            *left_out = left_out.saturating_add(spans.len() as u64);
+            return self.dropped(Dropped::TooMany, spans.len());
+        }
+        spans.into_iter().for_each(|span| self.add(span, now));
+        #[cfg(test)]
+        {
+            self.open_most = self.open_most.max(self.open_bytes);
+        }
+    }
+
+    /// The trace is to be written.
+    fn has_changed(&mut self, trace: u128) {
+        if self.is_kept {
+            self.changed.insert(trace);
+        }
+    }
+
+    /// The trace is to leave the file.
+    fn has_gone(&mut self, trace: u128) {
+        self.changed.remove(&trace);
+        if self.is_kept {
+            self.gone.insert(trace);
+        }
+    }
+
+    /// There is a file that asks for [`Self::changes`], or there is none any more.
+    pub(crate) fn keep(&mut self, is_kept: bool) {
+        self.is_kept = is_kept;
+        if !is_kept {
+            self.changed.clear();
+            self.gone.clear();
+        }
     }
 
     /// So many were not kept.
@@ -226,8 +295,8 @@ impl Traces {
         }
         let more = span.weight();
         if spans.len() >= self.room.spans || *weight + more > self.room.trace {
-            *left_out += 1;
-            self.changed.insert(trace);
+            *left_out = left_out.saturating_add(1);
+            self.has_changed(trace);
             return self.dropped(Dropped::TooMany, 1);
         }
         *heard = now;
@@ -237,7 +306,7 @@ impl Traces {
         self.bytes[usize::from(*slow || summary.errors > 0)] += more;
         spans.push(span);
         self.stale.insert(trace);
-        self.changed.insert(trace);
+        self.has_changed(trace);
     }
 
     /// The trace is there and takes spans after this.
@@ -252,10 +321,11 @@ impl Traces {
             self.put(trace, entry);
             return;
         };
-        let Body::Sealed(bytes) = &entry.body else { return };
+        let Body::Sealed { bytes, left_out: since, .. } = &entry.body else { return };
         let whole = kept::decoded(trace, bytes).unwrap_or_default();
-        let weight = whole.spans.iter().map(Received::weight).sum();
-        let Whole { spans, left_out, .. } = whole;
+        let weight = weight_of(&whole.spans);
+        let left_out = whole.left_out.saturating_add(*since);
+        let spans = whole.spans;
         entry.body = Body::Open { spans, weight, left_out, heard: now };
         self.open.insert(entry.turn, trace);
         self.open_bytes += weight;
@@ -303,11 +373,11 @@ impl Traces {
             // One that opened again has been compared.
             if !entry.slow && self.usual.is_slow(first, entry.summary.duration) {
                 entry.slow = true;
-                self.changed.insert(trace);
+                self.has_changed(trace);
             }
-            let (turn, slow, left_out) = (entry.turn, entry.slow, *left_out);
+            let (turn, slow, left_out, weight) = (entry.turn, entry.slow, *left_out, *weight);
             let whole = Whole { turn, slow, left_out, spans: std::mem::take(spans) };
-            entry.body = Body::Sealed(kept::encoded(&whole));
+            entry.body = Body::Sealed { bytes: kept::encoded(&whole), weight, left_out: 0 };
         }
         self.put(trace, entry);
     }
@@ -338,8 +408,7 @@ impl Traces {
             let trace = *trace;
             self.counts.evicted += 1;
             self.stale.remove(&trace);
-            self.changed.remove(&trace);
-            self.gone.insert(trace);
+            self.has_gone(trace);
             let Some(entry) = self.pull(trace) else { return };
             if let Body::Open { weight, .. } = entry.body {
                 self.open.remove(&entry.turn);
@@ -356,7 +425,7 @@ impl Traces {
         let gone = std::mem::take(&mut self.gone);
         let bytes = |(trace, entry): (&u128, &Entry)| {
             let bytes = match &entry.body {
-                Body::Sealed(bytes) => bytes.clone(),
+                Body::Sealed { bytes, .. } => bytes.clone(),
                 Body::Open { spans, left_out, .. } => {
                     let (turn, slow, left_out) = (entry.turn, entry.slow, *left_out);
                     kept::encoded(&Whole { turn, slow, left_out, spans: spans.clone() })
@@ -377,7 +446,7 @@ impl Traces {
     pub(crate) fn restore(&mut self, kept: Rows) {
         for (trace, bytes) in kept.traces {
             let Some(whole) = kept::decoded(trace, &bytes) else {
-                self.gone.insert(trace);
+                self.has_gone(trace);
                 continue;
             };
             // Two with one turn would hide each other.
@@ -385,11 +454,16 @@ impl Traces {
             let turn = if taken || whole.turn > u64::MAX / 2 { self.next } else { whole.turn };
             self.next = self.next.max(turn + 1);
             let summary = summed(&whole.spans, &mut self.services);
-            let body = Body::Sealed(bytes);
+            let body = Body::Sealed { bytes, weight: weight_of(&whole.spans), left_out: 0 };
             self.put(trace, Entry { turn, body, summary, slow: whole.slow, bytes: 0 });
         }
         self.make_room();
     }
+}
+
+/// About how much memory these take, bytes.
+fn weight_of(spans: &[Received]) -> usize {
+    spans.iter().map(Received::weight).sum()
 }
 
 /// What is asked about these spans.

@@ -46,7 +46,7 @@ use tokio::{
 };
 
 use self::{
-    page::{JSON, Page, TEXT, pieces, whole},
+    page::{JSON, Page, TEXT, lines, pieces, whole},
     taken::TakenInTime,
     tapped::Lines,
 };
@@ -259,11 +259,12 @@ async fn answer(shared: &Arc<Shared>, face: Face, request: &Request<Incoming>) -
             }
         }
         "/config_dump" if face == Face::Admin => whole(StatusCode::OK, JSON, dump::of(shared)),
+        tap_api::PATH if face == Face::Admin => tapped(shared, request),
         "/refusals" if face == Face::Admin => asked::refusals(shared),
         "/" if face == Face::Admin => whole(
             StatusCode::OK,
             TEXT,
-            "/config_dump\n/healthz/ready\n/refusals\n/stats/prometheus\n",
+            "/config_dump\n/healthz/ready\n/refusals\n/stats/prometheus\n/tap\n",
         ),
         _ => whole(StatusCode::NOT_FOUND, TEXT, "no such page\n"),
     }

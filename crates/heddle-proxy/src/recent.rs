@@ -7,11 +7,13 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError, TryLockError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
-use heddle_logic::secret;
-use heddle_model::WorkloadId;
+use heddle_model::{WorkloadId, secret};
 use heddle_runtime::clock;
 use heddle_wire::local::sidecar_api::{Refusals, Refused};
 
@@ -30,6 +32,8 @@ pub struct RecentRefusals {
     /// Seconds since 1970.
     since: u64,
     ring: Mutex<Ring>,
+    /// Those that found it taken.
+    missed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -41,23 +45,32 @@ struct Ring {
 
 impl Default for RecentRefusals {
     fn default() -> Self {
-        Self { since: clock::unix_now().as_secs(), ring: Mutex::default() }
+        let since = clock::unix_now().as_secs();
+        Self { since, ring: Mutex::default(), missed: AtomicU64::default() }
     }
 }
 
 impl RecentRefusals {
-    /// Takes note of one; texts of the client's are cut, and values of secrets left out.
+    /// Takes note of one; texts of the client's are cut, and values of secrets left out. Where another worker notes
+    /// one at this moment this one counts as forgotten: a refusal waits for nobody.
     pub(crate) fn note(&self, refused: Refused) {
         let refused = Refused {
             method: cut(refused.method),
             authority: cut(refused.authority),
-            path: cut(secret::shown_target(&refused.path)),
+            path: cut(secret::shown_target(&refused.path).into_owned()),
             text: cut(refused.text),
             rule: refused.rule.map(cut),
             service: cut(refused.service),
             ..refused
         };
-        let mut ring = self.ring();
+        let mut ring = match self.ring.try_lock() {
+            Ok(ring) => ring,
+            Err(TryLockError::Poisoned(ring)) => ring.into_inner(),
+            Err(TryLockError::WouldBlock) => {
+                self.missed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        };
         ring.bytes += bytes(&refused);
         ring.refusals.push_back(refused);
         while ring.refusals.len() > REMEMBERED_MAX || ring.bytes > BYTES_MAX {
@@ -74,7 +87,7 @@ impl RecentRefusals {
         Refusals {
             workload: workload.clone(),
             since: self.since,
-            forgotten: ring.forgotten,
+            forgotten: ring.forgotten + self.missed.load(Ordering::Relaxed),
             refusals: ring.refusals.iter().cloned().collect(),
         }
     }
@@ -90,23 +103,28 @@ impl RecentRefusals {
             return Ok(());
         }
         DirBuilder::new().mode(0o700).recursive(true).create(folder)?;
-        let mut left = Vec::new();
-        for one in fs::read_dir(folder)? {
-            let one = one?;
-            left.push((one.metadata()?.modified()?, one.path()));
-        }
-        left.sort();
-        for (_, oldest) in left.iter().rev().skip(LEFT_MAX - 1) {
-            fs::remove_file(oldest)?;
-        }
         let fresh = folder.join(format!("{workload}.new"));
         fs::write(&fresh, serde_json::to_vec(&told)?)?;
-        fs::rename(fresh, folder.join(format!("{workload}.json")))
+        fs::rename(fresh, folder.join(format!("{workload}.json")))?;
+        clear_up(folder);
+        Ok(())
     }
 
     fn ring(&self) -> MutexGuard<'_, Ring> {
         // A panic in between leaves at worst a count that is off.
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the oldest away where there are too many. Others that end at the same moment do the same: what has gone
+/// meanwhile is no trouble.
+fn clear_up(folder: &Path) {
+    let Ok(all) = fs::read_dir(folder) else { return };
+    let age = |one: fs::DirEntry| Some((one.metadata().ok()?.modified().ok()?, one.path()));
+    let mut left: Vec<_> = all.flatten().filter_map(age).collect();
+    left.sort();
+    for (_, oldest) in left.iter().rev().skip(LEFT_MAX) {
+        drop(fs::remove_file(oldest));
     }
 }
 
@@ -123,6 +141,8 @@ fn cut(mut text: String) -> String {
         let end = (0..=TEXT_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
+        // Else the bytes that were cut off would be kept, and counted nowhere.
+        text.shrink_to_fit();
     }
     text
 }
@@ -160,6 +180,9 @@ mod tests {
         assert!(kept <= BYTES_MAX && !told.refusals.is_empty(), "{kept}");
         assert_eq!(told.refusals.len() as u64 + told.forgotten, 1_000);
         assert!(told.refusals.iter().all(|one| one.path.len() <= TEXT_MAX + 3));
+        let ring = recent.ring();
+        let held = ring.refusals.iter().map(|one| one.path.capacity() + one.text.capacity());
+        assert!(held.max() <= Some(3 * TEXT_MAX), "what was cut off is held no longer");
     }
 
     #[test]
@@ -185,6 +208,6 @@ mod tests {
         let recent = RecentRefusals::default();
         recent.note(refused(1, "/a?access_token=hunter2&b=c"));
         let told = recent.told(&WorkloadId("a-1".into()));
-        assert_eq!(told.refusals[0].path, "/a?access_token=(not shown)&b=c");
+        assert_eq!(told.refusals[0].path, "/a?access_token=(hidden)&b=c");
     }
 }

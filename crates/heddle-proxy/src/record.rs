@@ -334,7 +334,7 @@ impl Drop for RequestOutcome {
             request_bytes: self.request_bytes.get(),
             response_bytes: self.response_bytes.get(),
         };
-        if let Some(counts) = self.rule.take().and_then(|rule| rule.counts.get().cloned()) {
+        if let Some(counts) = self.rule.as_ref().and_then(|rule| rule.counts.get()) {
             counts.record(record.status, self.grpc().flatten(), record.flags, record.duration);
         }
         if let Some(facts) = self.facts.take() {

@@ -28,6 +28,9 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 /// Longest request id that is repeated in a refusal, bytes.
 const ID_BYTES_MAX: usize = 128;
 
+/// Bytes of each of a refused request's texts that are looked at: more than is told of any.
+const TOLD_BYTES: usize = 2_048;
+
 /// What of a request is told where it is refused; empty where it could not be read.
 #[derive(Debug, Default)]
 pub(crate) struct AskedFor {
@@ -43,7 +46,11 @@ pub(crate) struct AskedFor {
 impl AskedFor {
     /// Of a request of HTTP/1, by the head under which it goes on.
     pub(crate) fn of_head(head: &[u8]) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let text = |bytes: &[u8]| {
+            // No more is told of it anywhere; a refusal is not to copy what may be 64 KiB.
+            let most = bytes.len().min(TOLD_BYTES);
+            String::from_utf8_lossy(&bytes[..most]).into_owned()
+        };
         let line = head.split(|byte| *byte == b'\r' || *byte == b'\n').next().unwrap_or_default();
         let mut parts = line.split(|byte| *byte == b' ');
         let (method, target) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());

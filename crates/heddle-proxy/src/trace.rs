@@ -15,6 +15,7 @@ use heddle_logic::route::RequestView;
 use heddle_model::{
     discovery::{Provenance, WorkloadInfo},
     name::service_suffix,
+    secret,
 };
 use heddle_runtime::clock;
 use heddle_wire::{
@@ -229,7 +230,7 @@ impl LiveSpan {
         tags.add("component", "proxy".to_owned());
         tags.add("node_id", node_id(own, config.addresses.first()));
         tags.add("http.method", cut(request.method().to_owned(), plan.tag_length));
-        tags.add("http.url", cut(url, plan.tag_length));
+        tags.add("http.url", cut(secret::shown_target(&url).into_owned(), plan.tag_length));
         tags.add("http.protocol", about.protocol.to_owned());
         let agent = request.first_header("user-agent");
         tags.add("user_agent", cut(agent.unwrap_or_else(|| "-".to_owned()), SPAN_TAG_BYTES));

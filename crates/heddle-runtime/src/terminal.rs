@@ -80,19 +80,14 @@ impl Drop for Keys {
     }
 }
 
-/// How many columns it has now; `None` as for [`rows`].
-pub fn columns(terminal: &impl AsFd) -> Option<usize> {
-    let (_, columns) = sys::terminal::window_size(terminal.as_fd()).ok()?;
-    (columns > 0).then_some(usize::from(columns))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_no_terminal_has_no_rows() {
-        let null = std::fs::File::open("/dev/null").expect("opens");
+    #[tokio::test]
+    async fn what_is_no_terminal_has_no_rows_and_no_keys() {
+        let null = File::open("/dev/null").expect("opens");
         assert_eq!((rows(&null), columns(&null)), (None, None));
+        assert!(Keys::of(&null).is_err());
     }
 }

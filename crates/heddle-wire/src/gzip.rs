@@ -1,6 +1,8 @@
 //! What gzip made smaller, made whole again (RFC 1951 and 1952): bodies that others send us are often compressed, and
 //! never larger than a few MiB, so that a table of lengths and a loop over bits will do. Nothing is compressed here.
 
+use std::sync::LazyLock;
+
 /// Longest code, bits.
 const LENGTH_MAX: usize = 15;
 /// Of an encoded length of a repeat: what it begins at, and how many bits add to it.
@@ -73,6 +75,11 @@ const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 
 /// The symbol at which a block ends.
 const END: u16 = 256;
 
+/// Blocks that bring their own codes: so many, and one more for so many bytes. Such a block may be 12 bytes long and
+/// costs as much as hundreds. Who compresses brings codes only where they save more than they take, so that there are
+/// some 60 bytes and more in one, however often it is made to send what it has; the other blocks cost what their bits do.
+const BLOCKS_WITH_CODES: (usize, usize) = (64, 32);
+
 /// Why bytes are nothing that gzip made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum GzipError {
@@ -96,15 +103,17 @@ use GzipError::Malformed;
 pub fn decompress(compressed: &[u8], most: usize) -> Result<Vec<u8>, GzipError> {
     let mut input = Input { bytes: after_header(compressed).ok_or(Malformed)?, held: 0, count: 0 };
     let mut output = Vec::new();
+    let mut with_codes = BLOCKS_WITH_CODES.0 + compressed.len() / BLOCKS_WITH_CODES.1;
     loop {
         let last = input.bits(1)? == 1;
         match input.bits(2)? {
             0 => input.stored(&mut output, most)?,
             1 => {
                 let (symbols, distances) = fixed()?;
-                input.block(&symbols, &distances, &mut output, most)?;
+                input.block(symbols, distances, &mut output, most)?;
             }
             2 => {
+                with_codes = with_codes.checked_sub(1).ok_or(Malformed)?;
                 let (symbols, distances) = input.told()?;
                 input.block(&symbols, &distances, &mut output, most)?;
             }
@@ -288,12 +297,15 @@ impl Codes {
     }
 }
 
-/// The codes of blocks that bring none.
-fn fixed() -> Result<(Codes, Codes), GzipError> {
-    let mut lengths = [8_u8; 288];
-    lengths[144..256].fill(9);
-    lengths[256..280].fill(7);
-    Ok((Codes::of(&lengths)?, Codes::of(&[5; 30])?))
+/// The codes of blocks that bring none, made once: such a block may be ten bits long.
+fn fixed() -> Result<&'static (Codes, Codes), GzipError> {
+    static FIXED: LazyLock<Result<(Codes, Codes), GzipError>> = LazyLock::new(|| {
+        let mut lengths = [8_u8; 288];
+        lengths[144..256].fill(9);
+        lengths[256..280].fill(7);
+        Ok((Codes::of(&lengths)?, Codes::of(&[5; 30])?))
+    });
+    FIXED.as_ref().map_err(|error| *error)
 }
 
 /// CRC-32 as gzip has it.
@@ -382,6 +394,75 @@ mod tests {
             }
         }
         assert_eq!(decompress(b"{}", 10), Err(Malformed));
+    }
+
+    /// Bits as they stand in a stream: of each value so many, the least first.
+    #[derive(Default)]
+    struct Bits(Vec<bool>);
+
+    impl Bits {
+        fn push(&mut self, parts: &[(u32, u32)]) {
+            for (value, count) in parts {
+                self.0.extend((0..*count).map(|bit| value >> bit & 1 == 1));
+            }
+        }
+
+        fn fill_byte(&mut self) {
+            self.0.resize(self.0.len().next_multiple_of(8), false);
+        }
+
+        /// One member that comes to `whole`.
+        fn member(mut self, whole: &[u8]) -> Vec<u8> {
+            // The last block: it brings no codes, and is empty.
+            self.push(&[(1, 1), (1, 2), (0, 7)]);
+            self.fill_byte();
+            let byte = |bits: &[bool]| {
+                bits.iter().enumerate().fold(0, |byte, (at, bit)| byte | u8::from(*bit) << at)
+            };
+            let length = u32::try_from(whole.len()).unwrap();
+            let mut member = b"\x1f\x8b\x08\0\0\0\0\0\0\x03".to_vec();
+            member.extend(self.0.chunks(8).map(byte));
+            member.extend(crc(whole).to_le_bytes());
+            member.extend(length.to_le_bytes());
+            member
+        }
+    }
+
+    /// So many empty blocks of 90 bits that bring codes: for an end and one distance.
+    fn empty_blocks_with_codes(count: usize) -> Vec<u8> {
+        let mut bits = Bits::default();
+        for _ in 0..count {
+            bits.push(&[(0, 1), (2, 2), (0, 5), (0, 5), (14, 4)]);
+            // Of the codes for lengths there are the ones for "many zeros" and for "1".
+            let told = |at: &usize| (u32::from(matches!(at, 18 | 1)), 3);
+            bits.push(&ORDER.iter().take(18).map(told).collect::<Vec<_>>());
+            bits.push(&[(1, 1), (127, 7), (1, 1), (107, 7), (0, 1), (0, 1), (0, 1)]);
+        }
+        bits.member(b"")
+    }
+
+    #[test]
+    fn the_codes_of_blocks_that_bring_none_are_made_once() {
+        assert!(std::ptr::eq(fixed().unwrap(), fixed().unwrap()));
+    }
+
+    #[test]
+    fn more_blocks_with_codes_than_anybody_makes_are_no_gzip() {
+        assert_eq!(decompress(&empty_blocks_with_codes(60), 10), Ok(Vec::new()));
+        assert_eq!(decompress(&empty_blocks_with_codes(4_000), 10), Err(Malformed));
+    }
+
+    #[test]
+    fn what_was_sent_byte_by_byte_is_whole_again() {
+        let mut bits = Bits::default();
+        for _ in 0..10_000 {
+            // An `a`, whose code has its first bit first, the end, and the empty block that a flush makes.
+            bits.push(&[(0, 1), (1, 2), (0b1000_1001, 8), (0, 7), (0, 3)]);
+            bits.fill_byte();
+            bits.push(&[(0, 16), (0xffff, 16)]);
+        }
+        let whole = vec![b'a'; 10_000];
+        assert_eq!(decompress(&bits.member(&whole), 10_000), Ok(whole));
     }
 
     proptest! {

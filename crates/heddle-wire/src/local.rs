@@ -7,3 +7,5 @@ pub mod observe_api;
 pub mod pod_environment;
 pub mod proxy_config;
 pub mod sidecar_api;
+pub mod tap_api;
+pub mod traces_api;

@@ -17,6 +17,7 @@ pub(crate) mod live;
 pub(crate) mod logs;
 pub(crate) mod made;
 pub(crate) mod pods;
+pub(crate) mod selector;
 pub(crate) mod tap;
 pub(crate) mod tracing;
 pub(crate) mod values;
@@ -32,6 +33,7 @@ use live::{Side, Sort};
 use logs::LogsArgs;
 use made::{CompletionArgs, ExampleArgs, ManArgs};
 use pods::{InitArgs, InjectArgs, SidecarReadyArgs};
+use selector::Selector;
 use tap::TapArgs;
 use values::{LabelFlag, PortFlag};
 
@@ -80,7 +82,7 @@ pub(crate) enum Command {
     ///
     /// It lasts until Ctrl-C, `--max` or `--for`. Nothing is kept: what nobody looks at is not gathered.
     Tap(Box<TapArgs>),
-    /// Show live traffic per service: rates, errors, latency
+    /// Show live traffic per service: rates, errors, latency, saturation
     ///
     /// A row has the figures of one side, which SIDE names: the callers', or the service's own; a wide terminal shows
     /// both. INJ/S are requests a fault rule aborted or delayed; SUCCESS and 5XX/S leave aborts out. BUSY is what is in
@@ -96,6 +98,15 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Tell all about a service: ports, workloads, rules, callers, and what to look at first
     Describe(DescribeArgs),
+    /// Print what a program or a part of the mesh has written
+    ///
+    /// Programs are those of `up -f FILE`; what was started with `run` writes where it was started, and its sidecar's
+    /// log is shown.
+    Logs(LogsArgs),
+    /// List recent traces, or show one as a waterfall
+    ///
+    /// Filters are about one and the same span of a trace; without a service the times are those of the whole trace.
+    Traces(TracesArgs),
     /// Show which proxy runs which generation of the rules
     ProxyStatus(StatusArgs),
     /// Show the mesh: its processes, workloads, problems
@@ -272,6 +283,9 @@ pub(crate) struct RunArgs {
     /// Let the host in: connections to HOSTPORT (on 127.0.0.1 unless ADDR is given) reach PORT; of a range (8080-8089:80) the first free port is taken; may be repeated
     #[arg(long, value_name = "[ADDR:]HOSTPORT:PORT", value_parser = values::publish)]
     pub publish: Vec<Publish>,
+    /// Let the host in to this port too, where `up` asks whether the program is ready
+    #[arg(long, value_name = "PORT", value_parser = values::port, hide = true)]
+    pub ready_port: Option<u16>,
     /// Show the program this port of the host's 127.0.0.1 on its own 127.0.0.1; may be repeated
     #[arg(long, value_name = "PORT", value_parser = values::port)]
     pub host_port: Vec<u16>,
@@ -420,10 +434,10 @@ pub(crate) struct TopArgs {
     /// Only services whose name has this in it
     #[arg(long, value_name = "TEXT")]
     pub filter: Option<String>,
-    /// Whose figures a row shows where there is room for one side only
+    /// Whose figures a row shows where there is room for one side only, and is ordered by; JSON has both
     #[arg(long, value_enum, default_value_t)]
     pub side: Side,
-    /// A row for each version too
+    /// A row for each version too; JSON has them anyway
     #[arg(long)]
     pub versions: bool,
     /// Time between two tables
@@ -444,7 +458,7 @@ pub(crate) struct GraphArgs {
     #[command(flatten)]
     pub mesh: TargetFlags,
     /// Over which time, at most; it is counted anew after a change of the rules
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::interval)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = values::window)]
     pub window: Duration,
     /// Count what was before the last change of the rules too
     #[arg(long)]

@@ -6,7 +6,7 @@ pub(crate) mod text;
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use heddle_model::{ServiceName, Workload, WorkloadId, name::SERVICE_SUFFIX};
+use heddle_model::{ServiceName, Workload, WorkloadId, name::service_suffix};
 use heddle_proxy::explain::as_told;
 use heddle_runtime::local_http::Method;
 use heddle_wire::{
@@ -118,7 +118,7 @@ fn is_outside(services: &[ServiceView], host: &str, namespace: &str) -> bool {
         return false;
     }
     let Ok(meant) = ServiceName::resolve(&host, namespace) else { return true };
-    let by_form = !host.contains('.') || host.ends_with(".svc") || host.ends_with(SERVICE_SUFFIX);
+    let by_form = !host.contains('.') || host.ends_with(".svc") || host.ends_with(service_suffix());
     !by_form && !names().any(|one| one.namespace == meant.namespace && !one.is_host())
 }
 

@@ -84,10 +84,10 @@ async fn hold(
     starter: &Starter,
 ) -> Result<(), Failure> {
     let mut signals = Termination::watch().doing(|| "watch for signals".to_owned())?;
-    let dashboard = publish::bind_one(args.dashboard, "--dashboard").map_err(Failure::refused)?;
+    let dashboard = publish::bind_any(&args.dashboard, "--dashboard").map_err(Failure::refused)?;
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
     let spans = args.tracing.trace_listen.unwrap_or(loopback);
-    let spans = publish::bind_one(spans, "--trace-listen").map_err(Failure::refused)?;
+    let spans = publish::bind_any(&[spans], "--trace-listen").map_err(Failure::refused)?;
     let hub = network::make_mesh().await?;
     let socket = paths.socket();
     let listener =

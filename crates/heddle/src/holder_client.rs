@@ -114,7 +114,10 @@ impl HolderClient {
     /// # Errors
     /// A refusal where the holder does not answer.
     pub(crate) async fn shut_down(&mut self, reason: &str) -> Result<(), Failure> {
-        self.done(&HolderRequest::Shutdown { reason: reason.to_owned() }, END_WAIT).await
+        // A holder of an older version refuses this, and ends without.
+        let because = HolderRequest::Because { reason: reason.to_owned() };
+        drop(self.done(&because, ANSWER_WAIT).await);
+        self.done(&HolderRequest::Shutdown, END_WAIT).await
     }
 
     /// Has the holder restart `control` or `observe` when it ends, or not; starts it if it does not run.

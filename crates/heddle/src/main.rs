@@ -46,6 +46,7 @@ mod top;
 mod traces;
 mod up;
 mod why;
+mod words;
 
 use cli::{Cli, Command};
 use failure::{Doing as _, Failure};
@@ -103,6 +104,8 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::Tap(args) => in_runtime(tap::tap(*args)),
         Command::Top(args) => in_runtime(top::top(args)),
         Command::Graph(args) => in_runtime(graph::graph(args)),
+        Command::Logs(args) => in_runtime(log_files::logs(args)),
+        Command::Traces(args) => in_runtime(traces::traces(&args)),
         Command::Explain(args) => in_runtime(explain::explain(*args)),
         Command::Why(args) => in_runtime(why::why(args)),
         Command::Describe(args) => in_runtime(describe::describe(args)),

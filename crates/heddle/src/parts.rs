@@ -14,6 +14,7 @@ use heddle_control::{
     kubernetes::{self, KubernetesConfig, PORT_OBSERVERS},
     reach::Part,
 };
+use heddle_model::name::set_cluster_domain;
 use heddle_observe::{ClusterControl, ControlSource, DashboardListener, ObserveConfig, SpansTold};
 use heddle_wire::local::{
     pod_environment::{self, Machine},
@@ -99,6 +100,7 @@ fn cluster_observe(
     history: Option<PathBuf>,
     traces: TraceStoreArgs,
 ) -> Result<(), Failure> {
+    set_cluster_domain(&args.cluster_domain).map_err(|e| Failure::refused(e.to_string()))?;
     let control = ClusterControl::new(&args.control, PORT_OBSERVERS, &args.roots, &args.token);
     let dashboard = SocketAddr::from((Ipv4Addr::LOCALHOST, Part::Observe.port()));
     let mut config = ObserveConfig::new(

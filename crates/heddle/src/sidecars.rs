@@ -4,7 +4,6 @@
 use std::{cell::Cell, future::poll_fn, pin::Pin, task::Poll, time::Duration};
 
 use heddle_control::reach::PodAt;
-use heddle_model::WorkloadId;
 use heddle_runtime::{
     clock,
     local_http::{self, Ask, CallError, Method},
@@ -63,7 +62,7 @@ async fn call<T: DeserializeOwned>(
             local_http::call_on(&peer, stream, ask, body).await
         }
         Chosen::Cluster(mesh) => {
-            let forwarded = mesh.reach.forward(&pod(id), PORT_ADMIN).await?;
+            let forwarded = mesh.reach.forward(&PodAt::of(id), PORT_ADMIN).await?;
             local_http::call_on(&peer, forwarded.stream, ask, body).await
         }
     };
@@ -77,19 +76,6 @@ async fn call<T: DeserializeOwned>(
         }
         error => Failure::refused(error.to_string()),
     })
-}
-
-/// A pod by the id of its workload: `NAMESPACE.POD`.
-fn pod(id: &WorkloadId) -> PodAt {
-    let (namespace, name) = id.0.split_once('.').unwrap_or(("default", &id.0));
-    PodAt {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        revision: String::new(),
-        ready: true,
-        started: String::new(),
-        why: String::new(),
-    }
 }
 
 /// `GET path` of all of these sidecars, [`AT_ONCE`] at a time; in their order.

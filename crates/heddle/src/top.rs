@@ -53,7 +53,7 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
     };
     let once = args.once || !stdout().is_terminal();
     if args.output == Output::Json {
-        output::json(&services)?;
+        output::json(&state.chosen(&services))?;
     } else if once {
         let width = terminal::columns(&stdout()).unwrap_or(usize::MAX);
         let table = table(&services, &state, width, false);
@@ -66,7 +66,7 @@ pub(crate) async fn top(args: TopArgs) -> Result<(), Failure> {
         loop {
             clock::sleep(args.interval).await;
             let services = ask(&dashboard, &args.namespaces).await?;
-            output::json(&services)?;
+            output::json(&state.chosen(&services))?;
         }
     }
     // Taken over before anything is drawn: whichever ends this, the terminal is as it was.

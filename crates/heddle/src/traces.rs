@@ -2,12 +2,14 @@
 
 use std::fmt::Write as _;
 
+use heddle_observe::limits::SERVICES_TOLD_MAX;
 use heddle_runtime::clock;
-use heddle_wire::local::traces_api::{Trace, TraceList, TraceSpan};
+use heddle_wire::local::traces_api::{StoreState, Trace, TraceList, TraceSpan};
 
 use crate::{
     chosen::{Chosen, Dashboard},
     cli::{Output, TracesArgs},
+    explain::text::counted,
     failure::Failure,
     output,
     top::figures::{NONE, milliseconds},
@@ -64,7 +66,7 @@ async fn list(dashboard: &Dashboard, args: &TracesArgs) -> Result<(), Failure> {
     let asked: TraceList = dashboard.ask(&format!("/api/v1/traces?{}", query(args))).await?;
     match args.output {
         Output::Json => output::json(&asked)?,
-        Output::Text if asked.traces.is_empty() => output::line(nothing(&asked)),
+        Output::Text if asked.traces.is_empty() => output::line(nothing(&asked, args)),
         Output::Text => output::line(listed(&asked, now())),
     }
     Ok(())
@@ -96,8 +98,17 @@ fn query(args: &TracesArgs) -> String {
 }
 
 /// What to do where there are none.
-fn nothing(asked: &TraceList) -> String {
+fn nothing(asked: &TraceList, args: &TracesArgs) -> String {
     let store = &asked.store;
+    if store.traces > 0
+        && let Some(service) = unheard_of(store, args)
+    {
+        return format!(
+            "none of the {} traces that are kept has a span of `{}` (`heddle get services` lists services; an id needs {ID_DIGITS_MIN} digits)",
+            store.traces,
+            plain(service)
+        );
+    }
     match &store.elsewhere {
         _ if store.traces > 0 => {
             format!("none of the {} traces that are kept is so", store.traces)
@@ -108,6 +119,19 @@ fn nothing(asked: &TraceList) -> String {
         Some(to) => format!("no traces here: the spans of the mesh go to {}", plain(to)),
         None => "no traces yet: make a call, e.g. heddle run --service client -- curl -s http://SERVICE/".to_owned(),
     }
+}
+
+/// The service that was asked for, if no trace has a span of it.
+fn unheard_of<'a>(store: &StoreState, args: &'a TracesArgs) -> Option<&'a str> {
+    let asked = args.what.as_deref()?;
+    let filters = [&args.status, &args.slower_than, &args.faster_than, &args.path, &args.since];
+    let is_it = |known: &String| {
+        known.strip_prefix(asked).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    // Of very many services some are not named: with a filter nobody knows then.
+    let all_named = store.services.len() < SERVICES_TOLD_MAX;
+    let is_certain = filters.iter().all(|filter| filter.is_none()) || all_named;
+    (is_certain && !store.services.iter().any(is_it)).then_some(asked)
 }
 
 /// Enough of an id to ask for it by: those of 64 bits have zeros before them.
@@ -151,13 +175,15 @@ fn waterfall(trace: &Trace, now: f64) -> String {
     push(&mut text, &format!("trace {}", plain(&trace.id)));
     let took = milliseconds(Some(trace.duration_ms));
     let spans = trace.spans.len();
-    push(&mut text, &format!("{took}, {spans} spans{failed}, {} ago\n", ago(now - trace.start)));
+    let told = counted(spans, "span");
+    push(&mut text, &format!("{took}, {told}{failed}, {} ago\n", ago(now - trace.start)));
     for span in trace.spans.iter().take(SPANS_MAX) {
         push(&mut text, line(trace, span).trim_end());
     }
-    let hidden = spans.saturating_sub(SPANS_MAX) as u64 + trace.left_out;
+    let left_out = usize::try_from(trace.left_out).unwrap_or(usize::MAX);
+    let hidden = spans.saturating_sub(SPANS_MAX).saturating_add(left_out);
     if hidden > 0 {
-        push(&mut text, &format!("({hidden} more spans)"));
+        push(&mut text, &format!("({})", counted(hidden, "more span")));
     }
     for span in trace.spans.iter().filter(|span| span.error).take(SPANS_MAX) {
         let reasons = reasons(span);
@@ -265,9 +291,11 @@ fn push(text: &mut String, line: &str) {
 mod tests {
     use std::collections::BTreeMap;
 
+    use clap::Parser as _;
     use heddle_wire::local::traces_api::SpanEvent;
 
     use super::*;
+    use crate::cli::{Cli, Command};
 
     fn span(service: &str, kind: &str, depth: u64, times: (f64, f64), status: &str) -> TraceSpan {
         TraceSpan {
@@ -326,6 +354,40 @@ mod tests {
             assert!(text.contains(wanted), "{wanted}\n{text}");
         }
         assert!(!text.contains("flags:"), "{text}");
+    }
+
+    #[test]
+    fn one_span_is_no_spans() {
+        let mut trace = sample();
+        trace.spans.truncate(1);
+        let text = waterfall(&Trace { left_out: 1, ..trace }, 1_042.0);
+        assert!(text.contains(", 1 span, 1 failed") && text.contains("(1 more span)"), "{text}");
+    }
+
+    #[test]
+    fn a_service_without_a_span_is_named() {
+        let asked = |words: &[&str]| {
+            let words = [&["heddle", "traces"], words].concat();
+            match Cli::try_parse_from(words).unwrap().command {
+                Command::Traces(args) => args,
+                _ => unreachable!("it is `traces`"),
+            }
+        };
+        let services = vec!["web.default".to_owned()];
+        let store = StoreState { traces: 3, services, ..StoreState::default() };
+        let told = TraceList { store, ..TraceList::default() };
+        let none = "none of the 3 traces that are kept has a span of `we` (`heddle get services`";
+        let so = "none of the 3 traces that are kept is so";
+        for (words, says) in [
+            (&["we"][..], none),
+            (&["we", "--status", "5xx"], none),
+            (&["web", "--status", "5xx"], so),
+            (&["web.default", "--since", "1m"], so),
+            (&["--status", "5xx"], so),
+        ] {
+            let text = nothing(&told, &asked(words));
+            assert!(text.starts_with(says), "{words:?}: {text}");
+        }
     }
 
     #[test]

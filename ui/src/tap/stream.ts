@@ -93,11 +93,11 @@ export function failed(call: TappedCall): boolean {
   return call.status >= 500 || unanswered || call.refusal !== undefined || (call.grpc_status ?? 0) !== 0;
 }
 
-/** Who somebody is, in one word. */
+/** Who somebody is, in one word; a caller of whom nothing is known is outside the mesh. */
 export function who(party: Party, callee: boolean): string {
   const service = party.service?.split(".svc.")[0];
   const name = callee && !party.workload ? service : party.workload ?? service;
-  return name ?? party.address ?? "unknown";
+  return name ?? party.address ?? "outside";
 }
 
 /** What is out of the ordinary about a call, in words. */

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::control::Control;
 
+/// Health and metrics, plain.
+pub(crate) const PORT_MONITORING: u16 = 15014;
+
 /// What the pages tell of.
 #[derive(Debug)]
 pub(crate) struct Pages {

@@ -42,8 +42,6 @@ const PORT_DISCOVERY: u16 = 15012;
 pub const PORT_OBSERVERS: u16 = 15016;
 /// What the API server asks before it takes an object, over TLS.
 const PORT_ADMISSION: u16 = 15017;
-/// Health and metrics, plain.
-pub(crate) const PORT_MONITORING: u16 = 15014;
 /// What is known, on the loopback address only.
 const PORT_ADMIN: u16 = 15000;
 /// The Service by whose name pods reach us.
@@ -106,7 +104,7 @@ async fn serve(config: KubernetesConfig) -> Result<(), KubernetesError> {
     };
     let pages = Arc::new(pages);
     let itself = Itself { pages: pages.clone(), config: config.clone(), book: book.clone() };
-    let monitoring = axum::serve(listen(PORT_MONITORING).await?, serve::router(pages));
+    let monitoring = axum::serve(listen(serve::PORT_MONITORING).await?, serve::router(pages));
     let admin = TcpListener::bind((Ipv4Addr::LOCALHOST, PORT_ADMIN)).await;
     let admin = admin.map_err(|source| KubernetesError::Listen { port: PORT_ADMIN, source })?;
     let admin =

@@ -16,7 +16,7 @@ use super::{
     health::Health,
     progress::{Progress, Round},
     rules::{RuleBook, Written},
-    start::PORT_MONITORING,
+    serve::PORT_MONITORING,
 };
 use crate::{
     control::{Control, RuleState},

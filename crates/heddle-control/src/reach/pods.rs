@@ -1,5 +1,6 @@
 //! Which pods are the mesh's own, and what is to be said of one that does not serve.
 
+use heddle_model::WorkloadId;
 use heddle_runtime::clock;
 use kube::{
     Api,
@@ -67,6 +68,23 @@ pub struct PodAt {
     pub started: String,
     /// Why it does not serve, as far as the cluster says.
     pub why: String,
+}
+
+impl PodAt {
+    /// The pod of a workload, whose id is `NAMESPACE.POD`; it is taken to serve.
+    #[must_use]
+    pub fn of(workload: &WorkloadId) -> Self {
+        let (namespace, name) = workload.0.split_once('.').unwrap_or(("default", &workload.0));
+        Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            revision: String::new(),
+            cluster_domain: String::new(),
+            ready: true,
+            started: String::new(),
+            why: String::new(),
+        }
+    }
 }
 
 impl Reach {

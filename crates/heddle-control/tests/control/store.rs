@@ -48,7 +48,7 @@ async fn a_second_control_plane_is_refused_and_the_first_goes_on() {
     let config = ControlConfig { state_dir: folder.path("other"), ..folder.config() };
     let error = run(config).unwrap_err();
     assert!(matches!(error, ControlError::Socket { .. }), "{error}");
-    assert!(error.to_string().contains("running control plane"), "{error}");
+    assert!(error.to_string().contains("running process"), "{error}");
     plane.apply(&split("reviews", &[("v1", 1)])).await.unwrap();
 }
 

@@ -7,7 +7,7 @@ use heddle_wire::local::observe_api::{
     Edge, Point, Response, ServicePage, ServiceSummary, Version, WorkloadRow,
 };
 
-use super::{EdgeKey, Summed, TimeRange, View, edge, speaking, verdict, versions};
+use super::{EdgeKey, Summed, TimeRange, View, cause::causes, edge, speaking, verdict, versions};
 use crate::{
     limits,
     measure::{Protocol, Reporter},
@@ -45,6 +45,15 @@ impl View {
             step: period.step as f64,
             previous_measured: self.measured_share(&before),
             failing_since: self.failing_since(asked.end).remove(service),
+            cause: causes(&self.edges(&period, None).by).remove(service),
+            faults: self.rulebook.faults(service),
+            paths: self.paths(service, &period),
+            rules: self.rule_rows(Some(service), &period),
+            // Of all rules: one about a service behind it may be what changed here.
+            changes: self.rulebook.changes(period.from, period.to, None),
+            refusals: self.refusals(Some(service), &period),
+            names: self.failed_names(Some(service), &period),
+            ejections: self.ejections().into_iter().filter(|one| one.service == *service).collect(),
             first: Vec::new(),
         };
         page.first = verdict::of(&page);

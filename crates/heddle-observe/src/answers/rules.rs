@@ -1,6 +1,6 @@
 //! Rules and what they decided, what sidecars refused, and names that were not found.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use heddle_model::{ServiceName, WorkloadId};
 use heddle_wire::local::observe_api::{
@@ -11,8 +11,9 @@ use super::{TimeRange, View};
 use crate::{
     limits,
     measure::{Protocol, Reporter},
-    names,
+    names::{FailedName, Meant},
     rates::Sums,
+    roster::Member,
     store::{Measured, Period},
 };
 
@@ -136,30 +137,41 @@ impl View {
                 member.names.iter().filter(move |one| one.last >= from && one.last < to + 1.0);
             within.map(move |one| (member, one))
         });
-        let mut rows: Vec<NameFailure> = told
-            .filter_map(|(member, one)| {
-                let namespace = &member.owner.service.namespace;
-                let did_you_mean = names::meant(&one.name, namespace, self.roster.services.keys());
-                let is_about = about.is_none_or(|service| {
-                    let own = member.owner.service == *service;
-                    let short = did_you_mean.as_ref().is_some_and(|meant| {
-                        ServiceName::resolve(meant, namespace).is_ok_and(|meant| meant == *service)
-                    });
-                    own || short
+        let is_own = |member: &Member| about.is_some_and(|one| member.owner.service == *one);
+        // What is known to be told comes first: so many names only are compared with all services.
+        let mut told: Vec<_> = told.map(|(member, one)| (!is_own(member), member, one)).collect();
+        told.sort_by(|(a_other, _, a), (b_other, _, b)| {
+            a_other.cmp(b_other).then_with(|| newest(a, b))
+        });
+        let mut meant = Meant::new(self.roster.services.keys(), limits::ROWS_MAX);
+        let rows = told.into_iter().filter_map(|(_, member, one)| {
+            let namespace = &member.owner.service.namespace;
+            let did_you_mean = meant.by(&one.name, namespace);
+            let is_about = about.is_none_or(|service| {
+                let short = did_you_mean.is_some_and(|meant| {
+                    ServiceName::resolve(meant, namespace).is_ok_and(|meant| meant == *service)
                 });
-                is_about.then(|| NameFailure {
-                    by: WorkloadId(member.owner.id.clone()),
-                    service: member.owner.service.clone(),
-                    name: one.name.clone(),
-                    answer: one.answer.clone(),
-                    count: one.count,
-                    last: one.last,
-                    did_you_mean,
-                })
-            })
-            .collect();
-        rows.sort_by(|a, b| b.last.total_cmp(&a.last).then_with(|| a.name.cmp(&b.name)));
-        rows.truncate(limits::ROWS_MAX);
-        rows
+                is_own(member) || short
+            });
+            let did_you_mean = did_you_mean.map(str::to_owned);
+            is_about.then_some((member, one, did_you_mean))
+        });
+        let mut rows: Vec<_> = rows.take(limits::ROWS_MAX).collect();
+        rows.sort_by(|(_, a, _), (_, b, _)| newest(a, b));
+        let row = |(member, one, did_you_mean): (&Member, &FailedName, _)| NameFailure {
+            by: WorkloadId(member.owner.id.clone()),
+            service: member.owner.service.clone(),
+            name: one.name.clone(),
+            answer: one.answer.clone(),
+            count: one.count,
+            last: one.last,
+            did_you_mean,
+        };
+        rows.into_iter().map(row).collect()
     }
+}
+
+/// Which of two names was asked for last.
+fn newest(a: &FailedName, b: &FailedName) -> Ordering {
+    b.last.total_cmp(&a.last).then_with(|| a.name.cmp(&b.name))
 }

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     ledger::{Ledger, Past},
     measure::Owner,
+    names::FailedName,
     roster::{KnownService, Member},
     tls_failures::TlsSeen,
 };
@@ -328,7 +329,17 @@ fn rule(percent: u8) -> ResourceView {
          route: [{{destination: {{host: api}}}}]\n"
     );
     let (source, state, notes) = ("rules.yaml".to_owned(), "Programmed".to_owned(), Vec::new());
-    ResourceView { key, source, line: 3, text, state, notes, status: None }
+    ResourceView {
+        key,
+        source,
+        line: 3,
+        text,
+        state,
+        notes,
+        status: None,
+        warnings: Vec::new(),
+        since: None,
+    }
 }
 
 /// Ten seconds in which `web` called `api`, with a rule that was changed.
@@ -382,6 +393,40 @@ fn refusals_and_names_that_were_not_found_are_told_by_whose_they_are() {
     assert_eq!((meant.names.len(), meant.refusals.len()), (1, 0));
     let asking = mesh.view.page(&service("web"), asked).unwrap();
     assert_eq!((asking.names.len(), asking.refusals.len()), (1, 1));
+}
+
+#[test]
+fn of_many_names_the_last_are_told_and_no_more_are_looked_for() {
+    let mut mesh = ruled();
+    let letter = |number: usize| char::from(b"abcdefghijklmnopqrst"[number]);
+    // Two letters too many.
+    let name = |number: usize| FailedName {
+        name: format!("a{}p{}i", letter(number / 20), letter(number % 20)),
+        last: (START + 5) as f64 + number as f64 / 1e3,
+        ..FailedName::default()
+    };
+    let set = |mesh: &mut Mesh, id: &str, names: Vec<FailedName>| {
+        mesh.view.roster.members.get_mut(id).unwrap().names = names;
+    };
+    set(&mut mesh, "api-1", (0..400).map(name).collect());
+    set(&mut mesh, "web-1", vec![FailedName { last: (START + 1) as f64, ..name(0) }]);
+    let asked = TimeRange { window: 60, end: None };
+    let all = mesh.view.refusals_page(asked).names;
+    assert_eq!((all.len(), &all[0].name), (limits::ROWS_MAX, &name(399).name));
+    assert!(all.iter().all(|row| row.did_you_mean.as_deref() == Some("api")));
+    // What a service's own workloads asked for is told before what it may have been meant by.
+    let page = mesh.view.page(&service("web"), asked).unwrap();
+    let told: Vec<_> = page.names.iter().map(|row| row.did_you_mean.as_deref()).collect();
+    assert_eq!(told, [Some("api")]);
+    let nonsense = |number| FailedName { name: format!("nonsense-{number}"), ..name(number) };
+    let mut names: Vec<_> = (1..limits::ROWS_MAX).map(nonsense).collect();
+    names.push(name(0));
+    set(&mut mesh, "api-1", Vec::new());
+    set(&mut mesh, "web-1", names.clone());
+    assert_eq!(mesh.view.page(&service("api"), asked).unwrap().names.len(), 1);
+    names.push(nonsense(limits::ROWS_MAX));
+    set(&mut mesh, "web-1", names);
+    assert_eq!(mesh.view.page(&service("api"), asked).unwrap().names.len(), 0);
 }
 
 #[test]

@@ -147,6 +147,34 @@ async fn what_is_malformed_or_absent_is_refused_with_a_reason() {
 }
 
 #[tokio::test]
+async fn who_asks_for_what_is_not_there_is_told_all_calls_there_are() {
+    let (_, body) = get("/api/v1/such").await;
+    let told = body["error"].as_str().unwrap();
+    let calls: Vec<&str> =
+        told.split([' ', ',']).filter(|word| word.starts_with("/api/")).collect();
+    assert_eq!(calls.len(), 9, "{told}");
+    for call in calls {
+        let (_, body) = get(call).await;
+        assert!(!body.to_string().contains("no such call"), "{call}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_site_gets_no_live_calls() {
+    let nowhere = ControlSource::Socket(PathBuf::from("/nowhere"));
+    let config = ObserveConfig::new("demo", nowhere, DashboardListener::Inherited(-1));
+    for (site, status) in [
+        ("cross-site", StatusCode::FORBIDDEN),
+        ("same-origin", StatusCode::NOT_IMPLEMENTED),
+        ("none", StatusCode::NOT_IMPLEMENTED),
+    ] {
+        let request = Request::builder().uri("/api/v1/tap").header(header::HOST, "localhost");
+        let request = request.header("sec-fetch-site", site).body(()).unwrap();
+        assert_eq!(answer(&request, &view(), &config).await.status(), status, "{site}");
+    }
+}
+
+#[tokio::test]
 async fn other_methods_and_other_names_are_refused() {
     let (status, _) = ask("POST", "/api/v1/graph", Some("localhost")).await;
     assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);

@@ -21,6 +21,8 @@ fn view(kind: &str, name: &str, spec: &str) -> ResourceView {
         state: "Programmed".to_owned(),
         notes: Vec::new(),
         status: None,
+        warnings: Vec::new(),
+        since: None,
     }
 }
 

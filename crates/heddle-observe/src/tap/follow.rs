@@ -63,6 +63,8 @@ struct Attached {
     /// How often it has failed in a row. Once is told to nobody: who has just come is listed before its sidecar
     /// serves.
     failures: u32,
+    /// A stream of it broke off, with what was under way.
+    lost: bool,
 }
 
 struct Follower<W> {
@@ -172,6 +174,7 @@ impl<W: Ways> Follower<W> {
                 again: now,
                 pause: RETRY.0,
                 failures: 0,
+                lost: false,
             });
             if one.task.is_none() && now >= one.again {
                 let unseen = self.asked.sides == Sides::Once && self.who.all_have_sidecars;
@@ -191,7 +194,11 @@ impl<W: Ways> Follower<W> {
                 let Some(one) = self.attached.get_mut(&id) else { return Some(()) };
                 let is_first = !std::mem::replace(&mut one.settled, true);
                 (one.listens, one.pause) = (true, RETRY.0);
-                if std::mem::take(&mut one.failures) > 1 {
+                let failures = std::mem::take(&mut one.failures);
+                if std::mem::take(&mut one.lost) {
+                    let text = format!("{id} is listened to again; calls in between are missing");
+                    self.notice(text).await?;
+                } else if failures > 1 {
                     self.notice(format!("{id} is listened to again")).await?;
                 } else if is_first && self.begins.is_none() {
                     self.notice(format!("{id} is listened to, too")).await?;
@@ -228,8 +235,10 @@ impl<W: Ways> Follower<W> {
     }
 
     async fn ended(&mut self, id: &str, end: End) -> Option<()> {
-        let one = self.attached.get_mut(id)?;
-        (one.task, one.listens) = (None, false);
+        // It may have left while its end was waiting here.
+        let Some(one) = self.attached.get_mut(id) else { return Some(()) };
+        let listened = std::mem::take(&mut one.listens);
+        one.task = None;
         let now = clock::now();
         let reason = match end {
             // It is as old as a stream may be, or the sidecar ends.
@@ -239,6 +248,8 @@ impl<W: Ways> Follower<W> {
             }
             End::Failed(reason) => reason,
         };
+        // Told when it is listened to again: of one that has left nothing is missing.
+        one.lost |= listened;
         one.again = now + one.pause;
         one.pause = (one.pause * 2).min(RETRY.1);
         one.failures = one.failures.saturating_add(1);

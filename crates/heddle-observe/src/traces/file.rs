@@ -25,6 +25,7 @@ pub(crate) struct TraceFile;
 pub(crate) fn open(path: PathBuf, traces: &mut Traces) -> Option<File> {
     let (file, kept) = kept_file::open::<TraceFile>(path)?;
     tracing::info!(traces = kept.traces.len(), "the traces go on");
+    traces.keep(true);
     traces.restore(kept);
     Some(file)
 }
@@ -33,6 +34,8 @@ pub(crate) fn open(path: PathBuf, traces: &mut Traces) -> Option<File> {
 pub(crate) async fn keep(traces: Rc<RefCell<Traces>>, file: File) {
     let changes = |whole| traces.borrow_mut().changes(whole);
     kept_file::keep::<TraceFile>(file, limits::TRACES_INTERVAL, changes).await;
+    // It could not begin, which was told.
+    traces.borrow_mut().keep(false);
 }
 
 /// Seals what is complete, again and again.

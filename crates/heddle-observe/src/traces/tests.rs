@@ -63,7 +63,7 @@ fn check(traces: &Traces) {
     }
     let open = traces.all.values().filter_map(|entry| match &entry.body {
         Body::Open { weight, .. } => Some(*weight),
-        Body::Sealed(_) => None,
+        Body::Sealed { .. } => None,
     });
     let (count, weight) = open.fold((0, 0), |(n, sum), weight| (n + 1, sum + weight));
     assert_eq!((count, weight), (traces.open.len(), traces.open_bytes));
@@ -128,6 +128,58 @@ fn a_trace_and_all_open_ones_are_bounded() {
     }
     assert!(traces.open.len() < 199 && traces.all.len() == 199);
     check(&traces);
+}
+
+#[test]
+fn one_body_opens_no_more_than_there_is_room_for() {
+    let room = Room { open: 20_000, ..Room::default() };
+    let mut traces = Traces { room, ..Traces::default() };
+    for trace in 1..=100 {
+        complete(&mut traces, (1..=10).map(|id| span(trace, id)).collect());
+    }
+    let one = weight_of(&(1..=11).map(|id| span(1, id)).collect::<Vec<_>>());
+    traces.open_most = 0;
+    take(&mut traces, (1..=100).map(|trace| span(trace, 11)).collect());
+    assert!(traces.open_most > 0 && traces.open_most <= room.open + one, "{}", traces.open_most);
+    assert!((1..=100).all(|trace| traces.one(trace).unwrap().spans.len() == 11));
+    check(&traces);
+}
+
+#[test]
+fn a_full_trace_is_not_opened_for_what_it_has_no_room_for() {
+    let room = Room { spans: 10, ..Room::default() };
+    let mut traces = Traces { room, is_kept: true, ..Traces::default() };
+    complete(&mut traces, (1..=12).map(|id| span(1, id)).collect());
+    take(&mut traces, vec![span(1, 13), span(1, 14), span(2, 1)]);
+    assert_eq!(traces.open.values().collect::<Vec<_>>(), [&2]);
+    let one = traces.one(1).unwrap();
+    assert_eq!((one.complete, one.spans.len(), one.left_out), (true, 10, 4));
+    assert_eq!(traces.counts.dropped[&Dropped::TooMany], 4);
+    // The same by its weight, also after a restart.
+    let rows = Rows { traces: traces.changes(true).unwrap().put };
+    let trace = weight_of(&(1..=10).map(|id| span(1, id)).collect::<Vec<_>>());
+    let mut again = Traces { room: Room { trace, ..Room::default() }, ..Traces::default() };
+    again.restore(rows);
+    take(&mut again, vec![span(1, 13)]);
+    assert!(again.open.is_empty() && again.one(1).unwrap().complete);
+    check(&again);
+}
+
+#[test]
+fn nothing_is_noted_for_a_file_that_is_not_there() {
+    let mut traces = store(10_000);
+    let come_and_go = |traces: &mut Traces| {
+        (1..=100).for_each(|id| complete(traces, vec![span(id, 1), failed(200 + id)]));
+        assert!(traces.counts.evicted > 0);
+        (traces.changed.len(), traces.gone.len())
+    };
+    assert_eq!(come_and_go(&mut traces), (0, 0));
+    traces.keep(true);
+    let (changed, gone) = come_and_go(&mut traces);
+    assert!(changed > 0 && gone > 0);
+    // Its thread could not begin.
+    traces.keep(false);
+    assert_eq!((traces.changed.len(), traces.gone.len()), (0, 0));
 }
 
 #[test]
@@ -310,6 +362,7 @@ proptest! {
     ) {
         let mut traces = Traces {
             room: Room { bytes, open: bytes / 3, spans: 4, trace: 2_000 },
+            is_kept: true,
             ..Traces::default()
         };
         for (trace, id, fails, then) in sent {

@@ -62,9 +62,10 @@ impl Traces {
             Body::Open { spans, left_out, .. } => {
                 Some(written(trace, entry, (spans, *left_out), whole))
             }
-            Body::Sealed(bytes) => {
+            Body::Sealed { bytes, left_out, .. } => {
                 let kept = kept::decoded(trace, bytes)?;
-                Some(written(trace, entry, (&kept.spans, kept.left_out), whole))
+                let left_out = kept.left_out.saturating_add(*left_out);
+                Some(written(trace, entry, (&kept.spans, left_out), whole))
             }
         }
     }
@@ -120,7 +121,7 @@ fn written(
             Entry { slow: true, .. } => Some("slow".to_owned()),
             Entry { .. } => None,
         },
-        complete: matches!(entry.body, Body::Sealed(_)),
+        complete: matches!(entry.body, Body::Sealed { .. }),
         span_count: facts.len() as u64,
         services: services.into_iter().map(ToOwned::to_owned).collect(),
         left_out,

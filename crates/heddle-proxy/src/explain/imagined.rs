@@ -1,7 +1,8 @@
 //! A request that nobody sent, as rules see it.
 
-use heddle_logic::{RequestView, secret};
+use heddle_logic::RequestView;
 use heddle_model::Protocol;
+use heddle_model::secret;
 use heddle_wire::local::sidecar_api::{AskedRequest, ExplainRequest};
 
 /// Parts of a request.
@@ -42,12 +43,12 @@ impl Imagined {
     /// The same for people.
     pub(super) fn told(&self) -> AskedRequest {
         let shown = |(name, value): &(String, String)| {
-            (name.clone(), secret::shown(name, value).to_owned())
+            (name.clone(), secret::shown_value(name, value).into_owned())
         };
         AskedRequest {
             method: self.method.clone(),
-            path: secret::shown_target(&self.target),
-            authority: self.authority.clone(),
+            path: secret::shown_target(&self.target).into_owned(),
+            authority: secret::shown_authority(&self.authority).into_owned(),
             headers: self.headers.iter().map(shown).collect(),
         }
     }

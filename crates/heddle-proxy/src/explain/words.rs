@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use heddle_logic::{HeaderEdit, RequestView, rule::Changes, secret};
+use heddle_logic::{HeaderEdit, RequestView, rule::Changes};
 use heddle_model::discovery::{
     AbortWith, ClientTls, Fault, HashKey, HashTable, Injection, LoadBalancing, Method,
     OutlierDetection, Provenance, Retries, TcpFault,
 };
+use heddle_model::secret;
 use heddle_wire::local::sidecar_api::{InjectedFault, ToldRefusal};
 
 use crate::refusal::Refused;

@@ -102,6 +102,11 @@ impl ServiceLabels {
         Some(self.service.as_str()).filter(|service| *service != UNKNOWN)
     }
 
+    /// Its namespace; `None` for what is outside.
+    pub(crate) fn namespace(&self) -> Option<&str> {
+        Some(self.namespace.as_str()).filter(|namespace| *namespace != UNKNOWN)
+    }
+
     /// Is it named by what some request said, so that there may be any number of them?
     pub(super) fn is_host_outside(&self) -> bool {
         [PASSTHROUGH, BLACK_HOLE].contains(&self.name.as_str()) && self.service != UNKNOWN

@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
+use heddle_model::name::service_suffix;
+
 use super::{edge::Escaped, render::family};
 use crate::limits::FAILED_NAMES;
 
-/// What all domains end with that a search list of the mesh has.
-const SEARCHED: &str = ".cluster.local";
 /// Bytes of a name that are shown: no name is longer in DNS, but an escaped one is when written.
 const NAME_BYTES: usize = 255;
 
@@ -98,7 +98,14 @@ impl FailedNames {
 /// Is `name` what a search list made of `meant`?
 fn is_searched(name: &str, meant: &str) -> bool {
     let rest = name.strip_prefix(meant);
-    rest.is_some_and(|rest| rest.starts_with('.') && rest.ends_with(SEARCHED))
+    // What all domains end with that a search list of the mesh has.
+    let suffix = service_suffix();
+    let domain = suffix.split_once('.').map_or(suffix, |(_, domain)| domain);
+    let searched = |rest: &str| {
+        let rest = rest.strip_suffix(domain)?;
+        (rest.starts_with('.') && rest.ends_with('.')).then_some(())
+    };
+    rest.and_then(searched).is_some()
 }
 
 #[cfg(test)]

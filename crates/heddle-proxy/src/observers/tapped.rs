@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use heddle_logic::expression;
-use heddle_model::{ServiceName, discovery::WorkloadInfo, timestamp::civil};
+use heddle_model::{ServiceName, discovery::WorkloadInfo, secret, timestamp::civil};
 use heddle_wire::local::tap_api::{
     Ending, Fault, LINE_BYTES_MAX, Name, Party, Refused, Side, TapFilter, TapLine, TappedCall,
-    secret,
 };
 
 use crate::{

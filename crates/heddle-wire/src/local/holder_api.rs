@@ -53,11 +53,14 @@ pub enum HolderRequest {
         /// Restart it when it ends?
         restart: bool,
     },
-    /// End the mesh. Answer: [`HolderReply::Done`] when all is gone.
-    Shutdown {
-        /// Who asks, in words for whoever is in the mesh.
+    /// Why [`Self::Shutdown`] will be asked for, in words for whoever is in the mesh. A request of its own, so that a
+    /// holder which does not know it can be ended all the same.
+    Because {
+        /// Who asks.
         reason: String,
     },
+    /// End the mesh. Answer: [`HolderReply::Done`] when all is gone.
+    Shutdown,
 }
 
 /// What the holder answers.

@@ -186,6 +186,30 @@ pub struct ServicePage {
     /// See [`Node::failing_since`].
     #[serde(default)]
     pub failing_since: Option<f64>,
+    /// See [`Node::cause`].
+    #[serde(default)]
+    pub cause: Option<Cause>,
+    /// See [`Node::faults`].
+    #[serde(default)]
+    pub faults: Vec<FaultWord>,
+    /// Calls to it by the rule that decided about them, most frequent first.
+    #[serde(default)]
+    pub paths: Vec<PathRow>,
+    /// The rules about it that are in force now.
+    #[serde(default)]
+    pub rules: Vec<RuleRow>,
+    /// Changes of rules in the period, newest first, about whatever they are: a rule about a callee may be felt here.
+    #[serde(default)]
+    pub changes: Vec<RuleChange>,
+    /// What the sidecars of its workloads refused in the period.
+    #[serde(default)]
+    pub refusals: Vec<RefusalRow>,
+    /// Names that sound like it and were asked for in vain, and those that its workloads asked for.
+    #[serde(default)]
+    pub names: Vec<NameFailure>,
+    /// Endpoints of it that are out now.
+    #[serde(default)]
+    pub ejections: Vec<Ejection>,
     /// What to look at first, in sentences; none where all is well.
     #[serde(default)]
     pub first: Vec<String>,

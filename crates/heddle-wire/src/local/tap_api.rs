@@ -2,11 +2,10 @@
 //! `GET /api/v1/tap` takes the same parameters and answers with the same lines, of all sidecars.
 //!
 //! The answer is a line of JSON per call ([`TapLine`]) for as long as somebody reads; empty lines say that nothing
-//! has come. What is secret is hidden where a line is made ([`secret`]), so that no reader has it.
+//! has come. What is secret is hidden where a line is made ([`heddle_model::secret`]), so that no reader has it.
 
 mod call;
 mod filter;
-pub mod secret;
 
 pub use self::call::{Fault, Lost, Party, Refused, TapLine, TappedCall};
 pub use self::filter::{

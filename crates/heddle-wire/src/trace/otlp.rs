@@ -33,8 +33,7 @@ const SCOPE: &str = "heddle";
 const FLAG_SAMPLED: u32 = 1;
 
 /// `ExportTraceServiceRequest`.
-#[derive(Clone, PartialEq, Deserialize, prost::Message)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct ExportRequest {
     /// Spans by whose they are.
     #[prost(message, repeated, tag = "1")]
@@ -61,8 +60,7 @@ pub struct PartialSuccess {
 }
 
 /// The spans of one workload.
-#[derive(Clone, PartialEq, Deserialize, prost::Message)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct ResourceSpans {
     /// Which.
     #[prost(message, optional, tag = "1")]
@@ -82,8 +80,7 @@ pub struct Resource {
 }
 
 /// Spans made by one library.
-#[derive(Clone, PartialEq, Deserialize, prost::Message)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, PartialEq, prost::Message)]
 pub struct ScopeSpans {
     /// Which.
     #[prost(message, optional, tag = "1")]

@@ -9,7 +9,7 @@ use serde::{
 };
 use serde_json::Value;
 
-use super::received::{Batch, Received, ReceivedKind, Unreadable, hex};
+use super::received::{Batch, Bounded, Received, ReceivedKind, Unreadable, hex};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -60,8 +60,9 @@ impl<'de> Visitor<'de> for Spans {
     fn visit_seq<A: SeqAccess<'de>>(self, mut sent: A) -> Result<Batch, A::Error> {
         let mut batch = Batch::default();
         while batch.spans.len() < self.0 {
-            let Some(one) = sent.next_element::<Value>()? else { return Ok(batch) };
-            batch.add(serde_json::from_value(one).ok().and_then(span), self.0);
+            let Some(one) = sent.next_element_seed(Bounded)? else { return Ok(batch) };
+            let one = one.and_then(|one| serde_json::from_value(one).ok());
+            batch.add(one.and_then(span), self.0);
         }
         while sent.next_element::<IgnoredAny>()?.is_some() {
             batch.rejected += 1;
@@ -147,6 +148,7 @@ mod tests {
     #[test]
     fn a_span_that_is_not_whole_costs_only_itself() {
         let good = r#"{"traceId": "1", "id": "2", "timestamp": 5}"#;
+        let large = good.replace('}', &format!(", \"x\": [{}]}}", ["{}"; 9_000].join(",")));
         for bad in [
             "7",
             "{}",
@@ -155,6 +157,7 @@ mod tests {
             r#"{"traceId": "1", "id": "00112233445566778", "timestamp": 5}"#,
             r#"{"traceId": "1", "id": "2"}"#,
             r#"{"traceId": "1", "id": "2", "timestamp": -1}"#,
+            &large,
         ] {
             let batch = read(format!("[{bad},{good}]").as_bytes(), 10).unwrap();
             assert_eq!((batch.spans.len(), batch.rejected), (1, 1), "{bad}");

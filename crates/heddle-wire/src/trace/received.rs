@@ -1,7 +1,14 @@
 //! A span that somebody sent, whatever it was written in: what is kept of it, cut to limits, since senders are
 //! programs that nobody here wrote. How it is read is in `read_otlp` and `read_zipkin`.
 
+use std::fmt;
+
 use minicbor::{Decode, Encode};
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value};
 
 /// Longest name of a service or a workload, bytes.
 pub const WHO_BYTES_MAX: usize = 253;
@@ -13,6 +20,9 @@ pub const VALUE_BYTES_MAX: usize = 1_024;
 pub const TAGS_MAX: usize = 96;
 /// Events of a span; further ones are left out.
 pub const EVENTS_MAX: usize = 48;
+/// Values of a span in JSON. One with as many attributes and events as OpenTelemetry's libraries let it have, 128 each,
+/// has half of them.
+pub(super) const VALUES_MAX: usize = 8_192;
 
 /// Which end of a call a span is, if it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Encode, Decode)]
@@ -145,18 +155,139 @@ impl Batch {
 #[error("{0}")]
 pub struct Unreadable(pub String);
 
-/// At most so many bytes of it.
+/// At most so many bytes of it, and no room for more: what is kept is counted by its length.
 pub(super) fn cut(mut text: String, most: usize) -> String {
     let mut end = most.min(text.len());
     while !text.is_char_boundary(end) {
         end -= 1;
     }
     text.truncate(end);
+    text.shrink_to_fit();
     text
+}
+
+/// Reads one value of JSON with everything in it, [`VALUES_MAX`] values at most: a list of empty objects takes a
+/// hundred times the memory that it has as text. What has more is read to its end, and is nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Bounded;
+
+impl<'de> DeserializeSeed<'de> for Bounded {
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Option<Value>, D::Error> {
+        let mut left = VALUES_MAX;
+        let value = Tree(&mut left).deserialize(reader)?;
+        Ok((left > 0).then_some(value))
+    }
+}
+
+/// A value, and how many more there may be; at 0 all others are passed over.
+struct Tree<'l>(&'l mut usize);
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<Value, D::Error> {
+        *self.0 = self.0.saturating_sub(1);
+        if *self.0 == 0 {
+            return reader.deserialize_ignored_any(IgnoredAny).map(|_| Value::Null);
+        }
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sent: A) -> Result<Value, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = sent.next_element_seed(Tree(self.0))? {
+            if *self.0 > 0 {
+                values.push(value);
+            }
+        }
+        Ok(Value::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut sent: A) -> Result<Value, A::Error> {
+        let mut values = Map::new();
+        while let Some(name) = sent.next_key::<String>()? {
+            let value = sent.next_value_seed(Tree(self.0))?;
+            if *self.0 > 0 {
+                values.insert(name, value);
+            }
+        }
+        Ok(Value::Object(values))
+    }
 }
 
 /// An id of 1 to `most` hexadecimal digits.
 pub(super) fn hex(text: &str, most: usize) -> Option<u128> {
     let fits = (1..=most).contains(&text.len()) && text.bytes().all(|one| one.is_ascii_hexdigit());
     fits.then(|| u128::from_str_radix(text, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bounded(text: &str) -> Option<Value> {
+        Bounded.deserialize(&mut serde_json::Deserializer::from_str(text)).unwrap()
+    }
+
+    #[test]
+    fn what_is_cut_keeps_no_room_for_what_it_was() {
+        let text = cut("ä".repeat(60_000), WHO_BYTES_MAX);
+        assert_eq!((text.len(), text.capacity()), (WHO_BYTES_MAX - 1, WHO_BYTES_MAX - 1));
+    }
+
+    #[test]
+    fn a_value_with_too_many_values_is_none() {
+        let list = |count: usize| format!("[{}]", vec!["{}"; count].join(","));
+        assert!(bounded(&list(VALUES_MAX - 2)).is_some());
+        assert_eq!(bounded(&list(VALUES_MAX)), None);
+        assert_eq!(bounded(&format!("{{\"a\":{}}}", list(300_000))), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_other_value_is_what_it_is(numbers: (u64, i64, f64), text: String, flag: bool) {
+            let value = serde_json::json!({
+                &text: [numbers.0, numbers.1, numbers.2, flag, null, { "a": &text }], "b": {},
+            });
+            let written = value.to_string();
+            let wanted: Value = serde_json::from_str(&written).unwrap();
+            prop_assert_eq!(bounded(&written), Some(wanted));
+        }
+    }
 }

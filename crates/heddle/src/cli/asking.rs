@@ -22,7 +22,7 @@ pub(crate) struct Callee {
   heddle explain --from productpage --to reviews:9080
   heddle explain --from productpage --to reviews:9080 --header 'end-user: jason' --path /reviews/0
   heddle explain --from frontend.shop --to https-api.example.com:443 --sni api.example.com
-  heddle explain --from frontend-v1-2 --to ratings:9090 --method POST --path /pkg.Ratings/Get --output json")]
+  heddle explain --from frontend-v1-3fa09c --to ratings:9090 --method POST --path /pkg.Ratings/Get --output json")]
 pub(crate) struct ExplainArgs {
     /// Who calls: a service or a workload; NAME or NAME.NAMESPACE
     #[arg(long, value_name = "WORKLOAD")]

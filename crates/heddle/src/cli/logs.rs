@@ -11,7 +11,7 @@ use super::common::MeshFlag;
   heddle logs web -f          what `web` writes, until Ctrl-C
   heddle logs web api         of both, each line with its name
   heddle logs control --tail 50
-  heddle logs web-v1-7        of a workload that was started with `run`: its sidecar's")]
+  heddle logs web-v1-3fa09c   of a workload that was started with `run`: its sidecar's")]
 pub(crate) struct LogsArgs {
     /// Programs of `up -f`, services, workloads, or `control`, `observe`, `holder`; without one they are listed
     #[arg(value_name = "NAME")]

@@ -48,8 +48,8 @@ pub(crate) struct TapArgs {
     /// Calls of what is in this namespace [default: all]
     #[arg(long, short, value_name = "NS", value_parser = values::label)]
     pub namespace: Option<String>,
-    /// With this status: 503, 5xx, 500-504, none (nothing was answered), or failed (5xx, refused, broken off, an error of gRPC); several with commas
-    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = StatusFilter::parse)]
+    /// With this status: 503, 5xx, 500-504, none (nothing was answered), or failed or error (5xx, refused, broken off, an error of gRPC); several with commas
+    #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     pub status: Vec<StatusFilter>,
     /// Of paths that begin so, or, with a `*` in it, that are so as a whole: /users/*/cart
     #[arg(long, value_name = "PATH", value_parser = PathFilter::parse)]
@@ -109,6 +109,15 @@ impl TapArgs {
             SideFlag::Server => Sides::Server,
             SideFlag::Both => Sides::Both,
         }
+    }
+}
+
+/// `error` is what `heddle traces` calls it.
+fn status(text: &str) -> Result<StatusFilter, String> {
+    if text.eq_ignore_ascii_case("error") {
+        Ok(StatusFilter::Failed)
+    } else {
+        StatusFilter::parse(text)
     }
 }
 

@@ -14,6 +14,8 @@ const SAMPLING: f64 = 1.0;
 /// Traces per second and sidecar that the mesh's own store gets where nothing is said, whatever chance says: a person's
 /// own call is among them, and a thousand calls per second cost no more.
 const AT_LEAST: u32 = 10;
+/// Traces of one answer at most.
+const LIMIT_MAX: i64 = heddle_observe::limits::TRACES_TOLD_MAX as i64;
 /// `--trace-to` nobody.
 const NOBODY: &str = "none";
 
@@ -57,8 +59,8 @@ pub(crate) struct TracesArgs {
     /// A service (NAME or NAME.NAMESPACE) that has a span in them, or the id of the one to show
     #[arg(value_name = "SERVICE|ID")]
     pub what: Option<String>,
-    /// Only with this status: error, ok, a code as 503 or a class as 5xx
-    #[arg(long)]
+    /// Only with this status: failed or error, ok, a code as 503 or a class as 5xx
+    #[arg(long, value_parser = status)]
     pub status: Option<String>,
     /// Only that took longer, e.g. 200ms
     #[arg(long, value_name = "DURATION")]
@@ -73,7 +75,7 @@ pub(crate) struct TracesArgs {
     #[arg(long, value_name = "DURATION")]
     pub since: Option<String>,
     /// So many at most, the newest first
-    #[arg(long, value_name = "N", default_value_t = 20)]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=LIMIT_MAX))]
     pub limit: u32,
     /// Which mesh.
     #[command(flatten)]
@@ -131,6 +133,23 @@ pub(crate) fn store_address(text: &str) -> Result<CollectorAddress, String> {
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
     Ok(CollectorAddress { host: host.to_owned(), port })
+}
+
+/// A status as the store of traces reads it; `failed` is what `heddle tap` calls an error.
+fn status(text: &str) -> Result<String, String> {
+    let text = text.to_ascii_lowercase();
+    let is_known = match (text.as_str(), text.strip_suffix("xx")) {
+        ("failed", _) => return Ok("error".to_owned()),
+        ("error" | "ok", _) => true,
+        (_, Some(class)) => class.parse().is_ok_and(|class: u16| (1..=5).contains(&class)),
+        (code, None) => code.parse().is_ok_and(|code: u16| (100..600).contains(&code)),
+    };
+    match is_known {
+        true => Ok(text),
+        false => Err(format!(
+            "`{text}` is no status: use failed or error, ok, a code as 503 or a class as 5xx"
+        )),
+    }
 }
 
 const FORMS: &str = "use zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, e.g. zipkin://127.0.0.1:9411, or none";
@@ -214,6 +233,19 @@ mod tests {
         ] {
             let error = trace_to(text).unwrap_err();
             assert!(error.contains(says) && error.contains("zipkin://HOST:PORT"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_status_of_traces_is_a_word_a_code_or_a_class() {
+        for (text, asked) in
+            [("failed", "error"), ("error", "error"), ("ok", "ok"), ("503", "503"), ("5XX", "5xx")]
+        {
+            assert_eq!(status(text).as_deref(), Ok(asked), "{text}");
+        }
+        for wrong in ["", "none", "9xx", "xx", "99", "600", "500-504"] {
+            let error = status(wrong).unwrap_err();
+            assert!(error.contains("failed or error, ok, a code"), "{error}");
         }
     }
 

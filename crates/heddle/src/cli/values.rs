@@ -21,6 +21,8 @@ const DURATION_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 const MEMORY_MIN: u64 = 4 << 20;
 /// Shortest interval a flag takes.
 const INTERVAL_MIN: Duration = Duration::from_millis(100);
+/// Shortest time to look back over.
+const WINDOW_MIN: Duration = Duration::from_secs(1);
 
 /// `--port [NAME:]NUMBER`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -326,6 +328,15 @@ pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// A time to look back over: whole seconds are counted.
+pub(crate) fn window(text: &str) -> Result<Duration, String> {
+    let window = duration(text)?;
+    if window < WINDOW_MIN {
+        return Err(format!("`{text}` is too short: use {} s or more", WINDOW_MIN.as_secs()));
+    }
+    Ok(window)
+}
+
 /// Calls per second that the demo's load generator can make.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     // Not a number is in no range.
@@ -416,6 +427,14 @@ mod tests {
         assert_eq!(interval("1s"), Ok(Duration::from_secs(1)));
         for wrong in ["0", "0s", "0.001ms", "never"] {
             assert!(interval(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_window_of_less_than_a_second_is_too_short() {
+        assert_eq!(window("1s"), Ok(Duration::from_secs(1)));
+        for wrong in ["0", "0s", "999ms"] {
+            assert!(window(wrong).is_err_and(|said| said.contains("too short")), "{wrong}");
         }
     }
 

@@ -71,7 +71,7 @@ impl Stage {
             lock,
             config: args.config.clone(),
             state_dir: None,
-            dashboard: args.dashboard.unwrap_or_else(any_port),
+            dashboard,
             tracing: TraceArgs {
                 // Few calls, and each is to be found.
                 trace_sampling: args.tracing.trace_sampling.or(Some(100.0)),

@@ -68,8 +68,9 @@ fn rules(told: &Explanation, sources: &BTreeMap<String, String>) -> Vec<String> 
     let mut lines: Vec<String> = told.tried.iter().take(TRIED).map(tried).collect();
     let more = told.untold + told.tried.len().saturating_sub(TRIED);
     if more > 0 {
-        lines
-            .push(format!("not      {} before it do not match either", counted(more, "more rule")));
+        let verb = if more == 1 { "does" } else { "do" };
+        let rules = counted(more, "more rule");
+        lines.push(format!("not      {rules} before it {verb} not match either"));
     }
     match &told.rule {
         Some(rule) => {
@@ -87,7 +88,13 @@ fn rules(told: &Explanation, sources: &BTreeMap<String, String>) -> Vec<String> 
             });
         }
         None if told.tried.is_empty() => {
-            lines.push("rule     none: no rule holds for it".to_owned())
+            // A fault is told below, and is a rule too.
+            let why = if told.faults.is_empty() {
+                "no rule holds for it"
+            } else {
+                "no rule says where it goes"
+            };
+            lines.push(format!("rule     none: {why}"));
         }
         None => lines.push("rule     none of them matches".to_owned()),
     }
@@ -125,8 +132,15 @@ fn outcome(told: &Explanation, sources: &BTreeMap<String, String>) -> Vec<String
     match &told.refusal {
         Some(refusal) => vec![refused(refusal, sources)],
         None if told.targets.is_empty() => Vec::new(),
+        None if told.faults.iter().any(aborts_all) => {
+            vec!["what is not aborted would go to".to_owned()]
+        }
         None => vec!["goes to".to_owned()],
     }
+}
+
+fn aborts_all(fault: &InjectedFault) -> bool {
+    fault.percent >= 100.0 && fault.what.starts_with("an abort")
 }
 
 fn refused(refusal: &ToldRefusal, sources: &BTreeMap<String, String>) -> String {
@@ -220,4 +234,45 @@ pub(crate) fn with_source(rule: &str, sources: &BTreeMap<String, String>) -> Str
 
 pub(crate) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_model::WorkloadId;
+
+    use super::*;
+
+    fn sample() -> Explanation {
+        let target = ToldTarget { name: "web".to_owned(), share: 100.0, ..ToldTarget::default() };
+        let by = Explanation::by(WorkloadId("me-3fa09c".to_owned()), 1);
+        Explanation { targets: vec![target], ..by }
+    }
+
+    fn fault(what: &str, percent: f64) -> InjectedFault {
+        InjectedFault {
+            rule: "Fault/default/f#aborts[0]".to_owned(),
+            what: what.to_owned(),
+            percent,
+            until: None,
+        }
+    }
+
+    #[test]
+    fn a_fault_is_a_rule_though_it_says_not_where_a_call_goes() {
+        let text = |faults| of(&Explanation { faults, ..sample() }, &BTreeMap::new());
+        let none = text(Vec::new());
+        assert!(none.contains("none: no rule holds for it\ngoes to\n"), "{none}");
+        let some = text(vec![fault("an abort with 503", 80.0), fault("a delay of 1s", 100.0)]);
+        assert!(some.contains("none: no rule says where it goes\n"), "{some}");
+        assert!(some.contains("\ngoes to\n"), "{some}");
+        let all = text(vec![fault("an abort with 503", 100.0)]);
+        assert!(all.contains("\nwhat is not aborted would go to\n"), "{all}");
+    }
+
+    #[test]
+    fn rules_that_are_not_told_are_counted() {
+        let text = |untold| of(&Explanation { untold, ..sample() }, &BTreeMap::new());
+        assert!(text(1).contains("1 more rule before it does not match either"), "{}", text(1));
+        assert!(text(2).contains("2 more rules before it do not match either"), "{}", text(2));
+    }
 }

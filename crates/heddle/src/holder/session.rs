@@ -41,7 +41,12 @@ struct Session {
     /// A sidecar's: it knows answers to its questions only.
     is_brokers: bool,
     opening: JoinSet<()>,
+    /// Why the end will be asked for.
+    because: Option<String>,
 }
+
+/// Why a mesh ends whose end was asked for without a reason: by an older version.
+const ASKED: &str = "its end was asked for";
 
 /// Serves a connection until it closes or the mesh has ended.
 pub(crate) async fn serve(holder: Rc<Holder>, mut reader: FdReader, outbox: Outbox) {
@@ -51,6 +56,7 @@ pub(crate) async fn serve(holder: Rc<Holder>, mut reader: FdReader, outbox: Outb
         stands: Stands::Nothing,
         is_brokers: false,
         opening: JoinSet::new(),
+        because: None,
     };
     loop {
         tokio::select! {
@@ -121,8 +127,13 @@ impl Session {
                     self.outbox.refuse(reason).await;
                 }
             },
-            HolderRequest::Shutdown { reason } => {
-                self.holder.shut_down(reason.chars().take(REASON_MAX).collect()).await;
+            HolderRequest::Because { reason } => {
+                self.because = Some(reason.chars().take(REASON_MAX).collect());
+                self.outbox.send(&HolderReply::Done, &[]).await;
+            }
+            HolderRequest::Shutdown => {
+                let because = self.because.take();
+                self.holder.shut_down(because.unwrap_or_else(|| ASKED.to_owned())).await;
                 self.outbox.send(&HolderReply::Done, &[]).await;
                 self.holder.said_goodbye();
             }
@@ -183,7 +194,7 @@ impl Session {
 
     /// Closes the connection, so that the peer knows, then ends what it stood for.
     async fn close(self) {
-        let Self { holder, outbox, stands, opening, is_brokers: _ } = self;
+        let Self { holder, outbox, stands, opening, is_brokers: _, because: _ } = self;
         drop((outbox, opening));
         match stands {
             Stands::Nothing => {}

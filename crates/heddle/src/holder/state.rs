@@ -1,6 +1,10 @@
 //! What the holder holds, and how its end is asked for and answered.
 
-use std::{cell::Cell, net::SocketAddr, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    net::SocketAddr,
+    rc::Rc,
+};
 
 use heddle_runtime::netns_op::Hub;
 use heddle_wire::local::holder_api::{FRAME_MAX, HolderReply, Info, Pids, Restarts};
@@ -62,6 +66,7 @@ impl Holder {
             ended: watch::Sender::new(false),
             asked_to_end: Cell::new(0),
             answered: Notify::new(),
+            reason: RefCell::new(None),
         }
     }
 

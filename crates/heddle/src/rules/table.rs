@@ -244,6 +244,7 @@ mod tests {
         ResourceView {
             key,
             source: "apply".to_owned(),
+            line: 1,
             text: text.to_owned(),
             state: "Programmed".to_owned(),
             notes: Vec::new(),

@@ -27,7 +27,7 @@ impl Ways for ClusterWays {
     }
 
     async fn open(&self, workload: &WorkloadView, path: &str) -> Result<Opened, String> {
-        let pod = pod(workload);
+        let pod = PodAt::of(&workload.workload.id);
         let forwarded = self.0.reach.forward(&pod, PORT_ADMIN).await;
         let (stream, why) = forwarded.map_err(|error| error.text)?.split();
         let opened = local_http::open_on("its sidecar", stream, path, (ASKED_BY, "1")).await;
@@ -38,19 +38,5 @@ impl Ways for ClusterWays {
                 Err(format!("{error}{said}"))
             }
         }
-    }
-}
-
-/// The pod of a workload, whose id is `NAMESPACE.POD`.
-fn pod(view: &WorkloadView) -> PodAt {
-    let (id, namespace) = (&view.workload.id.0, &view.workload.namespace);
-    let own = id.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('.'));
-    PodAt {
-        namespace: namespace.clone(),
-        name: own.unwrap_or(id).to_owned(),
-        revision: String::new(),
-        ready: true,
-        started: String::new(),
-        why: String::new(),
     }
 }

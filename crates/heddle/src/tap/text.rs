@@ -122,7 +122,7 @@ impl Layout {
     }
 }
 
-/// Who somebody is, in one word.
+/// Who somebody is, in one word; a caller of whom nothing is known is outside the mesh.
 fn party(party: &Party) -> String {
     match &party.workload {
         Some(workload) => plain(workload),
@@ -136,7 +136,7 @@ fn service(party: &Party) -> String {
         None => service.clone(),
     };
     let known = party.service.as_ref().map(short).or_else(|| party.address.clone());
-    known.map_or_else(|| "unknown".to_owned(), |known| plain(&known))
+    known.map_or_else(|| "outside".to_owned(), |known| plain(&known))
 }
 
 /// Of gRPC both: what HTTP says, and what is meant.

@@ -106,8 +106,10 @@ fn pods_of_two_revisions_call_each_other_and_either_goes_alone() {
     };
     assert_eq!(called(&ours, &theirs), "v1\n".repeat(5), "{}", theirs.picture());
     assert_eq!(called(&theirs, &ours), "v1\n".repeat(5), "{}", theirs.picture());
-    // Nobody else in this cluster knows such a name.
+    // Nobody else in this cluster knows such a name: where the control plane takes its time about the first question,
+    // there is no other answer.
     let url = format!("http://web.{}.svc.{DOMAIN}/", theirs.name());
+    wait_until("the name is known", || theirs.run("deployment/client", &calls(1, &url)) == "v1\n");
     assert_eq!(theirs.run("deployment/client", &calls(3, &url)), "v1\n".repeat(3));
     let output = heddle(&["check"]);
     assert!(output.status.success(), "{}", told(&output));

@@ -65,13 +65,11 @@ spec:
     route: [{destination: {host: web}}]
 ",
     );
-    wait_until("calls are answered with 500", || {
-        namespace.run("deployment/client", ask).contains("HTTP/1.1 500")
-    });
-    let status = "jsonpath={.status.conditions[0].type}";
-    wait_until("the rule says what became of it", || {
-        !namespace.asked(&["get", "virtualservice/web", "-o", status]).is_empty()
-    });
+    // When the rule says that its proxies have it, they have.
+    namespace.comes_to_be("condition=heddle.dev/Reconciled", "virtualservice/web");
+    let said = namespace.run("deployment/client", ask);
+    assert!(said.contains("HTTP/1.1 500"), "{said}");
+    namespace.comes_to_be("condition=heddle.dev/Accepted", "virtualservice/web");
     namespace.asked(&["delete", "virtualservice/web"]);
     wait_until("calls are answered again", || {
         namespace.run("deployment/client", ask).starts_with('v')

@@ -139,7 +139,7 @@ fn a_refusal_is_found(mesh: &Mesh<'_>, answer: &str) {
         (&"no-route".into(), &404.into()),
         "{found}"
     );
-    assert_eq!(refusal["path"], "/none?token=(not shown)", "{found}");
+    assert_eq!(refusal["path"], "/none?token=(hidden)", "{found}");
     assert_eq!(found["refusals"].as_array().unwrap().len(), 1, "{found}");
     assert!(!found.to_string().contains("hunter2"), "{found}");
     let text = mesh.run("why", &["asked-for-1"]).stdout;

@@ -18,7 +18,10 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "heddle-model",
         floors: &[
             ("wire form", &["wire"]),
-            ("names", &["addresses", "field_name", "identity", "name", "pattern", "timestamp"]),
+            (
+                "names",
+                &["addresses", "field_name", "identity", "name", "pattern", "secret", "timestamp"],
+            ),
             ("nouns", &["registry", "discovery", "resource"]),
             (
                 "text",
@@ -72,19 +75,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-logic",
         floors: &[
-            (
-                "leaves",
-                &[
-                    "balance",
-                    "eject",
-                    "expression",
-                    "headers",
-                    "path",
-                    "retry",
-                    "sampling",
-                    "secret",
-                ],
-            ),
+            ("leaves", &["balance", "eject", "expression", "headers", "path", "retry", "sampling"]),
             ("routes", &["route", "sni"]),
             ("what a rule does", &["cors", "fault", "rewrite", "sticky"]),
             ("rules", &["rule"]),
@@ -245,6 +236,9 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "hosts",
                     "limits",
                     "quantile",
+                    "traces/facts",
+                    "traces/kept",
+                    "traces/tree",
                     "tap",
                 ],
             ),
@@ -262,7 +256,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "kept_file",
                 ],
             ),
-            ("kept", &["roster", "store", "targets", "rates", "traces"]),
+            ("kept", &["roster", "rulebook", "store", "targets", "rates", "traces"]),
             ("answers", &["answers", "rounds"]),
             ("served", &["history", "routes", "server"]),
         ],
@@ -292,6 +286,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "inject",
                     "install",
                     "kubelet_hooks",
+                    "log_files",
                     "naming",
                     "rules",
                     "run",
@@ -300,6 +295,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "tap",
                     "top",
                     "up",
+                    "words",
                     "why",
                 ],
             ),

@@ -4,7 +4,7 @@
 use heddle_model::pattern::Case;
 
 use super::{Alternative, Condition, MatchInput, Source, Text, cookies, query_value, scheme};
-use crate::secret::{HIDDEN, is_secret};
+use heddle_model::secret::{HIDDEN, is_secret};
 
 /// Longest text of a rule or a request that is repeated, characters.
 const TEXT_MAX: usize = 80;

@@ -269,3 +269,31 @@ fn pages_that_look_are_few_and_each_gives_its_place_back() {
     })
     .unwrap();
 }
+
+#[test]
+fn the_end_of_one_that_has_left_ends_nothing_else() {
+    run_local(async {
+        let (out, _lines) = mpsc::channel(8);
+        let mut follower = Follower::new(Played::default(), Asked::default(), out);
+        let ended = Event::Ended("gone-1".to_owned(), End::Over);
+        assert_eq!(follower.heard(ended).await, Some(()));
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_stream_that_broke_off_is_told_of_when_it_goes_on() {
+    run_local(async {
+        let played = Played::of(&["web-1"]);
+        let mut tapped = follow(played.clone(), Asked::default());
+        assert_eq!(notice(&mut tapped).await, "listening to 1 sidecar");
+        let call = call(Side::Server, "front-1", "web-1");
+        played.tells("web-1", &line(&call)).await;
+        assert_eq!(tapped.lines.recv().await, Some(line(&call)));
+        let (mut web, _) = played.opened.borrow_mut().remove("web-1").unwrap();
+        web.write_all(b"no line\n").await.unwrap();
+        let told = notice(&mut tapped).await;
+        assert_eq!(told, "web-1 is listened to again; calls in between are missing");
+    })
+    .unwrap();
+}

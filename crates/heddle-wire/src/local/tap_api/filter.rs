@@ -2,10 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use heddle_model::yaml::expression::{Attribute, Expression};
+use heddle_model::{
+    secret,
+    yaml::expression::{Attribute, Expression},
+};
 use serde::{Deserialize, Serialize};
-
-use super::secret;
 
 /// Longest value of a parameter, bytes.
 const VALUE_BYTES_MAX: usize = 1_024;

@@ -259,6 +259,7 @@ impl Reader<'_> {
             port: self.values(program, "ports", values::port_flag),
             protocol,
             publish: self.values(program, "publish", values::publish),
+            ready_port: None,
             host_port: self.values(program, "host-ports", values::port),
             memory_limit: self.value(single("memory-limit"), values::memory),
             mesh: MeshFlag::default(),

@@ -222,7 +222,7 @@ impl Program {
         let mut command = part::own_binary();
         command.arg("run").arg(format!("--mesh={}", self.paths.name())).args(&own.flags);
         if let Ready::Http { port, .. } = &own.ready {
-            command.arg(format!("--publish=127.0.0.1:0:{port}"));
+            command.arg(format!("--ready-port={port}"));
         }
         command.arg("--").args(&own.args.command).current_dir(&own.directory);
         // A path there that is relative would lead elsewhere from the program's own folder.
