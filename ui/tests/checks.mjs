@@ -4,6 +4,8 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 
+import { launch } from "./browser.mjs";
+
 const AXE = createRequire(import.meta.url).resolve("axe-core/axe.min.js");
 
 /** No violation of WCAG 2.2 A and AA that axe knows. Contrast is looked at by `everythingIsReadable`, through filters. */
@@ -132,4 +134,18 @@ export function watch(page, origin) {
     if (!url.startsWith(origin) && !url.startsWith("about:") && !url.startsWith("blob:")) wrong.push(`elsewhere: ${url}`);
   });
   return wrong;
+}
+
+/** A browser page of the server at `hash`; fails on errors, violations and foreign requests. */
+export async function visited(server, hash, options, body) {
+  const { context, close } = await launch(options);
+  try {
+    const page = context.pages()[0];
+    const wrong = watch(page, server.url);
+    await page.goto(server.url + hash);
+    await body(page);
+    assert.deepEqual(wrong, []);
+  } finally {
+    await close();
+  }
 }

@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { gzipSync } from "node:zlib";
-import { launch, missing } from "./browser.mjs";
-import { everythingIsAccessible, everythingIsReadable, nothingSticksOut, watch } from "./checks.mjs";
+import { missing } from "./browser.mjs";
+import { everythingIsAccessible, everythingIsReadable, nothingSticksOut, visited } from "./checks.mjs";
 import * as fixtures from "./fixtures.mjs";
 import { serve } from "./server.mjs";
 
@@ -39,19 +39,8 @@ function answering({ graph = fixtures.calm, page = fixtures.page, rules = fixtur
   };
 }
 
-/** A browser page at `hash`, for each size or once; fails on errors, violations and foreign requests. */
-async function visit(hash, options, body) {
-  const { context, close } = await launch(options);
-  try {
-    const page = context.pages()[0];
-    const wrong = watch(page, server.url);
-    await page.goto(server.url + hash);
-    await body(page);
-    assert.deepEqual(wrong, []);
-  } finally {
-    await close();
-  }
-}
+/** A browser page at `hash`, for each size or once. */
+const visit = (hash, options, body) => visited(server, hash, options, body);
 
 const positions = (page) =>
   page.$$eval("[data-node]", (nodes) => Object.fromEntries(nodes.map((node) => [node.dataset.node, node.style.transform])));

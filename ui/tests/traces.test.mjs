@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { createServer } from "vite";
-import { launch, missing } from "./browser.mjs";
-import { everythingIsReadable, nothingSticksOut, watch } from "./checks.mjs";
+import { missing } from "./browser.mjs";
+import { everythingIsReadable, nothingSticksOut, visited } from "./checks.mjs";
 import * as fixtures from "./fixtures.mjs";
 import { serve } from "./server.mjs";
 import { FAILED, WELL, list, none, trace } from "./traces.fixtures.mjs";
@@ -44,18 +44,7 @@ function answering(answer = list) {
   };
 }
 
-async function visit(hash, options, body) {
-  const { context, close } = await launch(options);
-  try {
-    const page = context.pages()[0];
-    const wrong = watch(page, server.url);
-    await page.goto(server.url + hash);
-    await body(page);
-    assert.deepEqual(wrong, []);
-  } finally {
-    await close();
-  }
-}
+const visit = (hash, options, body) => visited(server, hash, options, body);
 
 /** At both sizes and in both themes. */
 async function everywhere(name, hash, ready, body) {

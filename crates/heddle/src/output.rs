@@ -1,7 +1,7 @@
 //! The printer: the only place of the command line that writes to standard output and error.
 //!
-//! What is printed is made elsewhere, as text or as one serialisable struct; a reader that goes
-//! away early (`heddle get | head -1`) is no error.
+//! What is printed is made elsewhere, as text or as one serialisable struct, but for forms that several commands
+//! have: tables, times since, words that are cut. A reader that goes away early (`heddle get | head -1`) is no error.
 
 use std::io::{self, Write as _};
 
@@ -9,6 +9,23 @@ use heddle_wire::local::control_api::Problem;
 use serde::Serialize;
 
 use crate::failure::Failure;
+
+/// At most so many characters, the last of which says that there were more.
+pub(crate) fn cut(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
+}
+
+/// A time since, in words.
+pub(crate) fn ago(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3_600),
+    }
+}
 
 /// Prints text and a line end to standard output.
 pub(crate) fn line(text: impl AsRef<str>) {

@@ -167,7 +167,7 @@ pub(crate) fn restarted(restarts: &Restarts) -> String {
         count => format!(", killed {} because it did not answer", times(count)),
     };
     let now = clock::unix_now().as_secs();
-    let ago = |at: u64| ago(now.saturating_sub(at));
+    let ago = |at: u64| output::ago(now.saturating_sub(at));
     let since = match restarts.count {
         0 | 1 => String::new(),
         _ => format!(" (the first time {} ago)", ago(restarts.since)),
@@ -177,15 +177,6 @@ pub(crate) fn restarted(restarts: &Restarts) -> String {
         reason => format!("; last {} ago: {reason}", ago(restarts.last)),
     };
     format!(", started again {}{since}{why}{last}", times(restarts.count))
-}
-
-/// A time since, in words.
-fn ago(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds} s"),
-        120..7_200 => format!("{} min", seconds / 60),
-        _ => format!("{} h", seconds / 3_600),
-    }
 }
 
 /// `heddle proxy-status`.

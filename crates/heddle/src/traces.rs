@@ -11,7 +11,7 @@ use crate::{
     cli::{Output, TracesArgs},
     explain::text::counted,
     failure::Failure,
-    output,
+    output::{self, cut},
     top::figures::{NONE, milliseconds},
 };
 
@@ -257,14 +257,6 @@ fn plain(text: &str) -> String {
         one => one,
     };
     text.chars().map(safe).collect()
-}
-
-/// At most so many characters, the last of which says that there were more.
-fn cut(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(most - 1).chain(['…']).collect(),
-    }
 }
 
 /// How long ago something was.

@@ -227,14 +227,10 @@ fn list(answer: &Answer) -> String {
     text
 }
 
-/// How long it is since a moment.
+/// How long it is since a moment, Unix time in milliseconds.
 fn ago(at_ms: u64) -> String {
     let now = u64::try_from(clock::unix_now().as_millis()).unwrap_or(u64::MAX);
-    match now.saturating_sub(at_ms) / 1_000 {
-        seconds @ 0..=119 => format!("{seconds} s"),
-        seconds @ 120..=7_199 => format!("{} min", seconds / 60),
-        seconds => format!("{} h", seconds / 3_600),
-    }
+    output::ago(now.saturating_sub(at_ms) / 1_000)
 }
 
 /// What to do about a refusal, by its code.

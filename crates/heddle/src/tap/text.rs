@@ -3,6 +3,8 @@
 
 use heddle_wire::local::tap_api::{Party, Side, TappedCall};
 
+use crate::output::cut;
+
 /// Columns that are filled where nothing says how many there are.
 const USUAL: usize = 120;
 /// Fewest columns that a line is made for.
@@ -218,15 +220,6 @@ pub(super) fn is_obeyed(c: char) -> bool {
             '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
                 | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
         )
-}
-
-/// So many characters; of one that is longer, that it is.
-fn cut(text: &str, most: usize) -> String {
-    if text.chars().count() <= most {
-        return text.to_owned();
-    }
-    let kept: String = text.chars().take(most.saturating_sub(1)).collect();
-    kept + "…"
 }
 
 #[cfg(test)]
