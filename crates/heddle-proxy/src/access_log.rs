@@ -4,26 +4,33 @@
 mod render;
 mod writer;
 
-use std::sync::{
-    Arc, OnceLock,
-    atomic::{AtomicU64, Ordering},
-    mpsc::{SyncSender, sync_channel},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{SyncSender, sync_channel},
+    },
+    time::Duration,
 };
 
 use heddle_logic::expression;
 use heddle_model::discovery::LogSink;
+use heddle_runtime::clock;
+use tokio::sync::oneshot;
 
-use self::writer::Line;
+use self::writer::{Line, Order};
 use crate::{facts::Facts, snapshot::LogPlan};
 
 /// Most lines that wait to be written.
 const LINES_WAITING_MAX: usize = 8_192;
+/// How long a sidecar that ends waits for a file to take its last lines.
+const FINISH: Duration = Duration::from_secs(1);
 
 /// The lines of all workers, on their way.
 #[derive(Debug)]
 pub(crate) struct AccessLogs {
     /// To the thread that writes; started by the first line. `None` within: it could not be.
-    lines: OnceLock<Option<SyncSender<Line>>>,
+    lines: OnceLock<Option<SyncSender<Order>>>,
     /// Lines that found no room, or could not be written.
     dropped: Arc<AtomicU64>,
 }
@@ -48,18 +55,27 @@ impl AccessLogs {
         }
     }
 
+    /// Waits until the lines so far are written, but no longer than [`FINISH`].
+    pub(crate) async fn finish(&self) {
+        let Some(Some(lines)) = self.lines.get() else { return };
+        let (done, written) = oneshot::channel();
+        if lines.try_send(Order::Finish(done)).is_ok() {
+            let _late_or_gone = clock::within(FINISH, written).await;
+        }
+    }
+
     fn hand_over(&self, line: Line) {
         let lines = self.lines.get_or_init(|| {
             let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
             match writer::start(receiver, Arc::clone(&self.dropped)) {
-                Ok(()) => Some(sender),
+                Ok(_handle) => Some(sender),
                 Err(error) => {
                     tracing::error!(%error, "no access log is written: its thread cannot be started");
                     None
                 }
             }
         });
-        let taken = lines.as_ref().is_some_and(|lines| lines.try_send(line).is_ok());
+        let taken = lines.as_ref().is_some_and(|lines| lines.try_send(Order::Write(line)).is_ok());
         if !taken {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

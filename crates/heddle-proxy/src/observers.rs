@@ -18,6 +18,11 @@ impl Observers {
         Self { logs: AccessLogs::new(Arc::clone(&metrics.log_lines_dropped)) }
     }
 
+    /// The process ends: what was told so far is written first.
+    pub(crate) async fn finish(&self) {
+        self.logs.finish().await;
+    }
+
     /// A request or a connection is over.
     pub(crate) fn told(&self, facts: &Facts, of: &Of<'_>) {
         if let Some(plan) = &facts.wanted.plan {

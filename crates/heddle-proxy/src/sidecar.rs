@@ -116,6 +116,7 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
     {
         tracing::warn!(%error, "what was refused is not left for `heddle why`");
     }
+    shared.observers.finish().await;
     let (sent, all_sent) = oneshot::channel();
     if last_spans.send(sent).await.is_ok() {
         let _ended_already = all_sent.await;

@@ -26,6 +26,11 @@ pub async fn sleep(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
+/// Pauses the whole thread: one that runs no tasks. It sees no paused time.
+pub fn block(duration: Duration) {
+    std::thread::sleep(duration);
+}
+
 /// Pauses the task until `deadline`; returns at once if that has passed.
 pub async fn sleep_until(deadline: Instant) {
     tokio::time::sleep_until(deadline.into()).await;

@@ -1,5 +1,6 @@
 //! The thread that writes access logs. A file that cannot be written costs its lines and nothing else: it is
-//! told, counted, and tried again.
+//! told, counted, and tried again. Lines are gathered for a moment before they are written: a thread that is
+//! woken for each of them costs more than everything else a line does.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -11,11 +12,20 @@ use std::{
         atomic::{AtomicU64, Ordering},
         mpsc::Receiver,
     },
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
 use heddle_runtime::clock;
+use tokio::sync::oneshot;
+
+/// What the thread is handed.
+#[derive(Debug)]
+pub(super) enum Order {
+    Write(Line),
+    /// Tells when all that came before is written.
+    Finish(oneshot::Sender<()>),
+}
 
 /// One line with its end.
 #[derive(Debug)]
@@ -26,6 +36,8 @@ pub(super) struct Line {
 
 /// Bytes that are written at once, at most: whole lines.
 const BATCH_BYTES: usize = 64 * 1024;
+/// How long lines are gathered once the first one has come. Whoever follows a file sees them that much later.
+const GATHER: Duration = Duration::from_millis(10);
 /// How long a file that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How often it is looked whether a file was moved away, for somebody who rotates it.
@@ -33,13 +45,16 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Only the user may read what people asked for.
 const MODE: u32 = 0o600;
 
-/// Writes `lines` until nobody sends any more.
+/// Follows `orders` until nobody sends any more.
 ///
 /// # Errors
 /// Why the thread cannot be started.
-pub(super) fn start(lines: Receiver<Line>, dropped: Arc<AtomicU64>) -> io::Result<()> {
-    let run = move || Writer { files: BTreeMap::new(), dropped }.run(&lines);
-    thread::Builder::new().name("access-log".to_owned()).spawn(run).map(drop)
+pub(super) fn start(
+    orders: Receiver<Order>,
+    dropped: Arc<AtomicU64>,
+) -> io::Result<JoinHandle<()>> {
+    let run = move || Writer { files: BTreeMap::new(), dropped }.run(&orders);
+    thread::Builder::new().name("access-log".to_owned()).spawn(run)
 }
 
 struct Writer {
@@ -71,18 +86,39 @@ enum Standard {
 }
 
 impl Writer {
-    fn run(mut self, lines: &Receiver<Line>) {
-        while let Ok(line) = lines.recv() {
-            self.take(line);
-            // What has come meanwhile goes with it.
-            while let Ok(line) = lines.try_recv() {
+    fn run(mut self, orders: &Receiver<Order>) {
+        while let Ok(order) = orders.recv() {
+            // Nobody who sends meanwhile finds this thread asleep at the queue, and has to wake it.
+            if self.follow(order) {
+                clock::block(GATHER);
+            }
+            while let Ok(order) = orders.try_recv() {
+                self.follow(order);
+            }
+            self.flush();
+        }
+    }
+
+    /// Is there something that waits to be written?
+    fn follow(&mut self, order: Order) -> bool {
+        match order {
+            Order::Write(line) => {
                 if self.take(line) >= BATCH_BYTES {
-                    break;
+                    self.flush();
                 }
+                true
             }
-            for (path, target) in &mut self.files {
-                target.flush(path, &self.dropped);
+            Order::Finish(done) => {
+                self.flush();
+                let _nobody_waits_any_more = done.send(());
+                false
             }
+        }
+    }
+
+    fn flush(&mut self) {
+        for (path, target) in &mut self.files {
+            target.flush(path, &self.dropped);
         }
     }
 
@@ -178,7 +214,7 @@ mod tests {
         let dropped = Arc::new(AtomicU64::new(0));
         for (path, text) in lines {
             let line = Line { path: (*path).to_owned(), text: (*text).to_owned() };
-            sender.send(line).unwrap();
+            sender.send(Order::Write(line)).unwrap();
         }
         drop(sender);
         Writer { files: BTreeMap::new(), dropped: Arc::clone(&dropped) }.run(&receiver);
@@ -194,6 +230,22 @@ mod tests {
         assert_eq!(written(&[(path, "three\n")]), 0);
         assert_eq!(std::fs::read_to_string(path).unwrap(), "one\ntwo\nthree\n");
         assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, MODE);
+    }
+
+    #[test]
+    fn who_ends_is_told_when_the_last_line_is_written() {
+        let folder = heddle_testkit::folder::Folder::new("access-log");
+        let path = folder.path().join("a.log");
+        let path = path.to_str().unwrap().to_owned();
+        let (sender, receiver) = sync_channel(2);
+        let writer = start(receiver, Arc::default()).unwrap();
+        let (done, told) = oneshot::channel();
+        sender.send(Order::Write(Line { path: path.clone(), text: "last\n".to_owned() })).unwrap();
+        sender.send(Order::Finish(done)).unwrap();
+        told.blocking_recv().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "last\n");
+        drop(sender);
+        writer.join().unwrap();
     }
 
     #[test]
