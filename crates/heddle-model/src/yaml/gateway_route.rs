@@ -31,7 +31,7 @@ mod matches;
 mod names;
 mod read;
 
-use names::KIND;
+use names::{KIND, service_has_port};
 pub(super) use read::{is_of_mesh, read};
 
 /// API versions under which routes are served.
@@ -136,14 +136,13 @@ static GRPC_FILTERS: Kind = Kind::Object(&filters::GRPC);
 
 static HTTP_BACKEND: Object = Object {
     fields: &backend_ref!(WEIGHT, optional("filters", Kind::List { of: &HTTP_FILTERS, least: 0 })),
-    rules: &[filters::service_has_port, filters::fit_together, filters::of_a_backend],
+    rules: &[service_has_port, filters::fit_together, filters::of_a_backend],
 };
 static GRPC_BACKEND: Object = Object {
     fields: &backend_ref!(WEIGHT, optional("filters", Kind::List { of: &GRPC_FILTERS, least: 0 })),
-    rules: &[filters::service_has_port, filters::fit_together, filters::of_a_backend],
+    rules: &[service_has_port, filters::fit_together, filters::of_a_backend],
 };
-static TCP_BACKEND: Object =
-    Object { fields: &backend_ref!(WEIGHT), rules: &[filters::service_has_port] };
+static TCP_BACKEND: Object = Object { fields: &backend_ref!(WEIGHT), rules: &[service_has_port] };
 
 static TIMEOUTS: Object = Object {
     fields: &[

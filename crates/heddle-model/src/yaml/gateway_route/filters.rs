@@ -1,6 +1,9 @@
 //! Filters of an HTTPRoute and a GRPCRoute, as they are checked.
 
-use super::names::{Case, KIND, names_differ};
+mod external_auth;
+
+use self::external_auth::EXTERNAL_AUTH;
+use super::names::{Case, KIND, names_differ, service_has_port};
 use crate::{
     field_name::delimits_messages,
     yaml::{
@@ -50,7 +53,7 @@ pub(super) static HTTP: Object = Object {
         optional("requestRedirect", Kind::Object(&REDIRECT)),
         optional("urlRewrite", Kind::Object(&REWRITE)),
         optional("cors", Kind::Object(&CORS)),
-        not_yet("externalAuth", Kind::Any),
+        not_yet("externalAuth", Kind::Object(&EXTERNAL_AUTH)),
         optional("extensionRef", Kind::Object(&LOCAL_REF)),
     ],
     rules: &[field_of_its_type],
@@ -345,14 +348,5 @@ pub(super) fn of_a_backend(backend: &Node, path: &str, report: &mut Report<'_>) 
         if !matches!(filter.text_of("type"), "RequestHeaderModifier" | "ResponseHeaderModifier") {
             report.not_enforced(filter.line, &format!("{}[{i}]", join(path, "filters")));
         }
-    }
-}
-
-/// A Service as a backend needs a port.
-pub(super) fn service_has_port(node: &Node, path: &str, report: &mut Report<'_>) {
-    let is_service = node.text_of("group").is_empty()
-        && matches!(node.get("kind").map_or("Service", Node::text), "Service");
-    if is_service && !node.has("port") {
-        report.at(node, &join(path, "port"), "a Service needs a `port`, e.g. `80`");
     }
 }

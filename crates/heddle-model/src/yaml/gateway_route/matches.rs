@@ -125,19 +125,23 @@ fn plain_path(path: &str) -> Result<(), String> {
     if path.ends_with("/..") || path.ends_with("/.") {
         return wrong("ends with dots, which the Gateway API does not take: resolve them");
     }
-    let bytes = path.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
-        let valid = byte.is_ascii_alphanumeric()
-            || b"-/._~!$&'()*+,;=:@".contains(byte)
-            || *byte == b'%' && hex(at + 1) && hex(at + 2);
-        if !valid {
-            return wrong(
-                "has a character that a path cannot hold: escape it, as in `%20`; a query belongs into `queryParams`",
-            );
-        }
+    if !has_only_its_characters(path) {
+        return wrong(
+            "has a character that a path cannot hold: escape it, as in `%20`; a query belongs into `queryParams`",
+        );
     }
     Ok(())
+}
+
+/// Does a path, or a part of one, hold what may stand in it and nothing else (RFC 3986, section 3.3)?
+pub(super) fn has_only_its_characters(path: &str) -> bool {
+    let bytes = path.as_bytes();
+    let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    bytes.iter().enumerate().all(|(at, byte)| {
+        byte.is_ascii_alphanumeric()
+            || b"-/._~!$&'()*+,;=:@".contains(byte)
+            || *byte == b'%' && hex(at + 1) && hex(at + 2)
+    })
 }
 
 /// A service with its package, or a method, as protobuf spells them.

@@ -1,4 +1,4 @@
-//! Names within a route: of kinds, and of what a list has once each.
+//! Names within a route: of kinds, of what a list has once each, and of backends.
 
 use std::collections::HashSet;
 
@@ -40,5 +40,14 @@ pub(super) fn names_differ(
             let reason = "the same header before it counts: names ignore case";
             report.no_effect(one.line, &place, reason);
         }
+    }
+}
+
+/// A Service as a backend needs a port.
+pub(super) fn service_has_port(node: &Node, path: &str, report: &mut Report<'_>) {
+    let is_service = node.text_of("group").is_empty()
+        && matches!(node.get("kind").map_or("Service", Node::text), "Service");
+    if is_service && !node.has("port") {
+        report.at(node, &join(path, "port"), "a Service needs a `port`, e.g. `80`");
     }
 }
