@@ -26,12 +26,14 @@ pub(crate) use conformance::run_suite;
 use end_to_end::Build;
 use folder::Folder;
 use module::Manner;
+use node::Families;
 
 /// What `cargo xtask kube --help` prints.
 pub(crate) const USAGE: &str = "\
 cargo xtask kube WHAT [--name CLUSTER]
 
-  up                     start a cluster of one node, and print how to reach it
+  up [--dual-stack]      start a cluster of one node, and print how to reach it; with both address families
+                         or IPv4 alone
   down                   end it, and remove all of it
   status                 its processes, nodes and pods
   load [--binary FILE]   put a built `heddle` into it as the image heddle.dev/heddle:dev
@@ -39,7 +41,8 @@ cargo xtask kube WHAT [--name CLUSTER]
   restart COMPONENT      end a component (kube-apiserver, kubelet, …) and start it again
   build                  only build its components, once per tests/kube/cluster/go.sum
   test [--dev] [FILTER]  run the end-to-end tests of Kubernetes mode in it; it is started, and ended after
-                         them, unless it runs. With `--dev`, of the build that is made quickly
+                         them, unless it runs. With `--dev`, of the build that is made quickly. The tests of both
+                         address families (`dual_stack`) are run in a cluster of their own
   -- CMD ARGS            run a program in the cluster's network, with `kubectl` and KUBECONFIG
 
   --name CLUSTER         which of several clusters [default: heddle]";
@@ -52,7 +55,18 @@ pub(crate) fn run(words: &[&str]) -> Result<(), String> {
     let (words, name) = name(words)?;
     let folder = Folder::of(name)?;
     match words.as_slice() {
-        ["up"] => cluster::up(&folder).map(|()| println!("{}", cluster::how_to_reach(&folder))),
+        ["up", flags @ ..] => {
+            let families = match flags {
+                [] => Families::Ipv4,
+                ["--dual-stack"] => Families::Both,
+                other => {
+                    return Err(format!("`kube up {}` is no task\n\n{USAGE}", other.join(" ")));
+                }
+            };
+            cluster::up(&folder, families)?;
+            println!("{}", cluster::how_to_reach(&folder));
+            Ok(())
+        }
         ["down"] => cluster::down(&folder),
         ["status"] => cluster::status(&folder),
         ["load"] => images::load_heddle(&folder, "target/release/heddle"),

@@ -12,7 +12,7 @@ use super::{
     names,
     namespaces::{Namespaces, remove_control_groups},
     needs,
-    node::{self, NODE_NAME},
+    node::{self, Families, NODE_NAME},
     program,
 };
 use crate::{command::run, time::now};
@@ -23,10 +23,17 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Starts a cluster, unless it runs.
 ///
 /// # Errors
-/// What is missing, or which component does not work; whatever was started is ended again.
-pub(super) fn up(folder: &Folder) -> Result<(), String> {
+/// What is missing, or which component does not work; whatever was started is ended again. One that runs has other
+/// families.
+pub(super) fn up(folder: &Folder, families: Families) -> Result<(), String> {
     if Namespaces::of(folder).is_some() {
-        return Ok(());
+        let name = folder.name();
+        return match Families::of(folder) == families {
+            true => Ok(()),
+            false => Err(format!(
+                "`{name}` runs with other address families: `kube down --name {name}` first"
+            )),
+        };
     }
     needs::check()?;
     let program = program::build(&Manner::Awaited)?;
@@ -34,6 +41,7 @@ pub(super) fn up(folder: &Folder) -> Result<(), String> {
     remove(folder)?;
     let start = now();
     make(folder.path())?;
+    families.record(folder)?;
     let namespaces = Namespaces::make(folder)?;
     let made = link_all(folder, &program).and_then(|()| start_all(folder, &namespaces));
     if let Err(error) = made {
@@ -149,6 +157,9 @@ pub(super) fn with_tools<'a>(
     // Tests restart components with this same program.
     if let Ok(own) = std::env::current_exe() {
         command.env("HEDDLE_XTASK", own);
+    }
+    if Families::of(folder) == Families::Both {
+        command.env("HEDDLE_KUBE_DUAL_STACK", "true");
     }
     command.env("KUBECONFIG", folder.kubeconfig()).env("HEDDLE_KUBE", folder.name())
 }

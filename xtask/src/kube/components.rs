@@ -9,7 +9,7 @@ use std::{
 use super::{
     folder::{Folder, INSIDE},
     namespaces::Namespaces,
-    node::{NODE_ADDRESS, NODE_NAME, SERVICES},
+    node::{Families, NODE_ADDRESS, NODE_NAME},
 };
 use crate::{
     command::program,
@@ -102,7 +102,7 @@ pub(super) const OTHERS: [Component; 5] = [
     Component {
         name: "kubelet",
         arguments: "--config=@/kubelet.yaml --kubeconfig=@/kubeconfig --root-dir=@/kubelet --cert-dir=@/pki/kubelet
-            --hostname-override={name} --node-ip={node}",
+            --hostname-override={name} --node-ip={nodes}",
         ready: answers!("http://127.0.0.1:10248/healthz"),
     },
 ];
@@ -121,7 +121,7 @@ impl Component {
         let own = format!("{INSIDE}/bin/{}", self.name);
         let path = if self.name == "containerd" { self.name } else { &own };
         let record = format!("{INSIDE}/pids/{}", self.name);
-        let arguments = self.arguments();
+        let arguments = self.arguments(Families::of(folder));
         let words: Vec<&str> = ["-c", RECORDED, &record, path]
             .into_iter()
             .chain(arguments.split_whitespace())
@@ -172,9 +172,11 @@ impl Component {
         Some(text.trim().to_owned()).filter(|pid| !pid.is_empty())
     }
 
-    fn arguments(&self) -> String {
+    fn arguments(&self, families: Families) -> String {
+        let (nodes, services) = (families.node().join(","), families.services().join(","));
         let placed = self.arguments.replace('@', INSIDE).replace("{node}", NODE_ADDRESS);
-        placed.replace("{name}", NODE_NAME).replace("{services}", SERVICES)
+        let placed = placed.replace("{name}", NODE_NAME).replace("{nodes}", &nodes);
+        placed.replace("{services}", &services)
     }
 }
 
@@ -208,13 +210,15 @@ fn tail(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{all, tail};
+    use super::{Families, all, tail};
 
     #[test]
     fn no_argument_is_left_to_be_filled_in() {
         for component in all() {
-            let arguments = component.arguments();
-            assert!(!arguments.contains(['@', '{', '}']), "{arguments}");
+            for families in [Families::Ipv4, Families::Both] {
+                let arguments = component.arguments(families);
+                assert!(!arguments.contains(['@', '{', '}']), "{arguments}");
+            }
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     kubectl::kubectl,
     module::{Manner, Module, Program},
     namespaces::Namespaces,
+    node::Families,
 };
 use crate::command::{output, program, root, run};
 
@@ -121,7 +122,7 @@ pub(crate) fn run_suite(words: &[&str]) -> Result<(), String> {
         client: module.build(&CLIENT, &Manner::Awaited)?,
     };
     let was_up = Namespaces::of(&folder).is_some();
-    cluster::up(&folder)?;
+    cluster::up(&folder, Families::Ipv4)?;
     let tested = prepare(&folder, &asked, &module, &programs)
         .and_then(|()| if was_up { restart(&folder) } else { Ok(()) })
         .and_then(|()| test(&folder, &asked, &programs.suite));

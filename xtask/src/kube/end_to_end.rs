@@ -5,14 +5,18 @@ use super::{
     folder::Folder,
     images,
     namespaces::Namespaces,
+    node::Families,
 };
 use crate::command::{self, program};
 
 /// What is built, and then run: without a network nothing can be fetched. Of the whole workspace, as all tests are,
 /// so that its libraries are built once and not with the features of some.
 const TESTS: [&str; 5] = ["test", "--locked", "--workspace", "--test", "kube"];
-/// The module of tests that run after all others: it takes away what they need.
-const LAST: &str = "uninstall::";
+/// Modules of tests that run after all others, one by one: a second mesh, beside which commands have to be told which one
+/// is meant; and the end of all, which takes away what the others need.
+const LAST: [&str; 2] = ["revisions::", "uninstall::"];
+/// The module of tests that need both address families.
+const DUAL: &str = "dual_stack::";
 /// Tests share one node of two cores.
 const THREADS: &str = "--test-threads=2";
 
@@ -49,9 +53,27 @@ impl Build {
 /// No cluster could be had, or a test failed.
 pub(super) fn run(folder: &Folder, build: Build, filters: &[&str]) -> Result<(), String> {
     command::run(&mut program("cargo", &[&TESTS, build.arguments(), &["--no-run"]].concat()))?;
+    let is_dual = |filter: &&str| DUAL.starts_with(*filter) || filter.starts_with(DUAL);
+    let (dual, others): (Vec<&str>, Vec<&str>) = filters.iter().copied().partition(is_dual);
+    if filters.is_empty() || !others.is_empty() {
+        in_cluster(folder, Families::Ipv4, |folder| test(folder, build, &others))?;
+    }
+    if filters.is_empty() || !dual.is_empty() {
+        let own = Folder::of(&format!("{}-dual", folder.name()))?;
+        in_cluster(&own, Families::Both, |folder| test(folder, build, &[DUAL]))?;
+    }
+    Ok(())
+}
+
+/// In a cluster that is started, and ended afterwards, unless it runs.
+fn in_cluster(
+    folder: &Folder,
+    families: Families,
+    test: impl FnOnce(&Folder) -> Result<(), String>,
+) -> Result<(), String> {
     let was_up = Namespaces::of(folder).is_some();
-    cluster::up(folder)?;
-    let tested = test(folder, build, filters);
+    cluster::up(folder, families)?;
+    let tested = test(folder);
     let ended = if was_up { Ok(()) } else { cluster::down(folder) };
     // What a test says comes before what the end of the cluster may say.
     tested.and(ended)
@@ -67,6 +89,7 @@ fn test(folder: &Folder, build: Build, filters: &[&str]) -> Result<(), String> {
     if !filters.is_empty() {
         return cargo(filters);
     }
-    cargo(&["--skip", LAST])?;
-    cargo(&[LAST])
+    let [second, end] = LAST;
+    cargo(&["--skip", second, "--skip", end, "--skip", DUAL])?;
+    LAST.iter().try_for_each(|module| cargo(&[module]))
 }

@@ -3,7 +3,7 @@
 //! An image is a tar file of a manifest, a configuration and one layer, which is a tar file itself.
 
 use std::{
-    fs,
+    fs, io,
     os::unix::fs::{PermissionsExt as _, symlink},
     path::{Path, PathBuf},
     process::Stdio,
@@ -24,6 +24,17 @@ const SHELL_IMAGE: &str = "heddle.dev/shell:test";
 const COMPONENTS_IMAGE: &str = "heddle.dev/components:test";
 /// Heddle as it was built.
 pub(super) const HEDDLE_IMAGE: &str = "heddle.dev/heddle:dev";
+/// The same with the machine's legacy iptables, for init containers on nodes without nftables.
+const IPTABLES_IMAGE: &str = "heddle.dev/heddle-iptables:dev";
+/// The program that is all of legacy iptables, by the name that it is called by.
+const IPTABLES: &str = "/usr/sbin/xtables-legacy-multi";
+/// What `heddle init` calls it by.
+const IPTABLES_NAMES: [&str; 4] = [
+    "iptables-legacy-restore",
+    "iptables-legacy-save",
+    "ip6tables-legacy-restore",
+    "ip6tables-legacy-save",
+];
 /// Users an image knows by name: of the control plane and of sidecars.
 const PASSWD: &str = "root:x:0:0:root:/:/bin/sh\nheddle:x:1337:1337:heddle:/:/bin/false\nnonroot:x:65532:65532:nonroot:/:/bin/false\n";
 /// The same for groups.
@@ -72,21 +83,48 @@ pub(super) fn load_heddle(folder: &Folder, binary: &str) -> Result<(), String> {
     if !binary.is_file() {
         return Err(format!("{} is not there: cargo build --release -p heddle", binary.display()));
     }
-    let image = Image::new(folder, HEDDLE_IMAGE, &["/usr/local/bin/heddle"], "65532:65532")?;
-    image.add(&binary, "usr/local/bin/heddle")?;
+    heddle(folder, HEDDLE_IMAGE, &binary)?.load(&namespaces)?;
+    let image = heddle(folder, IPTABLES_IMAGE, &binary)?;
+    add_iptables(&image)?;
+    image.load(&namespaces)
+}
+
+fn heddle(folder: &Folder, name: &str, binary: &Path) -> Result<Image, String> {
+    let image = Image::new(folder, name, &["/usr/local/bin/heddle"], "65532:65532")?;
+    image.add(binary, "usr/local/bin/heddle")?;
     if exists("strip") {
         run(&mut program(
             "strip",
             &[&image.layer().join("usr/local/bin/heddle").to_string_lossy()],
         ))?;
     }
-    for library in libraries(&binary)? {
-        image.add(&library, library.to_string_lossy().trim_start_matches('/'))?;
-    }
+    image.add_libraries(binary)?;
     if Path::new(AUTHORITIES).is_file() {
         image.add(Path::new(AUTHORITIES), AUTHORITIES.trim_start_matches('/'))?;
     }
-    image.load(&namespaces)
+    Ok(image)
+}
+
+/// The program, what it is linked to, and its matches and targets, which it loads by name.
+fn add_iptables(image: &Image) -> Result<(), String> {
+    let program = Path::new(IPTABLES);
+    image.add(program, "usr/bin/xtables-legacy-multi")?;
+    for name in IPTABLES_NAMES {
+        let link = image.layer().join("usr/bin").join(name);
+        symlink("xtables-legacy-multi", &link).map_err(|e| format!("{}: {e}", link.display()))?;
+    }
+    image.add_libraries(program)?;
+    let libraries = libraries(program)?;
+    let own = libraries.iter().find(|library| library.to_string_lossy().contains("libxtables"));
+    let own = own.and_then(|library| fs::canonicalize(library).ok());
+    let folder = own.as_deref().and_then(Path::parent).map(|folder| folder.join("xtables"));
+    let folder = folder.ok_or_else(|| format!("{IPTABLES} has no folder of extensions"))?;
+    let told = |e: io::Error| format!("{}: {e}", folder.display());
+    for entry in fs::read_dir(&folder).map_err(told)? {
+        let file = entry.map_err(told)?.path();
+        image.add(&file, file.to_string_lossy().trim_start_matches('/'))?;
+    }
+    Ok(())
 }
 
 /// Makes an image of an application that needs no library, and loads it: `files` with where they are in it.
@@ -150,6 +188,14 @@ impl Image {
         fs::copy(file, &to)
             .map(drop)
             .map_err(|e| format!("{} to {}: {e}", file.display(), to.display()))
+    }
+
+    /// Puts the libraries of a program into it, where they are on the machine.
+    fn add_libraries(&self, program: &Path) -> Result<(), String> {
+        for library in libraries(program)? {
+            self.add(&library, library.to_string_lossy().trim_start_matches('/'))?;
+        }
+        Ok(())
     }
 
     /// Writes it as one file and has containerd read that.

@@ -13,13 +13,14 @@ use std::{
 use super::folder::{Folder, INSIDE, make};
 use crate::{
     command::{output, program, run},
-    kube::node::{NODE_ADDRESS, SERVICES},
+    kube::node::Families,
     time::{now, pause},
 };
 
 /// What the first process does. Its line of `stat` still counts processes as the host does, and is there in
-/// whole or not at all. `$1` is the cluster's folder, `$2` where it is seen inside. Calls of the node's own to a Service
-/// (the API server's to a webhook) are translated only if there is a route for them.
+/// whole or not at all. `$1` is the cluster's folder, `$2` where it is seen inside, then come the node's addresses and those of
+/// Services, of IPv6 only where the cluster has it. Calls of the node's own to a Service (the API server's to a webhook) are
+/// translated only if there is a route for them.
 const FIRST: &str = r#"
 set -eu
 read -r line < /proc/self/stat
@@ -35,6 +36,11 @@ ip link add node0 type bridge
 ip address add "$3/24" dev node0
 ip link set node0 up
 ip route add "$4" dev node0
+if [ $# -gt 4 ]; then
+  ip address add "$5/64" dev node0 nodad
+  ip route add "$6" dev node0
+  echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+fi
 echo 1 > /proc/sys/net/ipv4/ip_forward
 echo "$line" > "$2/first.new"
 mv "$2/first.new" "$2/first"
@@ -64,7 +70,11 @@ impl Namespaces {
         let errors = log.try_clone().map_err(|e| format!("the first log: {e}"))?;
         let mut first = program("setsid", &["unshare", "--mount", "--net", "--pid", "--fork"]);
         first.args(["--propagation", "private", "--", "sh", "-c", FIRST, "sh"]);
-        first.arg(folder.path()).args([INSIDE, NODE_ADDRESS, SERVICES]);
+        let families = Families::of(folder);
+        first.arg(folder.path()).arg(INSIDE);
+        for (node, services) in families.node().into_iter().zip(families.services()) {
+            first.args([node, services]);
+        }
         first.stdin(Stdio::null()).stdout(log).stderr(errors);
         let mut child = first.spawn().map_err(|e| format!("unshare: {e}"))?;
         let deadline = now() + PATIENCE;

@@ -8,7 +8,7 @@ use std::{
 use crate::command::{exists, program};
 
 /// Programs, or files by their path, with the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 12] = [
+const PROGRAMS: [(&str, &str); 13] = [
     ("containerd", "containerd"),
     ("containerd-shim-runc-v2", "containerd"),
     ("runc", "runc"),
@@ -17,6 +17,7 @@ const PROGRAMS: [(&str, &str); 12] = [
     ("/bin/busybox", "busybox-static"),
     ("nft", "nftables"),
     ("iptables", "iptables"),
+    ("/usr/sbin/xtables-legacy-multi", "iptables"),
     ("ip", "iproute2"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),

@@ -2,20 +2,28 @@
 //!
 //! Paths are those of the cluster's mount namespace (`INSIDE`).
 
+use serde_json::json;
+
 use super::folder::{Folder, INSIDE};
 
 /// The node's own address; the API server listens there.
 pub(super) const NODE_ADDRESS: &str = "10.77.0.1";
 /// Its name.
 pub(super) const NODE_NAME: &str = "node-1";
+/// The same where a cluster has both families.
+const NODE_ADDRESS_V6: &str = "fd77::1";
 /// Addresses of Services.
-pub(super) const SERVICES: &str = "10.96.0.0/16";
+const SERVICES: &str = "10.96.0.0/16";
+const SERVICES_V6: &str = "fd96::/112";
 /// The API server's own Service.
 pub(super) const API_SERVICE: &str = "10.96.0.1";
 /// The Service of the cluster's names.
 pub(super) const DNS_SERVICE: &str = "10.96.0.10";
 /// Addresses of pods.
 const PODS: &str = "10.244.0.0/24";
+const PODS_V6: &str = "fd10:244::/64";
+/// The file that says that a cluster has both families.
+const BOTH_RECORD: &str = "dual-stack";
 /// The image whose container holds a pod's namespaces.
 pub(super) const PAUSE_IMAGE: &str = "heddle.dev/pause:test";
 /// Who may do everything.
@@ -23,14 +31,65 @@ pub(super) const ADMIN_TOKEN: &str = "heddle-kube-admin";
 /// Where containerd listens.
 pub(super) const RUNTIME: &str = "/run/containerd/containerd.sock";
 
+/// Linux's numbers of what is refused to a container whose node is to have no nftables, and of the refusal.
+const AF_NETLINK: u32 = 16;
+const NETLINK_NETFILTER: u32 = 12;
+const EPROTONOSUPPORT: u32 = 93;
+
+/// Which address families a cluster's pods and Services have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Families {
+    /// IPv4 only: the kernel lets a pod wait a second or two for each address of IPv6.
+    Ipv4,
+    /// IPv4 first, and IPv6.
+    Both,
+}
+
+impl Families {
+    /// Those that were recorded.
+    pub(super) fn of(folder: &Folder) -> Self {
+        if folder.at(BOTH_RECORD).exists() { Self::Both } else { Self::Ipv4 }
+    }
+
+    /// For later commands about the same cluster.
+    pub(super) fn record(self, folder: &Folder) -> Result<(), String> {
+        match self {
+            Self::Ipv4 => Ok(()),
+            Self::Both => folder.write(BOTH_RECORD, ""),
+        }
+    }
+
+    /// The node's addresses, those of Services, and those of pods, one a family.
+    pub(super) fn node(self) -> Vec<&'static str> {
+        self.these(NODE_ADDRESS, NODE_ADDRESS_V6)
+    }
+
+    pub(super) fn services(self) -> Vec<&'static str> {
+        self.these(SERVICES, SERVICES_V6)
+    }
+
+    fn pods(self) -> Vec<&'static str> {
+        self.these(PODS, PODS_V6)
+    }
+
+    fn these(self, v4: &'static str, v6: &'static str) -> Vec<&'static str> {
+        match self {
+            Self::Ipv4 => vec![v4],
+            Self::Both => vec![v4, v6],
+        }
+    }
+}
+
 /// Writes every file that a component reads.
 pub(super) fn write_all(folder: &Folder) -> Result<(), String> {
+    let families = Families::of(folder);
     folder.write("kubeconfig", &kubeconfig("pki/ca.crt"))?;
     folder.write("tokens.csv", &format!("{ADMIN_TOKEN},admin,admin,system:masters\n"))?;
     folder.write("containerd.toml", &containerd())?;
-    folder.write("cni/10-heddle.conflist", &network())?;
+    folder.write("cni/10-heddle.conflist", &network(families))?;
     folder.write("kubelet.yaml", &kubelet(folder))?;
-    folder.write("kube-proxy.yaml", &kube_proxy())?;
+    folder.write("kube-proxy.yaml", &kube_proxy(families))?;
+    folder.write("kubelet/seccomp/no-nftables.json", &no_nftables())?;
     folder.write("Corefile", &corefile())
 }
 
@@ -79,15 +138,36 @@ disabled_plugins = ["io.containerd.internal.v1.opt", "io.containerd.snapshotter.
 
 /// A cable per pod and routes between them: calls to a Service and their answers then take the same way,
 /// which over a bridge needs a sysctl of the kernel.
-fn network() -> String {
+fn network(families: Families) -> String {
+    let ranges = families.pods().into_iter().map(|subnet| json!([{ "subnet": subnet }]));
+    let ranges = json!(ranges.collect::<Vec<_>>());
+    let all = match families {
+        Families::Ipv4 => json!([{ "dst": "0.0.0.0/0" }]),
+        Families::Both => json!([{ "dst": "0.0.0.0/0" }, { "dst": "::/0" }]),
+    };
     format!(
         r#"{{"cniVersion": "0.4.0", "name": "heddle", "plugins": [
   {{"type": "ptp", "mtu": 1500, "ipam": {{"type": "host-local", "dataDir": "/run/cni-addresses",
-    "ranges": [[{{"subnet": "{PODS}"}}]], "routes": [{{"dst": "0.0.0.0/0"}}]}}}},
+    "ranges": {ranges}, "routes": {all}}}}},
   {{"type": "portmap", "capabilities": {{"portMappings": true}}}}
 ]}}
 "#
     )
+}
+
+/// A profile of system calls for containers: to them the kernel is one without nftables, which answers so to whoever
+/// opens a socket of NETLINK_NETFILTER.
+fn no_nftables() -> String {
+    let refused = json!({
+        "names": ["socket"],
+        "action": "SCMP_ACT_ERRNO",
+        "errnoRet": EPROTONOSUPPORT,
+        "args": [
+            { "index": 0, "value": AF_NETLINK, "op": "SCMP_CMP_EQ" },
+            { "index": 2, "value": NETLINK_NETFILTER, "op": "SCMP_CMP_EQ" },
+        ],
+    });
+    json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused] }).to_string()
 }
 
 /// Image garbage collection goes by how full the host's disk is, and images here can be had nowhere else.
@@ -121,14 +201,15 @@ registryPullQPS: 0
 }
 
 /// The API server reaches webhooks by their Services, so the node's own calls have to be translated too.
-fn kube_proxy() -> String {
+fn kube_proxy(families: Families) -> String {
+    let pods = families.pods().join(",");
     format!(
         "apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables
 hostnameOverride: {NODE_NAME}
 bindAddress: {NODE_ADDRESS}
-clusterCIDR: {PODS}
+clusterCIDR: {pods}
 clientConnection: {{kubeconfig: {INSIDE}/kubeconfig}}
 conntrack: {{maxPerNode: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}}
 nftables: {{minSyncPeriod: 100ms}}

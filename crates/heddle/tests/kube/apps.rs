@@ -22,12 +22,22 @@ pub(crate) struct App {
     script: String,
     /// Further lines of the container, at its indent.
     container: String,
+    /// Further lines of the pod, at its indent.
+    pod: String,
 }
 
 /// A server of a version, called `SERVICE-VERSION`.
 pub(crate) fn server(name: &'static str, service: &'static str, version: &'static str) -> App {
     let script = SERVE.replace("VERSION", version);
-    App { name, service, version, replicas: 1, script, container: String::new() }
+    App {
+        name,
+        service,
+        version,
+        replicas: 1,
+        script,
+        container: String::new(),
+        pod: String::new(),
+    }
 }
 
 /// A pod to call from.
@@ -39,6 +49,7 @@ pub(crate) fn client() -> App {
         replicas: 1,
         script: IDLE.to_owned(),
         container: String::new(),
+        pod: String::new(),
     }
 }
 
@@ -59,8 +70,14 @@ impl App {
         self
     }
 
+    /// Adds YAML to the pod, e.g. an init container.
+    pub(crate) fn with_pod(mut self, yaml: &str) -> Self {
+        self.pod = yaml.lines().map(|line| format!("      {line}\n")).collect();
+        self
+    }
+
     pub(crate) fn yaml(&self) -> String {
-        let Self { name, service, version, replicas, script, container } = self;
+        let Self { name, service, version, replicas, script, container, pod } = self;
         format!(
             "apiVersion: apps/v1
 kind: Deployment
@@ -73,7 +90,7 @@ spec:
     metadata: {{labels: {{app: {service}, version: {version}}}}}
     spec:
       terminationGracePeriodSeconds: 20
-      containers:
+{pod}      containers:
       - name: app
         image: {SHELL}
         imagePullPolicy: Never
