@@ -1,9 +1,10 @@
 //! Answers to the questions of the JSON API, made from the store and the roster. Pure: no clock, no I/O.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
 
 use heddle_model::ServiceName;
 use heddle_wire::local::observe_api::{Edge, ServiceSummary, Version};
+use tokio::sync::Semaphore;
 
 use crate::{
     limits,
@@ -38,6 +39,18 @@ pub(crate) struct View {
     pub(crate) rulebook: Rulebook,
     /// Places for those who look at live calls.
     pub(crate) tap_readers: Readers,
+    /// Places for queries of Prometheus' interface.
+    pub(crate) queries: QueryPlaces,
+}
+
+/// Places for queries that are worked out at one time.
+#[derive(Debug, Clone)]
+pub(crate) struct QueryPlaces(pub(crate) Arc<Semaphore>);
+
+impl Default for QueryPlaces {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(limits::QUERIES_AT_ONCE)))
+    }
 }
 
 /// The period a question is about.

@@ -1,4 +1,5 @@
-//! The file in which the store is kept. What is in it is the store's business ([`crate::store::kept`]); how it is
+//! The file in which the store is kept, and the changes of rules beside it. What is in it is the store's business
+//! ([`crate::store::kept`]); how it is
 //! written, whatever the disk does, is [`crate::kept_file`]'s.
 
 use std::{cell::RefCell, path::PathBuf, rc::Rc};
@@ -9,6 +10,7 @@ use crate::{
     answers::View,
     kept_file::{self, File, Layout},
     limits,
+    rulebook::Rulebook,
     store::{
         Store,
         kept::{Batch, Kept},
@@ -17,24 +19,31 @@ use crate::{
 
 const SLOTS: TableDefinition<'_, (u8, u64), &[u8]> = TableDefinition::new("slots");
 const PLACES: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("places");
+const CHANGES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rule_changes");
 const ANSWERS: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("answers");
 
 /// What is in the file.
 #[derive(Debug)]
 pub(crate) struct History;
 
-/// Opens the file at `path`, or makes it, and gives the store what is in it. `None`: nothing is kept this time, which
-/// is told.
-pub(crate) fn open(path: PathBuf, store: &mut Store) -> Option<File> {
-    let (file, kept) = kept_file::open::<History>(path)?;
+/// Opens the file at `path`, or makes it, and gives the store and the rulebook what is in it. `None`: nothing is kept
+/// this time, which is told.
+pub(crate) fn open(path: PathBuf, store: &mut Store, rulebook: &mut Rulebook) -> Option<File> {
+    let (file, mut kept) = kept_file::open::<History>(path)?;
     tracing::info!(slots = kept.slots.len(), "the history goes on");
+    rulebook.restore(std::mem::take(&mut kept.changes));
     store.restore(kept);
     Some(file)
 }
 
 /// Writes what has changed, again and again.
 pub(crate) async fn keep(view: Rc<RefCell<View>>, file: File) {
-    let changes = |whole| Some(view.borrow_mut().store.changes(whole));
+    let changes = |whole| {
+        let view = &mut *view.borrow_mut();
+        let mut batch = view.store.changes(whole);
+        (batch.changes_from, batch.changes) = view.rulebook.unkept(whole);
+        Some(batch)
+    };
     kept_file::keep::<History>(file, limits::HISTORY_INTERVAL, changes).await;
 }
 
@@ -48,6 +57,7 @@ impl Layout for History {
         transaction.open_table(SLOTS)?;
         transaction.open_table(PLACES)?;
         transaction.open_table(ANSWERS)?;
+        transaction.open_table(CHANGES)?;
         Ok(())
     }
 
@@ -66,6 +76,10 @@ impl Layout for History {
             let (key, bytes) = row?;
             kept.answers.push((key.value(), bytes.value().to_vec()));
         }
+        for row in transaction.open_table(CHANGES)?.iter()? {
+            let (key, bytes) = row?;
+            kept.changes.push((key.value(), bytes.value().to_vec()));
+        }
         Ok(kept)
     }
 
@@ -75,6 +89,11 @@ impl Layout for History {
             let mut slots = transaction.open_table(SLOTS)?;
             let mut places = transaction.open_table(PLACES)?;
             let mut answers = transaction.open_table(ANSWERS)?;
+            let mut changes = transaction.open_table(CHANGES)?;
+            changes.retain_in(..batch.changes_from, |_, _| false)?;
+            for (number, bytes) in &batch.changes {
+                changes.insert(number, bytes.as_slice())?;
+            }
             if batch.whole {
                 slots.retain(|_, _| false)?;
                 places.retain(|_, _| false)?;

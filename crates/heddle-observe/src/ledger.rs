@@ -15,7 +15,7 @@ use crate::{
     ejected::Ejected,
     exposition::{self, LineError},
     limits,
-    measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
+    measure::{self, Answers, BUCKETS_MAX, Cell, Cells, Dimension, Histogram, Meaning, Owner},
     names::FailedNames,
     tls_failures,
 };
@@ -68,7 +68,7 @@ pub(crate) struct Past {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Increase {
     pub(crate) counts: BTreeMap<Dimension, f64>,
-    cumulative: [f64; 20],
+    cumulative: BTreeMap<Histogram, [f64; BUCKETS_MAX]>,
 }
 
 impl Ledger {
@@ -162,8 +162,9 @@ impl Ledger {
                 Meaning::Counter(cell, dimension) => {
                     places.of(cell).add(*dimension, delta);
                 }
-                Meaning::Bucket(cell, bucket) => {
-                    places.of(cell).cumulative[*bucket] += delta;
+                Meaning::Bucket(cell, histogram, bucket) => {
+                    let cumulative = &mut places.of(cell).cumulative;
+                    cumulative.entry(*histogram).or_default()[*bucket] += delta;
                 }
                 Meaning::Gauge(cell, dimension) => places.of(cell).add(*dimension, value),
                 Meaning::None | Meaning::Started => {}
@@ -244,11 +245,12 @@ impl Increase {
 
     /// Cumulative buckets to counts per bucket; a bound the sidecar does not have adds nothing.
     fn spread_buckets(&mut self) {
-        let mut below = 0.0;
-        for (index, cumulative) in self.cumulative.into_iter().enumerate() {
-            let dimension = LATENCY + Dimension::try_from(index).unwrap_or(0);
-            self.add(dimension, cumulative - below);
-            below = cumulative.max(below);
+        for (histogram, cumulative) in std::mem::take(&mut self.cumulative) {
+            let mut below = 0.0;
+            for (dimension, cumulative) in (histogram.first()..).zip(cumulative) {
+                self.add(dimension, cumulative - below);
+                below = cumulative.max(below);
+            }
         }
     }
 }

@@ -11,7 +11,11 @@
 //! `answers` (JSON) → `routes` (HTTP).
 //!
 //! Who is out for its errors and which names were not found are no numbers over time: `ejected` and `names` take them
-//! from each scrape as they are. Rules and their changes come from the control plane (`rulebook`).
+//! from each scrape as they are. Rules and their changes come from the control plane (`rulebook`); the changes are kept in the
+//! file as well.
+//!
+//! The same numbers are told as Prometheus tells its own, to who asks in its words: `prometheus` answers the calls, and
+//! `promql` works queries out.
 //!
 //! Traces are not asked for but sent here, by sidecars and by applications: `traces` takes spans in at a listener of
 //! their own, and answers with them.
@@ -44,6 +48,8 @@ mod kept_file;
 mod ledger;
 mod measure;
 mod names;
+mod prometheus;
+mod promql;
 mod rates;
 mod roster;
 mod rounds;
@@ -83,7 +89,10 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
     let mut view =
         answers::View { mesh: config.mesh.clone(), interval, ..answers::View::default() };
     take_spans(&config, &view.traces)?;
-    let file = config.history.clone().and_then(|path| history::open(path, &mut view.store));
+    let file = config
+        .history
+        .clone()
+        .and_then(|path| history::open(path, &mut view.store, &mut view.rulebook));
     let view = Rc::new(RefCell::new(view));
     if let Some(file) = file {
         drop(task::spawn_contained("history", history::keep(Rc::clone(&view), file)));

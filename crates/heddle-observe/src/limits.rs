@@ -21,8 +21,8 @@ pub const HISTORY_INTERVAL: Duration = Duration::from_secs(10);
 pub const HISTORY_RETRY: Duration = Duration::from_secs(60);
 /// Bytes of the history's file that are held in memory besides the store itself.
 pub const HISTORY_CACHE_BYTES: usize = 1 << 20;
-/// Different measurements (reporter, source, destination, version, workload, protocol) kept; further
-/// ones are folded into one per destination.
+/// Different measurements (reporter, source, destination, version, workload, protocol, and the labels of both workloads)
+/// kept; further ones are folded into one per destination.
 pub const CELLS_MAX: usize = 8_192;
 /// Different pairs of status code and response flags kept; further ones lose their flags.
 pub const RESPONSES_MAX: usize = 1_024;
@@ -35,8 +35,8 @@ pub const SCRAPE_BYTES_MAX: usize = 256 << 20;
 pub const LINE_BYTES_MAX: usize = 16 << 10;
 /// Labels of one sample.
 pub const LABELS_MAX: usize = 64;
-/// Counters followed per sidecar: more than 2,000 label sets of 26 lines that are read here.
-pub const SERIES_PER_SIDECAR_MAX: usize = 65_536;
+/// Counters followed per sidecar: more than 2,000 label sets of 38 lines that are read here.
+pub const SERIES_PER_SIDECAR_MAX: usize = 98_304;
 /// One scrape, from connecting to its last byte.
 pub const SCRAPE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Scrapes under way at once.
@@ -83,6 +83,31 @@ pub const FAILING_SHARE: f64 = 0.01;
 pub const FAILING_PAUSE: u64 = 60;
 /// A connection to the dashboard is closed after this time, when its current answer has gone out.
 pub const CONNECTION_LIFETIME_MAX: Duration = Duration::from_secs(600);
+
+/// Bytes of a query in PromQL.
+pub const QUERY_BYTES_MAX: usize = 16 << 10;
+/// Bytes of a form that Prometheus' interface takes.
+pub const FORM_BYTES_MAX: usize = 64 << 10;
+/// A form must be complete within this time.
+pub const FORM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Points of a series in one answer of Prometheus' interface, as Prometheus has it.
+pub const QUERY_POINTS_MAX: usize = 11_000;
+/// Series that one query may select.
+pub const QUERY_SERIES_MAX: usize = 20_000;
+/// Numbers that one query may load from the store, 16 bytes each.
+pub const QUERY_LOADED_MAX: usize = 2_000_000;
+/// Numbers that one query may come to on its way, 8 bytes each.
+pub const QUERY_NUMBERS_MAX: usize = 5_000_000;
+/// Queries that are worked out at one time; further ones wait.
+pub const QUERIES_AT_ONCE: usize = 2;
+/// One query, with its wait.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Seconds for which a counter without a scrape is still told, as Prometheus has it.
+pub const STALE_AFTER: f64 = 300.0;
+/// Seconds for which a gauge is what it was when its sidecar was scraped last.
+pub const GAUGE_SEEN: f64 = 10.0;
+/// Seconds for which a series is told after it was last counted.
+pub const SERIES_IDLE_MAX: f64 = 3_600.0;
 
 /// Reasons of one sidecar for which no TLS came about.
 pub const TLS_REASONS_MAX: usize = 50;

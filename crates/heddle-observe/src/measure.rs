@@ -6,7 +6,19 @@ use std::rc::Rc;
 
 use heddle_model::ServiceName;
 
-use crate::{exposition::Sample, limits, quantile};
+use crate::{exposition::Sample, limits};
+
+mod dimension;
+mod histogram;
+mod said;
+
+pub(crate) use dimension::{
+    ANSWER, BYTES_TO_CALLEE, BYTES_TO_CALLER, CLOSED, CONNECTIONS_OPEN, COUNTED, Dimension,
+    LATENCY_SUM, OPENED, OWN_CONNECTIONS_OPEN, OWN_REQUESTS_IN_FLIGHT, REFUSED, REQUESTS_IN_FLIGHT,
+    UNREACHED, is_gauge,
+};
+pub(crate) use histogram::{BUCKETS_MAX, Histogram};
+pub(crate) use said::{Said, cut};
 
 /// Name of a caller or callee nobody knows.
 pub(crate) const UNKNOWN: &str = "unknown";
@@ -31,9 +43,11 @@ pub(crate) struct Cell {
     /// On the server's side the id of the workload that measured, else the callee's workload name.
     pub(crate) workload: String,
     pub(crate) protocol: Protocol,
+    /// The labels as the sidecar has them; none where several places were folded together.
+    pub(crate) said: Said,
 }
 
-/// What was spoken; the last three mark what is counted besides traffic.
+/// What was spoken; the last four mark what is counted besides traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Http,
@@ -45,12 +59,14 @@ pub(crate) enum Protocol {
     Rule,
     /// Refusals of a workload's sidecar; their code stands for the version.
     Refusal,
+    /// Another counter of a workload's sidecar; the metric's name stands for the version.
+    Counter,
 }
 
 impl Protocol {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Http | Self::Saturation | Self::Rule | Self::Refusal => "http",
+            Self::Http | Self::Saturation | Self::Rule | Self::Refusal | Self::Counter => "http",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
         }
@@ -62,42 +78,16 @@ impl Protocol {
     }
 }
 
-/// What was counted, as a number that fits a slot: see the constants.
-pub(crate) type Dimension = u16;
-
-/// Latency buckets take the dimensions from 0.
-pub(crate) const LATENCY: Dimension = 0;
-/// TCP connections opened.
-pub(crate) const OPENED: Dimension = 32;
-/// TCP connections closed.
-pub(crate) const CLOSED: Dimension = 33;
-/// TCP connections that reached no endpoint.
-pub(crate) const UNREACHED: Dimension = 34;
-/// TCP bytes to the callee.
-pub(crate) const BYTES_TO_CALLEE: Dimension = 35;
-/// TCP bytes to the caller.
-pub(crate) const BYTES_TO_CALLER: Dimension = 36;
-/// Gauge: requests in flight.
-pub(crate) const REQUESTS_IN_FLIGHT: Dimension = 37;
-/// Gauge: connections open.
-pub(crate) const CONNECTIONS_OPEN: Dimension = 38;
-/// Milliseconds of all calls that are in a latency bucket, added up.
-pub(crate) const LATENCY_SUM: Dimension = 39;
-/// Refusals.
-pub(crate) const REFUSED: Dimension = 40;
-/// Kinds of answers ([`Answers`]) take the dimensions from here.
-pub(crate) const ANSWER: Dimension = 64;
-
-/// Is it a gauge, whose values are averaged over rounds and not divided by time?
-pub(crate) fn is_gauge(dimension: Dimension) -> bool {
-    matches!(dimension, REQUESTS_IN_FLIGHT | CONNECTIONS_OPEN)
-}
-
 /// A status code with its response flags.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Answer {
+    /// Of a call of gRPC what its status came to in HTTP's terms.
     pub(crate) code: u16,
     pub(crate) flags: String,
+    /// HTTP's own status.
+    pub(crate) http: u16,
+    /// The status of a call of gRPC.
+    pub(crate) grpc: Option<u8>,
 }
 
 impl Answer {
@@ -132,11 +122,16 @@ pub(crate) struct Answers {
 impl Answers {
     /// The number of a kind of answer; once too many are known, new ones lose their flags.
     pub(crate) fn number(&mut self, code: u16, flags: &str) -> Dimension {
-        let mut answer = Answer { code, flags: cut(flags).to_owned() };
+        self.number_of(Answer { code, flags: cut(flags).to_owned(), http: code, grpc: None })
+    }
+
+    /// The same of one that may be of gRPC.
+    pub(crate) fn number_of(&mut self, mut answer: Answer) -> Dimension {
         if !self.numbers.contains_key(&answer) && self.known.len() >= limits::RESPONSES_MAX {
             // One per hundred at most, so this cannot grow without end either.
             let flags = if answer.injected() { "FI" } else { "-" };
-            answer = Answer { code: (code / 100).min(9) * 100, flags: flags.to_owned() };
+            let code = (answer.code / 100).min(9) * 100;
+            answer = Answer { code, flags: flags.to_owned(), http: code, grpc: None };
         }
         if let Some(&number) = self.numbers.get(&answer) {
             return number;
@@ -178,6 +173,7 @@ impl Cells {
             cell.source = outside(UNKNOWN);
             UNKNOWN.clone_into(&mut cell.version);
             UNKNOWN.clone_into(&mut cell.workload);
+            cell.said = Said::default();
             if self.known.len() >= 2 * limits::CELLS_MAX {
                 cell.destination = outside(UNKNOWN);
             }
@@ -188,6 +184,11 @@ impl Cells {
         let cell = Rc::new(cell);
         self.known.insert(Rc::clone(&cell));
         cell
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.known.len()
     }
 
     /// Drops cells that neither a slot nor a followed counter names any more.
@@ -211,8 +212,8 @@ pub(crate) enum Meaning {
     None,
     /// A counter whose increases belong there.
     Counter(Rc<Cell>, Dimension),
-    /// A cumulative latency bucket.
-    Bucket(Rc<Cell>, usize),
+    /// A cumulative bucket of a histogram.
+    Bucket(Rc<Cell>, Histogram, usize),
     /// A gauge of the workload.
     Gauge(Rc<Cell>, Dimension),
     /// When the sidecar's process started, Unix seconds: a change means that all counters began anew.
@@ -226,6 +227,10 @@ pub(crate) fn is_read(name: &str) -> bool {
         "istio_requests_total"
             | "istio_request_duration_milliseconds_bucket"
             | "istio_request_duration_milliseconds_sum"
+            | "istio_request_bytes_bucket"
+            | "istio_request_bytes_sum"
+            | "istio_response_bytes_bucket"
+            | "istio_response_bytes_sum"
             | "istio_tcp_connections_opened_total"
             | "istio_tcp_connections_closed_total"
             | "istio_tcp_sent_bytes_total"
@@ -234,6 +239,8 @@ pub(crate) fn is_read(name: &str) -> bool {
             | "heddle_rule_request_duration_milliseconds_bucket"
             | "heddle_rule_request_duration_milliseconds_sum"
             | "heddle_refusals_total"
+            | "heddle_faults_injected_total"
+            | "heddle_retries_total"
             | "heddle_requests_in_flight"
             | "heddle_connections_open"
             | "process_start_time_seconds"
@@ -250,51 +257,74 @@ pub(crate) fn meaning(
     match sample.name {
         "process_start_time_seconds" => return Meaning::Started,
         "heddle_requests_in_flight" => {
-            return gauge(sample, owner, cells, REQUESTS_IN_FLIGHT);
+            return gauge(sample, owner, cells, [REQUESTS_IN_FLIGHT, OWN_REQUESTS_IN_FLIGHT]);
         }
-        "heddle_connections_open" => return gauge(sample, owner, cells, CONNECTIONS_OPEN),
+        "heddle_connections_open" => {
+            return gauge(sample, owner, cells, [CONNECTIONS_OPEN, OWN_CONNECTIONS_OPEN]);
+        }
         "heddle_refusals_total" => {
             return Meaning::Counter(cells.intern(refusal_cell(sample, owner)), REFUSED);
+        }
+        "heddle_faults_injected_total" | "heddle_retries_total" => {
+            return Meaning::Counter(cells.intern(counter_cell(sample, owner)), COUNTED);
         }
         name if name.starts_with("heddle_rule_") => return of_rule(sample, owner, cells, answers),
         _ => {}
     }
     let Some(cell) = traffic_cell(sample, owner) else { return Meaning::None };
     let flags = sample.label("response_flags");
-    let counter =
-        |cells: &mut Cells, dimension| Meaning::Counter(cells.intern(cell.clone()), dimension);
+    // An abort made here says nothing about how long the callee takes.
+    let latency =
+        if has_flag(flags, "FI") { Histogram::InjectedLatency } else { Histogram::Latency };
+    let cell = cells.intern(cell);
+    let bucket = |histogram: Histogram| match histogram.bucket(sample.label("le")) {
+        Some(bucket) => Meaning::Bucket(Rc::clone(&cell), histogram, bucket),
+        None => Meaning::None,
+    };
+    let counter = |dimension| Meaning::Counter(Rc::clone(&cell), dimension);
     match sample.name {
-        "istio_requests_total" => {
-            let code = grpc_as_http(sample.label("grpc_response_status"))
-                .unwrap_or_else(|| status_code(sample.label("response_code")));
-            counter(cells, answers.number(code, if flags.is_empty() { "-" } else { flags }))
-        }
-        // An abort made here says nothing about how long the callee takes.
-        "istio_request_duration_milliseconds_bucket" if !has_flag(flags, "FI") => {
-            match quantile::bucket_of(sample.label("le")) {
-                Some(bucket) => Meaning::Bucket(cells.intern(cell), bucket),
-                None => Meaning::None,
-            }
-        }
-        "istio_request_duration_milliseconds_sum" if !has_flag(flags, "FI") => {
-            counter(cells, LATENCY_SUM)
-        }
-        "istio_tcp_connections_opened_total" => counter(cells, OPENED),
-        "istio_tcp_connections_closed_total" if unreached(flags) => counter(cells, UNREACHED),
-        "istio_tcp_connections_closed_total" => counter(cells, CLOSED),
+        "istio_requests_total" => counter(answers.number_of(answer(sample, flags))),
+        "istio_request_duration_milliseconds_bucket" => bucket(latency),
+        "istio_request_duration_milliseconds_sum" => counter(latency.sum()),
+        "istio_request_bytes_bucket" => bucket(Histogram::RequestBytes),
+        "istio_request_bytes_sum" => counter(Histogram::RequestBytes.sum()),
+        "istio_response_bytes_bucket" => bucket(Histogram::ResponseBytes),
+        "istio_response_bytes_sum" => counter(Histogram::ResponseBytes.sum()),
+        "istio_tcp_connections_opened_total" => counter(OPENED),
+        "istio_tcp_connections_closed_total" if unreached(flags) => counter(UNREACHED),
+        "istio_tcp_connections_closed_total" => counter(CLOSED),
         // Istio's words are the proxy's: it *sends* to the client and *receives* from it.
-        "istio_tcp_sent_bytes_total" => counter(cells, BYTES_TO_CALLER),
-        "istio_tcp_received_bytes_total" => counter(cells, BYTES_TO_CALLEE),
+        "istio_tcp_sent_bytes_total" => counter(BYTES_TO_CALLER),
+        "istio_tcp_received_bytes_total" => counter(BYTES_TO_CALLEE),
         _ => Meaning::None,
     }
 }
 
-fn gauge(sample: &Sample<'_>, owner: &Owner, cells: &mut Cells, dimension: Dimension) -> Meaning {
-    // What a workload has called itself is its callees' saturation; without a direction it could be
-    // either.
-    if sample.label("direction") != "inbound" {
-        return Meaning::None;
+/// What a call was answered with.
+fn answer(sample: &Sample<'_>, flags: &str) -> Answer {
+    let http = status_code(sample.label("response_code"));
+    let status = sample.label("grpc_response_status");
+    Answer {
+        code: grpc_as_http(status).unwrap_or(http),
+        flags: cut(if flags.is_empty() { "-" } else { flags }).to_owned(),
+        http,
+        grpc: status.parse().ok(),
     }
+}
+
+/// `inbound` is what the workload is asked, which is its saturation; the other is what it asks itself.
+fn gauge(
+    sample: &Sample<'_>,
+    owner: &Owner,
+    cells: &mut Cells,
+    [inbound, outbound]: [Dimension; 2],
+) -> Meaning {
+    let dimension = match sample.label("direction") {
+        "inbound" => inbound,
+        "outbound" => outbound,
+        // Without a direction it could be either.
+        _ => return Meaning::None,
+    };
     let cell = Cell {
         reporter: Reporter::Server,
         source: outside(UNKNOWN),
@@ -302,8 +332,18 @@ fn gauge(sample: &Sample<'_>, owner: &Owner, cells: &mut Cells, dimension: Dimen
         version: owner.version.clone(),
         workload: owner.id.clone(),
         protocol: Protocol::Saturation,
+        said: Said::default(),
     };
     Meaning::Gauge(cells.intern(cell), dimension)
+}
+
+fn counter_cell(sample: &Sample<'_>, owner: &Owner) -> Cell {
+    Cell {
+        version: sample.name.to_owned(),
+        protocol: Protocol::Counter,
+        said: Said::of(sample),
+        ..refusal_cell(sample, owner)
+    }
 }
 
 fn refusal_cell(sample: &Sample<'_>, owner: &Owner) -> Cell {
@@ -315,6 +355,7 @@ fn refusal_cell(sample: &Sample<'_>, owner: &Owner) -> Cell {
         version: cut(sample.label("code")).to_owned(),
         workload: owner.id.clone(),
         protocol: Protocol::Refusal,
+        said: Said::default(),
     }
 }
 
@@ -332,6 +373,7 @@ fn of_rule(
         version: cut(sample.label("rule")).to_owned(),
         workload: String::new(),
         protocol: Protocol::Rule,
+        said: Said::default(),
     });
     match sample.name {
         "heddle_rule_requests_total" => {
@@ -339,8 +381,8 @@ fn of_rule(
             Meaning::Counter(cell, answers.number(code, sample.label("response_flags")))
         }
         "heddle_rule_request_duration_milliseconds_sum" => Meaning::Counter(cell, LATENCY_SUM),
-        _ => match quantile::bucket_of(sample.label("le")) {
-            Some(bucket) => Meaning::Bucket(cell, bucket),
+        _ => match Histogram::Latency.bucket(sample.label("le")) {
+            Some(bucket) => Meaning::Bucket(cell, Histogram::Latency, bucket),
             None => Meaning::None,
         },
     }
@@ -367,7 +409,11 @@ fn traffic_cell(sample: &Sample<'_>, owner: &Owner) -> Option<Cell> {
     };
     let destination = destination_service(sample, reporter, owner);
     let version = version.to_owned();
-    Some(Cell { reporter, source, destination, version, workload, protocol })
+    let said = match protocol {
+        Protocol::Tcp => Said::of(sample),
+        _ => Said::of_calls(sample),
+    };
+    Some(Cell { reporter, source, destination, version, workload, protocol, said })
 }
 
 /// A status code, or the class `5xx` that an overflow series keeps of it as its first code; 0 for what
@@ -442,13 +488,4 @@ fn unreached(flags: &str) -> bool {
 
 fn has_flag(flags: &str, wanted: &str) -> bool {
     flags.split(',').any(|flag| flag == wanted)
-}
-
-/// The text within [`limits::NAME_BYTES_MAX`].
-pub(crate) fn cut(text: &str) -> &str {
-    let mut end = text.len().min(limits::NAME_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
 }

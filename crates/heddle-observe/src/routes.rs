@@ -16,7 +16,7 @@ use crate::{
     answers::{TimeRange, View},
     assets,
     config::ObserveConfig,
-    hosts, limits, scrape,
+    hosts, limits, prometheus, scrape,
     tap::served,
     targets,
     traces::asked::Asked,
@@ -62,11 +62,20 @@ pub(crate) fn health<B>(request: &Request<B>, view: &RefCell<View>) -> Response<
 
 /// Answers one request.
 pub(crate) async fn answer<B>(
-    request: &Request<B>,
+    request: Request<B>,
     view: &RefCell<View>,
     config: &ObserveConfig,
-) -> Response<Body> {
-    let mut response = match route(request, view, config).await {
+) -> Response<Body>
+where
+    B: hyper::body::Body<Error: std::error::Error + Send + Sync + 'static>,
+{
+    let (head, body) = request.into_parts();
+    let request = Request::from_parts(head, ());
+    let answered = match call_of_prometheus(&request) {
+        true => as_prometheus(&request, body, view, config).await,
+        false => route(&request, view, config).await,
+    };
+    let mut response = match answered {
         Ok(response) => response,
         Err(Refused(status, reason)) => {
             let mut response = json(&serde_json::json!({ "error": reason }));
@@ -127,17 +136,19 @@ async fn route<B>(
             Ok(json(&targets::targets(&view.borrow().roster, &config.mesh, &host)))
         }
         ["api", "v1", "tap"] => {
-            own_page(request)?;
+            own_page(request, "live calls")?;
             let readers = view.borrow().tap_readers.clone();
             let begun =
                 served::begin(config.run_dir.as_deref(), &readers, uri.query().unwrap_or(""));
             let begun = begun.map_err(|(status, reason)| Refused(status, reason))?;
             Ok(begun.map(|lines| lines.map_err(|never| match never {}).boxed_unsync()))
         }
+        ["-", "healthy" | "ready"] => Ok(Response::new(full(Bytes::from_static(b"Heddle is healthy.\n")))),
         ["api", ..] => Err(not_found(
             "no such call; there are /api/v1/graph, /api/v1/services, /api/v1/rules, /api/v1/refusals, \
-             /api/v1/ejections, /api/v1/tls-failures, /api/v1/traces, /api/v1/tap and \
-             /api/v1/prometheus/targets"
+             /api/v1/ejections, /api/v1/tls-failures, /api/v1/traces, /api/v1/tap, \
+             /api/v1/prometheus/targets, and of Prometheus' own /api/v1/query, /api/v1/query_range, \
+             /api/v1/series, /api/v1/labels, /api/v1/label/NAME/values, /api/v1/metadata and /api/v1/status/buildinfo"
                 .to_owned(),
         )),
         ["sidecars", workload, "stats", "prometheus"] => {
@@ -146,6 +157,61 @@ async fn route<B>(
         }
         [page, ..] if PAGES.contains(&page) => Ok(moved(uri)),
         _ => asset(uri.path()).or_else(|refused| nowhere(request, uri.path(), refused)),
+    }
+}
+
+/// Is it one of the calls that Prometheus answers?
+fn call_of_prometheus<B>(request: &Request<B>) -> bool {
+    let path = request.uri().path();
+    path.strip_prefix("/api/v1/")
+        .is_some_and(|call| prometheus::is_call(&call.split('/').collect::<Vec<_>>()))
+}
+
+/// What Prometheus answers to both GET and the form of POST.
+async fn as_prometheus<B>(
+    request: &Request<()>,
+    body: B,
+    view: &RefCell<View>,
+    config: &ObserveConfig,
+) -> Result<Response<Body>, Refused>
+where
+    B: hyper::body::Body<Error: std::error::Error + Send + Sync + 'static>,
+{
+    let posted = match *request.method() {
+        Method::GET => Vec::new(),
+        Method::POST => form(body).await?,
+        _ => {
+            let reason = "queries are asked by GET, or by POST as a form".to_owned();
+            return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, reason));
+        }
+    };
+    checked_host(request, config)?;
+    own_page(request, "queries")?;
+    let path = request.uri().path().strip_prefix("/api/v1/").unwrap_or_default();
+    let path: Vec<&str> = path.split('/').collect();
+    let query = request.uri().query().unwrap_or_default();
+    let (status, answer) = prometheus::answer(view, &path, query, &posted).await;
+    let mut response = json(&answer);
+    *response.status_mut() = status;
+    Ok(response)
+}
+
+/// A form that was posted, within its size and its time.
+async fn form<B>(body: B) -> Result<Vec<u8>, Refused>
+where
+    B: hyper::body::Body<Error: std::error::Error + Send + Sync + 'static>,
+{
+    let body = http_body_util::Limited::new(body, limits::FORM_BYTES_MAX);
+    match clock::within(limits::FORM_TIMEOUT, body.collect()).await {
+        Some(Ok(whole)) => Ok(whole.to_bytes().to_vec()),
+        Some(Err(_)) => {
+            let reason = format!("a form has at most {} bytes", limits::FORM_BYTES_MAX);
+            Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, reason))
+        }
+        None => {
+            let reason = "the form did not come to its end in time".to_owned();
+            Err(Refused(StatusCode::REQUEST_TIMEOUT, reason))
+        }
     }
 }
 
@@ -165,10 +231,10 @@ fn checked_host<B>(request: &Request<B>, config: &ObserveConfig) -> Result<Strin
 }
 
 /// A page of another site can read nothing here, and yet hold all places of those who look: browsers tell of it.
-fn own_page<B>(request: &Request<B>) -> Result<(), Refused> {
+fn own_page<B>(request: &Request<B>, what: &str) -> Result<(), Refused> {
     let site = request.headers().get("sec-fetch-site");
     if site.is_some_and(|site| site.as_bytes().eq_ignore_ascii_case(b"cross-site")) {
-        let reason = "live calls are not for pages of other sites".to_owned();
+        let reason = format!("{what} are not for pages of other sites");
         return Err(Refused(StatusCode::FORBIDDEN, reason));
     }
     Ok(())

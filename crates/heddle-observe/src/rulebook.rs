@@ -26,6 +26,10 @@ pub(crate) struct Rulebook {
     rules: BTreeMap<(String, String), RuleRow>,
     /// Oldest first.
     changes: VecDeque<RuleChange>,
+    /// How many changes there have been, so that each has a number.
+    noticed: u64,
+    /// Of these, how many have been taken to be kept on the disk.
+    kept: u64,
     /// Has the control plane told them yet?
     known: bool,
 }
@@ -54,11 +58,37 @@ impl Rulebook {
         let gone = std::mem::replace(&mut self.rules, rules);
         changes.extend(gone.iter().map(|(key, rule)| change(key, rule, "deleted", now)));
         if std::mem::replace(&mut self.known, true) {
+            self.noticed += changes.len() as u64;
             self.changes.extend(changes);
         }
         while self.changes.len() > limits::RULE_CHANGES_MAX {
             self.changes.pop_front();
         }
+    }
+
+    /// The number of the oldest change that is remembered, and by number those that have not been taken yet, or all.
+    pub(crate) fn unkept(&mut self, whole: bool) -> (u64, Vec<(u64, Vec<u8>)>) {
+        let oldest = self.noticed - self.changes.len() as u64;
+        let from = if whole { oldest } else { self.kept.max(oldest) };
+        self.kept = self.noticed;
+        let numbered = (oldest..).zip(&self.changes).filter(|(number, _)| *number >= from);
+        // Plain structs are always JSON.
+        let bytes = |change| serde_json::to_vec(change).unwrap_or_default();
+        (oldest, numbered.map(|(number, change)| (number, bytes(change))).collect())
+    }
+
+    /// Takes over what was kept, ascending by number; the book is new. What makes no sense is left out.
+    pub(crate) fn restore(&mut self, kept: Vec<(u64, Vec<u8>)>) {
+        self.noticed = kept.last().map_or(0, |(number, _)| number.saturating_add(1));
+        let told = kept.into_iter().rev().take(limits::RULE_CHANGES_MAX);
+        for (_, bytes) in told {
+            if let Ok(change) = serde_json::from_slice(&bytes) {
+                self.changes.push_front(change);
+            }
+        }
+        // Numbers have no gaps, whatever was left out.
+        self.noticed = self.noticed.max(self.changes.len() as u64);
+        self.kept = self.noticed;
     }
 
     /// Has the control plane told them yet?

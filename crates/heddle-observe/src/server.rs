@@ -1,4 +1,4 @@
-//! The HTTP server of the dashboard (GET only, its own names only), and of whether we are well: each with a bounded
+//! The HTTP server of the dashboard (its own names only), and of whether we are well: each with a bounded
 //! number of connections.
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
@@ -61,7 +61,7 @@ async fn connection(
         let (view, config) = (Rc::clone(&view), Rc::clone(&config));
         async move {
             Ok::<_, std::convert::Infallible>(match face {
-                Face::Dashboard => routes::answer(&request, &view, &config).await,
+                Face::Dashboard => routes::answer(request, &view, &config).await,
                 Face::Health => routes::health(&request, &view),
             })
         }

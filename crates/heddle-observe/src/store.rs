@@ -8,7 +8,7 @@
 //! ([`Store::each`]).
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     rc::Rc,
 };
 
@@ -21,9 +21,11 @@ use crate::{
 mod keeping;
 pub(crate) mod kept;
 mod spread;
+mod timeline;
 
 use kept::Numbers;
 use spread::{Rounds, Share};
+pub(crate) use timeline::Span;
 
 /// Slot lengths.
 const TIERS: usize = 4;
@@ -63,7 +65,7 @@ struct Tier {
 }
 
 /// What was counted at one place, by ascending dimension.
-type Entry = (Rc<Cell>, Vec<(Dimension, f32)>);
+pub(crate) type Entry = (Rc<Cell>, Vec<(Dimension, f32)>);
 
 /// What happened in one slot's time.
 #[derive(Debug, Default)]
@@ -76,6 +78,8 @@ struct Slot {
     rounds: u32,
     /// One entry per place, in no particular order.
     entries: Vec<Entry>,
+    /// Where each place's entry is, while the slot is added to: with thousands of places looking for it takes long.
+    places: HashMap<*const Cell, usize>,
     bytes: usize,
 }
 
@@ -245,6 +249,11 @@ impl Store {
         }
     }
 
+    /// Bytes of all sealed slots.
+    pub(crate) fn bytes(&self) -> usize {
+        self.tiers.iter().map(|tier| tier.bytes).sum()
+    }
+
     fn slots<'a>(&'a self, period: &Period) -> impl Iterator<Item = (usize, &'a Slot)> + use<'a> {
         let Period { from, to, step, tier } = *period;
         let tier = &self.tiers[tier];
@@ -259,7 +268,7 @@ impl Store {
 
     /// Drops the oldest slots of whichever tier holds most, until the cap holds.
     fn shrink(&mut self) {
-        while self.tiers.iter().map(|tier| tier.bytes).sum::<usize>() > self.bytes_max {
+        while self.bytes() > self.bytes_max {
             let Some(largest) = self.tiers.iter_mut().max_by_key(|tier| tier.bytes) else { return };
             if !largest.drop_oldest() {
                 return;
@@ -342,13 +351,14 @@ impl Tier {
 
 impl Slot {
     fn add(&mut self, cell: &Rc<Cell>, increase: &Increase, share: Share) {
-        let index = match self.entries.iter().position(|(known, _)| Rc::ptr_eq(known, cell)) {
-            Some(index) => index,
-            None => {
-                self.entries.push((Rc::clone(cell), Vec::new()));
-                self.entries.len() - 1
-            }
-        };
+        if self.places.len() != self.entries.len() {
+            let known = self.entries.iter().enumerate();
+            self.places = known.map(|(index, (cell, _))| (Rc::as_ptr(cell), index)).collect();
+        }
+        let index = *self.places.entry(Rc::as_ptr(cell)).or_insert_with(|| {
+            self.entries.push((Rc::clone(cell), Vec::new()));
+            self.entries.len() - 1
+        });
         let counts = &mut self.entries[index].1;
         for (&dimension, &count) in &increase.counts {
             // A gauge had its value in every round; there is nothing to divide.
@@ -363,6 +373,7 @@ impl Slot {
 
     /// Gives back spare room and counts what is left.
     fn seal(&mut self) {
+        self.places = HashMap::new();
         self.entries.shrink_to_fit();
         self.bytes = size_of::<Self>();
         for (_, counts) in &mut self.entries {

@@ -141,23 +141,24 @@ impl View {
     }
 
     fn responses(&self, sides: &Sides, measured: Measured) -> Vec<Response> {
-        let mut numbers: BTreeMap<_, (f64, f64)> = BTreeMap::new();
-        for (&number, &count) in &sides.client.answers {
-            numbers.entry(number).or_default().0 += count;
+        // One row for what came to the same, whichever statuses of gRPC it was.
+        let mut same: BTreeMap<(u16, &str), (f64, f64)> = BTreeMap::new();
+        let client = sides.client.answers.iter().map(|(number, count)| (number, *count, 0.0));
+        let server = sides.server.answers.iter().map(|(number, count)| (number, 0.0, *count));
+        for (number, client, server) in client.chain(server) {
+            if let Some(answer) = self.store.answers.get(*number) {
+                let row = same.entry((answer.code, answer.flags.as_str())).or_default();
+                row.0 += client;
+                row.1 += server;
+            }
         }
-        for (&number, &count) in &sides.server.answers {
-            numbers.entry(number).or_default().1 += count;
-        }
-        let mut rows: Vec<Response> = numbers
+        let mut rows: Vec<Response> = same
             .into_iter()
-            .filter_map(|(number, (client, server))| {
-                let answer = self.store.answers.get(number)?;
-                Some(Response {
-                    code: answer.code,
-                    flags: answer.flags.clone(),
-                    client_per_second: per(client, measured.seconds),
-                    server_per_second: per(server, measured.seconds),
-                })
+            .map(|((code, flags), (client, server))| Response {
+                code,
+                flags: flags.to_owned(),
+                client_per_second: per(client, measured.seconds),
+                server_per_second: per(server, measured.seconds),
             })
             .collect();
         let most = |row: &Response| row.client_per_second.max(row.server_per_second);

@@ -124,6 +124,25 @@ fn near(a: f64, b: f64) -> bool {
 }
 
 #[test]
+fn statuses_of_grpc_that_come_to_the_same_are_one_row() {
+    let mut mesh = Mesh::new(&[("api-1", "api")]);
+    let count = |status: u32, protocol: &str, count: u64| {
+        format!(
+            "istio_requests_total{{reporter=\"destination\",destination_service=\"api.default.svc.cluster.local\",\
+             request_protocol=\"{protocol}\",response_code=\"200\",grpc_response_status=\"{status}\",response_flags=\"-\"}} {count}\n"
+        )
+    };
+    let told =
+        |calls| count(0, "grpc", calls) + &count(2, "grpc", calls) + &count(13, "grpc", calls);
+    mesh.round(&[("api-1", told(0))]);
+    mesh.round(&[("api-1", told(10))]);
+    let page = mesh.view.page(&service("api"), TimeRange { window: 10, end: None }).unwrap();
+    let mut codes: Vec<u16> = page.responses.iter().map(|row| row.code).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [200, 500], "statuses 2 and 13 are both 500");
+}
+
+#[test]
 fn an_edge_is_measured_on_both_sides_and_injected_aborts_are_no_failures() {
     let mut mesh = Mesh::new(&[("web-1", "web"), ("api-1", "api")]);
     for second in 0..=20 {

@@ -49,7 +49,7 @@ fn a_damaged_file_is_set_aside_and_another_begun() {
     let folder = Folder::new("history");
     let path = folder.join("history.redb");
     std::fs::write(&path, vec![b'x'; 10_000]).unwrap();
-    let mut file = open(path, &mut Store::default()).unwrap();
+    let mut file = open(path, &mut Store::default(), &mut Rulebook::default()).unwrap();
     file.write::<History>(&batch(1)).unwrap();
     let aside = std::fs::read_dir(folder.path()).unwrap();
     let aside = aside.filter(|one| {
@@ -73,7 +73,7 @@ fn a_file_cut_or_changed_anywhere_panics_nobody() {
         changed[at..].iter_mut().take(64).for_each(|byte| *byte ^= 0x5a);
         for bytes in [&changed[..], &whole[..at]] {
             std::fs::write(&path, bytes).unwrap();
-            let file = open(path.clone(), &mut Store::default());
+            let file = open(path.clone(), &mut Store::default(), &mut Rulebook::default());
             drop(file);
             // What was set aside is not looked at again.
             std::fs::remove_file(&path).unwrap();
@@ -85,8 +85,8 @@ fn a_file_cut_or_changed_anywhere_panics_nobody() {
 fn a_file_that_another_has_open_is_left_alone() {
     let folder = Folder::new("history");
     let path = folder.join("history.redb");
-    let mut first = open(path.clone(), &mut Store::default()).unwrap();
-    assert!(open(path, &mut Store::default()).is_none());
+    let mut first = open(path.clone(), &mut Store::default(), &mut Rulebook::default()).unwrap();
+    assert!(open(path, &mut Store::default(), &mut Rulebook::default()).is_none());
     first.write::<History>(&batch(1)).unwrap();
 }
 
@@ -94,7 +94,7 @@ fn a_file_that_another_has_open_is_left_alone() {
 fn after_a_write_that_failed_the_file_is_opened_anew() {
     let folder = Folder::new("history");
     let path = folder.join("kept/history.redb");
-    let mut file = open(path.clone(), &mut Store::default()).unwrap();
+    let mut file = open(path.clone(), &mut Store::default(), &mut Rulebook::default()).unwrap();
     file.write::<History>(&batch(1)).unwrap();
     file.database = None;
     let gone = folder.join("gone");
@@ -105,4 +105,18 @@ fn after_a_write_that_failed_the_file_is_opened_anew() {
     drop(file);
     let keys: Vec<_> = opened(&path).1.slots.iter().map(|(key, _)| *key).collect();
     assert_eq!(keys, [(1, 3)]);
+}
+
+#[test]
+fn changes_of_rules_are_kept_as_many_as_are_remembered() {
+    let folder = Folder::new("history");
+    let path = folder.join("history.redb");
+    let (database, _) = opened(&path);
+    let change = |number: u64| (number, vec![7]);
+    let changes = |from, changes: Vec<_>| Batch { changes_from: from, changes, ..Batch::default() };
+    History::write(&database, &changes(0, vec![change(0), change(1)])).unwrap();
+    History::write(&database, &changes(1, vec![change(2)])).unwrap();
+    drop(database);
+    let numbers: Vec<_> = opened(&path).1.changes.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, [1, 2]);
 }

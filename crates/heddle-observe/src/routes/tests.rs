@@ -38,7 +38,7 @@ async fn ask(method: &str, path: &str, host: Option<&str>) -> (StatusCode, Strin
     if let Some(host) = host {
         request = request.header(header::HOST, host);
     }
-    let response = answer(&request.body(()).unwrap(), &view(), &config).await;
+    let response = answer(request.body(String::new()).unwrap(), &view(), &config).await;
     read(response).await
 }
 
@@ -54,8 +54,8 @@ async fn visit(path: &str) -> Response<Body> {
     let nowhere = ControlSource::Socket(PathBuf::from("/nowhere"));
     let config = ObserveConfig::new("demo", nowhere, DashboardListener::Inherited(-1));
     let request = Request::builder().uri(path).header(header::HOST, "localhost");
-    let request = request.header(header::ACCEPT, "text/html,*/*").body(()).unwrap();
-    answer(&request, &view(), &config).await
+    let request = request.header(header::ACCEPT, "text/html,*/*").body(String::new()).unwrap();
+    answer(request, &view(), &config).await
 }
 
 #[tokio::test]
@@ -152,7 +152,7 @@ async fn who_asks_for_what_is_not_there_is_told_all_calls_there_are() {
     let told = body["error"].as_str().unwrap();
     let calls: Vec<&str> =
         told.split([' ', ',']).filter(|word| word.starts_with("/api/")).collect();
-    assert_eq!(calls.len(), 9, "{told}");
+    assert_eq!(calls.len(), 16, "{told}");
     for call in calls {
         let (_, body) = get(call).await;
         assert!(!body.to_string().contains("no such call"), "{call}");
@@ -169,8 +169,35 @@ async fn a_page_of_another_site_gets_no_live_calls() {
         ("none", StatusCode::NOT_IMPLEMENTED),
     ] {
         let request = Request::builder().uri("/api/v1/tap").header(header::HOST, "localhost");
-        let request = request.header("sec-fetch-site", site).body(()).unwrap();
-        assert_eq!(answer(&request, &view(), &config).await.status(), status, "{site}");
+        let request = request.header("sec-fetch-site", site).body(String::new()).unwrap();
+        assert_eq!(answer(request, &view(), &config).await.status(), status, "{site}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_is_asked_by_get_or_as_a_form_and_by_no_page_of_another_site() {
+    let nowhere = ControlSource::Socket(PathBuf::from("/nowhere"));
+    let config = ObserveConfig::new("demo", nowhere, DashboardListener::Inherited(-1));
+    let ask = async |method: &str, path: &str, site: &str, body: String| {
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "localhost");
+        let request = request.header("sec-fetch-site", site).body(body).unwrap();
+        let (status, body) = read(answer(request, &view(), &config).await).await;
+        (status, serde_json::from_str::<serde_json::Value>(&body).unwrap())
+    };
+    let none = String::new;
+    let (_, got) = ask("GET", "/api/v1/query?query=1%2B1", "none", none()).await;
+    assert_eq!(got["data"]["result"][1], "2");
+    let (_, posted) = ask("POST", "/api/v1/query", "none", "query=1%2B1".to_owned()).await;
+    assert_eq!(posted["data"]["result"][1], "2");
+    let long = "a".repeat(limits::FORM_BYTES_MAX + 1);
+    for (method, site, body, status) in [
+        ("POST", "cross-site", none(), StatusCode::FORBIDDEN),
+        ("POST", "none", long, StatusCode::PAYLOAD_TOO_LARGE),
+        ("PUT", "none", none(), StatusCode::METHOD_NOT_ALLOWED),
+        ("POST", "none", none(), StatusCode::BAD_REQUEST),
+    ] {
+        let (got, answer) = ask(method, "/api/v1/query", site, body).await;
+        assert_eq!(got, status, "{method} {site}: {answer}");
     }
 }
 

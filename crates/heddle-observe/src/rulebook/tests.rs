@@ -129,3 +129,37 @@ fn changes_and_words_are_bounded_and_text_that_nobody_can_read_is_kept() {
     assert!(rules[0].parts[0].matches.chars().count() <= limits::RULE_WORDS_MAX + 1);
     assert!(rules[1].text.contains("hosts: {") && rules[1].parts.is_empty());
 }
+
+#[test]
+fn changes_outlive_the_observer() {
+    let mut book = Rulebook::default();
+    book.update(vec![ratings(80)], 100.0);
+    assert_eq!(book.unkept(false), (0, Vec::new()), "what is told first is no change");
+    book.update(vec![ratings(50)], 200.0);
+    book.update(Vec::new(), 300.0);
+    let (oldest, mut disk) = book.unkept(false);
+    assert_eq!((oldest, disk.len()), (0, 2));
+    assert!(book.unkept(false).1.is_empty(), "they have been taken");
+    assert_eq!(book.unkept(true).1, disk, "until all of it is wanted again");
+    let before = book.changes(0, 1_000, None);
+    disk.insert(1, (1, b"no JSON".to_vec()));
+    let mut again = Rulebook::default();
+    again.restore(disk);
+    assert_eq!(again.changes(0, 1_000, None), before);
+    again.update(Vec::new(), 400.0);
+    again.update(vec![ratings(80)], 500.0);
+    let (_, new) = again.unkept(false);
+    assert_eq!(new.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [2]);
+    assert_eq!(again.changes(0, 1_000, None).len(), 3);
+}
+
+#[test]
+fn no_more_changes_are_kept_than_are_remembered() {
+    let mut book = Rulebook::default();
+    book.update(Vec::new(), 0.0);
+    for change in 0..limits::RULE_CHANGES_MAX + 10 {
+        book.update(if change % 2 == 0 { vec![ratings(80)] } else { Vec::new() }, 1.0);
+    }
+    let (oldest, kept) = book.unkept(false);
+    assert_eq!((oldest, kept.len()), (10, limits::RULE_CHANGES_MAX));
+}

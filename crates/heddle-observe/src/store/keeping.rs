@@ -5,7 +5,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use super::{
     Slot, Store,
-    kept::{Batch, Kept, KeptSlot, Numbers, encoded, place},
+    kept::{Batch, Kept, KeptSlot, Numbers, answer, encoded, kept_answer, place},
 };
 use crate::measure::{ANSWER, Cell, Dimension};
 
@@ -38,7 +38,7 @@ impl Store {
         let all = self.answers.all();
         for (i, answer) in all.iter().enumerate().skip(self.numbers.answers) {
             let number = u16::try_from(i).unwrap_or(u16::MAX);
-            batch.answers.push((number, encoded(&(answer.code, &answer.flags))));
+            batch.answers.push((number, kept_answer(answer)));
         }
         self.numbers.answers = all.len();
         self.numbers.forget_unused(&mut batch.forgotten);
@@ -48,8 +48,8 @@ impl Store {
     /// Takes over what was kept. The store is new, and goes on from there; what makes no sense is left out.
     pub(crate) fn restore(&mut self, kept: Kept) {
         for (number, bytes) in kept.answers {
-            let Ok((code, flags)) = minicbor::decode::<(u16, String)>(&bytes) else { break };
-            if self.answers.number(code, &flags) != number.saturating_add(ANSWER) {
+            let Some(answer) = answer(&bytes) else { break };
+            if self.answers.number_of(answer) != number.saturating_add(ANSWER) {
                 break;
             }
         }
@@ -93,6 +93,7 @@ fn restored(index: u64, kept: KeptSlot, places: &HashMap<u32, Rc<Cell>>) -> Slot
         seconds: if kept.seconds.is_finite() { kept.seconds.max(0.0) } else { 0.0 },
         rounds: kept.rounds,
         entries: kept.entries.into_iter().filter_map(known).collect(),
+        places: HashMap::new(),
         bytes: 0,
     };
     slot.seal();

@@ -9,7 +9,7 @@ use minicbor::{Decode, Encode};
 
 use heddle_model::ServiceName;
 
-use crate::measure::{Cell, Dimension, Protocol, Reporter};
+use crate::measure::{Answer, Cell, Dimension, Protocol, Reporter, Said};
 
 /// Names a slot: its tier, and its index there.
 pub(crate) type SlotKey = (u8, u64);
@@ -26,6 +26,9 @@ pub(crate) struct Batch {
     pub(crate) forgotten: Vec<u32>,
     /// Of each tier the slots there are: all others go.
     pub(crate) tiers: Vec<(u8, RangeInclusive<u64>)>,
+    /// Changes of rules by number, which are kept beside; those before `changes_from` go.
+    pub(crate) changes: Vec<(u64, Vec<u8>)>,
+    pub(crate) changes_from: u64,
 }
 
 /// What was read, in ascending order.
@@ -34,6 +37,7 @@ pub(crate) struct Kept {
     pub(crate) slots: Vec<(SlotKey, Vec<u8>)>,
     pub(crate) places: Vec<(u32, Vec<u8>)>,
     pub(crate) answers: Vec<(u16, Vec<u8>)>,
+    pub(crate) changes: Vec<(u64, Vec<u8>)>,
 }
 
 /// What places are called.
@@ -72,16 +76,21 @@ pub(super) struct KeptPlace {
     workload: String,
     #[n(6)]
     protocol: u8,
+    /// Labels as the sidecar has them.
+    #[n(7)]
+    #[cbor(default)]
+    said: Vec<(String, String)>,
 }
 
 /// By the number a protocol has on the disk.
-const PROTOCOLS: [Protocol; 6] = [
+const PROTOCOLS: [Protocol; 7] = [
     Protocol::Http,
     Protocol::Grpc,
     Protocol::Tcp,
     Protocol::Saturation,
     Protocol::Rule,
     Protocol::Refusal,
+    Protocol::Counter,
 ];
 
 impl Numbers {
@@ -132,6 +141,7 @@ fn kept_place(cell: &Cell) -> KeptPlace {
         version: cell.version.clone(),
         workload: cell.workload.clone(),
         protocol: protocol.and_then(|at| u8::try_from(at).ok()).unwrap_or(0),
+        said: cell.said.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }
 
@@ -145,7 +155,25 @@ pub(super) fn place(kept: KeptPlace) -> Option<Cell> {
         version: kept.version,
         workload: kept.workload,
         protocol: *PROTOCOLS.get(usize::from(kept.protocol))?,
+        said: Said::from_pairs(kept.said.iter().map(|(name, value)| (&**name, &**value))),
     })
+}
+
+/// An answer's bytes: code and flags, and of a call of gRPC its own two numbers.
+pub(super) fn kept_answer(answer: &Answer) -> Vec<u8> {
+    match answer.grpc {
+        Some(grpc) => encoded(&(answer.code, &answer.flags, answer.http, grpc)),
+        None => encoded(&(answer.code, &answer.flags)),
+    }
+}
+
+/// The answer that these bytes are of.
+pub(super) fn answer(bytes: &[u8]) -> Option<Answer> {
+    if let Ok((code, flags)) = minicbor::decode::<(u16, String)>(bytes) {
+        return Some(Answer { code, flags, http: code, grpc: None });
+    }
+    let (code, flags, http, grpc) = minicbor::decode::<(u16, String, u16, u8)>(bytes).ok()?;
+    Some(Answer { code, flags, http, grpc: Some(grpc) })
 }
 
 /// Its bytes.

@@ -1,9 +1,9 @@
 //! Which slots answer which period, and that memory stays bounded.
 
 use super::*;
-use crate::measure::{OPENED, Protocol, REQUESTS_IN_FLIGHT, Reporter, outside};
+use crate::measure::{OPENED, Protocol, REQUESTS_IN_FLIGHT, Reporter, Said, outside};
 
-const START: u64 = 1_700_000_000;
+pub(super) const START: u64 = 1_700_000_000;
 
 fn cell(store: &mut Store, destination: &str) -> Rc<Cell> {
     store.cells.intern(Cell {
@@ -13,6 +13,7 @@ fn cell(store: &mut Store, destination: &str) -> Rc<Cell> {
         version: String::new(),
         workload: String::new(),
         protocol: Protocol::Tcp,
+        said: Said::default(),
     })
 }
 
@@ -29,7 +30,7 @@ fn count(store: &mut Store, cell: &Rc<Cell>, count: f64) {
 }
 
 /// A store that counted one connection in each of `seconds`.
-fn filled(seconds: u64, bytes_max: usize) -> Store {
+pub(super) fn filled(seconds: u64, bytes_max: usize) -> Store {
     let mut store = Store::new(bytes_max);
     let cell = cell(&mut store, "b");
     for second in 0..seconds {

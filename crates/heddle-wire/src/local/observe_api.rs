@@ -11,6 +11,7 @@
 //! | `GET /api/v1/tls-failures` | list of [`TlsFailure`]: connections without TLS of the last minute |
 //! | `GET /api/v1/tap?to=reviews&status=5xx` | live calls, a line of JSON each, for as long as somebody reads; parameters and lines are those of [`super::tap_api`] |
 //! | `GET /api/v1/prometheus/targets` | Prometheus HTTP service discovery |
+//! | `GET` or `POST /api/v1/query` and others of Prometheus' own | what Prometheus answers; `docs/prometheus.md` lists them |
 //! | `GET /sidecars/{workload}/stats/prometheus` | that sidecar's :15090, passed through |
 //! | anything else | the dashboard |
 //!

@@ -7,7 +7,7 @@ use heddle_model::ServiceName;
 use super::*;
 use crate::{
     ledger::Increase,
-    measure::{OPENED, Protocol, Reporter},
+    measure::{Answer, OPENED, Protocol, Reporter, Said},
     store::Period,
 };
 
@@ -21,6 +21,7 @@ fn cell(store: &mut Store, destination: &str) -> Rc<Cell> {
         version: "v1".to_owned(),
         workload: "w".to_owned(),
         protocol: Protocol::Tcp,
+        said: Said::from_pairs([("response_flags", "-"), ("source_app", "a")].into_iter()),
     })
 }
 
@@ -31,6 +32,8 @@ fn count(store: &mut Store, cell: &Rc<Cell>, seconds: RangeInclusive<u64>) {
         let mut increase = Increase::default();
         increase.counts.insert(OPENED, 1.0);
         increase.counts.insert(store.answers.number(503, "UF"), 1.0);
+        let grpc = Answer { code: 503, flags: "-".to_owned(), http: 200, grpc: Some(14) };
+        increase.counts.insert(store.answers.number_of(grpc), 1.0);
         let spread = store.spread(store.elapsed() - 1.0);
         store.add(cell, &increase, &spread);
     }
@@ -68,7 +71,7 @@ fn told(store: &Store, period: &Period) -> Vec<String> {
     let mut all = Vec::new();
     store.each(period, |step, cell, counts| {
         let named = counts.iter().map(|(dimension, count)| match store.answers.get(*dimension) {
-            Some(answer) => format!("{} {} {count}", answer.code, answer.flags),
+            Some(answer) => format!("{answer:?} {count}"),
             None => format!("{dimension} {count}"),
         });
         all.push(format!("{step} {cell:?} {:?}", named.collect::<Vec<_>>()));
@@ -101,7 +104,7 @@ fn only_what_has_changed_is_written_again() {
     let one = cell(&mut store, "one");
     count(&mut store, &one, 0..=99);
     let first = store.changes(false);
-    assert_eq!((first.places.len(), first.answers.len()), (1, 1));
+    assert_eq!((first.places.len(), first.answers.len()), (1, 2));
     assert!(store.changes(false).slots.is_empty());
     count(&mut store, &one, 100..=104);
     let second = store.changes(false);
@@ -110,7 +113,7 @@ fn only_what_has_changed_is_written_again() {
     let whole = store.changes(true);
     // A minute has begun with them, and ten seconds.
     assert_eq!(whole.slots.len(), first.slots.len() + 2);
-    assert_eq!((whole.places.len(), whole.answers.len()), (1, 1));
+    assert_eq!((whole.places.len(), whole.answers.len()), (1, 2));
 }
 
 #[test]
