@@ -23,7 +23,7 @@ mod sidecars;
 pub use asking::{Right, roots_end};
 pub use difference::{Difference, FieldChange};
 pub use found::{Found, installations, share_authority};
-pub use ready::{wait_until_ready, what_is_missing};
+pub use ready::{wait_until_ready, what_is_missing, what_the_observer_lacks};
 pub use removal::{Removal, Which, remove};
 pub use sidecars::{Member, Redirection, Sidecar, members};
 
@@ -232,9 +232,13 @@ fn resource(api_version: &str, kind: &str) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
-/// An error with what was being done.
-fn failed(what: &str, error: &dyn std::error::Error) -> InstallationError {
-    InstallationError(format!("cannot {what}: {}", with_causes(error)))
+/// An error with what was being done. What the API server refuses it says in one sentence.
+fn failed(what: &str, error: &(dyn std::error::Error + 'static)) -> InstallationError {
+    let said = match error.downcast_ref::<kube::Error>() {
+        Some(kube::Error::Api(status)) if !status.message.is_empty() => status.message.clone(),
+        _ => with_causes(error),
+    };
+    InstallationError(format!("cannot {what}: {said}"))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub(crate) use tracing::{TraceArgs, TraceStoreArgs, TracesArgs};
 
 use crate::demo::apps::AppArgs;
 use asking::{DescribeArgs, ExplainArgs, WhyArgs};
-use cluster::{CheckArgs, InstallArgs, UninstallArgs, UpgradeArgs};
+use cluster::{CheckArgs, InstallArgs, TagArgs, UninstallArgs, UpgradeArgs};
 use hand::{FaultArgs, SplitArgs};
 use live::{Side, Sort};
 use logs::LogsArgs;
@@ -129,6 +129,11 @@ pub(crate) enum Command {
     /// It shows what changes and changes it; what was given to `install` stays, and so do settings that were
     /// written into the ConfigMap heddle-injector.
     Upgrade(UpgradeArgs),
+    /// Give revisions of the mesh in a Kubernetes cluster names of your own
+    ///
+    /// Labels `istio.io/rev` and `heddle.dev/rev` may name a tag instead of a revision, so that namespaces move to another
+    /// revision by one command.
+    Tag(TagArgs),
     /// Look whether a Kubernetes cluster can take the mesh, or whether the mesh in it is well
     Check(CheckArgs),
     /// Remove the mesh from a Kubernetes cluster

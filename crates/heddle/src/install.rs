@@ -18,16 +18,18 @@ pub(crate) mod demo;
 mod kinds;
 mod manifests;
 mod neighbours;
+mod tag;
 mod template;
 mod uninstall;
 mod upgrade;
 
 pub(crate) use check::check;
+pub(crate) use tag::tag;
 pub(crate) use uninstall::uninstall;
 pub(crate) use upgrade::upgrade;
 
 use kinds::Definition;
-use manifests::Values;
+use manifests::{Resources, Values};
 use neighbours::Neighbours;
 
 /// The ConfigMap whose settings are partly the installation's and partly the user's.
@@ -38,13 +40,15 @@ const SETTINGS: &str = "heddle-injector";
 /// # Errors
 /// A value that cannot be written, what the cluster refused, or a control plane that does not become ready.
 pub(crate) async fn install(args: InstallArgs) -> Result<(), Failure> {
-    let values = values(&args);
+    let mut values = values(&args);
     if args.print {
         return print(&args, &values);
     }
     let cluster = reached(&args.cluster).await?;
     let mode = mode(args.dry_run);
     let neighbours = Neighbours::of(&cluster, &values).await?;
+    // They are given and taken by `heddle tag`.
+    values.tags = neighbours.own.as_ref().map(|own| own.settings.tags.clone()).unwrap_or_default();
     apply_kinds(&cluster, args.skip_crds, mode, &mut output::line).await?;
     apply_mesh(&cluster, &values, &neighbours, mode).await?;
     if mode == Mode::Change && !args.timeout.is_zero() {
@@ -162,16 +166,16 @@ fn keep_settings(text: &mut String, own: &Found) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Waits until pods can be injected.
+/// Waits until pods can be injected and there is somebody to observe them.
 async fn wait(
     cluster: &Cluster,
     values: &Values,
     limit: std::time::Duration,
 ) -> Result<(), Failure> {
-    output::notice("waiting for the control plane");
+    output::notice("waiting for the control plane and the observer");
     installation::wait_until_ready(cluster, (&values.namespace, &values.revision), limit)
         .await
-        .doing(|| format!("wait for the control plane in {}", values.namespace))
+        .doing(|| format!("wait for the mesh in {}", values.namespace))
 }
 
 fn done(mode: Mode) -> &'static str {
@@ -228,11 +232,17 @@ fn values(args: &InstallArgs) -> Values {
         image_pull_policy: policy.to_owned(),
         replicas: args.replicas,
         revision: args.revision.clone(),
+        tags: Vec::new(),
         trust_domain: args.trust_domain.clone(),
         cluster_domain: args.cluster_domain.clone(),
         cpu: args.cpu.clone(),
         memory: args.memory.clone(),
         memory_limit: args.memory_limit.clone(),
+        observe: Resources {
+            cpu: args.observe_cpu.clone(),
+            memory: args.observe_memory.clone(),
+            memory_limit: args.observe_memory_limit.clone(),
+        },
         traces: args.traces.clone(),
     }
 }
@@ -253,11 +263,17 @@ mod tests {
             image_pull_policy: "Never".to_owned(),
             replicas: 1,
             revision: "default".to_owned(),
+            tags: Vec::new(),
             trust_domain: "cluster.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             cpu: "1".to_owned(),
             memory: "1Gi".to_owned(),
             memory_limit: "1Gi".to_owned(),
+            observe: Resources {
+                cpu: "1".to_owned(),
+                memory: "1Gi".to_owned(),
+                memory_limit: "1Gi".to_owned(),
+            },
             traces: "store".to_owned(),
         };
         for text in demo::objects(&values) {
@@ -283,7 +299,9 @@ mod tests {
             .collect();
         let file = include_str!("../../../charts/heddle/values.yaml");
         let lines = file.lines().filter(|line| !line.starts_with('#'));
-        let in_chart: BTreeMap<_, _> = lines.filter_map(|line| line.split_once(": ")).collect();
+        let of_list = |(name, value)| (name, if value == "[]" { "" } else { value });
+        let in_chart: BTreeMap<_, _> =
+            lines.filter_map(|line| line.split_once(": ")).map(of_list).collect();
         assert_eq!(in_chart, ours);
         let chart = include_str!("../../../charts/heddle/Chart.yaml");
         let version = format!("\nversion: {0}\nappVersion: {0}\n", env!("CARGO_PKG_VERSION"));

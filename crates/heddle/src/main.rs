@@ -119,6 +119,7 @@ fn dispatch(command: Command) -> Result<u8, Failure> {
         Command::SidecarDrain => kubelet_hooks::drain(),
         Command::Install(args) => in_runtime(install::install(*args)),
         Command::Upgrade(args) => in_runtime(install::upgrade(args)),
+        Command::Tag(args) => in_runtime(install::tag(args)),
         Command::Check(args) => return in_runtime(install::check(args)),
         Command::Uninstall(args) => in_runtime(install::uninstall(args)),
         Command::Example(args) => example::example(&args),

@@ -83,15 +83,19 @@ impl Cluster {
         Ok(answer["status"]["allowed"] == true)
     }
 
-    /// Would a pod made now get a sidecar of this revision? `None`: it would. The API server asks the webhook as for
-    /// any pod, and makes none.
+    /// Would a pod made now that calls a revision by this name, its own or a tag, get a sidecar of it? `None`: it would.
+    /// The API server asks the webhook as for any pod, and makes none.
     ///
     /// # Errors
     /// What the API server said, e.g. that it cannot reach the webhook.
-    pub async fn injects(&self, revision: &str) -> Result<Option<String>, InstallationError> {
-        let (label, value) = match revision {
+    pub async fn injects(
+        &self,
+        revision: &str,
+        called: &str,
+    ) -> Result<Option<String>, InstallationError> {
+        let (label, value) = match called {
             DEFAULT => ("heddle.dev/inject", "true"),
-            revision => ("heddle.dev/rev", revision),
+            called => ("heddle.dev/rev", called),
         };
         let pod = json!({
             "apiVersion": "v1", "kind": "Pod",

@@ -1,4 +1,4 @@
-//! Waiting for the control plane, and why it does not come.
+//! Waiting for the control plane and the observer, and why they do not come.
 
 use std::time::Duration;
 
@@ -14,10 +14,13 @@ use crate::revision::{INJECTOR, named};
 
 /// The Deployment whose pods are the control plane.
 const CONTROL: &str = "heddle-control";
+/// The one whose pod is the observer.
+const OBSERVE: &str = "heddle-observe";
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Waits until all replicas of the control plane are of the newest version and ready, and pods can be injected.
+/// Waits until all replicas of the control plane and the observer are of the newest version and ready, and pods can be
+/// injected.
 ///
 /// # Errors
 /// It does not come to that within `limit`: what is missing.
@@ -28,9 +31,11 @@ pub async fn wait_until_ready(
 ) -> Result<(), InstallationError> {
     let deadline = clock::now() + limit;
     loop {
-        let Some(missing) = what_is_missing(cluster, namespace, revision).await? else {
-            return Ok(());
+        let missing = match what_is_missing(cluster, namespace, revision).await? {
+            None => what_the_observer_lacks(cluster, namespace).await?,
+            missing => missing,
         };
+        let Some(missing) = missing else { return Ok(()) };
         if clock::now() >= deadline {
             let seconds = limit.as_secs();
             return Err(InstallationError(format!("not ready within {seconds} s: {missing}")));
@@ -39,7 +44,18 @@ pub async fn wait_until_ready(
     }
 }
 
-/// What is not as it is to be; `None`: nothing.
+/// What is not as it is to be of the observer; `None`: nothing.
+///
+/// # Errors
+/// The cluster did not say, or has none.
+pub async fn what_the_observer_lacks(
+    cluster: &Cluster,
+    namespace: &str,
+) -> Result<Option<String>, InstallationError> {
+    what_is_not_ready(cluster, namespace, OBSERVE).await
+}
+
+/// What is not as it is to be of the control plane and its injection; `None`: nothing.
 ///
 /// # Errors
 /// The cluster did not say.
@@ -48,15 +64,8 @@ pub async fn what_is_missing(
     namespace: &str,
     revision: &str,
 ) -> Result<Option<String>, InstallationError> {
-    let deployments: Api<DynamicObject> =
-        Api::namespaced_with(cluster.client.clone(), namespace, &resource("apps/v1", "Deployment"));
-    let found = deployments.get(CONTROL).await;
-    let deployment =
-        found.map_err(|e| failed(&format!("look at Deployment {namespace}/{CONTROL}"), &e))?;
-    let generation = deployment.metadata.generation.unwrap_or_default();
-    if let Some(reason) = replicas(generation, &deployment.data) {
-        let pods = pods(cluster, namespace).await?;
-        return Ok(Some(format!("{reason}{pods}")));
+    if let Some(missing) = what_is_not_ready(cluster, namespace, CONTROL).await? {
+        return Ok(Some(missing));
     }
     let kind = resource("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration");
     let webhooks: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &kind);
@@ -67,19 +76,36 @@ pub async fn what_is_missing(
     Ok(unbelieved(&injector.data))
 }
 
-/// Which replicas are missing.
-fn replicas(generation: i64, deployment: &Value) -> Option<String> {
+async fn what_is_not_ready(
+    cluster: &Cluster,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<String>, InstallationError> {
+    let deployments: Api<DynamicObject> =
+        Api::namespaced_with(cluster.client.clone(), namespace, &resource("apps/v1", "Deployment"));
+    let found = deployments.get(name).await;
+    let deployment =
+        found.map_err(|e| failed(&format!("look at Deployment {namespace}/{name}"), &e))?;
+    let generation = deployment.metadata.generation.unwrap_or_default();
+    let Some(reason) = replicas(name, generation, &deployment.data) else { return Ok(None) };
+    let pods = pods(cluster, namespace, name).await?;
+    Ok(Some(format!("{reason}{pods}")))
+}
+
+/// Which replicas of a Deployment are missing.
+fn replicas(name: &str, generation: i64, deployment: &Value) -> Option<String> {
     let number = |path: &str| deployment.pointer(path).and_then(Value::as_i64).unwrap_or_default();
     let wanted = number("/spec/replicas");
     if number("/status/observedGeneration") < generation {
-        return Some("the Deployment controller has not seen the change".to_owned());
+        return Some(format!("the Deployment controller has not seen the change of {name}"));
     }
     let ready = number("/status/updatedReplicas").min(number("/status/availableReplicas"));
     let all = number("/status/replicas");
     if ready < wanted {
-        return Some(format!("{ready} of {wanted} replicas of {CONTROL} are ready"));
+        return Some(format!("{ready} of {wanted} replicas of {name} are ready"));
     }
-    (all > wanted).then(|| format!("{} replicas of the former version still run", all - wanted))
+    (all > wanted)
+        .then(|| format!("{} replicas of the former version of {name} still run", all - wanted))
 }
 
 /// Is there a webhook that the control plane has not filled in?
@@ -93,13 +119,17 @@ fn unbelieved(injector: &Value) -> Option<String> {
     (without > 0).then(|| format!("{without} webhooks for pods do not know whom to believe yet"))
 }
 
-/// Why containers of the control plane do not run, if the cluster says so.
-async fn pods(cluster: &Cluster, namespace: &str) -> Result<String, InstallationError> {
+/// Why containers of a Deployment do not run, if the cluster says so.
+async fn pods(
+    cluster: &Cluster,
+    namespace: &str,
+    deployment: &str,
+) -> Result<String, InstallationError> {
     let pods: Api<DynamicObject> =
         Api::namespaced_with(cluster.client.clone(), namespace, &resource("v1", "Pod"));
-    let label = format!("app.kubernetes.io/name={CONTROL}");
+    let label = format!("app.kubernetes.io/name={deployment}");
     let found = pods.list(&ListParams::default().labels(&label)).await;
-    let found = found.map_err(|e| failed(&format!("list the pods of {CONTROL}"), &e))?;
+    let found = found.map_err(|e| failed(&format!("list the pods of {deployment}"), &e))?;
     let told = found.items.iter().filter_map(|pod| {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         waiting(&pod.data).map(|reason| format!("\n  pod {name}: {reason}"))
@@ -126,13 +156,15 @@ mod tests {
     fn ready_means_all_replicas_of_the_newest_version_and_no_other() {
         let with = |status: Value| json!({"spec": {"replicas": 2}, "status": status});
         let ready = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2});
-        assert_eq!(replicas(3, &with(ready.clone())), None);
-        assert!(replicas(4, &with(ready)).is_some());
+        assert_eq!(replicas("m", 3, &with(ready.clone())), None);
+        assert!(replicas("m", 4, &with(ready)).is_some());
         let one = json!({"observedGeneration": 3, "replicas": 2, "updatedReplicas": 1, "availableReplicas": 2});
-        assert!(replicas(3, &with(one)).is_some_and(|reason| reason.starts_with("1 of 2")));
+        assert!(replicas("m", 3, &with(one)).is_some_and(|reason| reason.starts_with("1 of 2")));
         let old = json!({"observedGeneration": 3, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 3});
-        assert!(replicas(3, &with(old)).is_some_and(|reason| reason.starts_with("1 replicas")));
-        assert!(replicas(1, &json!({"spec": {"replicas": 1}})).is_some());
+        assert!(
+            replicas("m", 3, &with(old)).is_some_and(|reason| reason.starts_with("1 replicas"))
+        );
+        assert!(replicas("m", 1, &json!({"spec": {"replicas": 1}})).is_some());
     }
 
     #[test]

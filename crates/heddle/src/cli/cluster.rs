@@ -1,8 +1,8 @@
-//! What may be typed about an installation in a cluster: `heddle install`, `upgrade`, `check` and `uninstall`.
+//! What may be typed about an installation in a cluster: `heddle install`, `upgrade`, `tag`, `check` and `uninstall`.
 
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{
     common::{ClusterFlags, Output},
@@ -60,6 +60,15 @@ pub(crate) struct InstallArgs {
     /// Memory that each replica may take
     #[arg(long, value_name = "SIZE", default_value = "512Mi", value_parser = values::quantity)]
     pub memory_limit: String,
+    /// Share of a processor that the observer asks for
+    #[arg(long, value_name = "CPU", default_value = "50m", value_parser = values::quantity)]
+    pub observe_cpu: String,
+    /// Memory that the observer asks for
+    #[arg(long, value_name = "SIZE", default_value = "64Mi", value_parser = values::quantity)]
+    pub observe_memory: String,
+    /// Memory that the observer may take: it keeps up to 144 MiB
+    #[arg(long, value_name = "SIZE", default_value = "384Mi", value_parser = values::quantity)]
+    pub observe_memory_limit: String,
     /// Who takes spans where no MeshConfig says that: the observer's own store, 1 % of the traces, or nobody
     #[arg(long, value_name = "WHO", default_value = "store", value_parser = ["store", "none"])]
     pub traces: String,
@@ -75,7 +84,7 @@ pub(crate) struct InstallArgs {
     /// Have the cluster check everything and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// How long to wait for the control plane; 0 returns at once
+    /// How long to wait for the control plane and the observer; 0 returns at once
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = values::duration)]
     pub timeout: Duration,
     /// Which cluster.
@@ -102,12 +111,88 @@ pub(crate) struct UpgradeArgs {
     /// Show what would change and change nothing
     #[arg(long)]
     pub dry_run: bool,
-    /// How long to wait for the control plane; 0 returns at once
+    /// How long to wait for the control plane and the observer; 0 returns at once
     #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = values::duration)]
     pub timeout: Duration,
     /// How to print what was changed; `json` prints progress to stderr
     #[arg(long, short, value_enum, default_value_t)]
     pub output: Output,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
+/// `heddle tag`.
+#[derive(Debug, Args)]
+pub(crate) struct TagArgs {
+    /// What is done.
+    #[command(subcommand)]
+    pub what: TagCommand,
+}
+
+/// What `heddle tag` does.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TagCommand {
+    /// Call a revision by a name of yours, or call another revision by it
+    Set(TagSetArgs),
+    /// List the tags, the revision of each, and the namespaces that name it
+    #[command(visible_alias = "ls")]
+    List(TagListArgs),
+    /// Take a name from its revision
+    #[command(visible_alias = "rm")]
+    Remove(TagRemoveArgs),
+}
+
+/// `heddle tag set`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  heddle tag set prod --revision 1-0
+  kubectl label namespace shop istio.io/rev=prod
+  heddle tag set prod --revision 1-1 --overwrite    pods that start from now on are the new revision's")]
+pub(crate) struct TagSetArgs {
+    /// The tag: what labels call the revision by
+    #[arg(value_name = "TAG", value_parser = values::label)]
+    pub tag: String,
+    /// The revision that it means
+    #[arg(long, value_name = "NAME", value_parser = values::label)]
+    pub revision: String,
+    /// Take the tag from the revision that has it
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Have the cluster check everything and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait until pods are injected by it; 0 returns at once
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = values::duration)]
+    pub timeout: Duration,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
+/// `heddle tag list`.
+#[derive(Debug, Args)]
+pub(crate) struct TagListArgs {
+    /// How to print
+    #[arg(long, short, value_enum, default_value_t)]
+    pub output: Output,
+    /// Which cluster.
+    #[command(flatten)]
+    pub cluster: ClusterFlags,
+}
+
+/// `heddle tag remove`.
+#[derive(Debug, Args)]
+pub(crate) struct TagRemoveArgs {
+    /// The tag
+    #[arg(value_name = "TAG", value_parser = values::label)]
+    pub tag: String,
+    /// Also while namespaces name it, whose new pods will have no sidecar
+    #[arg(long)]
+    pub force: bool,
+    /// Have the cluster check everything and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Which cluster.
     #[command(flatten)]
     pub cluster: ClusterFlags,

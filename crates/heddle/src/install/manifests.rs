@@ -29,6 +29,8 @@ pub(crate) struct Values {
     pub replicas: u16,
     /// What labels call this installation by.
     pub revision: String,
+    /// Further names that they may call it by.
+    pub tags: Vec<String>,
     /// Trust domain of the identities that it issues.
     pub trust_domain: String,
     /// Suffix of the cluster's names.
@@ -39,24 +41,41 @@ pub(crate) struct Values {
     pub memory: String,
     /// Memory that it may take.
     pub memory_limit: String,
+    /// What the observer asks for and may take.
+    pub observe: Resources,
     /// Who takes spans where no MeshConfig says that: `store` or `none`.
     pub traces: String,
 }
 
+/// Resources of a container, as Kubernetes writes quantities.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Resources {
+    /// Share of a processor that it asks for.
+    pub cpu: String,
+    /// Memory that it asks for.
+    pub memory: String,
+    /// Memory that it may take.
+    pub memory_limit: String,
+}
+
 impl Values {
     /// By the names that templates use.
-    pub(crate) fn named(&self) -> [(&'static str, String); 11] {
+    pub(crate) fn named(&self) -> [(&'static str, String); 15] {
         [
             (".Release.Namespace", self.namespace.clone()),
             (".Values.image", self.image.clone()),
             (".Values.imagePullPolicy", self.image_pull_policy.clone()),
             (".Values.replicas", self.replicas.to_string()),
             (".Values.revision", self.revision.clone()),
+            (".Values.tags", self.tags.join(",")),
             (".Values.trustDomain", self.trust_domain.clone()),
             (".Values.clusterDomain", self.cluster_domain.clone()),
             (".Values.cpu", self.cpu.clone()),
             (".Values.memory", self.memory.clone()),
             (".Values.memoryLimit", self.memory_limit.clone()),
+            (".Values.observeCpu", self.observe.cpu.clone()),
+            (".Values.observeMemory", self.observe.memory.clone()),
+            (".Values.observeMemoryLimit", self.observe.memory_limit.clone()),
             (".Values.traces", self.traces.clone()),
         ]
     }
@@ -114,11 +133,17 @@ mod tests {
             image_pull_policy: "IfNotPresent".to_owned(),
             replicas: 2,
             revision: "canary".to_owned(),
+            tags: Vec::new(),
             trust_domain: "example.org".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             cpu: "100m".to_owned(),
             memory: "128Mi".to_owned(),
             memory_limit: "512Mi".to_owned(),
+            observe: Resources {
+                cpu: "50m".to_owned(),
+                memory: "64Mi".to_owned(),
+                memory_limit: "384Mi".to_owned(),
+            },
             traces: "store".to_owned(),
         }
     }
@@ -154,6 +179,21 @@ mod tests {
             let failure = objects(&wrong).unwrap_err();
             assert!(failure.message.contains("`.Values.image` cannot be"), "{failure}");
         }
+    }
+
+    #[test]
+    fn a_tag_is_another_name_of_the_revision_to_webhooks_and_to_the_injector() {
+        let of = |tags: &[&str]| {
+            let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
+            objects(&Values { tags, ..values() }).unwrap().concat()
+        };
+        let named = r#"operator: In, values: ["canary", "prod", "blue"]}"#;
+        let both = of(&["prod", "blue"]);
+        assert_eq!(both.matches(named).count(), 4, "{both}");
+        assert!(both.contains("    tags: [\"prod\",\"blue\",]\n"), "{both}");
+        let none = of(&[]);
+        assert_eq!(none.matches(r#"operator: In, values: ["canary"]}"#).count(), 4, "{none}");
+        assert!(none.contains("    tags: []\n"), "{none}");
     }
 
     #[test]

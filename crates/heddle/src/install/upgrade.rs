@@ -11,8 +11,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
-    Values, apply_kinds, keep_settings, manifests, mode, neighbours::Neighbours, reached, read,
-    refused, wait, wanted,
+    Resources, Values, apply_kinds, keep_settings, manifests, mode, neighbours::Neighbours,
+    reached, read, refused, wait, wanted,
 };
 use crate::{
     cli::{Output, cluster::UpgradeArgs},
@@ -115,25 +115,15 @@ async fn chosen(cluster: &Cluster, revision: Option<&str>) -> Result<Found, Fail
 }
 
 /// What it was installed with, by what is there; a new image.
-async fn values(
+pub(super) async fn values(
     cluster: &Cluster,
     found: &Found,
     image: Option<String>,
 ) -> Result<Values, Failure> {
     let Found { namespace, settings, .. } = found;
-    let control = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment",
-        "metadata": {"name": "heddle-control", "namespace": namespace},
-    });
-    let control = cluster.get(&control).await.map_err(refused)?.ok_or_else(|| {
-        Failure::refused(format!(
-            "there is no Deployment {namespace}/heddle-control: `heddle install` makes it again"
-        ))
-    })?;
-    let resource = |path: &str| {
-        let at = format!("/spec/template/spec/containers/0/resources/{path}");
-        control.pointer(&at).and_then(Value::as_str).unwrap_or("0").to_owned()
-    };
+    let control = deployment(cluster, namespace, "heddle-control").await?;
+    let observe = deployment(cluster, namespace, "heddle-observe").await?;
+    let Resources { cpu, memory, memory_limit } = resources(&control);
     let replicas = control.pointer("/spec/replicas").and_then(Value::as_u64);
     let installed = settings.image.clone();
     Ok(Values {
@@ -145,13 +135,40 @@ async fn values(
             .unwrap_or_else(|| "IfNotPresent".to_owned()),
         replicas: replicas.and_then(|count| u16::try_from(count).ok()).unwrap_or(1),
         revision: settings.revision.clone(),
+        tags: settings.tags.clone(),
         trust_domain: settings.trust_domain.clone(),
         cluster_domain: settings.cluster_domain.clone(),
+        cpu,
+        memory,
+        memory_limit,
+        observe: resources(&observe),
+        traces: if takes_spans(&control) { "store" } else { "none" }.to_owned(),
+    })
+}
+
+async fn deployment(cluster: &Cluster, namespace: &str, name: &str) -> Result<Value, Failure> {
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment",
+        "metadata": {"name": name, "namespace": namespace},
+    });
+    cluster.get(&deployment).await.map_err(refused)?.ok_or_else(|| {
+        Failure::refused(format!(
+            "there is no Deployment {namespace}/{name}: `heddle install` makes it again"
+        ))
+    })
+}
+
+/// Of a Deployment's one container.
+fn resources(deployment: &Value) -> Resources {
+    let resource = |path: &str| {
+        let at = format!("/spec/template/spec/containers/0/resources/{path}");
+        deployment.pointer(&at).and_then(Value::as_str).unwrap_or("0").to_owned()
+    };
+    Resources {
         cpu: resource("requests/cpu"),
         memory: resource("requests/memory"),
         memory_limit: resource("limits/memory"),
-        traces: if takes_spans(&control) { "store" } else { "none" }.to_owned(),
-    })
+    }
 }
 
 /// Was it installed to have the observer take spans?

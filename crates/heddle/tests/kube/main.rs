@@ -20,6 +20,7 @@ mod jobs;
 mod lifecycle;
 mod probes;
 mod revisions;
+mod rights;
 mod rules;
 mod scraping;
 mod taps;

@@ -50,6 +50,50 @@ fn refused(arguments: &[&str], says: &str) {
     assert!(told(&output).contains(says), "{}", told(&output));
 }
 
+/// Takes the tag away again, however the test ends.
+struct Tags;
+
+/// The second revision goes by `prod`.
+fn tagged() -> Tags {
+    let output = heddle(&["tag", "set", "prod", "--revision", REVISION]);
+    assert!(output.status.success(), "{}", told(&output));
+    refused(&["tag", "set", "prod", "--revision", "default"], "means the revision canary");
+    refused(&["tag", "set", REVISION, "--revision", "default"], "is the name of a revision");
+    refused(&["tag", "set", "other", "--revision", "gone"], "no revision gone is installed");
+    refused(&["tag", "remove", "other"], "there is no tag other");
+    Tags
+}
+
+impl Tags {
+    /// The tag goes to the first revision, and with it what starts in a namespace that names it.
+    fn move_to_default(&self, theirs: &Namespace) {
+        refused(&["tag", "remove", "prod"], theirs.name());
+        let output = heddle(&["tag", "set", "prod", "--revision", "default", "--overwrite"]);
+        assert!(output.status.success(), "{}", told(&output));
+        assert!(told(&output).contains(&format!("restart what runs in {}", theirs.name())));
+        let listed = heddle(&["tag", "list", "-o", "json"]);
+        let listed: Value = serde_json::from_slice(&listed.stdout).unwrap();
+        let expected = serde_json::json!([
+            {"tag": "prod", "revision": "default", "namespaces": [theirs.name()]}
+        ]);
+        assert_eq!(listed, expected);
+        // Installing again keeps it.
+        let output = heddle(&[&["install"], &IMAGE_FLAGS[..]].concat());
+        assert!(output.status.success(), "{}", told(&output));
+        theirs.asked(&["rollout", "restart", "deployment/web-v1"]);
+        theirs.rolled_out("deployment/web-v1");
+        wait_until("the pod is of the first revision", || revision_of(theirs) == "default");
+        let output = heddle(&["tag", "remove", "prod", "--force"]);
+        assert!(output.status.success(), "{}", told(&output));
+    }
+}
+
+impl Drop for Tags {
+    fn drop(&mut self) {
+        drop(heddle(&["tag", "remove", "prod", "--force"]));
+    }
+}
+
 /// With `heddle install` and `upgrade` alike.
 fn upgrade_keeps_what_a_user_has_set() {
     let settings = || {
@@ -90,8 +134,9 @@ fn pods_of_two_revisions_call_each_other_and_either_goes_alone() {
         roots(NAMESPACE, "heddle-ca-root-cert-canary"),
         roots(NAMESPACE, "heddle-ca-root-cert")
     );
+    let tags = tagged();
     let Some(ours) = in_mesh("ours") else { return };
-    let Some(theirs) = in_namespace("theirs", "istio.io/rev: canary") else { return };
+    let Some(theirs) = in_namespace("theirs", "istio.io/rev: prod") else { return };
     let web = server("web-v1", "web", "v1").yaml() + &service("web") + &client().yaml();
     for namespace in [&ours, &theirs] {
         namespace.apply(&web);
@@ -114,6 +159,7 @@ fn pods_of_two_revisions_call_each_other_and_either_goes_alone() {
     let output = heddle(&["check"]);
     assert!(output.status.success(), "{}", told(&output));
     upgrade_keeps_what_a_user_has_set();
+    tags.move_to_default(&theirs);
     drop(second);
     let left =
         asked(&["get", "namespaces,clusterroles,mutatingwebhookconfigurations", "-o", "name"]);

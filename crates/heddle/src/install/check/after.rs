@@ -37,6 +37,11 @@ async fn installed(cluster: &Cluster, one: &Found, report: &mut Report) {
         Ok(Some(missing)) => report.failed(&what("control plane"), missing),
         Err(error) => report.failed(&what("control plane"), error),
     }
+    match installation::what_the_observer_lacks(cluster, namespace).await {
+        Ok(None) => report.ok(&what("observer"), "ready"),
+        Ok(Some(missing)) => report.failed(&what("observer"), missing),
+        Err(error) => report.failed(&what("observer"), error),
+    }
     let roots = match cluster.roots(namespace, revision).await {
         Ok(Some(roots)) => roots,
         Ok(None) => {
@@ -70,12 +75,18 @@ async fn installed(cluster: &Cluster, one: &Found, report: &mut Report) {
         }
         Err(error) => report.failed(&what("webhook bundles"), error),
     }
-    match cluster.injects(revision).await {
-        Ok(None) => {
-            report.ok(&what("injection"), "the API server reaches it: a pod gets a sidecar")
+    for called in [revision].into_iter().chain(settings.tags.iter().map(String::as_str)) {
+        let injection = what(&match called == revision {
+            true => "injection".to_owned(),
+            false => format!("injection by the tag {called}"),
+        });
+        match cluster.injects(revision, called).await {
+            Ok(None) => {
+                report.ok(&injection, "the API server reaches it: a pod gets a sidecar");
+            }
+            Ok(Some(reason)) => report.failed(&injection, reason),
+            Err(error) => report.failed(&injection, error),
         }
-        Ok(Some(reason)) => report.failed(&what("injection"), reason),
-        Err(error) => report.failed(&what("injection"), error),
     }
 }
 

@@ -13,24 +13,30 @@ use crate::{
 const VERSION_MIN: (u32, u32) = (1, 29);
 /// The oldest kernel with redirection of both address families in one table of nftables.
 const KERNEL_MIN: (u32, u32) = (5, 2);
-/// What installing does, by group and plural; `true`: in the mesh's namespace.
-const NEEDED: [(&str, &str, bool); 13] = [
-    ("", "namespaces", false),
-    ("apiextensions.k8s.io", "customresourcedefinitions", false),
-    ("rbac.authorization.k8s.io", "clusterroles", false),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", false),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", false),
-    ("rbac.authorization.k8s.io", "roles", true),
-    ("rbac.authorization.k8s.io", "rolebindings", true),
-    ("", "serviceaccounts", true),
-    ("", "configmaps", true),
-    ("", "services", true),
-    ("", "secrets", true),
-    ("apps", "deployments", true),
+/// What is done to objects that are installed: they are looked for, made and changed; `delete` is for `uninstall`.
+const ALL: &[&str] = &["get", "create", "patch", "delete"];
+/// What the commands about an installation do, by group and plural; `true`: in the mesh's namespace. Objects of all of them
+/// are listed as well, wherever they are: by `uninstall`, which goes by labels, or by `check`.
+const NEEDED: [(&str, &str, bool, &[&str]); 17] = [
+    ("", "namespaces", false, ALL),
+    ("apiextensions.k8s.io", "customresourcedefinitions", false, ALL),
+    ("rbac.authorization.k8s.io", "clusterroles", false, ALL),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", false, ALL),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false, ALL),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", false, ALL),
+    ("rbac.authorization.k8s.io", "roles", true, ALL),
+    ("rbac.authorization.k8s.io", "rolebindings", true, ALL),
+    ("", "serviceaccounts", true, ALL),
+    ("", "configmaps", true, ALL),
+    ("", "services", true, ALL),
+    ("", "secrets", true, ALL),
+    ("apps", "deployments", true, ALL),
+    ("coordination.k8s.io", "leases", true, &["delete"]),
+    ("", "pods", false, &[]),
+    ("", "nodes", false, &[]),
+    ("networking.k8s.io", "networkpolicies", false, &[]),
 ];
-/// How: objects are looked for, made and changed; `delete` is for `uninstall`.
-const VERBS: [&str; 4] = ["get", "create", "patch", "delete"];
+const LIST: &str = "list";
 
 /// Is it there, and new enough?
 pub(super) async fn version(cluster: &Cluster, report: &mut Report) -> Result<(), Failure> {
@@ -56,66 +62,77 @@ pub(super) async fn rest(cluster: &Cluster, namespace: &str, report: &mut Report
 }
 
 async fn rights(cluster: &Cluster, namespace: &str, report: &mut Report) {
-    for (group, resource, within) in NEEDED {
+    for (group, resource, within, verbs) in NEEDED {
         let what = match group {
             "" => format!("right to {resource}"),
             group => format!("right to {resource}.{group}"),
         };
         let namespace = within.then_some(namespace);
+        let asked: Vec<_> =
+            verbs.iter().map(|verb| (*verb, namespace)).chain([(LIST, None)]).collect();
         let mut missing = Vec::new();
         let mut unsaid = None;
-        for verb in VERBS {
+        for &(verb, namespace) in &asked {
             match cluster.may(Right { verb, group, resource, namespace }).await {
                 Ok(true) => {}
                 Ok(false) => missing.push(verb),
                 Err(error) => unsaid = Some(error),
             }
         }
+        let all: Vec<_> = asked.iter().map(|(verb, _)| *verb).collect();
         match (unsaid, missing.is_empty()) {
             (Some(error), _) => report.failed(&what, error),
-            (None, true) => report.ok(&what, VERBS.join(", ")),
-            (None, false) => report.failed(
-                &what,
-                format!("you may not {}: ask whoever administers the cluster", missing.join(", ")),
-            ),
+            (None, true) => report.ok(&what, all.join(", ")),
+            (None, false) => report.failed(&what, lacking(&missing, within)),
         }
     }
+}
+
+/// Which verbs are missing; those of one namespace may be had for the asking.
+fn lacking(missing: &[&str], within: bool) -> String {
+    let listed = within && missing.contains(&LIST);
+    let everywhere = if listed { " (in all namespaces)" } else { "" };
+    format!("you may not {}{everywhere}: ask whoever administers the cluster", missing.join(", "))
 }
 
 /// Of each group: which kinds others have defined, and whether in a version that is read here.
 async fn kinds(cluster: &Cluster, report: &mut Report) {
     for owner in ["heddle", "istio", "gateway-api"] {
-        let what = format!("kinds of {owner}");
-        let (mut foreign, mut ours, mut unread) = (Vec::new(), 0, Vec::new());
-        for definition in kinds::definitions().into_iter().filter(|one| one.owner == owner) {
-            let Ok(wanted) = read(&definition.text) else { continue };
-            let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-            let there = match cluster.get(&wanted).await {
-                Ok(there) => there,
-                Err(error) => return report.failed(&what, error),
-            };
-            let Some(there) = there else { continue };
-            if there["metadata"]["labels"]["app.kubernetes.io/part-of"] == "heddle" {
-                ours += 1;
-                continue;
-            }
-            let (served, read) = (versions(&there), versions(&wanted));
-            if !served.iter().any(|one| read.contains(one)) {
-                unread.push(format!(
-                    "{name} is served as {}, and read as {}: its rules are not seen",
-                    served.join(", "),
-                    read.join(", ")
-                ));
-            }
-            foreign.push(format!("{name} ({})", served.join(", ")));
-        }
-        let right = match (foreign.len(), ours) {
-            (0, 0) => "none is defined; `heddle install` defines them".to_owned(),
-            (0, ours) => format!("{ours} are defined by an earlier `heddle install`"),
-            (_, _) => format!("defined by others, and left alone: {}", foreign.join(", ")),
-        };
-        report.judged(&what, Answer::Warning, &unread, right);
+        kinds_of(cluster, owner, report).await;
     }
+}
+
+async fn kinds_of(cluster: &Cluster, owner: &str, report: &mut Report) {
+    let what = format!("kinds of {owner}");
+    let (mut foreign, mut ours, mut unread) = (Vec::new(), 0, Vec::new());
+    for definition in kinds::definitions().into_iter().filter(|one| one.owner == owner) {
+        let Ok(wanted) = read(&definition.text) else { continue };
+        let name = wanted["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let there = match cluster.get(&wanted).await {
+            Ok(there) => there,
+            Err(error) => return report.failed(&what, error),
+        };
+        let Some(there) = there else { continue };
+        if there["metadata"]["labels"]["app.kubernetes.io/part-of"] == "heddle" {
+            ours += 1;
+            continue;
+        }
+        let (served, read) = (versions(&there), versions(&wanted));
+        if !served.iter().any(|one| read.contains(one)) {
+            unread.push(format!(
+                "{name} is served as {}, and read as {}: its rules are not seen",
+                served.join(", "),
+                read.join(", ")
+            ));
+        }
+        foreign.push(format!("{name} ({})", served.join(", ")));
+    }
+    let right = match (foreign.len(), ours) {
+        (0, 0) => "none is defined; `heddle install` defines them".to_owned(),
+        (0, ours) => format!("{ours} are defined by an earlier `heddle install`"),
+        (_, _) => format!("defined by others, and left alone: {}", foreign.join(", ")),
+    };
+    report.judged(&what, Answer::Warning, &unread, right);
 }
 
 /// Versions that a definition has served.
