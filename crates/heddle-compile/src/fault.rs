@@ -16,7 +16,7 @@ use crate::{
     finding::{Finding, FindingKind},
     matching,
     rules::RuleIndex,
-    telemetry::SpanDefault,
+    telemetry::TelemetryDefault,
 };
 
 /// A `Fault` with its resource.
@@ -117,7 +117,7 @@ impl RuleIndex {
         &self,
         registry: &Registry,
         workload: &Workload,
-        spans: Option<&SpanDefault>,
+        spans: Option<&TelemetryDefault>,
     ) -> Inbound {
         let mut inbound = facts::inbound(registry, workload);
         inbound.outbound = self.outbound(registry, workload.into());

@@ -48,7 +48,7 @@ pub use gateway::{Condition, ParentStatus};
 pub use named::{addresses_differ, named, outside_at};
 pub use reference::{Reference, references};
 pub use rules::RuleIndex;
-pub use telemetry::SpanDefault;
+pub use telemetry::TelemetryDefault;
 
 #[cfg(test)]
 mod tests;

@@ -12,7 +12,7 @@ use heddle_model::{
 use crate::{
     client::Client,
     host::Host,
-    rules::{RuleIndex, SubsetSource},
+    rules::{ROOT_NAMESPACE, RuleIndex, SubsetSource},
 };
 
 impl RuleIndex {
@@ -37,6 +37,21 @@ impl RuleIndex {
             self.policy(client, cluster, names)
         };
         clusters.into_iter().filter_map(policy).collect()
+    }
+
+    /// The TLS that rules ask for towards a host that a client's sidecar calls by itself.
+    pub(crate) fn tls_towards(
+        &self,
+        client: Client<'_>,
+        host: &str,
+        port: u16,
+    ) -> Option<ClientTls> {
+        let service = match Host::read(host, ROOT_NAMESPACE) {
+            Host::Service(service) => service,
+            Host::Outside(host) => ServiceName::of_host(&host, client.namespace).ok()?,
+            Host::Wildcard(_) => return None,
+        };
+        self.policy(client, ClusterKey { service, subset: None, port }, &[])?.tls
     }
 
     /// `names`: those that the servers' certificates hold by their entry.

@@ -7,17 +7,21 @@ use std::collections::BTreeMap;
 use heddle_model::{
     Workload,
     discovery::{
-        AccessLog, LogLayout, LogSink, MetricChange, Provenance, SideTelemetry, SpanSink, Tracing,
-        WorkloadTelemetry,
+        AccessLog, Collector, LogLayout, LogSink, MetricChange, OtlpHttpSink, Provenance,
+        SideTelemetry, SpanSink, Tracing, WorkloadTelemetry, ZipkinSink,
     },
     registry::carries,
     resource::{
-        LoggingRule, MeshConfig, Named, ProviderKind, Resource, Sides, Spec, Telemetry, TracingRule,
+        LoggingRule, MeshConfig, Named, OtlpLog, ProviderKind, Resource, Sides, Spec, Telemetry,
+        TracingRule,
     },
     yaml::log_format::DEFAULT_TEXT,
 };
 
-use crate::rules::{ROOT_NAMESPACE, RuleIndex};
+use crate::{
+    client::Client,
+    rules::{ROOT_NAMESPACE, RuleIndex},
+};
 
 /// Share of traces that are kept where nothing is said, percent (Istio's).
 const SAMPLING: f64 = 1.0;
@@ -31,17 +35,20 @@ pub(crate) const PROMETHEUS: &str = "prometheus";
 /// What an access log is called that no provider is named for.
 const MESH_LOG: &str = "accessLogFile";
 
-/// Where spans go, and of how many traces, if no MeshConfig says that: what whoever started the mesh said.
+/// What is told of calls if no MeshConfig says it: where spans go and of how many traces, and the access log. Whoever
+/// started the mesh said so.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SpanDefault {
-    /// Where; `None`: nowhere.
-    pub to: Option<SpanSink>,
+pub struct TelemetryDefault {
+    /// Where, each on its own; empty: nowhere.
+    pub to: Vec<SpanSink>,
     /// Share of traces that begin here and are kept, percent, 0 to 100.
     pub sampling: f64,
     /// Traces per second and sidecar that are kept at the least, where no rule says of how many.
     pub at_least: u32,
     /// The mesh's own store of traces, the provider `heddle`, if it has one.
     pub store: Option<SpanSink>,
+    /// The file of the access log for all, in Istio's default format, where no MeshConfig says another.
+    pub access_log: Option<String>,
 }
 
 /// A Telemetry with its resource.
@@ -105,10 +112,10 @@ impl RuleIndex {
     pub(crate) fn telemetry(
         &self,
         workload: &Workload,
-        spans: Option<&SpanDefault>,
+        spans: Option<&TelemetryDefault>,
     ) -> Option<Box<WorkloadTelemetry>> {
         let mut configs = self.mesh_configs();
-        let mesh = Mesh { config: configs.next(), spans };
+        let mesh = Mesh { index: self, client: workload.into(), config: configs.next(), spans };
         let all = self.applicable(workload);
         let side = |side| SideTelemetry {
             access_logs: mesh.access_logs(&all, side),
@@ -123,6 +130,7 @@ impl RuleIndex {
 /// What a name of a provider stands for.
 enum Known<'a> {
     Log(LogSink, &'a LogLayout),
+    Collected(&'a OtlpLog),
     Envoy,
     Spans(&'a SpanSink, Option<u32>),
 }
@@ -130,9 +138,12 @@ enum Known<'a> {
 /// What the MeshConfig says, if there is one.
 #[derive(Clone, Copy)]
 struct Mesh<'a> {
+    index: &'a RuleIndex,
+    /// Whose sidecar it is.
+    client: Client<'a>,
     config: Option<(&'a Resource, &'a MeshConfig)>,
     /// What holds where it says nothing.
-    spans: Option<&'a SpanDefault>,
+    spans: Option<&'a TelemetryDefault>,
 }
 
 impl<'a> Mesh<'a> {
@@ -142,9 +153,7 @@ impl<'a> Mesh<'a> {
             Some(ProviderKind::FileLog(path, layout)) => {
                 Some(Known::Log(LogSink::File(path.clone()), layout))
             }
-            Some(ProviderKind::OtlpLog(to, layout)) => {
-                Some(Known::Log(LogSink::Otlp(to.clone()), layout))
-            }
+            Some(ProviderKind::OtlpLog(log)) => Some(Known::Collected(log)),
             Some(ProviderKind::Spans(to, length)) => Some(Known::Spans(to, *length)),
             Some(ProviderKind::Prometheus | ProviderKind::Other(_)) => None,
             None if name == ENVOY => Some(Known::Envoy),
@@ -156,29 +165,66 @@ impl<'a> Mesh<'a> {
     }
 
     fn log(self, name: &str, provenance: &Provenance, filter: Option<String>) -> Option<AccessLog> {
+        let (mut log_name, mut attributes) = (String::new(), BTreeMap::new());
         let (to, layout) = match self.provider(name) {
             Some(Known::Log(to, layout)) => (to, layout.clone()),
+            Some(Known::Collected(log)) => {
+                log_name.clone_from(&log.name);
+                attributes.clone_from(&log.attributes);
+                let to = LogSink::Otlp(self.secured(log.to.clone()));
+                (to, LogLayout::Text(log.body.clone()))
+            }
             Some(Known::Envoy) => {
                 (LogSink::File("/dev/stdout".to_owned()), LogLayout::Text(DEFAULT_TEXT.to_owned()))
             }
             Some(Known::Spans(..)) => return None,
             None if name == MESH_LOG => {
-                let (path, layout) = self.config?.1.access_log.clone()?;
+                let (path, layout) = self.mesh_log()?;
                 (LogSink::File(path), layout)
             }
             None => return None,
         };
-        let provenance = provenance.clone();
-        Some(AccessLog { provenance, provider: name.to_owned(), to, layout, filter })
+        let (provenance, provider) = (provenance.clone(), name.to_owned());
+        Some(AccessLog { provenance, provider, to, layout, filter, log_name, attributes })
+    }
+
+    /// With the TLS that a DestinationRule asks for towards it, as in Istio; one that has its
+    /// own keeps it.
+    fn secured(self, to: Collector) -> Collector {
+        let asked = || self.index.tls_towards(self.client, &to.host, to.port).map(Box::new);
+        let tls = to.tls.clone().or_else(asked);
+        Collector { tls, ..to }
+    }
+
+    fn secured_sink(self, to: &SpanSink) -> SpanSink {
+        match to.clone() {
+            SpanSink::Zipkin(sink) => {
+                SpanSink::Zipkin(ZipkinSink { to: self.secured(sink.to), ..sink })
+            }
+            SpanSink::OtlpGrpc(to) => SpanSink::OtlpGrpc(self.secured(to)),
+            SpanSink::OtlpHttp(sink) => {
+                SpanSink::OtlpHttp(OtlpHttpSink { to: self.secured(sink.to), ..sink })
+            }
+        }
     }
 
     /// Whom an access log goes to where nobody is named: the default providers, else the mesh's file.
     fn default_logs(self) -> Vec<String> {
-        let Some((_, config)) = self.config else { return Vec::new() };
-        if config.default_logging.is_empty() {
-            return config.access_log.iter().map(|_| MESH_LOG.to_owned()).collect();
+        let named = self.config.map_or(&[][..], |(_, config)| &config.default_logging);
+        if named.is_empty() {
+            return self.mesh_log().iter().map(|_| MESH_LOG.to_owned()).collect();
         }
-        config.default_logging.iter().map(|one| one.name.clone()).collect()
+        named.iter().map(|one| one.name.clone()).collect()
+    }
+
+    /// The access log for all: the file that the MeshConfig names, else the one that the mesh was started with.
+    fn mesh_log(self) -> Option<(String, LogLayout)> {
+        let said = self.config.and_then(|(_, config)| config.access_log.clone());
+        let started = || {
+            let path = self.spans?.access_log.clone()?;
+            Some((path, LogLayout::Text(DEFAULT_TEXT.to_owned())))
+        };
+        said.or_else(started)
     }
 
     fn access_logs(self, all: &[Source<'_>], side: Side) -> Vec<AccessLog> {
@@ -234,7 +280,7 @@ impl<'a> Mesh<'a> {
         let config = self.config.map(|(_, config)| config);
         let mut by = self.config.map(|(resource, _)| provenance(resource)).unwrap_or_default();
         let mut merged = TracingRule::default();
-        merged.providers.extend(config.and_then(|config| config.default_tracing.first().cloned()));
+        merged.providers.extend(config.iter().flat_map(|config| config.default_tracing.clone()));
         for (resource, telemetry) in all {
             for (i, rule) in telemetry.tracing.iter().enumerate() {
                 if side.is_meant(rule.sides) {
@@ -243,17 +289,11 @@ impl<'a> Mesh<'a> {
                 }
             }
         }
-        let (name, to, length) = match merged.providers.first() {
-            Some(Named { name, .. }) => match self.provider(name) {
-                Some(Known::Spans(to, length)) => (name.clone(), to.clone(), length),
-                _ => return None,
-            },
-            None => {
-                let said = config.and_then(|config| config.spans_to.as_ref());
-                let to = said.or_else(|| self.spans?.to.as_ref())?;
-                (String::new(), to.clone(), None)
-            }
-        };
+        let (name, mut sinks, length) = self.receivers(&merged.providers);
+        if sinks.is_empty() {
+            return None;
+        }
+        let to = sinks.remove(0);
         let told = config.and_then(|config| config.max_tag_length);
         let tags = config.map(|config| config.custom_tags.clone()).unwrap_or_default();
         let sampling = merged.sampling.or_else(|| config?.sampling);
@@ -271,7 +311,31 @@ impl<'a> Mesh<'a> {
             keeps_context: merged.keeps_context.unwrap_or(false),
             max_tag_length: length.or(told).unwrap_or(TAG_LENGTH),
             at_least,
+            also: sinks,
         })
+    }
+
+    /// Where spans go: to all providers that are named, or where the mesh sends those that nobody names a receiver
+    /// for; the first one's name, and the longest value of the URL's tag that it asks for.
+    fn receivers(self, named: &[Named]) -> (String, Vec<SpanSink>, Option<u32>) {
+        if named.is_empty() {
+            let said = self.config.and_then(|(_, config)| config.spans_to.as_ref());
+            let of_start = || self.spans.map(|spans| spans.to.clone()).unwrap_or_default();
+            let to = said.map_or_else(of_start, |to| vec![self.secured_sink(to)]);
+            return (String::new(), to, None);
+        }
+        let known = |one: &Named| match self.provider(&one.name) {
+            Some(Known::Spans(to, length)) => {
+                Some((one.name.clone(), self.secured_sink(to), length))
+            }
+            _ => None,
+        };
+        let mut all: Vec<_> = named.iter().filter_map(known).collect();
+        let (name, length) = match all.first_mut() {
+            Some((name, _, length)) => (std::mem::take(name), *length),
+            None => Default::default(),
+        };
+        (name, all.into_iter().map(|(_, to, _)| to).collect(), length)
     }
 }
 

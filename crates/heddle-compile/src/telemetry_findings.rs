@@ -95,10 +95,10 @@ impl RuleIndex {
 fn not_carried_out(resource: &Resource, provider: &Provider) -> Option<Finding> {
     let place = match &provider.does {
         ProviderKind::Other(field) => (field.line, field.name.clone()),
-        ProviderKind::OtlpLog(..) => (provider.line, "spec.extensionProviders".to_owned()),
-        ProviderKind::FileLog(..) | ProviderKind::Spans(..) | ProviderKind::Prometheus => {
-            return None;
-        }
+        ProviderKind::FileLog(..)
+        | ProviderKind::OtlpLog(..)
+        | ProviderKind::Spans(..)
+        | ProviderKind::Prometheus => return None,
     };
     let text = format!(
         "nothing is sent to `{}`: this version does not carry out providers of this kind",

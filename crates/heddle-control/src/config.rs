@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use heddle_compile::SpanDefault;
+use heddle_compile::TelemetryDefault;
 use heddle_model::MeshSettings;
 
 use crate::limits::ADDRESS_INDEX_FIRST;
@@ -24,7 +24,7 @@ pub struct ControlConfig {
     /// Where addresses come from.
     pub ranges: AddressRanges,
     /// Where spans go where no rule says that.
-    pub spans: Option<SpanDefault>,
+    pub spans: Option<TelemetryDefault>,
 }
 
 /// The ranges addresses are given from. An index gives the same low bits in IPv4 and IPv6.

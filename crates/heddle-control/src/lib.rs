@@ -50,7 +50,7 @@ mod verify;
 mod views;
 pub mod webhook;
 
-pub use heddle_compile::SpanDefault;
+pub use heddle_compile::TelemetryDefault;
 
 pub use config::{AddressRanges, ControlConfig};
 pub use error::ControlError;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use heddle_compile::{RuleIndex, SpanDefault};
+use heddle_compile::{RuleIndex, TelemetryDefault};
 use heddle_model::{MeshSettings, Registry, ServiceName, Workload, WorkloadId, resource::Resource};
 use heddle_runtime::clock;
 use heddle_wire::{
@@ -33,7 +33,7 @@ pub(crate) struct Mesh {
     /// What every proxy is told alike.
     pub(crate) settings: MeshSettings,
     /// Where spans go where no rule says that.
-    pub(crate) spans: Option<SpanDefault>,
+    pub(crate) spans: Option<TelemetryDefault>,
     /// Services and workloads.
     pub(crate) population: Population,
     /// Rules by source.

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use heddle_compile::{
-    Client, RuleIndex, SpanDefault, View, addresses_differ, endpoints, outside_at,
+    Client, RuleIndex, TelemetryDefault, View, addresses_differ, endpoints, outside_at,
 };
 use heddle_model::{
     Address, MeshSettings, NameAnswer, Owner, Registry, ServiceName, Workload, WorkloadId,
@@ -81,7 +81,7 @@ pub(crate) struct MeshState<'a> {
     /// Mesh-wide settings.
     pub(crate) settings: &'a MeshSettings,
     /// Where spans go where no rule says that.
-    pub(crate) spans: Option<&'a SpanDefault>,
+    pub(crate) spans: Option<&'a TelemetryDefault>,
     /// Who is in the mesh.
     pub(crate) population: &'a Population,
     /// Services and workloads, those of entries among them.
@@ -95,7 +95,7 @@ pub(crate) struct MeshState<'a> {
 impl<'a> MeshState<'a> {
     /// What is known now.
     pub(crate) fn new(
-        (settings, spans): (&'a MeshSettings, Option<&'a SpanDefault>),
+        (settings, spans): (&'a MeshSettings, Option<&'a TelemetryDefault>),
         population: &'a Population,
         index: &'a RuleIndex,
     ) -> Self {

@@ -27,8 +27,8 @@ pub use gateway::{
 };
 pub use service::ServiceObject;
 pub use telemetry::{
-    LoggingRule, MeshConfig, MetricOverride, MetricsRule, Named, Provider, ProviderKind, Sides,
-    Telemetry, TracingRule,
+    LoggingRule, MeshConfig, MetricOverride, MetricsRule, Named, OtlpLog, Provider, ProviderKind,
+    Sides, Telemetry, TracingRule,
 };
 
 /// One parsed resource.

@@ -176,6 +176,8 @@ pub const SPANS_JSON_BODY_MAX: usize = 1 << 20;
 pub const SPANS_BODY_COUNT_MAX: usize = 10_000;
 /// A body must be complete within this time.
 pub const SPANS_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a sender that keeps a connection of HTTP/2 is asked whether it is still there.
+pub const SPANS_PING: Duration = Duration::from_secs(20);
 /// Bodies that are taken in at once; further ones are refused.
 pub const SPANS_BODIES_MAX: usize = 8;
 /// Spans that are taken in per second; beyond, senders are told to come again.

@@ -1,5 +1,6 @@
-//! Access logs: a line for each finished request or connection, written by a thread of its own. A worker makes
-//! the line and hands it over; it never waits for a file. What finds no room is dropped and counted.
+//! Access logs: a line for each finished request or connection, written by a thread of its own, or a record that
+//! `export` sends to a collector. A worker makes it and hands it over; it never waits for either. What finds no room is
+//! dropped and counted.
 
 mod render;
 mod writer;
@@ -14,14 +15,18 @@ use std::{
 };
 
 use heddle_logic::expression;
-use heddle_model::discovery::LogSink;
 use heddle_runtime::clock;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use self::writer::{Line, Order};
-use crate::{facts::Facts, snapshot::LogPlan};
+use crate::{
+    facts::Facts,
+    metrics::{ExportResult, Metrics},
+    snapshot::{LogPlan, LogTo},
+    spans::{Finished, FinishedRecord},
+};
 
-/// Most lines that wait to be written.
+/// Most lines that wait to be written, and most records that wait to be taken by thread 0.
 const LINES_WAITING_MAX: usize = 8_192;
 /// How long a sidecar that ends waits for a file to take its last lines.
 const FINISH: Duration = Duration::from_secs(1);
@@ -33,24 +38,38 @@ pub(crate) struct AccessLogs {
     lines: OnceLock<Option<SyncSender<Order>>>,
     /// Lines that found no room, or could not be written.
     dropped: Arc<AtomicU64>,
+    /// Records on their way to collectors.
+    records: mpsc::Sender<FinishedRecord>,
+    metrics: Arc<Metrics>,
 }
 
 impl AccessLogs {
-    /// None so far; those that are dropped are counted there.
-    pub(crate) fn new(dropped: Arc<AtomicU64>) -> Self {
-        Self { lines: OnceLock::new(), dropped }
+    /// None so far; those that are dropped are counted there. Records for collectors come out at the other end.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<FinishedRecord>) {
+        let (records, receiver) = mpsc::channel(LINES_WAITING_MAX);
+        let dropped = Arc::clone(&metrics.log_lines_dropped);
+        (Self { lines: OnceLock::new(), dropped, records, metrics }, receiver)
     }
 
     /// Writes what the rules of the call ask for.
     pub(crate) fn write(&self, logs: &[LogPlan], facts: &Facts, host: &str) {
         for log in logs {
-            let LogSink::File(path) = &log.to else { continue };
             let met = log.filter.as_ref().is_none_or(|filter| expression::holds(filter, facts));
-            if met {
-                self.hand_over(Line {
-                    path: path.clone(),
-                    text: render::line(&log.line, facts, host),
-                });
+            if !met {
+                continue;
+            }
+            match &log.to {
+                LogTo::File(path) => {
+                    let text = render::line(&log.line, facts, host);
+                    self.hand_over(Line { path: path.clone(), text });
+                }
+                LogTo::Collector(to) => {
+                    let what = render::record(log, facts, host);
+                    if self.records.try_send(Finished { what, to: Arc::clone(to) }).is_err() {
+                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                        self.metrics.log_records.add(ExportResult::QueueFull, 1);
+                    }
+                }
             }
         }
     }

@@ -1,9 +1,10 @@
-//! Sends finished spans on to those who take them, from thread 0. For each receiver there is a bounded queue
-//! ([`queue`]) and one connection that is used again ([`link`]); one that hangs, refuses or lies costs its own spans
-//! and nothing else. Its connections are the sidecar's own: they escape the redirection, and nobody traces them.
+//! Sends finished spans and records of access logs on to those who take them, from thread 0. For each receiver
+//! ([`sink`]) there is a bounded queue ([`queue`]) and one connection that is used again ([`link`]); one that hangs,
+//! refuses or lies costs what is its own and nothing else. Its connections are the sidecar's own: they escape the redirection, and nobody traces them.
 
 mod link;
 mod queue;
+mod sink;
 #[cfg(test)]
 mod tests;
 
@@ -18,13 +19,14 @@ use std::{
 
 use heddle_model::{
     ServiceName,
-    discovery::{CollectorAddress, SpanSink, WorkloadInfo},
+    discovery::{Collector, WorkloadInfo},
 };
-use heddle_runtime::{clock, net, task::spawn_contained};
-use heddle_wire::{
-    local::proxy_config::ProxyConfig,
-    trace::span::{Origin, Span},
+use heddle_runtime::{
+    clock, net,
+    task::spawn_contained,
+    tls::{self, Asks},
 };
+use heddle_wire::{local::proxy_config::ProxyConfig, trace::span::Origin};
 use tokio::{
     net::TcpStream,
     sync::{mpsc, oneshot},
@@ -33,33 +35,36 @@ use tokio::{
 use self::{
     link::{Link, SendError},
     queue::Queue,
+    sink::Sink,
 };
 use crate::{
     Shared, dns,
     limits::{SPAN_RECEIVERS, SPANS_LAST, SPANS_RETRY, SPANS_TRIES},
-    metrics::{Metrics, SpanResult},
+    metrics::{ExportResult, Metrics},
     ranges::AddressKind,
     spans::Finished,
 };
 
 /// Whose namespace services of providers are named from.
 const ROOT_NAMESPACE: &str = "istio-system";
+/// How long workers hand over before it is looked what.
+const HANDED_OVER: Duration = Duration::from_millis(10);
 /// Pause between two warnings about one receiver.
 const WARNINGS_APART: Duration = Duration::from_secs(60);
 
 /// How receivers are connected to.
 pub(crate) trait Reach: 'static {
     /// A connection to a receiver.
-    fn connect(&self, to: &CollectorAddress) -> impl Future<Output = Result<TcpStream, String>>;
+    fn connect(&self, to: &Collector) -> impl Future<Output = Result<TcpStream, String>>;
 }
 
 /// The ways that a sidecar has.
 pub(crate) struct Ways(pub(crate) Arc<Shared>);
 
 impl Reach for Ways {
-    async fn connect(&self, to: &CollectorAddress) -> Result<TcpStream, String> {
+    async fn connect(&self, to: &Collector) -> Result<TcpStream, String> {
         let shared = &self.0;
-        let CollectorAddress { host, port } = to;
+        let Collector { host, port, .. } = to;
         let mut failed = format!("{host} has no address");
         for to in self.addresses(host, *port).await? {
             let connected = match shared.ranges.kind(to.ip()) {
@@ -125,10 +130,10 @@ pub(crate) fn origin(config: &ProxyConfig, own: &WorkloadInfo) -> Origin {
 
 /// Takes what the workers hand over, until `end` asks it to send what waits; whoever asked is told when that is
 /// done, or has taken too long.
-pub(crate) async fn run<R: Reach>(
+pub(crate) async fn run<R: Reach, S: Sink>(
     reach: R,
     (origin, metrics): (Origin, Arc<Metrics>),
-    mut finished: mpsc::Receiver<Finished>,
+    mut finished: mpsc::Receiver<Finished<S::Item, S>>,
     mut end: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
     let common = Rc::new(Common { reach, origin, metrics, ending: Cell::new(false) });
@@ -139,6 +144,11 @@ pub(crate) async fn run<R: Reach>(
             one = finished.recv() => match one {
                 Some(one) => {
                     take(&common, &mut outlets, one);
+                    while let Ok(one) = finished.try_recv() {
+                        take(&common, &mut outlets, one);
+                    }
+                    // Workers that hand over meanwhile have nobody to wake.
+                    clock::sleep(HANDED_OVER).await;
                     continue;
                 }
                 None => return,
@@ -147,7 +157,7 @@ pub(crate) async fn run<R: Reach>(
         };
         let Some(told) = told else { return };
         common.ending.set(true);
-        outlets.iter().for_each(|(_, queue): &Outlet| queue.hurry());
+        outlets.iter().for_each(|(_, queue): &Outlet<S>| queue.hurry());
         let emptied = async {
             for (_, queue) in &outlets {
                 queue.emptied().await;
@@ -169,31 +179,51 @@ struct Common<R> {
 }
 
 /// A receiver, and what waits for it.
-type Outlet = (Arc<SpanSink>, Rc<Queue>);
+type Outlet<S> = (Arc<S>, Rc<Queue<<S as Sink>::Item>>);
 
-fn take<R: Reach>(common: &Rc<Common<R>>, outlets: &mut Vec<Outlet>, finished: Finished) {
-    let Finished { span, to } = finished;
-    let counts = &common.metrics.traces;
-    let known = |(one, queue): &&Outlet| !queue.is_left() && (Arc::ptr_eq(one, &to) || *one == to);
+impl<R> Common<R> {
+    /// So many ended so.
+    fn count<S: Sink>(&self, result: ExportResult, count: usize) {
+        S::counts(&self.metrics).add(result, count);
+        if result != ExportResult::Sent {
+            S::lost(&self.metrics, count);
+        }
+    }
+}
+
+fn take<R: Reach, S: Sink>(
+    common: &Rc<Common<R>>,
+    outlets: &mut Vec<Outlet<S>>,
+    finished: Finished<S::Item, S>,
+) {
+    let Finished { what, to } = finished;
+    let known =
+        |(one, queue): &&Outlet<S>| !queue.is_left() && (Arc::ptr_eq(one, &to) || *one == to);
     if let Some((_, queue)) = outlets.iter().find(known) {
-        if !queue.push(span) {
-            counts.spans(SpanResult::QueueFull, 1);
+        if !queue.push(what) {
+            common.count::<S>(ExportResult::QueueFull, 1);
         }
         return;
     }
     // Receivers are what the rules of now say; those of before leave when they have nothing to do.
     outlets.retain(|(_, queue)| !queue.is_left());
     if outlets.len() >= SPAN_RECEIVERS {
-        return counts.spans(SpanResult::QueueFull, 1);
+        return common.count::<S>(ExportResult::QueueFull, 1);
     }
-    let queue = Rc::new(Queue::default());
-    queue.push(span);
-    drop(spawn_contained("spans", deliver(Rc::clone(common), Arc::clone(&to), Rc::clone(&queue))));
+    let queue = Rc::new(Queue::new(S::weight));
+    queue.push(what);
+    drop(spawn_contained(S::WHAT, deliver(Rc::clone(common), Arc::clone(&to), Rc::clone(&queue))));
     outlets.push((to, queue));
 }
 
 /// Sends what comes for one receiver, batch after batch, until nothing has come for a long time.
-async fn deliver<R: Reach>(common: Rc<Common<R>>, sink: Arc<SpanSink>, queue: Rc<Queue>) {
+async fn deliver<R: Reach, S: Sink>(
+    common: Rc<Common<R>>,
+    sink: Arc<S>,
+    queue: Rc<Queue<S::Item>>,
+) {
+    // With what its files hold.
+    let tls = sink.collector().tls.as_deref().cloned().map(tls::Origin::new);
     let mut link = None;
     let mut warned = None;
     let (shortest, longest) = (SPANS_RETRY[0], SPANS_RETRY[1]);
@@ -202,11 +232,11 @@ async fn deliver<R: Reach>(common: Rc<Common<R>>, sink: Arc<SpanSink>, queue: Rc
         let mut tries = 0;
         loop {
             tries += 1;
-            let failed = match send(&common, &sink, &mut link, &batch).await {
+            let failed = match send(&common, (&*sink, tls.as_ref()), &mut link, &batch).await {
                 Ok(rejected) => {
                     let taken = batch.len().saturating_sub(rejected);
-                    common.metrics.traces.spans(SpanResult::Sent, taken);
-                    common.metrics.traces.spans(SpanResult::Refused, batch.len() - taken);
+                    common.count::<S>(ExportResult::Sent, taken);
+                    common.count::<S>(ExportResult::Refused, batch.len() - taken);
                     pause = shortest;
                     break;
                 }
@@ -215,14 +245,14 @@ async fn deliver<R: Reach>(common: Rc<Common<R>>, sink: Arc<SpanSink>, queue: Rc
             link = None;
             let now = clock::now();
             if warned.is_none_or(|at| now >= at + WARNINGS_APART) {
-                let CollectorAddress { host, port } = link::address(&sink);
+                let Collector { host, port, .. } = sink.collector();
                 let to = format_args!("{host}:{port}");
-                tracing::warn!(%to, error = %failed, "spans are not delivered");
+                tracing::warn!(%to, error = %failed, "{} are not delivered", S::WHAT);
                 warned = Some(now);
             }
             let last = common.ending.get() || !failed.is_worth_another() || tries >= SPANS_TRIES;
             if last {
-                common.metrics.traces.spans(failed.result(), batch.len());
+                common.count::<S>(failed.result(), batch.len());
             }
             if !common.ending.get() {
                 queue.pause(pause).await;
@@ -236,14 +266,14 @@ async fn deliver<R: Reach>(common: Rc<Common<R>>, sink: Arc<SpanSink>, queue: Rc
     }
 }
 
-/// One attempt to deliver a batch; how many of its spans the receiver did not want.
-async fn send<R: Reach>(
+/// One attempt to deliver a batch; how many of its items the receiver did not want.
+async fn send<R: Reach, S: Sink>(
     common: &Common<R>,
-    sink: &SpanSink,
+    (sink, tls): (&S, Option<&tls::Origin>),
     link: &mut Option<Link>,
-    batch: &[Span],
+    batch: &[S::Item],
 ) -> Result<usize, SendError> {
-    let limit = link::time(sink);
+    let limit = sink.time();
     let work = async {
         if let Some(used) = link.as_mut().filter(|used| used.is_open()) {
             match used.send(sink, &common.origin, batch).await {
@@ -252,11 +282,20 @@ async fn send<R: Reach>(
                 result => return result,
             }
         }
-        let stream =
-            common.reach.connect(link::address(sink)).await.map_err(SendError::Unreachable)?;
+        let connected = common.reach.connect(sink.collector()).await;
+        let stream = connected.map_err(SendError::Unreachable)?;
         // Small messages, and nobody waits for more.
         let _kept = net::set_nodelay(&stream);
-        let fresh = link.insert(Link::begin(sink, stream).await?);
+        let begun = match tls {
+            None => Link::begin(sink, stream).await?,
+            Some(tls) => {
+                let asks = if sink.is_grpc() { Asks::Http2 } else { Asks::Nothing };
+                let secured = tls.over(stream, asks, limit).await;
+                Link::begin(sink, secured.map_err(|e| SendError::Unreachable(e.to_string()))?)
+                    .await?
+            }
+        };
+        let fresh = link.insert(begun);
         fresh.send(sink, &common.origin, batch).await
     };
     clock::within(limit, work).await.unwrap_or(Err(SendError::Late(limit)))

@@ -12,6 +12,7 @@ use std::{
 use heddle_logic::route::RequestView;
 use heddle_model::discovery::WorkloadInfo;
 use heddle_runtime::clock;
+use heddle_wire::trace::{SpanId, TraceId};
 
 use crate::{
     direction::Direction,
@@ -121,13 +122,12 @@ pub(crate) struct Injected {
     pub(crate) rule: String,
 }
 
-/// The trace that it is part of; filled by whoever traces.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// The recorded trace that it is part of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TraceIds {
-    /// Id of the trace, hexadecimal.
-    pub(crate) trace: String,
-    /// Id of this hop's span, hexadecimal.
-    pub(crate) span: String,
+    pub(crate) trace: TraceId,
+    /// This hop's span.
+    pub(crate) span: SpanId,
 }
 
 /// What stands at the end.

@@ -39,7 +39,7 @@ pub(crate) use self::{
     registry::VerdictCounters,
     rules::RuleCounts,
     series::{HttpSeries, TcpSeries},
-    tracing::SpanResult,
+    tracing::{ExportResult, Exported},
 };
 use self::{
     comparisons::Comparisons, edge::Own, histogram::Counter, registry::Registry,
@@ -182,6 +182,8 @@ pub struct Metrics {
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
     connections: [AtomicU64; 2],
     pub(crate) traces: TraceCounts,
+    /// Records of access logs that are sent to collectors.
+    pub(crate) log_records: Exported,
     /// Names that the workload asked for in vain.
     pub(crate) failed_names: FailedNames,
     /// Shown here, counted by the clusters themselves.
@@ -217,6 +219,7 @@ impl Metrics {
             log_lines_dropped: Arc::default(),
             connections: Default::default(),
             traces: TraceCounts::default(),
+            log_records: Exported::default(),
             failed_names: FailedNames::default(),
             breakers: Breakers::default(),
         }

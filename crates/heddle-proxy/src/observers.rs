@@ -4,8 +4,10 @@ mod tapped;
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
+
 pub(crate) use self::tapped::{Of, Parties};
-use crate::{access_log::AccessLogs, facts::Facts, metrics::Metrics};
+use crate::{access_log::AccessLogs, facts::Facts, metrics::Metrics, spans::FinishedRecord};
 
 /// All of them.
 #[derive(Debug)]
@@ -14,8 +16,10 @@ pub struct Observers {
 }
 
 impl Observers {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
-        Self { logs: AccessLogs::new(Arc::clone(&metrics.log_lines_dropped)) }
+    /// All of them, and the records that are to be sent to collectors.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<FinishedRecord>) {
+        let (logs, records) = AccessLogs::new(metrics);
+        (Self { logs }, records)
     }
 
     /// The process ends: what was told so far is written first.

@@ -321,6 +321,7 @@ impl Drop for RequestOutcome {
         }
         let ended = self.ended.get().unwrap_or_else(clock::now);
         if let Some(span) = self.span.take() {
+            self.noting(|facts| facts.trace = Some(span.ids()));
             let (begun, status, grpc) = (self.begun, self.status.get(), self.grpc());
             let (flags, bytes) = (self.flags.get(), (received, sent));
             span.finish(&self.worker, &Ended { begun, ended, status, grpc, flags, bytes });

@@ -22,7 +22,7 @@ use crate::{
     outside_names::OutsideNames,
     ranges::Ranges,
     snapshot::Snapshot,
-    spans::{Finished, Spans},
+    spans::{Finished, FinishedRecord, Spans},
     state::ProxyState,
     tap::Taps,
 };
@@ -78,6 +78,8 @@ pub struct Receivers {
     pub broker: mpsc::Receiver<BrokerRequest>,
     /// Finished spans.
     pub spans: mpsc::Receiver<Finished>,
+    /// Records of access logs for collectors.
+    pub records: mpsc::Receiver<FinishedRecord>,
 }
 
 impl Shared {
@@ -91,7 +93,7 @@ impl Shared {
         let listening = Listening::unknown(config.addresses);
         let heartbeat = Heartbeat::new(config.workers.max(1));
         let breakers = metrics.breakers.clone();
-        let observers = Observers::new(&metrics);
+        let (observers, records) = Observers::new(Arc::clone(&metrics));
         let identified =
             AtomicBool::new(matches!(config.control_plane(), ControlPlane::PathSocket(_)));
         let (spans, finished_spans) = Spans::new(Arc::clone(&metrics));
@@ -115,7 +117,8 @@ impl Shared {
             identified,
             last_refusal: ArcSwapOption::empty(),
         };
-        (shared, Receivers { asks, broker: broker_requests, spans: finished_spans })
+        let receivers = Receivers { asks, broker: broker_requests, spans: finished_spans, records };
+        (shared, receivers)
     }
 
     /// Is a port of this workload meant to be called: declared, as the control plane says or else as

@@ -88,7 +88,7 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
     pulse::answer_when(async move || all.heartbeat.all().await);
     let Listeners { workers, dns, host_ports, admin, admin_socket } = Listeners::bind(&shared)?;
     let ready_pipe = ready::pipe(&shared)?;
-    let Tasks { save, last_spans, mut discovery, mut certifier, mut broker } =
+    let Tasks { save, last_told, mut discovery, mut certifier, mut broker } =
         start_tasks(&shared, receivers);
     dns.serve(&shared);
     host_ports.serve(&shared);
@@ -117,23 +117,27 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         tracing::warn!(%error, "what was refused is not left for `heddle why`");
     }
     shared.observers.finish().await;
-    let (sent, all_sent) = oneshot::channel();
-    if last_spans.send(sent).await.is_ok() {
-        let _ended_already = all_sent.await;
-    }
-    let (done, saved) = oneshot::channel();
-    if save.send(done).await.is_ok() {
-        let _ended_already = saved.await;
-    }
+    // Both at once: each takes a second at most.
+    let [spans, records] = &last_told;
+    tokio::join!(done(spans), done(records));
+    done(&save).await;
     Ok(())
+}
+
+/// Asks for a last piece of work, and waits until it is done.
+async fn done(asks: &mpsc::Sender<oneshot::Sender<()>>) {
+    let (told, done) = oneshot::channel();
+    if asks.send(told).await.is_ok() {
+        let _ended_already = done.await;
+    }
 }
 
 /// What thread 0 runs besides its servers.
 struct Tasks {
     /// Asks for a last saving.
     save: mpsc::Sender<oneshot::Sender<()>>,
-    /// Asks for the spans that wait to be sent.
-    last_spans: mpsc::Sender<oneshot::Sender<()>>,
+    /// Ask for the spans and the records that wait to be sent.
+    last_told: [mpsc::Sender<oneshot::Sender<()>>; 2],
     discovery: JoinHandle<()>,
     certifier: JoinHandle<()>,
     broker: JoinHandle<()>,
@@ -157,10 +161,14 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
     spawn_contained("memory", memory::give_back(Arc::clone(&shared.memory)));
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
     let (last_spans, asked) = mpsc::channel(1);
-    let origin = export::origin(&shared.config, shared.metrics.own());
-    let told = (origin, Arc::clone(&shared.metrics));
-    let ways = export::Ways(Arc::clone(shared));
-    spawn_contained("spans", export::run(ways, told, receivers.spans, asked));
+    let (last_records, asked_records) = mpsc::channel(1);
+    let told = || {
+        let origin = export::origin(&shared.config, shared.metrics.own());
+        (origin, Arc::clone(&shared.metrics))
+    };
+    let ways = || export::Ways(Arc::clone(shared));
+    spawn_contained("spans", export::run(ways(), told(), receivers.spans, asked));
+    spawn_contained("logs", export::run(ways(), told(), receivers.records, asked_records));
     let broker = match shared.config.outside() {
         Outside::ThroughHolder(socket) => {
             spawn_contained("broker", broker::holder::serve(socket.to_owned(), receivers.broker))
@@ -173,7 +181,7 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
     };
     Tasks {
         save,
-        last_spans,
+        last_told: [last_spans, last_records],
         discovery: spawn_contained("discovery", discovery.run()),
         certifier,
         broker,

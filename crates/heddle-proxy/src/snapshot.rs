@@ -41,7 +41,7 @@ pub use self::{
         HttpRulePlan, MirrorPlan, Picked, PlanError, PortPlan, SniPlan, TargetPlan,
     },
     resources::ResourceSet,
-    telemetry::{LinePlan, LogPlan, SidePlan, TelemetryPlan, Wants},
+    telemetry::{LinePlan, LogCollector, LogPlan, LogTo, SidePlan, TelemetryPlan, Wants},
     tracing::TracePlan,
     used::UseMark,
 };

@@ -11,22 +11,26 @@ use std::{
 
 use heddle_model::discovery::SpanSink;
 use heddle_runtime::clock;
-use heddle_wire::trace::span::Span;
+use heddle_wire::trace::{otlp_logs::Record, span::Span};
 use tokio::sync::mpsc;
 
 use crate::{
     limits::SPANS_HANDED_OVER,
-    metrics::{Metrics, SpanResult},
+    metrics::{ExportResult, Metrics},
+    snapshot::LogCollector,
 };
 
-/// A span, and whom it goes to.
+/// A span, or what else is told of a call, and whom it goes to.
 #[derive(Debug)]
-pub struct Finished {
+pub struct Finished<T = Span, S = SpanSink> {
     /// The span.
-    pub span: Span,
+    pub what: T,
     /// Whom it goes to.
-    pub to: Arc<SpanSink>,
+    pub to: Arc<S>,
 }
+
+/// A record of an access log, and whom it goes to.
+pub type FinishedRecord = Finished<Record, LogCollector>;
 
 /// The workers' end of the queue.
 #[derive(Debug, Clone)]
@@ -76,7 +80,7 @@ impl Spans {
     /// Hands one over, or drops it.
     pub(crate) fn hand_over(&self, finished: Finished) {
         if self.queue.try_send(finished).is_err() {
-            self.metrics.traces.spans(SpanResult::QueueFull, 1);
+            self.metrics.traces.spans.add(ExportResult::QueueFull, 1);
         }
     }
 }

@@ -29,6 +29,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::{
     direction::Direction,
+    facts::TraceIds,
     limits::{SPAN_EVENTS, SPAN_TAG_BYTES},
     refusal::{Flags, RefusalRow},
     request_id::RequestId,
@@ -285,6 +286,11 @@ impl LiveSpan {
         self.said.borrow_mut().tags.push((name.into(), cut(value, SPAN_TAG_BYTES)));
     }
 
+    /// Which trace it is part of, and which span it is.
+    pub(crate) fn ids(&self) -> TraceIds {
+        TraceIds { trace: self.context.trace, span: self.context.span }
+    }
+
     /// This rule decides about it.
     pub(crate) fn by_rule(&self, rule: &Provenance) {
         self.tag("heddle.rule", rule.0.clone());
@@ -358,7 +364,10 @@ impl LiveSpan {
             events: events.into_iter().map(|(moment, what)| (at(moment), what)).collect(),
             failed,
         };
-        worker.shared.spans.hand_over(Finished { span, to: Arc::clone(&self.plan.to) });
+        for to in &self.plan.also {
+            worker.shared.spans.hand_over(Finished { what: span.clone(), to: Arc::clone(to) });
+        }
+        worker.shared.spans.hand_over(Finished { what: span, to: Arc::clone(&self.plan.to) });
     }
 }
 

@@ -19,6 +19,8 @@ use rustls::{
     AlertDescription, CertificateError, ClientConfig, ClientConnection, client::Resumption,
     pki_types::ServerName,
 };
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use self::files::{Material, Stamps};
 pub use self::{
@@ -120,6 +122,31 @@ pub enum Asks {
     Http2,
 }
 
+impl Asks {
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Nothing => Vec::new(),
+            Self::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+        }
+    }
+}
+
+/// What a stream of TLS says of its handshake.
+fn of_stream(error: io::Error) -> TlsError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(error) => error.clone().into(),
+        None => HandshakeError::Io(error).into(),
+    }
+}
+
+fn late(limit: Duration) -> TlsError {
+    TlsError {
+        fault: TlsFault::Timeout,
+        text: format!("the handshake did not end within {limit:?}"),
+    }
+}
+
 /// TLS as one rule asks for it, with what its files hold.
 #[derive(Debug)]
 pub struct Origin {
@@ -172,26 +199,47 @@ impl Origin {
         match clock::within(limit, Box::pin(transport.with_tls(client))).await {
             Some(Ok(transport)) => Ok(transport),
             Some(Err(error)) => Err(error.into()),
-            None => Err(TlsError {
-                fault: TlsFault::Timeout,
-                text: format!("the handshake did not end within {limit:?}"),
-            }),
+            None => Err(late(limit)),
+        }
+    }
+
+    /// As [`Self::begin`], of a connection that is nobody's but the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub async fn over<S>(
+        &self,
+        stream: S,
+        asks: Asks,
+        limit: Duration,
+    ) -> Result<TlsStream<S>, TlsError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let connector = TlsConnector::from(self.config(clock::now())?);
+        let connector = connector.with_alpn(asks.protocols());
+        match clock::within(limit, connector.connect(self.name()?, stream)).await {
+            Some(Ok(stream)) => Ok(stream),
+            Some(Err(error)) => Err(of_stream(error)),
+            None => Err(late(limit)),
         }
     }
 
     fn client(&self, asks: Asks) -> Result<ClientConnection, TlsError> {
         let config = self.config(clock::now())?;
+        Ok(ClientConnection::new_with_alpn(config, self.name()?, asks.protocols())?)
+    }
+
+    /// The name that is asked for.
+    fn name(&self) -> Result<ServerName<'static>, TlsError> {
         let name = self.settings.server_name.clone();
-        let shown = name.clone();
-        let name = ServerName::try_from(name).map_err(|_| TlsError {
+        ServerName::try_from(name).map_err(|error| TlsError {
             fault: TlsFault::NameMismatch,
-            text: format!("`{shown}` is no name that can be asked for: set `sni`"),
-        })?;
-        let protocols = match asks {
-            Asks::Nothing => Vec::new(),
-            Asks::Http2 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-        };
-        Ok(ClientConnection::new_with_alpn(config, name, protocols)?)
+            text: format!(
+                "`{}` is no name that can be asked for ({error}): set `sni`",
+                self.settings.server_name
+            ),
+        })
     }
 
     /// As the files have it now.

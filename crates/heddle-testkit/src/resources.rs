@@ -10,8 +10,8 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, NameAnswer, Owner, Protocol, ServiceName,
     ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        ClusterKey, CollectorAddress, HttpRule, OutboundPolicy, Provenance, RuleAction,
-        SideTelemetry, SpanSink, Subset, Target, Tracing, Traffic, WeightedTarget, WorkloadInfo,
+        ClusterKey, Collector, HttpRule, OutboundPolicy, Provenance, RuleAction, SideTelemetry,
+        SpanSink, Subset, Target, Tracing, Traffic, WeightedTarget, WorkloadInfo,
         WorkloadTelemetry, ZipkinSink,
     },
 };
@@ -88,7 +88,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
 
 /// Requests are traced both ways, and of so many in a hundred the trace is recorded.
 pub fn tracing(percent: f64) -> WorkloadTelemetry {
-    let to = CollectorAddress { host: "127.0.0.1".to_owned(), port: 9411 };
+    let to = Collector::at("127.0.0.1", 9411);
     let tracing = Tracing {
         provenance: Provenance::default(),
         provider: "zipkin".to_owned(),
@@ -101,6 +101,7 @@ pub fn tracing(percent: f64) -> WorkloadTelemetry {
         keeps_context: false,
         max_tag_length: 256,
         at_least: 0,
+        also: Vec::new(),
     };
     let side = SideTelemetry { tracing: Some(Box::new(tracing)), ..SideTelemetry::default() };
     WorkloadTelemetry { client: side.clone(), server: side }

@@ -10,6 +10,7 @@ mod b3;
 mod context;
 pub mod otlp;
 mod otlp_json;
+pub mod otlp_logs;
 pub mod read_otlp;
 pub mod read_zipkin;
 pub mod received;

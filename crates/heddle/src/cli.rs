@@ -6,7 +6,7 @@
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use heddle_model::{Locality, Protocol, discovery::CollectorAddress, name::DEFAULT_NAMESPACE};
+use heddle_model::{Locality, Protocol, discovery::Collector, name::DEFAULT_NAMESPACE};
 use heddle_wire::local::holder_api::Publish;
 
 pub(crate) mod asking;
@@ -569,7 +569,7 @@ pub(crate) struct ControlArgs {
     pub tracing: TraceArgs,
     /// Where the mesh's own store of traces takes spans, as sidecars reach it
     #[arg(long, value_name = "HOST:PORT", value_parser = tracing::store_address)]
-    pub trace_store: Option<CollectorAddress>,
+    pub trace_store: Option<Collector>,
 }
 
 /// What `heddle control --kubernetes` is told.

@@ -39,6 +39,11 @@ pub(crate) fn line_while_read(text: impl AsRef<str>) -> bool {
     written.is_ok()
 }
 
+/// Prints text as it is and a line end to standard error.
+pub(crate) fn aside(text: &str) {
+    write(&mut io::stderr().lock(), text);
+}
+
 /// Prints one JSON document to standard output.
 ///
 /// # Errors

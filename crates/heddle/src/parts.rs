@@ -10,7 +10,7 @@ use std::{
 };
 
 use heddle_control::{
-    AddressRanges, ControlConfig, SpanDefault,
+    AddressRanges, ControlConfig, TelemetryDefault,
     kubernetes::{self, KubernetesConfig, PORT_OBSERVERS},
     reach::Part,
 };
@@ -40,10 +40,9 @@ pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
     let (Some(mesh), Some(run_dir), Some(state_dir)) = (args.mesh, args.run_dir, args.state_dir)
     else {
         // Without the chart's word for it there is no store, and nobody is traced.
-        let mut spans = args.trace_store.map(|store| args.tracing.spans(Some(&store)));
+        let told = args.tracing.spans(args.trace_store.as_ref());
         // What a cluster's applications cost is not for a default of ours to say: chance alone decides.
-        spans.iter_mut().for_each(|spans| spans.at_least = 0);
-        return cluster_control(args.cluster, spans);
+        return cluster_control(args.cluster, Some(TelemetryDefault { at_least: 0, ..told }));
     };
     let ranges = AddressRanges::default();
     let spans = Some(args.tracing.spans(args.trace_store.as_ref()));
@@ -52,7 +51,7 @@ pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
     heddle_control::run(config).doing(|| "run the control plane".to_owned())
 }
 
-fn cluster_control(args: ClusterArgs, spans: Option<SpanDefault>) -> Result<(), Failure> {
+fn cluster_control(args: ClusterArgs, spans: Option<TelemetryDefault>) -> Result<(), Failure> {
     let own_name = env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let config = KubernetesConfig {
         namespace: args.namespace,

@@ -16,6 +16,7 @@ use crate::{
     termination::Termination,
 };
 
+pub(crate) mod access_log;
 mod ending;
 mod folder;
 pub(crate) mod overlap;
@@ -63,10 +64,13 @@ pub(crate) async fn up(mut args: UpArgs) -> Result<(), Failure> {
         }
         args.config = Some(rules);
     }
+    let of_plan = plan.as_ref().and_then(|plan| plan.access_log.clone());
     let of_file = plan.as_ref().and_then(|plan| plan.mesh.clone());
     let name = args.mesh.clone().or(of_file).unwrap_or_else(|| DEFAULT_MESH.to_owned());
     let paths = RunRoot::open()?.mesh(&name)?;
+    let shown_log = access_log::prepare(&mut args.tracing, of_plan.as_deref(), &paths)?;
     let mut mesh = start(&args, &paths, signals.next()).await?;
+    let _log_task = shown_log.map(|path| access_log::show(path, args.output));
     let control = ControlClient::new(&paths);
     if let Err(failure) = declared::declare(&control, plan.as_ref()).await {
         return ending::undone(mesh, None, failure).await;

@@ -1,11 +1,11 @@
 //! Telemetries: which hold for whom, what a later one leaves of an earlier one, and what is said about them.
 
 use heddle_model::discovery::{
-    CollectorAddress, LogSink, Metric, SideTelemetry, SpanSink, WorkloadTelemetry,
+    Collector, LogLayout, LogSink, Metric, SideTelemetry, SpanSink, WorkloadTelemetry,
 };
 
 use super::*;
-use crate::SpanDefault;
+use crate::TelemetryDefault;
 
 fn telemetry(place: &str, spec: &str) -> String {
     let (namespace, name) = place.split_once('/').unwrap();
@@ -140,7 +140,6 @@ fn what_leads_nowhere_is_said() {
         "there is no provider `absent`",
         "the provider `spans` takes no accessLogging",
         "nothing is sent to `dog`",
-        "nothing is sent to `als`",
         "no workload of namespace `default` carries these labels",
     ] {
         assert!(said.contains(words), "{words}: {said}");
@@ -149,24 +148,87 @@ fn what_leads_nowhere_is_said() {
 
 #[test]
 fn where_no_rule_says_where_spans_go_they_go_where_the_mesh_was_started_to_send_them() {
-    let to = |port| SpanSink::OtlpGrpc(CollectorAddress { host: "127.0.0.1".to_owned(), port });
+    let to = |port| SpanSink::OtlpGrpc(Collector::at("127.0.0.1", port));
     let store = Some(to(3));
-    let default = SpanDefault { to: Some(to(1)), sampling: 7.0, at_least: 4, store };
+    let to_all = vec![to(1), to(5)];
+    let default =
+        TelemetryDefault { to: to_all, sampling: 7.0, at_least: 4, store, access_log: None };
     let traced = |text: &str| {
         let mesh = Mesh::demo();
         let mut workloads = mesh.0.workloads.values();
         let workload = workloads.find(|one| one.services.contains(&name("reviews"))).unwrap();
         let inbound = rules(text).inbound_with(&mesh.0, workload, Some(&default));
         let client = inbound.telemetry.unwrap().client.tracing.unwrap();
-        (client.to, client.sampling, client.at_least)
+        let sinks: Vec<SpanSink> = [client.to].into_iter().chain(client.also).collect();
+        (sinks, client.sampling, client.at_least)
     };
-    assert_eq!(traced(""), (to(1), 7.0, 4));
+    assert_eq!(traced(""), (vec![to(1), to(5)], 7.0, 4));
     let half = telemetry("istio-system/all", "{tracing: [{randomSamplingPercentage: 50}]}");
-    assert_eq!(traced(&half), (to(1), 50.0, 0), "a Telemetry may leave that open");
+    assert_eq!(traced(&half), (vec![to(1), to(5)], 50.0, 0), "a Telemetry may leave that open");
     let other = mesh_config(
         "{defaultProviders: {tracing: [o]}, extensionProviders: [{name: o, opentelemetry: {service: 127.0.0.1, port: 2}}]}",
     );
-    assert_eq!(traced(&other), (to(2), 7.0, 4), "a MeshConfig is closer");
+    assert_eq!(traced(&other), (vec![to(2)], 7.0, 4), "a MeshConfig is closer");
     let own = telemetry("istio-system/all", "{tracing: [{providers: [{name: heddle}]}]}");
-    assert_eq!(traced(&own), (to(3), 7.0, 4), "the mesh's own store is a provider");
+    assert_eq!(traced(&own), (vec![to(3)], 7.0, 4), "the mesh's own store is a provider");
+    let both = other
+        + &telemetry("istio-system/all", "{tracing: [{providers: [{name: o}, {name: heddle}]}]}");
+    assert_eq!(traced(&both), (vec![to(2), to(3)], 7.0, 4), "all that are named get them");
+}
+
+#[test]
+fn the_log_that_a_mesh_was_started_with_holds_where_no_meshconfig_names_another() {
+    let default = TelemetryDefault {
+        to: Vec::new(),
+        sampling: 1.0,
+        at_least: 0,
+        store: None,
+        access_log: Some("/tmp/all.log".to_owned()),
+    };
+    let logs = |text: &str| {
+        let mesh = Mesh::demo();
+        let mut workloads = mesh.0.workloads.values();
+        let workload = workloads.find(|one| one.services.contains(&name("reviews"))).unwrap();
+        let told = rules(text).inbound_with(&mesh.0, workload, Some(&default)).telemetry;
+        let logs = told.map(|told| told.server.access_logs).unwrap_or_default();
+        logs.into_iter().map(|log| log.to).collect::<Vec<_>>()
+    };
+    let file = |path: &str| vec![LogSink::File(path.to_owned())];
+    assert_eq!(logs(""), file("/tmp/all.log"));
+    assert_eq!(logs(&mesh_config("{enableTracing: false}")), file("/tmp/all.log"));
+    assert_eq!(logs(&mesh_config("{accessLogFile: /tmp/own.log}")), file("/tmp/own.log"));
+    let off = telemetry("istio-system/all", "{accessLogging: [{disabled: true}]}");
+    assert_eq!(logs(&off), []);
+}
+
+#[test]
+fn a_collector_gets_a_body_attributes_and_the_tls_that_a_destination_rule_asks_for() {
+    let text = mesh_config(
+        "{defaultProviders: {accessLogging: [als], tracing: [otel]}, extensionProviders: [\
+         {name: als, envoyOtelAls: {service: logs.example.com, port: 4317, logName: calls, logFormat: {text: \"%DURATION%\", labels: {code: \"%RESPONSE_CODE%\"}}}}, \
+         {name: otel, opentelemetry: {service: tempo.observe.svc.cluster.local, port: 4317, grpc: {timeout: 3s, initialMetadata: [{name: X-Key, envName: KEY}]}}}]}",
+    ) + "---\napiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {name: tls, namespace: istio-system}\nspec:\n  host: '*.example.com'\n  trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/ca.pem}}\n";
+    let mesh = Mesh::demo();
+    let workload = mesh.0.workloads.values().next().unwrap();
+    let told = rules(&text).inbound_with(&mesh.0, workload, None).telemetry.unwrap();
+    let log = &told.client.access_logs[0];
+    assert_eq!(log.layout, LogLayout::Text("%DURATION%".to_owned()));
+    assert_eq!(
+        (log.log_name.as_str(), log.attributes["code"].as_str()),
+        ("calls", "%RESPONSE_CODE%")
+    );
+    let LogSink::Otlp(to) = &log.to else { panic!("{log:?}") };
+    let tls = to.tls.as_ref().unwrap();
+    assert_eq!(
+        (tls.server_name.as_str(), tls.authorities.as_deref()),
+        ("logs.example.com", Some("/etc/ca.pem"))
+    );
+    let traced = told.client.tracing.unwrap();
+    let SpanSink::OtlpGrpc(to) = &traced.to else { panic!("{traced:?}") };
+    assert_eq!((&to.tls, to.timeout), (&None, Some(std::time::Duration::from_secs(3))));
+    let sent = &to.headers[0];
+    assert_eq!(
+        (sent.name.as_str(), sent.value.as_str(), sent.from_environment),
+        ("x-key", "KEY", true)
+    );
 }

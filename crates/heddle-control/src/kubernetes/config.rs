@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use heddle_compile::SpanDefault;
+use heddle_compile::TelemetryDefault;
 
 /// What the control plane of a cluster is started with.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,5 +22,5 @@ pub struct KubernetesConfig {
     /// Our own name, unique among replicas: our pod's.
     pub identity: String,
     /// Where spans go where no rule says that.
-    pub spans: Option<SpanDefault>,
+    pub spans: Option<TelemetryDefault>,
 }

@@ -2,7 +2,7 @@
 //! doubt but the compiling of its regular expressions.
 
 use super::{
-    AbortWith, AccessLog, Address, Answer, ClientTls, ClusterKey, ClusterPolicy, CollectorAddress,
+    AbortWith, AccessLog, Address, Answer, ClientTls, ClusterKey, ClusterPolicy, Collector,
     CorsPolicy, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
     GRPC_STATUSES, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound,
     InboundPort, Injection, LogSink, MeshSettings, Mirror, NameAnswer, OutlierDetection,
@@ -143,7 +143,7 @@ impl Check for AccessLog {
     }
 }
 
-impl Check for CollectorAddress {
+impl Check for Collector {
     fn check(&self) -> Checked {
         not_empty("host", &self.host)?;
         port("port", self.port)
@@ -153,11 +153,8 @@ impl Check for CollectorAddress {
 impl Check for Tracing {
     fn check(&self) -> Checked {
         percent(self.sampling).map_err(|error| error.within("sampling"))?;
-        match &self.to {
-            SpanSink::Zipkin(sink) => field("to", &sink.to),
-            SpanSink::OtlpGrpc(to) => field("to", to),
-            SpanSink::OtlpHttp(sink) => field("to", &sink.to),
-        }
+        let all = [&self.to].into_iter().chain(&self.also);
+        all.map(SpanSink::collector).try_for_each(|to| field("to", to))
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use minicbor::{Decode, Encode};
 
-use super::parts::Provenance;
+use super::{parts::Provenance, tls::ClientTls};
 use crate::wire::closed;
 
 /// What holds for one workload.
@@ -62,6 +62,12 @@ pub struct AccessLog {
     /// Only calls that meet this expression (`yaml::expression`).
     #[n(149)]
     pub filter: Option<String>,
+    /// Of a collector's log: the log's name, told with every batch.
+    #[cbor(n(143), default)]
+    pub log_name: String,
+    /// Of a collector's log: attributes of every record by name, each a text with operators. Its layout is the body.
+    #[cbor(n(144), default)]
+    pub attributes: BTreeMap<String, String>,
 }
 
 /// Where an access log goes.
@@ -70,7 +76,7 @@ pub enum LogSink {
     /// Into this file; `/dev/stdout` and `/dev/stderr` are the sidecar's own.
     File(String),
     /// To a collector, as logs of OTLP over gRPC.
-    Otlp(CollectorAddress),
+    Otlp(Collector),
 }
 
 closed!(LogSink { 1 => File(path), 2 => Otlp(to) });
@@ -86,16 +92,48 @@ pub enum LogLayout {
 
 closed!(LogLayout { 1 => Text(format), 2 => Json(fields) });
 
-/// Who takes logs or spans.
+/// Who takes logs or spans, and how it is spoken to.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, PartialOrd, Ord)]
 #[cbor(map)]
-pub struct CollectorAddress {
+pub struct Collector {
     /// Its host, in lower case: a service's full name, a name outside, or an address.
     #[n(145)]
     pub host: String,
     /// Its port.
     #[n(146)]
     pub port: u16,
+    /// The TLS that is begun towards it; `None`: none.
+    #[n(140)]
+    pub tls: Option<Box<ClientTls>>,
+    /// Fields that go with every request, in order: of HTTP, or metadata of gRPC.
+    #[cbor(n(141), default)]
+    pub headers: Vec<SentField>,
+    /// Most time for one request, connecting included.
+    #[n(142)]
+    pub timeout: Option<Duration>,
+}
+
+impl Collector {
+    /// One that is spoken to in plain text, and with nothing besides.
+    #[must_use]
+    pub fn at(host: &str, port: u16) -> Self {
+        Self { host: host.to_owned(), port, tls: None, headers: Vec::new(), timeout: None }
+    }
+}
+
+/// A field that goes with requests to a collector.
+#[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, PartialOrd, Ord)]
+#[cbor(map)]
+pub struct SentField {
+    /// Its name.
+    #[n(145)]
+    pub name: String,
+    /// Its value, or the variable that has it.
+    #[n(146)]
+    pub value: String,
+    /// The value is that of a variable of the sidecar's environment (`envName`).
+    #[cbor(n(147), default)]
+    pub from_environment: bool,
 }
 
 /// How calls are traced. What is not said here is the sidecar's to know.
@@ -137,6 +175,9 @@ pub struct Tracing {
     /// person's own are seen.
     #[cbor(n(135), default)]
     pub at_least: u32,
+    /// Where spans go besides.
+    #[cbor(n(155), default)]
+    pub also: Vec<SpanSink>,
 }
 
 /// Where spans go, and as what.
@@ -145,9 +186,21 @@ pub enum SpanSink {
     /// As Zipkin's v2 JSON.
     Zipkin(ZipkinSink),
     /// As OTLP over gRPC.
-    OtlpGrpc(CollectorAddress),
+    OtlpGrpc(Collector),
     /// As OTLP over HTTP.
     OtlpHttp(OtlpHttpSink),
+}
+
+impl SpanSink {
+    /// Who takes them.
+    #[must_use]
+    pub fn collector(&self) -> &Collector {
+        match self {
+            Self::Zipkin(zipkin) => &zipkin.to,
+            Self::OtlpGrpc(to) => to,
+            Self::OtlpHttp(otlp) => &otlp.to,
+        }
+    }
 }
 
 closed!(SpanSink { 1 => Zipkin(to), 2 => OtlpGrpc(to), 3 => OtlpHttp(to) });
@@ -158,7 +211,7 @@ closed!(SpanSink { 1 => Zipkin(to), 2 => OtlpGrpc(to), 3 => OtlpHttp(to) });
 pub struct ZipkinSink {
     /// Who takes them.
     #[n(145)]
-    pub to: CollectorAddress,
+    pub to: Collector,
     /// Path they are sent to.
     #[n(146)]
     pub path: String,
@@ -173,16 +226,10 @@ pub struct ZipkinSink {
 pub struct OtlpHttpSink {
     /// Who takes them.
     #[n(145)]
-    pub to: CollectorAddress,
+    pub to: Collector,
     /// Path they are sent to.
     #[n(146)]
     pub path: String,
-    /// How long an answer may take.
-    #[n(147)]
-    pub timeout: Option<Duration>,
-    /// Fields that go with them, in order.
-    #[cbor(n(148), default)]
-    pub headers: Vec<(String, String)>,
 }
 
 /// A tag of spans.

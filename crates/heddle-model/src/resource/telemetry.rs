@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::discovery::{CollectorAddress, CustomTag, LogLayout, Metric, SpanSink};
+use crate::discovery::{Collector, CustomTag, LogLayout, Metric, SpanSink};
 
 /// Istio `Telemetry`: what sidecars tell about calls.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -134,11 +134,24 @@ pub enum ProviderKind {
     /// Access logs, into a file (`envoyFileAccessLog`).
     FileLog(String, LogLayout),
     /// Access logs, to a collector (`envoyOtelAls`).
-    OtlpLog(CollectorAddress, LogLayout),
+    OtlpLog(Box<OtlpLog>),
     /// Spans (`zipkin`, `opentelemetry`), with the longest value of the URL's tag.
     Spans(SpanSink, Option<u32>),
     /// Metrics, by being scraped (`prometheus`).
     Prometheus,
     /// Something that is not carried out: the field that says what.
     Other(Named),
+}
+
+/// An access log for a collector: each record has a body and attributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtlpLog {
+    /// Who takes it.
+    pub to: Collector,
+    /// What the log is called (`logName`).
+    pub name: String,
+    /// The body of a record, a text with operators.
+    pub body: String,
+    /// Its attributes by name, each such a text.
+    pub attributes: BTreeMap<String, String>,
 }

@@ -12,6 +12,8 @@ use super::{
 use crate::resource::{DestinationRule, SubsetRule};
 
 mod policy;
+
+pub(super) use self::policy::tls;
 pub(super) mod rates;
 
 /// `spec` of a DestinationRule.

@@ -1,27 +1,29 @@
 //! `MeshConfig`: what holds for the whole mesh, in the words of Istio's. Of its fields those about logs, spans
 //! and metrics are carried out; the others are known, and noted.
 
+mod provider;
+
 use std::collections::BTreeMap;
 
+use self::provider::{PROVIDER, names_differ};
 use super::{
+    destination_rule::tls,
     log_format::{self, DEFAULT_JSON, DEFAULT_TEXT},
-    node::{Node, Value},
+    node::Node,
     report::Report,
-    schema::{Kind, NAME, Object, PORT, TEXT, join, not_yet, optional, required},
+    schema::{Kind, NAME, Object, TEXT, join, not_yet, optional, required},
     telemetry::{CUSTOM_TAGS, custom_tags},
     value,
 };
 use crate::{
-    discovery::{CollectorAddress, LogLayout, OtlpHttpSink, SpanSink, ZipkinSink},
-    resource::{MeshConfig, Named, Provider, ProviderKind},
+    discovery::{ClientTls, Collector, LogLayout, SpanSink, ZipkinSink},
+    resource::{MeshConfig, Named, Provider, TlsSettings},
 };
 
 /// The namespace of what holds for all.
 const ROOT_NAMESPACE: &str = "istio-system";
 /// Where Zipkin takes spans.
 const ZIPKIN_PATH: &str = "/api/v2/spans";
-/// Where OTLP over HTTP takes them.
-const OTLP_PATH: &str = "/v1/traces";
 /// Port of Zipkin where an address names none.
 const ZIPKIN_PORT: u16 = 9411;
 
@@ -105,7 +107,7 @@ static PROXY_TRACING: Object = Object {
         optional("zipkin", Kind::Object(&ADDRESS)),
         optional("customTags", CUSTOM_TAGS),
         optional("maxPathTagLength", Kind::Int { min: 1, max: 65_536 }),
-        not_yet("tlsSettings", Kind::Any),
+        optional("tlsSettings", Kind::Object(&tls::TLS)),
         not_yet("lightstep", Kind::Any),
         not_yet("datadog", Kind::Any),
         not_yet("stackdriver", Kind::Any),
@@ -119,119 +121,12 @@ static ADDRESS: Object = Object {
     rules: &[],
 };
 
-static PROVIDER: Object = Object {
-    fields: &[
-        required("name", NAME),
-        optional("envoyFileAccessLog", Kind::Object(&FILE_LOG)),
-        optional("envoyOtelAls", Kind::Object(&OTEL_LOG)),
-        optional("zipkin", Kind::Object(&ZIPKIN)),
-        optional("opentelemetry", Kind::Object(&OTEL)),
-        optional("prometheus", Kind::Any),
-        not_yet("envoyExtAuthzHttp", Kind::Any),
-        not_yet("envoyExtAuthzGrpc", Kind::Any),
-        not_yet("envoyHttpAls", Kind::Any),
-        not_yet("envoyTcpAls", Kind::Any),
-        not_yet("lightstep", Kind::Any),
-        not_yet("datadog", Kind::Any),
-        not_yet("skywalking", Kind::Any),
-        not_yet("opencensus", Kind::Any),
-        not_yet("stackdriver", Kind::Any),
-        not_yet("sds", Kind::Any),
-    ],
-    rules: &[],
-};
-
-static FILE_LOG: Object = Object {
-    fields: &[
-        optional("path", Kind::Text(log_path)),
-        optional("logFormat", Kind::Object(&FORMAT)),
-        not_yet("omitEmptyValues", Kind::Bool),
-    ],
-    rules: &[],
-};
-
-static OTEL_LOG: Object = Object {
-    fields: &[
-        required("service", Kind::Text(provider_service)),
-        required("port", PORT),
-        not_yet("logName", TEXT),
-        optional("logFormat", Kind::Object(&FORMAT)),
-    ],
-    rules: &[],
-};
-
-static FORMAT: Object = Object {
-    fields: &[
-        optional("text", Kind::Text(log_format::check)),
-        optional("labels", Kind::Map { key: value::not_empty, of: &Kind::Text(log_format::check) }),
-    ],
-    rules: &[|node, path, report| {
-        super::schema::at_most_one(node, &["text", "labels"], path, report)
-    }],
-};
-
-static ZIPKIN: Object = Object {
-    fields: &[
-        required("service", Kind::Text(provider_service)),
-        required("port", PORT),
-        optional("maxTagLength", Kind::Int { min: 1, max: 65_536 }),
-        optional("enable64bitTraceId", Kind::Bool),
-        optional("path", Kind::Text(http_path)),
-        not_yet("timeout", Kind::Any),
-        not_yet("headers", Kind::Any),
-        not_yet("traceContextOption", Kind::Any),
-    ],
-    rules: &[],
-};
-
-static OTEL: Object = Object {
-    fields: &[
-        required("service", Kind::Text(provider_service)),
-        required("port", PORT),
-        optional("maxTagLength", Kind::Int { min: 1, max: 65_536 }),
-        optional("http", Kind::Object(&OTEL_HTTP)),
-        not_yet("grpc", Kind::Any),
-        not_yet("resourceDetectors", Kind::Any),
-        not_yet("dynatraceSampler", Kind::Any),
-        not_yet("serviceAttributeEnrichment", Kind::Any),
-    ],
-    rules: &[],
-};
-
-static OTEL_HTTP: Object = Object {
-    fields: &[
-        optional("path", Kind::Text(http_path)),
-        optional("timeout", Kind::Duration { least_ms: 1 }),
-        optional("headers", Kind::List { of: &Kind::Object(&HEADER), least: 0 }),
-    ],
-    rules: &[],
-};
-
-static HEADER: Object = Object {
-    fields: &[
-        required("name", Kind::Text(value::field_name)),
-        optional("value", Kind::Text(value::field_value)),
-        not_yet("envName", TEXT),
-    ],
-    rules: &[],
-};
-
 /// A file from the root on, or nothing.
 fn log_path(text: &str) -> Result<(), String> {
     if text.is_empty() { Ok(()) } else { value::file_path(text) }
 }
 
-fn http_path(text: &str) -> Result<(), String> {
-    let fits = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());
-    if fits { Ok(()) } else { Err(format!("`{text}` is no path: use e.g. `{ZIPKIN_PATH}`")) }
-}
-
-/// `[NAMESPACE/]HOST`, as Istio's providers name a service.
-fn provider_service(text: &str) -> Result<(), String> {
-    value::single_host(text.split_once('/').map_or(text, |(_, host)| host))
-}
-
-fn host_port(text: &str) -> Result<CollectorAddress, String> {
+fn host_port(text: &str) -> Result<Collector, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port = match port {
         "" => ZIPKIN_PORT,
@@ -240,7 +135,7 @@ fn host_port(text: &str) -> Result<CollectorAddress, String> {
         })?,
     };
     value::single_host(host)?;
-    Ok(CollectorAddress { host: host.trim_end_matches('.').to_ascii_lowercase(), port })
+    Ok(Collector::at(&host.trim_end_matches('.').to_ascii_lowercase(), port))
 }
 
 fn is_of_the_root(spec: &Node, path: &str, report: &mut Report<'_>) {
@@ -257,23 +152,6 @@ fn format_is_read(spec: &Node, path: &str, report: &mut Report<'_>) {
     let Some(format) = spec.get("accessLogFormat") else { return };
     if let Err(reason) = layout_of(spec) {
         report.at(format, &join(path, "accessLogFormat"), reason);
-    }
-}
-
-fn names_differ(spec: &Node, path: &str, report: &mut Report<'_>) {
-    let mut seen = BTreeMap::new();
-    for (i, provider) in spec.items_of("extensionProviders").iter().enumerate() {
-        let name = provider.text_of("name");
-        if let Some(before) = seen.insert(name, i) {
-            let place = format!("{}[{i}].name", join(path, "extensionProviders"));
-            let reason = format!("`{name}` is item {before} already: name each once");
-            report.at(provider, &place, reason);
-        }
-        let kinds = provider.entries().iter().filter(|entry| entry.key != "name").count();
-        if kinds != 1 {
-            let place = format!("{}[{i}]", join(path, "extensionProviders"));
-            report.at(provider, &place, "a provider is of one kind, e.g. `envoyFileAccessLog`");
-        }
     }
 }
 
@@ -317,7 +195,7 @@ pub(super) fn read(spec: &Node, path: &str) -> MeshConfig {
     let to = |to| ZipkinSink { to, path: ZIPKIN_PATH.to_owned(), short_ids: false };
     let providers = spec.items_of("extensionProviders").iter().enumerate();
     let providers = providers.map(|(i, node)| {
-        let does = provider(node, &format!("{}[{i}]", join(path, "extensionProviders")));
+        let does = provider::provider(node, &format!("{}[{i}]", join(path, "extensionProviders")));
         Provider { name: node.text_of("name").to_owned(), line: node.line, does }
     });
     MeshConfig {
@@ -330,75 +208,20 @@ pub(super) fn read(spec: &Node, path: &str) -> MeshConfig {
         max_tag_length: proxy.and_then(|tracing| tracing.text_of("maxPathTagLength").parse().ok()),
         spans_to: zipkin
             .and_then(|zipkin| host_port(zipkin.text_of("address")).ok())
+            .map(|to| Collector { tls: tls_to(&to.host, proxy), ..to })
             .map(|address| SpanSink::Zipkin(to(address))),
     }
 }
 
-fn provider(node: &Node, path: &str) -> ProviderKind {
-    if let Some(log) = node.get("envoyFileAccessLog") {
-        let path = Some(log.text_of("path")).filter(|path| !path.is_empty());
-        return ProviderKind::FileLog(path.unwrap_or("/dev/stdout").to_owned(), format_of(log));
-    }
-    if let Some(log) = node.get("envoyOtelAls") {
-        return ProviderKind::OtlpLog(collector(log), format_of(log));
-    }
-    let length = |of: &Node| of.text_of("maxTagLength").parse().ok();
-    if let Some(zipkin) = node.get("zipkin") {
-        let path = Some(zipkin.text_of("path")).filter(|path| !path.is_empty());
-        let sink = ZipkinSink {
-            to: collector(zipkin),
-            path: path.unwrap_or(ZIPKIN_PATH).to_owned(),
-            short_ids: zipkin.text_of("enable64bitTraceId") == "true",
-        };
-        return ProviderKind::Spans(SpanSink::Zipkin(sink), length(zipkin));
-    }
-    if let Some(otel) = node.get("opentelemetry") {
-        let sink = match otel.get("http") {
-            None => SpanSink::OtlpGrpc(collector(otel)),
-            Some(http) => SpanSink::OtlpHttp(over_http(otel, http)),
-        };
-        return ProviderKind::Spans(sink, length(otel));
-    }
-    if node.has("prometheus") {
-        return ProviderKind::Prometheus;
-    }
-    let kind = node.entries().iter().find(|entry| entry.key != "name");
-    let field = kind.map_or_else(|| path.to_owned(), |entry| join(path, &entry.key));
-    let line = kind.map_or(node.line, |entry| entry.line);
-    ProviderKind::Other(Named { name: field, line })
-}
-
-fn over_http(otel: &Node, http: &Node) -> OtlpHttpSink {
-    let path = Some(http.text_of("path")).filter(|path| !path.is_empty());
-    let headers = http.items_of("headers").iter();
-    OtlpHttpSink {
-        to: collector(otel),
-        path: path.unwrap_or(OTLP_PATH).to_owned(),
-        timeout: http.get("timeout").and_then(|text| value::duration(text.text()).ok()),
-        headers: headers
-            .map(|one| (one.text_of("name").to_owned(), one.text_of("value").to_owned()))
-            .collect(),
-    }
-}
-
-fn collector(node: &Node) -> CollectorAddress {
-    let written = node.text_of("service");
-    let host = written.split_once('/').map_or(written, |(_, host)| host);
-    CollectorAddress {
-        host: host.trim_end_matches('.').to_ascii_lowercase(),
-        port: node.text_of("port").parse().unwrap_or_default(),
-    }
-}
-
-/// `labels: {}` asks for the default in JSON, as in Istio.
-fn format_of(log: &Node) -> LogLayout {
-    let Some(format) = log.get("logFormat") else { return default_text() };
-    if let Some(labels) = format.get("labels") {
-        let empty = matches!(&labels.value, Value::Map(entries) if entries.is_empty());
-        return if empty { default_json() } else { LogLayout::Json(format.labels_of("labels")) };
-    }
-    match format.text_of("text") {
-        "" => default_text(),
-        text => LogLayout::Text(text.to_owned()),
+/// The TLS that `defaultConfig.tracing.tlsSettings` asks for towards a host.
+fn tls_to(host: &str, tracing: Option<&Node>) -> Option<Box<ClientTls>> {
+    match tls::read(tracing?.get("tlsSettings")?) {
+        TlsSettings::Plain => None,
+        TlsSettings::Originate(mut tls) => {
+            if tls.server_name.is_empty() {
+                host.clone_into(&mut tls.server_name);
+            }
+            Some(tls)
+        }
     }
 }

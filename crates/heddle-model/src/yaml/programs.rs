@@ -64,6 +64,8 @@ pub struct ProgramsFile {
     pub mesh: Option<Placed>,
     /// Folder of rules.
     pub rules: Option<Placed>,
+    /// File of the access log, or `-`.
+    pub access_log: Option<Placed>,
     /// In the order of the file.
     pub programs: Vec<Program>,
 }
@@ -72,6 +74,7 @@ static FILE: Object = Object {
     fields: &[
         optional("mesh", Kind::Word(label)),
         optional("rules", NAME),
+        named("access-log", "access_log", NAME),
         required("services", Kind::Map { key: label, of: &Kind::Object(&PROGRAM) }),
     ],
     rules: &[|node, path, report| {
@@ -197,7 +200,12 @@ pub fn read(file: &str, text: &str) -> Result<ProgramsFile, Vec<ParseError>> {
     }
     let programs = root.get("services").map_or(&[][..], Node::entries).iter().map(program);
     let single = |field: &str| root.get(field).map(|node| placed(node, field));
-    Ok(ProgramsFile { mesh: single("mesh"), rules: single("rules"), programs: programs.collect() })
+    Ok(ProgramsFile {
+        mesh: single("mesh"),
+        rules: single("rules"),
+        access_log: single("access-log"),
+        programs: programs.collect(),
+    })
 }
 
 fn root_programs(root: &mut Node) -> Option<&mut Vec<node::Entry>> {

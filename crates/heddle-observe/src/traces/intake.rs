@@ -1,10 +1,14 @@
-//! Where spans come in: a listener of its own, on which `POST /v1/traces` is OTLP over HTTP (protobuf, or its JSON) and
-//! `POST /api/v2/spans` is Zipkin's JSON. Senders are programs that nobody here wrote: bodies, their number at a
-//! time, connections, times and spans per second are bounded, and who sends too much is told to come again.
+//! Where spans come in: a listener of its own, on which `POST /v1/traces` is OTLP over HTTP (protobuf, or its JSON),
+//! `POST /api/v2/spans` is Zipkin's JSON, and HTTP/2 brings OTLP by gRPC as well ([`grpc`]). Senders are programs that
+//! nobody here wrote: bodies, their number at a time, connections, times and spans per second are bounded, and who sends
+//! too much is told to come again.
+
+mod grpc;
 
 use std::{
     cell::RefCell,
     convert::Infallible,
+    future::Future,
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,12 +19,13 @@ use heddle_wire::{
     gzip::{self, GzipError},
     trace::{otlp, read_otlp, read_zipkin, received::Batch, zipkin},
 };
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Bytes},
     header::{self, HeaderValue},
-    server::conn::http1,
+    rt::Executor,
+    server::conn::{http1, http2},
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,11 +34,16 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
+use self::grpc::Answer;
 use super::{Dropped, Traces};
 use crate::limits;
 
 /// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first bytes of HTTP/2 that no request of HTTP/1 has.
+const PREFACE: &[u8; 4] = b"PRI ";
+/// Pause before the first bytes of a connection are looked at again.
+const PEEK_PAUSE: Duration = Duration::from_millis(10);
 /// What JSON is sent as.
 const JSON: &str = "application/json";
 
@@ -67,6 +77,7 @@ enum Form {
     Protobuf,
     OtlpJson,
     Zipkin,
+    Grpc,
 }
 
 /// An answer other than thanks.
@@ -104,6 +115,21 @@ impl Intake {
             async move { Ok::<_, Infallible>(intake.answer(request).await) }
         });
         // What a sender does wrong is its own to learn: it is answered, or cut off.
+        if speaks_http2(&stream).await {
+            let served = http2::Builder::new(Local)
+                .timer(TokioTimer::new())
+                .keep_alive_interval(limits::SPANS_PING)
+                .max_concurrent_streams(limits::SPANS_BODIES_MAX as u32)
+                .max_header_list_size(limits::REQUEST_HEAD_BYTES_MAX as u32)
+                .serve_connection(TokioIo::new(stream), service);
+            let mut served = std::pin::pin!(served);
+            if clock::within(limits::CONNECTION_LIFETIME_MAX, served.as_mut()).await.is_none() {
+                served.as_mut().graceful_shutdown();
+                let _given_up = clock::within(limits::REQUEST_HEAD_TIMEOUT, served).await;
+            }
+            drop(permit);
+            return;
+        }
         drop(
             http1::Builder::new()
                 .timer(TokioTimer::new())
@@ -119,12 +145,14 @@ impl Intake {
     async fn answer<B: Body<Data: Send, Error: Into<Box<dyn std::error::Error + Send + Sync>>>>(
         &self,
         request: Request<B>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Response<Answer> {
+        let is_grpc = is_grpc(&request);
         match self.taken(request).await {
             Ok(form) => thanks(form),
+            Err(Refused(status, reason)) if is_grpc => grpc::refused(status, &reason),
             Err(Refused(status, reason)) => {
                 let body = serde_json::json!({ "error": reason, "message": reason }).to_string();
-                let mut response = Response::new(Full::from(body));
+                let mut response = Response::new(Answer::from(Bytes::from(body)));
                 *response.status_mut() = status;
                 let headers = response.headers_mut();
                 headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(JSON));
@@ -151,7 +179,7 @@ impl Intake {
             return Err(busy());
         }
         let most = match form {
-            Form::Protobuf => limits::SPANS_BODY_MAX,
+            Form::Protobuf | Form::Grpc => limits::SPANS_BODY_MAX,
             Form::OtlpJson | Form::Zipkin => limits::SPANS_JSON_BODY_MAX,
         };
         let read = Limited::new(request.into_body(), most).collect();
@@ -167,9 +195,16 @@ impl Intake {
                 return Err(Refused(StatusCode::REQUEST_TIMEOUT, reason));
             }
         };
+        let (body, compressed) = match form {
+            Form::Grpc => {
+                let (message, flagged) = grpc::message(&body).map_err(|why| self.malformed(why))?;
+                (message, compressed && flagged)
+            }
+            Form::Protobuf | Form::OtlpJson | Form::Zipkin => (body, compressed),
+        };
         let body = if compressed { self.decompressed(&body, most)? } else { body };
         let read = match form {
-            Form::Protobuf => read_otlp::read(&body, limits::SPANS_BODY_COUNT_MAX),
+            Form::Protobuf | Form::Grpc => read_otlp::read(&body, limits::SPANS_BODY_COUNT_MAX),
             Form::OtlpJson => read_otlp::read_json(&body, limits::SPANS_BODY_COUNT_MAX),
             Form::Zipkin => read_zipkin::read(&body, limits::SPANS_BODY_COUNT_MAX),
         };
@@ -191,15 +226,24 @@ impl Intake {
 
     /// The body is nothing that holds spans.
     fn unreadable(&self, error: impl std::error::Error) -> Refused {
+        self.malformed(error.to_string())
+    }
+
+    fn malformed(&self, why: String) -> Refused {
         self.traces.borrow_mut().dropped(Dropped::Malformed, 1);
-        Refused(StatusCode::BAD_REQUEST, error.to_string())
+        Refused(StatusCode::BAD_REQUEST, why)
     }
 }
 
 /// What a request brings, and whether that is compressed.
 fn form<B>(request: &Request<B>) -> Result<(Form, bool), Refused> {
     let path = request.uri().path();
-    if path != otlp::PATH && path != zipkin::PATH {
+    if is_grpc(request) && path != otlp::GRPC_PATH {
+        let reason = format!("of gRPC only {} is taken", otlp::GRPC_PATH);
+        return Err(Refused(StatusCode::NOT_FOUND, reason));
+    }
+    let by_grpc = path == otlp::GRPC_PATH;
+    if !by_grpc && path != otlp::PATH && path != zipkin::PATH {
         let reason = format!("spans are taken at {} and {}", otlp::PATH, zipkin::PATH);
         return Err(Refused(StatusCode::NOT_FOUND, reason));
     }
@@ -207,7 +251,8 @@ fn form<B>(request: &Request<B>) -> Result<(Form, bool), Refused> {
         return Err(Refused(StatusCode::METHOD_NOT_ALLOWED, "spans are sent by POST".to_owned()));
     }
     let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let coding = field(header::CONTENT_ENCODING).unwrap_or("identity").to_ascii_lowercase();
+    let coding = if by_grpc { grpc::ENCODING } else { header::CONTENT_ENCODING };
+    let coding = field(coding).unwrap_or("identity").to_ascii_lowercase();
     let compressed = match coding.as_str() {
         "identity" => false,
         "gzip" | "x-gzip" => true,
@@ -219,6 +264,7 @@ fn form<B>(request: &Request<B>) -> Result<(Form, bool), Refused> {
     let kind = field(header::CONTENT_TYPE).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match (path, kind.as_str()) {
+        (otlp::GRPC_PATH, _) if is_grpc(request) => Ok((Form::Grpc, compressed)),
         (otlp::PATH, otlp::MEDIA_TYPE) => Ok((Form::Protobuf, compressed)),
         (otlp::PATH, JSON) => Ok((Form::OtlpJson, compressed)),
         // Any page may send texts to any address, and not this.
@@ -230,14 +276,48 @@ fn form<B>(request: &Request<B>) -> Result<(Form, bool), Refused> {
     }
 }
 
+/// By what it is sent as: `application/grpc`, `application/grpc+proto`.
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    kind.and_then(|kind| kind.strip_prefix(grpc::MEDIA_TYPE))
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+}
+
+/// Does a connection begin as one of HTTP/2 (RFC 9113 §3.4)? It is waited for its first bytes.
+async fn speaks_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; PREFACE.len()];
+    let looked = async {
+        loop {
+            let Ok(read @ 1..) = stream.peek(&mut first).await else { return false };
+            if read >= PREFACE.len() || !PREFACE.starts_with(&first[..read]) {
+                return first == *PREFACE;
+            }
+            // What is there is looked at again: nothing says when more is.
+            clock::sleep(PEEK_PAUSE).await;
+        }
+    };
+    clock::within(limits::REQUEST_HEAD_TIMEOUT, looked).await.unwrap_or(false)
+}
+
+/// Runs what a connection of HTTP/2 has going on on this thread.
+#[derive(Debug, Clone, Copy)]
+struct Local;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Local {
+    fn execute(&self, future: F) {
+        drop(task::spawn_contained("spans stream", future));
+    }
+}
+
 /// Each protocol has its own.
-fn thanks(form: Form) -> Response<Full<Bytes>> {
+fn thanks(form: Form) -> Response<Answer> {
     let (status, kind, body) = match form {
+        Form::Grpc => return grpc::thanks(),
         Form::Protobuf => (StatusCode::OK, otlp::MEDIA_TYPE, ""),
         Form::OtlpJson => (StatusCode::OK, JSON, "{}"),
         Form::Zipkin => (StatusCode::ACCEPTED, JSON, ""),
     };
-    let mut response = Response::new(Full::from(body));
+    let mut response = Response::new(Answer::from(Bytes::from_static(body.as_bytes())));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     response

@@ -9,9 +9,16 @@ use heddle_model::{
     timestamp::civil,
     yaml::log_format::{Command, Header, Piece, Plain, TimePart},
 };
+use heddle_runtime::clock;
+use heddle_wire::trace::otlp_logs::Record;
 use serde_json::{Map, Value};
 
-use crate::{facts::Facts, metrics::Grpc, refusal::Flag, snapshot::LinePlan};
+use crate::{
+    facts::Facts,
+    metrics::Grpc,
+    refusal::Flag,
+    snapshot::{LinePlan, LogPlan},
+};
 
 /// The line, with its end.
 pub(crate) fn line(plan: &LinePlan, facts: &Facts, host: &str) -> String {
@@ -33,6 +40,22 @@ pub(crate) fn line(plan: &LinePlan, facts: &Facts, host: &str) -> String {
 
 /// What stands for what is not known.
 const ABSENT: &str = "-";
+
+/// What a collector is told of it: the body is the line, without its end; attributes are not escaped, for they
+/// stand alone.
+pub(crate) fn record(plan: &LogPlan, facts: &Facts, host: &str) -> Record {
+    let made = Made { facts, host };
+    let mut body = line(&plan.line, facts, host);
+    body.truncate(body.trim_end_matches('\n').len());
+    let attribute = |(name, pieces): &(String, Vec<Piece>)| (name.clone(), made.text(pieces));
+    Record {
+        at: facts.started,
+        observed: clock::unix_now(),
+        body,
+        attributes: plan.attributes.iter().map(attribute).collect(),
+        span: facts.trace.map(|ids| (ids.trace, ids.span)),
+    }
+}
 
 struct Made<'a> {
     facts: &'a Facts,
@@ -59,6 +82,10 @@ impl Made<'_> {
                 other => other,
             };
         }
+        Value::String(self.text(pieces))
+    }
+
+    fn text(&self, pieces: &[Piece]) -> String {
         let mut text = String::new();
         for piece in pieces {
             match piece {
@@ -70,7 +97,7 @@ impl Made<'_> {
                 },
             }
         }
-        Value::String(text)
+        text
     }
 
     fn value(&self, command: &Command) -> Value {
@@ -152,7 +179,7 @@ impl Made<'_> {
             Plain::GrpcStatus => grpc(facts.finish.grpc).map(grpc_name).into(),
             Plain::GrpcStatusNumber => grpc(facts.finish.grpc).into(),
             Plain::Hostname => self.host.into(),
-            Plain::TraceId => facts.trace.as_ref().map(|ids| ids.trace.clone()).into(),
+            Plain::TraceId => facts.trace.as_ref().map(|ids| ids.trace.to_string()).into(),
         }
     }
 }

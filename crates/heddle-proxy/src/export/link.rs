@@ -1,26 +1,26 @@
-//! A connection to a receiver of spans, and one batch after the other on it: HTTP/1.1 for Zipkin and OTLP/HTTP,
-//! HTTP/2 for OTLP/gRPC. It neither connects nor tries again.
+//! A connection to a receiver, and one batch after the other on it: HTTP/1.1 for Zipkin and OTLP/HTTP, HTTP/2 for
+//! OTLP/gRPC. It neither connects nor tries again.
 
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use bytes::Bytes;
-use heddle_model::discovery::{CollectorAddress, SpanSink};
+use heddle_model::discovery::{Collector, SentField};
 use heddle_runtime::task::spawn_contained;
 use heddle_wire::trace::{
     B3, NOT_RECORDED,
-    otlp::{self, ExportClient, ExportResponse},
-    span::{Origin, Span},
-    zipkin,
+    otlp::{ExportClient, ExportResponse},
+    span::Origin,
 };
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::Endpoint;
 
-use crate::{discovery::channel, limits::SPANS_TIME, metrics::SpanResult};
+use super::sink::{Post, Sink};
+use crate::{discovery::channel, metrics::ExportResult};
 
 /// Largest answer that is read.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -54,11 +54,11 @@ impl SendError {
     }
 
     /// As it is counted.
-    pub(super) fn result(&self) -> SpanResult {
+    pub(super) fn result(&self) -> ExportResult {
         match self {
-            Self::Unreachable(_) | Self::Broken(_) => SpanResult::Unreachable,
-            Self::Refused(_) | Self::Busy(_) => SpanResult::Refused,
-            Self::Late(_) => SpanResult::Timeout,
+            Self::Unreachable(_) | Self::Broken(_) => ExportResult::Unreachable,
+            Self::Refused(_) | Self::Busy(_) => ExportResult::Refused,
+            Self::Late(_) => ExportResult::Timeout,
         }
     }
 }
@@ -71,28 +71,32 @@ pub(super) enum Link {
 
 impl Link {
     /// Begins what is spoken on a connection.
-    pub(super) async fn begin(sink: &SpanSink, stream: TcpStream) -> Result<Self, SendError> {
-        match sink {
-            SpanSink::Zipkin(_) | SpanSink::OtlpHttp(_) => {
-                let (sender, connection) = http1::handshake(TokioIo::new(stream))
-                    .await
-                    .map_err(|error| SendError::Broken(error.to_string()))?;
-                let connection = async {
-                    // Whoever sends is told so.
-                    let _ended = connection.await;
-                };
-                drop(spawn_contained("connection to a receiver of spans", connection));
-                Ok(Self::Http(sender))
-            }
-            SpanSink::OtlpGrpc(_) => {
-                let authority = authority(sink);
-                let broken = |error: tonic::transport::Error| SendError::Broken(error.to_string());
-                let endpoint =
-                    Endpoint::from_shared(format!("http://{authority}")).map_err(broken)?;
-                let channel = channel(endpoint, stream).await.map_err(broken)?;
-                Ok(Self::Grpc(Box::new(ExportClient::new(channel))))
-            }
+    pub(super) async fn begin<S, C>(sink: &S, stream: C) -> Result<Self, SendError>
+    where
+        S: Sink,
+        C: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        if sink.is_grpc() {
+            let authority = authority(sink.collector());
+            let broken = |error: tonic::transport::Error| SendError::Broken(error.to_string());
+            // The TLS below is none of tonic's; what is told of it is.
+            let scheme = if sink.collector().tls.is_some() { "https" } else { "http" };
+            let origin = format!("{scheme}://{authority}").parse::<Uri>();
+            let origin = origin.map_err(|error| SendError::Broken(error.to_string()))?;
+            let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(broken)?;
+            let endpoint = endpoint.origin(origin);
+            let channel = channel(endpoint, stream).await.map_err(broken)?;
+            return Ok(Self::Grpc(Box::new(ExportClient::new(channel))));
         }
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| SendError::Broken(error.to_string()))?;
+        let connection = async {
+            // Whoever sends is told so.
+            let _ended = connection.await;
+        };
+        drop(spawn_contained("connection to a receiver", connection));
+        Ok(Self::Http(sender))
     }
 
     /// Can it still be used, as far as is known?
@@ -103,58 +107,60 @@ impl Link {
         }
     }
 
-    /// Sends one batch; how many of its spans were not wanted.
-    pub(super) async fn send(
+    /// Sends one batch; how many of its items were not wanted.
+    pub(super) async fn send<S: Sink>(
         &mut self,
-        sink: &SpanSink,
+        sink: &S,
         origin: &Origin,
-        batch: &[Span],
+        batch: &[S::Item],
     ) -> Result<usize, SendError> {
-        match self {
-            Self::Http(sender) => post(sender, sink, origin, batch).await,
-            Self::Grpc(client) => {
-                let called = client.export(otlp::request(origin, batch)).await;
-                called.map(|answer| rejected(&answer)).map_err(|status| match status.code() {
-                    tonic::Code::Unavailable | tonic::Code::ResourceExhausted => {
-                        SendError::Busy(status.message().to_owned())
-                    }
-                    // What a connection that has ended is told as.
-                    tonic::Code::Unknown | tonic::Code::Cancelled => {
-                        SendError::Broken(status.message().to_owned())
-                    }
-                    code => SendError::Refused(format!("{code:?}: {}", status.message())),
-                })
+        let fields = fields(&sink.collector().headers);
+        let client = match self {
+            Self::Http(sender) => {
+                let post = sink.post(origin, batch);
+                let post = post.ok_or_else(|| SendError::Refused("by HTTP".to_owned()))?;
+                return send_post(sender, &authority(sink.collector()), post, &fields).await;
             }
-        }
+            Self::Grpc(client) => client,
+        };
+        let called = client.export(S::GRPC_PATH, sink.batch(origin, batch), &fields).await;
+        called.map(|answer| rejected(&answer)).map_err(|status| match status.code() {
+            tonic::Code::Unavailable | tonic::Code::ResourceExhausted => {
+                SendError::Busy(status.message().to_owned())
+            }
+            // What a connection that has ended is told as.
+            tonic::Code::Unknown | tonic::Code::Cancelled => {
+                SendError::Broken(status.message().to_owned())
+            }
+            code => SendError::Refused(format!("{code:?}: {}", status.message())),
+        })
     }
 }
 
-async fn post(
-    sender: &mut http1::SendRequest<Full<Bytes>>,
-    sink: &SpanSink,
-    origin: &Origin,
-    batch: &[Span],
-) -> Result<usize, SendError> {
-    let (media_type, path, body) = match sink {
-        SpanSink::Zipkin(to) => {
-            (zipkin::MEDIA_TYPE, to.path.as_str(), zipkin::encode(origin, batch))
-        }
-        SpanSink::OtlpHttp(to) => (otlp::MEDIA_TYPE, to.path.as_str(), otlp::encode(origin, batch)),
-        SpanSink::OtlpGrpc(_) => (otlp::MEDIA_TYPE, otlp::PATH, otlp::encode(origin, batch)),
+/// Fields that go with a batch, by name and value; one of a variable that is not set is left out.
+fn fields(of: &[SentField]) -> Vec<(String, String)> {
+    let value = |one: &SentField| match one.from_environment {
+        true => env::var(&one.value).ok(),
+        false => Some(one.value.clone()),
     };
-    let mut request = Request::post(path)
-        .header(header::HOST, authority(sink))
-        .header(header::CONTENT_TYPE, media_type)
+    of.iter().filter_map(|one| Some((one.name.clone(), value(one)?))).collect()
+}
+
+async fn send_post(
+    sender: &mut http1::SendRequest<Full<Bytes>>,
+    authority: &str,
+    post: Post<'_>,
+    fields: &[(String, String)],
+) -> Result<usize, SendError> {
+    let mut request = Request::post(post.path)
+        .header(header::HOST, authority)
+        .header(header::CONTENT_TYPE, post.media_type)
         .header(header::USER_AGENT, concat!("heddle/", env!("CARGO_PKG_VERSION")))
         // Spans about the sending of spans would have no end, where the receiver has a sidecar.
         .header(B3, NOT_RECORDED)
-        .body(Full::new(Bytes::from(body)))
+        .body(Full::new(Bytes::from(post.body)))
         .map_err(|error| SendError::Refused(error.to_string()))?;
-    let headers = match sink {
-        SpanSink::OtlpHttp(to) => &to.headers[..],
-        SpanSink::Zipkin(_) | SpanSink::OtlpGrpc(_) => &[],
-    };
-    for (name, value) in headers {
+    for (name, value) in fields {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
             request.headers_mut().insert(name, value);
         }
@@ -166,8 +172,7 @@ async fn post(
     let body = Limited::new(answer.into_body(), ANSWER_BYTES).collect().await;
     let body = body.map_err(|error| SendError::Broken(error.to_string()))?.to_bytes();
     if status.is_success() {
-        let is_otlp = !matches!(sink, SpanSink::Zipkin(_));
-        let said = ExportResponse::decode(&body[..]).ok().filter(|_| is_otlp);
+        let said = ExportResponse::decode(&body[..]).ok().filter(|_| post.is_otlp);
         return Ok(said.map_or(0, |said| rejected(&said)));
     }
     let said = String::from_utf8_lossy(&body[..body.len().min(REASON_BYTES)]);
@@ -186,24 +191,7 @@ fn rejected(answer: &ExportResponse) -> usize {
     usize::try_from(said).unwrap_or_default()
 }
 
-fn authority(sink: &SpanSink) -> String {
-    let CollectorAddress { host, port } = address(sink);
+fn authority(to: &Collector) -> String {
+    let Collector { host, port, .. } = to;
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-/// Where it is.
-pub(super) fn address(sink: &SpanSink) -> &CollectorAddress {
-    match sink {
-        SpanSink::Zipkin(zipkin) => &zipkin.to,
-        SpanSink::OtlpGrpc(to) => to,
-        SpanSink::OtlpHttp(otlp) => &otlp.to,
-    }
-}
-
-/// Most time for one batch.
-pub(super) fn time(sink: &SpanSink) -> Duration {
-    match sink {
-        SpanSink::OtlpHttp(otlp) => otlp.timeout.unwrap_or(SPANS_TIME),
-        SpanSink::Zipkin(_) | SpanSink::OtlpGrpc(_) => SPANS_TIME,
-    }
 }

@@ -1,4 +1,4 @@
-//! Spans that wait for one receiver: bounded in bytes, taken in batches that are large or old enough.
+//! What waits for one receiver: bounded in bytes, taken in batches that are large or old enough.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,7 +7,6 @@ use std::{
 };
 
 use heddle_runtime::clock;
-use heddle_wire::trace::span::Span;
 use tokio::sync::Notify;
 
 use crate::limits::{SPANS_AT_ONCE, SPANS_GATHERED, SPANS_WAITING_BYTES};
@@ -16,9 +15,11 @@ use crate::limits::{SPANS_AT_ONCE, SPANS_GATHERED, SPANS_WAITING_BYTES};
 const LEFT_AFTER: Duration = Duration::from_secs(120);
 
 /// The queue of one receiver.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    spans: RefCell<VecDeque<Span>>,
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    waiting: RefCell<VecDeque<T>>,
+    /// About how many bytes one has.
+    weight: fn(&T) -> usize,
     bytes: Cell<usize>,
     more: Notify,
     /// A batch is under way.
@@ -30,43 +31,58 @@ pub(super) struct Queue {
     left: Cell<bool>,
 }
 
-impl Queue {
+impl<T> Queue<T> {
+    /// An empty one.
+    pub(super) fn new(weight: fn(&T) -> usize) -> Self {
+        Self {
+            waiting: RefCell::default(),
+            weight,
+            bytes: Cell::default(),
+            more: Notify::new(),
+            busy: Cell::default(),
+            idle: Notify::new(),
+            hurried: Cell::default(),
+            hurry: Notify::new(),
+            left: Cell::default(),
+        }
+    }
+
     /// Adds one; false if there is no room.
-    pub(super) fn push(&self, span: Span) -> bool {
-        let bytes = self.bytes.get() + span.weight();
+    pub(super) fn push(&self, item: T) -> bool {
+        let bytes = self.bytes.get() + (self.weight)(&item);
         if bytes > SPANS_WAITING_BYTES || self.left.get() {
             return false;
         }
         self.bytes.set(bytes);
-        let mut spans = self.spans.borrow_mut();
-        spans.push_back(span);
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.push_back(item);
         // The first begins a batch, and the last of a full one ends it.
-        if spans.len() == 1 || spans.len() == SPANS_AT_ONCE {
+        if waiting.len() == 1 || waiting.len() == SPANS_AT_ONCE {
             self.more.notify_one();
         }
         true
     }
 
     /// The next batch; `None` when nothing has come for a long time.
-    pub(super) async fn batch(&self) -> Option<Vec<Span>> {
-        while self.spans.borrow().is_empty() {
+    pub(super) async fn batch(&self) -> Option<Vec<T>> {
+        while self.waiting.borrow().is_empty() {
             if clock::within(LEFT_AFTER, self.more.notified()).await.is_none()
-                && self.spans.borrow().is_empty()
+                && self.waiting.borrow().is_empty()
             {
                 self.left.set(true);
                 return None;
             }
         }
         let full = async {
-            while self.spans.borrow().len() < SPANS_AT_ONCE {
+            while self.waiting.borrow().len() < SPANS_AT_ONCE {
                 self.more.notified().await;
             }
         };
         self.pause_unless(SPANS_GATHERED, full).await;
-        let mut spans = self.spans.borrow_mut();
-        let most = spans.len().min(SPANS_AT_ONCE);
-        let batch: Vec<_> = spans.drain(..most).collect();
-        let bytes = batch.iter().map(Span::weight).sum::<usize>();
+        let mut waiting = self.waiting.borrow_mut();
+        let most = waiting.len().min(SPANS_AT_ONCE);
+        let batch: Vec<_> = waiting.drain(..most).collect();
+        let bytes = batch.iter().map(self.weight).sum::<usize>();
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
         self.busy.set(true);
         Some(batch)
@@ -75,7 +91,7 @@ impl Queue {
     /// The batch that was taken is over.
     pub(super) fn delivered(&self) {
         self.busy.set(false);
-        if self.spans.borrow().is_empty() {
+        if self.waiting.borrow().is_empty() {
             self.idle.notify_waiters();
         }
     }
@@ -104,7 +120,7 @@ impl Queue {
 
     /// Waits until nothing waits and nothing is under way.
     pub(super) async fn emptied(&self) {
-        while self.busy.get() || !(self.spans.borrow().is_empty() || self.left.get()) {
+        while self.busy.get() || !(self.waiting.borrow().is_empty() || self.left.get()) {
             self.idle.notified().await;
         }
     }

@@ -1,15 +1,17 @@
 //! Receivers of every sort and temper, over real sockets.
 
+mod logs;
+
 use std::{cell::RefCell, net::SocketAddr};
 
 use bytes::{Buf as _, Bytes};
-use heddle_model::discovery::{OtlpHttpSink, ZipkinSink};
+use heddle_model::discovery::{OtlpHttpSink, SentField, SpanSink, ZipkinSink};
 use heddle_runtime::task;
 use heddle_testkit::fixture::proxy_config;
 use heddle_wire::trace::{
     Decision, SpanContext, SpanId, TraceId,
     otlp::{ExportRequest, ExportResponse, PartialSuccess},
-    span::Kind,
+    span::{Kind, Span},
 };
 use prost::Message as _;
 use tokio::{
@@ -23,15 +25,15 @@ use super::*;
 struct Counting(Rc<Cell<usize>>);
 
 impl Reach for Counting {
-    async fn connect(&self, to: &CollectorAddress) -> Result<TcpStream, String> {
+    async fn connect(&self, to: &Collector) -> Result<TcpStream, String> {
         self.0.set(self.0.get() + 1);
         let at: SocketAddr = format!("{}:{}", to.host, to.port).parse().unwrap();
         TcpStream::connect(at).await.map_err(|error| error.to_string())
     }
 }
 
-fn at(port: u16) -> CollectorAddress {
-    CollectorAddress { host: "127.0.0.1".to_owned(), port }
+fn at(port: u16) -> Collector {
+    Collector::at("127.0.0.1", port)
 }
 
 fn zipkin(port: u16) -> SpanSink {
@@ -39,13 +41,21 @@ fn zipkin(port: u16) -> SpanSink {
     SpanSink::Zipkin(ZipkinSink { to: at(port), path, short_ids: false })
 }
 
+/// A field that goes with requests.
+fn key() -> SentField {
+    let (name, value) = ("x-key".to_owned(), "secret".to_owned());
+    SentField { name, value, from_environment: false }
+}
+
 /// With this limit on each batch.
 fn otlp_http(port: u16, timeout_ms: u64) -> SpanSink {
     SpanSink::OtlpHttp(OtlpHttpSink {
-        to: at(port),
+        to: Collector {
+            timeout: Some(Duration::from_millis(timeout_ms)),
+            headers: vec![key()],
+            ..at(port)
+        },
         path: "/v1/traces".to_owned(),
-        timeout: Some(Duration::from_millis(timeout_ms)),
-        headers: vec![("x-key".to_owned(), "secret".to_owned())],
     })
 }
 
@@ -83,16 +93,16 @@ impl Exporter {
             events: Vec::new(),
             failed: false,
         };
-        let finished = Finished { span, to: Arc::clone(&self.to) };
+        let finished = Finished { what: span, to: Arc::clone(&self.to) };
         self.spans.send(finished).await.unwrap();
     }
 
-    fn count(&self, result: SpanResult) -> u64 {
-        self.metrics.traces.of(result)
+    fn count(&self, result: ExportResult) -> u64 {
+        self.metrics.traces.spans.of(result)
     }
 
     /// Waits until so many spans ended so.
-    async fn counts(&self, result: SpanResult, spans: u64) {
+    async fn counts(&self, result: ExportResult, spans: u64) {
         while self.count(result) < spans {
             clock::sleep(Duration::from_millis(10)).await;
         }
@@ -163,9 +173,9 @@ fn zipkin_gets_batches_over_one_connection() {
         let exporter = Exporter::start(zipkin(port));
         exporter.give("a").await;
         exporter.give("b").await;
-        exporter.counts(SpanResult::Sent, 2).await;
+        exporter.counts(ExportResult::Sent, 2).await;
         exporter.give("c").await;
-        exporter.counts(SpanResult::Sent, 3).await;
+        exporter.counts(ExportResult::Sent, 3).await;
         let taken = taken.borrow();
         assert_eq!((taken.len(), exporter.connects.get()), (2, 1));
         let (head, body) = &taken[0];
@@ -188,8 +198,8 @@ fn otlp_over_http_tells_what_it_did_not_want() {
         let exporter = Exporter::start(otlp_http(port, 5_000));
         exporter.give("a").await;
         exporter.give("b").await;
-        exporter.counts(SpanResult::Sent, 1).await;
-        exporter.counts(SpanResult::Refused, 1).await;
+        exporter.counts(ExportResult::Sent, 1).await;
+        exporter.counts(ExportResult::Refused, 1).await;
         let (head, body) = taken.borrow_mut().remove(0);
         assert!(head.starts_with("post /v1/traces http/1.1\r\n"), "{head}");
         assert!(head.contains("content-type: application/x-protobuf\r\n"), "{head}");
@@ -216,9 +226,9 @@ fn otlp_by_grpc_is_called_over_one_connection() {
         }));
         let exporter = Exporter::start(SpanSink::OtlpGrpc(at(port)));
         exporter.give("a").await;
-        exporter.counts(SpanResult::Sent, 1).await;
+        exporter.counts(ExportResult::Sent, 1).await;
         exporter.give("b").await;
-        exporter.counts(SpanResult::Sent, 2).await;
+        exporter.counts(ExportResult::Sent, 2).await;
         assert_eq!((taken.borrow().len(), exporter.connects.get()), (2, 1));
         let resource = taken.borrow()[0].resource_spans[0].resource.clone().unwrap();
         assert_eq!(resource.attributes[0].text(), Some("client.default"));
@@ -227,11 +237,18 @@ fn otlp_by_grpc_is_called_over_one_connection() {
 
 async fn grpc_call(
     request: http::Request<h2::RecvStream>,
-    mut respond: h2::server::SendResponse<Bytes>,
+    respond: h2::server::SendResponse<Bytes>,
     taken: Rc<RefCell<Vec<ExportRequest>>>,
 ) {
     assert_eq!(request.uri().path(), heddle_wire::trace::otlp::GRPC_PATH);
     assert_eq!(request.headers()["b3"], "0", "nobody traces this");
+    let message = grpc_message(request).await;
+    taken.borrow_mut().push(ExportRequest::decode(&message[..]).unwrap());
+    grpc_thanks(respond);
+}
+
+/// The one message of a call, without its frame.
+async fn grpc_message(request: http::Request<h2::RecvStream>) -> Vec<u8> {
     let mut body = request.into_body();
     let mut message = Vec::new();
     while let Some(data) = body.data().await {
@@ -240,7 +257,10 @@ async fn grpc_call(
     let mut message = &message[..];
     assert_eq!(message.get_u8(), 0, "not compressed");
     assert_eq!(message.get_u32() as usize, message.len());
-    taken.borrow_mut().push(ExportRequest::decode(message).unwrap());
+    message.to_vec()
+}
+
+fn grpc_thanks(mut respond: h2::server::SendResponse<Bytes>) {
     let head = http::Response::builder().header("content-type", "application/grpc");
     let mut sending = respond.send_response(head.body(()).unwrap(), false).unwrap();
     let partial_success = Some(PartialSuccess::default());
@@ -259,9 +279,9 @@ fn a_receiver_that_hangs_costs_its_own_batch_and_no_more() {
         let (port, taken) = http_receiver("").await;
         let exporter = Exporter::start(otlp_http(port, 50));
         exporter.give("a").await;
-        exporter.counts(SpanResult::Timeout, 1).await;
+        exporter.counts(ExportResult::Timeout, 1).await;
         exporter.give("b").await;
-        exporter.counts(SpanResult::Timeout, 2).await;
+        exporter.counts(ExportResult::Timeout, 2).await;
         assert_eq!((taken.borrow().len(), exporter.connects.get()), (2, 2));
     });
 }
@@ -273,7 +293,7 @@ fn a_receiver_that_says_no_is_not_asked_again_for_the_same() {
             http_receiver("HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno").await;
         let exporter = Exporter::start(zipkin(port));
         exporter.give("a").await;
-        exporter.counts(SpanResult::Refused, 1).await;
+        exporter.counts(ExportResult::Refused, 1).await;
         assert_eq!(taken.borrow().len(), 1);
     });
 }
@@ -284,10 +304,11 @@ fn a_receiver_that_lies_is_left() {
         let (port, _taken) = http_receiver("SSH-2.0-what\r\n").await;
         let exporter = Exporter::start(zipkin(port));
         exporter.give("a").await;
-        exporter.counts(SpanResult::Unreachable, 1).await;
+        exporter.counts(ExportResult::Unreachable, 1).await;
         let exporter = Exporter::start(SpanSink::OtlpGrpc(at(port)));
         exporter.give("a").await;
-        while exporter.count(SpanResult::Unreachable) + exporter.count(SpanResult::Timeout) == 0 {
+        while exporter.count(ExportResult::Unreachable) + exporter.count(ExportResult::Timeout) == 0
+        {
             clock::sleep(Duration::from_millis(10)).await;
         }
     });
@@ -311,7 +332,7 @@ fn a_receiver_that_comes_back_gets_what_waited_for_it() {
             let (stream, _) = listener.accept().await.unwrap();
             receive(stream, ACCEPTED, told).await;
         }));
-        exporter.counts(SpanResult::Sent, 1).await;
+        exporter.counts(ExportResult::Sent, 1).await;
         assert_eq!(taken.borrow().len(), 1);
     });
 }
@@ -325,7 +346,7 @@ fn what_a_receiver_does_not_take_is_bounded_and_counted() {
         for _ in 0..100 {
             exporter.give(&large).await;
         }
-        while exporter.count(SpanResult::QueueFull) < 50 {
+        while exporter.count(ExportResult::QueueFull) < 50 {
             clock::sleep(Duration::from_millis(10)).await;
         }
     });
@@ -338,6 +359,6 @@ fn at_the_end_what_waits_is_sent_at_once() {
         let exporter = Exporter::start(zipkin(port));
         exporter.give("last").await;
         exporter.end().await;
-        assert_eq!((taken.borrow().len(), exporter.count(SpanResult::Sent)), (1, 1));
+        assert_eq!((taken.borrow().len(), exporter.count(ExportResult::Sent)), (1, 1));
     });
 }

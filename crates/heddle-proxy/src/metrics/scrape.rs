@@ -191,11 +191,12 @@ fn own(text: &mut String, metrics: &Metrics, process: bool) {
     let left = metrics.left_to_others.load(std::sync::atomic::Ordering::Relaxed);
     let _ = writeln!(text, "heddle_retries_left_to_others_total {left}");
     app_scrapes(text, metrics);
-    let help =
-        "Lines of access logs that were dropped: too many waited, or a file could not be written.";
+    let help = "Lines of access logs that were dropped: too many waited, a file could not be written, or a collector did not take them.";
     family(text, "heddle_access_log_dropped_total", "counter", help);
     let dropped = metrics.log_lines_dropped.load(std::sync::atomic::Ordering::Relaxed);
     let _ = writeln!(text, "heddle_access_log_dropped_total {dropped}");
+    let help = "Records of access logs for collectors, by what became of them.";
+    metrics.log_records.write(text, "heddle_log_records_total", help);
     let help = "Copies of requests for mirrors, by what became of them.";
     family(text, "heddle_mirrored_requests_total", "counter", help);
     for result in MirrorResult::ALL {

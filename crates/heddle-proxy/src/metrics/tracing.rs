@@ -1,5 +1,5 @@
-//! What is counted about traces: spans and what became of them, contexts that nobody can read, and calls of the
-//! workload that lost theirs.
+//! What is counted about traces and logs that are sent: spans, records and what became of them, contexts that nobody
+//! can read, and calls of the workload that lost theirs.
 
 use std::{
     fmt::Write as _,
@@ -10,9 +10,9 @@ use heddle_wire::trace::Formats;
 
 use super::render::family;
 
-/// What became of a span, for each of those whom it goes to.
+/// What became of a span or a record of a log, for each of those whom it goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum SpanResult {
+pub(crate) enum ExportResult {
     /// Its receiver has it.
     Sent,
     /// Too many wait for a receiver.
@@ -25,7 +25,7 @@ pub(crate) enum SpanResult {
     Refused,
 }
 
-impl SpanResult {
+impl ExportResult {
     const ALL: [Self; 5] =
         [Self::Sent, Self::QueueFull, Self::Unreachable, Self::Timeout, Self::Refused];
 
@@ -40,26 +40,39 @@ impl SpanResult {
     }
 }
 
+/// What became of all of a sort.
+#[derive(Debug, Default)]
+pub(crate) struct Exported([AtomicU64; ExportResult::ALL.len()]);
+
+impl Exported {
+    /// So many ended so.
+    pub(crate) fn add(&self, result: ExportResult, count: usize) {
+        self.0[result as usize].fetch_add(count as u64, Ordering::Relaxed);
+    }
+
+    /// So many have so far.
+    pub(crate) fn of(&self, result: ExportResult) -> u64 {
+        self.0[result as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn write(&self, text: &mut String, name: &str, help: &str) {
+        family(text, name, "counter", help);
+        for result in ExportResult::ALL {
+            let count = self.of(result);
+            let _ = writeln!(text, "{name}{{result=\"{}\"}} {count}", result.as_str());
+        }
+    }
+}
+
 /// The counts.
 #[derive(Debug, Default)]
 pub(crate) struct TraceCounts {
-    spans: [AtomicU64; SpanResult::ALL.len()],
+    pub(crate) spans: Exported,
     malformed: [AtomicU64; Formats::ALL.len()],
     lost: AtomicU64,
 }
 
 impl TraceCounts {
-    /// So many spans ended so.
-    pub(crate) fn spans(&self, result: SpanResult, count: usize) {
-        self.spans[result as usize].fetch_add(count as u64, Ordering::Relaxed);
-    }
-
-    /// So many have so far.
-    #[cfg(test)]
-    pub(crate) fn of(&self, result: SpanResult) -> u64 {
-        self.spans[result as usize].load(Ordering::Relaxed)
-    }
-
     /// A request said in these forms what nobody can read.
     #[cold]
     pub(crate) fn malformed(&self, formats: Formats) {
@@ -76,17 +89,8 @@ impl TraceCounts {
     }
 
     pub(super) fn write(&self, text: &mut String) {
-        let name = "heddle_spans_total";
-        family(
-            text,
-            name,
-            "counter",
-            "Spans, for each of their receivers, by what became of them.",
-        );
-        for result in SpanResult::ALL {
-            let count = self.spans[result as usize].load(Ordering::Relaxed);
-            let _ = writeln!(text, "{name}{{result=\"{}\"}} {count}", result.as_str());
-        }
+        let help = "Spans, for each of their receivers, by what became of them.";
+        self.spans.write(text, "heddle_spans_total", help);
         let name = "heddle_trace_context_malformed_total";
         family(text, name, "counter", "Trace contexts of requests that nobody can read, by form.");
         for (count, (_, format)) in self.malformed.iter().zip(Formats::ALL) {

@@ -215,7 +215,7 @@ impl Known<'_> {
             request_id: request
                 .and_then(|one| one.id.as_deref())
                 .map(|id| bounded(id, TAP_TEXT_BYTES)),
-            trace_id: self.facts.trace.as_ref().map(|trace| trace.trace.clone()),
+            trace_id: self.facts.trace.as_ref().map(|ids| ids.trace.to_string()),
             seen_by_callee: self.seen_by_callee(),
         }
     }

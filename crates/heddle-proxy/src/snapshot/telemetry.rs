@@ -1,10 +1,10 @@
 //! What is to be told about calls, ready for use: formats and filters are read once per generation, not per
 //! request. Who writes it down is `access_log`'s; who traces, another's.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use heddle_model::{
-    discovery::{AccessLog, LogLayout, LogSink, SideTelemetry, WorkloadTelemetry},
+    discovery::{AccessLog, Collector, LogLayout, LogSink, SideTelemetry, WorkloadTelemetry},
     yaml::{
         expression::{Attribute, Expression},
         log_format::{self, Command, Header, Piece},
@@ -45,11 +45,31 @@ pub struct Wants {
 #[derive(Debug)]
 pub struct LogPlan {
     /// Where it goes.
-    pub to: LogSink,
-    /// How a line looks.
+    pub to: LogTo,
+    /// How a line looks; what a collector gets as the body.
     pub line: LinePlan,
+    /// What a collector is told besides, by name.
+    pub attributes: Vec<(String, Vec<Piece>)>,
     /// Only calls that meet this.
     pub filter: Option<Expression>,
+}
+
+/// Where an access log goes.
+#[derive(Debug)]
+pub enum LogTo {
+    /// Into this file.
+    File(String),
+    /// To a collector.
+    Collector(Arc<LogCollector>),
+}
+
+/// A log that goes to a collector.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogCollector {
+    /// Who takes it.
+    pub to: Collector,
+    /// What it is called.
+    pub name: String,
 }
 
 /// How a line of an access log looks.
@@ -118,15 +138,17 @@ impl LogPlan {
                 // Each call is a line, whether its format says so or not.
                 LinePlan::Text(log_format::parse(text.trim_end_matches('\n'))?)
             }
-            LogLayout::Json(fields) => {
-                let read = |(name, format): (&String, &String)| {
-                    Ok((name.clone(), log_format::parse(format)?))
-                };
-                LinePlan::Json(fields.iter().map(read).collect::<Result<_, String>>()?)
+            LogLayout::Json(fields) => LinePlan::Json(named(fields)?),
+        };
+        let to = match &log.to {
+            LogSink::File(path) => LogTo::File(path.clone()),
+            LogSink::Otlp(to) => {
+                let (to, name) = (to.clone(), log.log_name.clone());
+                LogTo::Collector(Arc::new(LogCollector { to, name }))
             }
         };
         let filter = log.filter.as_deref().map(Expression::parse_condition).transpose()?;
-        Ok(Self { to: log.to.clone(), line, filter })
+        Ok(Self { to, line, attributes: named(&log.attributes)?, filter })
     }
 
     fn pieces(&self) -> impl Iterator<Item = &Piece> {
@@ -134,8 +156,15 @@ impl LogPlan {
             LinePlan::Text(pieces) => (&pieces[..], &[][..]),
             LinePlan::Json(fields) => (&[][..], &fields[..]),
         };
-        text.iter().chain(json.iter().flat_map(|(_, pieces)| pieces))
+        let named = json.iter().chain(&self.attributes);
+        text.iter().chain(named.flat_map(|(_, pieces)| pieces))
     }
+}
+
+/// Formats by name.
+fn named(fields: &BTreeMap<String, String>) -> Result<Vec<(String, Vec<Piece>)>, String> {
+    let read = |(name, format): (&String, &String)| Ok((name.clone(), log_format::parse(format)?));
+    fields.iter().map(read).collect()
 }
 
 impl Wants {

@@ -11,6 +11,8 @@ use heddle_model::discovery::{CustomTag, SpanSink, Tracing};
 pub struct TracePlan {
     /// Whom spans go to.
     pub to: Arc<SpanSink>,
+    /// Whom they go to besides.
+    pub also: Vec<Arc<SpanSink>>,
     pub(crate) sampler: Sampler,
     /// Traces per second that are recorded whatever chance says.
     pub(crate) at_least: u32,
@@ -46,6 +48,7 @@ impl TracePlan {
         let tags = tags.filter_map(|(name, tag)| Some((name.as_str().into(), TagPlan::of(tag)?)));
         Self {
             to: Arc::new(tracing.to.clone()),
+            also: tracing.also.iter().cloned().map(Arc::new).collect(),
             sampler: Sampler::of_percent(tracing.sampling),
             at_least: tracing.at_least,
             silent: tracing.reports_nothing,

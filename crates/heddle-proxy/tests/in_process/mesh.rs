@@ -382,7 +382,7 @@ impl Sidecar {
     /// Spans that it has made since somebody asked last.
     pub(crate) fn spans(&self) -> Vec<Span> {
         let mut spans = self.spans.borrow_mut();
-        std::iter::from_fn(|| spans.try_recv().ok()).map(|finished| finished.span).collect()
+        std::iter::from_fn(|| spans.try_recv().ok()).map(|finished| finished.what).collect()
     }
 
     /// A connection of this workload's application to `to`.

@@ -34,6 +34,7 @@ const FIELDS: &[(&str, &str)] = &[
     ("sent", "%BYTES_SENT%"),
     ("duration", "%DURATION%"),
     ("called", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("trace", "%TRACE_ID%"),
 ];
 
 /// The logs of both sides, each in a file.
@@ -61,6 +62,8 @@ impl Logs {
                         .collect::<BTreeMap<_, _>>(),
                 ),
                 filter: filter.map(str::to_owned),
+                log_name: String::new(),
+                attributes: BTreeMap::new(),
             }],
             ..SideTelemetry::default()
         };
@@ -108,6 +111,25 @@ fn an_answered_request_is_a_line_on_each_side() {
         assert_eq!(server["cluster"], "inbound|9080||");
         assert_eq!(server["upstream"], "127.0.0.1:9080");
         assert!(client["id"].is_string() && client["id"] == server["id"], "{client} {server}");
+    });
+}
+
+#[test]
+fn a_line_has_the_id_of_the_trace_in_which_its_call_is_recorded() {
+    with_standing_clock(|| async {
+        let mut logs = Logs::new();
+        let mut mesh = Mesh::new(answers);
+        mesh.telling(&logs.telemetry);
+        mesh.call().ask(GET).await;
+        assert_eq!(logs.of("client", 1)[0]["trace"], Value::Null, "nobody traces");
+        let traced = resources::tracing(100.0);
+        logs.telemetry.client.tracing = traced.client.tracing;
+        logs.telemetry.server.tracing = traced.server.tracing;
+        mesh.telling(&logs.telemetry);
+        mesh.call().ask(GET).await;
+        let (client, server) = (&logs.of("client", 2)[1], &logs.of("server", 2)[1]);
+        assert_eq!(client["trace"].as_str().map(str::len), Some(32), "{client}");
+        assert_eq!(client["trace"], server["trace"]);
     });
 }
 

@@ -7,8 +7,11 @@ use std::time::Duration;
 use prost::Message as _;
 use serde::{Deserialize, Deserializer};
 use tonic::{
-    Request, Status as GrpcStatus, client::Grpc, codegen::http::uri::PathAndQuery,
-    metadata::MetadataValue, transport::Channel,
+    Request, Status as GrpcStatus,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
+    metadata::{Ascii, MetadataKey, MetadataValue},
+    transport::Channel,
 };
 use tonic_prost::ProstCodec;
 
@@ -48,10 +51,10 @@ pub struct ExportResponse {
     pub partial_success: Option<PartialSuccess>,
 }
 
-/// `ExportTracePartialSuccess`.
+/// `ExportTracePartialSuccess`; that of logs has the same numbers.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct PartialSuccess {
-    /// So many spans were not taken.
+    /// So many spans or records were not taken.
     #[prost(int64, tag = "1")]
     pub rejected_spans: i64,
     /// Why.
@@ -235,10 +238,15 @@ fn list<'de, D: Deserializer<'de>>(reader: D) -> Result<Option<ArrayValue>, D::E
     Ok(Some(ArrayValue { values: values.map(value).collect() }))
 }
 
+impl AnyValue {
+    pub(super) fn of(text: &str) -> Self {
+        Self { text: Some(text.to_owned()), ..Self::default() }
+    }
+}
+
 impl KeyValue {
-    fn new(key: &str, value: &str) -> Self {
-        let value = Some(AnyValue { text: Some(value.to_owned()), ..AnyValue::default() });
-        Self { key: key.to_owned(), value }
+    pub(super) fn new(key: &str, value: &str) -> Self {
+        Self { key: key.to_owned(), value: Some(AnyValue::of(value)) }
     }
 
     /// Its value, if it is a text.
@@ -261,18 +269,29 @@ impl ExportClient {
         Self { grpc: Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX) }
     }
 
-    /// Sends spans.
+    /// Sends what `path` takes, spans or logs, with these fields.
     ///
     /// # Errors
     /// What the receiver says; unavailable, if it cannot be reached any more.
-    pub async fn export(&mut self, spans: ExportRequest) -> Result<ExportResponse, GrpcStatus> {
+    pub async fn export<M: prost::Message + Default + 'static>(
+        &mut self,
+        path: &'static str,
+        message: M,
+        fields: &[(String, String)],
+    ) -> Result<ExportResponse, GrpcStatus> {
         let ready = self.grpc.ready().await;
         ready.map_err(|error| GrpcStatus::unavailable(error.to_string()))?;
-        let mut request = Request::new(spans);
+        let mut request = Request::new(message);
+        for (name, value) in fields {
+            let name = MetadataKey::from_bytes(name.as_bytes());
+            if let (Ok(name), Ok(value)) = (name, value.parse::<MetadataValue<Ascii>>()) {
+                request.metadata_mut().insert(name, value);
+            }
+        }
         // Spans about the sending of spans would have no end, where the receiver has a sidecar.
         let dropped = MetadataValue::from_static(NOT_RECORDED);
         request.metadata_mut().insert(B3, dropped);
-        let (path, codec) = (PathAndQuery::from_static(GRPC_PATH), ProstCodec::new());
+        let (path, codec) = (PathAndQuery::from_static(path), ProstCodec::new());
         let answered = self.grpc.unary(request, path, codec).await;
         answered.map(tonic::Response::into_inner)
     }
@@ -281,13 +300,9 @@ impl ExportClient {
 /// The message of one call with these spans.
 #[must_use]
 pub fn request(origin: &Origin, spans: &[Span]) -> ExportRequest {
-    let own = [("service.name", &origin.service)].into_iter();
-    let known = origin.attributes.iter().map(|(name, value)| (*name, value));
-    let attributes = own.chain(known).map(|(name, value)| KeyValue::new(name, value)).collect();
-    let scope = Scope { name: SCOPE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() };
-    let scope_spans =
-        vec![ScopeSpans { scope: Some(scope), spans: spans.iter().map(written).collect() }];
-    let resource = Some(Resource { attributes });
+    let spans = spans.iter().map(written).collect();
+    let scope_spans = vec![ScopeSpans { scope: Some(scope()), spans }];
+    let resource = Some(resource(origin));
     ExportRequest { resource_spans: vec![ResourceSpans { resource, scope_spans }] }
 }
 
@@ -295,6 +310,20 @@ pub fn request(origin: &Origin, spans: &[Span]) -> ExportRequest {
 #[must_use]
 pub fn encode(origin: &Origin, spans: &[Span]) -> Vec<u8> {
     request(origin, spans).encode_to_vec()
+}
+
+/// Whose they are.
+pub(super) fn resource(origin: &Origin) -> Resource {
+    let own = [("service.name", &origin.service)].into_iter();
+    let known = origin.attributes.iter().map(|(name, value)| (*name, value));
+    Resource {
+        attributes: own.chain(known).map(|(name, value)| KeyValue::new(name, value)).collect(),
+    }
+}
+
+/// What made them.
+pub(super) fn scope() -> Scope {
+    Scope { name: SCOPE.to_owned(), version: env!("CARGO_PKG_VERSION").to_owned() }
 }
 
 fn written(span: &Span) -> OtlpSpan {
@@ -326,7 +355,7 @@ fn written(span: &Span) -> OtlpSpan {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

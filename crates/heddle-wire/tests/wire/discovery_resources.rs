@@ -11,15 +11,15 @@ use heddle_model::{
     Endpoints, Identity, Inbound, InboundPort, Locality, MeshSettings, NameAnswer, Owner, Protocol,
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
-        AbortWith, AccessLog, Answer, ClientTls, ClusterKey, ClusterPolicy, CollectorAddress,
+        AbortWith, AccessLog, Answer, ClientTls, ClusterKey, ClusterPolicy, Collector,
         ConnectionPool, CorsPolicy, CustomTag, DirectResponse, Distribute, FailurePercentage,
         Fault, FaultAbort, FaultDelay, HashCookie, HashKey, HashPolicy, HashTable, HeaderMatch,
         HeaderOperations, HeaderRules, Http2Keepalive, HttpMatch, HttpRule, Injection,
         LoadBalancing, LocalityRules, LogLayout, LogSink, Method, Metric, MetricChange, Mirror,
         MirrorCompare, OtlpHttpSink, OutlierDetection, PathRewrite, PortFault, Provenance,
         RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
-        SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagSource, Target,
-        TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget, WorkloadInfo,
+        SentField, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagSource,
+        Target, TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget, WorkloadInfo,
         WorkloadTelemetry, ZipkinSink,
     },
 };
@@ -479,7 +479,16 @@ prop_compose! {
 
 /// Something of everything that a sidecar may be told to tell.
 fn telemetry() -> WorkloadTelemetry {
-    let to = || CollectorAddress { host: "collector.example.com".to_owned(), port: 4317 };
+    let to = || Collector {
+        tls: Some(Box::new(ClientTls { server_name: "c".to_owned(), ..ClientTls::default() })),
+        headers: vec![SentField {
+            name: "x-token".to_owned(),
+            value: "TOKEN".to_owned(),
+            from_environment: true,
+        }],
+        timeout: Some(Duration::from_secs(3)),
+        ..Collector::at("collector.example.com", 4317)
+    };
     let header = TagSource { name: "x-user".to_owned(), default: "nobody".to_owned() };
     let log = |to, layout| AccessLog {
         provenance: Provenance("Telemetry/istio-system/all#accessLogging[0]".to_owned()),
@@ -487,6 +496,8 @@ fn telemetry() -> WorkloadTelemetry {
         to,
         layout,
         filter: Some("response.code >= 400".to_owned()),
+        log_name: "log".to_owned(),
+        attributes: BTreeMap::from([("code".to_owned(), "%RESPONSE_CODE%".to_owned())]),
     };
     let json = BTreeMap::from([("code".to_owned(), "%RESPONSE_CODE%".to_owned())]);
     let change = MetricChange {
@@ -510,13 +521,9 @@ fn telemetry() -> WorkloadTelemetry {
         keeps_context: true,
         max_tag_length: 256,
         at_least: 10,
+        also: vec![SpanSink::OtlpGrpc(Collector::at("127.0.0.1", 4317))],
     };
-    let over_http = OtlpHttpSink {
-        to: to(),
-        path: "/v1/traces".to_owned(),
-        timeout: Some(Duration::from_secs(3)),
-        headers: vec![("x-token".to_owned(), "abc".to_owned())],
-    };
+    let over_http = OtlpHttpSink { to: to(), path: "/v1/traces".to_owned() };
     let zipkin = ZipkinSink { to: to(), path: "/api/v2/spans".to_owned(), short_ids: true };
     WorkloadTelemetry {
         client: SideTelemetry {

@@ -1,10 +1,10 @@
-//! Flags of where spans go, and of what is asked about traces.
+//! Flags of what a mesh tells of its calls, where spans go and the access log, and of what is asked about traces.
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::Args;
-use heddle_control::SpanDefault;
-use heddle_model::discovery::{CollectorAddress, OtlpHttpSink, SpanSink, ZipkinSink};
+use heddle_control::TelemetryDefault;
+use heddle_model::discovery::{ClientTls, Collector, OtlpHttpSink, SpanSink, ZipkinSink};
 use heddle_wire::trace::{otlp, zipkin};
 
 use super::{Output, TargetFlags, values};
@@ -18,19 +18,24 @@ const AT_LEAST: u32 = 10;
 const LIMIT_MAX: i64 = heddle_observe::limits::TRACES_TOLD_MAX as i64;
 /// `--trace-to` nobody.
 const NOBODY: &str = "none";
+/// `--trace-to` the mesh's own store.
+const OWN_STORE: &str = "store";
 
-/// How the requests of a mesh are traced.
+/// How the requests of a mesh are traced and logged.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct TraceArgs {
-    /// Whom spans are sent to instead of the mesh's own store: zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, the first and the last with a path if need be, as seen from this machine; or none: nobody
+    /// Whom spans are sent to instead of the mesh's own store: zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, the first and the last with a path if need be, as seen from this machine, over TLS as zipkins, otlp-grpcs or otlp-https; store: the mesh's own, beside others; or none: nobody; may be repeated
     #[arg(long, value_name = "URL", value_parser = trace_to)]
-    pub trace_to: Option<TraceTo>,
+    pub trace_to: Vec<TraceTo>,
     /// Of so many in a hundred requests that begin a trace it is recorded; a decision that came with a request holds [default: 1, and beside it 10 traces per second and sidecar for the mesh's own store; 100 in the demo]
     #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub trace_sampling: Option<f64>,
-    /// Where the mesh's own store takes spans of applications: OTLP over HTTP, or Zipkin's JSON [default: a free port of 127.0.0.1]
+    /// Where the mesh's own store takes spans of applications: OTLP over HTTP or by gRPC, or Zipkin's JSON [default: a free port of 127.0.0.1]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
     pub trace_listen: Option<SocketAddr>,
+    /// Write an access log of all calls to this file, where no MeshConfig names another; `-`: here
+    #[arg(long, value_name = "FILE")]
+    pub access_log: Option<String>,
 }
 
 /// How `heddle observe` takes spans in.
@@ -90,15 +95,26 @@ pub(crate) struct TracesArgs {
 pub(crate) struct TraceTo {
     /// As given.
     pub text: String,
-    /// As meant; `None`: nobody.
-    pub sink: Option<SpanSink>,
+    /// As meant.
+    pub whom: Whom,
+}
+
+/// Whom spans are sent to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Whom {
+    /// Nobody.
+    Nobody,
+    /// The mesh's own store.
+    Store,
+    /// Somebody else.
+    Other(SpanSink),
 }
 
 impl TraceArgs {
     /// The same flags for a part of the mesh.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
-        if let Some(to) = &self.trace_to {
+        for to in &self.trace_to {
             words.extend(["--trace-to".to_owned(), to.text.clone()]);
         }
         if let Some(percent) = self.trace_sampling {
@@ -107,19 +123,32 @@ impl TraceArgs {
         if let Some(listen) = self.trace_listen {
             words.extend(["--trace-listen".to_owned(), listen.to_string()]);
         }
+        if let Some(file) = &self.access_log {
+            words.extend(["--access-log".to_owned(), file.clone()]);
+        }
         words
+    }
+
+    /// Whom spans go to where they do not go to the mesh's own store.
+    pub(crate) fn elsewhere(&self) -> Option<String> {
+        let first = self.trace_to.first()?;
+        let to_store = self.trace_to.iter().any(TraceTo::is_store);
+        (!to_store).then(|| first.text.clone())
     }
 
     /// What they ask for in a mesh whose own store is at `store`, which gets at least so many traces per second and
     /// sidecar where no share is asked for.
-    pub(crate) fn spans(&self, store: Option<&CollectorAddress>) -> SpanDefault {
+    pub(crate) fn spans(&self, store: Option<&Collector>) -> TelemetryDefault {
         let store = store.map(|to| {
-            let (to, path, headers) = (to.clone(), otlp::PATH.to_owned(), Vec::new());
-            SpanSink::OtlpHttp(OtlpHttpSink { to, path, timeout: None, headers })
+            let (to, path) = (to.clone(), otlp::PATH.to_owned());
+            SpanSink::OtlpHttp(OtlpHttpSink { to, path })
         });
-        let own = self.trace_to.is_none() && self.trace_sampling.is_none();
-        SpanDefault {
-            to: self.trace_to.as_ref().map_or_else(|| store.clone(), |to| to.sink.clone()),
+        let to_store = self.trace_to.is_empty() || self.trace_to.iter().any(TraceTo::is_store);
+        let own = to_store && self.trace_sampling.is_none();
+        let others = self.trace_to.iter().filter_map(TraceTo::other).cloned();
+        TelemetryDefault {
+            to: store.iter().filter(|_| to_store).cloned().chain(others).collect(),
+            access_log: self.access_log.clone(),
             sampling: self.trace_sampling.unwrap_or(SAMPLING),
             at_least: if own { AT_LEAST } else { 0 },
             store,
@@ -127,12 +156,26 @@ impl TraceArgs {
     }
 }
 
+impl TraceTo {
+    fn is_store(&self) -> bool {
+        self.whom == Whom::Store
+    }
+
+    /// The receiver that is not the mesh's own store.
+    fn other(&self) -> Option<&SpanSink> {
+        match &self.whom {
+            Whom::Other(sink) => Some(sink),
+            Whom::Nobody | Whom::Store => None,
+        }
+    }
+}
+
 /// `HOST:PORT` of a store of traces.
-pub(crate) fn store_address(text: &str) -> Result<CollectorAddress, String> {
+pub(crate) fn store_address(text: &str) -> Result<Collector, String> {
     let wrong = || format!("`{text}` is no HOST:PORT");
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
     let port = port.parse().ok().filter(|port| *port > 0).ok_or_else(wrong)?;
-    Ok(CollectorAddress { host: host.to_owned(), port })
+    Ok(Collector::at(host, port))
 }
 
 /// A status as the store of traces reads it; `failed` is what `heddle tap` calls an error.
@@ -152,11 +195,16 @@ fn status(text: &str) -> Result<String, String> {
     }
 }
 
-const FORMS: &str = "use zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, e.g. zipkin://127.0.0.1:9411, or none";
+const FORMS: &str = "use zipkin://HOST:PORT, otlp-grpc://HOST:PORT or otlp-http://HOST:PORT, e.g. zipkin://127.0.0.1:9411, over TLS zipkins, otlp-grpcs or otlp-https, or store or none";
 
 fn trace_to(text: &str) -> Result<TraceTo, String> {
-    if text == NOBODY {
-        return Ok(TraceTo { text: text.to_owned(), sink: None });
+    let known = match text {
+        NOBODY => Some(Whom::Nobody),
+        OWN_STORE => Some(Whom::Store),
+        _ => None,
+    };
+    if let Some(whom) = known {
+        return Ok(TraceTo { text: text.to_owned(), whom });
     }
     let wrong = |what: &str| format!("`{text}` {what}: {FORMS}");
     let (scheme, rest) = text.split_once("://").ok_or_else(|| wrong("has no scheme"))?;
@@ -176,19 +224,28 @@ fn trace_to(text: &str) -> Result<TraceTo, String> {
     if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(wrong("has a path with what no path may hold"));
     }
-    let to = CollectorAddress { host: host.to_ascii_lowercase(), port };
+    let (scheme, secure) = match scheme {
+        "zipkins" => ("zipkin", true),
+        "otlp-grpcs" => ("otlp-grpc", true),
+        "otlp-https" => ("otlp-http", true),
+        plain => (plain, false),
+    };
+    let mut to = Collector::at(&host.to_ascii_lowercase(), port);
+    if secure {
+        to.tls = Some(Box::new(ClientTls { server_name: to.host.clone(), ..ClientTls::default() }));
+    }
     let at = |usual: &str| if path.is_empty() { usual } else { path }.to_owned();
     let sink = match scheme {
         "zipkin" => SpanSink::Zipkin(ZipkinSink { to, path: at(zipkin::PATH), short_ids: false }),
         "otlp-http" => {
-            let (path, headers) = (at(otlp::PATH), Vec::new());
-            SpanSink::OtlpHttp(OtlpHttpSink { to, path, timeout: None, headers })
+            let path = at(otlp::PATH);
+            SpanSink::OtlpHttp(OtlpHttpSink { to, path })
         }
         "otlp-grpc" if path.is_empty() => SpanSink::OtlpGrpc(to),
         "otlp-grpc" => return Err(wrong("has a path, which gRPC has not")),
         _ => return Err(wrong("has a scheme that nobody here speaks")),
     };
-    Ok(TraceTo { text: text.to_owned(), sink: Some(sink) })
+    Ok(TraceTo { text: text.to_owned(), whom: Whom::Other(sink) })
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -204,23 +261,25 @@ mod tests {
 
     #[test]
     fn a_receiver_is_named_by_what_it_speaks_and_where_it_is() {
-        let to = |host: &str, port| CollectorAddress { host: host.to_owned(), port };
+        let to = |host: &str, port| Collector::at(host, port);
         let zipkin = |to| {
             SpanSink::Zipkin(ZipkinSink { to, path: "/api/v2/spans".to_owned(), short_ids: false })
         };
-        let otlp_http = |to, path: &str| {
-            let (path, headers) = (path.to_owned(), Vec::new());
-            SpanSink::OtlpHttp(OtlpHttpSink { to, path, timeout: None, headers })
-        };
+        let otlp_http =
+            |to, path: &str| SpanSink::OtlpHttp(OtlpHttpSink { to, path: path.to_owned() });
         for (text, sink) in [
             ("zipkin://127.0.0.1:9411", zipkin(to("127.0.0.1", 9411))),
             ("otlp-grpc://[::1]:4317/", SpanSink::OtlpGrpc(to("::1", 4317))),
             ("otlp-http://Tempo:4318", otlp_http(to("tempo", 4318), "/v1/traces")),
             ("otlp-http://tempo:4318/otlp", otlp_http(to("tempo", 4318), "/otlp")),
         ] {
-            assert_eq!(trace_to(text).unwrap().sink, Some(sink), "{text}");
+            assert_eq!(trace_to(text).unwrap().whom, Whom::Other(sink), "{text}");
         }
-        assert_eq!(trace_to("none").unwrap().sink, None);
+        assert_eq!(trace_to("none").unwrap().whom, Whom::Nobody);
+        assert_eq!(trace_to("store").unwrap().whom, Whom::Store);
+        let secure = trace_to("otlp-grpcs://Tempo.example.com:4317").unwrap().whom;
+        let Whom::Other(SpanSink::OtlpGrpc(to)) = secure else { panic!("{secure:?}") };
+        assert_eq!(to.tls.unwrap().server_name, "tempo.example.com");
         for (text, says) in [
             ("127.0.0.1:9411", "has no scheme"),
             ("jaeger://a:1", "nobody here speaks"),
@@ -252,17 +311,22 @@ mod tests {
     #[test]
     fn flags_are_handed_on_as_they_were_given() {
         let args = TraceArgs {
-            trace_to: Some(trace_to("zipkin://a:9411").unwrap()),
+            trace_to: vec![trace_to("zipkin://a:9411").unwrap(), trace_to("store").unwrap()],
             trace_sampling: Some(0.5),
             trace_listen: Some(SocketAddr::from(([127, 0, 0, 1], 4318))),
+            access_log: Some("/tmp/a.log".to_owned()),
         };
         let words = [
             "--trace-to",
             "zipkin://a:9411",
+            "--trace-to",
+            "store",
             "--trace-sampling",
             "0.5",
             "--trace-listen",
             "127.0.0.1:4318",
+            "--access-log",
+            "/tmp/a.log",
         ];
         assert_eq!(args.words(), words);
         assert_eq!(percent("2.5%"), Ok(2.5));
@@ -273,21 +337,24 @@ mod tests {
     fn spans_go_to_the_meshs_own_store_unless_another_is_named() {
         let store = store_address("127.0.0.1:4318").unwrap();
         let (none, zipkin) = (trace_to("none").unwrap(), trace_to("zipkin://a:9411").unwrap());
-        let asked = |to: Option<&TraceTo>, trace_sampling| {
-            let args = TraceArgs { trace_to: to.cloned(), trace_sampling, trace_listen: None };
+        let asked = |to: &[&TraceTo], trace_sampling| {
+            let trace_to = to.iter().copied().cloned().collect();
+            let args = TraceArgs { trace_to, trace_sampling, ..TraceArgs::default() };
             args.spans(Some(&store))
         };
-        let own = asked(None, None);
-        assert!(matches!(&own.to, Some(SpanSink::OtlpHttp(to)) if to.to == store));
+        let own = asked(&[], None);
+        assert!(matches!(&own.to[..], [SpanSink::OtlpHttp(to)] if to.to == store));
         assert_eq!((own.sampling, own.at_least), (1.0, 10));
         // A share that is asked for is the share.
-        let half = asked(None, Some(50.0));
+        let half = asked(&[], Some(50.0));
         assert_eq!((half.sampling, half.at_least), (50.0, 0));
-        let other = asked(Some(&zipkin), None);
-        assert_eq!((&other.to, other.at_least), (&zipkin.sink, 0));
-        assert_eq!(asked(Some(&none), None).to, None);
-        assert_eq!(asked(Some(&none), None).store, own.store);
-        assert_eq!(TraceArgs::default().spans(None).to, None);
+        let other = asked(&[&zipkin], None);
+        assert_eq!((other.to.first(), other.at_least), (zipkin.other(), 0));
+        let both = asked(&[&zipkin, &trace_to("store").unwrap()], None);
+        assert_eq!((both.to.len(), both.to.first(), both.at_least), (2, own.to.first(), 10));
+        assert_eq!(asked(&[&none], None).to, []);
+        assert_eq!(asked(&[&none], None).store, own.store);
+        assert_eq!(TraceArgs::default().spans(None).to, []);
         assert!(store_address("a").is_err() && store_address("a:0").is_err());
     }
 }

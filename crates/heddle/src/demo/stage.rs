@@ -28,7 +28,7 @@ use crate::{
     holder_client::HolderClient,
     mesh::{MeshLock, MeshPaths, RunRoot},
     output,
-    up::{MeshOptions, StartedMesh, port},
+    up::{MeshOptions, StartedMesh, access_log, port},
 };
 
 /// Longest wait for the workloads to listen, and for the first call on every edge. The start takes
@@ -53,6 +53,8 @@ pub(super) struct Stage {
     pub(super) front: SocketAddr,
     /// From exec to the first successful call on every edge.
     pub(super) startup_seconds: f64,
+    /// Prints the access log, where it is asked for.
+    _log: Option<access_log::Shown>,
 }
 
 impl Stage {
@@ -66,6 +68,8 @@ impl Stage {
             Some(address) => vec![address],
             None => port::of_mesh(paths.name(), None),
         };
+        let mut tracing = args.tracing.clone();
+        let log = access_log::prepare(&mut tracing, None, &paths)?;
         let options = MeshOptions {
             paths,
             lock,
@@ -74,14 +78,21 @@ impl Stage {
             dashboard,
             tracing: TraceArgs {
                 // Few calls, and each is to be found.
-                trace_sampling: args.tracing.trace_sampling.or(Some(100.0)),
-                ..args.tracing.clone()
+                trace_sampling: tracing.trace_sampling.or(Some(100.0)),
+                ..tracing
             },
         };
         let mut progress = |text: &str| output::notice(text);
         let mesh = StartedMesh::start(options, &mut progress, stop).await?;
         let dir = mesh.paths.run_dir().join(plan::DIR);
-        Ok(Self { mesh, members: Vec::new(), dir, front: any_port(), startup_seconds: 0.0 })
+        Ok(Self {
+            mesh,
+            members: Vec::new(),
+            dir,
+            front: any_port(),
+            startup_seconds: 0.0,
+            _log: log.map(|path| access_log::show(path, args.output)),
+        })
     }
 
     /// Starts members and load; returns when every edge has carried a successful call.

@@ -84,7 +84,7 @@ pub(crate) fn start(holder: &Rc<Holder>, args: &HolderArgs, listeners: Listeners
     let kept = Kept {
         history: args.state_dir.join("history.redb"),
         traces: args.state_dir.join("traces.redb"),
-        elsewhere: args.tracing.trace_to.as_ref().map(|to| to.text.clone()),
+        elsewhere: args.tracing.elsewhere(),
     };
     let observing = run_observe(Rc::clone(holder), listeners, kept, observe_end);
     let observe = task::spawn_contained("observe", observing);

@@ -9,12 +9,16 @@ use serde_json::Value;
 use crate::{
     as_both_users,
     host::{Machine, Mesh, Running, wait_until},
+    http2::PYTHON,
+    telling::has_otlp,
 };
 
 as_both_users!(
     a_call_is_one_trace_with_the_spans_that_applications_add,
     traces_survive_the_end_of_whoever_keeps_them,
     a_mesh_may_be_told_to_record_nothing,
+    spans_of_applications_come_in_by_grpc_too,
+    spans_go_to_the_own_store_and_to_another_at_once,
 );
 
 /// Calls the next service with the headers of its trace, or tells the store of two spans of its own: one as
@@ -183,4 +187,59 @@ fn a_mesh_may_be_told_to_record_nothing(machine: &Machine) {
     assert!(traces(&mesh, &[]).is_empty());
     let told = mesh.run("traces", &[]);
     assert!(told.stdout.contains("--trace-to none"), "{}", told.stdout);
+}
+
+/// Sends two spans as an SDK of OpenTelemetry does by gRPC, the second time compressed, and says what was answered.
+const BY_GRPC: &str = r#"
+import grpc, sys, time
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
+channel = grpc.insecure_channel(sys.argv[1])
+call = channel.unary_unary('/opentelemetry.proto.collector.trace.v1.TraceService/Export',
+    traces.ExportTraceServiceRequest.SerializeToString, traces.ExportTraceServiceResponse.FromString)
+for number, compression in ((1, grpc.Compression.NoCompression), (2, grpc.Compression.Gzip)):
+    request = traces.ExportTraceServiceRequest()
+    of = request.resource_spans.add()
+    of.resource.attributes.add(key='service.name').value.string_value = 'shelf'
+    now = time.time_ns()
+    of.scope_spans.add().spans.add(trace_id=bytes(15) + b'\x07', span_id=bytes(7) + bytes([number]),
+        name='GET /by-grpc', kind=2, start_time_unix_nano=now - 1000000, end_time_unix_nano=now)
+    answer = call(request, timeout=20, compression=compression)
+    print(answer.partial_success.rejected_spans)
+refused = channel.unary_unary('/a.B/C')
+try:
+    refused(b'', timeout=20)
+except grpc.RpcError as error:
+    print(error.code().name)
+"#;
+
+fn spans_of_applications_come_in_by_grpc_too(machine: &Machine) {
+    if !has_otlp() {
+        return;
+    }
+    let mesh = machine.up("bygrpc");
+    let script = machine.dir.join("by-grpc.py");
+    fs::write(&script, BY_GRPC).unwrap();
+    let mut command = std::process::Command::new(PYTHON);
+    command.arg(&script).arg(mesh.info()["spans"].as_str().unwrap());
+    let sent = machine.start(command).finish();
+    assert_eq!(sent.stdout, "0\n0\nUNIMPLEMENTED\n", "{}", sent.stderr);
+    wait_until("both spans are one trace", || {
+        let found = traces(&mesh, &["shelf"]);
+        found.first().filter(|trace| spans(trace).len() == 2).map(drop)
+    });
+}
+
+fn spans_go_to_the_own_store_and_to_another_at_once(machine: &Machine) {
+    let other = machine.up("other");
+    let at = other.info()["spans"].as_str().unwrap().to_owned();
+    let mesh = machine.up_by("both", |mut command| {
+        command.args(["--trace-to", "store", "--trace-to", &format!("otlp-grpc://{at}")]);
+        command
+    });
+    let _web = mesh.serve("web", &[]);
+    mesh.get("http://web/both");
+    for mesh in [&mesh, &other] {
+        let trace = wait_for(mesh, "/both", 2);
+        assert_eq!(spans(&trace)[1]["service"], "web.default", "{trace:#}");
+    }
 }

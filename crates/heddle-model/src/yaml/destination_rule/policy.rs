@@ -19,7 +19,7 @@ use crate::{
 mod balancer;
 mod locality;
 mod part;
-mod tls;
+pub(in crate::yaml) mod tls;
 
 use part::{decimal_of, duration_of, is_true, number_of};
 

@@ -5,6 +5,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use http_body_util::Full;
 use hyper::body::Frame;
 
 use heddle_wire::trace::{
@@ -177,4 +178,42 @@ async fn bodies_that_never_end_hold_up_no_more_than_their_places() {
     local.await;
     let (status, _) = sent(&intake, request(zipkin::PATH, JSON, None), ZIPKIN).await;
     assert_eq!(status, StatusCode::ACCEPTED);
+}
+
+/// A message in gRPC's frame.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[flag], &length[..], message].concat()
+}
+
+#[tokio::test]
+async fn grpc_is_answered_in_its_own_way() {
+    let intake = intake();
+    let called = |path: &str, kind: &str, body: Vec<u8>| {
+        let request = request(path, kind, None).body(Full::new(Bytes::from(body))).unwrap();
+        async { intake.answer(request).await }
+    };
+    let empty = framed(0, &[]);
+    let answer = called(otlp::GRPC_PATH, "application/grpc", empty.clone()).await;
+    assert_eq!(answer.headers()["content-type"], "application/grpc");
+    let answer = answer.into_body().collect().await.unwrap();
+    assert_eq!(answer.trailers().unwrap()["grpc-status"], "0");
+    assert_eq!(answer.to_bytes(), &[0; 5][..]);
+    for (path, body, status) in [
+        ("/opentelemetry.proto.collector.logs.v1.LogsService/Export", empty.clone(), "12"),
+        (otlp::GRPC_PATH, b"abc".to_vec(), "3"),
+        (otlp::GRPC_PATH, framed(0, b"no message"), "3"),
+        (otlp::GRPC_PATH, framed(7, b""), "3"),
+        (otlp::GRPC_PATH, [empty.clone(), empty.clone()].concat(), "3"),
+    ] {
+        let answer = called(path, "application/grpc+proto", body).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(answer.headers()["grpc-status"], status, "{path}");
+        assert!(!answer.headers()["grpc-message"].is_empty());
+    }
+    // What is not sent as gRPC is not taken for it.
+    assert_eq!(
+        called(otlp::GRPC_PATH, "text/plain", empty).await.status(),
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
 }

@@ -28,6 +28,7 @@ use crate::{
     mesh::END_GRACE,
     rules::{self, files},
     run::{program, request},
+    up::access_log::HERE,
 };
 
 /// The label by which a program's workload is found again.
@@ -44,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) mesh: Option<String>,
     /// Folder of rules, absolute.
     pub(crate) rules: Option<PathBuf>,
+    /// File of the access log, or `-`.
+    pub(crate) access_log: Option<PathBuf>,
     /// Programs and declared services, in the order of the file.
     pub(crate) programs: Vec<Planned>,
 }
@@ -128,6 +131,10 @@ fn of_text(file: &str, text: &str, base: &Path) -> Result<Plan, Failure> {
     let mut reader = Reader { file, base, problems: Vec::new() };
     let mesh = reader.value(read.mesh.as_ref(), values::label);
     let rules = read.rules.as_ref().and_then(|placed| reader.folder(placed));
+    let access_log = read.access_log.as_ref().map(|placed| match placed.text.as_str() {
+        HERE => PathBuf::from(HERE),
+        file => base.join(file),
+    });
     let names: Vec<&str> = read.programs.iter().map(|one| one.name.text.as_str()).collect();
     let programs: Vec<Option<Planned>> =
         read.programs.iter().map(|one| reader.program(one, &read.programs, &names)).collect();
@@ -136,7 +143,7 @@ fn of_text(file: &str, text: &str, base: &Path) -> Result<Plan, Failure> {
         let programs: Vec<Planned> = programs.into_iter().flatten().collect();
         let edges: Vec<&[usize]> = programs.iter().map(|one| &*one.depends_on).collect();
         match order::circle(&edges) {
-            None => return Ok(Plan { mesh, rules, programs }),
+            None => return Ok(Plan { mesh, rules, access_log, programs }),
             Some(circle) => reader.circle(&circle, &read.programs),
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 /// The value of `caCertificates` that means what the system believes.
 const SYSTEM: &str = "system";
 
-pub(super) static TLS: Object = Object {
+pub(in crate::yaml) static TLS: Object = Object {
     fields: &[
         optional("mode", Kind::Choice(&["DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"])),
         optional("clientCertificate", Kind::Text(value::file_path)),
@@ -117,7 +117,7 @@ fn config_map_is_at_home(node: &Node, path: &str, report: &mut Report<'_>) {
 }
 
 /// Checked settings into their noun.
-pub(super) fn read(node: &Node) -> TlsSettings {
+pub(in crate::yaml) fn read(node: &Node) -> TlsSettings {
     let mutual = match node.text_of("mode") {
         "SIMPLE" => false,
         "MUTUAL" => true,
