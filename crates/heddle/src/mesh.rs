@@ -18,6 +18,7 @@ use std::{
 use heddle_runtime::{
     clock,
     process::{self, Pidfd},
+    signal::Signal,
 };
 use serde::{Deserialize, Serialize};
 
@@ -268,6 +269,9 @@ impl Drop for MeshLock {
     }
 }
 
+/// In the run-time folder: the process that has programs of a file in the mesh.
+pub(crate) const UP_RECORD: &str = "up.json";
+
 /// What the holder writes into the lock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessRecord {
@@ -300,6 +304,13 @@ impl ProcessRecord {
     pub(crate) fn read(path: &Path) -> Option<Self> {
         let text = fs::read(path).ok().filter(|text| text.len() <= LOCK_MAX)?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Sends it the signal that asks a process to end. False where it is not there any more, or cannot be asked.
+    pub(crate) fn ask_to_end(self) -> bool {
+        let Ok(process) = Pidfd::open(self.pid) else { return false };
+        // Compared now that the number cannot go to another process unnoticed.
+        self.is_alive() && process.signal(Signal::TERMINATE).is_ok()
     }
 
     /// Is the process that wrote it still there?

@@ -88,7 +88,7 @@ pub(crate) async fn run(args: RunArgs) -> Result<u8, Failure> {
             return Err(failure);
         }
     };
-    announce(&joined, mesh.paths.name(), usize::from(args.ready_port.is_some()));
+    announce(&joined, mesh.paths.name());
     let run = Run { mesh, holder, signals, child, withdrawn: false, mesh_ended: false };
     let status = run.watch().await?;
     Ok(exit_code(process::exit_code(status)))
@@ -142,19 +142,14 @@ fn cannot_start(error: &SpawnError) -> Failure {
 
 /// Servers get one line on stderr that says where they are; clients run silently. The last `unsaid` of the addresses
 /// are for nobody but `up`.
-fn announce(joined: &Joined, mesh: &str, unsaid: usize) {
+fn announce(joined: &Joined, mesh: &str) {
     let workload = &joined.joined.workload;
     let Some(service) = &joined.joined.service else { return };
     if workload.ports.is_empty() {
         return;
     }
-    let said = joined.published.len().saturating_sub(unsaid);
-    let published: Vec<String> = joined
-        .published
-        .iter()
-        .take(said)
-        .map(|address| format!(", published on {address}"))
-        .collect();
+    let published: Vec<String> =
+        joined.published.iter().map(|address| format!(", published on {address}")).collect();
     output::notice(format!(
         "{} serves {} in mesh `{mesh}`{}",
         workload.id,

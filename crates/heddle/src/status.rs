@@ -16,7 +16,7 @@ use crate::{
     control_client::{ControlClient, problem_line},
     failure::Failure,
     holder_client::HolderClient,
-    mesh::RunningMesh,
+    mesh::{ProcessRecord, RunningMesh, UP_RECORD},
     output,
 };
 
@@ -225,7 +225,16 @@ fn proxy_table(status: &Status) -> String {
 /// A refusal where no such mesh runs, or it did not end.
 pub(crate) async fn down(args: DownArgs) -> Result<(), Failure> {
     let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    HolderClient::connect(&mesh.paths).await?.shut_down("`heddle down` was called").await?;
+    match ProcessRecord::read(&mesh.paths.run_dir().join(UP_RECORD)) {
+        // Whoever started programs ends each before those it depends on, and then the mesh.
+        Some(up) if up.ask_to_end() => {
+            output::notice("ending the programs of `heddle up`, each before those it depends on");
+            mesh.holder_gone().await;
+        }
+        _ => {
+            HolderClient::connect(&mesh.paths).await?.shut_down("`heddle down` was called").await?;
+        }
+    }
     output::line(format!("mesh {} has ended", mesh.paths.name()));
     Ok(())
 }

@@ -2,7 +2,10 @@
 //!
 //! [`started`] is the mesh, [`programs`] what runs in it, [`ending`] how all of it ends.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 use heddle_runtime::{clock, process};
 use heddle_wire::local::holder_api::Info;
@@ -11,7 +14,7 @@ use crate::{
     cli::{Output, UpArgs},
     control_client::ControlClient,
     failure::{Doing as _, Failure},
-    mesh::{MeshPaths, RunRoot},
+    mesh::{MeshPaths, ProcessRecord, RunRoot, UP_RECORD},
     output,
     termination::Termination,
 };
@@ -84,6 +87,11 @@ pub(crate) async fn up(mut args: UpArgs) -> Result<(), Failure> {
         let alone = RunRoot::open()?.running()?.len() == 1;
         let seconds = clock::now().duration_since(began).as_secs_f64();
         output::line(welcome(&mesh.info, seconds, alone, programs.is_some()));
+    }
+    if programs.is_some() {
+        let record = paths.run_dir().join(UP_RECORD);
+        let written = File::create(&record).and_then(|file| ProcessRecord::own()?.write(&file));
+        written.doing(|| format!("write {}", record.display()))?;
     }
     if let Some(started) = &programs {
         let failure = tokio::select! {

@@ -111,6 +111,9 @@ pub struct JoinSpec {
     /// Bytes of memory the sidecar stays within.
     #[serde(default)]
     pub memory_limit: Option<u64>,
+    /// A port of the workload that the host is let in to besides, to ask whether the program is ready.
+    #[serde(default)]
+    pub ready_port: Option<u16>,
 }
 
 /// `--publish [ADDR:]HOSTPORT[-HOSTPORT]:PORT`; printed in that form.
@@ -141,6 +144,9 @@ pub struct Joined {
     pub joined: JoinedWorkload,
     /// Host addresses really bound, in the order of `publish`.
     pub published: Vec<SocketAddr>,
+    /// Where the host reaches `ready_port`.
+    #[serde(default)]
+    pub ready_at: Option<SocketAddr>,
     /// Is a user namespace descriptor passed before the network namespace?
     pub user_namespace: bool,
     /// Folder with `resolv.conf`, `nsswitch.conf` and `hosts` for the command's mount namespace.
@@ -238,6 +244,7 @@ mod tests {
         let reply = HolderReply::Joined(Box::new(Joined {
             joined: JoinedWorkload { workload, service: None },
             published: vec![([127, 0, 0, 1], 8080).into()],
+            ready_at: None,
             user_namespace: true,
             etc_dir: "/run/heddle/m/workloads/web-1/etc".to_owned(),
         }));

@@ -3,13 +3,20 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
 };
 
-use heddle_wire::local::holder_api::Publish;
+use heddle_wire::local::holder_api::{JoinSpec, Publish};
 
 /// Most published ports of one workload.
 const PUBLISHED_MAX: usize = 64;
+
+/// What a workload is reached at: what it publishes, and last, at a free port, where it is asked whether it is ready.
+pub(crate) fn all(spec: &JoinSpec) -> Vec<Publish> {
+    let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let ready = spec.ready_port.map(|port| Publish { host, host_port_max: 0, port });
+    spec.publish.iter().cloned().chain(ready).collect()
+}
 
 /// Binds every address, or says which one cannot be and what to do.
 ///

@@ -105,7 +105,7 @@ impl Workload {
         outbox: &Outbox,
     ) -> Result<Rc<Self>, NotJoined> {
         check(&spec).map_err(NotJoined::Refused)?;
-        let listeners = publish::bind(&spec.publish).map_err(NotJoined::Refused)?;
+        let listeners = publish::bind(&publish::all(&spec)).map_err(NotJoined::Refused)?;
         let joined = book.membership.join(&spec.request, cancelled.clone(), outbox).await?;
         let id = joined.workload.id.clone();
         // From here on a restarted control plane must hear of it.
@@ -155,15 +155,18 @@ impl Workload {
             .doing(|| "write the namespace's record".to_owned())?;
         fs::write(dir.join(NAMESPACE_RECORD), record)
             .doing(|| format!("write {}", dir.join(NAMESPACE_RECORD).display()))?;
-        let published: Vec<SocketAddr> =
+        let mut published: Vec<SocketAddr> =
             listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect();
-        let targets = spec.publish.iter().map(|publish| publish.port);
+        // The last one is for whoever asks whether the program is ready.
+        let ready_at = published.split_off(spec.publish.len().min(published.len())).pop();
+        let targets = spec.publish.iter().map(|publish| publish.port).chain(spec.ready_port);
         let open = listeners.into_iter().zip(targets).collect();
         let own = namespaces.try_clone().doing(|| "keep the namespace".to_owned())?;
         let sidecar = Sidecar::start(book, workload, dir, own, open, spec);
         let joined = Joined {
             joined,
             published,
+            ready_at,
             user_namespace: namespaces.user().is_some(),
             etc_dir: etc.display().to_string(),
         };

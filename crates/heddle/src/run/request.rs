@@ -1,15 +1,12 @@
 //! From the flags of `heddle run` to what the holder is asked: values that only make sense
 //! together are checked here, before anything is touched.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use heddle_model::Protocol;
 use heddle_wire::local::{
     control_api::{JoinPort, JoinRequest},
-    holder_api::{JoinSpec, Publish},
+    holder_api::JoinSpec,
 };
 
 use crate::{
@@ -57,17 +54,11 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<JoinSpec, Failure> {
     };
     Ok(JoinSpec {
         request,
-        publish: published(args),
+        publish: args.publish.clone(),
         host_ports: args.host_port.clone(),
         memory_limit: args.memory_limit,
+        ready_port: args.ready_port,
     })
-}
-
-/// What the host is let in to: last, at a free port, where it is asked whether the program is ready.
-fn published(args: &RunArgs) -> Vec<Publish> {
-    let host = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let ready = args.ready_port.map(|port| Publish { host, host_port_max: 0, port });
-    args.publish.iter().cloned().chain(ready).collect()
 }
 
 /// `--protocol` holds for every port; a name that says otherwise is a contradiction.

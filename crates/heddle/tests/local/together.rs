@@ -12,6 +12,7 @@ use crate::{
 
 as_both_users!(
     programs_start_by_readiness_and_end_in_the_other_order,
+    down_ends_programs_in_the_other_order_too,
     a_failed_start_stops_what_was_started,
     a_program_that_ends_is_started_again_as_the_file_says,
     a_program_that_does_not_end_is_killed_after_its_time,
@@ -119,6 +120,27 @@ fn programs_start_by_readiness_and_end_in_the_other_order(machine: &Machine) {
     let log = together.heddle(&["logs", "back"]).stdout;
     assert!(log.contains("back says hello"), "{log}");
     let ended = up.end(Signal::INTERRUPT);
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let told = together.told();
+    assert!(at(&told, "front ends") < at(&told, "back ends"), "{told:?}");
+    assert!(processes_with(together.folder.to_str().unwrap()).is_empty());
+}
+
+fn down_ends_programs_in_the_other_order_too(machine: &Machine) {
+    let together = Together::new(
+        machine,
+        "downed",
+        "  front:\n    command: python3 SERVER front 8000 LOG\n    ports: [http:8000]\n    depends-on: [back]\n  back:\n    command: python3 SERVER back 8000 LOG\n    ports: [8000]\n    ready: /health\n",
+    );
+    let mut up = together.up(&[]);
+    together.ready(&mut up);
+    let status = together.heddle(&["status"]).stdout;
+    let back = status.lines().find(|line| line.contains("back-")).unwrap_or_default();
+    assert!(!back.is_empty() && !back.contains("127.0.0.1:"), "nobody published it: {status}");
+    let down = together.heddle(&["down"]);
+    assert_eq!(down.code, 0, "{}", down.stderr);
+    assert!(down.stdout.contains("has ended"), "{}", down.stdout);
+    let ended = up.finish();
     assert_eq!(ended.code, 0, "{}", ended.stderr);
     let told = together.told();
     assert!(at(&told, "front ends") < at(&told, "back ends"), "{told:?}");

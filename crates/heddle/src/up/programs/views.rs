@@ -78,7 +78,7 @@ impl Views {
     /// Returns once a GET through the address that was published for it is answered well.
     async fn answers(&self, name: &str, path: &str) {
         loop {
-            if let Some(address) = self.published(name).await
+            if let Some(address) = self.ready_at(name).await
                 && let Ok(answer) = local_http::get_tcp(address, path).await
                 && (200..400).contains(&answer.status)
             {
@@ -88,14 +88,13 @@ impl Views {
         }
     }
 
-    async fn published(&self, name: &str) -> Option<std::net::SocketAddr> {
+    async fn ready_at(&self, name: &str) -> Option<std::net::SocketAddr> {
         let info = HolderClient::connect(&self.paths).await.ok()?.info().await.ok()?;
         let is_it = |labels: &std::collections::BTreeMap<String, String>| {
             labels.get(PROGRAM_LABEL).is_some_and(|own| own == name)
         };
         let joined = info.workloads.iter().find(|one| is_it(&one.joined.workload.labels))?;
-        // The one for this comes after those of the file.
-        joined.published.last().copied()
+        joined.ready_at
     }
 }
 
