@@ -239,8 +239,12 @@ export interface ServicePage {
   responses: Response[];
   failing_since: number | null;
   cause: Cause | null;
-  /** What the page says first, for terminals, which have no links. */
+  /** What is wrong, in sentences; none where all is well. */
   first: string[];
+  /** What rules do on purpose, as they ask for it and as it was measured. */
+  on_purpose: string[];
+  /** Its workloads that do not pass trace headers on, in sentences. */
+  lost_contexts: string[];
   faults: FaultWord[];
   paths: PathRow[];
   rules: RuleRow[];

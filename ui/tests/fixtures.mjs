@@ -208,6 +208,22 @@ export function page(bad = 0, at = NOW, window = 60) {
     failing_since: bad > 0 ? at - 29 : null,
     cause: bad > 0 ? { path: ["reviews", "ratings", "store"].map(name), failed: 0.14, injected: 0 } : null,
     faults: bad > 0 ? [fault("reviews", 10)] : [],
+    first:
+      bad > 0
+        ? [
+            `${Math.round(bad * 100)} % of the calls fail.`,
+            "The service answers with errors because another one fails it.",
+            "The cause is store (reviews → ratings → store): 14 % of the calls to it fail. Look there first.",
+          ]
+        : [],
+    on_purpose:
+      bad > 0
+        ? [
+            "The rule VirtualService/default/reviews#http[0] asks for abort 10 % (503).",
+            "9.9 % of the calls are aborted on purpose by a fault rule; none of that counts as an error here.",
+          ]
+        : [],
+    lost_contexts: bad > 0 ? ["reviews-v1-a370 does not pass trace headers on: 12 of its calls had none while it served one that had. Its traces end there."] : [],
     paths: [path("path /reviews*", 0, 30.1), path("all", 1, 12.3)],
     rules: [rule("reviews", bad > 0 ? 10 : 0)],
     changes: bad > 0 ? [{ at: at - 30, action: "configured", rule: "VirtualService/default/reviews", source: "apply", services: [name("reviews")] }] : [],

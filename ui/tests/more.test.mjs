@@ -177,12 +177,12 @@ test("a service names the deepest failing callee, the rule of its fault and when
     assert.match(trouble, /The cause is store \(reviews → ratings → store\)/);
     const notes = (await page.locator(".purpose-note").allInnerTexts()).join(" ").replaceAll("\u202f", " ");
     assert.match(notes, /The rule VirtualService\/default\/reviews#http\[0\] asks for abort 10 % \(503\)/);
-    assert.match(notes, /9.9 % of the calls were aborted/);
+    assert.match(notes, /9.9 % of the calls are aborted/);
     assert.match(await page.locator(".marks").innerText(), /VirtualService\/default\/reviews was changed/);
     assert.ok((await page.locator(".sparkline .mark").count()) >= 4, "every small course has the mark");
     assert.match(await page.locator(".service-title .window").innerText(), /over the last minute/);
     await page.getByRole("region", { name: "Paths" }).waitFor();
-    await page.getByRole("link", { name: "store" }).click();
+    await page.getByRole("link", { name: "To store" }).click();
     await page.waitForFunction(() => location.hash === "#/service/default/store");
   });
 });

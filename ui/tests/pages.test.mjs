@@ -224,7 +224,7 @@ test("the service page has signals, charts and tables, and reads well at both si
         await page.waitForSelector(".uplot canvas");
         assert.deepEqual(await page.locator(".signal h2").allInnerTexts(), ["Traffic", "Errors", "Latency", "Saturation"]);
         assert.equal(await page.locator(".uplot").count(), 2);
-        assert.match(await page.locator("p.trouble").innerText(), /11.% of the calls fail since .*The cause is store/s);
+        assert.match(await page.locator("p.trouble").innerText(), /11.% of the calls fail\. Since .*The cause is store/s);
         assert.match(await page.locator(".purpose-note").last().innerText(), /aborted on purpose/);
         const sides = (await page.locator(".signal .both").allInnerTexts()).map((text) => text.replaceAll("\u202f", " "));
         assert.deepEqual(sides.slice(0, 3), ["client 42.4/s, server 42.4/s", "client 11 %, server 9.0 %", "client 74 ms, server 66 ms"]);

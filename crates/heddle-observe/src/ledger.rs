@@ -14,10 +14,9 @@ use std::{
 use crate::{
     ejected::Ejected,
     exposition::{self, LineError},
-    limits,
-    measure::{self, Answers, BUCKETS_MAX, Cell, Cells, Dimension, Histogram, Meaning, Owner},
+    grown, limits,
+    measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
     names::FailedNames,
-    tls_failures,
 };
 
 /// Follows the counters of one sidecar.
@@ -38,7 +37,9 @@ pub(crate) struct Ledger {
     /// Names without an address, likewise.
     pub(crate) names: FailedNames,
     /// Connections on which no TLS came about, as the scrape that is read tells.
-    pub(crate) tls: tls_failures::Counts,
+    pub(crate) tls: grown::Counts,
+    /// Calls that lost their trace, likewise.
+    pub(crate) lost: grown::Counts,
 }
 
 /// More series than are followed.
@@ -84,7 +85,8 @@ impl Ledger {
             staged: Vec::new(),
             ejected: Ejected::default(),
             names: FailedNames::default(),
-            tls: tls_failures::Counts::new(),
+            tls: grown::Counts::new(),
+            lost: grown::Counts::new(),
         }
     }
 
@@ -94,6 +96,7 @@ impl Ledger {
         self.ejected.clear();
         self.names.clear();
         self.tls.clear();
+        self.lost.clear();
     }
 
     /// Stages one line.
@@ -121,8 +124,10 @@ impl Ledger {
         if FailedNames::reads(name) {
             return self.names.line(line);
         }
-        if name == tls_failures::METRIC {
-            return tls_failures::line(&mut self.tls, line);
+        match name {
+            grown::TLS_FAILURES => return grown::line(&mut self.tls, line),
+            grown::LOST_CONTEXTS => return grown::line(&mut self.lost, line),
+            _ => {}
         }
         if !measure::is_read(name) {
             return Ok(());

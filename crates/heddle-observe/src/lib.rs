@@ -42,6 +42,7 @@ pub mod tap;
 mod answers;
 mod assets;
 mod ejected;
+mod grown;
 mod history;
 mod hosts;
 mod kept_file;
@@ -59,7 +60,6 @@ mod scrape;
 mod server;
 mod store;
 mod targets;
-mod tls_failures;
 mod traces;
 
 pub use config::{DashboardListener, ObserveConfig, SpansTold};

@@ -114,6 +114,8 @@ pub const TLS_REASONS_MAX: usize = 50;
 
 /// How long a failure of TLS is told after it, seconds.
 pub const TLS_FAILURES_WINDOW: f64 = 60.0;
+/// The same of workloads whose calls lost their trace: one that makes few of them is named all the same.
+pub const LOST_CONTEXTS_WINDOW: f64 = 3_600.0;
 
 /// Names without an address of one sidecar; it tells no more itself.
 pub const NAMES_MAX: usize = 128;

@@ -11,7 +11,7 @@ use heddle_wire::local::{
     observe_api::Ejection,
 };
 
-use crate::{limits, measure::Owner, names::FailedName, tls_failures::TlsSeen};
+use crate::{grown::Grown, limits, measure::Owner, names::FailedName};
 
 /// The members known, present or departed.
 #[derive(Debug, Default)]
@@ -65,7 +65,9 @@ pub(crate) struct Member {
     /// Endpoints that its sidecar gives no requests, as the last scrape said.
     pub(crate) ejected: Vec<Ejection>,
     /// Connections of its sidecar on which no TLS came about.
-    pub(crate) tls: TlsSeen,
+    pub(crate) tls: Grown,
+    /// Calls of it that lost their trace.
+    pub(crate) lost: Grown,
     /// Names that it asked for in vain, as the last scrape said.
     pub(crate) names: Vec<FailedName>,
 }
@@ -116,7 +118,8 @@ impl Roster {
                 ran_before,
                 scraped: false,
                 ejected: Vec::new(),
-                tls: TlsSeen::default(),
+                tls: Grown::default(),
+                lost: Grown::default(),
                 names: Vec::new(),
             });
             member.services = services;

@@ -265,7 +265,9 @@ fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
         member.names = sidecar.ledger.names.take();
         if succeeded {
             let counts = std::mem::take(&mut sidecar.ledger.tls);
-            member.tls.take(counts, clock::unix_now().as_secs_f64(), member.ran_before);
+            let now = clock::unix_now().as_secs_f64();
+            member.tls.take(counts, now, member.ran_before);
+            member.lost.take(std::mem::take(&mut sidecar.ledger.lost), now, member.ran_before);
         }
         if sidecar.ledger.take_overflow() {
             tracing::warn!(
@@ -287,7 +289,7 @@ mod tests {
     use heddle_model::ServiceName;
 
     use super::*;
-    use crate::{measure::Owner, tls_failures::TlsSeen};
+    use crate::{grown::Grown, measure::Owner};
 
     fn member() -> Member {
         let owner = Owner {
@@ -304,7 +306,8 @@ mod tests {
             ran_before: false,
             scraped: true,
             ejected: Vec::new(),
-            tls: TlsSeen::default(),
+            tls: Grown::default(),
+            lost: Grown::default(),
             names: Vec::new(),
         }
     }

@@ -161,6 +161,8 @@ async fn measured(dashboard: &Dashboard, service: &ServiceName) -> Result<Measur
     Ok(Measured {
         window: page.window,
         first: page.first,
+        on_purpose: page.on_purpose,
+        lost_contexts: page.lost_contexts,
         failing_since: page.failing_since,
         kind: page.summary.kind.clone(),
         client: page.summary.client,

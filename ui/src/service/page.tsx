@@ -1,14 +1,14 @@
 // One service: is it well, its four golden signals, their course, who calls it, whom it calls.
 
 import { link, pace, query, type Address } from "../address";
-import { id, useLive, type Cause, type Ejection, type ServiceName, type ServicePage } from "../api";
+import { id, useLive, type Ejection, type ServiceName, type ServicePage } from "../api";
 import { Command } from "../command";
-import { clock, length, percent } from "../format";
+import { clock, length } from "../format";
 import { isOld, OldNote } from "../old";
 import type { PageProps } from "../pages";
 import { Names, Refused } from "../refusals/tables";
 import { OneRule, Paths, ruleTitle } from "../rules/tables";
-import { ejectedOf, faultAsked, over, title } from "../words";
+import { ejectedOf, over, title } from "../words";
 import { LatencyChart, RequestChart, TcpCharts } from "./charts";
 import { MarkList, marksOf } from "./marks";
 import { Signals } from "./signals";
@@ -143,65 +143,30 @@ function quiet(page: ServicePage, past: boolean): string {
   return past ? "No calls in this period." : `No calls in the last ${length(page.window)}.`;
 }
 
-/** The deepest service whose failures are this one's, and the way there. */
-function Behind({ cause, address }: { cause: Cause; address: Address }) {
-  const last = cause.path.at(-1);
-  if (!last) return null;
-  const way = cause.path.length > 2 && ` (${cause.path.map(title).join(" → ")})`;
-  const there = <a href={link(address, { service: last })}>{title(last)}</a>;
-  return cause.injected > cause.failed ? (
-    <>
-      The cause is a fault injected on purpose into calls to {there}{way}: {percent(cause.injected)} of them are aborted.
-    </>
-  ) : (
-    <>
-      The cause is {there}{way}: {percent(cause.failed)} of the calls to it fail. Look there first.
-    </>
-  );
-}
-
-/** Is it wrong, since when, and whose fault is it? One sentence, or silence. */
+/** Is it wrong, since when, and whose fault is it? The sentences that `heddle describe` prints, or silence. */
 function Verdict({ page, address }: { page: ServicePage; address: Address }) {
   const { client, server, kind } = page.summary;
   const idle = client.per_second === 0 && server.per_second === 0;
   if (idle && kind !== "client" && page.summary.sent_bytes_per_second === 0) {
     return <p class="note">{quiet(page, typeof address.range === "object")}</p>;
   }
-  const failed = 1 - Math.min(client.success, server.success);
-  const purposely = client.injected_per_second + client.delayed_per_second;
-  const measured: string[] = [];
-  if (purposely > 0 && client.per_second > 0) {
-    const share = (part: number) => percent(part / client.per_second);
-    if (client.injected_per_second > 0) measured.push(`${share(client.injected_per_second)} of the calls were aborted on purpose by a fault rule`);
-    if (client.delayed_per_second > 0) measured.push(`${share(client.delayed_per_second)} were delayed on purpose`);
-  }
-  const faults = page.faults.length + measured.length > 0 && (
-    <p class="note purpose-note">
-      {page.faults.map((fault) => (
-        <span key={`${fault.rule} ${fault.what}`}>
-          The rule {fault.rule} asks for <b>{faultAsked(fault)}</b>{fault.detail && ` (${fault.detail})`}.{" "}
-        </span>
-      ))}
-      {measured.length > 0 && `Measured: ${measured.join(", ")}; none of that counts as an error here.`}
-    </p>
-  );
-  if (failed < 0.01) return faults || null;
-  const own = 1 - server.success;
-  const since = page.failing_since ? ` since ${clock(page.failing_since, true)}` : "";
+  const [share, ...more] = page.first;
+  const last = page.cause?.path.at(-1);
   return (
     <>
-      <p class="trouble">
-        <b>
-          {percent(failed)} of the calls fail{since}.
-        </b>{" "}
-        {own < failed / 2 && server.per_second < client.per_second * 0.99
-          ? "Most of them never get an answer from the service: it cannot be reached, or a sidecar refuses them."
-          : page.cause
-            ? "The service answers with errors because another one fails it."
-            : "The service itself answers with errors."}{" "}
-        {page.cause && <Behind cause={page.cause} address={address} />}
-      </p>
-      {faults}
+      {share && (
+        <p class="trouble">
+          <b>{share}</b>
+          {page.failing_since && ` Since ${clock(page.failing_since, true)}.`} {more.join(" ")}{" "}
+          {last && <a href={link(address, { service: last })}>To {title(last)}</a>}
+        </p>
+      )}
+      {page.on_purpose.length > 0 && <p class="note purpose-note">{page.on_purpose.join(" ")}</p>}
+      {page.lost_contexts.map((lost) => (
+        <p class="note" key={lost}>
+          {lost}
+        </p>
+      ))}
     </>
   );
 }

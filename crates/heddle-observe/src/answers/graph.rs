@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heddle_model::ServiceName;
+use heddle_model::{ServiceName, WorkloadId};
 use heddle_runtime::clock;
 use heddle_wire::local::observe_api::{
     Coverage, Edge, Ejection, Graph, Node, ServiceSummary, TlsFailure, Version,
@@ -10,7 +10,7 @@ use heddle_wire::local::observe_api::{
 
 use super::{EdgeKey, Summed, TimeRange, View, cause::causes, edge, speaking, versions};
 use crate::{
-    limits::TLS_FAILURES_WINDOW,
+    limits::{LOST_CONTEXTS_WINDOW, TLS_FAILURES_WINDOW},
     measure::Protocol,
     rates::Sides,
     store::{Measured, Period},
@@ -65,8 +65,31 @@ impl View {
     pub(crate) fn tls_failures(&self) -> Vec<TlsFailure> {
         let now = clock::unix_now().as_secs_f64();
         let present = self.roster.present().filter(|member| member.scraped);
-        let told = present
-            .flat_map(|member| member.tls.within(&member.owner.id, now, TLS_FAILURES_WINDOW));
+        let told = present.flat_map(|member| {
+            member.tls.within(now, TLS_FAILURES_WINDOW).map(|one| TlsFailure {
+                by: WorkloadId(member.owner.id.clone()),
+                reason: one.reason.to_owned(),
+                total: one.total,
+                last: one.last,
+            })
+        });
+        told.collect()
+    }
+
+    /// Workloads of a service that lately made calls without the trace of the call they served, as their sidecars
+    /// last said, in sentences.
+    pub(super) fn lost_contexts(&self, service: &ServiceName) -> Vec<String> {
+        let now = clock::unix_now().as_secs_f64();
+        let own = self
+            .roster
+            .present()
+            .filter(|member| member.scraped && member.services.contains(service));
+        let told = own.flat_map(|member| {
+            member.lost.within(now, LOST_CONTEXTS_WINDOW).map(|one| {
+                let (id, total) = (&member.owner.id, one.total);
+                format!("{id} does not pass trace headers on: {total:.0} of its calls had none while it served one that had. Its traces end there.")
+            })
+        });
         told.collect()
     }
 

@@ -55,8 +55,11 @@ impl View {
             names: self.failed_names(Some(service), &period),
             ejections: self.ejections().into_iter().filter(|one| one.service == *service).collect(),
             first: Vec::new(),
+            on_purpose: Vec::new(),
+            lost_contexts: self.lost_contexts(service),
         };
-        page.first = verdict::of(&page);
+        page.first = verdict::wrong(&page);
+        page.on_purpose = verdict::on_purpose(&page);
         Some(page)
     }
 

@@ -7,11 +7,11 @@ use heddle_wire::local::{control_api::ResourceView, observe_api::Graph};
 
 use super::*;
 use crate::{
+    grown::Grown,
     ledger::{Ledger, Past},
     measure::Owner,
     names::FailedName,
     roster::{KnownService, Member},
-    tls_failures::TlsSeen,
 };
 
 const START: u64 = 1_700_000_000;
@@ -45,7 +45,8 @@ impl Mesh {
                 ran_before: false,
                 scraped: true,
                 ejected: Vec::new(),
-                tls: TlsSeen::default(),
+                tls: Grown::default(),
+                lost: Grown::default(),
                 names: Vec::new(),
             };
             view.roster.members.insert((*id).to_owned(), member);

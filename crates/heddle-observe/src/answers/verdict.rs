@@ -1,5 +1,5 @@
-//! What to look at first on a service's page, in sentences: is it wrong, since when, and whose fault is it. One place
-//! that says so, for the dashboard and for the command line.
+//! What to look at first on a service's page, in sentences: is it wrong and whose fault is it, and what of it is done on
+//! purpose. One place that says so, for the dashboard and for the command line.
 
 use heddle_model::ServiceName;
 use heddle_wire::local::observe_api::{Cause, FaultWord, ServicePage};
@@ -7,12 +7,19 @@ use heddle_wire::local::observe_api::{Cause, FaultWord, ServicePage};
 /// From this share of failed calls on something is wrong.
 const FAILED: f64 = 0.01;
 
-/// The sentences; none where all is well.
-pub(super) fn of(page: &ServicePage) -> Vec<String> {
+/// Is anything measured of it?
+fn is_idle(page: &ServicePage) -> bool {
+    let summary = &page.summary;
+    summary.client.per_second == 0.0
+        && summary.server.per_second == 0.0
+        && summary.sent_bytes_per_second == 0.0
+}
+
+/// What is wrong, in sentences; none where all is well.
+pub(super) fn wrong(page: &ServicePage) -> Vec<String> {
     let (client, server) = (&page.summary.client, &page.summary.server);
     let mut told = Vec::new();
-    let idle = client.per_second == 0.0 && server.per_second == 0.0;
-    if idle && page.summary.sent_bytes_per_second == 0.0 {
+    if is_idle(page) {
         return told;
     }
     let failed = 1.0 - client.success.min(server.success);
@@ -29,7 +36,16 @@ pub(super) fn of(page: &ServicePage) -> Vec<String> {
         });
         told.extend(page.cause.as_ref().and_then(behind));
     }
-    told.extend(page.faults.iter().map(asked));
+    told
+}
+
+/// What rules do on purpose, as they ask for it and as it was measured.
+pub(super) fn on_purpose(page: &ServicePage) -> Vec<String> {
+    let client = &page.summary.client;
+    if is_idle(page) {
+        return Vec::new();
+    }
+    let mut told: Vec<String> = page.faults.iter().map(asked).collect();
     if client.per_second > 0.0 {
         let share = |rate: f64| percent(rate / client.per_second);
         if client.injected_per_second > 0.0 {
@@ -119,7 +135,7 @@ mod tests {
 
     #[test]
     fn of_a_service_that_is_well_nothing_is_said() {
-        assert!(of(&page()).is_empty());
+        assert!(wrong(&page()).is_empty() && on_purpose(&page()).is_empty());
     }
 
     #[test]
@@ -128,19 +144,19 @@ mod tests {
         page.summary.client.success = 0.5;
         page.summary.server.success = 0.5;
         assert_eq!(
-            of(&page),
+            wrong(&page),
             ["50 % of the calls fail.", "The service itself answers with errors."]
         );
         page.cause = cause(&["front", "reviews", "ratings"], 0.9, 0.0);
         assert_eq!(
-            of(&page)[1..],
+            wrong(&page)[1..],
             [
                 "The service answers with errors because another one fails it.",
                 "The cause is ratings (front → reviews → ratings): 90 % of the calls to it fail. Look there first."
             ]
         );
         page.cause = cause(&["front", "ratings"], 0.1, 0.8);
-        assert!(of(&page)[2].contains("injected on purpose into calls to ratings: 80 %"));
+        assert!(wrong(&page)[2].contains("injected on purpose into calls to ratings: 80 %"));
     }
 
     #[test]
@@ -154,7 +170,7 @@ mod tests {
             rule: "VirtualService/default/ratings".to_owned(),
             partly: false,
         }];
-        let told = of(&page);
+        let told = on_purpose(&page);
         assert_eq!(told[0], "The rule VirtualService/default/ratings asks for abort 80 % (500).");
         assert!(told[1].starts_with("81 % of the calls are aborted on purpose"), "{told:?}");
     }

@@ -3,9 +3,7 @@
 use std::{net::Ipv4Addr, path::PathBuf};
 
 use super::*;
-use crate::{
-    ControlSource, DashboardListener, measure::Owner, roster::Member, tls_failures::TlsSeen,
-};
+use crate::{ControlSource, DashboardListener, grown::Grown, measure::Owner, roster::Member};
 
 fn view() -> RefCell<View> {
     let mut view = View { mesh: "demo".to_owned(), ..View::default() };
@@ -22,7 +20,8 @@ fn view() -> RefCell<View> {
         ran_before: false,
         scraped: true,
         ejected: Vec::new(),
-        tls: TlsSeen::default(),
+        tls: Grown::default(),
+        lost: Grown::default(),
         names: Vec::new(),
     };
     view.roster.members.insert("api-v1-1".to_owned(), member);

@@ -214,6 +214,12 @@ pub struct ServicePage {
     /// What to look at first, in sentences; none where all is well.
     #[serde(default)]
     pub first: Vec<String>,
+    /// What rules do on purpose, as they ask for it and as it was measured.
+    #[serde(default)]
+    pub on_purpose: Vec<String>,
+    /// Its workloads that lately made calls without the trace of the call they served, in sentences.
+    #[serde(default)]
+    pub lost_contexts: Vec<String>,
 }
 
 /// One kind of answer.

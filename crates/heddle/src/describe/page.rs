@@ -62,6 +62,10 @@ pub(super) struct Measured {
     pub(super) window: f64,
     /// What to look at first, in the dashboard's words.
     pub(super) first: Vec<String>,
+    /// What rules do on purpose, in the same words.
+    pub(super) on_purpose: Vec<String>,
+    /// Workloads that do not pass trace headers on, in sentences.
+    pub(super) lost_contexts: Vec<String>,
     pub(super) failing_since: Option<f64>,
     /// `http`, `tcp`, …
     pub(super) kind: String,

@@ -66,6 +66,7 @@ fn first(told: &Description) -> Vec<String> {
             *sentence = format!("{}, for {ago:.0} s now.", sentence.trim_end_matches('.'));
         }
         first.extend(sentences);
+        first.extend(measured.on_purpose.iter().chain(&measured.lost_contexts).cloned());
         first.extend(ejected::lines_now(&measured.ejections));
         first.extend(measured.names.iter().map(|failure| {
             let meant =

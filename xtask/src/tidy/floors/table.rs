@@ -251,7 +251,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "store/spread",
                     "ejected",
                     "names",
-                    "tls_failures",
+                    "grown",
                     "ledger",
                     "kept_file",
                     "promql",
