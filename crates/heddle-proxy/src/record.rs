@@ -13,6 +13,7 @@ use std::{
 
 use heddle_model::discovery::Provenance;
 use heddle_runtime::{clock, transport::Transport};
+use heddle_wire::local::sidecar_api::Refused;
 
 use crate::{
     caller::{Caller, HttpRecord, TcpRecord},
@@ -47,6 +48,21 @@ impl MetricSeries {
             Self::Caller(caller, service) => (caller.who(), &**service),
         };
         worker.shared.told(facts, &Parties { peer, service });
+    }
+
+    /// The service that is called, and who calls, where that is known.
+    fn called(&self, direction: Direction) -> (String, Option<String>) {
+        let name = |service: &ServiceLabels| service.known().unwrap_or_default().to_owned();
+        match self {
+            Self::Edge(set) => {
+                let Edge { peer, service, .. } = set.edge();
+                let caller = peer.as_ref().filter(|_| direction == Direction::Inbound);
+                (name(service), caller.map(|peer| peer.id.to_string()))
+            }
+            Self::Caller(caller, service) => {
+                (name(service), caller.who().flatten().map(|who| who.id.to_string()))
+            }
+        }
     }
 }
 
@@ -267,17 +283,7 @@ impl RequestOutcome {
 
     /// The service that is called, and who calls, where that is known.
     pub(crate) fn called(&self) -> (String, Option<String>) {
-        let name = |service: &ServiceLabels| service.known().unwrap_or_default().to_owned();
-        match &self.series {
-            MetricSeries::Edge(set) => {
-                let Edge { peer, service, .. } = set.edge();
-                let caller = peer.as_ref().filter(|_| self.direction == Direction::Inbound);
-                (name(service), caller.map(|peer| peer.id.to_string()))
-            }
-            MetricSeries::Caller(caller, service) => {
-                (name(service), caller.who().flatten().map(|who| who.id.to_string()))
-            }
-        }
+        self.series.called(self.direction)
     }
 
     /// Which way the request goes.
@@ -476,8 +482,26 @@ impl TcpOutcome {
         if let Some(facts) = &mut self.facts {
             facts.0.refused(&row);
         }
+        self.remember(direction, &row);
         self.moves();
         self.finished = true;
+    }
+
+    /// Keeps it for whoever asks why. Nobody was told the id: lists have it.
+    #[cold]
+    fn remember(&self, direction: Direction, row: &RefusalRow) {
+        let (service, peer) = self.series.called(direction);
+        self.worker.shared.state.recent.note(Refused {
+            id: self.worker.request_id().as_str().to_owned(),
+            at_ms: u64::try_from(clock::unix_now().as_millis()).unwrap_or(u64::MAX),
+            direction: direction.as_str().to_owned(),
+            service,
+            peer,
+            flag: row.flag.name().to_owned(),
+            code: row.code.to_string(),
+            text: row.text.clone().into_owned(),
+            ..Refused::default()
+        });
     }
 
     /// Writes what is known if the series is; else leaves it with the caller, who writes it when it

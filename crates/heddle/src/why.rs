@@ -64,14 +64,16 @@ pub(crate) async fn why(args: WhyArgs) -> Result<(), Failure> {
     let all = mesh.workloads().await?;
     let mut live: Vec<&WorkloadView> = all.iter().filter(|view| view.sidecar).collect();
     let of = |namespace: &String| all.iter().any(|view| view.workload.namespace == *namespace);
-    if let Some(namespace) = args.namespace.as_ref().filter(|namespace| !of(namespace)) {
+    if let Some(namespace) = args.namespaces.namespace.as_ref().filter(|namespace| !of(namespace)) {
         return Err(Failure::refused(format!(
             "--namespace: no workload is in namespace `{namespace}`"
         )));
     }
-    live.retain(|view| args.namespace.as_ref().is_none_or(|of| view.workload.namespace == *of));
+    live.retain(|view| {
+        args.namespaces.namespace.as_ref().is_none_or(|of| view.workload.namespace == *of)
+    });
     let mut answer = gathered(&mesh, &live).await;
-    if let (Chosen::Local(mesh), None) = (&mesh, &args.namespace) {
+    if let (Chosen::Local(mesh), None) = (&mesh, &args.namespaces.namespace) {
         left_behind(&left_refusals(&mesh.paths.run_dir()))
             .into_iter()
             .for_each(|told| answer.take(told));
@@ -176,13 +178,19 @@ fn one(answer: &Answer) -> String {
             _ => format!("the sidecar of {workload}, which called"),
         };
         lines.push(format!("{} ago: {side}, refused", ago(refused.at_ms)));
-        lines.push(format!("  {} {} of {}", refused.method, refused.path, refused.authority));
+        lines.push(match refused.is_connection() {
+            true => "  a connection, before any request was read".to_owned(),
+            false => format!("  {} {} of {}", refused.method, refused.path, refused.authority),
+        });
         if let Some(peer) = &refused.peer {
             lines.push(format!("  called by {peer}"));
         }
         let grpc = refused.grpc_status.map(|status| format!(", gRPC status {status}"));
         let grpc = grpc.unwrap_or_default();
-        lines.push(format!("  with {} {} ({}{grpc})", refused.status, refused.flag, refused.code));
+        lines.push(match refused.is_connection() {
+            true => format!("  with {} ({})", refused.flag, refused.code),
+            false => format!("  with {} {} ({}{grpc})", refused.status, refused.flag, refused.code),
+        });
         lines.push(format!("  because {}", refused.text));
         if let Some(rule) = &refused.rule {
             let sources = source.iter().map(|source| (object(rule).to_owned(), source.clone()));
@@ -199,8 +207,7 @@ fn one(answer: &Answer) -> String {
 
 fn list(answer: &Answer) -> String {
     let row = |told: &Told| {
-        let Refused { id, at_ms, direction, service, method, path, status, code, .. } =
-            &told.refused;
+        let Refused { id, at_ms, direction, service, method, path, code, .. } = &told.refused;
         let known = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
         vec![
             ago(*at_ms),
@@ -208,7 +215,7 @@ fn list(answer: &Answer) -> String {
             direction.clone(),
             known(service),
             known(format!("{method} {path}").trim()),
-            status.to_string(),
+            known(&told.refused.status_text()),
             code.clone(),
             id.clone(),
         ]

@@ -267,6 +267,11 @@ fn a_refused_connection_is_reset_before_anything_passes() {
             );
             let side = if on_server { &mesh.servers[0] } else { &mesh.client };
             assert_eq!(side.sum("heddle_faults_injected_total", &["fault=\"refuse\""]), 1.0);
+            // Whoever asks why finds it, though nobody was told its id.
+            let told = side.shared.state.recent.told(&side.shared.config.workload).refusals;
+            assert_eq!(told.len(), 1, "{told:?}");
+            assert!(told[0].is_connection() && told[0].id.len() == 36, "{told:?}");
+            assert_eq!((told[0].code.as_str(), told[0].flag.as_str()), ("fault-connection", "FI"));
         }
         let mesh = relayed(TcpFault::Refuse, false);
         mesh.call().ended().await.1.unwrap_err();

@@ -311,7 +311,7 @@ pub struct Refusals {
     pub refusals: Vec<Refused>,
 }
 
-/// One refused request.
+/// One refused request, or connection.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Refused {
     /// Its `x-request-id`.
@@ -330,7 +330,7 @@ pub struct Refused {
     pub authority: String,
     /// Path with its query, values of secrets left out.
     pub path: String,
-    /// HTTP status of the answer.
+    /// HTTP status of the answer; 0 for a connection.
     pub status: u16,
     /// Status of gRPC, of calls of gRPC.
     pub grpc_status: Option<u8>,
@@ -342,6 +342,20 @@ pub struct Refused {
     pub rule: Option<String>,
     /// What happened.
     pub text: String,
+}
+
+impl Refused {
+    /// Was it a connection, refused before any request of it was read? Nobody was told its id.
+    #[must_use]
+    pub fn is_connection(&self) -> bool {
+        self.status == 0
+    }
+
+    /// The status of the answer; empty where there was none.
+    #[must_use]
+    pub fn status_text(&self) -> String {
+        if self.is_connection() { String::new() } else { self.status.to_string() }
+    }
 }
 
 /// The rules of one port of a service, for callers of a namespace.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{
-    common::{Output, TargetFlags},
+    common::{NamespaceFlags, Output, TargetFlags},
     values,
 };
 
@@ -62,9 +62,9 @@ pub(crate) struct WhyArgs {
     /// The request's `x-request-id`; without it, what was refused lately is listed
     #[arg(value_name = "ID", value_parser = request_id)]
     pub id: Option<String>,
-    /// Only what sidecars of this namespace refused [default: all]
-    #[arg(long, short, value_name = "NS", value_parser = values::label)]
-    pub namespace: Option<String>,
+    /// Of which namespaces.
+    #[command(flatten)]
+    pub namespaces: NamespaceFlags,
     /// Which mesh.
     #[command(flatten)]
     pub mesh: TargetFlags,

@@ -48,6 +48,9 @@ pub(crate) struct TapArgs {
     /// Calls of what is in this namespace [default: all]
     #[arg(long, short, value_name = "NS", value_parser = values::label)]
     pub namespace: Option<String>,
+    /// Of all namespaces, which is also the default
+    #[arg(long, short = 'A', conflicts_with = "namespace")]
+    pub all_namespaces: bool,
     /// With this status: 503, 5xx, 500-504, none (nothing was answered), or failed or error (5xx, refused, broken off, an error of gRPC); several with commas
     #[arg(long, value_name = "STATUS", value_delimiter = ',', value_parser = status)]
     pub status: Vec<StatusFilter>,
