@@ -244,11 +244,7 @@ async fn serve_request<S: Side>(
     let series = side.request_series(Some(&call.seen()));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
     outcome.shaped(shape);
-    let told = worker.telemetry(S::DIRECTION);
-    let trace = told.as_deref().and_then(|told| trace(side, told, &call, &mut outcome));
-    if let Some(wanted) = worker.watches(S::DIRECTION, told) {
-        gather(&mut outcome, Facts::of(wanted, S::DIRECTION, side.ends(), call.begun()), &call);
-    }
+    let trace = told(side, &call, &mut outcome);
     // 2. Where it goes.
     let route = side.route(&call.seen()).await;
     if let Some(span) = outcome.span()
@@ -275,6 +271,20 @@ async fn serve_request<S: Side>(
     let result = carry_out(side, &mut call, route, &mut outcome).await;
     // 5. One exit: the mesh's own reply if there is to be one, and the record.
     call.conclude(worker, result, outcome).await
+}
+
+/// What rules want told of it is begun: what is known of it, and its place in its trace. They are looked at where
+/// they are, since nothing waits here: what all workers share is counted by none.
+#[inline]
+fn told<S: Side>(side: &S, call: &impl Call, outcome: &mut RequestOutcome) -> Option<TraceEdits> {
+    let worker = side.worker();
+    let snapshot = worker.shared.snapshot.load();
+    let told = snapshot.telemetry(S::DIRECTION);
+    let trace = told.and_then(|told| trace(side, told, call, outcome));
+    if let Some(wanted) = worker.watches(S::DIRECTION, told) {
+        gather(outcome, Facts::of(wanted, S::DIRECTION, side.ends(), call.begun()), call);
+    }
+    trace
 }
 
 /// Its place in its trace: what goes on, and the span that is part of its outcome.
@@ -304,8 +314,7 @@ fn decided_by(route: &Result<Route, Refused>) -> Option<Provenance> {
 /// What is known of a call, begun where somebody wants to know it.
 #[inline]
 fn facts<S: Side>(side: &S, begun: Instant) -> Option<Facts> {
-    let worker = side.worker();
-    let wanted = worker.watches(S::DIRECTION, worker.telemetry(S::DIRECTION))?;
+    let wanted = side.worker().watched(S::DIRECTION)?;
     Some(Facts::of(wanted, S::DIRECTION, side.ends(), begun))
 }
 

@@ -342,7 +342,8 @@ impl Drop for RequestOutcome {
             response_bytes: self.response_bytes.get(),
         };
         if let Some(counts) = self.rule.as_ref().and_then(|rule| rule.counts.get()) {
-            counts.record(record.status, self.grpc().flatten(), record.flags, record.duration);
+            let came = (record.status, self.grpc().flatten());
+            counts.record(self.worker.index, came, record.flags, record.duration);
         }
         if let Some(facts) = self.facts.take() {
             let finish = Finish {

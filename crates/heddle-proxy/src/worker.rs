@@ -125,25 +125,24 @@ impl Worker {
         RequestId::of([self.random(), self.random()])
     }
 
-    /// What rules tell about calls in this direction; `None`: nothing. One look at the snapshot.
-    #[inline]
-    pub(crate) fn telemetry(&self, direction: Direction) -> Option<Arc<SidePlan>> {
-        self.shared.snapshot.load().telemetry(direction).map(Arc::clone)
-    }
-
     /// Does anybody want to know what is known of calls in this direction?
     pub(crate) fn is_watched(&self, direction: Direction) -> bool {
-        self.watches(direction, self.telemetry(direction)).is_some()
+        self.watched(direction).is_some()
     }
 
-    /// The same with who wants it, where rules tell this about them; `None`: nobody, and nothing is gathered.
+    /// The same with who wants it; `None`: nobody. One look at the snapshot.
+    pub(crate) fn watched(&self, direction: Direction) -> Option<Wanted> {
+        self.watches(direction, self.shared.snapshot.load().telemetry(direction))
+    }
+
+    /// The same, where rules tell this about calls in this direction; where nobody wants it nothing is gathered.
     #[inline]
     pub(crate) fn watches(
         &self,
         direction: Direction,
-        told: Option<Arc<SidePlan>>,
+        told: Option<&Arc<SidePlan>>,
     ) -> Option<Wanted> {
-        let plan = told.filter(|plan| plan.gathers());
+        let plan = told.filter(|plan| plan.gathers()).map(Arc::clone);
         let taps = self.shared.taps.of(direction);
         (plan.is_some() || taps.is_some()).then_some(Wanted { plan, taps })
     }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 
 use super::{
     rules::Rules,
-    series::{HttpSeries, TcpSeries},
+    series::{HttpSeries, LabelSet, TcpSeries},
 };
 use crate::{
     limits::{
@@ -18,13 +18,6 @@ use crate::{
     },
     verdict::{Reason, Verdict},
 };
-
-/// One label set with its shards by worker.
-#[derive(Debug)]
-pub(super) struct LabelSet<S> {
-    pub(super) labels: Arc<str>,
-    pub(super) shards: Vec<Arc<S>>,
-}
 
 /// How many label sets there are.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +74,7 @@ impl Registry {
             outside_sets: 0,
             overflow: 0,
             verdicts: Vec::new(),
-            rules: Rules::default(),
+            rules: Rules::new(workers),
         }
     }
 

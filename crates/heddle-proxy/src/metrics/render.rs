@@ -4,8 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     histogram::{HistogramShard, decimal},
-    registry::LabelSet,
-    series::{HttpSeries, TcpSeries},
+    series::{HttpSeries, LabelSet, TcpSeries},
 };
 use crate::direction::Direction;
 
@@ -16,12 +15,12 @@ pub(super) type Row<F> = (&'static str, &'static str, F);
 pub(super) type Count<S> = fn(&S) -> u64;
 
 /// Picks one histogram of a shard.
-pub(super) type Spread = for<'a> fn(&'a HttpSeries) -> HistogramShard<'a>;
+pub(super) type Spread<S> = for<'a> fn(&'a S) -> HistogramShard<'a>;
 
 pub(super) const HTTP_COUNTERS: [Row<Count<HttpSeries>>; 1] =
     [("istio_requests_total", "Finished HTTP requests.", |shard| shard.requests.get())];
 
-pub(super) const HTTP_HISTOGRAMS: [Row<Spread>; 3] = [
+pub(super) const HTTP_HISTOGRAMS: [Row<Spread<HttpSeries>>; 3] = [
     (
         "istio_request_duration_milliseconds",
         "From a request's first byte to its response's last, ms.",
@@ -61,7 +60,7 @@ pub(super) fn counter<S>(text: &mut String, name: &str, set: &LabelSet<S>, count
     let _ = writeln!(text, "{name}{{{}}} {total}", set.labels);
 }
 
-pub(super) fn histogram(text: &mut String, name: &str, set: &LabelSet<HttpSeries>, spread: Spread) {
+pub(super) fn histogram<S>(text: &mut String, name: &str, set: &LabelSet<S>, spread: Spread<S>) {
     let labels = &*set.labels;
     let shards = || set.shards.iter().map(|shard| spread(shard));
     let bounds = shards().next().map_or(&[][..], |shard| shard.bounds);

@@ -1,21 +1,17 @@
 //! What became of the requests that each HTTP rule decided about, and how long they took.
 //!
-//! A rule finds its counters once and keeps them, so that a request costs a few additions and no lock. Counters go by
+//! A rule finds its counters once and keeps them, and each worker has a share of its own, so that a request costs a few
+//! additions, no lock and no locked instruction. Counters go by
 //! what the rule is called and whom it is about, not by generation: a rule that is put in force again goes on where it
 //! was. Rules that decided nothing yet are absent.
 
-use std::{
-    fmt::Write as _,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use super::{
     edge::Escaped,
-    histogram::{MILLISECONDS, decimal},
+    histogram::{Counter, Histogram, MILLISECONDS},
+    render::histogram,
+    series::LabelSet,
 };
 use crate::{
     limits::RULES_COUNTED,
@@ -47,79 +43,103 @@ const ABORTED: usize = OUTCOMES.len() - 1;
 const GRPC_CLASSES: [usize; 17] = [2, 4, 5, 4, 5, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 5, 4];
 
 /// One rule's requests.
-#[derive(Debug, Default)]
-pub(crate) struct RuleCounts {
-    outcomes: [AtomicU64; OUTCOMES.len()],
-    /// Not cumulative; the last is above all bounds.
-    buckets: [AtomicU64; MILLISECONDS.len() + 1],
-    sum_us: AtomicU64,
+#[derive(Debug)]
+pub(crate) struct RuleCounts(LabelSet<RuleSeries>);
+
+/// One worker's share of them. Written on that worker only.
+#[derive(Debug)]
+struct RuleSeries {
+    outcomes: [Counter; OUTCOMES.len()],
+    duration_ms: Histogram<{ MILLISECONDS.len() }>,
+}
+
+impl Default for RuleSeries {
+    fn default() -> Self {
+        Self { outcomes: Default::default(), duration_ms: Histogram::new(&MILLISECONDS) }
+    }
 }
 
 impl RuleCounts {
-    /// Counts a finished request; `grpc` is its status of gRPC, if it has one.
-    pub(crate) fn record(&self, status: u16, grpc: Option<u32>, flags: Flags, duration: Duration) {
+    fn new(labels: String, workers: usize) -> Self {
+        let shards = (0..workers).map(|_| Arc::default()).collect();
+        Self(LabelSet { labels: labels.into(), shards })
+    }
+
+    /// Counts a finished request on `worker`, which is the one that runs; `grpc` is its status of gRPC, if it
+    /// has one.
+    pub(crate) fn record(
+        &self,
+        worker: usize,
+        (status, grpc): (u16, Option<u32>),
+        flags: Flags,
+        duration: Duration,
+    ) {
+        let Some(shard) = self.0.shards.get(worker) else { return };
         if flags.has(Flag::FI) {
-            self.outcomes[ABORTED].fetch_add(1, Ordering::Relaxed);
+            shard.outcomes[ABORTED].add(1);
             return;
         }
         let class = match grpc {
             Some(grpc) => *GRPC_CLASSES.get(grpc as usize).unwrap_or(&5),
             None => usize::from(status / 100).min(5),
         };
-        self.outcomes[class].fetch_add(1, Ordering::Relaxed);
-        let us = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let bucket = MILLISECONDS.iter().position(|bound| us <= *bound);
-        self.buckets[bucket.unwrap_or(MILLISECONDS.len())].fetch_add(1, Ordering::Relaxed);
-        self.sum_us.fetch_add(us, Ordering::Relaxed);
+        shard.outcomes[class].add(1);
+        shard.duration_ms.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
     }
 }
 
 /// The counters of all rules that decided about a request, by their labels.
-#[derive(Debug, Default)]
-pub(super) struct Rules(Vec<(Box<str>, Arc<RuleCounts>)>);
+#[derive(Debug)]
+pub(super) struct Rules {
+    workers: usize,
+    all: Vec<Arc<RuleCounts>>,
+}
 
 impl Rules {
+    pub(super) fn new(workers: usize) -> Self {
+        Self { workers, all: Vec::new() }
+    }
+
     /// Those of a rule about calls to `service`; beyond [`RULES_COUNTED`] rules share theirs.
     pub(super) fn of(&mut self, service: &str, rule: &str) -> Arc<RuleCounts> {
         let labels = labels(service, rule);
         if let Some(known) = self.find(&labels) {
             return known;
         }
-        let labels = match self.0.len() < RULES_COUNTED {
+        let labels = match self.all.len() < RULES_COUNTED {
             true => labels,
             false => labels_of_others(),
         };
         self.find(&labels).unwrap_or_else(|| {
-            let counts = Arc::<RuleCounts>::default();
-            self.0.push((labels, Arc::clone(&counts)));
+            let counts = Arc::new(RuleCounts::new(labels, self.workers));
+            self.all.push(Arc::clone(&counts));
             counts
         })
     }
 
     fn find(&self, labels: &str) -> Option<Arc<RuleCounts>> {
-        let found = self.0.iter().find(|(known, _)| **known == *labels);
-        found.map(|(_, counts)| Arc::clone(counts))
+        self.all.iter().find(|known| *known.0.labels == *labels).map(Arc::clone)
     }
 
     /// The rule at this place; rules are only ever added.
-    pub(super) fn at(&self, index: usize) -> Option<(Box<str>, Arc<RuleCounts>)> {
-        self.0.get(index).cloned()
+    pub(super) fn at(&self, index: usize) -> Option<Arc<RuleCounts>> {
+        self.all.get(index).cloned()
     }
 }
 
-fn labels(service: &str, rule: &str) -> Box<str> {
-    format!("destination_service=\"{}\",rule=\"{}\"", Escaped(service), Escaped(rule)).into()
+fn labels(service: &str, rule: &str) -> String {
+    format!("destination_service=\"{}\",rule=\"{}\"", Escaped(service), Escaped(rule))
 }
 
-fn labels_of_others() -> Box<str> {
+fn labels_of_others() -> String {
     labels("overflow", "overflow")
 }
 
 /// Writes a rule's requests.
-pub(super) fn requests(text: &mut String, (labels, counts): &(Box<str>, Arc<RuleCounts>)) {
-    let name = REQUESTS.0;
-    for ((code, flags), count) in OUTCOMES.iter().zip(&counts.outcomes) {
-        let count = count.load(Ordering::Relaxed);
+pub(super) fn requests(text: &mut String, RuleCounts(set): &RuleCounts) {
+    let (name, labels) = (REQUESTS.0, &set.labels);
+    for (outcome, (code, flags)) in OUTCOMES.iter().enumerate() {
+        let count: u64 = set.shards.iter().map(|shard| shard.outcomes[outcome].get()).sum();
         if count > 0 {
             let _ = writeln!(
                 text,
@@ -130,21 +150,8 @@ pub(super) fn requests(text: &mut String, (labels, counts): &(Box<str>, Arc<Rule
 }
 
 /// Writes how long they took.
-pub(super) fn durations(text: &mut String, (labels, counts): &(Box<str>, Arc<RuleCounts>)) {
-    let name = DURATION.0;
-    let mut total = 0;
-    for (index, count) in counts.buckets.iter().enumerate() {
-        total += count.load(Ordering::Relaxed);
-        let _ = write!(text, "{name}_bucket{{{labels},le=\"");
-        match MILLISECONDS.get(index) {
-            Some(bound) => decimal(text, *bound),
-            None => text.push_str("+Inf"),
-        }
-        let _ = writeln!(text, "\"}} {total}");
-    }
-    let _ = write!(text, "{name}_sum{{{labels}}} ");
-    decimal(text, counts.sum_us.load(Ordering::Relaxed));
-    let _ = writeln!(text, "\n{name}_count{{{labels}}} {total}");
+pub(super) fn durations(text: &mut String, RuleCounts(set): &RuleCounts) {
+    histogram(text, DURATION.0, set, |shard| shard.duration_ms.shard());
 }
 
 #[cfg(test)]
@@ -161,24 +168,25 @@ mod tests {
 
     #[test]
     fn a_rule_keeps_its_counters_and_an_abort_has_no_duration() {
-        let mut rules = Rules::default();
+        let mut rules = Rules::new(2);
         let rule = "VirtualService/default/ratings#http[0]";
         let first = rules.of("ratings.default.svc.cluster.local", rule);
         let again = rules.of("ratings.default.svc.cluster.local", rule);
         assert!(Arc::ptr_eq(&first, &again));
-        first.record(200, None, flags(None), Duration::from_millis(3));
-        first.record(200, Some(14), flags(None), Duration::from_millis(3));
-        first.record(503, None, flags(Some(Flag::FI)), Duration::ZERO);
+        first.record(0, (200, None), flags(None), Duration::from_millis(3));
+        first.record(1, (200, Some(14)), flags(None), Duration::from_millis(3));
+        first.record(1, (200, None), flags(None), Duration::from_millis(3));
+        first.record(0, (503, None), flags(Some(Flag::FI)), Duration::ZERO);
         let (mut text, row) = (String::new(), rules.at(0).unwrap());
         requests(&mut text, &row);
         durations(&mut text, &row);
         for line in [
-            "response_code=\"2xx\",response_flags=\"-\"} 1",
+            "response_code=\"2xx\",response_flags=\"-\"} 2",
             "response_code=\"5xx\",response_flags=\"-\"} 1",
             "response_code=\"aborted\",response_flags=\"FI\"} 1",
             "le=\"1\"} 0",
-            "le=\"5\"} 2",
-            "le=\"+Inf\"} 2",
+            "le=\"5\"} 3",
+            "le=\"+Inf\"} 3",
         ] {
             assert!(text.contains(line), "{line} is in\n{text}");
         }
@@ -187,12 +195,12 @@ mod tests {
 
     #[test]
     fn names_of_rules_are_escaped_and_beyond_the_limit_shared() {
-        let mut rules = Rules::default();
+        let mut rules = Rules::new(2);
         for number in 0..RULES_COUNTED + 9 {
             rules.of("a", &format!("a\"}} 1\n#{number}"));
         }
-        assert!(rules.at(0).unwrap().0.ends_with("rule=\"a\\\"} 1\\n#0\""));
-        assert!(rules.at(RULES_COUNTED).unwrap().0.contains("rule=\"overflow\""));
+        assert!(rules.at(0).unwrap().0.labels.ends_with("rule=\"a\\\"} 1\\n#0\""));
+        assert!(rules.at(RULES_COUNTED).unwrap().0.labels.contains("rule=\"overflow\""));
         assert!(rules.at(RULES_COUNTED + 1).is_none());
     }
 }

@@ -51,7 +51,7 @@ enum Part {
     RuleRequests,
     RuleDurations,
     HttpCounter(Row<Count<HttpSeries>>),
-    Histogram(Row<Spread>),
+    Histogram(Row<Spread<HttpSeries>>),
     TcpCounter(Row<Count<TcpSeries>>),
 }
 
@@ -135,7 +135,7 @@ impl Scrape {
         text: &mut String,
         (name, help): (&str, &str),
         kind: &str,
-        write: fn(&mut String, &(Box<str>, Arc<RuleCounts>)),
+        write: fn(&mut String, &RuleCounts),
     ) -> bool {
         if self.said == 0 {
             family(text, name, kind, help);

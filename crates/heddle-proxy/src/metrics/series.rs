@@ -1,6 +1,6 @@
 //! What is counted per label set.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::histogram::{BYTES, Counter, Histogram, MILLISECONDS};
 
@@ -45,4 +45,11 @@ pub(crate) struct TcpSeries {
     pub(crate) sent: Counter,
     /// Bytes from the client.
     pub(crate) received: Counter,
+}
+
+/// One label set with its shards by worker.
+#[derive(Debug)]
+pub(super) struct LabelSet<S> {
+    pub(super) labels: Arc<str>,
+    pub(super) shards: Vec<Arc<S>>,
 }
