@@ -13,6 +13,13 @@ pub fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(plain)
 }
 
+/// May this stand as Host: no blank and nothing that would end it?
+#[must_use]
+pub fn is_authority(text: &str) -> bool {
+    let fine = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\,".contains(&byte);
+    !text.is_empty() && text.bytes().all(fine)
+}
+
 /// Does a message end by this field, or belong it to one connection, or say whom the message is for? No
 /// rule changes these: a message would be read in two ways. (The authority of requests has its own
 /// place.) Compared without case.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     Identity, ServiceName,
-    field_name::{delimits_messages, is_lower_case_token},
+    field_name::{delimits_messages, is_authority, is_lower_case_token},
     name::check_label,
     pattern::PATTERN_BYTES_MAX,
     wire::{Check, FieldError, distinct, each, entries, field, not_empty, percent, port, prefix},
@@ -408,7 +408,7 @@ impl Check for Answer {
     fn check(&self) -> Checked {
         let (status, least, most) = match self {
             Self::Redirect(redirect) => (redirect.status, 300, 399),
-            Self::Direct(response) => (response.status, 200, 599),
+            Self::Direct(response) => (response.status, 200, 600),
         };
         if (least..=most).contains(&status) {
             return Ok(());
@@ -449,10 +449,9 @@ fn may_edit(operation: &str, name: &str) -> Checked {
     Ok(())
 }
 
-/// What may stand as Host: no blank and nothing that would end it.
+/// What may stand as Host.
 fn authority(name: &str, text: &str) -> Checked {
-    let fine = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\,".contains(&byte);
-    if text.is_empty() || !text.bytes().all(fine) {
+    if !is_authority(text) {
         return Err(FieldError::new(
             name,
             format_args!("`{}` is no authority", text.escape_debug()),

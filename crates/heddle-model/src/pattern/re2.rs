@@ -38,6 +38,19 @@ pub(super) fn rewrite(pattern: &str) -> Result<String, String> {
     Ok(scan.written)
 }
 
+/// Flags of a group, each once: a later one counts. `None` if RE2 does not take them.
+fn flags(text: &str) -> Option<String> {
+    let (on, off) = text.split_once('-').map_or((text, None), |(on, off)| (on, Some(off)));
+    let known = |flags: &str| flags.bytes().all(|flag| b"imsU".contains(&flag));
+    if !known(on) || off.is_some_and(|off| off.is_empty() || !known(off)) {
+        return None;
+    }
+    let off = off.unwrap_or_default();
+    let once = |flags: &str| -> String { "imsU".chars().filter(|f| flags.contains(*f)).collect() };
+    let on: String = once(on).chars().filter(|flag| !off.contains(*flag)).collect();
+    Some(if off.is_empty() { on } else { format!("{on}-{}", once(off)) })
+}
+
 struct Scan {
     written: String,
     /// For each open group the most repetitions of what is in it so far.
@@ -74,26 +87,34 @@ impl Scan {
             if !valid {
                 return Err("a group begins with `(?` and is none that RE2 knows".to_owned());
             }
-            let end = rest.len() - named.len() + name.len() + 1;
+            let Some(behind) = named[name.len()..].strip_prefix('>') else {
+                return Err("the name of a group does not end".to_owned());
+            };
+            // Rules know groups by their numbers. Names that repeat, or begin with a digit, are fine.
             self.groups.push(1);
             self.last = None;
-            self.written.push_str(&rest[..end.min(rest.len())]);
-            return Ok(&rest[end.min(rest.len())..]);
+            self.written.push('(');
+            return Ok(behind);
         }
-        let flags = special.find([':', ')']).unwrap_or(special.len());
-        if special[..flags].is_empty() && !special.starts_with(':')
-            || !special[..flags].bytes().all(|flag| b"imsU-".contains(&flag))
-        {
+        let end = special.find([':', ')']).unwrap_or(special.len());
+        let Some(flags) = flags(&special[..end]) else {
             let shown: String = rest.chars().take(4).collect();
             return Err(format!("RE2 does not know `{shown}`: its flags are i, m, s and U"));
-        }
-        let end = (2 + flags + 1).min(rest.len());
-        if special[flags..].starts_with(':') {
-            self.groups.push(1);
-        }
+        };
         self.last = None;
-        self.written.push_str(&rest[..end]);
-        Ok(&rest[end..])
+        match special[end..].chars().next() {
+            Some(')') if flags.is_empty() => {}
+            Some(last) => {
+                if last == ':' {
+                    self.groups.push(1);
+                }
+                self.written.push_str("(?");
+                self.written.push_str(&flags);
+                self.written.push(last);
+            }
+            None => return Err("a group begins with `(?` and does not end".to_owned()),
+        }
+        Ok(special.get(end + 1..).unwrap_or_default())
     }
 
     fn close<'a>(&mut self, rest: &'a str) -> &'a str {
@@ -200,7 +221,9 @@ mod tests {
             (r"\s", r"[\t\n\x0C\r ]"),
             (r"\ba\B", r"(?-u:\b)a(?-u:\B)"),
             (r"\pN\PL\p{Greek}\p{^Lu}", r"\p{gc=N}\P{gc=L}\p{sc=Greek}\P{gc=Lu}"),
-            (r"(?i)a(?:b)(?P<n>c)(?<m>d)", r"(?i)a(?:b)(?P<n>c)(?<m>d)"),
+            (r"(?i)a(?:b)(?P<n>c)(?<m>d)", r"(?i)a(?:b)(c)(d)"),
+            (r"(?P<n>a)(?P<n>b)(?P<1a>c)", "(a)(b)(c)"),
+            (r"(?)a(?ii)b(?si-mi:c)(?-ss)d", "a(?i)b(?s-im:c)(?-s)d"),
             (r"[\d\]x-z]", r"[0-9\]x-z]"),
             ("a|b*", "a|b*"),
         ] {
@@ -227,6 +250,10 @@ mod tests {
             "{2}",
             "(?x)a",
             "(?u:a)",
+            "(?i-)a",
+            "(?i-s-m)a",
+            "(?P<n",
+            "(?i",
             "(?R)",
             "(?=a)",
             "(?#a)",

@@ -317,6 +317,13 @@ fn names_decide(spec: &Node, path: &str, report: &mut Report<'_>) {
             report.no_effect(node.line, &join(path, part), reason);
         }
     }
+    for (i, host) in spec.items_of("hosts").iter().enumerate() {
+        if !host.text().starts_with('*') {
+            let place = format!("{}[{i}]", join(path, "hosts"));
+            let reason = "`resolution: DYNAMIC_DNS` is for `*.suffix`: use `DNS` for one host";
+            report.at(host, &place, reason);
+        }
+    }
     for (i, port) in spec.items_of("ports").iter().enumerate() {
         if spoken(port.text_of("protocol")).flatten() == Some(Protocol::Tcp) {
             let place = format!("{}[{i}].protocol", join(path, "ports"));

@@ -38,16 +38,34 @@ static INGRESS: Object = Object {
         optional("tls", Kind::Any),
         optional("connectionPool", Kind::Any),
     ],
-    rules: &[],
+    rules: &[|node, path, report| {
+        let protocol = node.get("port").map_or("", |port| port.text_of("protocol"));
+        let is_tls = ["HTTPS", "TLS"].iter().any(|one| protocol.eq_ignore_ascii_case(one));
+        if let Some(tls) = node.get("tls").filter(|_| !is_tls) {
+            let reason = "only a port of `protocol: HTTPS` or `TLS` has this";
+            report.at(tls, &join(path, "tls"), reason);
+        }
+    }],
 };
 
 static EGRESS: Object = Object {
     fields: &[
         // What is spoken there is the service's to say.
-        optional("port", Kind::Object(&LISTENER_PORT)),
+        optional("port", Kind::Object(&EGRESS_PORT)),
         not_yet("bind", Kind::Text(bind)),
         not_yet("captureMode", CAPTURE),
         required("hosts", Kind::List { of: &Kind::Text(egress_host), least: 1 }),
+    ],
+    rules: &[port_or_socket],
+};
+
+/// A socket in the file system has no port: 0 is written, or none.
+static EGRESS_PORT: Object = Object {
+    fields: &[
+        optional("number", Kind::Int { min: 0, max: 65_535 }),
+        optional("protocol", TEXT),
+        optional("name", TEXT),
+        optional("targetPort", PORT),
     ],
     rules: &[],
 };
@@ -80,14 +98,44 @@ fn address(text: &str) -> Result<(), String> {
     }
 }
 
+const UNIX: &str = "unix://";
+
 fn bind(text: &str) -> Result<(), String> {
-    if text.starts_with("unix://") { Ok(()) } else { address(text) }
+    if text.starts_with(UNIX) { unix_socket(text) } else { address(text) }
+}
+
+/// A socket in the file system, or an abstract one (`@`).
+fn unix_socket(text: &str) -> Result<(), String> {
+    let path = text.strip_prefix(UNIX).unwrap_or_default();
+    let is_file = path.starts_with('/') && !path.ends_with('/');
+    match is_file || path.strip_prefix('@').is_some_and(|name| !name.is_empty()) {
+        true => Ok(()),
+        false => Err(format!("`{text}` is no socket: use e.g. `unix:///run/app.sock`")),
+    }
+}
+
+fn port_or_socket(node: &Node, path: &str, report: &mut Report<'_>) {
+    let Some(port) = node.get("port") else { return };
+    let is_socket = node.text_of("bind").starts_with(UNIX);
+    let has_number = !["", "0"].contains(&port.text_of("number"));
+    let reason = match (has_number, is_socket) {
+        (true, true) => "a socket in the file system has no port: use 0",
+        (false, false) => "this field is required, but for a `bind` of `unix://…`",
+        _ => {
+            if is_socket && node.text_of("captureMode") == "IPTABLES" {
+                let reason = "a socket in the file system is not captured: use `NONE`";
+                report.at(node, &join(path, "captureMode"), reason);
+            }
+            return;
+        }
+    };
+    report.at(port, &join(&join(path, "port"), "number"), reason);
 }
 
 fn default_endpoint(text: &str) -> Result<(), String> {
     let own = |at: SocketAddr| at.ip().is_loopback() || at.ip().is_unspecified();
     let fits = text.is_empty()
-        || text.starts_with("unix:///")
+        || (text.starts_with(UNIX) && unix_socket(text).is_ok())
         || text.parse().is_ok_and(|at: SocketAddr| own(at) && at.port() != 0);
     if fits {
         return Ok(());
@@ -118,6 +166,12 @@ fn read_host(text: &str) -> Result<EgressHost, String> {
         _ => return Err(wrong()),
     };
     value::wildcard_host(host)?;
+    let is_name = host.strip_prefix("*.").unwrap_or(host);
+    if host != "*" && (is_name.starts_with('*') || !host.contains('.')) {
+        let reason =
+            "write it in full, e.g. `api.default.svc.cluster.local`, or use `*` or `*.suffix`";
+        return Err(format!("`{host}` is no whole name of a host: {reason}"));
+    }
     let host = host.trim_end_matches('.').to_ascii_lowercase();
     Ok(EgressHost { namespace, host, excluded, port: None })
 }
@@ -135,7 +189,9 @@ fn ports_differ(spec: &Node, list: &str, path: &str, report: &mut Report<'_>) {
     for (i, listener) in spec.items_of(list).iter().enumerate() {
         let Some(port) = listener.get("port") else { continue };
         let number = port.text_of("number");
-        if !seen.insert(number) {
+        // Without a port there is a socket, which has a name.
+        let place = if ["", "0"].contains(&number) { listener.text_of("bind") } else { number };
+        if !seen.insert(place) {
             let place = format!("{}[{i}].port.number", join(path, list));
             report.at(port, &place, format!("port {number} is given twice: keep one"));
         }

@@ -4,7 +4,9 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::report::suggest;
-use crate::{discovery::GRPC_STATUSES, name::check_label, pattern, timestamp};
+use crate::{
+    discovery::GRPC_STATUSES, field_name::is_authority, name::check_label, pattern, timestamp,
+};
 
 /// Accepts everything.
 pub(super) fn any(_: &str) -> Result<(), String> {
@@ -292,6 +294,14 @@ pub(super) fn match_header(name: &str) -> Result<(), String> {
         return Err(suggest("pseudo-header", name, PSEUDO_HEADERS));
     }
     Err(format!("`{name}` is no header name"))
+}
+
+/// What a request's Host is replaced by.
+pub(super) fn authority(text: &str) -> Result<(), String> {
+    match is_authority(text) {
+        true => Ok(()),
+        false => Err(format!("`{text}` is no host, with a port or without")),
+    }
 }
 
 /// A header of a request to set or add; the authority is one.

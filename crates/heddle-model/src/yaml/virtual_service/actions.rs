@@ -26,7 +26,7 @@ pub(super) static REDIRECT: Object = Object {
     fields: &[
         optional("uri", NAME),
         optional("prefixRewrite", TEXT),
-        optional("authority", NAME),
+        optional("authority", Kind::Text(value::authority)),
         optional("port", PORT),
         optional("derivePort", Kind::Choice(&["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"])),
         optional("scheme", Kind::Choice(&["http", "https"])),
@@ -74,7 +74,7 @@ pub(super) static DELEGATE: Object = Object {
 pub(super) static REWRITE: Object = Object {
     fields: &[
         optional("uri", NAME),
-        optional("authority", NAME),
+        optional("authority", Kind::Text(value::authority)),
         optional("uriRegexRewrite", Kind::Object(&REGEX_REWRITE)),
     ],
     rules: &[|node, path, report| {

@@ -47,7 +47,8 @@ static WARMUP: Object = Object {
     fields: &[
         required("duration", DURATION),
         optional("minimumPercent", Kind::Number { min: 0.0, max: 100.0 }),
-        optional("aggression", Kind::Number { min: 0.0, max: f64::MAX }),
+        // More than 0, as Envoy has it.
+        optional("aggression", Kind::Number { min: f64::MIN_POSITIVE, max: f64::MAX }),
     ],
     rules: &[],
 };
