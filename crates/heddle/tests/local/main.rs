@@ -23,6 +23,7 @@ mod memory;
 mod meshes;
 mod outside;
 mod programs;
+mod promql;
 mod reach;
 mod rules;
 mod side_by_side;
