@@ -2,7 +2,7 @@
 //! then that of the workload's namespace, then the one that selects the workload; what a later one says holds,
 //! field by field.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use heddle_model::{
     Workload,
@@ -12,8 +12,8 @@ use heddle_model::{
     },
     registry::carries,
     resource::{
-        LoggingRule, MeshConfig, Named, OtlpLog, ProviderKind, Resource, Sides, Spec, Telemetry,
-        TracingRule,
+        LoggingRule, MeshConfig, MetricsRule, Named, ProviderKind, Resource, Sides, Spec,
+        Telemetry, TracingRule,
     },
     yaml::log_format::DEFAULT_TEXT,
 };
@@ -121,6 +121,7 @@ impl RuleIndex {
             access_logs: mesh.access_logs(&all, side),
             tracing: mesh.tracing(&all, side).map(Box::new),
             metrics: metrics(&all, side),
+            reporting_interval: reporting_interval(&all),
         };
         let told = WorkloadTelemetry { client: side(Side::Client), server: side(Side::Server) };
         (told != WorkloadTelemetry::default()).then(|| Box::new(told))
@@ -358,17 +359,24 @@ fn put(merged: &mut TracingRule, rule: &TracingRule) {
     }
 }
 
+/// Is it about what sidecars are scraped for?
+fn is_scraped(rule: &MetricsRule) -> bool {
+    rule.providers.is_empty() || rule.providers.iter().any(|one| one.name == PROMETHEUS)
+}
+
+/// The closest that is said.
+fn reporting_interval(all: &[Source<'_>]) -> Option<Duration> {
+    let rules = all.iter().rev().flat_map(|(_, telemetry)| telemetry.metrics.iter().rev());
+    rules.filter(|rule| is_scraped(rule)).find_map(|rule| rule.reporting_interval)
+}
+
 fn metrics(all: &[Source<'_>], side: Side) -> Vec<MetricChange> {
     let mut changes = Vec::new();
     for (resource, telemetry) in all {
-        for (i, rule) in telemetry.metrics.iter().enumerate() {
-            let scraped = rule.providers.is_empty()
-                || rule.providers.iter().any(|one| one.name == PROMETHEUS);
-            if !scraped {
-                continue;
-            }
+        for (i, rule) in telemetry.metrics.iter().enumerate().filter(|(_, rule)| is_scraped(rule)) {
             for (j, one) in rule.overrides.iter().enumerate() {
-                if one.disabled.is_some() && side.is_meant(one.sides) {
+                let says = one.disabled.is_some() || !one.tags.is_empty();
+                if says && side.is_meant(one.sides) {
                     changes.push(MetricChange {
                         provenance: Provenance(format!(
                             "{}#metrics[{i}].overrides[{j}]",
@@ -376,6 +384,7 @@ fn metrics(all: &[Source<'_>], side: Side) -> Vec<MetricChange> {
                         )),
                         metric: one.metric,
                         disabled: one.disabled,
+                        tags: one.tags.clone(),
                     });
                 }
             }

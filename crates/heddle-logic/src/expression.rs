@@ -93,6 +93,7 @@ pub fn evaluate<'a>(expression: &'a Expression, of: &'a dyn Attributes) -> Optio
             Value::Text(text) => Some(Value::Bool(pattern.matches(&text))),
             _ => None,
         },
+        Expression::Shown(inner) => Some(Value::text(evaluate(inner, of)?.shown())),
         Expression::Size(inner) => match evaluate(inner, of)? {
             Value::Text(text) => Some(Value::int(text.chars().count() as u64)),
             _ => None,
@@ -187,6 +188,8 @@ mod tests {
             ("request.path.size() == 11", true),
             ("response.code + 1 == 504", true),
             ("'a' + 'b' == 'ab'", true),
+            ("string(response.code) + '!' == '503!'", true),
+            ("string(connection.mtls) == 'false'", true),
             ("has(request.host) ? false : true", true),
         ] {
             let read = Expression::parse_condition(text).unwrap();

@@ -27,8 +27,9 @@ pub use self::{
     },
     parts::{ClusterKey, HeaderMatch, HttpMatch, Provenance, StringMatch, Subset, Target},
     telemetry::{
-        AccessLog, Collector, CustomTag, LogLayout, LogSink, Metric, MetricChange, OtlpHttpSink,
-        SentField, SideTelemetry, SpanSink, TagSource, Tracing, WorkloadTelemetry, ZipkinSink,
+        AccessLog, CollectorAddress, CustomTag, LogLayout, LogSink, Metric, MetricChange,
+        OtlpHttpSink, SideTelemetry, SpanSink, TagChange, TagSource, Tracing, WorkloadTelemetry,
+        ZipkinSink,
     },
     tls::ClientTls,
     traffic::{

@@ -2,7 +2,8 @@
 //!
 //! A scrape is staged line by line and takes effect only when it was read to its end. Three cases
 //! need care: a *restart* (any counter fell, or the start time changed) sets every series back to 0,
-//! also those that are not in that scrape; a *new series* of a known sidecar began at 0; the *first
+//! also those that are not in that scrape; a *new series* of a known sidecar began at 0, and so did one that comes
+//! back lower than it was when it was last told (a sidecar gives up series that are idle); the *first
 //! scrape* of a sidecar that ran before we watched it only sets the baseline.
 
 use std::{
@@ -30,6 +31,8 @@ pub(crate) struct Ledger {
     past: Past,
     /// No scrape has been read to its end yet.
     first: bool,
+    /// Scrapes that were.
+    rounds: u64,
     overflow: Overflow,
     staged: Vec<((u64, u64), f64)>,
     /// Who is out, as this scrape says.
@@ -53,7 +56,16 @@ enum Overflow {
 #[derive(Debug)]
 struct Series {
     last: f64,
+    /// The last scrape that had it, by number.
+    seen: u64,
     meaning: Meaning,
+}
+
+impl Series {
+    /// Was it in none of the last scrape's lines, the `rounds`th?
+    fn was_absent(&self, rounds: u64) -> bool {
+        self.seen < rounds
+    }
 }
 
 /// What a sidecar may have counted before its ledger began; none of that is ours to book.
@@ -81,6 +93,7 @@ impl Ledger {
             hashers: [RandomState::new(), RandomState::new()],
             past,
             first: true,
+            rounds: 0,
             overflow: Overflow::None,
             staged: Vec::new(),
             ejected: Ejected::default(),
@@ -143,7 +156,7 @@ impl Ledger {
             }
             let Some(sample) = exposition::parse_line(line)? else { return Ok(()) };
             let meaning = measure::meaning(&sample, &self.owner, cells, answers);
-            self.series.insert(key, Series { last: 0.0, meaning });
+            self.series.insert(key, Series { last: 0.0, seen: self.rounds, meaning });
         }
         self.staged.push((key, value));
         Ok(())
@@ -161,8 +174,10 @@ impl Ledger {
             if !value.is_finite() || value < 0.0 {
                 continue;
             }
-            let delta = if baseline { 0.0 } else { (value - series.last).max(0.0) };
-            series.last = value;
+            let anew = series.was_absent(self.rounds) && value < series.last;
+            let before = if anew { 0.0 } else { series.last };
+            let delta = if baseline { 0.0 } else { (value - before).max(0.0) };
+            (series.last, series.seen) = (value, self.rounds + 1);
             match &series.meaning {
                 Meaning::Counter(cell, dimension) => {
                     places.of(cell).add(*dimension, delta);
@@ -174,6 +189,11 @@ impl Ledger {
                 Meaning::Gauge(cell, dimension) => places.of(cell).add(*dimension, value),
                 Meaning::None | Meaning::Started => {}
             }
+        }
+        self.rounds += 1;
+        if self.series.len() >= limits::SERIES_PER_SIDECAR_MAX {
+            let rounds = self.rounds;
+            self.series.retain(|_, series| series.seen == rounds);
         }
         places.finish()
     }
@@ -190,7 +210,9 @@ impl Ledger {
     fn restarted(&self) -> bool {
         self.staged.iter().any(|(key, value)| {
             self.series.get(key).is_some_and(|series| match series.meaning {
-                Meaning::Counter(..) | Meaning::Bucket(..) => *value < series.last,
+                Meaning::Counter(..) | Meaning::Bucket(..) => {
+                    *value < series.last && !series.was_absent(self.rounds)
+                }
                 Meaning::Started => series.last > 0.0 && *value != series.last,
                 Meaning::None | Meaning::Gauge(..) => false,
             })

@@ -35,8 +35,8 @@ use heddle_wire::local::{
     tap_api::{self, TapFilter},
 };
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, server::conn::http1,
-    service::service_fn,
+    HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header::ACCEPT,
+    server::conn::http1, service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -50,7 +50,15 @@ use self::{
     taken::TakenInTime,
     tapped::Lines,
 };
-use crate::{Shared, direction::Direction, metrics::scrape::Scrape, tap::TapError};
+use crate::{
+    Shared,
+    direction::Direction,
+    metrics::{
+        exposition::{Exposition, Format},
+        scrape::Scrape,
+    },
+    tap::TapError,
+};
 
 /// Connections per listener at one time; further ones wait in the backlog. Each may hold an answer's
 /// pieces, about 100 KiB, and as much again in the kernel.
@@ -65,8 +73,6 @@ const SEND_BUFFER_BYTES: usize = 128 * 1024;
 const HEAD_MAX: usize = 8 * 1024;
 /// Pause after a failed accept.
 const FAILURE_PAUSE: Duration = Duration::from_millis(50);
-
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What a listener shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -232,12 +238,17 @@ where
 /// The sidecar's metrics; on 15020 with the application's, where injection says where those are.
 fn scraped(shared: &Arc<Shared>, face: Face, asked: &HeaderMap) -> Response<Page> {
     let scrape = Scrape::new(Arc::clone(&shared.metrics));
+    let accept: Vec<_> = asked.get_all(ACCEPT).iter().filter_map(|one| one.to_str().ok()).collect();
+    let liked = Format::negotiated(&accept.join(","));
     let told = match shared.config.app_metrics.as_ref().filter(|_| face == Face::Merged) {
         // The process that a scraper of the application means is the application.
         Some(get) => (scrape.without_process(), Some(app_metrics::begin(shared, get, asked))),
         None => (scrape, None),
     };
-    pieces(METRICS, told, clock::now() + IDLE_MAX)
+    // What the application says is text, whatever it would say to another.
+    let format = if told.1.is_some() { Format::Text } else { liked };
+    let told = (Exposition::new(told.0, format), told.1);
+    pieces(format.content_type(), told, clock::now() + IDLE_MAX)
 }
 
 async fn answer(shared: &Arc<Shared>, face: Face, request: &Request<Incoming>) -> Response<Page> {

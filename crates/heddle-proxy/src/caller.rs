@@ -13,21 +13,21 @@ use std::{
 };
 
 use hashbrown::HashMap;
-use heddle_model::discovery::WorkloadInfo;
+use heddle_model::discovery::{Metric, WorkloadInfo};
 use heddle_runtime::{clock, task};
 
 use crate::{
     Shared,
     direction::Direction,
     limits::{PEER_WAIT, PEERS_CACHED, RECORDS_WAITING},
-    metrics::{Edge, Grpc, Metrics, Reporter, ServiceLabels},
+    metrics::{Bits, Edge, Grpc, Metrics, Reporter, ServiceLabels, Tagged},
     refusal::Flags,
     series::SeriesSet,
     snapshot::AddressOwner,
 };
 
 /// What is recorded about a finished request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct HttpRecord {
     pub(crate) direction: Direction,
     pub(crate) status: u16,
@@ -36,20 +36,35 @@ pub(crate) struct HttpRecord {
     pub(crate) duration: Duration,
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
+    /// Messages of gRPC that are not counted yet, from the client and to it.
+    pub(crate) messages: (u64, u64),
+    /// Values of tags, where rules change some.
+    pub(crate) tagged: Option<Rc<Tagged>>,
 }
 
 impl HttpRecord {
     /// Counts it; the request has ended then.
     pub(crate) fn count(&self, metrics: &Metrics, worker: usize, set: &SeriesSet) {
-        set.http(metrics, (self.status, self.grpc, self.flags), |series| {
-            series.record(self.duration, self.request_bytes, self.response_bytes);
-        });
+        let key = (self.status, self.grpc, self.flags);
+        match &self.tagged {
+            None => set.http(metrics, key, |series| {
+                series.record(self.duration, self.request_bytes, self.response_bytes);
+                if self.messages != (0, 0) {
+                    series.messages(Bits::GRPC, self.messages);
+                }
+            }),
+            Some(tagged) => set.http_tagged(metrics, (key, tagged), |series, of| {
+                let bytes = (self.request_bytes, self.response_bytes);
+                series.record_some(of, self.duration, bytes);
+                series.messages(of, self.messages);
+            }),
+        }
         metrics.request_ended(worker, self.direction);
     }
 }
 
 /// What is recorded about a connection, in one go or piece by piece.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct TcpRecord {
     pub(crate) opened: u64,
     pub(crate) closed: u64,
@@ -57,10 +72,15 @@ pub(crate) struct TcpRecord {
     pub(crate) flags: Flags,
     pub(crate) sent: u64,
     pub(crate) received: u64,
+    /// Values of tags, where rules change some.
+    pub(crate) tagged: Option<Rc<Tagged>>,
 }
 
 impl TcpRecord {
     pub(crate) fn count(&self, metrics: &Metrics, set: &SeriesSet) {
+        if let Some(tagged) = &self.tagged {
+            return self.count_tagged(metrics, set, tagged);
+        }
         let series = set.tcp(metrics, Flags::default());
         series.opened.add(self.opened);
         series.sent.add(self.sent);
@@ -70,9 +90,31 @@ impl TcpRecord {
         }
     }
 
-    /// Adds what happened on the same edge; false if the two closed in different ways.
-    fn add(&mut self, other: Self) -> bool {
-        if self.flags != other.flags {
+    fn count_tagged(&self, metrics: &Metrics, set: &SeriesSet, tagged: &Rc<Tagged>) {
+        let is = |of: Bits, metric| of.has(Bits::of(metric));
+        set.tcp_tagged(metrics, (Flags::default(), tagged), |series, of| {
+            if is(of, Metric::TcpOpened) {
+                series.opened.add(self.opened);
+            }
+            if is(of, Metric::TcpSent) {
+                series.sent.add(self.sent);
+            }
+            if is(of, Metric::TcpReceived) {
+                series.received.add(self.received);
+            }
+        });
+        if self.closed > 0 {
+            set.tcp_tagged(metrics, (self.flags, tagged), |series, of| {
+                if is(of, Metric::TcpClosed) {
+                    series.closed.add(self.closed);
+                }
+            });
+        }
+    }
+
+    /// Adds what happened on the same edge; false if the two closed in different ways, or have different tags.
+    fn add(&mut self, other: &Self) -> bool {
+        if self.flags != other.flags || self.tagged != other.tagged {
             return false;
         }
         self.opened += other.opened;
@@ -143,13 +185,13 @@ impl Caller {
 
     pub(crate) fn http(&self, callers: &Callers, service: &Rc<ServiceLabels>, record: HttpRecord) {
         if let Some(set) = self.series(callers, service) {
-            return callers.count(record, &set);
+            return callers.count(&record, &set);
         }
         let mut requests = self.requests.borrow_mut();
         if requests.len() < RECORDS_WAITING {
             requests.push((Rc::clone(service), record));
         } else {
-            callers.count(record, &unknown(callers.worker, service));
+            callers.count(&record, &unknown(callers.worker, service));
         }
     }
 
@@ -159,7 +201,7 @@ impl Caller {
         }
         let mut connections = self.connections.borrow_mut();
         let mut same = connections.iter_mut().filter(|(one, _)| one == service);
-        if !same.any(|(_, waiting)| waiting.add(record)) {
+        if !same.any(|(_, waiting)| waiting.add(&record)) {
             connections.push((Rc::clone(service), record));
         }
     }
@@ -170,7 +212,7 @@ impl Caller {
         let set =
             |service: &Rc<ServiceLabels>| self.series_of(callers.worker, service, peer.as_ref());
         for (service, record) in self.requests.take() {
-            callers.count(record, &set(&service));
+            callers.count(&record, &set(&service));
         }
         for (service, record) in self.connections.take() {
             record.count(&callers.shared.metrics, &set(&service));
@@ -273,7 +315,7 @@ impl Callers {
         callers.insert(ip, Rc::clone(caller));
     }
 
-    fn count(&self, record: HttpRecord, set: &SeriesSet) {
+    fn count(&self, record: &HttpRecord, set: &SeriesSet) {
         record.count(&self.shared.metrics, self.worker, set);
     }
 

@@ -168,6 +168,8 @@ pub(crate) struct Facts {
     pub(crate) injected: Vec<Injected>,
     pub(crate) trace: Option<TraceIds>,
     pub(crate) finish: Finish,
+    /// Who calls this workload, as far as that is known at its end.
+    pub(crate) caller: Option<Arc<WorkloadInfo>>,
 }
 
 impl Facts {
@@ -189,6 +191,7 @@ impl Facts {
             injected: Vec::new(),
             trace: None,
             finish: Finish::default(),
+            caller: None,
         }
     }
 

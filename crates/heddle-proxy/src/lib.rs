@@ -37,6 +37,7 @@ pub mod limits;
 pub mod listening;
 pub mod lookup;
 pub mod memory;
+mod messages;
 pub mod metrics;
 mod mirror;
 pub mod observers;

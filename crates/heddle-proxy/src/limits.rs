@@ -231,7 +231,25 @@ pub const TCP_KEEPALIVE: Duration = Duration::from_secs(60);
 /// Label sets per proxy; further ones are folded into overflow series and counted.
 pub const LABEL_SETS: usize = 2_000;
 
-/// Of those, label sets of hosts outside the mesh; further ones are folded into one for all such hosts
+/// How often messages of calls of gRPC that go on are counted, where no rule says so (Istio's `reportingInterval`).
+pub const REPORTING_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether label sets are still in use.
+pub const SERIES_SWEEP: Duration = Duration::from_secs(60);
+
+/// A label set under which nothing was counted for so many looks makes room.
+pub const SERIES_IDLE_SWEEPS: u32 = 60;
+
+/// Longest value that a rule gives a tag, bytes: what a client says may be in it.
+pub const TAG_VALUE_BYTES: usize = 128;
+
+/// Most tags of one metric that rules change; further ones are left as they are.
+pub const TAGS_CHANGED: usize = 32;
+
+/// Values of tags per edge and worker whose series are at hand; beyond they are looked up again.
+pub const TAGGED_AT_HAND: usize = 256;
+
+/// Of all label sets, those of hosts outside the mesh; further ones are folded into one for all such hosts
 /// per status class. Their names are whatever the workload asks for.
 pub const LABEL_SETS_OUTSIDE: usize = 500;
 

@@ -7,47 +7,58 @@
 
 mod comparisons;
 mod edge;
+pub mod exposition;
 mod hidden;
 mod histogram;
 mod names;
+mod native;
+mod protobuf;
 mod registry;
 mod render;
 mod rules;
 pub mod scrape;
 mod series;
+mod tags;
 mod tracing;
 
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use heddle_model::{
     ServiceName,
-    discovery::{ClusterKey, WorkloadInfo, WorkloadTelemetry},
+    discovery::{ClusterKey, MetricChange, SideTelemetry, WorkloadInfo, WorkloadTelemetry},
 };
 use heddle_runtime::{clock, tls::TlsFault};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
 pub(crate) use self::{
     comparisons::Compared,
-    edge::{Edge, Grpc, Reporter, ServiceLabels},
+    edge::{Edge, Grpc, HttpKey, Reporter, ServiceLabels},
     names::FailedNames,
     registry::VerdictCounters,
     rules::RuleCounts,
     series::{HttpSeries, TcpSeries},
-    tracing::{ExportResult, Exported},
+    tags::{Bits, Group, Tagged, Tagging},
+    tracing::SpanResult,
 };
 use self::{
-    comparisons::Comparisons, edge::Own, histogram::Counter, registry::Registry,
+    comparisons::Comparisons,
+    edge::Own,
+    histogram::Counter,
+    registry::{Asked, Registry},
+    tags::Written,
     tracing::TraceCounts,
 };
 use crate::{
     breaker::Breakers,
     direction::Direction,
+    limits::SERIES_SWEEP,
     refusal::{Flags, RefusalCode, RefusalRow},
 };
 
@@ -178,6 +189,10 @@ pub struct Metrics {
     comparisons: Mutex<Comparisons>,
     /// Metrics that are not told, as [`hidden`] has them.
     hidden: AtomicU32,
+    /// What rules change about tags, by direction.
+    tagging: [SideTagging; 2],
+    /// Another one whenever workers are to look up anew which series are theirs.
+    epoch: AtomicU32,
     /// Shown here, counted where access logs are written.
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
     connections: [AtomicU64; 2],
@@ -188,6 +203,42 @@ pub struct Metrics {
     pub(crate) failed_names: FailedNames,
     /// Shown here, counted by the clusters themselves.
     pub(crate) breakers: Breakers,
+}
+
+/// What rules change about the metrics of one direction.
+#[derive(Debug, Default)]
+struct SideTagging {
+    /// Is there a plan? Asked by each request, so that nothing else is.
+    is_any: AtomicBool,
+    plan: ArcSwapOption<Tagging>,
+    /// 0 for none.
+    interval_ms: AtomicU64,
+    /// What the plan was made of.
+    told: Mutex<Vec<MetricChange>>,
+}
+
+impl SideTagging {
+    /// Takes what is told now; true: the tags are others than before.
+    fn takes(&self, told: Option<&SideTelemetry>) -> bool {
+        let interval = told.and_then(|told| told.reporting_interval).unwrap_or_default();
+        let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+        self.interval_ms.store(ms, Ordering::Relaxed);
+        let changes = told.map_or(&[][..], |told| &told.metrics);
+        let mut before = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let tags = |all: &[MetricChange]| {
+            let all = all.iter().map(|one| (one.metric, one.tags.clone()));
+            all.filter(|(_, tags)| !tags.is_empty()).collect::<Vec<_>>()
+        };
+        let differs = tags(&before) != tags(changes);
+        if differs {
+            let plan = Tagging::of(changes);
+            let is_any = plan.is_some();
+            self.plan.store(plan);
+            self.is_any.store(is_any, Ordering::Release);
+            changes.clone_into(&mut before);
+        }
+        differs
+    }
 }
 
 /// Requests begun and ended on one worker: a gauge without a shared cache line.
@@ -216,6 +267,8 @@ impl Metrics {
             app_scrapes: Default::default(),
             comparisons: Mutex::default(),
             hidden: AtomicU32::default(),
+            tagging: Default::default(),
+            epoch: AtomicU32::default(),
             log_lines_dropped: Arc::default(),
             connections: Default::default(),
             traces: TraceCounts::default(),
@@ -226,8 +279,58 @@ impl Metrics {
     }
 
     /// From now on only those metrics are told that a Telemetry leaves.
-    pub(crate) fn tell_only(&self, by: Option<&WorkloadTelemetry>) {
+    pub fn tell_only(&self, by: Option<&WorkloadTelemetry>) {
         self.hidden.store(by.map_or(0, hidden::of), Ordering::Relaxed);
+        let sides = [
+            (Direction::Outbound, Reporter::Source, by.map(|told| &told.client)),
+            (Direction::Inbound, Reporter::Destination, by.map(|told| &told.server)),
+        ];
+        for (direction, reporter, told) in sides {
+            if self.tagging[direction as usize].takes(told) {
+                self.lock().hide(reporter);
+                self.epoch.fetch_add(1, Ordering::Release);
+            }
+        }
+    }
+
+    /// What rules change about the tags of calls in this direction; `None`, as nearly always: nothing.
+    #[inline]
+    pub(crate) fn tagging(&self, direction: Direction) -> Option<Arc<Tagging>> {
+        let side = &self.tagging[direction as usize];
+        if side.is_any.load(Ordering::Relaxed) { side.plan.load_full() } else { None }
+    }
+
+    /// How often bytes of open connections of this direction are counted; `None`: as they move.
+    pub(crate) fn reporting_interval(&self, direction: Direction) -> Option<Duration> {
+        match self.tagging[direction as usize].interval_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => Some(Duration::from_millis(ms)),
+        }
+    }
+
+    /// Another number than before: whoever has handles of series is to look them up anew.
+    #[inline]
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Relaxed)
+    }
+
+    /// Takes out label sets that nobody used for [`SERIES_IDLE_SWEEPS`](crate::limits::SERIES_IDLE_SWEEPS) calls of this.
+    pub(crate) fn sweep(&self) {
+        let open = |reporter| match reporter {
+            Reporter::Source => self.connections_open(Direction::Outbound) > 0,
+            Reporter::Destination => self.connections_open(Direction::Inbound) > 0,
+        };
+        if self.lock().sweep(open) {
+            self.epoch.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Sweeps for ever.
+    pub(crate) async fn keep_swept(self: Arc<Self>) {
+        loop {
+            clock::sleep(SERIES_SWEEP).await;
+            self.sweep();
+        }
     }
 
     /// Requests begun and not ended, both directions.
@@ -362,22 +465,34 @@ impl Metrics {
         &self,
         worker: usize,
         edge: &Edge,
-        status: (u16, Grpc),
-        flags: Flags,
+        key: HttpKey,
+        tagged: Option<(&Tagged, &Group)>,
     ) -> Arc<HttpSeries> {
+        let of_grpc =
+            if key.1 == Grpc::No { Bits::HTTP } else { Bits(Bits::HTTP.0 | Bits::GRPC.0) };
+        let metrics = tagged.map_or(of_grpc, |(_, group)| group.metrics.and(of_grpc));
+        let written = Written::of(tagged);
         self.lock().http(
-            (worker, edge.service.is_host_outside()),
-            || edge.http_labels(&self.own, status, flags),
-            || edge.http_overflow_labels(&self.own, status, flags),
+            Asked::new(worker, edge, metrics),
+            || edge.http_labels(&self.own, key, written),
+            || edge.http_overflow_labels(&self.own, key, written),
         )
     }
 
     /// The same for a TCP connection.
-    pub(crate) fn tcp_series(&self, worker: usize, edge: &Edge, flags: Flags) -> Arc<TcpSeries> {
+    pub(crate) fn tcp_series(
+        &self,
+        worker: usize,
+        edge: &Edge,
+        flags: Flags,
+        tagged: Option<(&Tagged, &Group)>,
+    ) -> Arc<TcpSeries> {
+        let metrics = tagged.map_or(Bits::TCP, |(_, group)| group.metrics);
+        let written = Written::of(tagged);
         self.lock().tcp(
-            (worker, edge.service.is_host_outside()),
-            || edge.tcp_labels(&self.own, flags),
-            || edge.tcp_overflow_labels(&self.own),
+            Asked::new(worker, edge, metrics),
+            || edge.tcp_labels(&self.own, flags, written),
+            || edge.tcp_overflow_labels(&self.own, written),
         )
     }
 

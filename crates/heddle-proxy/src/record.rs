@@ -5,13 +5,14 @@
 //! whoever looks, and spans join here. It decides nothing.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
+    pin::pin,
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use heddle_model::discovery::Provenance;
+use heddle_model::discovery::{Provenance, WorkloadInfo};
 use heddle_runtime::{clock, transport::Transport};
 use heddle_wire::local::sidecar_api::Refused;
 
@@ -20,7 +21,9 @@ use crate::{
     deadline::Progress,
     direction::Direction,
     facts::{Facts, Finish},
-    metrics::{Edge, Grpc, Reporter, ServiceLabels},
+    limits::REPORTING_INTERVAL,
+    messages::CallMessages,
+    metrics::{Bits, Edge, Grpc, Reporter, ServiceLabels, Tagged},
     observers::Parties,
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, RelayLimits, relay},
@@ -41,6 +44,31 @@ pub(crate) enum MetricSeries {
 }
 
 impl MetricSeries {
+    /// The series, where it is known whose they are.
+    fn known(&self, worker: &Worker) -> Option<Rc<SeriesSet>> {
+        match self {
+            Self::Edge(set) => Some(Rc::clone(set)),
+            Self::Caller(caller, service) => caller.series(&worker.callers, service),
+        }
+    }
+
+    /// Whose side of the call it is.
+    fn direction(&self) -> Direction {
+        match self {
+            Self::Edge(set) if set.edge().reporter == Reporter::Source => Direction::Outbound,
+            Self::Edge(_) | Self::Caller(..) => Direction::Inbound,
+        }
+    }
+
+    /// Who calls this workload, as far as that is known.
+    fn caller(&self, direction: Direction) -> Option<Arc<WorkloadInfo>> {
+        match self {
+            _ if direction == Direction::Outbound => None,
+            Self::Edge(set) => set.edge().peer.clone(),
+            Self::Caller(caller, _) => caller.who().flatten(),
+        }
+    }
+
     /// What was counted here is over: those who want to know more of it are told.
     fn told(&self, worker: &Worker, facts: &Facts) {
         let (peer, service) = match self {
@@ -92,6 +120,8 @@ pub(crate) struct RequestOutcome {
     span: Option<Box<LiveSpan>>,
     /// The rule that decided where it goes.
     rule: Option<Arc<CompiledRule>>,
+    /// Its messages, if it is a call of gRPC.
+    messages: OnceCell<Rc<CallMessages>>,
 }
 
 impl RequestOutcome {
@@ -135,6 +165,7 @@ impl RequestOutcome {
             is_copy: false,
             span: None,
             rule: None,
+            messages: OnceCell::new(),
         }
     }
 
@@ -254,6 +285,46 @@ impl RequestOutcome {
     /// It is a call of gRPC.
     pub(crate) fn is_grpc(&self) {
         self.grpc.set(Grpc::Unanswered);
+        self.messages.get_or_init(Rc::default);
+    }
+
+    /// Where its messages are counted, if it is a call of gRPC.
+    pub(crate) fn messages(&self) -> Option<&Rc<CallMessages>> {
+        self.messages.get()
+    }
+
+    /// A piece of its response's body passes.
+    #[inline]
+    pub(crate) fn passes(&self, data: &[u8]) {
+        if let Some(messages) = self.messages.get() {
+            messages.sent.pass(data);
+            self.tell_messages(messages);
+        }
+    }
+
+    /// A stream may go on for days: its messages are counted while it does, under what is known of it by then.
+    fn tell_messages(&self, messages: &CallMessages) {
+        let now = clock::now();
+        let due = messages.due.get();
+        if due.is_some_and(|due| now < due) {
+            return;
+        }
+        let metrics = &self.worker.shared.metrics;
+        let interval = metrics.reporting_interval(self.direction).unwrap_or(REPORTING_INTERVAL);
+        messages.due.set(now.checked_add(interval));
+        let Some(set) = self.series.known(&self.worker).filter(|_| due.is_some()) else { return };
+        let key = (self.status.get(), Grpc::Unanswered, Flags::default());
+        let tagged = metrics.tagging(self.direction).map(|plan| match &self.facts {
+            Some(facts) => plan.values(Some(&*facts.borrow())),
+            None => plan.values(None),
+        });
+        let told = messages.take();
+        match tagged {
+            None => set.http(metrics, key, |series| series.messages(Bits::GRPC, told)),
+            Some(tagged) => {
+                set.http_tagged(metrics, (key, &tagged), |series, of| series.messages(of, told));
+            }
+        }
     }
 
     /// Bytes of the request came from the client.
@@ -332,7 +403,22 @@ impl Drop for RequestOutcome {
             let (flags, bytes) = (self.flags.get(), (received, sent));
             span.finish(&self.worker, &Ended { begun, ended, status, grpc, flags, bytes });
         }
+        let facts = self.facts.take().map(|facts| {
+            let finish = Finish {
+                status: self.status.get(),
+                flags: self.flags.get(),
+                grpc: self.grpc.get(),
+                duration: ended.saturating_duration_since(self.begun),
+                received,
+                sent,
+            };
+            let caller = self.series.caller(self.direction);
+            Facts { finish, caller, ..facts.into_inner() }
+        });
+        let tagged = self.worker.shared.metrics.tagging(self.direction);
         let record = HttpRecord {
+            tagged: tagged.map(|plan| plan.values(facts.as_ref().map(|facts| facts as _))),
+            messages: self.messages.get().map_or((0, 0), |messages| messages.take()),
             direction: self.direction,
             status: self.status.get(),
             flags: self.flags.get(),
@@ -345,16 +431,8 @@ impl Drop for RequestOutcome {
             let came = (record.status, self.grpc().flatten());
             counts.record(self.worker.index, came, record.flags, record.duration);
         }
-        if let Some(facts) = self.facts.take() {
-            let finish = Finish {
-                status: record.status,
-                flags: record.flags,
-                grpc: record.grpc,
-                duration: record.duration,
-                received,
-                sent,
-            };
-            self.series.told(&self.worker, &Facts { finish, ..facts.into_inner() });
+        if let Some(facts) = facts {
+            self.series.told(&self.worker, &facts);
         }
         match &self.series {
             MetricSeries::Edge(set) => {
@@ -383,6 +461,10 @@ pub(crate) struct TcpOutcome {
     facts: Option<Box<(Facts, Instant)>>,
     /// Bytes so far: to the client, and from it.
     moved: (u64, u64),
+    /// Values of tags, where rules change some: found once, so that it opens and closes under the same ones.
+    tagged: OnceCell<Option<Rc<Tagged>>>,
+    /// Bytes are counted from time to time, not as they move.
+    held_back: bool,
     finished: bool,
 }
 
@@ -407,6 +489,8 @@ impl TcpOutcome {
             shape: None,
             facts: None,
             moved: (0, 0),
+            tagged: OnceCell::new(),
+            held_back: false,
             finished: false,
         }
     }
@@ -432,7 +516,27 @@ impl TcpOutcome {
     /// What is open is worth a record.
     fn moves(&mut self) {
         self.silent = false;
-        self.flush();
+        // That it was opened is told at once.
+        if !self.held_back || self.open.opened > 0 {
+            self.flush();
+        }
+    }
+
+    /// The values of its tags.
+    fn tagged(&mut self) -> Option<Rc<Tagged>> {
+        let (series, facts) = (&self.series, &mut self.facts);
+        let (metrics, direction) = (&self.worker.shared.metrics, series.direction());
+        let found = self.tagged.get_or_init(|| {
+            let plan = metrics.tagging(direction)?;
+            Some(match facts {
+                None => plan.values(None),
+                Some(known) => {
+                    known.0.caller = series.caller(direction);
+                    plan.values(Some(&known.0))
+                }
+            })
+        });
+        found.clone()
     }
 
     /// Bytes went to the client. Written to the series at once, or as soon as it is known whose they
@@ -460,9 +564,19 @@ impl TcpOutcome {
         let outcome = RefCell::new(self);
         let received = |bytes| outcome.borrow_mut().received(bytes);
         let sent = |bytes| outcome.borrow_mut().sent(bytes);
-        let end = match limits.is_any() {
-            false => relay(client, upstream, preread, &received, &sent).await,
-            true => Box::pin(limits.relay(client, upstream, preread, &received, &sent)).await,
+        let interval = {
+            let outcome = outcome.borrow();
+            outcome.worker.shared.metrics.reporting_interval(outcome.series.direction())
+        };
+        let relaying = async {
+            match limits.is_any() {
+                false => relay(client, upstream, preread, &received, &sent).await,
+                true => Box::pin(limits.relay(client, upstream, preread, &received, &sent)).await,
+            }
+        };
+        let end = match interval {
+            None => relaying.await,
+            Some(interval) => Box::pin(told_every(interval, &outcome, relaying)).await,
         };
         let mut outcome = outcome.into_inner();
         match end {
@@ -508,7 +622,7 @@ impl TcpOutcome {
     /// Writes what is known if the series is; else leaves it with the caller, who writes it when it
     /// has a name: this connection may not move another byte for hours.
     fn flush(&mut self) {
-        let open = std::mem::take(&mut self.open);
+        let open = TcpRecord { tagged: self.tagged(), ..std::mem::take(&mut self.open) };
         let set = match &self.series {
             MetricSeries::Edge(set) => Rc::clone(set),
             MetricSeries::Caller(caller, service) => {
@@ -534,8 +648,10 @@ impl Drop for TcpOutcome {
         if let Some(flag) = self.shape.as_ref().and_then(|shape| shape.flag()) {
             self.flags.set(flag);
         }
+        let tagged = self.tagged();
         if let Some(facts) = self.facts.take() {
             let (facts, since) = *facts;
+            let caller = self.series.caller(facts.direction);
             let finish = Finish {
                 flags: self.flags,
                 duration: clock::now().saturating_duration_since(since),
@@ -543,15 +659,35 @@ impl Drop for TcpOutcome {
                 received: self.moved.1,
                 ..Finish::default()
             };
-            self.series.told(&self.worker, &Facts { finish, ..facts });
+            self.series.told(&self.worker, &Facts { finish, caller, ..facts });
         }
         // Bytes and opening are counted without flags, since those are known only now.
-        let record = TcpRecord { closed: 1, flags: self.flags, ..std::mem::take(&mut self.open) };
+        let open = std::mem::take(&mut self.open);
+        let record = TcpRecord { closed: 1, flags: self.flags, tagged, ..open };
         match &self.series {
             MetricSeries::Edge(set) => record.count(&self.worker.shared.metrics, set),
             MetricSeries::Caller(caller, service) => {
                 caller.tcp(&self.worker.callers, service, record);
             }
+        }
+    }
+}
+
+/// Relays, and counts every so often what moved meanwhile.
+async fn told_every(
+    interval: Duration,
+    outcome: &RefCell<TcpOutcome>,
+    relaying: impl Future<Output = End>,
+) -> End {
+    outcome.borrow_mut().held_back = true;
+    let mut relaying = pin!(relaying);
+    loop {
+        if let Some(end) = clock::within(interval, relaying.as_mut()).await {
+            return end;
+        }
+        let mut outcome = outcome.borrow_mut();
+        if !outcome.silent {
+            outcome.flush();
         }
     }
 }

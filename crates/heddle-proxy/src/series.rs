@@ -1,9 +1,17 @@
-//! How a worker finds the counters of a request without hashing: by edge, status and flags.
+//! How a worker finds the counters of a request without hashing: by edge, status and flags. Where rules change tags,
+//! by the values of those too.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    rc::Rc,
+    sync::Arc,
+};
+
+use hashbrown::HashMap;
 
 use crate::{
-    metrics::{Edge, Grpc, HttpSeries, Metrics, TcpSeries},
+    limits::TAGGED_AT_HAND,
+    metrics::{Bits, Edge, HttpKey, HttpSeries, Metrics, Tagged, TcpSeries},
     refusal::Flags,
 };
 
@@ -12,13 +20,32 @@ use crate::{
 pub(crate) struct SeriesSet {
     edge: Edge,
     worker: usize,
+    /// Of what was found: another one of the metrics' makes it void.
+    epoch: Cell<u32>,
     http: RefCell<Vec<(u64, Arc<HttpSeries>)>>,
     tcp: RefCell<Vec<(u16, Arc<TcpSeries>)>>,
+    http_tagged: RefCell<Tags<u64, HttpSeries>>,
+    tcp_tagged: RefCell<Tags<u16, TcpSeries>>,
+}
+
+/// Series by what was answered, the place of their group, and the values of tags.
+type Tags<K, S> = HashMap<(K, usize, Rc<Tagged>), Arc<S>>;
+
+fn key_of((status, grpc, flags): HttpKey) -> u64 {
+    u64::from(grpc.code()) << 32 | u64::from(status) << 16 | u64::from(flags.bits())
 }
 
 impl SeriesSet {
     pub(crate) fn new(edge: Edge, worker: usize) -> Self {
-        Self { edge, worker, http: RefCell::default(), tcp: RefCell::default() }
+        Self {
+            edge,
+            worker,
+            epoch: Cell::default(),
+            http: RefCell::default(),
+            tcp: RefCell::default(),
+            http_tagged: RefCell::default(),
+            tcp_tagged: RefCell::default(),
+        }
     }
 
     /// Who calls whom.
@@ -26,33 +53,95 @@ impl SeriesSet {
         &self.edge
     }
 
+    /// Gives up what was found in another epoch.
+    #[inline]
+    fn renew(&self, metrics: &Metrics) {
+        if self.epoch.get() != metrics.epoch() {
+            self.forget(metrics);
+        }
+    }
+
+    #[cold]
+    fn forget(&self, metrics: &Metrics) {
+        self.epoch.set(metrics.epoch());
+        self.http.borrow_mut().clear();
+        self.tcp.borrow_mut().clear();
+        self.http_tagged.borrow_mut().clear();
+        self.tcp_tagged.borrow_mut().clear();
+    }
+
     /// Runs `count` on the series of a status and flags.
     ///
     /// An edge sees a handful of statuses, so a short list is faster than any map.
-    pub(crate) fn http(
-        &self,
-        metrics: &Metrics,
-        (status, grpc, flags): (u16, Grpc, Flags),
-        count: impl FnOnce(&HttpSeries),
-    ) {
-        let key = u64::from(grpc.code()) << 32 | u64::from(status) << 16 | u64::from(flags.bits());
+    pub(crate) fn http(&self, metrics: &Metrics, key: HttpKey, count: impl FnOnce(&HttpSeries)) {
+        self.renew(metrics);
+        let code = key_of(key);
         let mut known = self.http.borrow_mut();
-        if let Some((_, series)) = known.iter().find(|(one, _)| *one == key) {
+        if let Some((_, series)) = known.iter().find(|(one, _)| *one == code) {
             return count(series);
         }
-        let series = metrics.http_series(self.worker, &self.edge, (status, grpc), flags);
+        let series = metrics.http_series(self.worker, &self.edge, key, None);
         count(&series);
-        known.push((key, series));
+        known.push((code, series));
+    }
+
+    /// The same where tags are changed: on one series for each group of metrics.
+    pub(crate) fn http_tagged(
+        &self,
+        metrics: &Metrics,
+        (key, tagged): (HttpKey, &Rc<Tagged>),
+        count: impl Fn(&HttpSeries, Bits),
+    ) {
+        self.renew(metrics);
+        let mut known = self.http_tagged.borrow_mut();
+        for (place, group) in tagged.plan.http.iter().enumerate() {
+            let at = (key_of(key), place, Rc::clone(tagged));
+            let made = || metrics.http_series(self.worker, &self.edge, key, Some((tagged, group)));
+            count(&find(&mut known, at, made), group.metrics);
+        }
     }
 
     /// The series of TCP connections with these flags.
     pub(crate) fn tcp(&self, metrics: &Metrics, flags: Flags) -> Arc<TcpSeries> {
+        self.renew(metrics);
         let mut known = self.tcp.borrow_mut();
         if let Some((_, series)) = known.iter().find(|(one, _)| *one == flags.bits()) {
             return Arc::clone(series);
         }
-        let series = metrics.tcp_series(self.worker, &self.edge, flags);
+        let series = metrics.tcp_series(self.worker, &self.edge, flags, None);
         known.push((flags.bits(), Arc::clone(&series)));
         series
     }
+
+    /// The same where tags are changed.
+    pub(crate) fn tcp_tagged(
+        &self,
+        metrics: &Metrics,
+        (flags, tagged): (Flags, &Rc<Tagged>),
+        count: impl Fn(&TcpSeries, Bits),
+    ) {
+        self.renew(metrics);
+        let mut known = self.tcp_tagged.borrow_mut();
+        for (place, group) in tagged.plan.tcp.iter().enumerate() {
+            let at = (flags.bits(), place, Rc::clone(tagged));
+            let made = || metrics.tcp_series(self.worker, &self.edge, flags, Some((tagged, group)));
+            count(&find(&mut known, at, made), group.metrics);
+        }
+    }
+}
+
+fn find<K: Eq + std::hash::Hash, S>(
+    known: &mut Tags<K, S>,
+    at: (K, usize, Rc<Tagged>),
+    made: impl FnOnce() -> Arc<S>,
+) -> Arc<S> {
+    if let Some(series) = known.get(&at) {
+        return Arc::clone(series);
+    }
+    if known.len() >= TAGGED_AT_HAND {
+        known.clear();
+    }
+    let series = made();
+    known.insert(at, Arc::clone(&series));
+    series
 }

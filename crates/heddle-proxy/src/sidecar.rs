@@ -159,6 +159,7 @@ fn start_tasks(shared: &Arc<Shared>, receivers: Receivers) -> Tasks {
         memory::watch(Arc::clone(&shared.memory), shared.config.memory_limit),
     );
     spawn_contained("memory", memory::give_back(Arc::clone(&shared.memory)));
+    spawn_contained("series", Arc::clone(&shared.metrics).keep_swept());
     spawn_contained("listening", listening::scan::run(Arc::clone(shared), report));
     let (last_spans, asked) = mpsc::channel(1);
     let (last_records, asked_records) = mpsc::channel(1);

@@ -11,13 +11,14 @@
 //! | whose connections go to the sidecar | [`redirect`], [`nft`], [`iptables`], [`proof`] |
 //! | children, capabilities, signals | [`process`], [`spawn`], [`capability`], [`signal`] |
 //! | what the host says | [`resolv`], [`sock_diag`], [`preflight`] |
-//! | time, tasks and memory | [`clock`], [`task`], [`memory`] |
+//! | time, tasks and memory | [`clock`], [`task`], [`memory`], [`figures`] |
 //! | the local JSON APIs | [`local_http`] |
 //! | the terminal | [`terminal`] |
 
 pub mod capability;
 pub mod clock;
 pub mod fdpass;
+pub mod figures;
 pub mod iptables;
 pub mod kept;
 pub mod local_http;

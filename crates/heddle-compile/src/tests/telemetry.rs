@@ -1,7 +1,9 @@
 //! Telemetries: which hold for whom, what a later one leaves of an earlier one, and what is said about them.
 
+use std::time::Duration;
+
 use heddle_model::discovery::{
-    Collector, LogLayout, LogSink, Metric, SideTelemetry, SpanSink, WorkloadTelemetry,
+    CollectorAddress, LogSink, Metric, SideTelemetry, SpanSink, TagChange, WorkloadTelemetry,
 };
 
 use super::*;
@@ -111,16 +113,21 @@ fn tracing_is_put_together_field_by_field() {
 fn changes_of_metrics_keep_their_order_and_their_side() {
     let text = telemetry(
         "istio-system/all",
-        "{metrics: [{overrides: [{match: {metric: REQUEST_SIZE, mode: CLIENT}, disabled: true}, {disabled: false}, {match: {metric: TCP_SENT_BYTES}}]}]}",
+        "{metrics: [{reportingInterval: 10s, overrides: [{match: {metric: REQUEST_SIZE, mode: CLIENT}, disabled: true}, {disabled: false}, {match: {metric: TCP_SENT_BYTES}}, {match: {customMetric: requests_total, mode: SERVER}, tagOverrides: {method: {value: request.method}, source_app: {operation: REMOVE}}}]}]}",
     ) + &telemetry(
         "default/all",
-        "{metrics: [{providers: [{name: other}], overrides: [{disabled: true}]}]}",
+        "{metrics: [{providers: [{name: other}], reportingInterval: 1s, overrides: [{disabled: true}]}]}",
     );
     let told = told(&text, "reviews").unwrap();
     let of = |side: &SideTelemetry| side.metrics.iter().map(|one| one.metric).collect::<Vec<_>>();
     assert_eq!(of(&told.client), [Metric::RequestSize, Metric::All]);
-    assert_eq!(of(&told.server), [Metric::All]);
+    assert_eq!(of(&told.server), [Metric::All, Metric::RequestCount]);
     assert_eq!(told.server.metrics[0].disabled, Some(false));
+    let tags: Vec<_> = told.server.metrics[1].tags.iter().collect();
+    let (method, app) = ("method".to_owned(), "source_app".to_owned());
+    let value = TagChange::Value("request.method".to_owned());
+    assert_eq!(tags, [(&method, &value), (&app, &TagChange::Removed)]);
+    assert_eq!(told.client.reporting_interval, Some(Duration::from_secs(10)));
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub struct SideTelemetry {
     /// Changes of metrics in order: what a later one says of a metric holds.
     #[cbor(n(147), default)]
     pub metrics: Vec<MetricChange>,
+    /// How often bytes of connections that are open are counted (`reportingInterval`); `None`: as they move.
+    #[n(137)]
+    pub reporting_interval: Option<Duration>,
 }
 
 impl SideTelemetry {
@@ -270,7 +273,21 @@ pub struct MetricChange {
     /// It is not told at all, or is again; `None`: nothing is said of that.
     #[n(147)]
     pub disabled: Option<bool>,
+    /// What becomes of tags, by their names.
+    #[cbor(n(136), default)]
+    pub tags: BTreeMap<String, TagChange>,
 }
+
+/// What becomes of a tag of a metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TagChange {
+    /// The metric has none of this name.
+    Removed,
+    /// Its value is what this expression comes to (`yaml::expression`).
+    Value(String),
+}
+
+closed!(TagChange { 1 => Removed, 2 => Value(expression) });
 
 /// Istio's standard metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -293,9 +310,37 @@ pub enum Metric {
     TcpSent,
     /// `istio_tcp_received_bytes_total`.
     TcpReceived,
+    /// `istio_request_messages_total`.
+    GrpcRequestMessages,
+    /// `istio_response_messages_total`.
+    GrpcResponseMessages,
+}
+
+impl Metric {
+    /// Each but [`Self::All`], with its name and what a `Telemetry` calls it.
+    pub const EACH: [(Self, &'static str, &'static str); 10] = [
+        (Self::RequestCount, "istio_requests_total", "REQUEST_COUNT"),
+        (Self::RequestDuration, "istio_request_duration_milliseconds", "REQUEST_DURATION"),
+        (Self::RequestSize, "istio_request_bytes", "REQUEST_SIZE"),
+        (Self::ResponseSize, "istio_response_bytes", "RESPONSE_SIZE"),
+        (Self::GrpcRequestMessages, "istio_request_messages_total", "GRPC_REQUEST_MESSAGES"),
+        (Self::GrpcResponseMessages, "istio_response_messages_total", "GRPC_RESPONSE_MESSAGES"),
+        (Self::TcpOpened, "istio_tcp_connections_opened_total", "TCP_OPENED_CONNECTIONS"),
+        (Self::TcpClosed, "istio_tcp_connections_closed_total", "TCP_CLOSED_CONNECTIONS"),
+        (Self::TcpSent, "istio_tcp_sent_bytes_total", "TCP_SENT_BYTES"),
+        (Self::TcpReceived, "istio_tcp_received_bytes_total", "TCP_RECEIVED_BYTES"),
+    ];
+
+    /// The metric of this name; Istio's configuration of statistics leaves `istio_` out, and so may who names it.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        let bare = |name: &str| name.strip_prefix("istio_").unwrap_or(name).to_owned();
+        Self::EACH.iter().find(|(_, known, _)| bare(known) == bare(name)).map(|(one, ..)| *one)
+    }
 }
 
 closed!(Metric {
     0 => All, 1 => RequestCount, 2 => RequestDuration, 3 => RequestSize, 4 => ResponseSize,
-    5 => TcpOpened, 6 => TcpClosed, 7 => TcpSent, 8 => TcpReceived,
+    5 => TcpOpened, 6 => TcpClosed, 7 => TcpSent, 8 => TcpReceived, 9 => GrpcRequestMessages,
+    10 => GrpcResponseMessages,
 });

@@ -1,8 +1,8 @@
 //! Istio's `Telemetry`, and what the mesh says about it for all (`MeshConfig`), as users write them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::discovery::{Collector, CustomTag, LogLayout, Metric, SpanSink};
+use crate::discovery::{CollectorAddress, CustomTag, LogLayout, Metric, SpanSink, TagChange};
 
 /// Istio `Telemetry`: what sidecars tell about calls.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -83,6 +83,8 @@ pub struct MetricsRule {
     pub providers: Vec<Named>,
     /// In order.
     pub overrides: Vec<MetricOverride>,
+    /// How often bytes of connections that are open are counted.
+    pub reporting_interval: Option<Duration>,
 }
 
 /// One entry of `metrics[].overrides`.
@@ -94,6 +96,8 @@ pub struct MetricOverride {
     pub metric: Metric,
     /// It is not told, or is again.
     pub disabled: Option<bool>,
+    /// What becomes of its tags, by their names.
+    pub tags: BTreeMap<String, TagChange>,
 }
 
 /// What holds for the whole mesh, in the words of Istio's `MeshConfig`.

@@ -1,4 +1,4 @@
-//! Expressions of `Telemetry`: the part of CEL by which access logs are filtered.
+//! Expressions of `Telemetry`: the part of CEL by which access logs are filtered and metrics get tags.
 //!
 //! What is written is read, its names are looked up and its types are checked once, here; what is beyond this
 //! part of the language is refused by name. What an expression comes to is `heddle_logic::expression`'s.
@@ -7,7 +7,7 @@ mod parse;
 mod terms;
 mod token;
 
-pub use self::terms::{Attribute, Expression, Literal, Operator, Sort, Test};
+pub use self::terms::{Attribute, Expression, Literal, Operator, PeerField, Sort, Test};
 
 /// Longest expression in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 2_048;
@@ -72,6 +72,15 @@ mod tests {
         }
         let tag = "has(request.host) ? request.host : \"unknown\"";
         assert_eq!(Expression::parse(tag).unwrap().sort(), Sort::Text);
+        for text in [
+            "string(destination.port)",
+            "filter_state.upstream_peer.labels['app.kubernetes.io/name']",
+            "has(filter_state.downstream_peer.app) ? filter_state.downstream_peer.app : 'nobody'",
+            "filter_state.downstream_peer.namespace + '/' + filter_state.downstream_peer.workload",
+            "'responseClass' + string(response.code)",
+        ] {
+            assert_eq!(Expression::parse(text).map(|read| read.sort()), Ok(Sort::Text), "{text}");
+        }
     }
 
     #[test]
@@ -81,6 +90,8 @@ mod tests {
             ("response.cod >= 400", "did you mean `response.code`?"),
             ("upstream_peer.labels['app']", "`upstream_peer.labels`"),
             ("request.headers.exists(h, h == 'a')", "`exists`"),
+            ("filter_state.upstream_peer.owner", "known of a peer"),
+            ("filter_state.upstream_peer.labels", "asked for a label by its name"),
             ("request.path.split('/')", "`split`"),
             ("response.code >= '400'", "a number and a text"),
             ("response.code", "not a condition"),

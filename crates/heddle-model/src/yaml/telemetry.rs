@@ -10,7 +10,7 @@ use super::{
     value,
 };
 use crate::{
-    discovery::{CustomTag, Metric, TagSource},
+    discovery::{CustomTag, Metric, TagChange, TagSource},
     resource::{LoggingRule, MetricOverride, MetricsRule, Named, Sides, Telemetry, TracingRule},
 };
 
@@ -128,8 +128,7 @@ static METRICS: Object = Object {
     fields: &[
         optional("providers", PROVIDERS),
         optional("overrides", Kind::List { of: &Kind::Object(&OVERRIDE), least: 0 }),
-        // Sidecars are scraped: who scrapes decides how often.
-        not_yet("reportingInterval", Kind::Duration { least_ms: 1 }),
+        optional("reportingInterval", Kind::Duration { least_ms: 1 }),
     ],
     rules: &[],
 };
@@ -138,7 +137,7 @@ static OVERRIDE: Object = Object {
     fields: &[
         optional("match", Kind::Object(&METRIC_MATCH)),
         optional("disabled", Kind::Either(&Kind::Bool, &Kind::Object(&WRAPPED_BOOL))),
-        not_yet("tagOverrides", Kind::Map { key: tag_name, of: &Kind::Object(&TAG) }),
+        optional("tagOverrides", Kind::Map { key: tag_name, of: &Kind::Object(&TAG) }),
     ],
     rules: &[tags_are_known],
 };
@@ -148,12 +147,20 @@ static WRAPPED_BOOL: Object = Object { fields: &[required("value", Kind::Bool)],
 static METRIC_MATCH: Object = Object {
     fields: &[
         optional("metric", Kind::Choice(METRIC_NAMES)),
-        not_yet("customMetric", NAME),
+        optional("customMetric", NAME),
         optional("mode", MODE),
     ],
     rules: &[|node, path, report| {
-        if let Some(metric) = node.get("metric").filter(|one| metric_of(one.text()).is_none()) {
-            report.not_enforced(metric.line, &join(path, "metric"));
+        let Some(custom) = node.get("customMetric") else { return };
+        let place = join(path, "customMetric");
+        if node.has("metric") {
+            let reason = "`metric` and `customMetric` exclude each other: keep one";
+            report.at(custom, &place, reason);
+        } else if Metric::of_name(custom.text()).is_none() {
+            let names: Vec<_> = Metric::EACH.iter().map(|(_, name, _)| *name).collect();
+            let reason =
+                format!("no sidecar tells a metric of this name: use one of {}", names.join(", "));
+            report.no_effect(custom.line, &place, &reason);
         }
     }],
 };
@@ -172,20 +179,14 @@ const METRIC_NAMES: &[&str] = &[
     "GRPC_RESPONSE_MESSAGES",
 ];
 
-/// `None` for one that sidecars do not tell.
-fn metric_of(name: &str) -> Option<Metric> {
-    Some(match name {
-        "" | "ALL_METRICS" => Metric::All,
-        "REQUEST_COUNT" => Metric::RequestCount,
-        "REQUEST_DURATION" => Metric::RequestDuration,
-        "REQUEST_SIZE" => Metric::RequestSize,
-        "RESPONSE_SIZE" => Metric::ResponseSize,
-        "TCP_OPENED_CONNECTIONS" => Metric::TcpOpened,
-        "TCP_CLOSED_CONNECTIONS" => Metric::TcpClosed,
-        "TCP_SENT_BYTES" => Metric::TcpSent,
-        "TCP_RECEIVED_BYTES" => Metric::TcpReceived,
-        _ => return None,
-    })
+/// Which metric is meant; `None` for one that sidecars do not tell.
+fn metric_of(found: Option<&Node>) -> Option<Metric> {
+    if let Some(custom) = found.and_then(|found| found.get("customMetric")) {
+        return Metric::of_name(custom.text());
+    }
+    let name = found.map_or("", |found| found.text_of("metric"));
+    let named = Metric::EACH.iter().find(|(.., known)| *known == name);
+    Some(named.map_or(Metric::All, |(metric, ..)| *metric))
 }
 
 static TAG: Object = Object {
@@ -197,6 +198,9 @@ static TAG: Object = Object {
 fn tag_name(name: &str) -> Result<(), String> {
     let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     let first = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+    if name.len() > TAG_NAME_BYTES_MAX {
+        return Err(format!("the name of a tag has at most {TAG_NAME_BYTES_MAX} bytes"));
+    }
     if first && name.bytes().all(valid) && !name.starts_with("__") && name != "le" {
         return Ok(());
     }
@@ -207,18 +211,33 @@ fn is_removed(tag: &Node) -> bool {
     tag.text_of("operation") == "REMOVE"
 }
 
+/// Longest name of a tag.
+const TAG_NAME_BYTES_MAX: usize = 64;
+/// Most tags that are changed in one place: a label set has to stay within a line that scrapers take.
+const TAGS_MAX: usize = 32;
 const RULES_OF_TAGS: &str = "give `value`: an expression, e.g. `request.method` or `\"constant\"`";
 
 fn tags_are_known(node: &Node, path: &str, report: &mut Report<'_>) {
     let place = join(path, "tagOverrides");
+    if let Some(tags) = node.get("tagOverrides").filter(|tags| tags.entries().len() > TAGS_MAX) {
+        report.at(tags, &place, format!("at most {TAGS_MAX} tags are changed in one place"));
+    }
     for entry in node.get("tagOverrides").map_or(&[][..], Node::entries) {
         let tag = &entry.value;
         let at = join(&place, &entry.key);
         if is_removed(tag) && tag.has("value") {
             report.at(tag, &at, "a tag that is removed has no `value`: leave it out");
         }
-        if !is_removed(tag) && !tag.has("value") {
-            report.at(tag, &at, RULES_OF_TAGS);
+        if is_removed(tag) {
+            continue;
+        }
+        match tag.get("value") {
+            None => report.at(tag, &at, RULES_OF_TAGS),
+            Some(value) => {
+                if let Err(reason) = Expression::parse(value.text()) {
+                    report.at(value, &join(&at, "value"), reason);
+                }
+            }
         }
     }
 }
@@ -307,17 +326,22 @@ fn metrics(node: &Node) -> MetricsRule {
     MetricsRule {
         providers: providers(node),
         overrides: overrides.filter_map(one_override).collect(),
+        reporting_interval: node
+            .get("reportingInterval")
+            .and_then(|text| value::duration(text.text()).ok()),
     }
 }
 
 fn one_override(node: &Node) -> Option<MetricOverride> {
-    let found = node.get("match");
-    if found.is_some_and(|found| found.has("customMetric")) {
-        return None;
-    }
+    let tag = |tag: &Node| match is_removed(tag) {
+        true => TagChange::Removed,
+        false => TagChange::Value(tag.text_of("value").to_owned()),
+    };
+    let tags = node.get("tagOverrides").map_or(&[][..], Node::entries);
     Some(MetricOverride {
         sides: sides(node),
-        metric: metric_of(found.map_or("", |found| found.text_of("metric")))?,
+        metric: metric_of(node.get("match"))?,
         disabled: unwrapped(node, "disabled").map(is_true),
+        tags: tags.iter().map(|entry| (entry.key.clone(), tag(&entry.value))).collect(),
     })
 }

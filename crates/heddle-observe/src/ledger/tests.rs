@@ -73,6 +73,20 @@ fn a_series_that_appears_later_began_at_zero() {
 }
 
 #[test]
+fn a_series_that_was_given_up_and_begins_anew_is_no_restart_of_the_others() {
+    let other = "istio_requests_total{reporter=\"destination\",source_canonical_service=\"web\",source_workload_namespace=\"default\",response_code=\"200\",response_flags=\"-\"} 900\n";
+    let mut fixture = Fixture::new(false);
+    fixture.scrape(&(requests(50) + other));
+    assert!(fixture.scrape(other).is_empty(), "it is idle and not told any more");
+    let increases = fixture.scrape(&(requests(2) + other));
+    assert_eq!(increases.len(), 1, "{increases:?}");
+    assert_eq!(increases[0].1.counts[&ANSWER], 2.0);
+    assert!(fixture.scrape(other).is_empty());
+    let increases = fixture.scrape(&(requests(7) + other));
+    assert_eq!(increases[0].1.counts[&ANSWER], 5.0, "hidden and shown again, it goes on");
+}
+
+#[test]
 fn one_counter_that_fell_resets_them_all() {
     let tcp = |opened: u64, bytes: u64| {
         let labels = "reporter=\"destination\",source_canonical_service=\"web\",source_workload_namespace=\"default\"";

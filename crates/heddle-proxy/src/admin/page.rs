@@ -18,7 +18,7 @@ use hyper::{
 use tokio::sync::mpsc;
 
 use super::tapped::Lines;
-use crate::metrics::scrape::Scrape;
+use crate::metrics::exposition::Exposition;
 
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 pub(super) const JSON: &str = "application/json";
@@ -26,11 +26,11 @@ pub(super) const JSON: &str = "application/json";
 /// The body of an answer.
 pub(super) type Page = Either<Full<Bytes>, Either<Pieces, Lines>>;
 
-/// A scrape's text. One piece is made when the one before it has been written, so a peer that does
+/// A scrape. One piece is made when the one before it has been written, so a peer that does
 /// not read costs no more than two.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    scrape: Scrape,
+    scrape: Exposition,
     /// What the application has to say behind it.
     application: Option<mpsc::Receiver<Bytes>>,
     /// Whoever has not taken it all by then is reading a byte at a time.
@@ -49,7 +49,7 @@ impl Body for Pieces {
             return Poll::Ready(Some(Err(io::ErrorKind::TimedOut.into())));
         }
         if let Some(piece) = self.scrape.next() {
-            return Poll::Ready(Some(Ok(Frame::data(piece.into()))));
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         match &mut self.application {
             Some(pieces) => {
@@ -72,7 +72,7 @@ pub(super) fn whole(
 /// A scrape and then what the application says, to be taken before `until`.
 pub(super) fn pieces(
     content_type: &'static str,
-    (scrape, application): (Scrape, Option<mpsc::Receiver<Bytes>>),
+    (scrape, application): (Exposition, Option<mpsc::Receiver<Bytes>>),
     until: Instant,
 ) -> Response<Page> {
     response(

@@ -25,6 +25,7 @@ use crate::{
 
 mod app_metrics;
 mod app_probes;
+mod formats;
 mod tapped;
 
 fn shared(dir: &Folder) -> Arc<Shared> {
@@ -288,10 +289,12 @@ fn a_scrape_that_is_not_taken_in_time_breaks_off() {
     run_local(async {
         let dir = Folder::new("admin");
         let shared = shared(&dir);
-        let told = || (Scrape::new(Arc::clone(&shared.metrics)), None);
-        let late = pieces(METRICS, told(), clock::now());
+        let format = Format::Text;
+        let scrape = || Scrape::new(Arc::clone(&shared.metrics));
+        let told = || (Exposition::new(scrape(), format), None);
+        let late = pieces(format.content_type(), told(), clock::now());
         assert!(late.into_body().collect().await.is_err());
-        let early = pieces(METRICS, told(), clock::now() + IDLE_MAX);
+        let early = pieces(format.content_type(), told(), clock::now() + IDLE_MAX);
         assert!(early.into_body().collect().await.is_ok());
     })
     .unwrap();

@@ -175,6 +175,7 @@ impl Call for Http2Call<'_> {
         outcome.received(size);
         if self.is_grpc() {
             outcome.is_grpc();
+            self.upload.messages = outcome.messages().cloned();
         }
         if edits.retries.is_some_and(|policy| policy.any_method) {
             self.replayable = self.replayable_if(true);

@@ -19,6 +19,7 @@ use crate::{
     compared::{Watch, Watched},
     frames::{Frame, Frames, Head, Reset, apply, bytes_of},
     http2::{Stopped, poll_received, pump},
+    messages::CallMessages,
     record::RequestOutcome,
     refusal::{Cut, Failure, Refusal},
     tee::Tee,
@@ -39,6 +40,8 @@ pub(crate) struct Http2Upload {
     pub(crate) received: u64,
     /// Who gets a copy.
     pub(crate) tee: Option<Tee>,
+    /// Where messages are counted, of a call of gRPC.
+    pub(crate) messages: Option<Rc<CallMessages>>,
 }
 
 impl Http2Upload {
@@ -55,6 +58,7 @@ impl Http2Upload {
             is_kept: Rc::new(Cell::new(true)),
             received: 0,
             tee: None,
+            messages: None,
         }
     }
 
@@ -100,6 +104,9 @@ impl Frames for Http2Upload {
                     Frame::Trailers(fields) => bytes_of(fields),
                 };
                 self.ended = matches!(frame, Frame::Trailers(_)) || self.stream.is_end_stream();
+                if let (Some(messages), Frame::Data(data)) = (&self.messages, frame) {
+                    messages.received.pass(data);
+                }
                 self.keep(frame);
                 self.copy(Some(frame));
             }
@@ -211,7 +218,7 @@ impl Responder for Http2Responder {
     }
 }
 
-/// Frames whose trailers are looked at on their way.
+/// Frames that are looked at on their way, for what gRPC says in them.
 struct Noted<'a, F> {
     frames: &'a mut F,
     outcome: &'a RequestOutcome,
@@ -220,9 +227,13 @@ struct Noted<'a, F> {
 impl<F: Frames> Frames for Noted<'_, F> {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, Reset>>> {
         let frame = ready!(self.frames.poll_frame(context));
-        if let Some(Ok(Frame::Trailers(fields))) = &frame {
-            self.outcome.grpc_fields(fields);
-            self.outcome.sent(bytes_of(fields));
+        match &frame {
+            Some(Ok(Frame::Data(data))) => self.outcome.passes(data),
+            Some(Ok(Frame::Trailers(fields))) => {
+                self.outcome.grpc_fields(fields);
+                self.outcome.sent(bytes_of(fields));
+            }
+            Some(Err(_)) | None => {}
         }
         Poll::Ready(frame)
     }

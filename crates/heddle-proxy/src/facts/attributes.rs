@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 
 use heddle_logic::expression::{Attributes, Value};
-use heddle_model::yaml::expression::Attribute;
+use heddle_model::{
+    discovery::WorkloadInfo,
+    yaml::expression::{Attribute, PeerField},
+};
 
 use super::Facts;
 use crate::{
@@ -81,8 +84,25 @@ impl Attributes for Facts {
             Attribute::UpstreamFailure => Value::text(self.upstream.failure.as_deref()?),
             Attribute::ClusterName => Value::text(self.upstream.cluster.as_deref()?),
             Attribute::RouteName => Value::text(self.rule.as_deref()?),
+            Attribute::UpstreamPeer(field) => of_peer(self.upstream.workload.as_deref()?, field)?,
+            Attribute::DownstreamPeer(field) => of_peer(self.caller.as_deref()?, field)?,
         })
     }
+}
+
+fn of_peer<'a>(peer: &'a WorkloadInfo, field: &PeerField) -> Option<Value<'a>> {
+    let label = |name: &str| peer.labels.get(name).map(String::as_str);
+    let version = || Some(peer.version.as_str()).filter(|text| !text.is_empty());
+    Some(match field {
+        PeerField::Name => Value::text(peer.id.to_string()),
+        PeerField::Namespace => Value::text(peer.namespace.as_str()),
+        PeerField::Workload => Value::text(peer.name.as_str()),
+        PeerField::App => Value::text(label("app")?),
+        PeerField::Version => Value::text(label("version").or_else(version)?),
+        PeerField::Service => Value::text(peer.canonical_name()),
+        PeerField::Revision => Value::text(peer.canonical_revision()),
+        PeerField::Label(name) => Value::text(label(name)?),
+    })
 }
 
 /// A target's two parts; the query is empty where there is none.

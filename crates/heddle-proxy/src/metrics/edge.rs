@@ -8,11 +8,12 @@ use std::{
 use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
+use super::tags::Written;
 use crate::refusal::{Flag, Flags};
 
-const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 /// Value of every label that an overflow series gives up.
-const OVERFLOW: &str = "overflow";
+pub(super) const OVERFLOW: &str = "overflow";
 /// Istio's `destination_service_name` for destinations outside the mesh.
 const PASSTHROUGH: &str = "PassthroughCluster";
 /// The same for what a Sidecar does not let through.
@@ -155,6 +156,9 @@ impl fmt::Display for Grpc {
     }
 }
 
+/// What was answered, by which requests of one edge are told apart.
+pub(crate) type HttpKey = (u16, Grpc, Flags);
+
 /// One edge: this workload, the other one, and the service called.
 #[derive(Debug, Clone)]
 pub(crate) struct Edge {
@@ -168,17 +172,16 @@ impl Edge {
     pub(super) fn http_labels(
         &self,
         own: &Own,
-        (status, grpc): (u16, Grpc),
-        flags: Flags,
+        (status, grpc, flags): HttpKey,
+        written: Written<'_>,
     ) -> String {
-        let mut text = self.labels(own);
-        let protocol = grpc.protocol();
-        let _ = write!(
-            text,
-            ",request_protocol=\"{protocol}\",response_code=\"{status}\",\
-             grpc_response_status=\"{grpc}\",response_flags=\"{flags}\""
-        );
-        text
+        let mut labels = Labels::new(written);
+        self.write(own, &mut labels);
+        labels.put("request_protocol", grpc.protocol());
+        labels.put("response_code", status);
+        labels.put("grpc_response_status", grpc);
+        labels.put("response_flags", flags);
+        labels.end()
     }
 
     /// Keeps service and status class, and whether the answer was injected: a failure on purpose must
@@ -186,73 +189,118 @@ impl Edge {
     pub(super) fn http_overflow_labels(
         &self,
         own: &Own,
-        (status, grpc): (u16, Grpc),
-        flags: Flags,
+        (status, grpc, flags): HttpKey,
+        written: Written<'_>,
     ) -> [String; 2] {
-        let class = status / 100;
-        let protocol = grpc.protocol();
         let flags = if flags.has(Flag::FI) { Flag::FI.name() } else { "-" };
-        self.overflow_labels(own).map(|mut text| {
-            let _ = write!(
-                text,
-                ",request_protocol=\"{protocol}\",response_code=\"{class}xx\",\
-                 grpc_response_status=\"\",response_flags=\"{flags}\""
-            );
-            text
+        self.overflow_labels(own, written).map(|mut labels| {
+            labels.put("request_protocol", grpc.protocol());
+            labels.put("response_code", format_args!("{}xx", status / 100));
+            labels.put("grpc_response_status", "");
+            labels.put("response_flags", flags);
+            labels.end()
         })
     }
 
-    pub(super) fn tcp_labels(&self, own: &Own, flags: Flags) -> String {
-        let mut text = self.labels(own);
-        let _ = write!(text, ",request_protocol=\"tcp\",response_flags=\"{flags}\"");
-        text
+    pub(super) fn tcp_labels(&self, own: &Own, flags: Flags, written: Written<'_>) -> String {
+        let mut labels = Labels::new(written);
+        self.write(own, &mut labels);
+        labels.put("request_protocol", "tcp");
+        labels.put("response_flags", flags);
+        labels.end()
     }
 
-    pub(super) fn tcp_overflow_labels(&self, own: &Own) -> [String; 2] {
-        self.overflow_labels(own)
-            .map(|text| text + ",request_protocol=\"tcp\",response_flags=\"-\"")
+    pub(super) fn tcp_overflow_labels(&self, own: &Own, written: Written<'_>) -> [String; 2] {
+        self.overflow_labels(own, written).map(|mut labels| {
+            labels.put("request_protocol", "tcp");
+            labels.put("response_flags", "-");
+            labels.end()
+        })
     }
 
-    fn labels(&self, own: &Own) -> String {
+    fn write(&self, own: &Own, labels: &mut Labels<'_>) {
         let other = self.peer.as_deref().map_or(Party::UNKNOWN, |peer| Party::of(peer, &own.mesh));
-        self.text(Party::of(&own.workload, &own.mesh), other, &self.service)
+        self.parties(Party::of(&own.workload, &own.mesh), other, &self.service, labels);
     }
 
     /// Without the other workload; then without the service too. Of a host outside nothing is left but
     /// that it is outside: those that find no room are to take none from services.
-    fn overflow_labels(&self, own: &Own) -> [String; 2] {
+    fn overflow_labels<'a>(&self, own: &Own, written: Written<'a>) -> [Labels<'a>; 2] {
         let own = Party::of(&own.workload, &own.mesh);
+        let made = |other, service: &ServiceLabels| {
+            let mut labels = Labels::new(written.folded());
+            self.parties(own, other, service, &mut labels);
+            labels
+        };
         if self.service.is_host_outside() {
             let hosts = ServiceLabels::passthrough(Some(OVERFLOW));
-            let text = self.text(own, Party::UNKNOWN, &hosts);
-            return [text.clone(), text];
+            return [made(Party::UNKNOWN, &hosts), made(Party::UNKNOWN, &hosts)];
         }
         let nameless = ServiceLabels {
             service: OVERFLOW.to_owned(),
             name: OVERFLOW.to_owned(),
             namespace: OVERFLOW.to_owned(),
         };
-        [self.text(own, Party::OVERFLOW, &self.service), self.text(own, Party::OVERFLOW, &nameless)]
+        [made(Party::OVERFLOW, &self.service), made(Party::OVERFLOW, &nameless)]
     }
 
-    fn text(&self, own: Party<'_>, other: Party<'_>, service: &ServiceLabels) -> String {
+    fn parties(
+        &self,
+        own: Party<'_>,
+        other: Party<'_>,
+        service: &ServiceLabels,
+        labels: &mut Labels<'_>,
+    ) {
         let (reporter, source, destination) = match self.reporter {
             Reporter::Source => ("source", own, other),
             Reporter::Destination => ("destination", other, own),
         };
-        let mut text = String::with_capacity(1024);
-        let _ = write!(text, "reporter=\"{reporter}\"");
-        source.write(&mut text, "source");
-        destination.write(&mut text, "destination");
-        let _ = write!(
-            text,
-            ",destination_service=\"{}\",destination_service_name=\"{}\",\
-             destination_service_namespace=\"{}\",connection_security_policy=\"none\"",
-            Escaped(&service.service),
-            Escaped(&service.name),
-            Escaped(&service.namespace),
-        );
-        text
+        labels.put("reporter", reporter);
+        source.write(labels, &Party::OF_SOURCE);
+        destination.write(labels, &Party::OF_DESTINATION);
+        labels.put("destination_service", Escaped(&service.service));
+        labels.put("destination_service_name", Escaped(&service.name));
+        labels.put("destination_service_namespace", Escaped(&service.namespace));
+        labels.put("connection_security_policy", "none");
+    }
+}
+
+/// The text of a label set, label by label.
+struct Labels<'a> {
+    text: String,
+    written: Written<'a>,
+    /// Standard labels that a rule gave another value, so that they are not written once more.
+    given: Vec<&'static str>,
+}
+
+impl<'a> Labels<'a> {
+    fn new(written: Written<'a>) -> Self {
+        Self { text: String::with_capacity(1024), written, given: Vec::new() }
+    }
+
+    fn put(&mut self, name: &'static str, value: impl fmt::Display) {
+        match self.written.instead(name) {
+            None => self.write(name, value),
+            Some(None) => {}
+            Some(Some(instead)) => {
+                self.given.push(name);
+                self.write(name, Escaped(instead));
+            }
+        }
+    }
+
+    fn write(&mut self, name: &str, value: impl fmt::Display) {
+        let comma = if self.text.is_empty() { "" } else { "," };
+        let _ = write!(self.text, "{comma}{name}=\"{value}\"");
+    }
+
+    /// The text, with the tags that are none of the standard ones.
+    fn end(mut self) -> String {
+        let given = std::mem::take(&mut self.given);
+        for (name, value) in self.written.all().filter(|(name, _)| !given.contains(name)) {
+            self.write(name, Escaped(value));
+        }
+        self.text
     }
 }
 
@@ -269,6 +317,26 @@ struct Party<'a> {
 }
 
 impl<'a> Party<'a> {
+    const OF_SOURCE: [&'static str; 8] = [
+        "source_workload",
+        "source_workload_namespace",
+        "source_principal",
+        "source_app",
+        "source_version",
+        "source_canonical_service",
+        "source_canonical_revision",
+        "source_cluster",
+    ];
+    const OF_DESTINATION: [&'static str; 8] = [
+        "destination_workload",
+        "destination_workload_namespace",
+        "destination_principal",
+        "destination_app",
+        "destination_version",
+        "destination_canonical_service",
+        "destination_canonical_revision",
+        "destination_cluster",
+    ];
     /// Istio says `latest` for the revision even of a peer it does not know.
     const UNKNOWN: Self = Self {
         workload: UNKNOWN,
@@ -305,20 +373,20 @@ impl<'a> Party<'a> {
         }
     }
 
-    fn write(&self, text: &mut String, side: &str) {
-        let pairs = [
-            ("workload", self.workload),
-            ("workload_namespace", self.namespace),
+    fn write(&self, labels: &mut Labels<'_>, names: &[&'static str; 8]) {
+        let values = [
+            self.workload,
+            self.namespace,
             // No mutual TLS yet, so nobody has proved a name.
-            ("principal", UNKNOWN),
-            ("app", self.app),
-            ("version", self.version),
-            ("canonical_service", self.canonical_service),
-            ("canonical_revision", self.canonical_revision),
-            ("cluster", self.cluster),
+            UNKNOWN,
+            self.app,
+            self.version,
+            self.canonical_service,
+            self.canonical_revision,
+            self.cluster,
         ];
-        for (label, value) in pairs {
-            let _ = write!(text, ",{side}_{label}=\"{}\"", Escaped(value));
+        for (name, value) in names.iter().zip(values) {
+            labels.put(name, Escaped(value));
         }
     }
 }

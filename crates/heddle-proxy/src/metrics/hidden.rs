@@ -2,24 +2,11 @@
 
 use heddle_model::discovery::{Metric, MetricChange, SideTelemetry, WorkloadTelemetry};
 
-/// Standard metrics by their names, in the order of their bits.
-const METRICS: [(Metric, &str); 8] = [
-    (Metric::RequestCount, "istio_requests_total"),
-    (Metric::RequestDuration, "istio_request_duration_milliseconds"),
-    (Metric::RequestSize, "istio_request_bytes"),
-    (Metric::ResponseSize, "istio_response_bytes"),
-    (Metric::TcpOpened, "istio_tcp_connections_opened_total"),
-    (Metric::TcpClosed, "istio_tcp_connections_closed_total"),
-    (Metric::TcpSent, "istio_tcp_sent_bytes_total"),
-    (Metric::TcpReceived, "istio_tcp_received_bytes_total"),
-];
-
-/// How the labels of what the caller's side reports begin.
-const OF_CLIENT: &str = "reporter=\"source\"";
+use super::{edge::Reporter, tags::Bits};
 
 /// One bit for each metric that is taken out: those of the client's side first.
 pub(super) fn of(telemetry: &WorkloadTelemetry) -> u32 {
-    side(&telemetry.client) | side(&telemetry.server) << METRICS.len()
+    side(&telemetry.client) | side(&telemetry.server) << Metric::EACH.len()
 }
 
 /// What a later change says of a metric holds.
@@ -29,27 +16,26 @@ fn side(told: &SideTelemetry) -> u32 {
         let said = told.metrics.iter().rev().filter(meant).find_map(|one| one.disabled);
         u32::from(said.unwrap_or(false))
     };
-    METRICS.iter().enumerate().map(|(bit, (metric, _))| is_out(*metric) << bit).sum()
+    Metric::EACH.iter().enumerate().map(|(bit, (metric, ..))| is_out(*metric) << bit).sum()
 }
 
-/// Is this metric, with these labels, among those that are taken out?
-pub(super) fn hides(hidden: u32, name: &str, labels: &str) -> bool {
-    if hidden == 0 {
-        return false;
-    }
-    let Some(bit) = METRICS.iter().position(|(_, known)| *known == name) else { return false };
-    let bit = if labels.starts_with(OF_CLIENT) { bit } else { bit + METRICS.len() };
-    hidden >> bit & 1 == 1
+/// Is this metric of this side among those that are taken out?
+pub(super) fn hides(hidden: u32, metric: Bits, reporter: Reporter) -> bool {
+    let shift = if reporter == Reporter::Source { 0 } else { Metric::EACH.len() };
+    hidden >> shift & u32::from(metric.0) != 0
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use heddle_model::discovery::Provenance;
 
     use super::*;
 
     fn change(metric: Metric, disabled: bool) -> MetricChange {
-        MetricChange { provenance: Provenance::default(), metric, disabled: Some(disabled) }
+        let tags = BTreeMap::new();
+        MetricChange { provenance: Provenance::default(), metric, disabled: Some(disabled), tags }
     }
 
     #[test]
@@ -62,12 +48,11 @@ mod tests {
         ];
         let client = SideTelemetry { metrics: changes, ..SideTelemetry::default() };
         let hidden = of(&WorkloadTelemetry { client, server: SideTelemetry::default() });
-        let client = "reporter=\"source\",source_workload=\"a\"";
-        let server = "reporter=\"destination\",source_workload=\"a\"";
-        assert!(!hides(hidden, "istio_requests_total", client));
-        assert!(hides(hidden, "istio_request_bytes", client));
-        assert!(hides(hidden, "istio_tcp_sent_bytes_total", client));
-        assert!(!hides(hidden, "istio_request_bytes", server));
-        assert!(!hides(hidden, "heddle_retries_total", client));
+        let of = |metric, reporter| hides(hidden, Bits::of(metric), reporter);
+        assert!(!of(Metric::RequestCount, Reporter::Source));
+        assert!(of(Metric::RequestSize, Reporter::Source));
+        assert!(of(Metric::GrpcResponseMessages, Reporter::Source));
+        assert!(of(Metric::TcpSent, Reporter::Source));
+        assert!(!of(Metric::RequestSize, Reporter::Destination));
     }
 }

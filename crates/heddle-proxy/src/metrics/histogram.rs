@@ -1,10 +1,16 @@
-//! Counters with one writer each, and histograms whose bounds are Istio's or some of them.
+//! Counters with one writer each, and histograms whose bounds are Istio's or some of them; native ones beside them
+//! where somebody asks for those.
 
 use std::{
     array,
     fmt::Write as _,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+use super::native::Native;
 
 /// Istio's bounds for milliseconds, in thousandths; `+Inf` is implied. All of them: dashboards and
 /// objectives name single ones, and what is summed by `le` over proxies has to have the same.
@@ -72,6 +78,8 @@ pub(crate) struct Histogram<const N: usize> {
     buckets: [Counter; N],
     above: Counter,
     sum_thousandths: Counter,
+    /// From when somebody asked for it.
+    native: OnceLock<Box<Native>>,
 }
 
 impl<const N: usize> Histogram<N> {
@@ -81,6 +89,7 @@ impl<const N: usize> Histogram<N> {
             buckets: array::from_fn(|_| Counter::default()),
             above: Counter::default(),
             sum_thousandths: Counter::default(),
+            native: OnceLock::new(),
         }
     }
 
@@ -89,6 +98,15 @@ impl<const N: usize> Histogram<N> {
         let bucket = self.bounds.iter().position(|bound| thousandths <= *bound);
         bucket.map_or(&self.above, |bucket| &self.buckets[bucket]).add(1);
         self.sum_thousandths.add(thousandths);
+        if let Some(native) = self.native.get() {
+            native.record(thousandths);
+        }
+    }
+
+    /// How many values there were.
+    pub(super) fn count(&self) -> u64 {
+        let all = self.buckets.iter().chain([&self.above]);
+        all.fold(0, |sum: u64, bucket| sum.wrapping_add(bucket.get()))
     }
 
     /// What a scrape reads, whatever the number of bounds.
@@ -98,6 +116,7 @@ impl<const N: usize> Histogram<N> {
             buckets: &self.buckets,
             above: &self.above,
             sum_thousandths: &self.sum_thousandths,
+            native: &self.native,
         }
     }
 }
@@ -110,6 +129,16 @@ pub(super) struct HistogramShard<'a> {
     pub(super) buckets: &'a [Counter],
     pub(super) above: &'a Counter,
     pub(super) sum_thousandths: &'a Counter,
+    native: &'a OnceLock<Box<Native>>,
+}
+
+impl<'a> HistogramShard<'a> {
+    /// The native one, which is counted from the first time that this is asked.
+    pub(super) fn native(&self) -> &'a Native {
+        // Times reach from 16 µs on, sizes from 32 bytes on.
+        let lowest = if self.bounds.len() == MILLISECONDS.len() { -24 } else { 20 };
+        self.native.get_or_init(|| Box::new(Native::seeded(lowest, self)))
+    }
 }
 
 /// Thousandths as a decimal number without trailing zeros.

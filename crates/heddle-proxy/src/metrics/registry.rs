@@ -1,29 +1,72 @@
 //! All label sets of the process, bounded; taken under a lock, but only when a set is new.
+//!
+//! A set under which nothing was counted for a while makes room. Workers keep handles of sets, which they give up when
+//! the registry's epoch changes; one that wrote all the same in the meantime is heard: what a set counted after it was
+//! taken out is shown again.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU16, AtomicU64, Ordering},
 };
 
 use hashbrown::HashMap;
 
 use super::{
+    edge::{Edge, Reporter},
     rules::Rules,
-    series::{HttpSeries, LabelSet, TcpSeries},
+    series::{HttpSeries, TcpSeries},
+    tags::Bits,
 };
 use crate::{
     limits::{
-        LABEL_SETS, LABEL_SETS_OUTSIDE, OVERFLOW_LABEL_SETS, VERDICT_PORTS,
+        LABEL_SETS, LABEL_SETS_OUTSIDE, OVERFLOW_LABEL_SETS, SERIES_IDLE_SWEEPS, VERDICT_PORTS,
         VERDICT_PORTS_PER_DESTINATION,
     },
     verdict::{Reason, Verdict},
 };
 
-/// How many label sets there are.
+/// One label set with its shards by worker.
+#[derive(Debug)]
+pub(super) struct LabelSet<S> {
+    pub(super) labels: Arc<str>,
+    pub(super) reporter: Reporter,
+    pub(super) shards: Vec<Arc<S>>,
+    /// Metrics that have these labels.
+    shown: AtomicU16,
+    outside: bool,
+    overflow: bool,
+}
+
+impl<S> LabelSet<S> {
+    /// Has this metric these labels?
+    pub(super) fn shows(&self, metric: Bits) -> bool {
+        Bits(self.shown.load(Ordering::Relaxed)).has(metric)
+    }
+
+    fn show(&self, metrics: Bits) {
+        self.shown.fetch_or(metrics.0, Ordering::Relaxed);
+    }
+}
+
+/// Label sets of one kind at one time.
+pub(super) type Sets<S> = Vec<Arc<LabelSet<S>>>;
+
+/// Who asks for a series.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SetCounts {
-    http: usize,
-    tcp: usize,
+pub(super) struct Asked {
+    /// Whose shard.
+    pub(super) worker: usize,
+    /// Is it of a host outside?
+    pub(super) outside: bool,
+    pub(super) reporter: Reporter,
+    /// The metrics that are to be counted there.
+    pub(super) metrics: Bits,
+}
+
+impl Asked {
+    pub(super) fn new(worker: usize, edge: &Edge, metrics: Bits) -> Self {
+        Self { worker, outside: edge.service.is_host_outside(), reporter: edge.reporter, metrics }
+    }
 }
 
 #[derive(Debug)]
@@ -31,8 +74,6 @@ pub(super) struct Registry {
     workers: usize,
     http: Family<HttpSeries>,
     tcp: Family<TcpSeries>,
-    overflow_sets: usize,
-    outside_sets: usize,
     overflow: u64,
     verdicts: Vec<VerdictPort>,
     pub(super) rules: Rules,
@@ -43,24 +84,114 @@ type VerdictPort = (String, u16, Arc<VerdictCounters>);
 
 #[derive(Debug)]
 struct Family<S> {
-    index: HashMap<Arc<str>, usize>,
-    /// Only ever added to, so that a scrape goes on where it stopped.
-    sets: Vec<Arc<LabelSet<S>>>,
+    index: HashMap<Arc<str>, Arc<LabelSet<S>>>,
+    /// In the order in which they came.
+    sets: Sets<S>,
+    overflow_sets: usize,
+    outside_sets: usize,
+    /// What each set had counted at the last look, and for how many looks that was so; in the order of `sets`.
+    looks: Vec<(u64, u32)>,
+    /// Taken out at the last look, with what they had counted.
+    leaving: Vec<(Arc<LabelSet<S>>, u64)>,
 }
 
 impl<S: Default> Family<S> {
-    fn find(&self, labels: &str, worker: usize) -> Option<Arc<S>> {
-        let index = *self.index.get(labels)?;
-        self.sets[index].shards.get(worker).cloned()
+    fn new(index: HashMap<Arc<str>, Arc<LabelSet<S>>>) -> Self {
+        let (sets, looks, leaving) = (Vec::new(), Vec::new(), Vec::new());
+        Self { index, sets, overflow_sets: 0, outside_sets: 0, looks, leaving }
     }
 
-    fn insert(&mut self, labels: String, workers: usize, worker: usize) -> Arc<S> {
-        let labels: Arc<str> = labels.into();
+    fn find(&self, labels: &str, asked: Asked) -> Option<Arc<S>> {
+        let set = self.index.get(labels)?;
+        set.show(asked.metrics);
+        set.shards.get(asked.worker).cloned()
+    }
+
+    fn insert(
+        &mut self,
+        labels: String,
+        workers: usize,
+        (asked, overflow): (Asked, bool),
+    ) -> Arc<S> {
         let shards: Vec<Arc<S>> = (0..workers).map(|_| Arc::default()).collect();
-        let shard = Arc::clone(&shards[worker]);
-        self.index.insert(Arc::clone(&labels), self.sets.len());
-        self.sets.push(Arc::new(LabelSet { labels, shards }));
+        let shard = Arc::clone(&shards[asked.worker]);
+        self.put(LabelSet {
+            labels: labels.into(),
+            reporter: asked.reporter,
+            shards,
+            shown: AtomicU16::new(asked.metrics.0),
+            outside: asked.outside && !overflow,
+            overflow,
+        });
         shard
+    }
+
+    fn put(&mut self, set: LabelSet<S>) {
+        self.overflow_sets += usize::from(set.overflow);
+        self.outside_sets += usize::from(set.outside);
+        let set = Arc::new(set);
+        self.index.insert(Arc::clone(&set.labels), Arc::clone(&set));
+        self.sets.push(set);
+        self.looks.push((0, 0));
+    }
+
+    /// Takes out what is idle; true if that was any.
+    fn sweep(
+        &mut self,
+        counted: fn(&LabelSet<S>) -> u64,
+        may_leave: impl Fn(&LabelSet<S>) -> bool,
+    ) -> bool {
+        for (set, before) in std::mem::take(&mut self.leaving) {
+            if counted(&set) != before {
+                self.take_back(&set);
+            }
+        }
+        for (set, look) in self.sets.iter().zip(&mut self.looks) {
+            let now = counted(set);
+            *look = if now == look.0 { (now, look.1 + 1) } else { (now, 0) };
+        }
+        let mut looks = std::mem::take(&mut self.looks).into_iter();
+        for set in std::mem::take(&mut self.sets) {
+            let look = looks.next().unwrap_or_default();
+            let hidden = set.shown.load(Ordering::Relaxed) == 0;
+            if may_leave(&set) && (look.1 >= SERIES_IDLE_SWEEPS || hidden && look.1 > 0) {
+                self.index.remove(&set.labels);
+                self.overflow_sets -= usize::from(set.overflow);
+                self.outside_sets -= usize::from(set.outside);
+                self.leaving.push((set, look.0));
+            } else {
+                self.sets.push(set);
+                self.looks.push(look);
+            }
+        }
+        !self.leaving.is_empty()
+    }
+
+    /// Somebody wrote to a set after it was taken out.
+    fn take_back(&mut self, set: &LabelSet<S>) {
+        let shown = set.shown.load(Ordering::Relaxed);
+        let (mut shards, mut all) = (set.shards.clone(), shown);
+        // There may be one of its name by now: that goes first, since workers have handles of its shards.
+        if let Some(known) = self.index.remove(&set.labels) {
+            let at = self.sets.iter().position(|one| Arc::ptr_eq(one, &known));
+            if let Some(at) = at {
+                self.sets.remove(at);
+                self.looks.remove(at);
+                self.overflow_sets -= usize::from(known.overflow);
+                self.outside_sets -= usize::from(known.outside);
+            }
+            all |= known.shown.load(Ordering::Relaxed);
+            shards = known.shards.iter().cloned().chain(shards).collect();
+        }
+        let LabelSet { labels, reporter, outside, overflow, .. } = set;
+        self.put(LabelSet {
+            labels: Arc::clone(labels),
+            reporter: *reporter,
+            shards,
+            shown: AtomicU16::new(all),
+            outside: *outside,
+            overflow: *overflow,
+        });
     }
 }
 
@@ -68,10 +199,8 @@ impl Registry {
     pub(super) fn new(workers: usize) -> Self {
         Self {
             workers,
-            http: Family { index: HashMap::new(), sets: Vec::new() },
-            tcp: Family { index: HashMap::new(), sets: Vec::new() },
-            overflow_sets: 0,
-            outside_sets: 0,
+            http: Family::new(HashMap::new()),
+            tcp: Family::new(HashMap::new()),
             overflow: 0,
             verdicts: Vec::new(),
             rules: Rules::new(workers),
@@ -80,50 +209,62 @@ impl Registry {
 
     pub(super) fn http(
         &mut self,
-        (worker, outside): (usize, bool),
+        asked: Asked,
         labels: impl FnOnce() -> String,
         overflow: impl FnOnce() -> [String; 2],
     ) -> Arc<HttpSeries> {
-        let room = self.room(outside);
-        let place = (self.workers, worker);
-        let (series, found) = resolve(&mut self.http, place, room, labels, overflow);
-        self.count(found, outside);
+        let room = self.room(asked.outside);
+        let (series, folded) =
+            resolve(&mut self.http, (self.workers, asked), room, labels, overflow);
+        self.overflow += u64::from(folded);
         series
     }
 
     pub(super) fn tcp(
         &mut self,
-        (worker, outside): (usize, bool),
+        asked: Asked,
         labels: impl FnOnce() -> String,
         overflow: impl FnOnce() -> [String; 2],
     ) -> Arc<TcpSeries> {
-        let room = self.room(outside);
-        let place = (self.workers, worker);
-        let (series, found) = resolve(&mut self.tcp, place, room, labels, overflow);
-        self.count(found, outside);
+        let room = self.room(asked.outside);
+        let (series, folded) =
+            resolve(&mut self.tcp, (self.workers, asked), room, labels, overflow);
+        self.overflow += u64::from(folded);
         series
     }
 
-    pub(super) fn set_counts(&self) -> SetCounts {
-        SetCounts { http: self.http.sets.len(), tcp: self.tcp.sets.len() }
+    /// All label sets of now.
+    pub(super) fn sets(&self) -> (Sets<HttpSeries>, Sets<TcpSeries>) {
+        (self.http.sets.clone(), self.tcp.sets.clone())
     }
 
-    /// One label set of those that are counted.
-    pub(super) fn http_set(
-        &self,
-        index: usize,
-        counts: SetCounts,
-    ) -> Option<Arc<LabelSet<HttpSeries>>> {
-        self.http.sets[..counts.http].get(index).cloned()
+    /// The tags of one side's metrics are others from now on: what has the old ones is not shown any more, unless
+    /// something is counted there again.
+    pub(super) fn hide(&self, reporter: Reporter) {
+        let hide = |shown: &AtomicU16| shown.store(0, Ordering::Relaxed);
+        let of = |one: Reporter| one == reporter;
+        self.http.sets.iter().filter(|set| of(set.reporter)).for_each(|set| hide(&set.shown));
+        self.tcp.sets.iter().filter(|set| of(set.reporter)).for_each(|set| hide(&set.shown));
     }
 
-    /// The same for TCP.
-    pub(super) fn tcp_set(
-        &self,
-        index: usize,
-        counts: SetCounts,
-    ) -> Option<Arc<LabelSet<TcpSeries>>> {
-        self.tcp.sets[..counts.tcp].get(index).cloned()
+    /// Takes out label sets under which nothing was counted for long; `open`: has this side any connection open? Its
+    /// end is counted where its beginning was. True: workers are to look up anew what they have handles of.
+    pub(super) fn sweep(&mut self, open: impl Fn(Reporter) -> bool) -> bool {
+        let sum = |set: &LabelSet<TcpSeries>, count: fn(&TcpSeries) -> u64| {
+            set.shards.iter().map(|shard| count(shard)).sum::<u64>()
+        };
+        let all_closed = |set: &LabelSet<TcpSeries>| {
+            sum(set, |shard| shard.opened.get()) <= sum(set, |shard| shard.closed.get())
+        };
+        let counted = |set: &LabelSet<HttpSeries>| {
+            set.shards.iter().fold(0, |sum: u64, shard| sum.wrapping_add(shard.counted()))
+        };
+        let http = self.http.sweep(counted, |_| true);
+        let counted = |set: &LabelSet<TcpSeries>| {
+            set.shards.iter().fold(0, |sum: u64, shard| sum.wrapping_add(shard.counted()))
+        };
+        let tcp = self.tcp.sweep(counted, |set| all_closed(set) || !open(set.reporter));
+        http || tcp
     }
 
     /// Label sets that found no room so far.
@@ -162,15 +303,11 @@ impl Registry {
     /// Hosts outside have a limit of their own within that of all: whoever calls ever new ones takes
     /// no label set from services.
     fn room(&self, outside: bool) -> Room {
-        let sets = self.http.sets.len() + self.tcp.sets.len() - self.overflow_sets;
-        let set = sets < LABEL_SETS && (!outside || self.outside_sets < LABEL_SETS_OUTSIDE);
-        Room { set, overflow: self.overflow_sets < OVERFLOW_LABEL_SETS }
-    }
-
-    fn count(&mut self, found: Found, outside: bool) {
-        self.outside_sets += usize::from(outside && found == Found::New);
-        self.overflow += u64::from(matches!(found, Found::Overflow | Found::NewOverflow));
-        self.overflow_sets += usize::from(found == Found::NewOverflow);
+        let overflow_sets = self.http.overflow_sets + self.tcp.overflow_sets;
+        let outside_sets = self.http.outside_sets + self.tcp.outside_sets;
+        let sets = self.http.sets.len() + self.tcp.sets.len() - overflow_sets;
+        let set = sets < LABEL_SETS && (!outside || outside_sets < LABEL_SETS_OUTSIDE);
+        Room { set, overflow: overflow_sets < OVERFLOW_LABEL_SETS }
     }
 }
 
@@ -180,42 +317,33 @@ struct Room {
     overflow: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Found {
-    Known,
-    New,
-    /// No room: a set for many, which there is.
-    Overflow,
-    /// The same, and there was none yet.
-    NewOverflow,
-}
-
+/// The series, and whether there was no room for one of its own.
 fn resolve<S: Default>(
     family: &mut Family<S>,
-    (workers, worker): (usize, usize),
+    (workers, asked): (usize, Asked),
     room: Room,
     labels: impl FnOnce() -> String,
     overflow: impl FnOnce() -> [String; 2],
-) -> (Arc<S>, Found) {
+) -> (Arc<S>, bool) {
     let labels = labels();
-    if let Some(series) = family.find(&labels, worker) {
-        return (series, Found::Known);
+    if let Some(series) = family.find(&labels, asked) {
+        return (series, false);
     }
     if room.set {
-        return (family.insert(labels, workers, worker), Found::New);
+        return (family.insert(labels, workers, (asked, false)), false);
     }
     let [with_service, nameless] = overflow();
-    if let Some(series) = family.find(&with_service, worker) {
-        return (series, Found::Overflow);
+    if let Some(series) = family.find(&with_service, asked) {
+        return (series, true);
     }
     if room.overflow {
-        return (family.insert(with_service, workers, worker), Found::NewOverflow);
+        return (family.insert(with_service, workers, (asked, true)), true);
     }
-    // At most two per reporter and status class, the second for injected aborts: bounded without a
+    // At most two per reporter, status class and group of metrics, the second for injected aborts: bounded without a
     // further limit.
-    match family.find(&nameless, worker) {
-        Some(series) => (series, Found::Overflow),
-        None => (family.insert(nameless, workers, worker), Found::NewOverflow),
+    match family.find(&nameless, asked) {
+        Some(series) => (series, true),
+        None => (family.insert(nameless, workers, (asked, true)), true),
     }
 }
 

@@ -17,8 +17,15 @@ pub(super) type Count<S> = fn(&S) -> u64;
 /// Picks one histogram of a shard.
 pub(super) type Spread<S> = for<'a> fn(&'a S) -> HistogramShard<'a>;
 
-pub(super) const HTTP_COUNTERS: [Row<Count<HttpSeries>>; 1] =
-    [("istio_requests_total", "Finished HTTP requests.", |shard| shard.requests.get())];
+pub(super) const HTTP_COUNTERS: [Row<Count<HttpSeries>>; 3] = [
+    ("istio_requests_total", "Finished HTTP requests.", |shard| shard.requests.get()),
+    ("istio_request_messages_total", "Messages of gRPC from clients.", |shard| {
+        shard.request_messages.get()
+    }),
+    ("istio_response_messages_total", "Messages of gRPC to clients.", |shard| {
+        shard.response_messages.get()
+    }),
+];
 
 pub(super) const HTTP_HISTOGRAMS: [Row<Spread<HttpSeries>>; 3] = [
     (
@@ -62,20 +69,22 @@ pub(super) fn counter<S>(text: &mut String, name: &str, set: &LabelSet<S>, count
 
 pub(super) fn histogram<S>(text: &mut String, name: &str, set: &LabelSet<S>, spread: Spread<S>) {
     let labels = &*set.labels;
+    // A rule may have taken all of them away.
+    let comma = if labels.is_empty() { "" } else { "," };
     let shards = || set.shards.iter().map(|shard| spread(shard));
     let bounds = shards().next().map_or(&[][..], |shard| shard.bounds);
     let mut count = 0;
     for (index, bound) in bounds.iter().enumerate() {
         count += shards().map(|shard| shard.buckets[index].get()).sum::<u64>();
         // The bulk of a scrape: copied, not formatted.
-        for part in [name, "_bucket{", labels, ",le=\""] {
+        for part in [name, "_bucket{", labels, comma, "le=\""] {
             text.push_str(part);
         }
         decimal(text, *bound);
         let _ = writeln!(text, "\"}} {count}");
     }
     count += shards().map(|shard| shard.above.get()).sum::<u64>();
-    let _ = writeln!(text, "{name}_bucket{{{labels},le=\"+Inf\"}} {count}");
+    let _ = writeln!(text, "{name}_bucket{{{labels}{comma}le=\"+Inf\"}} {count}");
     let _ = write!(text, "{name}_sum{{{labels}}} ");
     decimal(text, shards().map(|shard| shard.sum_thousandths.get()).sum());
     let _ = writeln!(text, "\n{name}_count{{{labels}}} {count}");

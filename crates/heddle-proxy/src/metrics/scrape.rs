@@ -12,13 +12,14 @@ use heddle_runtime::tls::TlsFault;
 
 use super::{
     AppScrape, Metrics, MirrorResult, RetryReason, hidden,
-    registry::SetCounts,
+    registry::{LabelSet, Sets},
     render::{
         Count, HTTP_COUNTERS, HTTP_HISTOGRAMS, Row, Spread, TCP_COUNTERS, by_direction, counter,
         family, histogram,
     },
     rules::{self, RuleCounts},
     series::{HttpSeries, TcpSeries},
+    tags::Bits,
 };
 use crate::{
     breaker::{Breakers, Ejected},
@@ -34,7 +35,8 @@ use crate::{
 pub struct Scrape {
     metrics: Arc<Metrics>,
     /// Label sets there were when it began: every metric shows the same ones.
-    sets: SetCounts,
+    http: Sets<HttpSeries>,
+    tcp: Sets<TcpSeries>,
     /// Metrics that are not told, likewise.
     hidden: u32,
     part: usize,
@@ -42,6 +44,14 @@ pub struct Scrape {
     said: usize,
     /// Is it said when this process began?
     process: bool,
+}
+
+/// What was said next.
+pub(super) enum Said {
+    /// Lines.
+    Text(String),
+    /// A histogram of a label set, if it is told; behind the lines that head all of its name.
+    Histogram(String, Option<Arc<LabelSet<HttpSeries>>>, Spread),
 }
 
 /// What is said in turn.
@@ -70,15 +80,52 @@ impl Scrape {
     /// One that shows the label sets of now.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let sets = metrics.lock().set_counts();
+        let (http, tcp) = metrics.lock().sets();
         let hidden = metrics.hidden.load(std::sync::atomic::Ordering::Relaxed);
-        Self { metrics, sets, hidden, part: 0, said: 0, process: true }
+        Self { metrics, http, tcp, hidden, part: 0, said: 0, process: true }
     }
 
     /// The same without what any process has, for a page on which another's stands.
     #[must_use]
     pub fn without_process(self) -> Self {
         Self { process: false, ..self }
+    }
+
+    /// Says the next sample; a histogram as it is, not as lines.
+    pub(super) fn next_said(&mut self) -> Option<Said> {
+        loop {
+            let part = Part::of(self.part)?;
+            let mut text = String::new();
+            let said = self.said;
+            let Part::Histogram((name, help, spread)) = part else {
+                self.advance(self.say(&part, &mut text));
+                match text.is_empty() {
+                    true => continue,
+                    false => return Some(Said::Text(text)),
+                }
+            };
+            let Some(set) = self.http.get(said).map(Arc::clone) else {
+                self.advance(false);
+                continue;
+            };
+            if said == 0 {
+                family(&mut text, name, "histogram", help);
+            }
+            self.advance(true);
+            let told = self.tells(Bits::of_name(name), &set).then_some(set);
+            return Some(Said::Histogram(text, told, spread));
+        }
+    }
+
+    fn advance(&mut self, was_said: bool) {
+        (self.part, self.said) = match was_said {
+            true => (self.part, self.said + 1),
+            false => (self.part + 1, 0),
+        };
+    }
+
+    fn tells<S>(&self, metric: Bits, set: &LabelSet<S>) -> bool {
+        set.shows(metric) && !hidden::hides(self.hidden, metric, set.reporter)
     }
 
     /// Says the next sample of a part, and before its first what it is about; false: there is none.
@@ -95,36 +142,38 @@ impl Scrape {
                 return self.say_rule(text, rules::DURATION, "histogram", rules::durations);
             }
             Part::HttpCounter((name, help, count)) => {
-                if index == 0 {
-                    family(text, name, "counter", help);
-                }
-                let Some(set) = self.metrics.lock().http_set(index, self.sets) else {
-                    return false;
-                };
-                if !hidden::hides(self.hidden, name, &set.labels) {
-                    counter(text, name, &set, *count);
-                }
+                return self.say_set(text, (name, "counter", help), &self.http, |text, set| {
+                    counter(text, name, set, *count);
+                });
             }
             Part::Histogram((name, help, spread)) => {
-                if index == 0 {
-                    family(text, name, "histogram", help);
-                }
-                let Some(set) = self.metrics.lock().http_set(index, self.sets) else {
-                    return false;
-                };
-                if !hidden::hides(self.hidden, name, &set.labels) {
-                    histogram(text, name, &set, *spread);
-                }
+                return self.say_set(text, (name, "histogram", help), &self.http, |text, set| {
+                    histogram(text, name, set, *spread);
+                });
             }
             Part::TcpCounter((name, help, count)) => {
-                if index == 0 {
-                    family(text, name, "counter", help);
-                }
-                let Some(set) = self.metrics.lock().tcp_set(index, self.sets) else { return false };
-                if !hidden::hides(self.hidden, name, &set.labels) {
-                    counter(text, name, &set, *count);
-                }
+                return self.say_set(text, (name, "counter", help), &self.tcp, |text, set| {
+                    counter(text, name, set, *count);
+                });
             }
+        }
+        true
+    }
+
+    /// Says the next label set, if it has the metric and that is told.
+    fn say_set<S>(
+        &self,
+        text: &mut String,
+        (name, kind, help): (&str, &str, &str),
+        sets: &[Arc<LabelSet<S>>],
+        write: impl FnOnce(&mut String, &LabelSet<S>),
+    ) -> bool {
+        if self.said == 0 {
+            family(text, name, kind, help);
+        }
+        let Some(set) = sets.get(self.said) else { return false };
+        if self.tells(Bits::of_name(name), set) {
+            write(text, set);
         }
         true
     }
@@ -153,10 +202,7 @@ impl Iterator for Scrape {
         let mut text = String::with_capacity(SCRAPE_PIECE_BYTES);
         while text.len() < SCRAPE_PIECE_BYTES {
             let Some(part) = Part::of(self.part) else { break };
-            (self.part, self.said) = match self.say(&part, &mut text) {
-                true => (self.part, self.said + 1),
-                false => (self.part + 1, 0),
-            };
+            self.advance(self.say(&part, &mut text));
         }
         (!text.is_empty()).then_some(text)
     }

@@ -2,7 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::histogram::{BYTES, Counter, Histogram, MILLISECONDS};
+use heddle_model::discovery::Metric;
+
+use super::{
+    histogram::{BYTES, Counter, Histogram, MILLISECONDS},
+    tags::Bits,
+};
 
 /// One worker's share of the HTTP metrics of one label set.
 #[derive(Debug)]
@@ -11,6 +16,10 @@ pub(crate) struct HttpSeries {
     pub(super) duration_ms: Histogram<{ MILLISECONDS.len() }>,
     pub(super) request_bytes: Histogram<{ BYTES.len() }>,
     pub(super) response_bytes: Histogram<{ BYTES.len() }>,
+    /// Messages of gRPC from the client.
+    pub(super) request_messages: Counter,
+    /// The same to it.
+    pub(super) response_messages: Counter,
 }
 
 impl Default for HttpSeries {
@@ -20,6 +29,8 @@ impl Default for HttpSeries {
             duration_ms: Histogram::new(&MILLISECONDS),
             request_bytes: Histogram::new(&BYTES),
             response_bytes: Histogram::new(&BYTES),
+            request_messages: Counter::default(),
+            response_messages: Counter::default(),
         }
     }
 }
@@ -31,6 +42,47 @@ impl HttpSeries {
         self.duration_ms.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
         self.request_bytes.record(request_bytes.saturating_mul(1000));
         self.response_bytes.record(response_bytes.saturating_mul(1000));
+    }
+
+    /// The same of some metrics only.
+    pub(crate) fn record_some(
+        &self,
+        metrics: Bits,
+        duration: Duration,
+        (request_bytes, response_bytes): (u64, u64),
+    ) {
+        if metrics.has(Bits::of(Metric::RequestCount)) {
+            self.requests.add(1);
+        }
+        if metrics.has(Bits::of(Metric::RequestDuration)) {
+            self.duration_ms.record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        }
+        if metrics.has(Bits::of(Metric::RequestSize)) {
+            self.request_bytes.record(request_bytes.saturating_mul(1000));
+        }
+        if metrics.has(Bits::of(Metric::ResponseSize)) {
+            self.response_bytes.record(response_bytes.saturating_mul(1000));
+        }
+    }
+
+    /// Counts messages of gRPC, from the client and to it, where these metrics have them.
+    pub(crate) fn messages(&self, metrics: Bits, (received, sent): (u64, u64)) {
+        if metrics.has(Bits::of(Metric::GrpcRequestMessages)) {
+            self.request_messages.add(received);
+        }
+        if metrics.has(Bits::of(Metric::GrpcResponseMessages)) {
+            self.response_messages.add(sent);
+        }
+    }
+
+    /// A number that is another one when something was counted.
+    pub(super) fn counted(&self) -> u64 {
+        let messages = self.request_messages.get().wrapping_add(self.response_messages.get());
+        let spreads =
+            [self.duration_ms.count(), self.request_bytes.count(), self.response_bytes.count()];
+        spreads
+            .iter()
+            .fold(self.requests.get().wrapping_add(messages), |all, one| all.wrapping_add(*one))
     }
 }
 
@@ -47,9 +99,10 @@ pub(crate) struct TcpSeries {
     pub(crate) received: Counter,
 }
 
-/// One label set with its shards by worker.
-#[derive(Debug)]
-pub(super) struct LabelSet<S> {
-    pub(super) labels: Arc<str>,
-    pub(super) shards: Vec<Arc<S>>,
+impl TcpSeries {
+    /// A number that is another one when something was counted.
+    pub(super) fn counted(&self) -> u64 {
+        let counters = [&self.opened, &self.closed, &self.sent, &self.received];
+        counters.iter().fold(0, |all: u64, one| all.wrapping_add(one.get()))
+    }
 }

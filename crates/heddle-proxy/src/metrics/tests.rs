@@ -1,5 +1,8 @@
 //! What a scrape shows.
 
+mod idle;
+mod tags;
+
 use std::{path::Path, time::Duration};
 
 use heddle_model::ServiceName;

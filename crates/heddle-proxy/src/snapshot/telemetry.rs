@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use heddle_model::{
-    discovery::{AccessLog, Collector, LogLayout, LogSink, SideTelemetry, WorkloadTelemetry},
+    discovery::{AccessLog, LogLayout, LogSink, SideTelemetry, TagChange, WorkloadTelemetry},
     yaml::{
         expression::{Attribute, Expression},
         log_format::{self, Command, Header, Piece},
@@ -28,6 +28,8 @@ pub struct SidePlan {
     pub logs: Vec<LogPlan>,
     /// How requests are traced; `None`: not at all.
     pub tracing: Option<Arc<TracePlan>>,
+    /// Does a tag of a metric say something of a call that has to be gathered?
+    pub tags: bool,
     /// Fields that somebody asks for.
     pub wants: Wants,
 }
@@ -104,12 +106,13 @@ impl SidePlan {
     /// Is what is known of every call gathered for it? Of a span that is its own business.
     #[inline]
     pub(crate) fn gathers(&self) -> bool {
-        !self.logs.is_empty()
+        self.tags || !self.logs.is_empty()
     }
 }
 
 fn side(told: &SideTelemetry) -> Option<Arc<SidePlan>> {
-    if !told.gathers() {
+    let tags = tags(told);
+    if !told.gathers() && tags.is_empty() {
         return None;
     }
     let read = |log: &AccessLog| match LogPlan::read(log) {
@@ -123,12 +126,29 @@ fn side(told: &SideTelemetry) -> Option<Arc<SidePlan>> {
     let mut plan = SidePlan {
         logs: told.access_logs.iter().filter_map(read).collect(),
         tracing: told.tracing.as_deref().map(TracePlan::new).map(Arc::new),
+        tags: !tags.is_empty(),
         wants: Wants::default(),
     };
     for log in &plan.logs {
         plan.wants.by_log(log);
     }
+    tags.iter().for_each(|expression| plan.wants.by_expression(expression));
     Some(Arc::new(plan))
+}
+
+/// What tags of metrics ask for of a call; whose values are as written, nothing. What they come to is the metrics'.
+fn tags(told: &SideTelemetry) -> Vec<Expression> {
+    let changes = told.metrics.iter().flat_map(|change| change.tags.values());
+    let expressions = changes.filter_map(|change| match change {
+        TagChange::Value(text) => Expression::parse(text).ok(),
+        TagChange::Removed => None,
+    });
+    let asks = |expression: &Expression| {
+        let mut any = false;
+        expression.attributes(&mut |_| any = true);
+        any
+    };
+    expressions.filter(asks).collect()
 }
 
 impl LogPlan {
@@ -180,12 +200,16 @@ impl Wants {
             or.iter().for_each(|name| add(list, name));
         }
         if let Some(filter) = &log.filter {
-            filter.attributes(&mut |attribute| match attribute {
-                Attribute::RequestHeader(name) => add(&mut self.request, name),
-                Attribute::ResponseHeader(name) => add(&mut self.response, name),
-                _ => {}
-            });
+            self.by_expression(filter);
         }
+    }
+
+    fn by_expression(&mut self, expression: &Expression) {
+        expression.attributes(&mut |attribute| match attribute {
+            Attribute::RequestHeader(name) => add(&mut self.request, name),
+            Attribute::ResponseHeader(name) => add(&mut self.response, name),
+            _ => {}
+        });
     }
 }
 

@@ -25,6 +25,7 @@ mod retries;
 mod servers;
 mod sni;
 mod strangers;
+mod tags;
 mod taps;
 mod telling;
 mod timeouts;

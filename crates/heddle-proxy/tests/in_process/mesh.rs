@@ -305,6 +305,7 @@ impl Mesh {
             sidecar.set.inbound = Some(Arc::new(inbound));
             let built = sidecar.builder.borrow_mut().build(&sidecar.set, 3);
             sidecar.shared.snapshot.store(Arc::new(built.snapshot));
+            sidecar.shared.metrics.tell_only(Some(telemetry));
         }
     }
 

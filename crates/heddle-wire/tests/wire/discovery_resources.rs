@@ -18,7 +18,7 @@ use heddle_model::{
         LoadBalancing, LocalityRules, LogLayout, LogSink, Method, Metric, MetricChange, Mirror,
         MirrorCompare, OtlpHttpSink, OutlierDetection, PathRewrite, PortFault, Provenance,
         RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
-        SentField, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagSource,
+        SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagChange, TagSource,
         Target, TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget, WorkloadInfo,
         WorkloadTelemetry, ZipkinSink,
     },
@@ -504,6 +504,10 @@ fn telemetry() -> WorkloadTelemetry {
         provenance: Provenance::default(),
         metric: Metric::TcpSent,
         disabled: Some(true),
+        tags: BTreeMap::from([
+            ("source_app".to_owned(), TagChange::Removed),
+            ("method".to_owned(), TagChange::Value("request.method".to_owned())),
+        ]),
     };
     let tracing = |to| Tracing {
         provenance: Provenance::default(),
@@ -536,6 +540,7 @@ fn telemetry() -> WorkloadTelemetry {
             ],
             tracing: Some(Box::new(tracing(SpanSink::OtlpHttp(over_http)))),
             metrics: vec![change],
+            reporting_interval: Some(Duration::from_secs(5)),
         },
         server: SideTelemetry {
             tracing: Some(Box::new(tracing(SpanSink::Zipkin(zipkin)))),

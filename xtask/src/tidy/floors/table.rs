@@ -95,7 +95,19 @@ pub(super) const FLOORS: [Floors; 11] = [
         of: "heddle-runtime",
         floors: &[
             ("system calls", &["sys"]),
-            ("leaves", &["clock", "resolv", "task", "capability", "memory", "signal", "terminal"]),
+            (
+                "leaves",
+                &[
+                    "clock",
+                    "resolv",
+                    "task",
+                    "capability",
+                    "figures",
+                    "memory",
+                    "signal",
+                    "terminal",
+                ],
+            ),
             (
                 "sockets",
                 &[
@@ -130,6 +142,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "limits",
                     "listening",
                     "memory",
+                    "messages",
                     "one_hop",
                     "read_through",
                     "outside_names",

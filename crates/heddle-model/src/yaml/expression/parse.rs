@@ -1,7 +1,7 @@
 //! The grammar: who binds closer, and which two go together.
 
 use super::{
-    terms::{Attribute, DEPTH_MAX, Expression, Literal, Operator, Sort, Test},
+    terms::{Attribute, DEPTH_MAX, Expression, Literal, Operator, PeerField, Sort, Test},
     token::{Token, tokens},
 };
 use crate::{
@@ -230,24 +230,43 @@ impl Parser {
             return Attribute::named(&first);
         }
         let name = format!("{first}.{}", self.word()?);
-        if !name.ends_with(".headers") {
-            return Attribute::named(&name);
+        match name.as_str() {
+            "filter_state.upstream_peer" => self.peer(&name).map(Attribute::UpstreamPeer),
+            "filter_state.downstream_peer" => self.peer(&name).map(Attribute::DownstreamPeer),
+            _ if name.ends_with(".headers") => {
+                let header = self.entry(&name, "header")?;
+                header_of(&name, &header)
+            }
+            _ => Attribute::named(&name),
         }
+    }
+
+    /// What stands behind a peer: `.workload`, `.labels['app']`.
+    fn peer(&mut self, peer: &str) -> Result<PeerField, String> {
+        self.must_take(".")?;
+        let field = self.word()?;
+        if field != "labels" {
+            return PeerField::named(&field);
+        }
+        self.entry(&format!("{peer}.labels"), "label").map(PeerField::Label)
+    }
+
+    /// The name of an entry of `map`, behind it: `['x']` or `.x`.
+    fn entry(&mut self, map: &str, what: &str) -> Result<String, String> {
+        let by_name = || format!("`{map}` is asked for a {what} by its name: `{map}['x']`");
         if self.takes("[") {
-            let Some(Token::Text(header)) = self.rest.next() else {
-                return Err(format!("`{name}` is asked for a header by its name: `{name}['x']`"));
-            };
+            let Some(Token::Text(name)) = self.rest.next() else { return Err(by_name()) };
             self.must_take("]")?;
-            return header_of(&name, &header);
+            return Ok(name);
         }
         if !self.takes(".") {
-            return Err(format!("`{name}` is asked for a header by its name: `{name}['x']`"));
+            return Err(by_name());
         }
-        let header = self.word()?;
+        let name = self.word()?;
         if self.rest.peek() == Some(&Token::Sign("(")) {
-            return Err(format!("`{header}` is not carried out for `{name}`: ask for one header"));
+            return Err(format!("`{name}` is not carried out for `{map}`: ask for one {what}"));
         }
-        header_of(&name, &header)
+        Ok(name)
     }
 
     fn function(&mut self, name: &str) -> Read {
@@ -266,6 +285,11 @@ impl Parser {
                 self.must_take(")")?;
                 Ok(Expression::Size(inner.into()))
             }
+            "string" => {
+                let inner = self.choice()?;
+                self.must_take(")")?;
+                Ok(Expression::Shown(inner.into()))
+            }
             "duration" => {
                 let Some(Token::Text(text)) = self.rest.next() else {
                     return Err("`duration` takes a text such as '200ms'".to_owned());
@@ -274,9 +298,9 @@ impl Parser {
                 let nanos = i64::try_from(duration(&text)?.as_nanos());
                 nanos.map(Literal::Duration).map(Expression::Literal).map_err(|e| e.to_string())
             }
-            _ => {
-                Err(format!("`{name}(…)` is not carried out here: use `has`, `size` or `duration`"))
-            }
+            _ => Err(format!(
+                "`{name}(…)` is not carried out here: use `has`, `size`, `string` or `duration`"
+            )),
         }
     }
 

@@ -28,6 +28,8 @@ pub enum Expression {
     Matches(Box<Self>, Pattern),
     /// `a.size()` or `size(a)`, of a text.
     Size(Box<Self>),
+    /// `string(a)`: as a tag has it.
+    Shown(Box<Self>),
 }
 
 /// A value as written.
@@ -158,6 +160,56 @@ pub enum Attribute {
     ClusterName,
     /// `xds.route_name`.
     RouteName,
+    /// `filter_state.upstream_peer.…`: who is called.
+    UpstreamPeer(PeerField),
+    /// `filter_state.downstream_peer.…`: who calls.
+    DownstreamPeer(PeerField),
+}
+
+/// What is known of the workload at the other end, by Istio's names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PeerField {
+    /// `name`: of the pod.
+    Name,
+    /// `namespace`.
+    Namespace,
+    /// `workload`.
+    Workload,
+    /// `app`: its label.
+    App,
+    /// `version`: its label.
+    Version,
+    /// `service`: its canonical name.
+    Service,
+    /// `revision`: its canonical revision.
+    Revision,
+    /// `labels['…']`.
+    Label(String),
+}
+
+/// Those that are written as they stand.
+const PEER_FIELDS: &[(&str, PeerField)] = &[
+    ("name", PeerField::Name),
+    ("namespace", PeerField::Namespace),
+    ("workload", PeerField::Workload),
+    ("app", PeerField::App),
+    ("version", PeerField::Version),
+    ("service", PeerField::Service),
+    ("revision", PeerField::Revision),
+];
+
+impl PeerField {
+    /// By its name, without that which names a label.
+    pub(super) fn named(name: &str) -> Result<Self, String> {
+        let found = PEER_FIELDS.iter().find(|(known, _)| *known == name);
+        found.map(|(_, field)| field.clone()).ok_or_else(|| {
+            let known: Vec<_> = PEER_FIELDS.iter().map(|(known, _)| *known).collect();
+            format!(
+                "`{name}` is nothing that is known of a peer: use `labels['x']` or one of {}",
+                known.join(", ")
+            )
+        })
+    }
 }
 
 /// Those that are written as they stand.
@@ -242,7 +294,7 @@ impl Expression {
             | Self::Test(..)
             | Self::Matches(..) => Sort::Bool,
             Self::Literal(Literal::Int(_)) | Self::Size(_) => Sort::Int,
-            Self::Literal(Literal::Text(_)) => Sort::Text,
+            Self::Literal(Literal::Text(_)) | Self::Shown(_) => Sort::Text,
             Self::Literal(Literal::Duration(_)) => Sort::Duration,
             Self::Attribute(attribute) => attribute.sort(),
             Self::Binary(Operator::Plus, left, _) => left.sort(),
@@ -256,7 +308,7 @@ impl Expression {
         match self {
             Self::Literal(_) => {}
             Self::Attribute(attribute) | Self::Has(attribute) => tell(attribute),
-            Self::Not(inner) | Self::Matches(inner, _) | Self::Size(inner) => {
+            Self::Not(inner) | Self::Matches(inner, _) | Self::Size(inner) | Self::Shown(inner) => {
                 inner.attributes(tell);
             }
             Self::Binary(_, left, right) | Self::Test(_, left, right) => {
