@@ -27,6 +27,13 @@ use crate::{
     views::{ClientResources, MeshState, Views, parse_service},
 };
 
+/// Groups of resources that were sent to proxies, and answers that refused some of them.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Pushes {
+    pub(crate) sent: u64,
+    pub(crate) refused: u64,
+}
+
 /// Everything the control plane knows.
 #[derive(Debug)]
 pub(crate) struct Mesh {
@@ -46,6 +53,8 @@ pub(crate) struct Mesh {
     vips: Vec<(ServiceName, Option<u32>)>,
     views: Views,
     streams: u64,
+    /// What was sent to proxies so far, and what they made of it.
+    pub(crate) pushes: Pushes,
     connected: BTreeMap<WorkloadId, Connected>,
     /// Members from before this process's start whose sidecars have not connected again yet.
     returning: BTreeSet<WorkloadId>,
@@ -113,6 +122,7 @@ impl Mesh {
             vips: Vec::new(),
             views: Views::default(),
             streams: 0,
+            pushes: Pushes::default(),
             connected: BTreeMap::new(),
             returning,
             last_seen: BTreeMap::new(),
@@ -227,10 +237,12 @@ impl Mesh {
         if let Some(reason) = &heard.error {
             tracing::warn!(workload = %stream.workload, ?kind, reason, "proxy refused a resource");
         }
+        let refused = heard.error.is_some();
         proxy.session.hear(kind, heard);
         if proxy.session.take_truncated() {
             tracing::warn!(workload = %stream.workload, ?kind, "proxy asked for too many or too long names; the rest is not served");
         }
+        self.pushes.refused += u64::from(refused);
         true
     }
 
@@ -249,7 +261,11 @@ impl Mesh {
         };
         let mut resources = ClientResources::new(state, &mut self.views, client);
         let responses = proxy.session.send(newest, &mut resources);
-        if responses.is_empty() { Next::Wait } else { Next::Send(responses) }
+        if responses.is_empty() {
+            return Next::Wait;
+        }
+        self.pushes.sent += 1;
+        Next::Send(responses)
     }
 
     /// Ends a stream.

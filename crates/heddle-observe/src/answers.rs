@@ -37,6 +37,8 @@ pub(crate) struct View {
     /// Beside the rest: spans come in while nobody looks.
     pub(crate) traces: Rc<RefCell<Traces>>,
     pub(crate) rulebook: Rulebook,
+    /// Scrapes of sidecars so far: those that were read to their end, and those that were not.
+    pub(crate) scrapes: (u64, u64),
     /// Places for those who look at live calls.
     pub(crate) tap_readers: Readers,
     /// Places for queries of Prometheus' interface.

@@ -247,6 +247,8 @@ async fn one(
 fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
     let Scraped { id, mut sidecar, took, outcome } = scraped;
     let succeeded = outcome.is_ok();
+    view.scrapes.0 += u64::from(succeeded);
+    view.scrapes.1 += u64::from(!succeeded);
     if succeeded {
         let spread = view.store.spread(sidecar.counted);
         for (cell, increase) in sidecar.ledger.commit() {

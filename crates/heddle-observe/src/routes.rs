@@ -1,5 +1,7 @@
 //! From a request to its answer: the table at the head of `observe_api` in code.
 
+mod own;
+
 use std::{cell::RefCell, net::SocketAddr};
 
 use heddle_model::ServiceName;
@@ -124,6 +126,7 @@ async fn route<B>(
         ["api", "v1", "refusals"] => {
             Ok(json(&view.borrow().refusals_page(asked(uri.query(), 300)?)))
         }
+        ["metrics"] => Ok(own::metrics(&view.borrow())),
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
         ["api", "v1", "tls-failures"] => Ok(json(&view.borrow().tls_failures())),
         ["api", "v1", "traces"] => {
@@ -153,7 +156,8 @@ async fn route<B>(
         )),
         ["sidecars", workload, "stats", "prometheus"] => {
             let address = address(&view.borrow(), workload)?;
-            pass_through(address).await
+            let accept = request.headers().get(header::ACCEPT);
+            pass_through(address, accept.and_then(|accept| accept.to_str().ok())).await
         }
         [page, ..] if PAGES.contains(&page) => Ok(moved(uri)),
         _ => asset(uri.path()).or_else(|refused| nowhere(request, uri.path(), refused)),
@@ -321,12 +325,16 @@ fn address(view: &View, workload: &str) -> Result<SocketAddr, Refused> {
     let member = member.ok_or_else(|| {
         not_found(format!("no workload {workload}; GET /api/v1/prometheus/targets lists all"))
     })?;
-    Ok(SocketAddr::from((member.address, scrape::PORT)))
+    Ok(SocketAddr::from((member.address, scrape::MERGED_PORT)))
 }
 
 /// A sidecar's metrics as they come.
-async fn pass_through(address: SocketAddr) -> Result<Response<Body>, Refused> {
-    let opened = clock::within(limits::SCRAPE_TIMEOUT, scrape::open(address)).await;
+async fn pass_through(
+    address: SocketAddr,
+    accept: Option<&str>,
+) -> Result<Response<Body>, Refused> {
+    let asked = scrape::open(address, accept.unwrap_or("*/*"));
+    let opened = clock::within(limits::SCRAPE_TIMEOUT, asked).await;
     let sidecar = match opened {
         Some(Ok(response)) => response,
         Some(Err(error)) => {

@@ -13,6 +13,10 @@ use crate::{exposition::LineError, limits};
 
 /// The port and path every sidecar answers metrics on, as Istio's do.
 pub(crate) const PORT: u16 = 15090;
+/// The same with the metrics of the sidecar's program behind, where it is known where those are.
+pub(crate) const MERGED_PORT: u16 = 15020;
+/// What the ledger reads.
+const TEXT: &str = "text/plain;version=0.0.4";
 pub(crate) const PATH: &str = "/stats/prometheus";
 
 /// Why a scrape gave nothing.
@@ -32,9 +36,12 @@ pub(crate) enum ScrapeError {
     Late,
 }
 
-/// Asks a sidecar for its metrics; the body is still to be read.
-pub(crate) async fn open(address: SocketAddr) -> Result<Response<Incoming>, ScrapeError> {
-    let opened = local_http::open_tcp(address, PATH, "text/plain;version=0.0.4").await;
+/// Asks a sidecar for its metrics in a format of `accept`; the body is still to be read.
+pub(crate) async fn open(
+    address: SocketAddr,
+    accept: &str,
+) -> Result<Response<Incoming>, ScrapeError> {
+    let opened = local_http::open_tcp(address, PATH, accept).await;
     let response = opened.map_err(|error| match error {
         CallError::NotRunning { source, .. } => ScrapeError::Connect(source),
         CallError::Broken { reason, .. } => ScrapeError::Broken(reason),
@@ -53,7 +60,7 @@ pub(crate) async fn read_lines(
     read: impl FnMut(&[u8]) -> Result<(), LineError>,
 ) -> Result<(), ScrapeError> {
     let whole = async {
-        let mut body = open(address).await?.into_body();
+        let mut body = open(address, TEXT).await?.into_body();
         let mut lines = Lines { read, carried: Vec::new(), line: 0, bytes: 0 };
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| ScrapeError::Broken(error.to_string()))?;

@@ -197,7 +197,7 @@ pub async fn get_tcp(address: SocketAddr, path: &str) -> Result<Answer, CallErro
 pub async fn open_tcp(
     address: SocketAddr,
     path: &str,
-    accept: &'static str,
+    accept: &str,
 ) -> Result<Response<Incoming>, CallError> {
     let peer = address.to_string();
     let stream = net::connect_tcp(address, None)
@@ -216,14 +216,16 @@ pub async fn open_on<S>(
     peer: &str,
     stream: S,
     path: &str,
-    (name, value): (&'static str, &'static str),
+    (name, value): (&'static str, &str),
 ) -> Result<Response<Incoming>, CallError>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let mut request = request(Method::GET, peer, path, None::<&()>)?;
     let headers = request.headers_mut();
-    headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    let value = HeaderValue::from_str(value);
+    let value = value.map_err(|error| broken(peer, format!("`{name}`: {error}")))?;
+    headers.insert(HeaderName::from_static(name), value);
     let (mut sender, connection) = handshake(peer, stream).await?;
     drop(task::spawn_contained("http connection", async {
         // Its end is the body's end; an error shows there too.

@@ -43,6 +43,8 @@ pub(crate) struct Numbers {
     pub(crate) refused: u64,
     pub(crate) proxies: u64,
     pub(crate) generation: u64,
+    pub(crate) pushes: u64,
+    pub(crate) pushes_refused: u64,
 }
 
 impl Control {
@@ -123,6 +125,8 @@ impl Control {
                 as u64,
             proxies: mesh.connected() as u64,
             generation: mesh.generations.newest(),
+            pushes: mesh.pushes.sent,
+            pushes_refused: mesh.pushes.refused,
         }
     }
 

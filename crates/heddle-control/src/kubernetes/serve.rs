@@ -4,6 +4,7 @@
 use std::{fmt::Write, sync::Arc};
 
 use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
+use heddle_runtime::figures;
 use tokio::sync::watch;
 
 use super::{
@@ -78,5 +79,20 @@ async fn metrics(State(pages): State<Arc<Pages>>) -> String {
         // Writing to a String cannot fail.
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
     }
-    text
+    let counters = [
+        (
+            "heddle_control_pushes_total",
+            "Groups of resources that were sent to proxies.",
+            numbers.pushes,
+        ),
+        (
+            "heddle_control_pushes_refused_total",
+            "Answers of proxies that refused some of them.",
+            numbers.pushes_refused,
+        ),
+    ];
+    for (name, help, value) in counters {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} counter\n{name} {value}\n");
+    }
+    text + &figures::text()
 }
