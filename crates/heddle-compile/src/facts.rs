@@ -208,6 +208,7 @@ pub(crate) fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
         outbound: OutboundPolicy::default(),
         locality: Box::new(workload.locality.clone()),
         telemetry: None,
+        callers: BTreeMap::new(),
     }
 }
 

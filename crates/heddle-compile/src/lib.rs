@@ -16,6 +16,7 @@
 //! Nothing here does I/O, waits or reads a clock; the same input gives the same output.
 
 mod by_host;
+mod callers;
 mod carries;
 mod client;
 mod concerned;

@@ -42,6 +42,8 @@ pub struct RuleIndex {
     faulty: BTreeSet<Host>,
     /// Every condition on a client's labels.
     conditions: BTreeSet<BTreeMap<String, String>>,
+    /// Does any rule look at how many callers there are in a zone?
+    looks_at_callers: bool,
 }
 
 /// A VirtualService with its resource.
@@ -125,6 +127,7 @@ impl RuleIndex {
                 Spec::DestinationRule(rule) => {
                     index.subsets.entry(read(&rule.host)).or_default().push(position);
                     index.conditions.extend(rule.workload_selector.clone());
+                    index.looks_at_callers |= rule.looks_at_zones();
                 }
             }
         }
@@ -135,6 +138,13 @@ impl RuleIndex {
     #[must_use]
     pub fn resources(&self) -> &[Arc<Resource>] {
         &self.resources
+    }
+
+    /// Does any rule look at how many callers there are in a zone (`zoneAwareLbSetting`)? Then who joins or
+    /// leaves concerns all workloads of the same service.
+    #[must_use]
+    pub fn looks_at_callers(&self) -> bool {
+        self.looks_at_callers
     }
 
     /// ServiceEntries, WorkloadEntries and Sidecars with their positions.

@@ -169,6 +169,9 @@ impl Mesh {
         let now = clock::unix_now().as_secs();
         let placed = self.population.put_entries(&self.index, &touched, now);
         touched.endpoints.extend(placed.touched);
+        if self.index.looks_at_callers() {
+            touched.concern_fellows(self.registry());
+        }
         self.vips.extend(placed.vips);
         self.views.invalidate(&touched);
         let mut affected = BTreeSet::new();

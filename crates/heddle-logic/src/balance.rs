@@ -1,5 +1,6 @@
 //! Which endpoint takes the next request: one of two drawn at random, where no rule says otherwise ([`hash`]:
-//! by a key, [`share`]: in turn or little by little, [`locality`]: the near ones first).
+//! by a key, [`share`]: in turn or little by little, [`locality`]: the near ones first,
+//! [`zones`]: as far as they can take it).
 //!
 //! An endpoint's cost is its latency estimate × (requests in flight + 1) × a penalty for recent
 //! failures. Requests in flight are a fact, the rest is an estimate, and one of equal copies always
@@ -22,6 +23,7 @@
 pub mod hash;
 pub mod locality;
 pub mod share;
+pub mod zones;
 
 use std::time::{Duration, Instant};
 

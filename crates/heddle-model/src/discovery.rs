@@ -45,8 +45,8 @@ use crate::{
 pub use self::{
     balancing::{
         Distribute, HashCookie, HashKey, HashPolicy, HashTable, LoadBalancing, LocalityRules,
-        Method, RING_SIZE, RING_SIZE_MAX, RetryBudgetRule, TABLE_SIZE_END, Warmup, is_cookie_part,
-        is_prime,
+        Method, RING_SIZE, RING_SIZE_MAX, RetryBudgetRule, TABLE_SIZE_END, Warmup, ZONES_ENDPOINTS,
+        is_cookie_part, is_prime,
     },
     policy::{
         ConnectionPool, FailurePercentage, Http2Keepalive, OutlierDetection, SuccessRate,
@@ -463,6 +463,10 @@ pub struct Inbound {
     /// What its sidecar tells about its calls besides metrics, and what of those it does not.
     #[n(145)]
     pub telemetry: Option<Box<WorkloadTelemetry>>,
+    /// How many workloads of its service run where, itself among them, by `region/zone/subzone`. Told where
+    /// a rule looks at it: zones share what they can take.
+    #[cbor(n(166), default)]
+    pub callers: BTreeMap<String, u32>,
 }
 
 /// What holds for a workload's calls of what is no service of the mesh.

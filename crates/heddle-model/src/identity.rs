@@ -116,4 +116,10 @@ impl Locality {
     pub fn parts(&self) -> [&str; 3] {
         [&self.region, &self.zone, &self.subzone]
     }
+
+    /// `region/zone/subzone`, each part empty if not known: one name for one place.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.parts().join("/")
+    }
 }

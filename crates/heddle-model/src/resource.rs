@@ -291,6 +291,19 @@ pub struct DestinationRule {
     pub workload_selector: Option<BTreeMap<String, String>>,
 }
 
+impl DestinationRule {
+    /// Does any of its policies go by zones and what they can take (`zoneAwareLbSetting`)?
+    #[must_use]
+    pub fn looks_at_zones(&self) -> bool {
+        let policies = self.subsets.iter().map(|subset| &subset.policy).chain([&self.policy]);
+        let parts = policies.flatten().flat_map(|policy| {
+            policy.ports.iter().map(|(_, parts)| parts).chain([&policy.general])
+        });
+        let mut rules = parts.filter_map(|parts| parts.balancing.as_ref()?.locality.as_ref());
+        rules.any(|rules| rules.zones.is_some() && !rules.off)
+    }
+}
+
 /// One subset.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct SubsetRule {

@@ -83,6 +83,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
         outbound: OutboundPolicy::default(),
         telemetry: None,
         locality: Box::default(),
+        callers: BTreeMap::new(),
     }
 }
 

@@ -179,3 +179,25 @@ fn facts_about_members_need_no_rules() {
     let own = ServicePortRef { service: name("frontend"), port: 80 };
     assert_eq!(facts::inbound(&demo, frontend).ports[0].services, [own]);
 }
+
+#[test]
+fn a_workload_is_told_how_many_of_its_like_call_from_where_only_if_a_rule_looks_at_it() {
+    let mut mesh = Mesh::demo();
+    for (version, at) in [("v1", "eu/a"), ("v2", "eu/b"), ("v3", "eu/b")] {
+        let mut workloads = mesh.0.workloads.values_mut();
+        let one = workloads.find(|one| one.name == format!("reviews-{version}")).unwrap();
+        one.locality = Locality::parse(at).unwrap();
+    }
+    let told = |policy: &str| {
+        let rules = rules(&format!(
+            "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: ratings}}\nspec: {{host: ratings, trafficPolicy: {{loadBalancer: {policy}}}}}\n"
+        ));
+        let reviews = mesh.0.workloads.values().find(|one| one.name == "reviews-v1").unwrap();
+        rules.inbound(&mesh.0, reviews).callers.into_iter().collect::<Vec<_>>()
+    };
+    let both = [("eu/a/".to_owned(), 1), ("eu/b/".to_owned(), 2)];
+    assert_eq!(told("{zoneAwareLbSetting: {}}"), both);
+    for other in ["{zoneAwareLbSetting: {enabled: false}}", "{localityLbSetting: {}}"] {
+        assert_eq!(told(other), [], "{other}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use heddle_model::{ServiceName, WorkloadId};
+use heddle_model::{Registry, ServiceName, WorkloadId};
 
 /// What a change touched, so that only that is looked at again.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,6 +26,17 @@ impl Touched {
     /// Did anything change?
     pub(crate) fn anything(&self) -> bool {
         *self != Self::default()
+    }
+
+    /// Adds the workloads of the services that were touched: where rules go by how many callers there are in a
+    /// zone, who joins, leaves or moves concerns all of them.
+    pub(crate) fn concern_fellows(&mut self, registry: &Registry) {
+        if self.topology || self.workloads.is_empty() {
+            return;
+        }
+        let all = registry.workloads.values();
+        let fellows = all.filter(|one| !one.services.is_disjoint(&self.endpoints));
+        self.workloads.extend(fellows.map(|one| one.id.clone()));
     }
 
     /// Adds what another change touched.

@@ -37,6 +37,12 @@ impl<'a> Site<'a> {
 #[must_use]
 pub fn priority(rules: &LocalityRules, here: Site<'_>, there: Site<'_>) -> u32 {
     let by_labels = by_labels(&rules.failover_priority, here, there);
+    if rules.zones.is_some() {
+        // Zones are parts of one priority: only regions are told apart.
+        let away = here.locality.region != there.locality.region;
+        let further = !takes_over(rules, here.locality, there.locality);
+        return by_labels * 3 + u32::from(away) + u32::from(away && further);
+    }
     if !rules.failover_priority.is_empty() && rules.failover.is_empty() {
         return by_labels;
     }
@@ -121,7 +127,7 @@ pub fn distribute(shares: &[(u32, Strength)], chance: f64) -> Option<usize> {
 }
 
 /// The one in whose part of `[0, 1)` the chance falls; what is left over is the last one's that has any.
-fn by_weight(weights: impl Iterator<Item = f64>, chance: f64) -> Option<usize> {
+pub(super) fn by_weight(weights: impl Iterator<Item = f64>, chance: f64) -> Option<usize> {
     let (mut sum, mut last) = (0.0, None);
     for (at, weight) in weights.enumerate().filter(|(_, weight)| *weight > 0.0) {
         sum += weight;

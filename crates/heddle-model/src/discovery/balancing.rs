@@ -16,6 +16,8 @@ type Checked = Result<(), FieldError>;
 pub const RING_SIZE_MAX: u32 = 8 << 20;
 /// Table sizes of Maglev are below this, as in Envoy.
 pub const TABLE_SIZE_END: u32 = 5_000_011;
+/// Endpoints of a region that zones need, where a rule does not say (Istio).
+pub const ZONES_ENDPOINTS: u32 = 6;
 /// Points of a ring, where a rule does not say (Istio).
 pub const RING_SIZE: u32 = 1024;
 
@@ -154,6 +156,10 @@ pub struct LocalityRules {
     /// caller, the sooner it is used.
     #[cbor(n(4), default)]
     pub failover_priority: Vec<String>,
+    /// Within its region a caller uses its own zone as far as that can take it, if the region has at least
+    /// so many endpoints that take requests (Istio's `zoneAwareLbSetting` and its `minClusterSize`).
+    #[n(165)]
+    pub zones: Option<u32>,
 }
 
 /// Where the traffic of callers in a locality goes.

@@ -104,6 +104,9 @@ struct BalancingDump {
     /// Workloads that are used alike, the first first unless they have shares.
     groups: Vec<Vec<String>>,
     shares: Option<Vec<u32>>,
+    /// What goes to each zone of the first group, which are the last of the groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    zones: Vec<f64>,
 }
 
 #[derive(Serialize)]
@@ -241,6 +244,7 @@ fn balancing(cluster: &Cluster) -> Option<BalancingDump> {
         rule: format!("{:?}", balancer.rule()),
         shares: balancer.by_share().then(|| groups.clone().map(|one| one.share).collect()),
         groups: groups.map(|one| one.members.iter().filter_map(name).collect()).collect(),
+        zones: balancer.zone_shares().to_vec(),
     })
 }
 

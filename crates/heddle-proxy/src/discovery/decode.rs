@@ -1,5 +1,7 @@
 //! Resources from their bytes into the set a snapshot is built from.
 
+use std::sync::Arc;
+
 use heddle_model::{Address, Endpoints, MeshSettings, NameAnswer, ServiceName, discovery::Inbound};
 use heddle_wire::discovery::{self as wire, Resource, ResourceType};
 
@@ -12,7 +14,7 @@ pub(super) enum Decoded {
     Name(NameAnswer),
     Endpoints(Endpoints),
     Destination(Box<CompiledDestination>),
-    Inbound(Inbound),
+    Inbound(Arc<Inbound>),
     Mesh(MeshSettings),
 }
 
@@ -30,7 +32,7 @@ pub(super) fn decode(kind: ResourceType, name: &str, body: &[u8]) -> Result<Deco
         Resource::Inbound(inbound) => {
             let mut built = inbound.ports.iter().map(faults_of);
             built.try_for_each(|built| built.map(drop)).map_err(|error| error.to_string())?;
-            Decoded::Inbound(inbound)
+            Decoded::Inbound(Arc::new(inbound))
         }
         Resource::Mesh(mesh) => Decoded::Mesh(mesh),
     })
@@ -44,7 +46,7 @@ impl Decoded {
             Self::Name(answer) => set.insert_name(answer),
             Self::Endpoints(endpoints) => set.insert_endpoints(endpoints),
             Self::Destination(compiled) => set.insert_destination(*compiled),
-            Self::Inbound(inbound) => set.inbound = Some(inbound.into()),
+            Self::Inbound(inbound) => set.inbound = Some(inbound),
             Self::Mesh(mesh) => set.mesh = Some(mesh.into()),
         }
     }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use heddle_logic::balance::locality::{Strength, distribute, spill};
 use heddle_model::discovery::ClusterKey;
 use heddle_runtime::clock;
 use heddle_wire::local::sidecar_api::{
@@ -19,6 +18,8 @@ use crate::{
 
 /// Points of `[0, 1)` at which groups of endpoints are looked for.
 const CHANCES: u32 = 200;
+/// Its multiples are spread evenly over `[0, 1)`.
+const GOLDEN: f64 = 0.618_033_988_749_895;
 
 /// To one address.
 pub(super) fn only(name: &str, port: u16) -> ToldTarget {
@@ -136,22 +137,10 @@ fn states(cluster: &Cluster) -> Vec<State> {
 /// Those of the groups that requests fall on.
 fn used(balancer: &Balancer, usable: &[bool]) -> BTreeSet<usize> {
     let groups = balancer.groups();
-    let strengths: Vec<Strength> = groups
-        .iter()
-        .map(|group| Strength {
-            well: group.members.iter().filter(|at| usable[**at]).count(),
-            all: group.members.len(),
-        })
-        .collect();
-    let shares: Vec<_> = groups.iter().map(|group| group.share).zip(strengths.clone()).collect();
-    let falls_on = |chance: u32| {
-        let chance = f64::from(chance) / f64::from(CHANCES);
-        match balancer.by_share() {
-            true => distribute(&shares, chance),
-            false => spill(&strengths, chance),
-        }
-    };
-    let hit: BTreeSet<usize> = (0..CHANCES).filter_map(falls_on).collect();
+    // The second chance is spread over the first one's whole.
+    let part = |at: u32| (f64::from(at) / f64::from(CHANCES), (f64::from(at) * GOLDEN).fract());
+    let hit: BTreeSet<usize> =
+        (0..CHANCES).filter_map(|at| balancer.group(Some(usable), part(at))).collect();
     hit.into_iter().flat_map(|group| &groups[group].members).copied().collect()
 }
 

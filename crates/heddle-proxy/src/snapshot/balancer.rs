@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use heddle_logic::balance::{
     hash::{Member, Table},
-    locality::{Site, priority, share_of, shares},
+    locality::{Site, Strength, distribute, priority, share_of, shares, spill},
     share::turns,
+    zones,
 };
 use heddle_model::{
     Locality,
@@ -24,6 +25,8 @@ pub struct Balancer {
     tables: Vec<Table>,
     /// Of each group, where they take turns.
     turns: Vec<Vec<u16>>,
+    /// Which part goes to each zone while nobody is out.
+    usual: Option<Vec<f64>>,
 }
 
 /// What all of it follows from.
@@ -32,9 +35,23 @@ pub(super) struct Plan {
     rule: LoadBalancing,
     groups: Vec<Group>,
     by_share: bool,
+    zones: Option<Zones>,
 }
 
-/// Endpoints that are used alike: of one priority, or under one share.
+/// The first group, once more by zones: groups behind all others.
+#[derive(Debug, Clone, PartialEq)]
+struct Zones {
+    /// Position of the first of them.
+    first: usize,
+    /// The caller's own, of them.
+    own: Option<usize>,
+    /// The share of the callers that is in each.
+    callers: Vec<f64>,
+    /// So many endpoints must take requests.
+    least: usize,
+}
+
+/// Endpoints that are used alike: of one priority, in one zone of it, or under one share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     /// Positions in the cluster's list.
@@ -57,16 +74,25 @@ impl Plan {
     /// what is done without a rule.
     pub(super) fn new(
         policy: &ClusterPolicy,
-        here: Site<'_>,
+        here: &Here,
         endpoints: &[Arc<LbEndpoint>],
     ) -> Option<Self> {
         let rule = policy.balancing.clone().unwrap_or_default();
-        let (groups, by_share) = grouped(&rule, policy.outlier.is_some(), here, endpoints);
+        let ejects = policy.outlier.is_some();
+        let (mut groups, by_share) = grouped(&rule, ejects, here.site(), endpoints);
         // All endpoints alike, chosen as without a rule: most clusters that have a policy at all.
         let plain = rule.method == Method::LeastRequest && rule.warmup.is_none();
         let all = endpoints.is_empty()
             || groups.first().is_some_and(|first| first.members.len() == endpoints.len());
-        (!plain || !all).then_some(Self { rule, groups, by_share })
+        let zones = zoned(&rule, here, endpoints, &mut groups);
+        (!plain || !all || zones.is_some()).then_some(Self { rule, groups, by_share, zones })
+    }
+
+    /// What goes where in the first group's zones, of whose endpoints so many are well.
+    fn zone_shares(&self, well: &[usize]) -> Option<Vec<f64>> {
+        let zones =
+            self.zones.as_ref().filter(|zones| well.iter().sum::<usize>() >= zones.least)?;
+        zones::shares(&zones.callers, well, zones.own)
     }
 }
 
@@ -99,7 +125,10 @@ impl Balancer {
             }
             Method::LeastRequest | Method::Passthrough => Vec::new(),
         };
-        Self { plan, tables, turns }
+        let zones = plan.zones.as_ref().map_or(&[][..], |zones| &plan.groups[zones.first..]);
+        let well: Vec<usize> = zones.iter().map(|zone| zone.members.len()).collect();
+        let usual = plan.zone_shares(&well);
+        Self { plan, tables, turns, usual }
     }
 
     pub(super) fn plan(&self) -> &Plan {
@@ -112,16 +141,61 @@ impl Balancer {
         &self.plan.rule
     }
 
-    /// Its groups, the first first; of shares in no order.
+    /// Its groups, the first first; of shares in no order. Behind them are the zones of the first, if they
+    /// are told apart.
     #[must_use]
     pub fn groups(&self) -> &[Group] {
         &self.plan.groups
+    }
+
+    /// How many groups there are but zones.
+    #[must_use]
+    pub fn levels(&self) -> usize {
+        self.plan.zones.as_ref().map_or(self.plan.groups.len(), |zones| zones.first)
+    }
+
+    /// Which part of the first group's requests goes to each of its zones while nobody is out; empty where
+    /// zones are not told apart.
+    #[must_use]
+    pub fn zone_shares(&self) -> &[f64] {
+        self.usual.as_deref().unwrap_or_default()
     }
 
     /// Are groups used by their shares, and not one before the other?
     #[must_use]
     pub fn by_share(&self) -> bool {
         self.plan.by_share
+    }
+
+    /// The group on which a request falls, for two chances in `[0, 1)`, the second within a group that has
+    /// zones; `usable` says who takes requests, if not all do.
+    #[must_use]
+    pub fn group(&self, usable: Option<&[bool]>, (chance, within): (f64, f64)) -> Option<usize> {
+        let levels = &self.plan.groups[..self.levels()];
+        let strength = |group: &Group| {
+            let members = &group.members;
+            let well = usable.map(|usable| members.iter().filter(|at| usable[**at]).count());
+            Strength { well: well.unwrap_or(members.len()), all: members.len() }
+        };
+        let level = match usable {
+            None if levels.len() < 2 => (!levels.is_empty()).then_some(0),
+            _ if self.by_share() => {
+                let shares: Vec<_> = levels.iter().map(|one| (one.share, strength(one))).collect();
+                distribute(&shares, chance)
+            }
+            None => Some(0),
+            Some(_) => spill(&levels.iter().map(strength).collect::<Vec<_>>(), chance),
+        }?;
+        let zones = self.plan.zones.as_ref().filter(|_| level == 0);
+        let zone = zones.and_then(|zones| {
+            let now = usable.map(|_| {
+                let groups = self.plan.groups[zones.first..].iter();
+                self.plan.zone_shares(&groups.map(|one| strength(one).well).collect::<Vec<_>>())
+            });
+            let shares = now.as_ref().unwrap_or(&self.usual).as_deref()?;
+            Some(zones.first + zones::pick(shares, within)?)
+        });
+        Some(zone.unwrap_or(level))
     }
 
     /// Whom keys of a group belong to, by position in it.
@@ -161,8 +235,9 @@ fn grouped(
         }
         return (groups.into_values().collect(), true);
     }
-    // As in Istio: without ejections nothing would ever fail over, and all would stay where it is.
-    if !ejects || (!is_known && rules.failover_priority.is_empty()) {
+    // As in Istio: without ejections nothing would ever fail over, and all would stay where it is. Zones do
+    // not need them: it is the region that they are in.
+    if (!ejects && rules.zones.is_none()) || (!is_known && rules.failover_priority.is_empty()) {
         return (vec![everybody()], false);
     }
     let mut groups: BTreeMap<u32, Group> = BTreeMap::new();
@@ -175,15 +250,54 @@ fn grouped(
     (groups.into_values().collect(), false)
 }
 
+/// Puts the zones of the first group behind all groups, if the rule tells them apart here. A key's own
+/// endpoint is the same one from everywhere.
+fn zoned(
+    rule: &LoadBalancing,
+    here: &Here,
+    endpoints: &[Arc<LbEndpoint>],
+    groups: &mut Vec<Group>,
+) -> Option<Zones> {
+    let rules = rule.locality.as_ref().filter(|rules| !rules.off)?;
+    let least = rules.zones? as usize;
+    let all: u32 = here.callers.values().sum();
+    let place = here.locality.place();
+    let is_counted = here.callers.get(&place).is_some_and(|callers| *callers > 0);
+    if !is_counted || matches!(rule.method, Method::Hash(_) | Method::Passthrough) {
+        return None;
+    }
+    let mut zones: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for at in &groups.first()?.members {
+        zones.entry(endpoints[*at].locality.place()).or_default().push(*at);
+    }
+    if zones.len() < 2 {
+        return None;
+    }
+    let callers = |zone: &String| {
+        f64::from(here.callers.get(zone).copied().unwrap_or_default()) / f64::from(all)
+    };
+    let first = groups.len();
+    let told = Zones {
+        first,
+        own: zones.keys().position(|zone| *zone == place),
+        callers: zones.keys().map(callers).collect(),
+        least,
+    };
+    groups.extend(zones.into_values().map(|members| Group { members, share: 100 }));
+    Some(told)
+}
+
 /// Where a sidecar's own workload is, as far as it was told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Here {
     pub(super) locality: Locality,
     pub(super) labels: BTreeMap<String, String>,
+    /// How many of its like there are, by place.
+    pub(super) callers: BTreeMap<String, u32>,
 }
 
 impl Here {
-    pub(super) fn site(&self) -> Site<'_> {
+    fn site(&self) -> Site<'_> {
         Site { locality: &self.locality, labels: &self.labels }
     }
 }

@@ -350,7 +350,7 @@ impl SnapshotBuilder {
         breaker: Option<&Breaker>,
         endpoints: &[Arc<LbEndpoint>],
     ) -> Option<Arc<Balancer>> {
-        let plan = Plan::new(breaker?.policy(), self.here.site(), endpoints)?;
+        let plan = Plan::new(breaker?.policy(), &self.here, endpoints)?;
         let before = self.clusters.get(key).filter(|before| before.endpoints == endpoints);
         match before.and_then(|before| before.balancer.as_ref()) {
             Some(balancer) if *balancer.plan() == plan => Some(Arc::clone(balancer)),
@@ -593,7 +593,11 @@ impl Slots {
 }
 
 fn here(inbound: &Inbound) -> Here {
-    Here { locality: Locality::clone(&inbound.locality), labels: inbound.workload.labels.clone() }
+    Here {
+        locality: Locality::clone(&inbound.locality),
+        labels: inbound.workload.labels.clone(),
+        callers: inbound.callers.clone(),
+    }
 }
 
 /// What is asked of each cluster. What a service's own destination says of it goes before what another

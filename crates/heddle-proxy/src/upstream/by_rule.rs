@@ -4,11 +4,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use heddle_logic::balance::{
-    self, Cost,
-    locality::{Strength, distribute, spill},
-    share::warmth,
-};
+use heddle_logic::balance::{self, Cost, share::warmth};
 use heddle_model::discovery::Method;
 
 use crate::{
@@ -145,8 +141,12 @@ impl Choice<'_> {
         let usual = self.group(Some(usable));
         if let Some(tried) = tried {
             let has_tried = |group: usize| self.ask.elsewhere && any(group, tried);
-            // The usual one, then whichever is next; those where one failed already at last, if so asked.
-            let order = || usual.into_iter().chain(0..groups.len());
+            // The usual one, another zone of its, whichever is next; those where one failed already at last,
+            // if so asked.
+            let levels = self.balancer.levels();
+            let zones =
+                if usual.is_some_and(|usual| usual >= levels) { levels } else { groups.len() };
+            let order = || usual.into_iter().chain(zones..groups.len()).chain(0..levels);
             let fresh = order().filter(|group| !has_tried(*group)).chain(order());
             let mut found = fresh.filter(|group| any(*group, &untried));
             if let Some(group) = found.next() {
@@ -158,25 +158,9 @@ impl Choice<'_> {
 
     /// The group on which the request falls; `usable` says who is, if not all.
     fn group(&self, usable: Option<&[bool]>) -> Option<usize> {
-        let groups = self.balancer.groups();
-        if groups.len() < 2 && usable.is_none() {
-            return groups.first().map(|_| 0);
-        }
-        let strength = |members: &[usize]| {
-            let well = usable.map(|usable| members.iter().filter(|at| usable[**at]).count());
-            Strength { well: well.unwrap_or(members.len()), all: members.len() }
-        };
         // What has a key stays where it is as far as it can.
         let chance = balance::chance(self.ask.hash.unwrap_or(self.ask.random));
-        let all = groups.iter().map(|one| strength(&one.members));
-        if self.balancer.by_share() {
-            let shares: Vec<_> = groups.iter().map(|one| one.share).zip(all).collect();
-            return distribute(&shares, chance);
-        }
-        match usable {
-            None => Some(0),
-            Some(_) => spill(&all.collect::<Vec<_>>(), chance),
-        }
+        self.balancer.group(usable, (chance, balance::chance(!self.ask.random)))
     }
 
     /// One of a group's, of those that are `fit` if not of all.

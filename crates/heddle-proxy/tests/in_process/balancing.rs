@@ -374,6 +374,40 @@ fn localities_mean_nothing_where_a_rule_says_so_and_shares_hold_without_ejection
 }
 
 #[test]
+fn a_zone_keeps_what_it_can_take_and_others_get_the_rest() {
+    with_workers(async |workers| {
+        let servers = Servers::default();
+        let rule = near_first(|rules| rules.zones = Some(3));
+        let places = [(20, "eu/a"), (21, "eu/b"), (22, "eu/b"), (23, "us/a")];
+        let mesh = servers.mesh(&rule, &[20, 21, 22, 23]);
+        let workers = workers(&mesh);
+        let halves = [("eu/a", 1), ("eu/b", 1)];
+        mesh.tell_of_many(("eu/a", &halves), &places, std::slice::from_ref(&rule));
+        ask(&mesh, &workers, 900).await;
+        let asked = servers.taken(&[20, 21, 22, 23]);
+        // Half of the callers and a third of the endpoints: 600 are expected to stay, with a standard
+        // deviation of 14.1: 5 of them.
+        assert!(asked[0].abs_diff(600) < 71 && asked[3] == 0, "{asked:?}");
+        mesh.tell_of_many(
+            ("eu/a", &[("eu/a", 1), ("eu/b", 2)]),
+            &places,
+            std::slice::from_ref(&rule),
+        );
+        servers.taken(&[]);
+        ask(&mesh, &workers, 100).await;
+        assert_eq!(servers.taken(&[20, 21, 22, 23]), [100, 0, 0, 0], "a third of both");
+        mesh.tell_of_many(("eu/a", &halves), &places, &[rule]);
+        // Fewer than three are left: they share evenly, whatever zone they are in.
+        servers.fail(&[22], ERROR);
+        ask(&mesh, &workers, 100).await;
+        servers.taken(&[]);
+        ask(&mesh, &workers, 100).await;
+        let asked = servers.taken(&[20, 21, 22, 23]);
+        assert!(asked[0] > 20 && asked[1] > 20 && asked[2] == 0, "{asked:?}");
+    });
+}
+
+#[test]
 fn more_retries_than_the_budget_has_are_not_made() {
     with_standing_clock(async || {
         let open = Rc::new(Cell::new(0));

@@ -250,10 +250,21 @@ impl Mesh {
     /// From now on the client, at the locality `here`, is told of these workloads of `reviews`, each at its
     /// own, and of these policies.
     pub(crate) fn tell_of(&self, here: &str, servers: &[(u8, &str)], policies: &[ClusterPolicy]) {
+        self.tell_of_many((here, &[]), servers, policies);
+    }
+
+    /// The same where so many workloads like the client are at these places.
+    pub(crate) fn tell_of_many(
+        &self,
+        (here, callers): (&str, &[(&str, u32)]),
+        servers: &[(u8, &str)],
+        policies: &[ClusterPolicy],
+    ) {
         let place = |text: &str| Locality::parse(text).unwrap_or_default();
         let mut set = self.client.set.clone();
         let mut inbound = Inbound::clone(set.inbound.as_ref().expect("its own ports"));
         inbound.locality = Box::new(place(here));
+        inbound.callers = callers.iter().map(|(at, count)| (place(at).place(), *count)).collect();
         set.inbound = Some(Arc::new(inbound));
         let lasts: Vec<u8> = servers.iter().map(|(last, _)| *last).collect();
         let mut endpoints = resources::endpoints("reviews", &lasts);

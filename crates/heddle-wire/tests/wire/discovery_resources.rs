@@ -379,6 +379,7 @@ prop_compose! {
             distribute: distribute.collect(),
             failover: names.iter().cloned().zip(names.clone()).collect(),
             failover_priority: names.clone(),
+            zones: to.values().next().copied(),
         });
         LoadBalancing { method, warmup, locality }
     }
@@ -473,6 +474,7 @@ prop_compose! {
             outbound: Default::default(),
             locality: Box::new(Locality { region: "eu".to_owned(), ..Locality::default() }),
             telemetry: Some(Box::new(telemetry())),
+            callers: [("eu/a/".to_owned(), 3)].into(),
         }
     }
 }

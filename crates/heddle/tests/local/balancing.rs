@@ -51,6 +51,25 @@ fn counts(answers: &str) -> (usize, usize) {
     (of("v1"), of("v2"))
 }
 
+/// Each zone of a region keeps its own calls as far as it can take them: that depends on who else calls.
+fn share_zones(machine: &Machine, mesh: &Mesh<'_>) {
+    let near = serve(mesh, "v3", "eu/b");
+    apply(machine, mesh, "loadBalancer: {zoneAwareLbSetting: {minClusterSize: 2}}");
+    let ask = |count: usize| {
+        let script = format!("for i in $(seq {count}); do curl -s -w '\\n' http://web/; done");
+        mesh.start("zoned", &["--locality", "eu/a", "--", "sh", "-c", &script]).finish().stdout
+    };
+    let of = |answers: &str, version: &str| answers.lines().filter(|line| *line == version).count();
+    let alone = ask(40);
+    assert_eq!(of(&alone, "v2"), 0, "another region waits: {alone}");
+    assert!(of(&alone, "v1") > 0 && of(&alone, "v3") > 0, "all callers are in one zone: {alone}");
+    let other = mesh.start("zoned", &["--locality", "eu/b", "--", "sleep", "60"]);
+    wait_until("a second caller is there", || (mesh.workloads("zoned").len() == 1).then_some(()));
+    assert_eq!(of(&ask(20), "v1"), 20, "half of the callers, and half of the endpoints");
+    other.end(Signal::TERMINATE);
+    near.end(Signal::TERMINATE);
+}
+
 fn endpoints_are_chosen_as_a_rule_says(machine: &Machine) {
     let mesh = machine.up("balancing");
     let near = serve(&mesh, "v1", "eu/a");
@@ -78,6 +97,8 @@ fn endpoints_are_chosen_as_a_rule_says(machine: &Machine) {
     }
     let head = ask(&mesh, 1, "-i").stdout.to_ascii_lowercase();
     assert!(head.contains("set-cookie: who=") && head.contains("max-age=60; path=/"), "{head}");
+
+    share_zones(machine, &mesh);
 
     apply(machine, &mesh, "outlierDetection: {}");
     assert_eq!(counts(&ask(&mesh, 20, "").stdout), (20, 0), "who is near takes all");

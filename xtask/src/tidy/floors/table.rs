@@ -65,7 +65,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ("names", &["named"]),
             ("facts", &["facts"]),
             ("rules", &["rules", "target", "by_host"]),
-            ("the outside", &["egress", "entries", "telemetry"]),
+            ("the outside", &["callers", "egress", "entries", "telemetry"]),
             ("what a rule says", &["delegate", "fault", "policy", "traffic"]),
             ("routes", &["gateway"]),
             ("what a client gets", &["destination", "reference"]),

@@ -250,6 +250,17 @@ fn a_pod_that_comes_concerns_those_who_know_its_service_or_address() {
 }
 
 #[test]
+fn who_leaves_concerns_its_fellows_where_zones_are_looked_at_and_nobody_else() {
+    let mut cluster = with(&two_pods());
+    cluster.put(&pod("client-1", "10.1.0.9", json!({})));
+    let mut touched = cluster.remove(&pod("web-1", "10.1.0.1", json!({})));
+    let of = |pods: &[&str]| pods.iter().map(|pod| WorkloadId::of_pod("shop", pod)).collect();
+    assert_eq!(touched.workloads, of(&["web-1"]));
+    touched.concern_fellows(&cluster.registry);
+    assert_eq!(touched.workloads, of(&["web-1", "web-2"]));
+}
+
+#[test]
 fn conditions_say_which_state_an_endpoint_is_in() {
     use EndpointState::{Pending, Ready, ServingTerminating, Terminating};
     for (ready, serving, terminating, wanted) in [

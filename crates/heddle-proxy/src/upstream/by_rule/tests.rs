@@ -6,8 +6,8 @@ use heddle_logic::LoadEstimate;
 use heddle_model::{
     Locality, Protocol, WorkloadId,
     discovery::{
-        ClusterKey, ClusterPolicy, Distribute, LoadBalancing, LocalityRules, OutlierDetection,
-        Provenance,
+        ClusterKey, ClusterPolicy, Distribute, Inbound, LoadBalancing, LocalityRules,
+        OutlierDetection, Provenance,
     },
 };
 use heddle_runtime::clock;
@@ -126,4 +126,41 @@ fn groups_follow_the_rule_and_where_the_caller_is() {
     let shared = cluster(&mut builder, &told("us/a", &shares));
     assert_eq!(groups(&shared), Some(vec![vec![2], vec![3]]));
     assert_eq!(chosen(&shared, &[], false), [2, 3]);
+}
+
+/// A rule that goes by zones, and a caller in `eu/a` of whose like so many are in each zone.
+fn zoned(least: u32, callers: &[(&str, u32)]) -> ResourceSet {
+    let rules = LocalityRules { zones: Some(least), ..LocalityRules::default() };
+    let without = ClusterPolicy { outlier: None, ..policy(rules) };
+    let mut set = told("eu/a", &without);
+    let mut inbound = Inbound::clone(set.inbound.as_deref().unwrap());
+    let place = |text: &str| Locality::parse(text).unwrap().place();
+    inbound.callers = callers.iter().map(|(at, count)| (place(at), *count)).collect();
+    set.inbound = Some(Arc::new(inbound));
+    set
+}
+
+#[test]
+fn zones_are_told_apart_where_the_region_has_several_and_it_is_known_who_calls() {
+    let all = Some(vec![vec![0, 1, 2], vec![3], vec![0, 1], vec![2]]);
+    let mut builder = builder();
+    let both = cluster(&mut builder, &zoned(3, &[("eu/a", 1), ("eu/b", 1)]));
+    assert_eq!(groups(&both), all);
+    let balancer = both.balancer.as_ref().unwrap();
+    // Two of three endpoints are here, and half of the callers.
+    assert_eq!((balancer.levels(), balancer.zone_shares()), (2, &[1.0, 0.0][..]));
+    assert_eq!(chosen(&both, &[], false), [0, 1]);
+    assert_eq!(chosen(&both, &[0], false), [1]);
+    assert_eq!(chosen(&both, &[0, 1], false), [2], "another zone goes before another region");
+    assert_eq!(chosen(&both, &[0, 1, 2], false), [3]);
+    assert_eq!(chosen(&both, &[0], true), [2]);
+    let crowded = cluster(&mut builder, &zoned(3, &[("eu/a", 3)]));
+    assert_eq!(chosen(&crowded, &[], false), [0, 1, 2], "all callers are here");
+    for (why, set) in [
+        ("too few endpoints", zoned(4, &[("eu/a", 1), ("eu/b", 1)])),
+        ("nobody is known here", zoned(3, &[("eu/b", 1)])),
+    ] {
+        let cluster = cluster(&mut builder, &set);
+        assert_eq!(chosen(&cluster, &[], false), [0, 1, 2], "{why}: the region's, all alike");
+    }
 }

@@ -12,9 +12,7 @@ use crate::{
     field_name::is_token,
     yaml::{
         node::Node,
-        schema::{
-            DURATION, Kind, NAME, Object, at_most_one, join, not_yet, optional, present, required,
-        },
+        schema::{DURATION, Kind, NAME, Object, at_most_one, join, optional, present, required},
         value,
     },
 };
@@ -34,12 +32,13 @@ pub(super) static LOAD_BALANCER: Object = Object {
         ),
         optional("consistentHash", Kind::Object(&CONSISTENT_HASH)),
         optional("localityLbSetting", Kind::Object(&locality::LOCALITY)),
-        not_yet("zoneAwareLbSetting", Kind::Object(&locality::ZONE_AWARE)),
+        optional("zoneAwareLbSetting", Kind::Object(&locality::ZONE_AWARE)),
         optional("warmupDurationSecs", DURATION),
         optional("warmup", Kind::Object(&WARMUP)),
     ],
     rules: &[|node, path, report| {
         at_most_one(node, &["simple", "consistentHash"], path, report);
+        at_most_one(node, &["localityLbSetting", "zoneAwareLbSetting"], path, report);
     }],
 };
 
@@ -144,7 +143,10 @@ pub(super) fn read(node: &Node) -> LoadBalancing {
             (None, _) => Method::LeastRequest,
         },
         warmup: node.get("warmup").and_then(warmup).or_else(older),
-        locality: node.get("localityLbSetting").map(locality::read),
+        locality: match node.get("zoneAwareLbSetting") {
+            Some(zones) => Some(locality::read_zone_aware(zones)),
+            None => node.get("localityLbSetting").map(locality::read),
+        },
     }
 }
 

@@ -4,11 +4,11 @@
 use std::collections::HashSet;
 
 use crate::{
-    discovery::{Distribute, LocalityRules},
+    discovery::{Distribute, LocalityRules, ZONES_ENDPOINTS},
     yaml::{
         node::Node,
         report::Report,
-        schema::{COUNT, Kind, NAME, Object, at_most_one, join, optional, required},
+        schema::{Kind, NAME, Object, at_most_one, join, optional, required},
         value,
     },
 };
@@ -82,9 +82,16 @@ pub(super) static ZONE_AWARE: Object = Object {
         optional("enabled", Kind::Bool),
         optional("failover", Kind::List { of: &Kind::Object(&FAILOVER), least: 0 }),
         optional("failoverPriority", Kind::List { of: &NAME, least: 0 }),
-        optional("minClusterSize", COUNT),
+        optional("minClusterSize", Kind::Int { min: 1, max: u32::MAX as i64 }),
     ],
-    rules: &[],
+    rules: &[|node, path, report| {
+        for label in node.items_of("failoverPriority") {
+            if TOPOLOGY_LABELS.contains(&label.text()) {
+                let reason = "regions and zones are looked at in any case: leave this out, or use `failover`";
+                report.at(label, &join(path, "failoverPriority"), reason);
+            }
+        }
+    }],
 };
 
 /// A checked `localityLbSetting` into its noun.
@@ -106,7 +113,14 @@ pub(super) fn read(node: &Node) -> LocalityRules {
             .map(|one| (text(one, "from"), text(one, "to")))
             .collect(),
         failover_priority: node.texts_of("failoverPriority"),
+        zones: None,
     }
+}
+
+/// A checked `zoneAwareLbSetting` into the same noun: where it is switched off, so is everything of it.
+pub(super) fn read_zone_aware(node: &Node) -> LocalityRules {
+    let least = node.get("minClusterSize").and_then(|size| size.text().parse().ok());
+    LocalityRules { zones: Some(least.unwrap_or(ZONES_ENDPOINTS)), ..read(node) }
 }
 
 /// Reports localities that are none, and those that one before them holds or that hold one before
