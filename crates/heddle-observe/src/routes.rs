@@ -126,7 +126,7 @@ async fn route<B>(
         ["api", "v1", "refusals"] => {
             Ok(json(&view.borrow().refusals_page(asked(uri.query(), 300)?)))
         }
-        ["metrics"] => Ok(own::metrics(&view.borrow())),
+        ["metrics"] => Ok(metrics(&view.borrow())),
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
         ["api", "v1", "tls-failures"] => Ok(json(&view.borrow().tls_failures())),
         ["api", "v1", "traces"] => {
@@ -420,6 +420,14 @@ fn json(value: &impl Serialize) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The observer's own metrics.
+fn metrics(view: &View) -> Response<Body> {
+    let mut response = Response::new(full(Bytes::from(own::text(view))));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
 }
 

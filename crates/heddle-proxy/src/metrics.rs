@@ -6,6 +6,7 @@
 //! instruction; a [`scrape`] adds the shards up. Nothing here knows a socket or a request.
 
 mod comparisons;
+mod counter;
 mod edge;
 pub mod exposition;
 mod hidden;
@@ -49,8 +50,8 @@ pub(crate) use self::{
 };
 use self::{
     comparisons::Comparisons,
+    counter::Counter,
     edge::Own,
-    histogram::Counter,
     registry::{Asked, Registry},
     tags::Written,
     tracing::TraceCounts,

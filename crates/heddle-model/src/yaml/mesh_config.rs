@@ -1,14 +1,18 @@
 //! `MeshConfig`: what holds for the whole mesh, in the words of Istio's. Of its fields those about logs, spans
 //! and metrics are carried out; the others are known, and noted.
 
+mod log;
 mod provider;
 
 use std::collections::BTreeMap;
 
-use self::provider::{PROVIDER, names_differ};
+use self::{
+    log::{default_json, default_text, log_path},
+    provider::{PROVIDER, ZIPKIN_PATH, names_differ},
+};
 use super::{
     destination_rule::tls,
-    log_format::{self, DEFAULT_JSON, DEFAULT_TEXT},
+    log_format,
     node::Node,
     report::Report,
     schema::{Kind, NAME, Object, TEXT, join, not_yet, optional, required},
@@ -22,8 +26,6 @@ use crate::{
 
 /// The namespace of what holds for all.
 const ROOT_NAMESPACE: &str = "istio-system";
-/// Where Zipkin takes spans.
-const ZIPKIN_PATH: &str = "/api/v2/spans";
 /// Port of Zipkin where an address names none.
 const ZIPKIN_PORT: u16 = 9411;
 
@@ -121,11 +123,6 @@ static ADDRESS: Object = Object {
     rules: &[],
 };
 
-/// A file from the root on, or nothing.
-fn log_path(text: &str) -> Result<(), String> {
-    if text.is_empty() { Ok(()) } else { value::file_path(text) }
-}
-
 fn host_port(text: &str) -> Result<Collector, String> {
     let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
     let port = match port {
@@ -170,15 +167,6 @@ fn layout_of(spec: &Node) -> Result<LogLayout, String> {
         (_, "") => Ok(default_text()),
         (_, format) => log_format::check(format).map(|()| LogLayout::Text(format.to_owned())),
     }
-}
-
-fn default_text() -> LogLayout {
-    LogLayout::Text(DEFAULT_TEXT.to_owned())
-}
-
-fn default_json() -> LogLayout {
-    let owned = |(name, format): &(&str, &str)| ((*name).to_owned(), (*format).to_owned());
-    LogLayout::Json(DEFAULT_JSON.iter().map(owned).collect())
 }
 
 /// A checked MeshConfig into its noun.

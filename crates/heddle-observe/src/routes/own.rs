@@ -3,24 +3,11 @@
 use std::fmt::Write as _;
 
 use heddle_runtime::figures;
-use hyper::{
-    Response,
-    body::Bytes,
-    header::{self, HeaderValue},
-};
 
-use super::{Body, full};
 use crate::answers::View;
 
 /// All of them.
-pub(super) fn metrics(view: &View) -> Response<Body> {
-    let mut response = Response::new(full(Bytes::from(text(view))));
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
-}
-
-fn text(view: &View) -> String {
+pub(super) fn text(view: &View) -> String {
     let roster = &view.roster;
     let (read, failed) = view.scrapes;
     let silent = roster.present().filter(|member| !member.scraped).count();

@@ -8,12 +8,9 @@ use std::{
 use heddle_model::{ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::proxy_config::ProxyConfig;
 
-use super::tags::Written;
+use super::tags::{OVERFLOW, UNKNOWN, Written};
 use crate::refusal::{Flag, Flags};
 
-pub(super) const UNKNOWN: &str = "unknown";
-/// Value of every label that an overflow series gives up.
-pub(super) const OVERFLOW: &str = "overflow";
 /// Istio's `destination_service_name` for destinations outside the mesh.
 const PASSTHROUGH: &str = "PassthroughCluster";
 /// The same for what a Sidecar does not let through.

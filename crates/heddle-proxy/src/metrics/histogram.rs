@@ -1,16 +1,9 @@
-//! Counters with one writer each, and histograms whose bounds are Istio's or some of them; native ones beside them
+//! Histograms with one writer each, whose bounds are Istio's or some of them; native ones beside them
 //! where somebody asks for those.
 
-use std::{
-    array,
-    fmt::Write as _,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{array, fmt::Write as _, sync::OnceLock};
 
-use super::native::Native;
+use super::{counter::Counter, native::Native};
 
 /// Istio's bounds for milliseconds, in thousandths; `+Inf` is implied. All of them: dashboards and
 /// objectives name single ones, and what is summed by `le` over proxies has to have the same.
@@ -44,32 +37,6 @@ pub(super) const MILLISECONDS: [u64; 19] = [
 /// sets with different bounds is wrong, and a bucket that appears later loses its first increase.
 pub(super) const BYTES: [u64; 6] =
     [100_000, 1_000_000, 10_000_000, 60_000_000, 600_000_000, 3_600_000_000];
-
-/// A counter that one thread writes and any thread reads.
-///
-/// Adding is a plain load and store: no locked instruction, and no lost update, since nobody else
-/// writes.
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
-
-impl Counter {
-    pub(crate) fn add(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
-    }
-
-    /// Adds so that who sees the new value also sees everything written before.
-    pub(super) fn add_release(&self, n: u64) {
-        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Release);
-    }
-
-    pub(crate) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn get_acquire(&self) -> u64 {
-        self.0.load(Ordering::Acquire)
-    }
-}
 
 /// A histogram; bounds, values and sum in thousandths of the unit (µs for ms).
 #[derive(Debug)]
@@ -137,7 +104,11 @@ impl<'a> HistogramShard<'a> {
     pub(super) fn native(&self) -> &'a Native {
         // Times reach from 16 µs on, sizes from 32 bytes on.
         let lowest = if self.bounds.len() == MILLISECONDS.len() { -24 } else { 20 };
-        self.native.get_or_init(|| Box::new(Native::seeded(lowest, self)))
+        self.native.get_or_init(|| {
+            let buckets = self.bounds.iter().zip(self.buckets);
+            let buckets = buckets.map(|(bound, count)| (*bound, count.get()));
+            Box::new(Native::seeded(lowest, buckets, self.above.get()))
+        })
     }
 }
 

@@ -3,7 +3,7 @@
 //! They are counted from when somebody first asks for them, and cost nothing before. What was counted until then is
 //! known by classic buckets only, and goes to where those end.
 
-use super::histogram::{Counter, HistogramShard};
+use super::counter::Counter;
 
 /// Each bound is the 2^(1/4)-fold of the one below: `schema` 2 in Prometheus' words. A quantile is right within 10 %.
 pub(super) const SCHEMA: i32 = 2;
@@ -30,14 +30,20 @@ impl Native {
         }
     }
 
-    /// What classic buckets know: each value counts as high as its bucket's bound.
-    pub(super) fn seeded(lowest: i32, shard: &HistogramShard<'_>) -> Self {
+    /// What classic buckets know, each bound with what it holds, and what is above them: each value counts as high as
+    /// its bucket's bound.
+    pub(super) fn seeded(
+        lowest: i32,
+        buckets: impl Iterator<Item = (u64, u64)>,
+        above: u64,
+    ) -> Self {
         let native = Self::new(lowest);
-        for (bound, count) in shard.bounds.iter().zip(shard.buckets) {
-            native.bucket(*bound).add(count.get());
+        let mut last: u64 = 0;
+        for (bound, count) in buckets {
+            native.bucket(bound).add(count);
+            last = bound;
         }
-        let last = shard.bounds.last().copied().unwrap_or_default();
-        native.bucket(last.saturating_add(1)).add(shard.above.get());
+        native.bucket(last.saturating_add(1)).add(above);
         native
     }
 

@@ -8,8 +8,9 @@
 use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use super::{
+    counter::Counter,
     edge::Escaped,
-    histogram::{Counter, Histogram, MILLISECONDS},
+    histogram::{Histogram, MILLISECONDS},
     render::histogram,
     series::LabelSet,
 };

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use heddle_model::discovery::Metric;
 
 use super::{
-    histogram::{BYTES, Counter, Histogram, MILLISECONDS},
+    counter::Counter,
+    histogram::{BYTES, Histogram, MILLISECONDS},
     tags::Bits,
 };
 

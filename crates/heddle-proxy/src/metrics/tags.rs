@@ -9,8 +9,12 @@ use heddle_model::{
     yaml::expression::Expression,
 };
 
-use super::edge::{OVERFLOW, UNKNOWN};
 use crate::limits::{TAG_VALUE_BYTES, TAGS_CHANGED};
+
+/// Value of a tag of what is not known.
+pub(super) const UNKNOWN: &str = "unknown";
+/// Value of every tag that an overflow series gives up.
+pub(super) const OVERFLOW: &str = "overflow";
 
 /// Metrics as bits, in the order of [`Metric::EACH`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]

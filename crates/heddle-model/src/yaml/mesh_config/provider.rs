@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ZIPKIN_PATH, default_json, default_text, log_path};
+use super::log::{default_json, default_text, log_path};
 use crate::{
     discovery::{Collector, LogLayout, OtlpHttpSink, SentField, SpanSink, ZipkinSink},
     resource::{Named, OtlpLog, ProviderKind},
@@ -18,6 +18,8 @@ use crate::{
     },
 };
 
+/// Where Zipkin takes spans.
+pub(super) const ZIPKIN_PATH: &str = "/api/v2/spans";
 /// Where OTLP over HTTP takes spans.
 const OTLP_PATH: &str = "/v1/traces";
 /// What Istio calls the log of a collector where nothing is said.
