@@ -7,7 +7,7 @@ use crate::{
     command::{exists, program, run},
     deny,
     kube::Ahead,
-    tidy,
+    python, tidy,
     time::now,
 };
 
@@ -49,7 +49,7 @@ const STEPS: [Step; 7] = [
 /// `cargo xtask ci`.
 pub(crate) fn check_all() -> Result<(), String> {
     let mut times = Vec::new();
-    timed("packages", &mut times, packages)?;
+    timed("packages", &mut times, || packages().map(|()| python::fetch()))?;
     let cluster = Ahead::begin();
     for (name, step) in STEPS {
         timed(name, &mut times, step)?;
@@ -115,7 +115,11 @@ fn docs() -> Result<(), String> {
 
 /// Unit, crate and end-to-end tests on one profile: the one users run.
 fn tests() -> Result<(), String> {
-    run(&mut program("cargo", &["test", "--workspace", "--release", "--locked"]))
+    let mut tests = program("cargo", &["test", "--workspace", "--release", "--locked"]);
+    if let Some(packages) = python::packages() {
+        tests.env("PYTHONPATH", packages);
+    }
+    run(&mut tests)
 }
 
 fn ui() -> Result<(), String> {

@@ -25,6 +25,7 @@ pub(crate) use ahead::Ahead;
 pub(crate) use conformance::run_suite;
 use end_to_end::Build;
 use folder::Folder;
+pub(crate) use folder::cache;
 use module::Manner;
 use node::Families;
 

@@ -9,6 +9,7 @@ mod ci;
 mod command;
 mod deny;
 mod kube;
+mod python;
 mod tidy;
 mod time;
 

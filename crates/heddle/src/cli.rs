@@ -7,7 +7,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use heddle_model::{Locality, Protocol, discovery::Collector, name::DEFAULT_NAMESPACE};
-use heddle_wire::local::holder_api::Publish;
+use heddle_wire::local::{app_probes::HttpGet, holder_api::Publish};
 
 pub(crate) mod asking;
 pub(crate) mod cluster;
@@ -297,6 +297,9 @@ pub(crate) struct RunArgs {
     /// Memory the sidecar stays within, e.g. 64Mi: near it, it refuses calls rather than exceed it [default: no limit]
     #[arg(long, value_name = "SIZE", value_parser = values::memory)]
     pub memory_limit: Option<u64>,
+    /// Where the program shows metrics of its own, path /metrics unless given: they stand behind those of its sidecar, at its port 15020 and for whoever scrapes through the dashboard
+    #[arg(long, value_name = "PORT[/PATH]", value_parser = values::app_metrics)]
+    pub app_metrics: Option<HttpGet>,
     /// Which mesh.
     #[command(flatten)]
     pub mesh: MeshFlag,

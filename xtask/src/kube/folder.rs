@@ -78,7 +78,7 @@ pub(super) fn make(path: &Path) -> Result<(), String> {
 }
 
 /// `$XDG_CACHE_HOME/heddle-kube`, outside any work tree: a clean clone finds what an earlier one has built.
-pub(super) fn cache() -> Result<PathBuf, String> {
+pub(crate) fn cache() -> Result<PathBuf, String> {
     let absolute =
         |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
     let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")));

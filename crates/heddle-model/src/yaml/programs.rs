@@ -130,6 +130,7 @@ static PROGRAM: Object = Object {
         optional("restart", Kind::Choice(&["never", "on-failure", "always"])),
         named("stop-timeout", "stop_timeout", WORD),
         named("memory-limit", "memory_limit", WORD),
+        named("app-metrics", "app_metrics", WORD),
     ],
     rules: &[says_something],
 };

@@ -12,7 +12,10 @@ use std::{fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::control_api::{JoinRequest, JoinedWorkload};
+use super::{
+    app_probes::HttpGet,
+    control_api::{JoinRequest, JoinedWorkload},
+};
 
 /// Largest frame, bytes.
 pub const FRAME_MAX: usize = 256 * 1024;
@@ -114,6 +117,9 @@ pub struct JoinSpec {
     /// A port of the workload that the host is let in to besides, to ask whether the program is ready.
     #[serde(default)]
     pub ready_port: Option<u16>,
+    /// Where its program shows metrics of its own.
+    #[serde(default)]
+    pub app_metrics: Option<HttpGet>,
 }
 
 /// `--publish [ADDR:]HOSTPORT[-HOSTPORT]:PORT`; printed in that form.

@@ -11,7 +11,11 @@ use heddle_model::{
     name::{check_label, check_port_name},
     yaml::did_you_mean,
 };
-use heddle_wire::local::{holder_api::Publish, proxy_config::taken_port};
+use heddle_wire::local::{
+    app_probes::{HttpGet, Scheme},
+    holder_api::Publish,
+    proxy_config::taken_port,
+};
 
 use crate::demo::apps::{RATE_MAX, RATE_MIN};
 
@@ -293,6 +297,23 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if duration > DURATION_MAX { Err(wrong()) } else { Ok(duration) }
 }
 
+/// Where a program shows its metrics: `9100` or `9100/actuator/prometheus`.
+pub(crate) fn app_metrics(text: &str) -> Result<HttpGet, String> {
+    let (number, path) = match text.find('/') {
+        Some(at) => text.split_at(at),
+        None => (text, "/metrics"),
+    };
+    let number = port(number)
+        .map_err(|error| format!("{error}; say where metrics are as 9100 or 9100/path"))?;
+    if path.bytes().any(|byte| !byte.is_ascii_graphic() || byte == b'#') {
+        return Err(format!(
+            "`{path}` is no path: use letters, digits and signs of a URL, no space"
+        ));
+    }
+    let (path, http_headers) = (path.to_owned(), Vec::new());
+    Ok(HttpGet { path, port: number, scheme: Scheme::default(), http_headers })
+}
+
 /// Bytes of memory for a sidecar, as Kubernetes writes them: `64Mi`, `128M`, `1Gi`.
 pub(crate) fn memory(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size of memory: use e.g. 64Mi, 128M or 1Gi");
@@ -445,5 +466,16 @@ mod tests {
         for wrong in ["tier", "=x", "tier=a b", "-x=1", "UP_.x/tier=1", "app=x", "version=v1"] {
             assert!(label_flag(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn where_a_program_shows_its_metrics_is_a_port_with_or_without_a_path() {
+        let read = |text: &str| app_metrics(text).map(|get| (get.port, get.path));
+        assert_eq!(read("9100"), Ok((9100, "/metrics".to_owned())));
+        assert_eq!(read("9100/own?all=1"), Ok((9100, "/own?all=1".to_owned())));
+        for wrong in ["/metrics", "0", "x/metrics", "9100/a b", "15020", "9100/a#b"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert!(read("/metrics").unwrap_err().contains("9100/path"));
     }
 }

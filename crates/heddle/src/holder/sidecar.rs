@@ -239,7 +239,7 @@ fn config(book: &Book, workload: &Workload, dir: &Path, spec: &JoinSpec) -> Prox
         state_dir: dir.join("state"),
         memory_limit: spec.memory_limit,
         app_probes: AppProbes::new(),
-        app_metrics: None,
+        app_metrics: spec.app_metrics.clone(),
         ready_fd: None,
         surroundings: Surroundings::Local(surroundings(book, workload, spec)),
     }

@@ -58,6 +58,7 @@ pub(crate) fn resolve(args: &RunArgs) -> Result<JoinSpec, Failure> {
         host_ports: args.host_port.clone(),
         memory_limit: args.memory_limit,
         ready_port: args.ready_port,
+        app_metrics: args.app_metrics.clone(),
     })
 }
 

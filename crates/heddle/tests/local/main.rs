@@ -9,6 +9,7 @@
 mod balancing;
 mod breaking;
 mod codec;
+mod counting;
 mod deaths;
 mod demo;
 mod entries;

@@ -269,6 +269,7 @@ impl Reader<'_> {
             ready_port: None,
             host_port: self.values(program, "host-ports", values::port),
             memory_limit: self.value(single("memory-limit"), values::memory),
+            app_metrics: self.value(single("app-metrics"), values::app_metrics),
             mesh: MeshFlag::default(),
             command: self.command(program),
         }
