@@ -13,14 +13,14 @@ func main() {
 	chart, namespace := os.Args[1], os.Args[2]
 	file, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
 	check(err)
-	values := map[string]string{}
+	values := map[string]any{}
 	for _, line := range append(strings.Split(string(file), "\n"), os.Args[3:]...) {
 		separator := ": "
 		if !strings.Contains(line, separator) {
 			separator = "="
 		}
 		if key, value, found := strings.Cut(line, separator); found && !strings.HasPrefix(line, "#") {
-			values[key] = value
+			values[key] = read(value)
 		}
 	}
 	data := map[string]any{"Values": values, "Release": map[string]string{"Namespace": namespace}}
@@ -34,6 +34,16 @@ func main() {
 		check(parsed.Execute(os.Stdout, data))
 		fmt.Println("---")
 	}
+}
+
+// A list in brackets, or a text.
+func read(value string) any {
+	inner, opened := strings.CutPrefix(value, "[")
+	inner, closed := strings.CutSuffix(inner, "]")
+	if !opened || !closed {
+		return value
+	}
+	return strings.FieldsFunc(inner, func(c rune) bool { return c == ',' || c == ' ' })
 }
 
 func check(err error) {
