@@ -13,7 +13,9 @@ pub const TEN_MINUTE_SLOTS: usize = 12_960;
 /// Seconds a reader may ask for at once: all that is kept.
 pub const WINDOW_MAX: u64 = 90 * 86_400;
 /// Bytes all slots may take together; beyond it the oldest slots go first, from the tier that holds
-/// most. A mesh of 60 measured edges takes about a third of it in two days and reaches it in 80.
+/// most. A place takes 32 bytes in a slot and 8 for each number in it: 60 measured edges with 16 numbers each (answers,
+/// durations, both sizes) take some 57 MiB in two days and reach it in a month. What places are called, with the labels
+/// of both workloads, is not counted here but bounded by [`CELLS_MAX`].
 pub const STORE_BYTES_MAX: usize = 96 << 20;
 /// Time between two writes of what has changed to the history's file: what a kill loses at most.
 pub const HISTORY_INTERVAL: Duration = Duration::from_secs(10);
@@ -92,12 +94,16 @@ pub const FORM_BYTES_MAX: usize = 64 << 10;
 pub const FORM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Points of a series in one answer of Prometheus' interface, as Prometheus has it.
 pub const QUERY_POINTS_MAX: usize = 11_000;
-/// Series that one query may select.
+/// Series that the selectors of one query may select together.
 pub const QUERY_SERIES_MAX: usize = 20_000;
-/// Numbers that one query may load from the store, 16 bytes each.
+/// Numbers that they may load from the store together, 16 bytes each.
 pub const QUERY_LOADED_MAX: usize = 2_000_000;
 /// Numbers that one query may come to on its way, 8 bytes each.
 pub const QUERY_NUMBERS_MAX: usize = 5_000_000;
+/// Samples of one answer of Prometheus' interface, some 35 bytes each.
+pub const QUERY_SAMPLES_MAX: usize = 1_000_000;
+/// Selectors of series in one question for series or labels.
+pub const QUERY_MATCHES_MAX: usize = 32;
 /// Queries that are worked out at one time; further ones wait.
 pub const QUERIES_AT_ONCE: usize = 2;
 /// One query, with its wait.

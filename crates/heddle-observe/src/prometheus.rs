@@ -12,4 +12,5 @@ mod gather;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use answer::refusal;
 pub(crate) use calls::{answer, is_call};

@@ -73,17 +73,22 @@ where
 {
     let (head, body) = request.into_parts();
     let request = Request::from_parts(head, ());
-    let answered = match call_of_prometheus(&request) {
+    let is_query = call_of_prometheus(&request);
+    let answered = match is_query {
         true => as_prometheus(&request, body, view, config).await,
         false => route(&request, view, config).await,
     };
     let mut response = match answered {
         Ok(response) => response,
         Err(Refused(status, reason)) => {
-            let mut response = json(&serde_json::json!({ "error": reason }));
+            let mut response = match is_query {
+                true => prometheus_refusal(status, &reason),
+                false => json(&serde_json::json!({ "error": reason })),
+            };
             *response.status_mut() = status;
             if status == StatusCode::METHOD_NOT_ALLOWED {
-                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
+                let allowed = if is_query { "GET, POST" } else { "GET" };
+                response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
             }
             response
         }
@@ -195,9 +200,16 @@ where
     let path: Vec<&str> = path.split('/').collect();
     let query = request.uri().query().unwrap_or_default();
     let (status, answer) = prometheus::answer(view, &path, query, &posted).await;
-    let mut response = json(&answer);
-    *response.status_mut() = status;
-    Ok(response)
+    Ok(written(status, answer))
+}
+
+/// A refusal as those who ask Prometheus read it.
+fn prometheus_refusal(status: StatusCode, reason: &str) -> Response<Body> {
+    let kind = match status {
+        StatusCode::REQUEST_TIMEOUT => "timeout",
+        _ => "bad_data",
+    };
+    written(status, prometheus::refusal(kind, reason))
 }
 
 /// A form that was posted, within its size and its time.
@@ -208,6 +220,9 @@ where
     let body = http_body_util::Limited::new(body, limits::FORM_BYTES_MAX);
     match clock::within(limits::FORM_TIMEOUT, body.collect()).await {
         Some(Ok(whole)) => Ok(whole.to_bytes().to_vec()),
+        Some(Err(error)) if !error.is::<http_body_util::LengthLimitError>() => {
+            Err(Refused(StatusCode::BAD_REQUEST, format!("the form was not read: {error}")))
+        }
         Some(Err(_)) => {
             let reason = format!("a form has at most {} bytes", limits::FORM_BYTES_MAX);
             Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, reason))
@@ -415,6 +430,11 @@ fn json(value: &impl Serialize) -> Response<Body> {
             (StatusCode::INTERNAL_SERVER_ERROR, b"{}".to_vec())
         }
     };
+    written(status, body)
+}
+
+/// JSON that is written already.
+fn written(status: StatusCode, body: Vec<u8>) -> Response<Body> {
     let mut response = Response::new(full(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();

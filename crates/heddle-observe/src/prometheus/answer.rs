@@ -1,73 +1,112 @@
-//! Answers as Prometheus writes them.
+//! Answers as Prometheus writes them. What a query comes to is written straight into bytes: as a tree of values a large
+//! one would take ten times as much.
+
+use std::io::Write as _;
 
 use hyper::StatusCode;
+use serde::Serialize;
 use serde_json::{Map, Value as Json, json};
 
-use crate::promql::{
-    QueryError,
-    curve::is_absent,
-    labels::Labels,
-    value::{Series, Value},
+use crate::{
+    limits,
+    promql::{
+        QueryError,
+        curve::is_absent,
+        labels::Labels,
+        value::{Series, Value},
+    },
 };
 
 /// What was asked for.
-pub(super) fn success(data: Json) -> (StatusCode, Json) {
-    (StatusCode::OK, json!({ "status": "success", "data": data }))
+pub(super) fn success(data: &Json) -> Vec<u8> {
+    text(&json!({ "status": "success", "data": data }))
 }
 
 /// Why there is no answer.
-pub(super) fn failure(error: &QueryError) -> (StatusCode, Json) {
+pub(super) fn failure(error: &QueryError) -> (StatusCode, Vec<u8>) {
     let (status, kind) = match error {
         QueryError::BadData(_) => (StatusCode::BAD_REQUEST, "bad_data"),
         QueryError::Execution(_) => (StatusCode::UNPROCESSABLE_ENTITY, "execution"),
         QueryError::Timeout => (StatusCode::SERVICE_UNAVAILABLE, "timeout"),
     };
-    (status, json!({ "status": "error", "errorType": kind, "error": error.to_string() }))
+    (status, refusal(kind, &error.to_string()))
+}
+
+/// An error in the form of Prometheus.
+pub(crate) fn refusal(kind: &str, reason: &str) -> Vec<u8> {
+    text(&json!({ "status": "error", "errorType": kind, "error": reason }))
 }
 
 /// The value of a query at one moment.
-pub(super) fn instant(value: Value, at: f64) -> Json {
+///
+/// # Errors
+/// It has more samples than one answer may have.
+pub(super) fn instant(value: &Value, times: &[f64]) -> Result<Vec<u8>, QueryError> {
+    let at = times.first().copied().unwrap_or_default();
     match value {
         Value::Scalar(values) => {
-            let value = values.first().copied().unwrap_or(f64::NAN);
-            json!({ "resultType": "scalar", "result": sample(at, value) })
+            let mut answer = Answer::new("scalar");
+            answer.sample(at, values.first().copied().unwrap_or(f64::NAN))?;
+            Ok(answer.end())
         }
-        Value::Text(text) => json!({ "resultType": "string", "result": [moment(at), text] }),
+        Value::Text(words) => {
+            let mut answer = Answer::new("string");
+            let _ = write!(answer.out, "[{},", Moment(at));
+            answer.out.extend(text(words));
+            answer.out.push(b']');
+            Ok(answer.end())
+        }
         Value::Vector(vector) => {
-            let one = |series: &Series| {
-                let value = *series.values.first().filter(|value| !is_absent(**value))?;
-                Some(json!({ "metric": labels(&series.labels), "value": sample(at, value) }))
-            };
-            let result: Vec<Json> = vector.iter().filter_map(one).collect();
-            json!({ "resultType": "vector", "result": result })
+            let mut answer = Answer::new("vector");
+            answer.out.push(b'[');
+            for series in vector {
+                let there = series.values.first().filter(|value| !is_absent(**value));
+                let Some(value) = there else { continue };
+                answer.metric(&series.labels, "value");
+                answer.sample(at, *value)?;
+                answer.out.push(b'}');
+            }
+            answer.out.push(b']');
+            Ok(answer.end())
         }
         Value::Matrix(matrix) => {
-            let one = |(metric, samples): &(Labels, Vec<(f64, f64)>)| {
-                let values = samples.iter().map(|(at, value)| sample(*at, *value));
-                json!({ "metric": labels(metric), "values": values.collect::<Vec<_>>() })
-            };
-            let result: Vec<Json> = matrix.iter().map(one).collect();
-            json!({ "resultType": "matrix", "result": result })
+            let mut answer = Answer::new("matrix");
+            answer.out.push(b'[');
+            for (labels, samples) in matrix {
+                answer.series(labels, samples.iter().copied())?;
+            }
+            answer.out.push(b']');
+            Ok(answer.end())
         }
     }
 }
 
 /// The values of a query at many moments.
-pub(super) fn range(value: Value, times: &[f64]) -> Json {
-    let vector = match value {
-        Value::Scalar(values) => vec![Series { labels: Labels::default(), values }],
-        Value::Vector(vector) => vector,
-        Value::Matrix(_) | Value::Text(_) => Vec::new(),
+///
+/// # Errors
+/// They have more samples than one answer may have, or are none that can be told for several moments.
+pub(super) fn range(value: &Value, times: &[f64]) -> Result<Vec<u8>, QueryError> {
+    let mut answer = Answer::new("matrix");
+    answer.out.push(b'[');
+    let samples = |values: &[f64]| {
+        let samples: Vec<_> = times.iter().copied().zip(values.iter().copied()).collect();
+        samples.into_iter().filter(|(_, value)| !is_absent(*value))
     };
-    let one = |series: &Series| {
-        let samples = times.iter().zip(&series.values);
-        let there = samples.filter(|(_, value)| !is_absent(**value));
-        let values: Vec<Json> = there.map(|(at, value)| sample(*at, *value)).collect();
-        let metric = labels(&series.labels);
-        (!values.is_empty()).then(|| json!({ "metric": metric, "values": values }))
-    };
-    let result: Vec<Json> = vector.iter().filter_map(one).collect();
-    json!({ "resultType": "matrix", "result": result })
+    match value {
+        Value::Scalar(values) => answer.series(&Labels::default(), samples(values))?,
+        Value::Vector(vector) => {
+            for Series { labels, values } in vector {
+                answer.series(labels, samples(values))?;
+            }
+        }
+        Value::Matrix(_) | Value::Text(_) => {
+            let reason =
+                "invalid expression type for range query, must be Scalar or instant Vector";
+            return Err(super::form::bad("query", reason));
+        }
+    }
+    answer.out.push(b']');
+    Ok(answer.end())
 }
 
 /// A set of labels.
@@ -76,17 +115,78 @@ pub(super) fn labels(labels: &Labels) -> Json {
     Json::Object(pairs.collect::<Map<_, _>>())
 }
 
-fn sample(at: f64, value: f64) -> Json {
-    let text = match value {
-        value if value == f64::INFINITY => "+Inf".to_owned(),
-        value if value == f64::NEG_INFINITY => "-Inf".to_owned(),
-        other => other.to_string(),
-    };
-    json!([moment(at), text])
+/// What is written of an answer so far.
+struct Answer {
+    out: Vec<u8>,
+    samples: usize,
+}
+
+impl Answer {
+    fn new(kind: &str) -> Self {
+        let begin =
+            format!("{{\"status\":\"success\",\"data\":{{\"resultType\":\"{kind}\",\"result\":");
+        Self { out: begin.into_bytes(), samples: 0 }
+    }
+
+    fn end(mut self) -> Vec<u8> {
+        self.out.extend(b"}}");
+        self.out
+    }
+
+    /// All of a series, if it has any sample.
+    fn series(
+        &mut self,
+        labels: &Labels,
+        samples: impl Iterator<Item = (f64, f64)>,
+    ) -> Result<(), QueryError> {
+        let mut samples = samples.peekable();
+        if samples.peek().is_none() {
+            return Ok(());
+        }
+        self.metric(labels, "values");
+        for (number, (at, value)) in samples.enumerate() {
+            self.out.push(if number == 0 { b'[' } else { b',' });
+            self.sample(at, value)?;
+        }
+        self.out.extend(b"]}");
+        Ok(())
+    }
+
+    /// The beginning of a series, up to its values, which have this name.
+    fn metric(&mut self, of: &Labels, values: &str) {
+        if self.out.last() == Some(&b'}') {
+            self.out.push(b',');
+        }
+        self.out.extend(b"{\"metric\":");
+        self.out.extend(text(&labels(of)));
+        let _ = write!(self.out, ",\"{values}\":");
+    }
+
+    fn sample(&mut self, at: f64, value: f64) -> Result<(), QueryError> {
+        self.samples += 1;
+        if self.samples > limits::QUERY_SAMPLES_MAX {
+            return Err(QueryError::too_many_samples());
+        }
+        // Writing to memory does not fail.
+        let _ = match value {
+            value if value == f64::INFINITY => write!(self.out, "[{},\"+Inf\"]", Moment(at)),
+            value if value == f64::NEG_INFINITY => write!(self.out, "[{},\"-Inf\"]", Moment(at)),
+            other => write!(self.out, "[{},\"{other}\"]", Moment(at)),
+        };
+        Ok(())
+    }
 }
 
 /// To a millisecond, and a whole number where it is one.
-fn moment(at: f64) -> Json {
-    let rounded = (at * 1e3).round() / 1e3;
-    if rounded.fract() == 0.0 { Json::from(rounded as i64) } else { Json::from(rounded) }
+struct Moment(f64);
+
+impl std::fmt::Display for Moment {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(to, "{}", (self.0 * 1e3).round() / 1e3)
+    }
+}
+
+fn text(value: &(impl Serialize + ?Sized)) -> Vec<u8> {
+    // A tree of texts and numbers is always JSON.
+    serde_json::to_vec(value).unwrap_or_default()
 }

@@ -10,22 +10,23 @@ use std::{
 use heddle_runtime::clock;
 use hyper::StatusCode;
 use serde_json::{Value as Json, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     answer::{failure, instant, labels, range, success},
     families::{EJECTED, EJECTED_HELP, FAMILIES},
     form::{Form, bad},
-    gather::{Wanted, gather},
+    gather::{Budget, Collect, Wanted, gather},
 };
 use crate::{
     answers::View,
     limits,
     promql::{
         self, Query, QueryError,
+        curve::awaited,
         evaluate::{Loaded, evaluate},
-        labels::{Labels, Matcher, NAME},
-        parser::parse_selector,
+        labels::NAME,
+        parser::parse_selectors,
         value::Value,
     },
 };
@@ -43,15 +44,15 @@ pub(crate) fn is_call(path: &[&str]) -> bool {
     )
 }
 
-/// Answers a call, of which `query` stands in its address and `posted` is its body.
+/// Answers a call, of which `query` stands in its address and `posted` is its body: with JSON.
 pub(crate) async fn answer(
     view: &RefCell<View>,
     path: &[&str],
     query: &str,
     posted: &[u8],
-) -> (StatusCode, Json) {
+) -> (StatusCode, Vec<u8>) {
     match called(view, path, query, posted).await {
-        Ok(data) => success(data),
+        Ok(answer) => (StatusCode::OK, answer),
         Err(error) => failure(&error),
     }
 }
@@ -61,37 +62,24 @@ async fn called(
     path: &[&str],
     query: &str,
     posted: &[u8],
-) -> Result<Json, QueryError> {
+) -> Result<Vec<u8>, QueryError> {
     let form = Form::read(query, posted)?;
     match path {
         ["query"] => {
             let at = form.moment("time")?.unwrap_or_else(now);
-            let (_, value) = query_at(view, &form, &[at], 0.0).await?;
-            Ok(instant(value, at))
+            query_at(view, &form, vec![at], 0.0, instant).await
         }
         ["query_range"] => query_range(view, &form).await,
         // Samples here come from no trace.
-        ["query_exemplars"] => Ok(json!([])),
-        ["series"] => {
-            let all = series(&view.borrow(), &form, true)?;
-            Ok(all.iter().map(labels).collect())
-        }
-        ["labels"] => {
-            let all = series(&view.borrow(), &form, false)?;
-            let names = all.iter().flat_map(|labels| labels.iter().map(|(name, _)| name));
-            Ok(json!(names.collect::<BTreeSet<_>>()))
-        }
+        ["query_exemplars"] => Ok(success(&json!([]))),
+        ["series"] => found(view, &form, Collect::Series).await,
+        ["labels"] => found(view, &form, Collect::Names).await,
         ["label", NAME, "values"] if form.get("match[]").is_none() => {
-            Ok(json!(names(&view.borrow())))
+            Ok(success(&json!(names(&view.borrow()))))
         }
-        ["label", name, "values"] => {
-            let all = series(&view.borrow(), &form, false)?;
-            let values =
-                all.iter().map(|labels| labels.get(name)).filter(|value| !value.is_empty());
-            Ok(json!(values.collect::<BTreeSet<_>>()))
-        }
-        ["metadata"] => Ok(metadata(form.get("metric"))),
-        ["status", what] => Ok(status(&view.borrow(), what)),
+        ["label", name, "values"] => found(view, &form, Collect::Values(name)).await,
+        ["metadata"] => Ok(success(&metadata(form.get("metric")))),
+        ["status", what] => Ok(success(&status(&view.borrow(), what))),
         _ => Err(QueryError::BadData("no such call".to_owned())),
     }
 }
@@ -100,7 +88,7 @@ fn now() -> f64 {
     clock::unix_now().as_secs_f64()
 }
 
-async fn query_range(view: &RefCell<View>, form: &Form) -> Result<Json, QueryError> {
+async fn query_range(view: &RefCell<View>, form: &Form) -> Result<Vec<u8>, QueryError> {
     let wanted = |name: &str, found: Option<f64>| {
         found.ok_or_else(|| bad(name, "cannot parse \"\" to a valid timestamp"))
     };
@@ -122,82 +110,111 @@ async fn query_range(view: &RefCell<View>, form: &Form) -> Result<Json, QueryErr
     }
     let count = ((end - start) / step + 1e-9) as usize + 1;
     let times: Vec<f64> = (0..count).map(|n| start + step * n as f64).collect();
-    let (query, value) = query_at(view, form, &times, step).await?;
-    if matches!(value, Value::Matrix(_) | Value::Text(_)) {
-        drop(query);
-        let reason = "invalid expression type for range query, must be Scalar or instant Vector";
-        return Err(bad("query", reason));
-    }
-    Ok(range(value, &times))
+    query_at(view, form, times, step, range).await
 }
 
 /// Reads a query, loads what it selects, and works it out on another thread: scrapes do not wait for that.
 async fn query_at(
     view: &RefCell<View>,
     form: &Form,
+    times: Vec<f64>,
+    step: f64,
+    write: fn(&Value, &[f64]) -> Result<Vec<u8>, QueryError>,
+) -> Result<Vec<u8>, QueryError> {
+    let deadline = clock::now() + limits::QUERY_TIMEOUT;
+    let place = place(view).await?;
+    let text = form.get("query").unwrap_or_default().to_owned();
+    let (query, place) = aside(move || (promql::parse(&text), place)).await?;
+    let query = query.map_err(|error| bad("query", &error.to_string()))?;
+    let loaded = load(&view.borrow(), &query, &times, step, deadline)?;
+    let work = move || {
+        // Whoever asked may be gone by now: the place is taken as long as there is work.
+        let _place = place;
+        let value = evaluate(&query, &loaded, &times, deadline)?;
+        drop(loaded);
+        write(&value, &times)
+    };
+    aside(work).await?
+}
+
+/// One of the places for queries, as soon as one is free.
+async fn place(view: &RefCell<View>) -> Result<OwnedSemaphorePermit, QueryError> {
+    let places: Arc<Semaphore> = Arc::clone(&view.borrow().queries.0);
+    match clock::within(limits::QUERY_TIMEOUT, places.acquire_owned()).await {
+        Some(Ok(place)) => Ok(place),
+        _ => Err(QueryError::Timeout),
+    }
+}
+
+/// Does work on another thread.
+async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, QueryError> {
+    let failed = |_| QueryError::Execution("the query could not be worked out".to_owned());
+    tokio::task::spawn_blocking(work).await.map_err(failed)
+}
+
+fn load(
+    view: &View,
+    query: &Query,
     times: &[f64],
     step: f64,
-) -> Result<(Arc<Query>, Value), QueryError> {
-    let deadline = clock::now() + limits::QUERY_TIMEOUT;
-    let query = promql::parse(form.get("query").unwrap_or_default());
-    let query = Arc::new(query.map_err(|error| bad("query", &error.to_string()))?);
-    let places: Arc<Semaphore> = Arc::clone(&view.borrow().queries.0);
-    let place = clock::within(limits::QUERY_TIMEOUT, places.acquire_owned()).await;
-    let Some(Ok(_place)) = place else { return Err(QueryError::Timeout) };
-    let loaded = load(&view.borrow(), &query, times, step)?;
-    let (asked, times) = (Arc::clone(&query), times.to_vec());
-    let worked = work(asked, loaded, times, deadline).await?;
-    Ok((query, worked))
-}
-
-async fn work(
-    query: Arc<Query>,
-    loaded: Vec<Loaded>,
-    times: Vec<f64>,
     deadline: Instant,
-) -> Result<Value, QueryError> {
-    let work = move || evaluate(&query, &loaded, &times, deadline);
-    let failed = |_| QueryError::Execution("the query could not be worked out".to_owned());
-    tokio::task::spawn_blocking(work).await.map_err(failed)?
-}
-
-fn load(view: &View, query: &Query, times: &[f64], step: f64) -> Result<Vec<Loaded>, QueryError> {
+) -> Result<Vec<Loaded>, QueryError> {
     let (Some(first), Some(last)) = (times.first(), times.last()) else { return Ok(Vec::new()) };
-    let one = |selector: &promql::Selector| {
+    let mut budget = Budget::until(deadline);
+    let mut one = |selector: &promql::Selector| {
         let range = selector.range.unwrap_or(0.0);
         let wanted = Wanted {
             matchers: &selector.matchers,
             // The end of a range may be set back to the newest scrape.
-            from: first - selector.offset - range - 2.0 * view.interval as f64 - 1.0,
+            from: first - selector.offset - range - awaited(view.interval as f64),
             to: last - selector.offset,
             resolution: selector.range.unwrap_or(step),
             is_relative: selector.range.is_some(),
+            collect: Collect::Curves,
         };
-        gather(view, &wanted)
+        gather(view, &wanted, &mut budget).map(|gathered| gathered.loaded)
     };
-    query.selectors.iter().map(one).collect()
+    query.selectors.iter().map(&mut one).collect()
 }
 
-/// Series that match one of `match[]`, which is `needed` or stands for all, between `start` and `end`.
-fn series(view: &View, form: &Form, needed: bool) -> Result<BTreeSet<Labels>, QueryError> {
-    let selectors: Vec<Vec<Matcher>> = form
-        .all("match[]")
-        .map(|text| parse_selector(text).map_err(|error| bad("match[]", &error.to_string())))
-        .collect::<Result<_, _>>()?;
-    if needed && selectors.is_empty() {
+/// What series that match one of `match[]`, or all where there is none, have, between `start` and `end`.
+async fn found(
+    view: &RefCell<View>,
+    form: &Form,
+    collect: Collect<'_>,
+) -> Result<Vec<u8>, QueryError> {
+    let deadline = clock::now() + limits::QUERY_TIMEOUT;
+    let texts: Vec<String> = form.all("match[]").map(str::to_owned).collect();
+    let is_series = matches!(collect, Collect::Series);
+    if is_series && texts.is_empty() {
         return Err(QueryError::BadData("no match[] parameter provided".to_owned()));
+    }
+    if texts.len() > limits::QUERY_MATCHES_MAX {
+        let limit = limits::QUERY_MATCHES_MAX;
+        return Err(bad("match[]", &format!("there may be {limit} of them")));
     }
     let from = form.moment("start")?.unwrap_or(0.0);
     let to = form.moment("end")?.unwrap_or(f64::MAX);
+    let place = place(view).await?;
+    let (selectors, _place) = aside(move || (parse_selectors(&texts), place)).await?;
+    let selectors = selectors.map_err(|error| bad("match[]", &error.to_string()))?;
     let all = if selectors.is_empty() { vec![Vec::new()] } else { selectors };
-    let mut found = BTreeSet::new();
+    let mut budget = Budget::until(deadline);
+    let (mut series, mut words) = (BTreeSet::new(), BTreeSet::new());
     for matchers in &all {
         // What was is enough here, and not when exactly.
         let resolution = (to.min(now()) - from).max(0.0);
-        let wanted = Wanted { matchers, from, to, resolution, is_relative: true };
-        found.extend(gather(view, &wanted)?.curves.into_iter().map(|curve| curve.labels));
+        let wanted = Wanted { matchers, from, to, resolution, is_relative: true, collect };
+        let gathered = gather(&view.borrow(), &wanted, &mut budget)?;
+        series.extend(gathered.loaded.curves.into_iter().map(|curve| curve.labels));
+        words.extend(gathered.words);
     }
-    Ok(found)
+    Ok(match is_series {
+        true => success(&series.iter().map(labels).collect()),
+        false => success(&json!(words)),
+    })
 }
 
 /// Names of metrics that anything was counted of.

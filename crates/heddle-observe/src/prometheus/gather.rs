@@ -2,8 +2,12 @@
 //!
 //! Places with equal labels are one series: pods of one workload are counted apart in the store.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Instant,
+};
 
+use heddle_runtime::clock;
 use heddle_wire::local::observe_api::Ejection;
 
 use super::families::{EJECTED, FAMILIES, Family, What, label, labels};
@@ -13,7 +17,7 @@ use crate::{
     measure::{ANSWER, Answer, Cell, Dimension, Histogram, Protocol},
     promql::{
         QueryError,
-        curve::{Curve, Measured, Stretch},
+        curve::{Curve, Measured, Stretch, awaited},
         evaluate::Loaded,
         labels::{Label, Labels, Matcher, NAME},
     },
@@ -33,19 +37,60 @@ pub(super) struct Wanted<'a> {
     pub(super) resolution: f64,
     /// Only how much more it becomes matters, not the value itself.
     pub(super) is_relative: bool,
+    pub(super) collect: Collect<'a>,
+}
+
+/// What of the series is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Collect<'a> {
+    /// They themselves, with their numbers.
+    Curves,
+    /// Which there are.
+    Series,
+    /// The names of their labels.
+    Names,
+    /// The values of this label.
+    Values(&'a str),
+}
+
+/// What all selectors of one question may load together.
+#[derive(Debug)]
+pub(super) struct Budget {
+    series: usize,
+    numbers: usize,
+    deadline: Instant,
+}
+
+impl Budget {
+    /// All that one question may have, until then.
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self { series: limits::QUERY_SERIES_MAX, numbers: limits::QUERY_LOADED_MAX, deadline }
+    }
+}
+
+/// What there was.
+#[derive(Debug, Default)]
+pub(super) struct Gathered {
+    pub(super) loaded: Loaded,
+    /// Names of labels or values of one, if these were wanted.
+    pub(super) words: BTreeSet<String>,
 }
 
 /// Loads what is wanted.
 ///
 /// # Errors
-/// More series or numbers than are loaded for one query.
-pub(super) fn gather(view: &View, wanted: &Wanted<'_>) -> Result<Loaded, QueryError> {
+/// More series or numbers than are loaded for one query, or it takes too long.
+pub(super) fn gather(
+    view: &View,
+    wanted: &Wanted<'_>,
+    budget: &mut Budget,
+) -> Result<Gathered, QueryError> {
     let spans = view.store.timeline(wanted.resolution);
     let stretch = |span: &Span| Stretch { from: span.from, to: span.to };
     let stretches: Vec<Stretch> = spans.iter().map(stretch).collect();
-    let mut gatherer = Gatherer::new(wanted, view.store.answers.all());
+    let mut gatherer = Gatherer::new(wanted, view.store.answers.all(), budget);
     if gatherer.families.is_empty() && !gatherer.wants(EJECTED) {
-        return Ok(Loaded::default());
+        return Ok(Gathered::default());
     }
     // A series that counted before is still there, and its value has everything in it.
     let begins = if wanted.is_relative { wanted.from - limits::SERIES_IDLE_MAX } else { 0.0 };
@@ -55,6 +100,9 @@ pub(super) fn gather(view: &View, wanted: &Wanted<'_>) -> Result<Loaded, QueryEr
         if span.from >= wanted.to {
             break;
         }
+        if clock::now() >= gatherer.budget.deadline {
+            return Err(QueryError::Timeout);
+        }
         gatherer.is_settled = number < settled;
         for entry in view.store.entries(span) {
             gatherer.take(entry, number, span.rounds)?;
@@ -63,12 +111,16 @@ pub(super) fn gather(view: &View, wanted: &Wanted<'_>) -> Result<Loaded, QueryEr
     if let Some(last) = stretches.len().checked_sub(1)
         && gatherer.wants(EJECTED)
     {
+        // Who asks for now means the time since the newest scrape, and a little before where clocks differ.
+        let since = stretches[last].to - awaited(view.interval as f64);
+        let first = stretches.partition_point(|stretch| stretch.to <= since).min(last);
         for one in &view.ejections() {
-            gatherer.present(ejected(one), last)?;
+            gatherer.present(ejected(one), first, last)?;
         }
     }
     let measured = Measured::new(stretches, view.interval as f64);
-    Ok(Loaded { measured, curves: gatherer.curves })
+    let (curves, words) = (gatherer.curves, gatherer.words);
+    Ok(Gathered { loaded: Loaded { measured, curves }, words })
 }
 
 /// Series of one place.
@@ -96,26 +148,30 @@ enum Made {
 
 struct Gatherer<'a> {
     matchers: &'a [Matcher],
+    collect: Collect<'a>,
+    budget: &'a mut Budget,
     answers: &'a [Answer],
     families: Vec<&'static Family>,
     plans: HashMap<*const Cell, Plan>,
     curves: Vec<Curve>,
     known: HashMap<Labels, usize>,
-    loaded: usize,
+    words: BTreeSet<String>,
     /// What is taken now lies before everything that is asked about.
     is_settled: bool,
 }
 
 impl<'a> Gatherer<'a> {
-    fn new(wanted: &Wanted<'a>, answers: &'a [Answer]) -> Self {
+    fn new(wanted: &Wanted<'a>, answers: &'a [Answer], budget: &'a mut Budget) -> Self {
         let mut gatherer = Self {
             matchers: wanted.matchers,
+            collect: wanted.collect,
+            budget,
             answers,
             families: Vec::new(),
             plans: HashMap::new(),
             curves: Vec::new(),
             known: HashMap::new(),
-            loaded: 0,
+            words: BTreeSet::new(),
             is_settled: false,
         };
         let families = FAMILIES.iter();
@@ -213,6 +269,10 @@ impl<'a> Gatherer<'a> {
         histogram: Histogram,
         (counts, span): (&[(Dimension, f32)], usize),
     ) -> Result<(), QueryError> {
+        let has_all = part.series.contains_key(&Made::Count(histogram));
+        if has_all && !matches!(self.collect, Collect::Curves) {
+            return Ok(());
+        }
         let (first, length) = (histogram.first(), histogram.bounds().len());
         let mut buckets = [0.0; crate::measure::BUCKETS_MAX];
         let mut sum = 0.0;
@@ -255,6 +315,9 @@ impl<'a> Gatherer<'a> {
             }
         };
         let Some(curve) = index.map(|index| &mut self.curves[index]) else { return Ok(()) };
+        if !matches!(self.collect, Collect::Curves) {
+            return Ok(());
+        }
         let number = u32::try_from(span).unwrap_or(u32::MAX);
         let is_empty = curve.points.is_empty();
         let before = curve.points.last().filter(|_| !curve.is_gauge).map_or(0.0, |last| last.1);
@@ -264,10 +327,8 @@ impl<'a> Gatherer<'a> {
             // Of what lies before, only what it has come to matters.
             Some(last) if self.is_settled => *last = (number, before + count),
             _ => {
-                self.loaded += 1;
-                if self.loaded > limits::QUERY_LOADED_MAX {
-                    return Err(QueryError::too_many_samples());
-                }
+                let left = self.budget.numbers.checked_sub(1);
+                self.budget.numbers = left.ok_or_else(QueryError::too_many_samples)?;
                 curve.points.push((number, before + count));
             }
         }
@@ -297,24 +358,41 @@ impl<'a> Gatherer<'a> {
         if !self.matchers.iter().all(|matcher| matcher.matches(labels.get(&matcher.name))) {
             return Ok(None);
         }
+        let mut word = |word: &str| {
+            if !word.is_empty() && !self.words.contains(word) {
+                self.words.insert(word.to_owned());
+            }
+        };
+        match self.collect {
+            Collect::Curves | Collect::Series => {}
+            Collect::Names => {
+                labels.iter().for_each(|(name, _)| word(name));
+                return Ok(None);
+            }
+            Collect::Values(name) => {
+                word(labels.get(name));
+                return Ok(None);
+            }
+        }
         if let Some(index) = self.known.get(&labels) {
             return Ok(Some(*index));
         }
-        if self.curves.len() == limits::QUERY_SERIES_MAX {
+        let Some(left) = self.budget.series.checked_sub(1) else {
             let limit = limits::QUERY_SERIES_MAX;
             let reason = format!("the query selects more than {limit} series; narrow its matchers");
             return Err(QueryError::Execution(reason));
-        }
+        };
+        self.budget.series = left;
         self.known.insert(labels.clone(), self.curves.len());
         self.curves.push(Curve { labels, is_gauge, first: span, points: Vec::new() });
         Ok(Some(self.curves.len() - 1))
     }
 
     /// A gauge that is known of the present only.
-    fn present(&mut self, labels: Vec<Label>, span: usize) -> Result<(), QueryError> {
-        if let Some(index) = self.wanted_series(labels, true, span)? {
-            let number = u32::try_from(span).unwrap_or(u32::MAX);
-            self.curves[index].points = vec![(number, 1.0)];
+    fn present(&mut self, labels: Vec<Label>, first: usize, last: usize) -> Result<(), QueryError> {
+        if let Some(index) = self.wanted_series(labels, true, first)? {
+            let number = |span: usize| u32::try_from(span).unwrap_or(u32::MAX);
+            self.curves[index].points = (first..=last).map(|span| (number(span), 1.0)).collect();
         }
         Ok(())
     }

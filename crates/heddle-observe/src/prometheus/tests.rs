@@ -1,6 +1,6 @@
 //! What sidecars told comes back by Prometheus' interface.
 
-use std::{cell::RefCell, fmt::Write as _};
+use std::{cell::RefCell, fmt::Write as _, sync::Arc, task::Poll};
 
 use heddle_model::ServiceName;
 use serde_json::Value;
@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     answers::View,
     ledger::{Ledger, Past},
+    limits,
     measure::Owner,
     store::{Store, kept::Kept},
 };
@@ -92,11 +93,29 @@ impl Mesh {
 
     /// A second in which ten calls of each protocol were made.
     fn second(&mut self) {
+        self.scraped(&told(10 * (self.now + 1 - START)));
+    }
+
+    /// A sidecar with 1,000 callees, and 22 series of how long calls of each took.
+    fn large() -> Self {
+        let mut mesh = Self::new();
+        let name = "istio_request_duration_milliseconds";
+        let lines = (0..1_000).map(|number| {
+            let edge = edge("http").replace("api", &format!("api{number}"));
+            let edge = format!("{edge},response_code=\"200\",response_flags=\"-\"");
+            format!("{name}_bucket{{{edge},le=\"+Inf\"}} 1\n{name}_sum{{{edge}}} 7\n")
+        });
+        mesh.scraped(&lines.collect::<String>());
+        mesh
+    }
+
+    /// A second after which a sidecar told this.
+    fn scraped(&mut self, text: &str) {
         self.now += 1;
         let store = &mut self.view.get_mut().store;
         store.begin_round(self.now, 1.0);
         self.ledger.begin();
-        for line in told(10 * (self.now - START)).lines() {
+        for line in text.lines() {
             self.ledger.line(line.as_bytes(), &mut store.cells, &mut store.answers).unwrap();
         }
         let spread = store.spread(store.elapsed() - 1.0);
@@ -114,7 +133,7 @@ impl Mesh {
     }
 
     async fn ask(&self, path: &[&str], form: &str) -> Value {
-        answer(&self.view, path, "", form.as_bytes()).await.1
+        serde_json::from_slice(&answer(&self.view, path, "", form.as_bytes()).await.1).unwrap()
     }
 
     /// The values of a query's series, at the newest scrape.
@@ -262,4 +281,59 @@ async fn refusals_are_prometheus_own() {
         );
         assert!(told["error"].as_str().unwrap().contains(reason), "{form}: {told}");
     }
+}
+
+#[tokio::test]
+async fn names_and_values_of_labels_are_told_of_a_store_beyond_the_caps_of_queries() {
+    let mesh = Mesh::large();
+    let all = mesh.ask(&["series"], "match[]={reporter=\"source\"}").await;
+    assert!(all["error"].as_str().unwrap().contains("more than 20000 series"), "{all}");
+    let labels = mesh.ask(&["labels"], "").await;
+    assert!(labels["data"].as_array().unwrap().contains(&"le".into()), "{labels}");
+    let services = mesh.ask(&["label", "destination_service_name", "values"], "").await;
+    assert_eq!(services["data"].as_array().unwrap().len(), 1_000);
+    let matched = "match[]={destination_service_name=~\"api1.\"}";
+    let services = mesh.ask(&["label", "destination_service_name", "values"], matched).await;
+    assert_eq!(services["data"].as_array().unwrap().len(), 10, "{services}");
+    let many = mesh.ask(&["labels"], &"match[]=x&".repeat(33)).await;
+    assert_eq!(many["errorType"], "bad_data", "{many}");
+}
+
+#[tokio::test]
+async fn a_query_is_bounded_over_all_of_its_selectors_and_in_its_answer() {
+    let mesh = Mesh::large();
+    let name = "istio_request_duration_milliseconds_bucket";
+    let most = format!("count({name}{{le=~\"[1-9].*\"}})");
+    assert_eq!(mesh.values(&most).await, [18_000.0]);
+    let twice = mesh.ask(&["query"], &format!("query={most}%2B{most}&time={}", mesh.now + 1)).await;
+    assert!(twice["error"].as_str().unwrap().contains("more than 20000 series"), "{twice}");
+    let (start, end) = (START + 2, START + 222);
+    let form = format!("query={name}{{le=\"10\"}}&start={start}&end={end}&step=");
+    let told = mesh.ask(&["query_range"], &format!("{form}22")).await;
+    assert_eq!(told["data"]["result"].as_array().unwrap().len(), 1_000);
+    let told = mesh.ask(&["query_range"], &format!("{form}0.2")).await;
+    assert_eq!(told["errorType"], "execution", "1,000 series of 1,101 samples");
+}
+
+#[test]
+fn who_goes_away_gives_no_place_free_while_there_is_work() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_time().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let mesh = Mesh::after(3);
+        let places = Arc::clone(&mesh.view.borrow().queries.0);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let busy = tokio::task::spawn_blocking(move || wait.recv());
+        let mut asked = Box::pin(mesh.ask(&["query"], "query=1"));
+        let once = |context: &mut std::task::Context<'_>| {
+            Poll::Ready(asked.as_mut().poll(context).is_pending())
+        };
+        assert!(std::future::poll_fn(once).await, "it waits for a thread");
+        drop(asked);
+        assert_eq!(places.available_permits(), limits::QUERIES_AT_ONCE - 1);
+        drop(go);
+        let _ended = busy.await;
+        let all = u32::try_from(limits::QUERIES_AT_ONCE).unwrap();
+        assert!(places.acquire_many(all).await.is_ok(), "then they are free again");
+    });
 }

@@ -7,7 +7,7 @@ use super::{
     curve::{ABSENT, is_absent},
     expression::{Aggregate, Aggregation, Grouping},
     labels::Labels,
-    value::{Series, Value, Work},
+    value::{Series, Value, Work, before},
 };
 
 /// Series that are put together, in the order in which their first one came.
@@ -85,20 +85,13 @@ fn chosen(
 ) -> Result<Vec<Series>, QueryError> {
     work.takes(vector.len())?;
     let mut all: Vec<Series> = Vec::new();
-    let before = |a: f64, b: f64| match (a.is_nan(), b.is_nan()) {
-        (true, true) => std::cmp::Ordering::Equal,
-        (true, false) => std::cmp::Ordering::Greater,
-        (false, true) => std::cmp::Ordering::Less,
-        _ if largest => b.total_cmp(&a),
-        _ => a.total_cmp(&b),
-    };
     for group in groups {
         let mut columns = vec![vec![ABSENT; work.times.len()]; group.members.len()];
         for moment in 0..work.times.len() {
             let value = |index: &usize| vector[group.members[*index]].values[moment];
             let mut there: Vec<usize> =
                 (0..group.members.len()).filter(|index| !is_absent(value(index))).collect();
-            there.sort_by(|a, b| before(value(a), value(b)));
+            there.sort_by(|a, b| before(value(a), value(b), largest));
             let count = if wanted[moment] >= 1.0 { wanted[moment] as usize } else { 0 };
             for index in there.into_iter().take(count) {
                 columns[index][moment] = value(&index);
@@ -113,6 +106,6 @@ fn chosen(
         }));
     }
     let last = |series: &Series| series.values.last().copied().unwrap_or(f64::NAN);
-    all.sort_by(|a, b| before(last(a), last(b)));
+    all.sort_by(|a, b| before(last(a), last(b), largest));
     Ok(all)
 }

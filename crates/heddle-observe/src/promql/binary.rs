@@ -201,9 +201,8 @@ fn joined(
             if matching.many == Many::Neither {
                 let taken = taken.entry(signature.clone());
                 let taken = taken.or_insert_with(|| vec![false; values.len()]);
-                let met = |moment: usize| {
-                    !is_absent(series.values[moment]) && !is_absent(partner.values[moment])
-                };
+                // What a comparison has left out is no match.
+                let met = |moment: usize| !is_absent(values[moment]);
                 let mut met = taken.iter_mut().enumerate().filter(|(moment, _)| met(*moment));
                 if met.any(|(_, taken)| std::mem::replace(taken, true)) {
                     let reason = "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)";

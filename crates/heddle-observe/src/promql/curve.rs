@@ -12,6 +12,11 @@ use crate::limits::{GAUGE_SEEN, SERIES_IDLE_MAX, STALE_AFTER};
 /// What is no number because there is none; as Prometheus marks it.
 pub(crate) const ABSENT: f64 = f64::from_bits(0x7ff0_0000_0000_0002);
 
+/// Seconds after a scrape within which the next one is to be seen, with this many between them.
+pub(crate) fn awaited(interval: f64) -> f64 {
+    2.0 * interval + 1.0
+}
+
 /// Is there no number? A calculation that came to NaN is one.
 pub(crate) fn is_absent(value: f64) -> bool {
     value.to_bits() == ABSENT.to_bits()
@@ -59,7 +64,7 @@ impl Measured {
     fn end(&self, at: f64) -> f64 {
         let newest = self.stretches.last().map_or(at, |stretch| stretch.to);
         // A scrape is under way for most of an interval, and the next one is awaited.
-        if at > newest && at - newest <= 2.0 * self.interval + 1.0 { newest } else { at }
+        if at > newest && at - newest <= awaited(self.interval) { newest } else { at }
     }
 
     /// Was anything measured between these?
@@ -80,7 +85,8 @@ impl Measured {
         let (stretch, value) = known.checked_sub(1).map_or((0, 0.0), |index| curve.points[index]);
         // Not every round has scraped every sidecar; and what is 0 for all of its gauges is not stored.
         let seen = self.stretches.get(stretch as usize).map_or(at, |stretch| stretch.to);
-        if at - seen <= GAUGE_SEEN { value } else { 0.0 }
+        let fresh = GAUGE_SEEN.max(awaited(self.interval));
+        if at - seen <= fresh { value } else { 0.0 }
     }
 
     /// What was counted in the `range` seconds before `at`.
@@ -165,6 +171,9 @@ mod tests {
         assert_eq!(measured.value(&curve, 1.5), 3.0, "the second round did not reach it");
         assert_eq!(measured.value(&curve, 9.5), 7.0);
         assert_eq!(measured.value(&curve, 10.0 + GAUGE_SEEN), 0.0);
+        let seldom = Measured { interval: 30.0, ..measured };
+        assert_eq!(seldom.value(&curve, 60.0), 7.0, "the next scrape is not due yet");
+        assert_eq!(seldom.value(&curve, 65.0), 0.0);
     }
 
     #[test]

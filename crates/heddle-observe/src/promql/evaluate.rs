@@ -7,6 +7,7 @@ use super::{
     curve::{Curve, Measured, is_absent},
     expression::{Expression, Function, Query},
     functions,
+    labels::{Labels, Matcher, NAME},
     value::{Series, Value, Work, changed, distinct},
 };
 
@@ -121,6 +122,14 @@ impl Context<'_> {
             }),
             (Function::Increase, [of]) => self.each_curve(range(of)?, Measured::increase),
             (Function::Irate, [of]) => self.each_curve(range(of)?, Measured::latest_rate),
+            (Function::Absent, [of]) => {
+                let labels = match of {
+                    Expression::Instant(number) => sure(&self.query.selectors[*number].matchers),
+                    _ => Labels::default(),
+                };
+                let there = self.value(of)?.vector()?;
+                Ok(Value::Vector(functions::absent(&self.work, labels, &there)))
+            }
             (Function::Time, []) => Ok(Value::Scalar(self.work.times.to_vec())),
             _ => {
                 let values = arguments.iter().map(|argument| self.value(argument));
@@ -128,4 +137,16 @@ impl Context<'_> {
             }
         }
     }
+}
+
+/// Labels that whatever matches has for sure; one that several matchers are about is none, as with Prometheus.
+fn sure(matchers: &[Matcher]) -> Labels {
+    let mut labels = Labels::default();
+    for matcher in matchers.iter().filter(|matcher| matcher.name != NAME) {
+        let only = matchers.iter().filter(|other| other.name == matcher.name).count() == 1;
+        if let Some(value) = matcher.equal().filter(|_| only) {
+            labels.set(&matcher.name, value);
+        }
+    }
+    labels
 }

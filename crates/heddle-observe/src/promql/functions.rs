@@ -6,9 +6,9 @@ use super::{
     expression::Function,
     labels::{Labels, anchored},
     quantiles,
-    value::{Series, Value, Work, changed, distinct},
+    value::{Series, Value, Work, before, changed, distinct},
 };
-use crate::measure;
+use crate::{limits, measure};
 
 /// Calls a function; the parser has checked what it is given.
 pub(super) fn call(
@@ -27,7 +27,6 @@ pub(super) fn call(
         Function::Clamp => clamp(next()?, Some(next()?), Some(next()?)),
         Function::ClampMin => clamp(next()?, Some(next()?), None),
         Function::ClampMax => clamp(next()?, None, Some(next()?)),
-        Function::Absent => Ok(absent(work, &next()?.vector()?)),
         Function::Scalar => return Ok(scalar(work, &next()?.vector()?)),
         Function::Vector => {
             work.takes(1)?;
@@ -41,14 +40,19 @@ pub(super) fn call(
         }
         Function::LabelReplace => {
             let of = next()?.vector()?;
-            label_replace(of, [next()?, next()?, next()?, next()?])
+            label_replace(work, of, [next()?, next()?, next()?, next()?])
         }
         Function::LabelJoin => {
             let (of, to, separator) = (next()?.vector()?, next()?.text()?, next()?.text()?);
             let names = left.map(Value::text).collect::<Result<Vec<_>, _>>()?;
-            label_join(of, &to, &separator, &names)
+            label_join(work, of, &to, &separator, &names)
         }
-        Function::Rate | Function::Irate | Function::Increase | Function::Time => Err(missing()),
+        // These look at what their argument is, not only at what it comes to.
+        Function::Absent
+        | Function::Rate
+        | Function::Irate
+        | Function::Increase
+        | Function::Time => Err(missing()),
     };
     vector.map(Value::Vector)
 }
@@ -70,15 +74,22 @@ fn clamp(of: Value, least: Option<Value>, most: Option<Value>) -> Result<Vec<Ser
     let least = least.map(Value::scalar).transpose()?;
     let most = most.map(Value::scalar).transpose()?;
     changed(of.vector()?, |moment, value| {
-        let value = most.as_ref().map_or(value, |most| value.min(most[moment]));
-        least.as_ref().map_or(value, |least| value.max(least[moment]))
+        let most = most.as_ref().map_or(f64::INFINITY, |most| most[moment]);
+        let least = least.as_ref().map_or(f64::NEG_INFINITY, |least| least[moment]);
+        match value.is_nan() || least.is_nan() || most.is_nan() {
+            // `min` and `max` would take the other one.
+            true => f64::NAN,
+            false if least > most => ABSENT,
+            false => value.min(most).max(least),
+        }
     })
 }
 
-fn absent(work: &Work<'_>, vector: &[Series]) -> Vec<Series> {
+/// 1 where there is no series, with the labels that one would have had for sure.
+pub(super) fn absent(work: &Work<'_>, labels: Labels, vector: &[Series]) -> Vec<Series> {
     let there = |moment: usize| vector.iter().any(|series| !is_absent(series.values[moment]));
     let values = (0..work.times.len()).map(|moment| if there(moment) { ABSENT } else { 1.0 });
-    vec![Series { labels: Labels::default(), values: values.collect() }]
+    vec![Series { labels, values: values.collect() }]
 }
 
 fn scalar(work: &Work<'_>, vector: &[Series]) -> Value {
@@ -94,10 +105,7 @@ fn scalar(work: &Work<'_>, vector: &[Series]) -> Value {
 /// By the value at the last moment; a range query has one order for all moments, as with Prometheus.
 fn sorted(mut vector: Vec<Series>, descending: bool) -> Vec<Series> {
     let last = |series: &Series| series.values.last().copied().unwrap_or(f64::NAN);
-    vector.sort_by(|a, b| match descending {
-        false => last(a).total_cmp(&last(b)),
-        true => last(b).total_cmp(&last(a)),
-    });
+    vector.sort_by(|a, b| before(last(a), last(b), descending));
     vector
 }
 
@@ -114,12 +122,17 @@ fn label_name(name: &str) -> Result<(), QueryError> {
     Err(QueryError::Execution(format!("invalid label name `{name}`")))
 }
 
-fn label_replace(mut vector: Vec<Series>, texts: [Value; 4]) -> Result<Vec<Series>, QueryError> {
+fn label_replace(
+    work: &Work<'_>,
+    mut vector: Vec<Series>,
+    texts: [Value; 4],
+) -> Result<Vec<Series>, QueryError> {
     let [to, replacement, from, pattern] = texts.map(Value::text);
     let (to, replacement, from) = (to?, replacement?, from?);
     label_name(&to)?;
     let pattern = anchored(&pattern?)?;
     for series in &mut vector {
+        work.in_time()?;
         let mut value = String::new();
         if let Some(found) = pattern.captures(series.labels.get(&from)) {
             found.expand(&replacement, &mut value);
@@ -131,6 +144,7 @@ fn label_replace(mut vector: Vec<Series>, texts: [Value; 4]) -> Result<Vec<Serie
 }
 
 fn label_join(
+    work: &Work<'_>,
     mut vector: Vec<Series>,
     to: &str,
     separator: &str,
@@ -141,9 +155,19 @@ fn label_join(
         label_name(name)?;
     }
     for series in &mut vector {
-        let values: Vec<&str> = names.iter().map(|name| series.labels.get(name)).collect();
-        let joined = values.join(separator);
-        series.labels.set(to, &joined);
+        work.in_time()?;
+        let mut joined = String::new();
+        for (number, name) in names.iter().enumerate() {
+            if number > 0 {
+                joined.push_str(separator);
+            }
+            joined.push_str(series.labels.get(name));
+            // The rest would be cut off.
+            if joined.len() > limits::NAME_BYTES_MAX {
+                break;
+            }
+        }
+        series.labels.set(to, measure::cut(&joined));
     }
     distinct(&vector)?;
     Ok(vector)

@@ -8,8 +8,8 @@ use super::QueryError;
 
 /// The label that holds a metric's name.
 pub(crate) const NAME: &str = "__name__";
-/// Bytes that a compiled regular expression may take.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+/// Bytes that a compiled regular expression may take, and again so many for what it remembers while it matches.
+const REGEX_BYTES_MAX: usize = 256 << 10;
 
 /// A label with its value.
 pub(crate) type Label = (Cow<'static, str>, Arc<str>);
@@ -100,6 +100,14 @@ impl Matcher {
         Ok(Self { name: name.to_owned(), how })
     }
 
+    /// The only value that matches, if there is one.
+    pub(crate) fn equal(&self) -> Option<&str> {
+        match &self.how {
+            How::Is(value) => Some(value),
+            _ => None,
+        }
+    }
+
     /// Does a label with this value match? An absent one is empty.
     pub(crate) fn matches(&self, value: &str) -> bool {
         match &self.how {
@@ -113,7 +121,8 @@ impl Matcher {
 
 /// A regular expression that is about the whole of a text.
 pub(crate) fn anchored(text: &str) -> Result<Regex, QueryError> {
-    let built = RegexBuilder::new(&format!("^(?:{text})$")).size_limit(REGEX_BYTES_MAX).build();
+    let mut builder = RegexBuilder::new(&format!("^(?:{text})$"));
+    let built = builder.size_limit(REGEX_BYTES_MAX).dfa_size_limit(REGEX_BYTES_MAX).build();
     built.map_err(|error| {
         let reason = match error {
             regex::Error::CompiledTooBig(limit) => format!("it takes more than {limit} bytes"),

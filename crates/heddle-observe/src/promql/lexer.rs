@@ -39,6 +39,9 @@ const UNITS: [(&str, f64); 7] = [
     ("y", 31_536_000.0),
 ];
 
+/// Longest duration, seconds: what Prometheus counts in 63 bits of nanoseconds.
+const DURATION_MAX: f64 = 9_223_372_036.0;
+
 /// All words, the last of which is the end.
 pub(super) fn words(text: &str) -> Result<Vec<Token>, QueryError> {
     let mut tokens = Vec::new();
@@ -76,10 +79,10 @@ pub(super) fn bad(at: usize, reason: &str) -> QueryError {
     QueryError::BadData(format!("parse error at char {}: {reason}", at + 1))
 }
 
-/// A duration such as `5m` or `1h30m`, seconds; `None` where it is none.
+/// A duration such as `5m` or `1h30m`, seconds; `None` where it is none, or too long to be counted.
 pub(crate) fn duration(text: &str) -> Option<f64> {
     let (seconds, rest) = duration_of(text)?;
-    rest.is_empty().then_some(seconds)
+    (rest.is_empty() && seconds <= DURATION_MAX).then_some(seconds)
 }
 
 fn skipped(mut rest: &str) -> &str {
@@ -100,6 +103,9 @@ fn name(rest: &str) -> (Word, &str) {
 
 fn number(rest: &str, at: usize) -> Result<(Word, &str), QueryError> {
     if let Some((seconds, after)) = duration_of(rest) {
+        if seconds > DURATION_MAX {
+            return Err(bad(at, "duration out of range"));
+        }
         return Ok((Word::Duration(seconds), after));
     }
     let bytes = rest.as_bytes();

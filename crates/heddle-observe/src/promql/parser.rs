@@ -16,6 +16,11 @@ pub(crate) use super::lexer::duration;
 
 /// Expressions within expressions.
 const DEPTH_MAX: usize = 48;
+/// Levels of a query's tree: chains of operators add up to those of brackets. Whoever walks the tree calls itself so
+/// often, which fits into the 2 MiB of a thread's stack many times.
+const HEIGHT_MAX: usize = 128;
+/// Matchers with regular expressions of a query, each of which is compiled.
+const REGEXES_MAX: usize = 64;
 /// Selectors of a query.
 const SELECTORS_MAX: usize = 32;
 /// What minus binds: tighter than multiplication, looser than powers.
@@ -32,21 +37,29 @@ pub(crate) fn parse(text: &str) -> Result<Query, QueryError> {
     Ok(Query { expression, selectors: parser.selectors })
 }
 
-/// Reads a selector alone, as `match[]` has it.
+/// Reads selectors alone, as `match[]` has them; together they have no more regular expressions than one query.
 ///
 /// # Errors
-/// What is wrong with it.
-pub(crate) fn parse_selector(text: &str) -> Result<Vec<Matcher>, QueryError> {
-    let mut parser = Parser::new(text)?;
-    let matchers = parser.matchers()?;
-    parser.end()?;
-    Ok(matchers)
+/// What is wrong with one.
+pub(crate) fn parse_selectors(texts: &[String]) -> Result<Vec<Vec<Matcher>>, QueryError> {
+    let mut regexes = 0;
+    let mut all = Vec::new();
+    for text in texts {
+        let mut parser = Parser { regexes, ..Parser::new(text)? };
+        all.push(parser.matchers()?);
+        parser.end()?;
+        regexes = parser.regexes;
+    }
+    Ok(all)
 }
 
 struct Parser {
     tokens: Vec<Token>,
     at: usize,
     selectors: Vec<Selector>,
+    regexes: usize,
+    /// Levels of the expression that was read last.
+    height: usize,
 }
 
 impl Parser {
@@ -55,7 +68,7 @@ impl Parser {
             let limit = limits::QUERY_BYTES_MAX;
             return Err(QueryError::BadData(format!("a query has at most {limit} bytes")));
         }
-        Ok(Self { tokens: words(text)?, at: 0, selectors: Vec::new() })
+        Ok(Self { tokens: words(text)?, at: 0, selectors: Vec::new(), regexes: 0, height: 0 })
     }
 
     fn end(&self) -> Result<(), QueryError> {
@@ -125,6 +138,9 @@ impl Parser {
         {
             return Err(bad(self.here(), "a minus is for scalars and instant vectors only"));
         }
+        if matches!(left, Expression::Negated(_)) {
+            self.grows_to(self.height + 1)?;
+        }
         // A long chain is as deep a tree as one in brackets.
         let mut links = depth;
         while let Some((operator, binds)) = self.operator().filter(|(_, binds)| *binds > least) {
@@ -138,12 +154,23 @@ impl Parser {
             let matching = self.matching()?;
             // A power of a power is worked out from the right.
             let least = if operator == Operator::Power { binds - 1 } else { binds };
+            let left_height = self.height;
             let right = self.expression(least, depth + 1)?;
+            self.grows_to(1 + left_height.max(self.height))?;
             let binary = Binary { operator, as_bool, matching, left, right };
             check_binary(&binary, at)?;
             left = Expression::Binary(Box::new(binary));
         }
         Ok(left)
+    }
+
+    /// The expression that is being read has this many levels.
+    fn grows_to(&mut self, height: usize) -> Result<(), QueryError> {
+        if height > HEIGHT_MAX {
+            return Err(bad(self.here(), &format!("a tree of more than {HEIGHT_MAX} levels")));
+        }
+        self.height = height;
+        Ok(())
     }
 
     fn operator(&self) -> Option<(Operator, u8)> {
@@ -195,6 +222,7 @@ impl Parser {
     }
 
     fn primary(&mut self, depth: usize) -> Result<Expression, QueryError> {
+        self.height = 1;
         let expression = match self.peek().clone() {
             Word::Number(number) => {
                 self.at += 1;
@@ -318,13 +346,17 @@ impl Parser {
 
     fn arguments(&mut self, depth: usize) -> Result<Vec<Expression>, QueryError> {
         let mut arguments = Vec::new();
+        let mut height = 0;
         self.needs("(")?;
         while !self.takes(")") {
             arguments.push(self.expression(0, depth + 1)?);
+            height = height.max(self.height);
             if !self.takes(",") && !matches!(self.peek(), Word::Symbol(")")) {
                 return Err(self.unexpected("`,` or `)`"));
             }
         }
+        // What they are the arguments of stands above them.
+        self.grows_to(height + 1)?;
         Ok(arguments)
     }
 
@@ -405,6 +437,11 @@ impl Parser {
         let Word::Text(value) = self.peek().clone() else {
             return Err(self.unexpected("a quoted string"));
         };
+        self.regexes += usize::from(operator.ends_with('~'));
+        if self.regexes > REGEXES_MAX {
+            let reason = format!("more than {REGEXES_MAX} matchers with regular expressions");
+            return Err(bad(self.here(), &reason));
+        }
         self.at += 1;
         Matcher::new(&name, operator, &value)
     }

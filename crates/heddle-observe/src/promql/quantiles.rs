@@ -46,7 +46,7 @@ pub(super) fn histogram_quantile(
 /// Of cumulative counts by ascending upper bound.
 fn quantile(q: f64, mut buckets: Vec<(f64, f64)>) -> f64 {
     let Some(&(highest, _)) = buckets.last() else { return ABSENT };
-    if q.is_nan() || highest != f64::INFINITY {
+    if q.is_nan() {
         return f64::NAN;
     }
     if q < 0.0 {
@@ -54,6 +54,9 @@ fn quantile(q: f64, mut buckets: Vec<(f64, f64)>) -> f64 {
     }
     if q > 1.0 {
         return f64::INFINITY;
+    }
+    if highest != f64::INFINITY {
+        return f64::NAN;
     }
     // Sidecars are not scraped at one moment: a count may seem to fall.
     let mut most: f64 = 0.0;
@@ -75,8 +78,6 @@ fn quantile(q: f64, mut buckets: Vec<(f64, f64)>) -> f64 {
         return upper;
     }
     let (lower, before) = bucket.checked_sub(1).map_or((0.0, 0.0), |below| buckets[below]);
-    if count == before {
-        return lower;
-    }
+    // Of an empty first bucket the 0-quantile is NaN, as Prometheus has it.
     lower + (upper - lower) * ((rank - before) / (count - before))
 }

@@ -11,9 +11,10 @@ use super::{
     evaluate::{Loaded, evaluate},
     labels::{Labels, Matcher},
     lexer, parse,
-    parser::parse_selector,
+    parser::parse_selectors,
     value::Value,
 };
+use crate::limits;
 
 /// Seconds that were measured.
 const MEASURED: u32 = 600;
@@ -139,6 +140,24 @@ fn queries_come_to_what_prometheus_makes_of_them() {
         ("round(sum(rate(calls[1m])) / 7, 0.01)", &["{} 2.57"]),
         ("clamp_max(sum by (to) (rate(calls[1m])), 9)", &["{to=a} 8", "{to=b} 9"]),
         ("clamp(sum(rate(calls[1m])), 20, 30)", &["{} 20"]),
+        ("clamp(sum(calls), 5, 1)", &[]),
+        ("clamp_max(sum(calls) * NaN, 9)", &["{} NaN"]),
+        ("rate(calls[1m]) > on (to) 4 * rate(weight[1m])", &["{to=a} 6", "{to=b} 10"]),
+        ("absent(nothing{to=\"a\",code=~\"5..\",x=\"1\",x=\"2\"})", &["{to=a} 1"]),
+        ("histogram_quantile(-1, ms_bucket)", &["{to=a} -inf"]),
+        ("histogram_quantile(2, ms_bucket{le=\"10\"})", &["{to=a} inf"]),
+        (
+            "histogram_quantile(0, ms_bucket{le!=\"10\"} or ms_bucket{le=\"10\"} * 0)",
+            &["{to=a} NaN"],
+        ),
+        (
+            "sort(label_replace(vector(NaN), \"to\", \"n\", \"\", \"\") or sum by (to) (calls))",
+            &["{to=a} 4000", "{to=b} 5000", "{to=n} NaN"],
+        ),
+        (
+            "sort_desc(label_replace(vector(NaN), \"to\", \"n\", \"\", \"\") or sum by (to) (calls))",
+            &["{to=b} 5000", "{to=a} 4000", "{to=n} NaN"],
+        ),
         ("scalar(sum(calls)) + 1", &["9001"]),
         ("absent(nothing)", &["{} 1"]),
         ("sort_desc(sum by (to) (calls))", &["{to=b} 5000", "{to=a} 4000"]),
@@ -179,6 +198,7 @@ fn what_is_wrong_or_not_supported_is_told() {
         ("calls @ 5", "unexpected character `@`"),
         ("1 > 2", "must use BOOL"),
         ("1 and calls", "set operators are for instant vectors only"),
+        ("calls[300y]", "duration out of range"),
         ("calls[5]", "expected a duration such as 5m"),
         ("topk(calls)", "expected 2, got 1"),
         ("round()", "expected 1 argument(s)"),
@@ -205,6 +225,21 @@ fn a_query_is_bounded_in_depth_length_and_size() {
         assert!(parse(&query).unwrap_err().to_string().contains("levels deep"), "{query}");
     }
     assert!(parse(&" ".repeat(20_000)).is_err());
+    // A chain in each pair of brackets: their links add up.
+    let chains = |levels: usize| {
+        (0..levels).fold("1".to_owned(), |inner, _| format!("({inner}{})", "+1".repeat(10)))
+    };
+    assert_eq!(told(&chains(12)), ["121"]);
+    let error = parse(&chains(13)).unwrap_err().to_string();
+    assert!(error.contains("a tree of more than 128 levels"), "{error}");
+    let many = format!("calls{{{}}}", "to=~\"a\",".repeat(65));
+    assert!(parse(&many).unwrap_err().to_string().contains("64 matchers"));
+    let halves = [(); 2].map(|()| format!("calls{{{}}}", "to=~\"a\",".repeat(33)));
+    assert!(parse_selectors(&halves).is_err() && parse_selectors(&halves[..1]).is_ok());
+    let far = "x".repeat(1_000);
+    let joined = format!("label_join(calls{{to=\"b\"}}, \"at\", \"{far}\", \"to\", \"code\")");
+    let Value::Vector(vector) = value(&joined, &[500.0]).unwrap() else { panic!("no vector") };
+    assert_eq!(vector[0].labels.get("at").len(), limits::NAME_BYTES_MAX);
     assert!(parse(&format!("calls{}", "or calls ".repeat(40))).is_err());
     let moments: Vec<f64> = (0..1_000_000).map(f64::from).collect();
     assert_eq!(value("{to=~\".+\"}", &moments).unwrap_err(), QueryError::too_many_samples());
@@ -220,7 +255,7 @@ fn durations_are_read_as_prometheus_reads_them() {
     for (text, seconds) in known {
         assert_eq!(lexer::duration(text), Some(seconds), "{text}");
     }
-    for text in ["", "5", "m", "5x", "5m3", "-5m"] {
+    for text in ["", "5", "m", "5x", "5m3", "-5m", "300y", &format!("{}y", "9".repeat(400))] {
         assert_eq!(lexer::duration(text), None, "{text}");
     }
 }
@@ -237,6 +272,6 @@ proptest! {
     ], 0..24)) {
         let text = words.join(" ");
         let _either = value(&text, &[500.0, 501.0]);
-        let _either = parse_selector(&text);
+        let _either = parse_selectors(&[text]);
     }
 }

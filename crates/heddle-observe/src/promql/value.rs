@@ -1,6 +1,6 @@
 //! What expressions come to, and how much of it there may be.
 
-use std::{cell::Cell, collections::HashSet, time::Instant};
+use std::{cell::Cell, cmp::Ordering, collections::HashSet, time::Instant};
 
 use heddle_runtime::clock;
 
@@ -111,6 +111,17 @@ pub(super) fn changed(
     }
     distinct(&vector)?;
     Ok(vector)
+}
+
+/// The order of two values, of which one that is no number comes last either way.
+pub(super) fn before(a: f64, b: f64, largest: bool) -> Ordering {
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        _ if largest => b.total_cmp(&a),
+        _ => a.total_cmp(&b),
+    }
 }
 
 /// No two series may have the same labels.

@@ -197,6 +197,32 @@ async fn a_query_is_asked_by_get_or_as_a_form_and_by_no_page_of_another_site() {
     ] {
         let (got, answer) = ask(method, "/api/v1/query", site, body).await;
         assert_eq!(got, status, "{method} {site}: {answer}");
+        assert_eq!(
+            (&answer["status"], &answer["errorType"]),
+            (&"error".into(), &"bad_data".into())
+        );
+    }
+    let request = |method: &str| {
+        Request::builder().method(method).uri("/api/v1/query").header(header::HOST, "localhost")
+    };
+    let put = answer(request("PUT").body(none()).unwrap(), &view(), &config).await;
+    assert_eq!(put.headers()[header::ALLOW], "GET, POST");
+    let broken = answer(request("POST").body(Broken).unwrap(), &view(), &config).await;
+    assert_eq!(broken.status(), StatusCode::BAD_REQUEST);
+}
+
+/// A body whose sender is gone.
+struct Broken;
+
+impl hyper::body::Body for Broken {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(Some(Err(std::io::Error::other("gone"))))
     }
 }
 
