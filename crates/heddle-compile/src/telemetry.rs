@@ -88,34 +88,48 @@ impl RuleIndex {
         })
     }
 
+    /// The Telemetry for all of a namespace.
+    fn general(&self, namespace: &str) -> Option<Source<'_>> {
+        self.telemetries().find(|(resource, telemetry)| {
+            resource.key.namespace == namespace
+                && telemetry.selector.is_none()
+                && !telemetry.for_targets
+        })
+    }
+
+    /// Changes of metrics by this Telemetry and those that hold before it for the same workloads, of both sides.
+    pub(crate) fn metrics_with(&self, of: Source<'_>) -> [Vec<MetricChange>; 2] {
+        let (resource, _) = of;
+        let before = [ROOT_NAMESPACE, &resource.key.namespace];
+        let mut all: Vec<Source<'_>> =
+            before.into_iter().filter_map(|namespace| self.general(namespace)).collect();
+        all.dedup_by(|one, other| one.0.key == other.0.key);
+        all.retain(|(one, _)| one.key != resource.key);
+        all.push(of);
+        [Side::Client, Side::Server].map(|side| metrics(&all, side))
+    }
+
     /// The Telemetries that hold for a workload, the closest last.
     fn applicable(&self, workload: &Workload) -> Vec<Source<'_>> {
-        let general = |namespace: &str| {
-            let of = |(resource, telemetry): &Source<'_>| {
-                resource.key.namespace == namespace
-                    && telemetry.selector.is_none()
-                    && !telemetry.for_targets
-            };
-            self.telemetries().find(of)
-        };
         let own = workload.namespace.as_str();
         let selecting = self.telemetries().find(|(resource, telemetry)| {
             let selector = telemetry.selector.as_ref();
             resource.key.namespace == own
                 && selector.is_some_and(|labels| carries(&workload.labels, labels))
         });
-        let of_namespace = if own == ROOT_NAMESPACE { None } else { general(own) };
-        general(ROOT_NAMESPACE).into_iter().chain(of_namespace).chain(selecting).collect()
+        let of_namespace = if own == ROOT_NAMESPACE { None } else { self.general(own) };
+        self.general(ROOT_NAMESPACE).into_iter().chain(of_namespace).chain(selecting).collect()
     }
 
     /// What a workload's sidecar tells about its calls; `None` where nothing is said of that.
     pub(crate) fn telemetry(
         &self,
         workload: &Workload,
-        spans: Option<&TelemetryDefault>,
+        started_with: Option<&TelemetryDefault>,
     ) -> Option<Box<WorkloadTelemetry>> {
         let mut configs = self.mesh_configs();
-        let mesh = Mesh { index: self, client: workload.into(), config: configs.next(), spans };
+        let mesh =
+            Mesh { index: self, client: workload.into(), config: configs.next(), started_with };
         let all = self.applicable(workload);
         let side = |side| SideTelemetry {
             access_logs: mesh.access_logs(&all, side),
@@ -144,7 +158,7 @@ struct Mesh<'a> {
     client: Client<'a>,
     config: Option<(&'a Resource, &'a MeshConfig)>,
     /// What holds where it says nothing.
-    spans: Option<&'a TelemetryDefault>,
+    started_with: Option<&'a TelemetryDefault>,
 }
 
 impl<'a> Mesh<'a> {
@@ -159,7 +173,7 @@ impl<'a> Mesh<'a> {
             Some(ProviderKind::Prometheus | ProviderKind::Other(_)) => None,
             None if name == ENVOY => Some(Known::Envoy),
             None if name == STORE => {
-                self.spans?.store.as_ref().map(|store| Known::Spans(store, None))
+                self.started_with?.store.as_ref().map(|store| Known::Spans(store, None))
             }
             None => None,
         }
@@ -222,7 +236,7 @@ impl<'a> Mesh<'a> {
     fn mesh_log(self) -> Option<(String, LogLayout)> {
         let said = self.config.and_then(|(_, config)| config.access_log.clone());
         let started = || {
-            let path = self.spans?.access_log.clone()?;
+            let path = self.started_with?.access_log.clone()?;
             Some((path, LogLayout::Text(DEFAULT_TEXT.to_owned())))
         };
         said.or_else(started)
@@ -298,8 +312,9 @@ impl<'a> Mesh<'a> {
         let told = config.and_then(|config| config.max_tag_length);
         let tags = config.map(|config| config.custom_tags.clone()).unwrap_or_default();
         let sampling = merged.sampling.or_else(|| config?.sampling);
-        let at_least = self.spans.filter(|_| sampling.is_none()).map_or(0, |spans| spans.at_least);
-        let sampling = sampling.or_else(|| self.spans.map(|spans| spans.sampling));
+        let at_least =
+            self.started_with.filter(|_| sampling.is_none()).map_or(0, |told| told.at_least);
+        let sampling = sampling.or_else(|| self.started_with.map(|told| told.sampling));
         Some(Tracing {
             provenance: by,
             provider: name,
@@ -321,7 +336,7 @@ impl<'a> Mesh<'a> {
     fn receivers(self, named: &[Named]) -> (String, Vec<SpanSink>, Option<u32>) {
         if named.is_empty() {
             let said = self.config.and_then(|(_, config)| config.spans_to.as_ref());
-            let of_start = || self.spans.map(|spans| spans.to.clone()).unwrap_or_default();
+            let of_start = || self.started_with.map(|told| told.to.clone()).unwrap_or_default();
             let to = said.map_or_else(of_start, |to| vec![self.secured_sink(to)]);
             return (String::new(), to, None);
         }

@@ -2,6 +2,7 @@
 
 use heddle_model::{
     Registry,
+    discovery::{Metric, MetricChange},
     registry::carries,
     resource::{Named, Provider, ProviderKind, Resource, Telemetry},
 };
@@ -23,6 +24,7 @@ impl RuleIndex {
             found.extend(self.second_telemetry(resource, telemetry));
             found.extend(selects_nobody(resource, telemetry, registry));
             found.extend(self.lost_providers(resource, telemetry));
+            found.extend(self.lost_tags(resource, telemetry));
         }
         let mut configs = self.mesh_configs();
         let Some((first, config)) = configs.next() else { return found };
@@ -59,6 +61,36 @@ impl RuleIndex {
         );
         let place = (telemetry.line, "spec.selector".to_owned());
         Some(Finding::new(resource, place, FindingKind::Conflict, text))
+    }
+
+    /// With those that hold before it, more tags of a metric are changed than a sidecar changes.
+    fn lost_tags(&self, resource: &Resource, telemetry: &Telemetry) -> Option<Finding> {
+        let own = telemetry.metrics.iter().flat_map(|one| &one.overrides);
+        if telemetry.for_targets || own.clone().all(|one| one.tags.is_empty()) {
+            return None;
+        }
+        for changes in self.metrics_with((resource, telemetry)) {
+            for (metric, name, _) in Metric::EACH {
+                let mut tags: Vec<&str> = Vec::new();
+                let meant =
+                    changes.iter().filter(|one| [metric, Metric::All].contains(&one.metric));
+                for tag in meant.flat_map(|one| one.tags.keys()) {
+                    if !tags.contains(&tag.as_str()) {
+                        tags.push(tag);
+                    }
+                }
+                let Some(first) = tags.get(MetricChange::TAGS_MAX) else { continue };
+                let text = format!(
+                    "{} tags of {name} are changed, with what holds for the same workloads before it, and a sidecar \
+                     changes {} of a metric: `{first}` and what comes after it stay as they are",
+                    tags.len(),
+                    MetricChange::TAGS_MAX
+                );
+                let place = (telemetry.line, "spec.metrics".to_owned());
+                return Some(Finding::new(resource, place, FindingKind::NoEffect, text));
+            }
+        }
+        None
     }
 
     fn lost_providers(&self, resource: &Resource, telemetry: &Telemetry) -> Vec<Finding> {

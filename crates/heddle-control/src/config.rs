@@ -23,8 +23,8 @@ pub struct ControlConfig {
     pub config_dir: Option<PathBuf>,
     /// Where addresses come from.
     pub ranges: AddressRanges,
-    /// Where spans go where no rule says that.
-    pub spans: Option<TelemetryDefault>,
+    /// What is told of calls where no rule says that: where spans go, of how many traces, and the access log.
+    pub telemetry: Option<TelemetryDefault>,
 }
 
 /// The ranges addresses are given from. An index gives the same low bits in IPv4 and IPv6.

@@ -39,8 +39,8 @@ pub(crate) struct Pushes {
 pub(crate) struct Mesh {
     /// What every proxy is told alike.
     pub(crate) settings: MeshSettings,
-    /// Where spans go where no rule says that.
-    pub(crate) spans: Option<TelemetryDefault>,
+    /// What is told of calls where no rule says that: where spans go, of how many traces, and the access log.
+    pub(crate) telemetry: Option<TelemetryDefault>,
     /// Services and workloads.
     pub(crate) population: Population,
     /// Rules by source.
@@ -114,7 +114,7 @@ impl Mesh {
         let returning = known.into_iter().flat_map(BTreeMap::keys).cloned().collect();
         Self {
             settings,
-            spans: None,
+            telemetry: None,
             population,
             rules,
             index,
@@ -176,8 +176,11 @@ impl Mesh {
         self.views.invalidate(&touched);
         let mut affected = BTreeSet::new();
         let concern = Concern::of(&touched);
-        let state =
-            MeshState::new((&self.settings, self.spans.as_ref()), &self.population, &self.index);
+        let state = MeshState::new(
+            (&self.settings, self.telemetry.as_ref()),
+            &self.population,
+            &self.index,
+        );
         for (id, proxy) in &mut self.connected {
             if !concern.is_of(id, &proxy.session) {
                 continue;
@@ -210,8 +213,11 @@ impl Mesh {
         client: &Workload,
         ask: impl FnOnce(&mut ClientResources<'_>) -> T,
     ) -> T {
-        let state =
-            MeshState::new((&self.settings, self.spans.as_ref()), &self.population, &self.index);
+        let state = MeshState::new(
+            (&self.settings, self.telemetry.as_ref()),
+            &self.population,
+            &self.index,
+        );
         ask(&mut ClientResources::new(state, &mut self.views, client))
     }
 
@@ -257,8 +263,11 @@ impl Mesh {
         if proxy.stream != stream.number {
             return Next::End;
         }
-        let state =
-            MeshState::new((&self.settings, self.spans.as_ref()), &self.population, &self.index);
+        let state = MeshState::new(
+            (&self.settings, self.telemetry.as_ref()),
+            &self.population,
+            &self.index,
+        );
         let Some(client) = state.registry.workloads.get(&stream.workload) else {
             return Next::Wait;
         };

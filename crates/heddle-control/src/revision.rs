@@ -2,6 +2,8 @@
 //! what belongs to the cluster as a whole carries the revision in its name. The revision `default` has the plain
 //! names. The chart's templates say the same of what is installed by them.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 /// The revision that labels mean which name none.
@@ -15,6 +17,8 @@ pub(crate) const INSTANCE: &str = "app.kubernetes.io/instance";
 pub(crate) const AUTHORITY: (&str, [&str; 3]) = ("heddle-ca", ["ca.crt", "ca.key", "root.crt"]);
 /// The ConfigMap with the settings of injection, in the installation's namespace, and its key.
 pub(crate) const SETTINGS: (&str, &str) = ("heddle-injector", "settings.yaml");
+/// How often the injector looks at it.
+pub const SETTINGS_EVERY: Duration = Duration::from_secs(5);
 /// The webhooks that send pods, and those that send rules.
 pub(crate) const INJECTOR: &str = "heddle-injector";
 pub(crate) const VALIDATOR: &str = "heddle-validator";

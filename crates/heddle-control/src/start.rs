@@ -107,7 +107,7 @@ fn assemble(config: &ControlConfig) -> Result<Control, ControlError> {
     let bound = generations.to_reserve();
     let settings = config.ranges.settings(config.mesh.clone());
     let mut mesh = Mesh::new(settings, members.into(), rules, generations);
-    mesh.spans.clone_from(&config.spans);
+    mesh.telemetry.clone_from(&config.telemetry);
     mesh.commit(&Touched::all());
     let vips = vips.chain(mesh.take_vips()).map(|(name, index)| Change::Vip(name, index));
     let changes: Vec<Change> = vips.chain(bound.map(Change::Generation)).collect();

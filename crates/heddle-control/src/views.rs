@@ -80,8 +80,8 @@ impl Views {
 pub(crate) struct MeshState<'a> {
     /// Mesh-wide settings.
     pub(crate) settings: &'a MeshSettings,
-    /// Where spans go where no rule says that.
-    pub(crate) spans: Option<&'a TelemetryDefault>,
+    /// What is told of calls where no rule says that: where spans go, of how many traces, and the access log.
+    pub(crate) telemetry: Option<&'a TelemetryDefault>,
     /// Who is in the mesh.
     pub(crate) population: &'a Population,
     /// Services and workloads, those of entries among them.
@@ -95,13 +95,13 @@ pub(crate) struct MeshState<'a> {
 impl<'a> MeshState<'a> {
     /// What is known now.
     pub(crate) fn new(
-        (settings, spans): (&'a MeshSettings, Option<&'a TelemetryDefault>),
+        (settings, telemetry): (&'a MeshSettings, Option<&'a TelemetryDefault>),
         population: &'a Population,
         index: &'a RuleIndex,
     ) -> Self {
         let registry = population.registry();
         let addresses_differ = addresses_differ(registry);
-        Self { settings, spans, population, registry, index, addresses_differ }
+        Self { settings, telemetry, population, registry, index, addresses_differ }
     }
 }
 
@@ -191,8 +191,8 @@ impl<'a> ClientResources<'a> {
             Kind::Inbound => {
                 // A proxy is told of itself only.
                 let own = self.client.id == WorkloadId(name.to_owned());
-                let spans = self.state.spans;
-                own.then(|| encoded(&index.inbound_with(registry, self.client, spans)))
+                let telemetry = self.state.telemetry;
+                own.then(|| encoded(&index.inbound_with(registry, self.client, telemetry)))
             }
             Kind::Mesh => (name == MESH_NAME).then(|| encoded(settings)),
             Kind::Destination => None,

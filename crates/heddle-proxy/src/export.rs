@@ -141,21 +141,21 @@ pub(crate) async fn run<R: Reach, S: Sink>(
     loop {
         let told = tokio::select! {
             biased;
+            // First: what is handed over may never cease.
+            told = end.recv() => told,
             one = finished.recv() => match one {
                 Some(one) => {
                     take(&common, &mut outlets, one);
-                    while let Ok(one) = finished.try_recv() {
-                        take(&common, &mut outlets, one);
-                    }
+                    take_waiting(&common, &mut outlets, &mut finished);
                     // Workers that hand over meanwhile have nobody to wake.
                     clock::sleep(HANDED_OVER).await;
                     continue;
                 }
                 None => return,
             },
-            told = end.recv() => told,
         };
         let Some(told) = told else { return };
+        take_waiting(&common, &mut outlets, &mut finished);
         common.ending.set(true);
         outlets.iter().for_each(|(_, queue): &Outlet<S>| queue.hurry());
         let emptied = async {
@@ -191,6 +191,18 @@ impl<R> Common<R> {
     }
 }
 
+/// Takes what has been handed over, and not what is handed over meanwhile.
+fn take_waiting<R: Reach, S: Sink>(
+    common: &Rc<Common<R>>,
+    outlets: &mut Vec<Outlet<S>>,
+    finished: &mut mpsc::Receiver<Finished<S::Item, S>>,
+) {
+    for _ in 0..finished.len() {
+        let Ok(one) = finished.try_recv() else { return };
+        take(common, outlets, one);
+    }
+}
+
 fn take<R: Reach, S: Sink>(
     common: &Rc<Common<R>>,
     outlets: &mut Vec<Outlet<S>>,
@@ -222,6 +234,7 @@ async fn deliver<R: Reach, S: Sink>(
     sink: Arc<S>,
     queue: Rc<Queue<S::Item>>,
 ) {
+    link::warn_of_lost(sink.collector());
     // With what its files hold.
     let tls = sink.collector().tls.as_deref().cloned().map(tls::Origin::new);
     let mut link = None;

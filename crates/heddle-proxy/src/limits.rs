@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use heddle_model::discovery::MetricChange;
+
 /// Time from a request head's first byte to its last. Slow-header attacks end here.
 pub const HEAD_READ_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -244,7 +246,7 @@ pub const SERIES_IDLE_SWEEPS: u32 = 60;
 pub const TAG_VALUE_BYTES: usize = 128;
 
 /// Most tags of one metric that rules change; further ones are left as they are.
-pub const TAGS_CHANGED: usize = 32;
+pub const TAGS_CHANGED: usize = MetricChange::TAGS_MAX;
 
 /// Values of tags per edge and worker whose series are at hand; beyond they are looked up again.
 pub const TAGGED_AT_HAND: usize = 256;

@@ -12,7 +12,7 @@ mod ready;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread};
 
 use heddle_runtime::{
-    process, pulse,
+    clock, process, pulse,
     signal::{Signal, Signals},
     task::{self, spawn_contained},
 };
@@ -33,7 +33,7 @@ use crate::{
     broker,
     discovery::{Discovery, Reporter},
     export,
-    limits::{CONNECTIONS_TOTAL, connections_within},
+    limits::{CONNECTIONS_TOTAL, SPANS_LAST, connections_within},
     listening, memory,
     metrics::Metrics,
     shared::Receivers,
@@ -117,9 +117,10 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         tracing::warn!(%error, "what was refused is not left for `heddle why`");
     }
     shared.observers.finish().await;
-    // Both at once: each takes a second at most.
+    // Both at once. Each has `SPANS_LAST` for it; one that takes much longer is not waited for.
     let [spans, records] = &last_told;
-    tokio::join!(done(spans), done(records));
+    let both = async { tokio::join!(done(spans), done(records)) };
+    let _in_time = clock::within(2 * SPANS_LAST, both).await;
     done(&save).await;
     Ok(())
 }

@@ -272,6 +272,23 @@ impl Drop for MeshLock {
 /// In the run-time folder: the process that has programs of a file in the mesh.
 pub(crate) const UP_RECORD: &str = "up.json";
 
+/// What `heddle up` writes there.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct UpRecord {
+    /// Itself.
+    pub process: ProcessRecord,
+    /// Its programs and the mesh have ended so long after it was asked, seconds.
+    pub ends_within: u64,
+}
+
+impl UpRecord {
+    /// What is written at `path`; `None` if that is no record.
+    pub(crate) fn read(path: &Path) -> Option<Self> {
+        let text = fs::read(path).ok().filter(|text| text.len() <= LOCK_MAX)?;
+        serde_json::from_slice(&text).ok()
+    }
+}
+
 /// What the holder writes into the lock file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProcessRecord {
@@ -310,7 +327,10 @@ impl ProcessRecord {
     pub(crate) fn ask_to_end(self) -> bool {
         let Ok(process) = Pidfd::open(self.pid) else { return false };
         // Compared now that the number cannot go to another process unnoticed.
-        self.is_alive() && process.signal(Signal::TERMINATE).is_ok()
+        // One that is stopped, as by Ctrl-Z, would not see it before it goes on.
+        self.is_alive()
+            && process.signal(Signal::TERMINATE).is_ok()
+            && process.signal(Signal::CONTINUE).is_ok()
     }
 
     /// Is the process that wrote it still there?

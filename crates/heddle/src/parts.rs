@@ -40,18 +40,19 @@ pub(crate) fn control(args: ControlArgs) -> Result<(), Failure> {
     let (Some(mesh), Some(run_dir), Some(state_dir)) = (args.mesh, args.run_dir, args.state_dir)
     else {
         // Without the chart's word for it there is no store, and nobody is traced.
-        let told = args.tracing.spans(args.trace_store.as_ref());
+        args.tracing.check()?;
+        let told = args.tracing.telemetry(args.trace_store.as_ref());
         // What a cluster's applications cost is not for a default of ours to say: chance alone decides.
         return cluster_control(args.cluster, Some(TelemetryDefault { at_least: 0, ..told }));
     };
     let ranges = AddressRanges::default();
-    let spans = Some(args.tracing.spans(args.trace_store.as_ref()));
+    let telemetry = Some(args.tracing.telemetry(args.trace_store.as_ref()));
     let config_dir = args.config;
-    let config = ControlConfig { mesh, run_dir, state_dir, config_dir, ranges, spans };
+    let config = ControlConfig { mesh, run_dir, state_dir, config_dir, ranges, telemetry };
     heddle_control::run(config).doing(|| "run the control plane".to_owned())
 }
 
-fn cluster_control(args: ClusterArgs, spans: Option<TelemetryDefault>) -> Result<(), Failure> {
+fn cluster_control(args: ClusterArgs, telemetry: Option<TelemetryDefault>) -> Result<(), Failure> {
     let own_name = env::var("POD_NAME").ok().filter(|name| !name.is_empty());
     let config = KubernetesConfig {
         namespace: args.namespace,
@@ -62,7 +63,7 @@ fn cluster_control(args: ClusterArgs, spans: Option<TelemetryDefault>) -> Result
         context: args.context,
         // Outside of a pod a replica is a process.
         identity: own_name.unwrap_or_else(|| format!("heddle-control-{}", process::id())),
-        spans,
+        telemetry,
     };
     kubernetes::run(config).doing(|| "run the control plane".to_owned())
 }

@@ -1,6 +1,6 @@
 //! `status`, `proxy-status`, `down`, `version`: what runs, and the end of it. Of a cluster: `cluster`.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Duration};
 
 use heddle_model::{EndpointState, ServiceName};
 use heddle_runtime::clock;
@@ -16,7 +16,7 @@ use crate::{
     control_client::{ControlClient, problem_line},
     failure::Failure,
     holder_client::HolderClient,
-    mesh::{ProcessRecord, RunningMesh, UP_RECORD},
+    mesh::{RunningMesh, UP_RECORD, UpRecord},
     output,
 };
 
@@ -225,15 +225,25 @@ fn proxy_table(status: &Status) -> String {
 /// A refusal where no such mesh runs, or it did not end.
 pub(crate) async fn down(args: DownArgs) -> Result<(), Failure> {
     let mesh = RunningMesh::select(args.mesh.mesh.as_deref())?;
-    match ProcessRecord::read(&mesh.paths.run_dir().join(UP_RECORD)) {
+    let up = UpRecord::read(&mesh.paths.run_dir().join(UP_RECORD));
+    let ended = match up {
         // Whoever started programs ends each before those it depends on, and then the mesh.
-        Some(up) if up.ask_to_end() => {
+        Some(up) if up.process.ask_to_end() => {
             output::notice("ending the programs of `heddle up`, each before those it depends on");
-            mesh.holder_gone().await;
+            let within = Duration::from_secs(up.ends_within);
+            let gone = clock::within(within, mesh.holder_gone()).await;
+            if gone.is_none() {
+                output::notice(format!(
+                    "`heddle up` (process {}) has not ended them within {} s: the mesh is ended now",
+                    up.process.pid, up.ends_within
+                ));
+            }
+            gone.is_some()
         }
-        _ => {
-            HolderClient::connect(&mesh.paths).await?.shut_down("`heddle down` was called").await?;
-        }
+        _ => false,
+    };
+    if !ended {
+        HolderClient::connect(&mesh.paths).await?.shut_down("`heddle down` was called").await?;
     }
     output::line(format!("mesh {} has ended", mesh.paths.name()));
     Ok(())

@@ -3,7 +3,7 @@
 //! [`started`] is the mesh, [`programs`] what runs in it, [`ending`] how all of it ends.
 
 use std::{
-    fs::File,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -14,7 +14,7 @@ use crate::{
     cli::{Output, UpArgs},
     control_client::ControlClient,
     failure::{Doing as _, Failure},
-    mesh::{MeshPaths, ProcessRecord, RunRoot, UP_RECORD},
+    mesh::{END_GRACE, MeshPaths, ProcessRecord, RunRoot, UP_RECORD, UpRecord},
     output,
     termination::Termination,
 };
@@ -88,10 +88,10 @@ pub(crate) async fn up(mut args: UpArgs) -> Result<(), Failure> {
         let seconds = clock::now().duration_since(began).as_secs_f64();
         output::line(welcome(&mesh.info, seconds, alone, programs.is_some()));
     }
-    if programs.is_some() {
-        let record = paths.run_dir().join(UP_RECORD);
-        let written = File::create(&record).and_then(|file| ProcessRecord::own()?.write(&file));
-        written.doing(|| format!("write {}", record.display()))?;
+    if let Some(started) = &programs
+        && let Err(failure) = record(started, &paths)
+    {
+        return ending::undone(mesh, programs, failure).await;
     }
     if let Some(started) = &programs {
         let failure = tokio::select! {
@@ -124,6 +124,18 @@ pub(crate) async fn up(mut args: UpArgs) -> Result<(), Failure> {
             mesh.end().await
         }
     }
+}
+
+/// Leaves word for `heddle down`.
+fn record(programs: &Programs, paths: &MeshPaths) -> Result<(), Failure> {
+    let path = paths.run_dir().join(UP_RECORD);
+    let write = || {
+        // One after the other at worst, and then the mesh.
+        let within = programs.stop_timeouts().saturating_add(2 * END_GRACE);
+        let record = UpRecord { process: ProcessRecord::own()?, ends_within: within.as_secs() };
+        fs::write(&path, serde_json::to_vec(&record)?)
+    };
+    write().doing(|| format!("write {}", path.display()))
 }
 
 /// Starts the mesh that flags ask for.

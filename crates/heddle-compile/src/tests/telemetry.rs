@@ -154,6 +154,26 @@ fn what_leads_nowhere_is_said() {
 }
 
 #[test]
+fn more_tags_than_a_sidecar_changes_are_said_of_the_telemetry_that_adds_them() {
+    let tags = |from: usize, to: usize| {
+        let tags: Vec<_> =
+            (from..to).map(|i| format!("t{i:02}: {{value: request.method}}")).collect();
+        format!("{{metrics: [{{overrides: [{{tagOverrides: {{{}}}}}]}}]}}", tags.join(", "))
+    };
+    let said = |own: &str| {
+        let text = telemetry("istio-system/all", &tags(0, 20)) + &telemetry("default/own", own);
+        Mesh::demo().said(&rules(&text)).join("\n")
+    };
+    let many = said(&tags(20, 33));
+    let words = "33 tags of istio_requests_total are changed";
+    assert!(many.contains(words) && many.contains("`t32` and what comes after it"), "{many}");
+    assert_eq!(many.lines().count(), 1, "{many}");
+    for fits in [tags(20, 32), tags(0, 20), "{}".to_owned()] {
+        assert!(!said(&fits).contains("are changed"), "{fits}");
+    }
+}
+
+#[test]
 fn where_no_rule_says_where_spans_go_they_go_where_the_mesh_was_started_to_send_them() {
     let to = |port| SpanSink::OtlpGrpc(Collector::at("127.0.0.1", port));
     let store = Some(to(3));

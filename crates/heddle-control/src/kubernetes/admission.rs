@@ -1,7 +1,7 @@
 //! The webhook of a cluster: with the labels of its namespaces, and the settings of the mesh's ConfigMap, which may
 //! be edited at any time.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use heddle_runtime::{clock, task};
 use rustls::ServerConfig;
@@ -15,12 +15,10 @@ use super::{
 use crate::{
     control::Control,
     injection::InjectionSettings,
-    revision::{ROOTS, SETTINGS, named},
+    revision::{ROOTS, SETTINGS, SETTINGS_EVERY, named},
     webhook::{self, Namespaces, Webhook},
 };
 
-/// How often it is looked at.
-const INTERVAL: Duration = Duration::from_secs(5);
 /// What stands for it where troubles are told.
 const WHAT: &str = "injection settings";
 
@@ -56,7 +54,7 @@ impl Admission {
         let webhook = Arc::new(Webhook::new(settings, namespaces));
         task::spawn_contained("admission", webhook::serve(listener, tls, webhook.clone()));
         loop {
-            clock::sleep(INTERVAL).await;
+            clock::sleep(SETTINGS_EVERY).await;
             if let Some(settings) = self.look(&mut text).await {
                 tracing::info!("other settings of injection are in force");
                 webhook.set_settings(settings);

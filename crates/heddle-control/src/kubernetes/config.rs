@@ -21,6 +21,6 @@ pub struct KubernetesConfig {
     pub context: Option<String>,
     /// Our own name, unique among replicas: our pod's.
     pub identity: String,
-    /// Where spans go where no rule says that.
-    pub spans: Option<TelemetryDefault>,
+    /// What is told of calls where no rule says that: where spans go, of how many traces, and the access log.
+    pub telemetry: Option<TelemetryDefault>,
 }

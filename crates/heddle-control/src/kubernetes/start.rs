@@ -278,7 +278,7 @@ fn assemble(config: &KubernetesConfig) -> Control {
     // Nothing is kept, and yet numbers must not come again after a restart.
     let generations = Generations::after(clock::unix_now().as_secs().saturating_mul(1_000));
     let mut mesh = Mesh::new(settings, cluster.into(), Rules::default(), generations);
-    mesh.spans.clone_from(&config.spans);
+    mesh.telemetry.clone_from(&config.telemetry);
     Control::without_store(mesh)
 }
 

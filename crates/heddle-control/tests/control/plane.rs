@@ -56,7 +56,7 @@ impl Folder {
             state_dir: self.path("state"),
             config_dir: rules.is_dir().then_some(rules),
             ranges: AddressRanges::default(),
-            spans: None,
+            telemetry: None,
         }
     }
 }

@@ -6,9 +6,9 @@ use super::{
     CorsPolicy, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
     GRPC_STATUSES, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound,
     InboundPort, Injection, LogSink, MeshSettings, Mirror, NameAnswer, OutlierDetection,
-    OutsideAddress, OutsideEndpoint, Owner, PathRewrite, PortFault, RuleAction, ServicePortRef,
-    SideTelemetry, SniRule, SpanSink, StringMatch, Subset, Target, TcpFault, Tracing, Traffic,
-    WeightedTarget, WorkloadInfo, WorkloadTelemetry,
+    OutsideAddress, OutsideEndpoint, Owner, PathRewrite, PortFault, RuleAction, SentField,
+    ServicePortRef, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, Target, TcpFault,
+    Tracing, Traffic, WeightedTarget, WorkloadInfo, WorkloadTelemetry,
 };
 use crate::{
     Identity, ServiceName,
@@ -146,7 +146,15 @@ impl Check for AccessLog {
 impl Check for Collector {
     fn check(&self) -> Checked {
         not_empty("host", &self.host)?;
-        port("port", self.port)
+        port("port", self.port)?;
+        field("tls", self.tls.as_deref())?;
+        each("headers", &self.headers)
+    }
+}
+
+impl Check for SentField {
+    fn check(&self) -> Checked {
+        not_empty("name", &self.name)
     }
 }
 

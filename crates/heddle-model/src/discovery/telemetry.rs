@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use minicbor::{Decode, Encode};
+use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use super::{parts::Provenance, tls::ClientTls};
 use crate::wire::closed;
@@ -21,21 +21,58 @@ pub struct WorkloadTelemetry {
 }
 
 /// What holds for calls in one direction.
-#[derive(Debug, Clone, Decode, Encode, PartialEq, Default)]
-#[cbor(map)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SideTelemetry {
     /// Each is written on its own.
-    #[cbor(n(145), default)]
     pub access_logs: Vec<AccessLog>,
     /// Where spans go; `None`: nowhere.
-    #[n(146)]
     pub tracing: Option<Box<Tracing>>,
     /// Changes of metrics in order: what a later one says of a metric holds.
-    #[cbor(n(147), default)]
     pub metrics: Vec<MetricChange>,
     /// How often bytes of connections that are open are counted (`reportingInterval`); `None`: as they move.
-    #[n(137)]
     pub reporting_interval: Option<Duration>,
+}
+
+/// The same as it is sent.
+#[derive(Decode, Encode)]
+#[cbor(map)]
+struct SentSide {
+    #[cbor(n(145), default)]
+    access_logs: Vec<AccessLog>,
+    #[n(146)]
+    tracing: Option<Box<Tracing>>,
+    /// Those that every reader knows: one of before would refuse all for a metric that it does not.
+    #[cbor(n(147), default)]
+    metrics: Vec<MetricChange>,
+    #[n(137)]
+    reporting_interval: Option<Duration>,
+    /// All of them, in order, where [`Self::metrics`] has not all.
+    #[cbor(n(180), default)]
+    all_metrics: Vec<MetricChange>,
+}
+
+impl<C> Encode<C> for SideTelemetry {
+    fn encode<W: encode::Write>(
+        &self,
+        e: &mut Encoder<W>,
+        ctx: &mut C,
+    ) -> Result<(), encode::Error<W::Error>> {
+        let Self { access_logs, tracing, metrics, reporting_interval } = self.clone();
+        let known = metrics.iter().filter(|one| !one.metric.is_of_messages());
+        let known: Vec<_> = known.cloned().collect();
+        let all_metrics = if known.len() == metrics.len() { Vec::new() } else { metrics };
+        SentSide { access_logs, tracing, metrics: known, reporting_interval, all_metrics }
+            .encode(e, ctx)
+    }
+}
+
+impl<'b, C> Decode<'b, C> for SideTelemetry {
+    fn decode(d: &mut Decoder<'b>, ctx: &mut C) -> Result<Self, decode::Error> {
+        let sent = SentSide::decode(d, ctx)?;
+        let SentSide { access_logs, tracing, metrics, reporting_interval, all_metrics } = sent;
+        let metrics = if all_metrics.is_empty() { metrics } else { all_metrics };
+        Ok(Self { access_logs, tracing, metrics, reporting_interval })
+    }
 }
 
 impl SideTelemetry {
@@ -223,7 +260,7 @@ pub struct ZipkinSink {
     pub short_ids: bool,
 }
 
-/// OTLP over HTTP.
+/// OTLP over HTTP. The numbers 147 and 148 are used up: they were fields and a time that [`Collector`] has now.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq)]
 #[cbor(map)]
 pub struct OtlpHttpSink {
@@ -276,6 +313,12 @@ pub struct MetricChange {
     /// What becomes of tags, by their names.
     #[cbor(n(136), default)]
     pub tags: BTreeMap<String, TagChange>,
+}
+
+impl MetricChange {
+    /// Most tags of one metric that a sidecar changes; further ones stay as they are. A label set has to stay within a
+    /// line that scrapers take.
+    pub const TAGS_MAX: usize = 32;
 }
 
 /// What becomes of a tag of a metric.
@@ -331,6 +374,11 @@ impl Metric {
         (Self::TcpReceived, "istio_tcp_received_bytes_total", "TCP_RECEIVED_BYTES"),
     ];
 
+    /// One that readers of the version before do not know.
+    fn is_of_messages(self) -> bool {
+        matches!(self, Self::GrpcRequestMessages | Self::GrpcResponseMessages)
+    }
+
     /// The metric of this name; Istio's configuration of statistics leaves `istio_` out, and so may who names it.
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
@@ -344,3 +392,37 @@ closed!(Metric {
     5 => TcpOpened, 6 => TcpClosed, 7 => TcpSent, 8 => TcpReceived, 9 => GrpcRequestMessages,
     10 => GrpcResponseMessages,
 });
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A side as the version before reads it.
+    #[derive(Decode)]
+    #[cbor(map)]
+    struct Before {
+        #[cbor(n(147), default)]
+        metrics: Vec<MetricChange>,
+    }
+
+    #[test]
+    fn changes_of_metrics_that_a_reader_does_not_know_keep_nothing_from_it() {
+        let change = |metric| MetricChange {
+            provenance: Provenance::default(),
+            metric,
+            disabled: Some(true),
+            tags: BTreeMap::new(),
+        };
+        let [count, messages, all] =
+            [Metric::RequestCount, Metric::GrpcRequestMessages, Metric::All].map(change);
+        for (metrics, before) in [
+            (vec![count.clone(), messages, all.clone()], vec![count.clone(), all.clone()]),
+            (vec![all.clone(), count.clone()], vec![all, count]),
+        ] {
+            let side = SideTelemetry { metrics, ..SideTelemetry::default() };
+            let sent = minicbor::to_vec(&side).unwrap();
+            assert_eq!(decode::<SideTelemetry>(&sent).unwrap(), side);
+            assert_eq!(decode::<Before>(&sent).unwrap().metrics, before);
+        }
+    }
+}

@@ -10,7 +10,7 @@ use super::{
     value,
 };
 use crate::{
-    discovery::{CustomTag, Metric, TagChange, TagSource},
+    discovery::{CustomTag, Metric, MetricChange, TagChange, TagSource},
     resource::{LoggingRule, MetricOverride, MetricsRule, Named, Sides, Telemetry, TracingRule},
 };
 
@@ -213,8 +213,8 @@ fn is_removed(tag: &Node) -> bool {
 
 /// Longest name of a tag.
 const TAG_NAME_BYTES_MAX: usize = 64;
-/// Most tags that are changed in one place: a label set has to stay within a line that scrapers take.
-const TAGS_MAX: usize = 32;
+/// Most tags that are changed in one place.
+const TAGS_MAX: usize = MetricChange::TAGS_MAX;
 const RULES_OF_TAGS: &str = "give `value`: an expression, e.g. `request.method` or `\"constant\"`";
 
 fn tags_are_known(node: &Node, path: &str, report: &mut Report<'_>) {

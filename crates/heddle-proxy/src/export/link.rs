@@ -146,6 +146,17 @@ fn fields(of: &[SentField]) -> Vec<(String, String)> {
     of.iter().filter_map(|one| Some((one.name.clone(), value(one)?))).collect()
 }
 
+/// Says which fields do not go with any batch, because of what their variable holds now.
+pub(super) fn warn_of_lost(to: &Collector) {
+    for one in to.headers.iter().filter(|one| one.from_environment) {
+        let holds = env::var(&one.value);
+        if holds.is_ok_and(|value| value.parse::<HeaderValue>().is_err()) {
+            let (host, variable) = (&to.host, &one.value);
+            tracing::warn!(%host, %variable, "what the variable holds is no header's value: `{}` is not sent", one.name);
+        }
+    }
+}
+
 async fn send_post(
     sender: &mut http1::SendRequest<Full<Bytes>>,
     authority: &str,

@@ -109,6 +109,13 @@ impl Exporter {
         assert_eq!(self.count(result), spans, "{result:?}");
     }
 
+    /// Waits until as many spans or more ended so.
+    async fn counts_at_least(&self, result: ExportResult, spans: u64) {
+        while self.count(result) < spans {
+            clock::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     /// Ends it.
     async fn end(&self) {
         let (told, done) = oneshot::channel();
@@ -360,5 +367,23 @@ fn at_the_end_what_waits_is_sent_at_once() {
         exporter.give("last").await;
         exporter.end().await;
         assert_eq!((taken.borrow().len(), exporter.count(ExportResult::Sent)), (1, 1));
+    });
+}
+
+#[test]
+fn an_end_is_an_end_however_many_spans_go_on_to_come() {
+    run_local(async {
+        let (port, _taken) = http_receiver(ACCEPTED).await;
+        let exporter = Rc::new(Exporter::start(zipkin(port)));
+        let giver = Rc::clone(&exporter);
+        // Never is there nothing to take.
+        let steady = spawn_contained("steady flow", async move {
+            loop {
+                giver.give("more").await;
+            }
+        });
+        exporter.counts_at_least(ExportResult::Sent, 1).await;
+        exporter.end().await;
+        steady.abort();
     });
 }

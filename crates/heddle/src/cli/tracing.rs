@@ -8,6 +8,7 @@ use heddle_model::discovery::{ClientTls, Collector, OtlpHttpSink, SpanSink, Zipk
 use heddle_wire::trace::{otlp, zipkin};
 
 use super::{Output, TargetFlags, values};
+use crate::failure::Failure;
 
 /// Share of traces that are kept where nothing is said, percent (Istio's).
 const SAMPLING: f64 = 1.0;
@@ -129,6 +130,21 @@ impl TraceArgs {
         words
     }
 
+    /// Flags that say one thing and its contrary are refused.
+    ///
+    /// # Errors
+    /// A usage error that names them.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        let nobody = self.trace_to.iter().any(|to| to.whom == Whom::Nobody);
+        match self.trace_to.iter().find(|to| to.whom != Whom::Nobody).filter(|_| nobody) {
+            None => Ok(()),
+            Some(other) => Err(Failure::usage(format!(
+                "`--trace-to {NOBODY}` means that spans go to nobody, and `--trace-to {}` to somebody: leave out one",
+                other.text
+            ))),
+        }
+    }
+
     /// Whom spans go to where they do not go to the mesh's own store.
     pub(crate) fn elsewhere(&self) -> Option<String> {
         let first = self.trace_to.first()?;
@@ -138,7 +154,7 @@ impl TraceArgs {
 
     /// What they ask for in a mesh whose own store is at `store`, which gets at least so many traces per second and
     /// sidecar where no share is asked for.
-    pub(crate) fn spans(&self, store: Option<&Collector>) -> TelemetryDefault {
+    pub(crate) fn telemetry(&self, store: Option<&Collector>) -> TelemetryDefault {
         let store = store.map(|to| {
             let (to, path) = (to.clone(), otlp::PATH.to_owned());
             SpanSink::OtlpHttp(OtlpHttpSink { to, path })
@@ -340,7 +356,7 @@ mod tests {
         let asked = |to: &[&TraceTo], trace_sampling| {
             let trace_to = to.iter().copied().cloned().collect();
             let args = TraceArgs { trace_to, trace_sampling, ..TraceArgs::default() };
-            args.spans(Some(&store))
+            args.telemetry(Some(&store))
         };
         let own = asked(&[], None);
         assert!(matches!(&own.to[..], [SpanSink::OtlpHttp(to)] if to.to == store));
@@ -353,8 +369,15 @@ mod tests {
         let both = asked(&[&zipkin, &trace_to("store").unwrap()], None);
         assert_eq!((both.to.len(), both.to.first(), both.at_least), (2, own.to.first(), 10));
         assert_eq!(asked(&[&none], None).to, []);
+        let check = |trace_to| TraceArgs { trace_to, ..TraceArgs::default() }.check();
+        assert_eq!(
+            check(vec![none.clone(), none.clone()]).map_err(|failure| failure.message),
+            Ok(())
+        );
+        let message = check(vec![zipkin.clone(), none.clone()]).unwrap_err().message;
+        assert!(message.contains("`--trace-to zipkin://a:9411`"), "{message}");
         assert_eq!(asked(&[&none], None).store, own.store);
-        assert_eq!(TraceArgs::default().spans(None).to, []);
+        assert_eq!(TraceArgs::default().telemetry(None).to, []);
         assert!(store_address("a").is_err() && store_address("a:0").is_err());
     }
 }

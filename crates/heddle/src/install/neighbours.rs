@@ -29,6 +29,12 @@ impl Neighbours {
                      changes that, another --namespace installs beside it"
                 )));
             }
+            if their_revision != revision && settings.tags.contains(revision) {
+                return Err(Failure::refused(format!(
+                    "`{revision}` is a tag of the revision {their_revision}: choose another --revision, or \
+                     `heddle tag remove {revision}`"
+                )));
+            }
             if theirs != namespace && their_revision == revision {
                 return Err(Failure::refused(format!(
                     "the revision {revision} is in the namespace {theirs}: `--namespace {theirs}` changes that, \

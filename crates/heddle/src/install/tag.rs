@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use heddle_control::{
     installation::{self, Cluster, Found, Mode},
-    revision::DEFAULT,
+    revision::{DEFAULT, SETTINGS_EVERY},
 };
 use heddle_runtime::clock;
 use serde::Serialize;
@@ -21,10 +21,13 @@ use crate::{
     },
     failure::Failure,
     output,
+    status::VERSION,
 };
 
 /// Time between two tries whether a tag is in force.
 const TRY_EVERY: Duration = Duration::from_millis(500);
+/// After so long every injector has its new settings: it looks for them, and the API server has to answer.
+const SETTINGS_KNOWN: Duration = SETTINGS_EVERY.saturating_add(Duration::from_secs(3));
 /// The labels of a namespace that name a revision or a tag; the first one that is there counts.
 const LABELS: [&str; 2] = ["heddle.dev/rev", "istio.io/rev"];
 
@@ -58,7 +61,14 @@ async fn set(args: TagSetArgs) -> Result<(), Failure> {
     if !tags.contains(tag) {
         tags.push(tag.clone());
     }
-    write(&cluster, to, tags, Order::SettingsFirst, mode).await?;
+    for of in holder.into_iter().chain([to]) {
+        same_version(of)?;
+    }
+    let pause = match (holder, mode) {
+        (Some(_), Mode::Change) => SETTINGS_KNOWN,
+        _ => Duration::ZERO,
+    };
+    write(&cluster, to, tags, Order::SettingsFirst(pause), mode).await?;
     if let Some(holder) = holder {
         take(&cluster, holder, tag, mode).await?;
     }
@@ -123,6 +133,7 @@ async fn remove(args: TagRemoveArgs) -> Result<(), Failure> {
         )));
     }
     let mode = mode(args.dry_run);
+    same_version(holder)?;
     take(&cluster, holder, tag, mode).await?;
     match mode {
         Mode::Change => output::line(format!("The tag {tag} means nothing any more.")),
@@ -141,8 +152,22 @@ async fn take(cluster: &Cluster, holder: &Found, tag: &str, mode: Mode) -> Resul
 /// What is written first: a webhook may send no pod to an injector that does not know its tag.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
-    SettingsFirst,
+    /// So long before the webhooks: while the tag is another's, that one's webhook goes on to send pods until the new
+    /// injector surely knows it.
+    SettingsFirst(Duration),
     WebhooksFirst,
+}
+
+/// What is written is this program's chart, so only an installation of this version can be given a tag.
+fn same_version(of: &Found) -> Result<(), Failure> {
+    let (revision, image) = (of.revision(), &of.settings.image);
+    match upgrade::other_version(image) {
+        None => Ok(()),
+        Some(version) => Err(Failure::refused(format!(
+            "the revision {revision} is of the version {version}, and this program of {VERSION}: \
+             `heddle upgrade --revision {revision}` first, or use the program of that version"
+        ))),
+    }
 }
 
 /// Writes what of an installation says which tags it has; all else of it stays as it is.
@@ -155,10 +180,19 @@ async fn write(
 ) -> Result<(), Failure> {
     let installed = upgrade::values(cluster, of, Some(of.settings.image.clone())).await?;
     let mut texts: Vec<String> = concerned(&Values { tags, ..installed })?;
-    if order == Order::WebhooksFirst {
-        texts.reverse();
-    }
-    for mut text in texts {
+    // The settings come first in it.
+    let between = match order {
+        Order::SettingsFirst(between) => between,
+        Order::WebhooksFirst => {
+            texts.reverse();
+            Duration::ZERO
+        }
+    };
+    for (i, mut text) in texts.into_iter().enumerate() {
+        if i == 1 && !between.is_zero() {
+            output::notice("waiting until the injector has read its settings");
+            clock::sleep(between).await;
+        }
         keep_settings(&mut text, of)?;
         cluster.apply(&read(&text)?, mode).await.map_err(refused)?;
     }
@@ -282,6 +316,21 @@ mod tests {
             let message = told(tag, revision).unwrap_err();
             assert!(message.contains(expected), "{message}");
         }
+    }
+
+    #[test]
+    fn an_installation_of_another_version_is_given_no_tag() {
+        let told = |image: &str| {
+            let mut found = found("canary", &[]);
+            found.settings.image = image.to_owned();
+            same_version(&found).map_err(|failure| failure.message)
+        };
+        let this = format!("registry:5000/heddle:{VERSION}");
+        for image in [this.as_str(), "heddle:mine", "registry:5000/heddle", "heddle@sha256:00"] {
+            assert_eq!(told(image), Ok(()), "{image}");
+        }
+        let message = told("heddle.dev/heddle:0.0.7").unwrap_err();
+        assert!(message.contains("0.0.7") && message.contains("heddle upgrade --revision canary"));
     }
 
     #[test]

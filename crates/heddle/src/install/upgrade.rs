@@ -18,6 +18,7 @@ use crate::{
     cli::{Output, cluster::UpgradeArgs},
     failure::Failure,
     output,
+    status::VERSION,
 };
 
 /// What was changed, or would be.
@@ -186,6 +187,12 @@ fn of_this_version(installed: &str) -> String {
         Some((repository, tag)) if is_version(tag) => format!("{repository}:{version}"),
         _ => installed.to_owned(),
     }
+}
+
+/// The version that an image's tag names, if that is not this program's.
+pub(super) fn other_version(image: &str) -> Option<&str> {
+    let (_, tag) = image.rsplit_once(':').filter(|(_, tag)| is_version(tag))?;
+    (tag.trim_start_matches('v') != VERSION).then_some(tag)
 }
 
 fn is_version(tag: &str) -> bool {

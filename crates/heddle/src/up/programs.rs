@@ -4,7 +4,7 @@
 //! Each program is a `heddle run` of its own, so that there is one way into a mesh. [`plan`] is the file, [`program`]
 //! one program's life, [`declared`] what is in the mesh before any of them runs.
 
-use std::{cell::RefCell, fs, rc::Rc};
+use std::{cell::RefCell, fs, rc::Rc, time::Duration};
 
 use heddle_runtime::{clock, task};
 use tokio::{
@@ -133,6 +133,12 @@ impl Programs {
     /// Says, if `true` is sent, that all are to end at once, whatever they do.
     pub(crate) fn killer(&self) -> watch::Sender<bool> {
         self.kill.clone()
+    }
+
+    /// How long all of them may take to end, one after the other.
+    pub(crate) fn stop_timeouts(&self) -> Duration {
+        let all = self.plan.programs.iter().map(|one| one.stop_timeout);
+        all.fold(Duration::ZERO, Duration::saturating_add)
     }
 
     /// How many programs there are, those that are declared only left out.

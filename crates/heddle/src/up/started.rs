@@ -108,6 +108,7 @@ impl StartedMesh {
         stop: impl Future<Output = ()>,
     ) -> Result<Self, Failure> {
         check_config_dir(options.config.as_deref())?;
+        options.tracing.check()?;
         overlap::check()?;
         leftovers::clear_all(&options.paths, progress)?;
         preflight::check().map_err(|missing| Failure::refused(missing.to_string()))?;

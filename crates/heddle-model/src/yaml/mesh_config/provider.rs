@@ -113,7 +113,7 @@ static OTEL: Object = Object {
 
 static OTEL_GRPC: Object = Object {
     fields: &[optional("timeout", DURATION), optional("initialMetadata", HEADERS)],
-    rules: &[],
+    rules: &[metadata_is_text],
 };
 
 static OTEL_HTTP: Object = Object {
@@ -130,11 +130,34 @@ const HEADERS: Kind = Kind::List { of: &Kind::Object(&HEADER), least: 0 };
 static HEADER: Object = Object {
     fields: &[
         required("name", Kind::Text(value::field_name)),
-        optional("value", Kind::Text(value::field_value)),
+        optional("value", Kind::Text(sent_value)),
         optional("envName", NAME),
     ],
     rules: &[|node, path, report| at_most_one(node, &["value", "envName"], path, report)],
 };
+
+/// The value of a field that goes with requests: over gRPC it has to be ASCII.
+fn sent_value(text: &str) -> Result<(), String> {
+    value::field_value(text)?;
+    if text.is_ascii() { Ok(()) } else { Err(format!("`{text}` is not all ASCII")) }
+}
+
+/// Of gRPC's metadata what is called `-bin` is bytes in Base64, and no text.
+fn metadata_is_text(grpc: &Node, path: &str, report: &mut Report<'_>) {
+    for (i, field) in grpc.items_of("initialMetadata").iter().enumerate() {
+        let name = field.text_of("name");
+        if name.to_ascii_lowercase().ends_with("-bin") {
+            let place = format!("{}[{i}].name", join(path, "initialMetadata"));
+            report.at(
+                field,
+                &place,
+                format!(
+                    "`{name}` is the name of binary metadata: use one that does not end in `-bin`"
+                ),
+            );
+        }
+    }
+}
 
 fn http_path(text: &str) -> Result<(), String> {
     let fits = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic());

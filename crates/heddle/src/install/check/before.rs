@@ -15,26 +15,37 @@ const VERSION_MIN: (u32, u32) = (1, 29);
 const KERNEL_MIN: (u32, u32) = (5, 2);
 /// What is done to objects that are installed: they are looked for, made and changed; `delete` is for `uninstall`.
 const ALL: &[&str] = &["get", "create", "patch", "delete"];
-/// What the commands about an installation do, by group and plural; `true`: in the mesh's namespace. Objects of all of them
+/// Where something is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Within {
+    /// It is of no namespace, or done in all.
+    All,
+    /// In the mesh's namespace.
+    Mesh,
+    /// In the namespace `default`.
+    Default,
+}
+/// What the commands about an installation do, by group and plural. Objects of all of them
 /// are listed as well, wherever they are: by `uninstall`, which goes by labels, or by `check`.
-const NEEDED: [(&str, &str, bool, &[&str]); 17] = [
-    ("", "namespaces", false, ALL),
-    ("apiextensions.k8s.io", "customresourcedefinitions", false, ALL),
-    ("rbac.authorization.k8s.io", "clusterroles", false, ALL),
-    ("rbac.authorization.k8s.io", "clusterrolebindings", false, ALL),
-    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false, ALL),
-    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", false, ALL),
-    ("rbac.authorization.k8s.io", "roles", true, ALL),
-    ("rbac.authorization.k8s.io", "rolebindings", true, ALL),
-    ("", "serviceaccounts", true, ALL),
-    ("", "configmaps", true, ALL),
-    ("", "services", true, ALL),
-    ("", "secrets", true, ALL),
-    ("apps", "deployments", true, ALL),
-    ("coordination.k8s.io", "leases", true, &["delete"]),
-    ("", "pods", false, &[]),
-    ("", "nodes", false, &[]),
-    ("networking.k8s.io", "networkpolicies", false, &[]),
+const NEEDED: [(&str, &str, Within, &[&str]); 17] = [
+    ("", "namespaces", Within::All, ALL),
+    ("apiextensions.k8s.io", "customresourcedefinitions", Within::All, ALL),
+    ("rbac.authorization.k8s.io", "clusterroles", Within::All, ALL),
+    ("rbac.authorization.k8s.io", "clusterrolebindings", Within::All, ALL),
+    ("admissionregistration.k8s.io", "mutatingwebhookconfigurations", Within::All, ALL),
+    ("admissionregistration.k8s.io", "validatingwebhookconfigurations", Within::All, ALL),
+    ("rbac.authorization.k8s.io", "roles", Within::Mesh, ALL),
+    ("rbac.authorization.k8s.io", "rolebindings", Within::Mesh, ALL),
+    ("", "serviceaccounts", Within::Mesh, ALL),
+    ("", "configmaps", Within::Mesh, ALL),
+    ("", "services", Within::Mesh, ALL),
+    ("", "secrets", Within::Mesh, ALL),
+    ("apps", "deployments", Within::Mesh, ALL),
+    ("coordination.k8s.io", "leases", Within::Mesh, &["delete"]),
+    // As a dry run: it is asked whether a pod would get a sidecar.
+    ("", "pods", Within::Default, &["create"]),
+    ("", "nodes", Within::All, &[]),
+    ("networking.k8s.io", "networkpolicies", Within::All, &[]),
 ];
 const LIST: &str = "list";
 
@@ -67,7 +78,11 @@ async fn rights(cluster: &Cluster, namespace: &str, report: &mut Report) {
             "" => format!("right to {resource}"),
             group => format!("right to {resource}.{group}"),
         };
-        let namespace = within.then_some(namespace);
+        let namespace = match within {
+            Within::All => None,
+            Within::Mesh => Some(namespace),
+            Within::Default => Some("default"),
+        };
         let asked: Vec<_> =
             verbs.iter().map(|verb| (*verb, namespace)).chain([(LIST, None)]).collect();
         let mut missing = Vec::new();
@@ -89,10 +104,14 @@ async fn rights(cluster: &Cluster, namespace: &str, report: &mut Report) {
 }
 
 /// Which verbs are missing; those of one namespace may be had for the asking.
-fn lacking(missing: &[&str], within: bool) -> String {
-    let listed = within && missing.contains(&LIST);
-    let everywhere = if listed { " (in all namespaces)" } else { "" };
-    format!("you may not {}{everywhere}: ask whoever administers the cluster", missing.join(", "))
+fn lacking(missing: &[&str], within: Within) -> String {
+    let place = |verb: &str| match (within, verb) {
+        (Within::Mesh | Within::Default, LIST) => " (in all namespaces)",
+        (Within::Default, _) => " (in the namespace default)",
+        (Within::All | Within::Mesh, _) => "",
+    };
+    let told: Vec<_> = missing.iter().map(|verb| format!("{verb}{}", place(verb))).collect();
+    format!("you may not {}: ask whoever administers the cluster", told.join(", "))
 }
 
 /// Of each group: which kinds others have defined, and whether in a version that is read here.
