@@ -85,6 +85,7 @@ impl TcpRecord {
         series.opened.add(self.opened);
         series.sent.add(self.sent);
         series.received.add(self.received);
+        series.ended.add(self.closed);
         if self.closed > 0 {
             set.tcp(metrics, self.flags).closed.add(self.closed);
         }
@@ -95,6 +96,7 @@ impl TcpRecord {
         set.tcp_tagged(metrics, (Flags::default(), tagged), |series, of| {
             if is(of, Metric::TcpOpened) {
                 series.opened.add(self.opened);
+                series.ended.add(self.closed);
             }
             if is(of, Metric::TcpSent) {
                 series.sent.add(self.sent);
@@ -135,8 +137,8 @@ pub(crate) struct Caller {
     peer: RefCell<PeerLookup>,
     sets: RefCell<Vec<(Rc<ServiceLabels>, Rc<SeriesSet>)>>,
     requests: RefCell<Vec<(Rc<ServiceLabels>, HttpRecord)>>,
-    /// Added up, so that a busy connection waits in one place: no more of them than services and
-    /// ways to close.
+    /// Added up, so that a busy connection waits in one place: one for each service, way to close and
+    /// values of tags.
     connections: RefCell<Vec<(Rc<ServiceLabels>, TcpRecord)>>,
 }
 
@@ -201,8 +203,13 @@ impl Caller {
         }
         let mut connections = self.connections.borrow_mut();
         let mut same = connections.iter_mut().filter(|(one, _)| one == service);
-        if !same.any(|(_, waiting)| waiting.add(&record)) {
+        if same.any(|(_, waiting)| waiting.add(&record)) {
+            return;
+        }
+        if connections.len() < RECORDS_WAITING {
             connections.push((Rc::clone(service), record));
+        } else {
+            record.count(&callers.shared.metrics, &unknown(callers.worker, service));
         }
     }
 
@@ -347,5 +354,35 @@ impl Caller {
             (PeerLookup::Known(None), Some(None)) => true,
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use heddle_model::ServiceName;
+
+    use super::*;
+    use crate::{metrics::scrape::Scrape, testing};
+
+    #[test]
+    fn what_waits_for_a_callers_name_is_bounded_and_nothing_of_it_is_lost() {
+        task::run_local(async {
+            let worker = testing::worker();
+            let caller = Caller::new(Ipv4Addr::LOCALHOST.into(), PeerLookup::Pending);
+            for number in 0..RECORDS_WAITING + 3 {
+                let name = ServiceName::new(&format!("s{number}"), "default").unwrap();
+                let service = Rc::new(ServiceLabels::of(&name));
+                let record = TcpRecord { opened: 1, ..TcpRecord::default() };
+                caller.tcp(&worker.callers, &service, record);
+            }
+            assert_eq!(caller.connections.borrow().len(), RECORDS_WAITING);
+            let metrics = Arc::clone(&worker.shared.metrics);
+            let text: String = Scrape::new(metrics).collect();
+            let opened = |line: &&str| line.starts_with("istio_tcp_connections_opened_total{");
+            assert_eq!(text.lines().filter(opened).count(), 3, "as from somebody unknown");
+        })
+        .unwrap();
     }
 }

@@ -67,7 +67,7 @@ async fn serve_faulty<S: Side>(
         facts.injected(what, rule);
         Some(facts)
     };
-    let outcome = || TcpOutcome::begin(worker, side.connection_series(None)).gathering(injected());
+    let outcome = || TcpOutcome::begin(worker, side.connection_series(None), injected());
     match fault.does {
         TcpFault::Refuse => {
             outcome().refuse(S::DIRECTION, &Refusal::FaultConnection(what));
@@ -479,18 +479,14 @@ async fn relay<S: Side>(
                 facts.carried(local, remote);
             }
             let preread = (preread, attempt.upstream().relay_limits());
-            let outcome = begin(worker, side.named_series(Some(attempt.upstream()), name));
-            outcome
-                .gathering(known)
-                .shaped(shape)
-                .relay(&mut client, &mut transport, preread)
-                .await;
+            let outcome = begin(worker, side.named_series(Some(attempt.upstream()), name), known);
+            outcome.shaped(shape).relay(&mut client, &mut transport, preread).await;
         }
         Err(refused) => {
             if let (Some(facts), Some(rule)) = (&mut known, &refused.rule) {
                 facts.rule = Some(rule.0.clone());
             }
-            let outcome = begin(worker, side.named_series(None, name)).gathering(known);
+            let outcome = begin(worker, side.named_series(None, name), known);
             outcome.refuse(S::DIRECTION, &refused.refusal);
             client.reset();
         }
@@ -513,8 +509,7 @@ async fn refuse_head<S: Side>(side: &S, mut client: Client, refusal: Refusal) {
 async fn refuse_foreign<S: Side>(side: &S, client: Transport, foreign: Foreign) {
     let worker = side.worker();
     let refusal = foreign.refusal();
-    TcpOutcome::begin(worker, side.connection_series(None))
-        .gathering(facts(side, clock::now()))
+    TcpOutcome::begin(worker, side.connection_series(None), facts(side, clock::now()))
         .refuse(S::DIRECTION, &refusal);
     let to = side.default_host();
     if worker.may_warn() {

@@ -219,19 +219,15 @@ struct SideTagging {
 }
 
 impl SideTagging {
-    /// Takes what is told now; true: the tags are others than before.
-    fn takes(&self, told: Option<&SideTelemetry>) -> bool {
+    /// Takes what is told now; gives the metrics whose tags are others than before.
+    fn takes(&self, told: Option<&SideTelemetry>) -> Bits {
         let interval = told.and_then(|told| told.reporting_interval).unwrap_or_default();
         let ms = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
         self.interval_ms.store(ms, Ordering::Relaxed);
         let changes = told.map_or(&[][..], |told| &told.metrics);
         let mut before = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        let tags = |all: &[MetricChange]| {
-            let all = all.iter().map(|one| (one.metric, one.tags.clone()));
-            all.filter(|(_, tags)| !tags.is_empty()).collect::<Vec<_>>()
-        };
-        let differs = tags(&before) != tags(changes);
-        if differs {
+        let differs = Bits::changed(&before, changes);
+        if !differs.is_none() {
             let plan = Tagging::of(changes);
             let is_any = plan.is_some();
             self.plan.store(plan);
@@ -287,8 +283,9 @@ impl Metrics {
             (Direction::Inbound, Reporter::Destination, by.map(|told| &told.server)),
         ];
         for (direction, reporter, told) in sides {
-            if self.tagging[direction as usize].takes(told) {
-                self.lock().hide(reporter);
+            let differs = self.tagging[direction as usize].takes(told);
+            if !differs.is_none() {
+                self.lock().hide(reporter, differs);
                 self.epoch.fetch_add(1, Ordering::Release);
             }
         }
@@ -461,17 +458,15 @@ impl Metrics {
         self.in_flight[worker][direction as usize].ended.add_release(1);
     }
 
-    /// The series of an edge for one status and set of flags; `worker`'s shard of it.
+    /// The series of an edge for one status and set of flags, where these metrics are counted; `worker`'s shard of it.
     pub(crate) fn http_series(
         &self,
         worker: usize,
         edge: &Edge,
-        key: HttpKey,
+        (key, of): (HttpKey, Bits),
         tagged: Option<(&Tagged, &Group)>,
     ) -> Arc<HttpSeries> {
-        let of_grpc =
-            if key.1 == Grpc::No { Bits::HTTP } else { Bits(Bits::HTTP.0 | Bits::GRPC.0) };
-        let metrics = tagged.map_or(of_grpc, |(_, group)| group.metrics.and(of_grpc));
+        let metrics = tagged.map_or(of, |(_, group)| group.metrics.and(of));
         let written = Written::of(tagged);
         self.lock().http(
             Asked::new(worker, edge, metrics),

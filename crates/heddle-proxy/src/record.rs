@@ -23,7 +23,7 @@ use crate::{
     facts::{Facts, Finish},
     limits::REPORTING_INTERVAL,
     messages::CallMessages,
-    metrics::{Bits, Edge, Grpc, Reporter, ServiceLabels, Tagged},
+    metrics::{Edge, Grpc, Reporter, ServiceLabels, Tagged},
     observers::Parties,
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, RelayLimits, relay},
@@ -297,12 +297,17 @@ impl RequestOutcome {
     #[inline]
     pub(crate) fn passes(&self, data: &[u8]) {
         if let Some(messages) = self.messages.get() {
+            let before = messages.sent.count();
             messages.sent.pass(data);
-            self.tell_messages(messages);
+            // Most frames of a large message begin none: no look at the clock for those.
+            if messages.sent.count() != before {
+                self.tell_messages(messages);
+            }
         }
     }
 
-    /// A stream may go on for days: its messages are counted while it does, under what is known of it by then.
+    /// A stream may go on for days: while the server sends messages, those of both sides are counted every so often,
+    /// under what is known of it by then. Where it is not known who calls they wait.
     fn tell_messages(&self, messages: &CallMessages) {
         let now = clock::now();
         let due = messages.due.get();
@@ -315,16 +320,14 @@ impl RequestOutcome {
         let Some(set) = self.series.known(&self.worker).filter(|_| due.is_some()) else { return };
         let key = (self.status.get(), Grpc::Unanswered, Flags::default());
         let tagged = metrics.tagging(self.direction).map(|plan| match &self.facts {
-            Some(facts) => plan.values(Some(&*facts.borrow())),
+            Some(facts) => {
+                let mut facts = facts.borrow_mut();
+                facts.caller = self.series.caller(self.direction);
+                plan.values(Some(&*facts))
+            }
             None => plan.values(None),
         });
-        let told = messages.take();
-        match tagged {
-            None => set.http(metrics, key, |series| series.messages(Bits::GRPC, told)),
-            Some(tagged) => {
-                set.http_tagged(metrics, (key, &tagged), |series, of| series.messages(of, told));
-            }
-        }
+        set.messages(metrics, (key, tagged.as_ref()), messages.take());
     }
 
     /// Bytes of the request came from the client.
@@ -470,8 +473,10 @@ pub(crate) struct TcpOutcome {
 
 impl TcpOutcome {
     /// A connection that is being relayed, or was refused.
-    pub(crate) fn begin(worker: &Rc<Worker>, series: MetricSeries) -> Self {
-        let mut outcome = Self::silent(worker, series);
+    ///
+    /// `facts`: what is known of it, which its tags are made of at once, and which is told at its end.
+    pub(crate) fn begin(worker: &Rc<Worker>, series: MetricSeries, facts: Option<Facts>) -> Self {
+        let mut outcome = Self::silent(worker, series, facts);
         outcome.moves();
         outcome
     }
@@ -479,7 +484,7 @@ impl TcpOutcome {
     /// A connection whose client closed before it said anything: counted only if bytes move after
     /// all. Most are connections that a caller's sidecar opened early and did not need, which no
     /// application made; they may not appear as calls on one side only.
-    pub(crate) fn silent(worker: &Rc<Worker>, series: MetricSeries) -> Self {
+    pub(crate) fn silent(worker: &Rc<Worker>, series: MetricSeries, facts: Option<Facts>) -> Self {
         Self {
             worker: Rc::clone(worker),
             series,
@@ -487,18 +492,12 @@ impl TcpOutcome {
             open: TcpRecord { opened: 1, ..TcpRecord::default() },
             silent: true,
             shape: None,
-            facts: None,
+            facts: facts.map(|facts| Box::new((facts, clock::now()))),
             moved: (0, 0),
             tagged: OnceCell::new(),
             held_back: false,
             finished: false,
         }
-    }
-
-    /// What is known of it is told at its end.
-    pub(crate) fn gathering(mut self, facts: Option<Facts>) -> Self {
-        self.facts = facts.map(|facts| Box::new((facts, clock::now())));
-        self
     }
 
     /// It has a fault that shapes what passes.

@@ -31,8 +31,11 @@ pub(crate) struct SeriesSet {
 /// Series by what was answered, the place of their group, and the values of tags.
 type Tags<K, S> = HashMap<(K, usize, Rc<Tagged>), Arc<S>>;
 
-fn key_of((status, grpc, flags): HttpKey) -> u64 {
-    u64::from(grpc.code()) << 32 | u64::from(status) << 16 | u64::from(flags.bits())
+/// Where only messages are counted is another place: what is not counted there is not told.
+fn key_of((status, grpc, flags): HttpKey, of: Bits) -> u64 {
+    let only_messages = u64::from(!of.has(Bits::HTTP)) << 63;
+    let answer = u64::from(grpc.code()) << 32 | u64::from(status) << 16;
+    only_messages | answer | u64::from(flags.bits())
 }
 
 impl SeriesSet {
@@ -74,13 +77,23 @@ impl SeriesSet {
     ///
     /// An edge sees a handful of statuses, so a short list is faster than any map.
     pub(crate) fn http(&self, metrics: &Metrics, key: HttpKey, count: impl FnOnce(&HttpSeries)) {
+        self.http_of(metrics, (key, Bits::of_call(key.1)), count);
+    }
+
+    #[inline]
+    fn http_of(
+        &self,
+        metrics: &Metrics,
+        (key, of): (HttpKey, Bits),
+        count: impl FnOnce(&HttpSeries),
+    ) {
         self.renew(metrics);
-        let code = key_of(key);
+        let code = key_of(key, of);
         let mut known = self.http.borrow_mut();
         if let Some((_, series)) = known.iter().find(|(one, _)| *one == code) {
             return count(series);
         }
-        let series = metrics.http_series(self.worker, &self.edge, key, None);
+        let series = metrics.http_series(self.worker, &self.edge, (key, of), None);
         count(&series);
         known.push((code, series));
     }
@@ -92,12 +105,43 @@ impl SeriesSet {
         (key, tagged): (HttpKey, &Rc<Tagged>),
         count: impl Fn(&HttpSeries, Bits),
     ) {
+        self.http_tagged_of(metrics, (key, Bits::of_call(key.1)), tagged, count);
+    }
+
+    fn http_tagged_of(
+        &self,
+        metrics: &Metrics,
+        (key, of): (HttpKey, Bits),
+        tagged: &Rc<Tagged>,
+        count: impl Fn(&HttpSeries, Bits),
+    ) {
         self.renew(metrics);
         let mut known = self.http_tagged.borrow_mut();
         for (place, group) in tagged.plan.http.iter().enumerate() {
-            let at = (key_of(key), place, Rc::clone(tagged));
-            let made = || metrics.http_series(self.worker, &self.edge, key, Some((tagged, group)));
-            count(&find(&mut known, at, made), group.metrics);
+            let counted = group.metrics.and(of);
+            if counted.is_none() {
+                continue;
+            }
+            let at = (key_of(key, of), place, Rc::clone(tagged));
+            let (edge, with) = (&self.edge, Some((&**tagged, group)));
+            let made = || metrics.http_series(self.worker, edge, (key, of), with);
+            count(&find(&mut known, at, made), counted);
+        }
+    }
+
+    /// Counts messages, from the client and to it, of a call of gRPC that goes on: nothing else of it is told yet.
+    pub(crate) fn messages(
+        &self,
+        metrics: &Metrics,
+        (key, tagged): (HttpKey, Option<&Rc<Tagged>>),
+        told: (u64, u64),
+    ) {
+        let at = (key, Bits::GRPC);
+        match tagged {
+            None => self.http_of(metrics, at, |series| series.messages(Bits::GRPC, told)),
+            Some(tagged) => {
+                self.http_tagged_of(metrics, at, tagged, |series, of| series.messages(of, told));
+            }
         }
     }
 

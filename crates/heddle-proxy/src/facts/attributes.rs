@@ -94,7 +94,7 @@ fn of_peer<'a>(peer: &'a WorkloadInfo, field: &PeerField) -> Option<Value<'a>> {
     let label = |name: &str| peer.labels.get(name).map(String::as_str);
     let version = || Some(peer.version.as_str()).filter(|text| !text.is_empty());
     Some(match field {
-        PeerField::Name => Value::text(peer.id.to_string()),
+        PeerField::Name => Value::text(instance(peer)),
         PeerField::Namespace => Value::text(peer.namespace.as_str()),
         PeerField::Workload => Value::text(peer.name.as_str()),
         PeerField::App => Value::text(label("app")?),
@@ -105,7 +105,30 @@ fn of_peer<'a>(peer: &'a WorkloadInfo, field: &PeerField) -> Option<Value<'a>> {
     })
 }
 
+/// An instance's name: of a pod that without its namespace, as Istio has it.
+fn instance(peer: &WorkloadInfo) -> &str {
+    let id = peer.id.0.as_str();
+    let pod = id.strip_prefix(&*peer.namespace).and_then(|rest| rest.strip_prefix('.'));
+    pod.unwrap_or(id)
+}
+
 /// A target's two parts; the query is empty where there is none.
 fn path_and_query(target: &str) -> (&str, &str) {
     target.split_once('?').unwrap_or((target, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use heddle_model::WorkloadId;
+
+    use super::*;
+    use crate::testing::resources;
+
+    #[test]
+    fn a_peers_name_is_that_of_its_pod_without_the_namespace() {
+        let mut peer = resources::workload("reviews-v1-7f3a", "reviews-v1", "v1");
+        assert_eq!(instance(&peer), "reviews-v1-7f3a");
+        peer.id = WorkloadId::of_pod(&peer.namespace, "reviews-v1-0");
+        assert_eq!(instance(&peer), "reviews-v1-0");
+    }
 }

@@ -1,7 +1,14 @@
 //! Histograms with one writer each, whose bounds are Istio's or some of them; native ones beside them
 //! where somebody asks for those.
 
-use std::{array, fmt::Write as _, sync::OnceLock};
+use std::{
+    array,
+    fmt::Write as _,
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use super::{counter::Counter, native::Native};
 
@@ -45,7 +52,9 @@ pub(crate) struct Histogram<const N: usize> {
     buckets: [Counter; N],
     above: Counter,
     sum_thousandths: Counter,
-    /// From when somebody asked for it.
+    /// Has somebody asked for a native one?
+    native_wanted: AtomicBool,
+    /// Made by the writer at its first value after that, so that it misses none and has none twice.
     native: OnceLock<Box<Native>>,
 }
 
@@ -56,18 +65,25 @@ impl<const N: usize> Histogram<N> {
             buckets: array::from_fn(|_| Counter::default()),
             above: Counter::default(),
             sum_thousandths: Counter::default(),
+            native_wanted: AtomicBool::new(false),
             native: OnceLock::new(),
         }
     }
 
     pub(super) fn record(&self, thousandths: u64) {
+        if self.native_wanted.load(Ordering::Relaxed) {
+            self.record_native(thousandths);
+        }
         // From below: nearly all values are in the first few buckets.
         let bucket = self.bounds.iter().position(|bound| thousandths <= *bound);
         bucket.map_or(&self.above, |bucket| &self.buckets[bucket]).add(1);
         self.sum_thousandths.add(thousandths);
-        if let Some(native) = self.native.get() {
-            native.record(thousandths);
-        }
+    }
+
+    /// Before the classic buckets have the value, since those begin it.
+    fn record_native(&self, thousandths: u64) {
+        let native = self.native.get_or_init(|| Box::new(self.shard().seeded()));
+        native.record(thousandths);
     }
 
     /// How many values there were.
@@ -83,6 +99,7 @@ impl<const N: usize> Histogram<N> {
             buckets: &self.buckets,
             above: &self.above,
             sum_thousandths: &self.sum_thousandths,
+            native_wanted: &self.native_wanted,
             native: &self.native,
         }
     }
@@ -96,19 +113,28 @@ pub(super) struct HistogramShard<'a> {
     pub(super) buckets: &'a [Counter],
     pub(super) above: &'a Counter,
     pub(super) sum_thousandths: &'a Counter,
+    native_wanted: &'a AtomicBool,
     native: &'a OnceLock<Box<Native>>,
 }
 
-impl<'a> HistogramShard<'a> {
-    /// The native one, which is counted from the first time that this is asked.
-    pub(super) fn native(&self) -> &'a Native {
+impl HistogramShard<'_> {
+    /// Reads the native one, which is counted from the first time that this is asked. Until its writer has made it,
+    /// it is what that would begin with.
+    pub(super) fn read_native<R>(&self, read: impl FnOnce(&Native) -> R) -> R {
+        self.native_wanted.store(true, Ordering::Relaxed);
+        match self.native.get() {
+            Some(native) => read(native),
+            None => read(&self.seeded()),
+        }
+    }
+
+    /// What the classic buckets know.
+    fn seeded(&self) -> Native {
         // Times reach from 16 µs on, sizes from 32 bytes on.
         let lowest = if self.bounds.len() == MILLISECONDS.len() { -24 } else { 20 };
-        self.native.get_or_init(|| {
-            let buckets = self.bounds.iter().zip(self.buckets);
-            let buckets = buckets.map(|(bound, count)| (*bound, count.get()));
-            Box::new(Native::seeded(lowest, buckets, self.above.get()))
-        })
+        let buckets = self.bounds.iter().zip(self.buckets);
+        let buckets = buckets.map(|(bound, count)| (*bound, count.get()));
+        Native::seeded(lowest, buckets, self.above.get())
     }
 }
 
@@ -121,5 +147,31 @@ pub(super) fn decimal(text: &mut String, thousandths: u64) {
         while text.ends_with('0') {
             text.pop();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values<const N: usize>(histogram: &Histogram<N>) -> u64 {
+        histogram.shard().read_native(|native| {
+            let buckets = native.buckets.iter().map(Counter::get).sum::<u64>();
+            native.below.get() + buckets
+        })
+    }
+
+    #[test]
+    fn each_value_is_once_in_the_native_one_which_its_writer_makes() {
+        let (used, idle) = (Histogram::new(&BYTES), Histogram::new(&BYTES));
+        used.record(50_000);
+        used.record(u64::MAX);
+        assert_eq!((values(&used), values(&idle)), (2, 0));
+        assert!(used.native.get().is_none(), "reading makes none");
+        used.record(2_000_000);
+        assert!(used.native.get().is_some());
+        used.record(2_000_000);
+        assert_eq!((values(&used), values(&idle)), (4, 0));
+        assert!(idle.native.get().is_none(), "it costs nothing where nothing is counted");
     }
 }

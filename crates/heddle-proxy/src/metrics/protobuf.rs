@@ -223,17 +223,18 @@ impl Families {
             below += shards.iter().map(|shard| shard.buckets[index].get()).sum::<u64>();
             classic.push((below, *bound as f64 / 1e3));
         }
-        let (mut buckets, mut zero, mut native_of) = ([0_u64; BUCKETS], 0_u64, None);
+        let (mut buckets, mut zero, mut about) = ([0_u64; BUCKETS], 0_u64, None);
         for shard in &shards {
-            let native: &Native = shard.native();
-            zero += native.below.get();
-            for (all, one) in buckets.iter_mut().zip(&native.buckets) {
-                *all += one.get();
-            }
+            about = Some(shard.read_native(|native: &Native| {
+                zero += native.below.get();
+                for (all, one) in buckets.iter_mut().zip(&native.buckets) {
+                    *all += one.get();
+                }
+                (native.threshold(), native.lowest)
+            }));
             sum = sum.wrapping_add(shard.sum_thousandths.get());
-            native_of = Some(native);
         }
-        let Some(native) = native_of else { return };
+        let Some((threshold, lowest)) = about else { return };
         // What is counted meanwhile may be in one sort of buckets and not yet in the other.
         let count = zero + buckets.iter().sum::<u64>();
         message.number(field::COUNT, count);
@@ -242,9 +243,9 @@ impl Families {
             message.message(field::BUCKET, &bucket(below.min(count), bound));
         }
         message.signed(field::SCHEMA, i64::from(SCHEMA));
-        message.double(field::ZERO_THRESHOLD, native.threshold());
+        message.double(field::ZERO_THRESHOLD, threshold);
         message.number(field::ZERO_COUNT, zero);
-        spans(&mut message, native.lowest + 1, &buckets);
+        spans(&mut message, lowest + 1, &buckets);
         self.metric(&set.labels, (field::HISTOGRAM, &message));
     }
 }

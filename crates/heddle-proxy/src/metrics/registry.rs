@@ -238,10 +238,12 @@ impl Registry {
         (self.http.sets.clone(), self.tcp.sets.clone())
     }
 
-    /// The tags of one side's metrics are others from now on: what has the old ones is not shown any more, unless
-    /// something is counted there again.
-    pub(super) fn hide(&self, reporter: Reporter) {
-        let hide = |shown: &AtomicU16| shown.store(0, Ordering::Relaxed);
+    /// The tags of some metrics of one side are others from now on: what has the old ones is not shown any more,
+    /// unless something is counted there again.
+    pub(super) fn hide(&self, reporter: Reporter, metrics: Bits) {
+        let hide = |shown: &AtomicU16| {
+            shown.fetch_and(!metrics.0, Ordering::Relaxed);
+        };
         let of = |one: Reporter| one == reporter;
         self.http.sets.iter().filter(|set| of(set.reporter)).for_each(|set| hide(&set.shown));
         self.tcp.sets.iter().filter(|set| of(set.reporter)).for_each(|set| hide(&set.shown));
@@ -254,7 +256,7 @@ impl Registry {
             set.shards.iter().map(|shard| count(shard)).sum::<u64>()
         };
         let all_closed = |set: &LabelSet<TcpSeries>| {
-            sum(set, |shard| shard.opened.get()) <= sum(set, |shard| shard.closed.get())
+            sum(set, |shard| shard.opened.get()) <= sum(set, |shard| shard.ended.get())
         };
         let counted = |set: &LabelSet<HttpSeries>| {
             set.shards.iter().fold(0, |sum: u64, shard| sum.wrapping_add(shard.counted()))
@@ -267,7 +269,7 @@ impl Registry {
         http || tcp
     }
 
-    /// Label sets that found no room so far.
+    /// How often a worker looked for a label set and was given an overflow series.
     pub(super) fn overflow(&self) -> u64 {
         self.overflow
     }

@@ -270,7 +270,7 @@ fn own(text: &mut String, metrics: &Metrics, process: bool) {
             );
         }
     }
-    let help = "Label sets folded into an overflow series because the limit was reached.";
+    let help = "Look-ups of label sets that found no room and were given an overflow series; workers look up again when label sets left or tags changed.";
     family(text, "heddle_label_sets_overflow_total", "counter", help);
     let overflow = metrics.lock().overflow();
     let _ = writeln!(text, "heddle_label_sets_overflow_total {overflow}");

@@ -98,6 +98,8 @@ pub(crate) struct TcpSeries {
     pub(crate) sent: Counter,
     /// Bytes from the client.
     pub(crate) received: Counter,
+    /// Connections opened here that are closed by now, whichever flags that has; not shown.
+    pub(crate) ended: Counter,
 }
 
 impl TcpSeries {

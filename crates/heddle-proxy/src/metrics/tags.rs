@@ -9,6 +9,7 @@ use heddle_model::{
     yaml::expression::Expression,
 };
 
+use super::edge::Grpc;
 use crate::limits::{TAG_VALUE_BYTES, TAGS_CHANGED};
 
 /// Value of a tag of what is not known.
@@ -22,11 +23,16 @@ pub(crate) struct Bits(pub(super) u16);
 
 impl Bits {
     /// Of each HTTP request.
-    pub(super) const HTTP: Self = Self(0b00_0000_1111);
+    pub(crate) const HTTP: Self = Self(0b00_0000_1111);
     /// Of each call of gRPC besides.
     pub(crate) const GRPC: Self = Self(0b00_0011_0000);
     /// Of connections.
     pub(super) const TCP: Self = Self(0b11_1100_0000);
+
+    /// Those of a call over HTTP.
+    pub(crate) fn of_call(grpc: Grpc) -> Self {
+        if grpc == Grpc::No { Self::HTTP } else { Self(Self::HTTP.0 | Self::GRPC.0) }
+    }
 
     /// That of one metric.
     pub(crate) fn of(metric: Metric) -> Self {
@@ -40,13 +46,33 @@ impl Bits {
         Self(place.map_or(0, |place| 1 << place))
     }
 
+    /// Those whose tags are changed in another way than before.
+    pub(super) fn changed(before: &[MetricChange], now: &[MetricChange]) -> Self {
+        let differs = |metric: Metric| !tags_of(before, metric).eq(tags_of(now, metric));
+        let all = Metric::EACH.iter().filter(|(metric, ..)| differs(*metric));
+        Self(all.fold(0, |bits, (metric, ..)| bits | Self::of(*metric).0))
+    }
+
+    pub(crate) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
     pub(crate) fn has(self, one: Self) -> bool {
         self.0 & one.0 != 0
     }
 
-    pub(super) fn and(self, other: Self) -> Self {
+    pub(crate) fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
     }
+}
+
+/// What is said about the tags of one metric, in its order.
+fn tags_of(
+    changes: &[MetricChange],
+    metric: Metric,
+) -> impl Iterator<Item = (&String, &TagChange)> {
+    let meant = changes.iter().filter(move |one| [metric, Metric::All].contains(&one.metric));
+    meant.flat_map(|one| &one.tags)
 }
 
 /// What becomes of a tag.
@@ -81,8 +107,7 @@ impl Tagging {
         let mut plan = Self { expressions: Vec::new(), http: Vec::new(), tcp: Vec::new() };
         for (metric, ..) in Metric::EACH {
             let mut tags = BTreeMap::new();
-            let meant = changes.iter().filter(|one| [metric, Metric::All].contains(&one.metric));
-            for (name, change) in meant.flat_map(|one| &one.tags) {
+            for (name, change) in tags_of(changes, metric) {
                 if tags.len() >= TAGS_CHANGED && !tags.contains_key(name) {
                     continue;
                 }

@@ -1,7 +1,7 @@
 //! Label sets that nobody uses any more make room, and take nothing with them that was counted.
 
 use super::*;
-use crate::limits::SERIES_IDLE_SWEEPS;
+use crate::{caller::TcpRecord, limits::SERIES_IDLE_SWEEPS};
 
 fn sweeps(metrics: &Metrics, count: u32) {
     for _ in 0..count {
@@ -57,7 +57,8 @@ fn idle_sets_leave_their_room_to_others() {
 #[test]
 fn what_is_written_to_a_set_that_was_just_taken_out_is_not_lost() {
     let metrics = metrics(1);
-    let late = metrics.http_series(0, &edge("reviews"), (200, Grpc::No, Flags::default()), None);
+    let key = (200, Grpc::No, Flags::default());
+    let late = metrics.http_series(0, &edge("reviews"), (key, Bits::HTTP), None);
     late.record(Duration::ZERO, 1, 1);
     sweeps(&metrics, SERIES_IDLE_SWEEPS + 1);
     assert_eq!(requests(&metrics, "reviews"), None);
@@ -79,7 +80,10 @@ fn a_connection_that_is_silent_for_days_ends_where_it_began() {
     let opened = |text: &str| text.contains("\nistio_tcp_connections_opened_total{");
     assert!(opened(&text(&metrics)));
     metrics.connection_closed(Direction::Outbound);
-    set.tcp(&metrics, Flags::default()).closed.add(1);
+    let (closed, flags) = (1, Flags::default());
+    let mut flagged = TcpRecord { closed, flags, ..TcpRecord::default() };
+    flagged.flags.set(Flag::DC);
+    flagged.count(&metrics, &set);
     sweeps(&metrics, SERIES_IDLE_SWEEPS + 1);
     assert!(!opened(&text(&metrics)));
 }

@@ -9,6 +9,10 @@ use heddle_model::{
 };
 
 use super::*;
+use crate::{
+    facts::{Ends, Facts, Wanted},
+    record::{MetricSeries, TcpOutcome},
+};
 
 /// A call to a path.
 struct To<'a>(&'a str);
@@ -187,4 +191,77 @@ fn a_connection_opens_and_closes_under_the_same_tags() {
     }
     let sent = samples(&metrics, "istio_tcp_sent_bytes_total");
     assert!(sent.len() == 1 && !sent[0].0.contains("path="), "{sent:?}");
+}
+
+/// What is known of a connection to redis.
+fn facts() -> Facts {
+    let ends = Ends { remote: None, called: "10.0.0.1:6379".parse().unwrap() };
+    Facts::of(Wanted::default(), Direction::Outbound, ends, clock::now())
+}
+
+#[test]
+fn tags_of_a_connection_are_made_of_what_is_known_of_it() {
+    heddle_runtime::task::run_local(async {
+        let worker = testing::worker();
+        let metrics = &worker.shared.metrics;
+        telling(metrics, vec![change(Metric::All, &[("port", Some("string(destination.port)"))])]);
+        let set = Rc::new(SeriesSet::new(edge("redis"), 0));
+        drop(TcpOutcome::begin(&worker, MetricSeries::Edge(set), Some(facts())));
+        for name in ["istio_tcp_connections_opened_total", "istio_tcp_connections_closed_total"] {
+            let of = samples(metrics, name);
+            let counted: Vec<_> = of.iter().filter(|(_, count)| *count == 1).collect();
+            assert!(counted.len() == 1 && counted[0].0.contains("port=\"6379\""), "{of:?}");
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn a_call_over_plain_http_makes_no_label_set_for_metrics_of_grpc() {
+    let metrics = metrics(1);
+    let set = SeriesSet::new(edge("reviews"), 0);
+    let tags = [("path", Some("request.path"))];
+    telling(&metrics, vec![change(Metric::GrpcRequestMessages, &tags)]);
+    call(&metrics, &set, "/");
+    assert_eq!(metrics.lock().sets().0.len(), 1);
+    let epoch = metrics.epoch();
+    metrics.sweep();
+    metrics.sweep();
+    assert_eq!(metrics.epoch(), epoch, "nothing left");
+}
+
+#[test]
+fn a_stream_whose_messages_are_counted_is_no_request_before_its_end() {
+    let key = (200, Grpc::Unanswered, Flags::default());
+    for tags in [vec![], vec![change(Metric::All, &[("path", Some("request.path"))])]] {
+        let metrics = metrics(1);
+        telling(&metrics, tags);
+        let set = SeriesSet::new(edge("reviews"), 0);
+        let tagged = metrics.tagging(Direction::Outbound).map(|plan| plan.values(Some(&To("/"))));
+        set.messages(&metrics, (key, tagged.as_ref()), (2, 3));
+        let received = samples(&metrics, "istio_request_messages_total");
+        assert!(received.len() == 1 && received[0].1 == 2, "{received:?}");
+        assert_eq!(samples(&metrics, COUNT), [], "none has ended");
+        match &tagged {
+            None => set.http(&metrics, key, |series| series.record(Duration::ZERO, 1, 1)),
+            Some(tagged) => set.http_tagged(&metrics, (key, tagged), |series, of| {
+                series.record_some(of, Duration::ZERO, (1, 1));
+            }),
+        }
+        let counted = samples(&metrics, COUNT);
+        assert!(counted.len() == 1 && counted[0].1 == 1, "{counted:?}");
+    }
+}
+
+#[test]
+fn series_of_other_metrics_are_told_on_when_the_tags_of_one_change() {
+    let metrics = metrics(1);
+    let set = SeriesSet::new(edge("reviews"), 0);
+    call(&metrics, &set, "/");
+    set.tcp(&metrics, Flags::default()).opened.add(1);
+    let tags = [("path", Some("request.path"))];
+    telling(&metrics, vec![change(Metric::RequestCount, &tags)]);
+    assert_eq!(samples(&metrics, COUNT), []);
+    assert_eq!(samples(&metrics, SECONDS).len(), 1);
+    assert_eq!(samples(&metrics, "istio_tcp_connections_opened_total").len(), 1);
 }
