@@ -88,15 +88,11 @@ pub(super) fn instant(value: &Value, times: &[f64]) -> Result<Vec<u8>, QueryErro
 pub(super) fn range(value: &Value, times: &[f64]) -> Result<Vec<u8>, QueryError> {
     let mut answer = Answer::new("matrix");
     answer.out.push(b'[');
-    let samples = |values: &[f64]| {
-        let samples: Vec<_> = times.iter().copied().zip(values.iter().copied()).collect();
-        samples.into_iter().filter(|(_, value)| !is_absent(*value))
-    };
     match value {
-        Value::Scalar(values) => answer.series(&Labels::default(), samples(values))?,
+        Value::Scalar(values) => answer.series(&Labels::default(), there(times, values))?,
         Value::Vector(vector) => {
             for Series { labels, values } in vector {
-                answer.series(labels, samples(values))?;
+                answer.series(labels, there(times, values))?;
             }
         }
         Value::Matrix(_) | Value::Text(_) => {
@@ -107,6 +103,12 @@ pub(super) fn range(value: &Value, times: &[f64]) -> Result<Vec<u8>, QueryError>
     }
     answer.out.push(b']');
     Ok(answer.end())
+}
+
+/// Values that there are, with their times.
+fn there(times: &[f64], values: &[f64]) -> impl Iterator<Item = (f64, f64)> {
+    let samples = times.iter().copied().zip(values.iter().copied());
+    samples.filter(|(_, value)| !is_absent(*value))
 }
 
 /// A set of labels.
