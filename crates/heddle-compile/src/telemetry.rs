@@ -12,7 +12,7 @@ use heddle_model::{
     },
     registry::carries,
     resource::{
-        LoggingRule, MeshConfig, MetricsRule, Named, ProviderKind, Resource, Sides, Spec,
+        LoggingRule, MeshConfig, MetricsRule, Named, OtlpLog, ProviderKind, Resource, Sides, Spec,
         Telemetry, TracingRule,
     },
     yaml::log_format::DEFAULT_TEXT,

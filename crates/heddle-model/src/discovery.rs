@@ -27,8 +27,8 @@ pub use self::{
     },
     parts::{ClusterKey, HeaderMatch, HttpMatch, Provenance, StringMatch, Subset, Target},
     telemetry::{
-        AccessLog, CollectorAddress, CustomTag, LogLayout, LogSink, Metric, MetricChange,
-        OtlpHttpSink, SideTelemetry, SpanSink, TagChange, TagSource, Tracing, WorkloadTelemetry,
+        AccessLog, Collector, CustomTag, LogLayout, LogSink, Metric, MetricChange, OtlpHttpSink,
+        SentField, SideTelemetry, SpanSink, TagChange, TagSource, Tracing, WorkloadTelemetry,
         ZipkinSink,
     },
     tls::ClientTls,

@@ -16,7 +16,7 @@ use crate::{
     ejected::Ejected,
     exposition::{self, LineError},
     grown, limits,
-    measure::{self, Answers, Cell, Cells, Dimension, LATENCY, Meaning, Owner},
+    measure::{self, Answers, BUCKETS_MAX, Cell, Cells, Dimension, Histogram, Meaning, Owner},
     names::FailedNames,
 };
 

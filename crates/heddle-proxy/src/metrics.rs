@@ -46,7 +46,7 @@ pub(crate) use self::{
     rules::RuleCounts,
     series::{HttpSeries, TcpSeries},
     tags::{Bits, Group, Tagged, Tagging},
-    tracing::SpanResult,
+    tracing::{ExportResult, Exported},
 };
 use self::{
     comparisons::Comparisons,

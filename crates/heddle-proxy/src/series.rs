@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 
 use crate::{
     limits::TAGGED_AT_HAND,
-    metrics::{Bits, Edge, HttpKey, HttpSeries, Metrics, Tagged, TcpSeries},
+    metrics::{Bits, Edge, Grpc, HttpKey, HttpSeries, Metrics, Tagged, TcpSeries},
     refusal::Flags,
 };
 
@@ -77,7 +77,7 @@ impl SeriesSet {
     ///
     /// An edge sees a handful of statuses, so a short list is faster than any map.
     pub(crate) fn http(&self, metrics: &Metrics, key: HttpKey, count: impl FnOnce(&HttpSeries)) {
-        self.http_of(metrics, (key, Bits::of_call(key.1)), count);
+        self.http_of(metrics, (key, Bits::of_call(key.1 != Grpc::No)), count);
     }
 
     #[inline]
@@ -105,7 +105,7 @@ impl SeriesSet {
         (key, tagged): (HttpKey, &Rc<Tagged>),
         count: impl Fn(&HttpSeries, Bits),
     ) {
-        self.http_tagged_of(metrics, (key, Bits::of_call(key.1)), tagged, count);
+        self.http_tagged_of(metrics, (key, Bits::of_call(key.1 != Grpc::No)), tagged, count);
     }
 
     fn http_tagged_of(

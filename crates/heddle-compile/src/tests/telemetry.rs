@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use heddle_model::discovery::{
-    CollectorAddress, LogSink, Metric, SideTelemetry, SpanSink, TagChange, WorkloadTelemetry,
+    Collector, LogLayout, LogSink, Metric, SideTelemetry, SpanSink, TagChange, WorkloadTelemetry,
 };
 
 use super::*;
@@ -252,7 +252,7 @@ fn a_collector_gets_a_body_attributes_and_the_tls_that_a_destination_rule_asks_f
     );
     let traced = told.client.tracing.unwrap();
     let SpanSink::OtlpGrpc(to) = &traced.to else { panic!("{traced:?}") };
-    assert_eq!((&to.tls, to.timeout), (&None, Some(std::time::Duration::from_secs(3))));
+    assert_eq!((&to.tls, to.timeout), (&None, Some(Duration::from_secs(3))));
     let sent = &to.headers[0];
     assert_eq!(
         (sent.name.as_str(), sent.value.as_str(), sent.from_environment),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::discovery::{CollectorAddress, CustomTag, LogLayout, Metric, SpanSink, TagChange};
+use crate::discovery::{Collector, CustomTag, LogLayout, Metric, SpanSink, TagChange};
 
 /// Istio `Telemetry`: what sidecars tell about calls.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -140,6 +140,21 @@ fn queries_come_to_what_prometheus_makes_of_them() {
         ("round(sum(rate(calls[1m])) / 7, 0.01)", &["{} 2.57"]),
         ("clamp_max(sum by (to) (rate(calls[1m])), 9)", &["{to=a} 8", "{to=b} 9"]),
         ("clamp(sum(rate(calls[1m])), 20, 30)", &["{} 20"]),
+        ("scalar(sum(calls)) + 1", &["9001"]),
+        ("absent(nothing)", &["{} 1"]),
+        ("sort_desc(sum by (to) (calls))", &["{to=b} 5000", "{to=a} 4000"]),
+        ("weight{team!~\"re.\"}[10s]", &["10 samples"]),
+        ("'a\\'b'", &["a'b"]),
+        ("SUM(calls) BY (code) # all of them", &["{code=200} 8000", "{code=500} 1000"]),
+    ];
+    for (query, wanted) in cases {
+        assert_eq!(told(query), *wanted, "{query}");
+    }
+}
+
+#[test]
+fn what_is_no_number_out_of_bounds_or_absent_comes_to_what_prometheus_makes_of_it() {
+    let cases: &[(&str, &[&str])] = &[
         ("clamp(sum(calls), 5, 1)", &[]),
         ("clamp_max(sum(calls) * NaN, 9)", &["{} NaN"]),
         ("rate(calls[1m]) > on (to) 4 * rate(weight[1m])", &["{to=a} 6", "{to=b} 10"]),
@@ -158,12 +173,6 @@ fn queries_come_to_what_prometheus_makes_of_them() {
             "sort_desc(label_replace(vector(NaN), \"to\", \"n\", \"\", \"\") or sum by (to) (calls))",
             &["{to=b} 5000", "{to=a} 4000", "{to=n} NaN"],
         ),
-        ("scalar(sum(calls)) + 1", &["9001"]),
-        ("absent(nothing)", &["{} 1"]),
-        ("sort_desc(sum by (to) (calls))", &["{to=b} 5000", "{to=a} 4000"]),
-        ("weight{team!~\"re.\"}[10s]", &["10 samples"]),
-        ("'a\\'b'", &["a'b"]),
-        ("SUM(calls) BY (code) # all of them", &["{code=200} 8000", "{code=500} 1000"]),
     ];
     for (query, wanted) in cases {
         assert_eq!(told(query), *wanted, "{query}");

@@ -215,7 +215,7 @@ impl Families {
         }
     }
 
-    fn histogram(&mut self, set: &LabelSet<HttpSeries>, spread: Spread) {
+    fn histogram(&mut self, set: &LabelSet<HttpSeries>, spread: Spread<HttpSeries>) {
         let shards: Vec<_> = set.shards.iter().map(|shard| spread(shard)).collect();
         let mut message = Message::default();
         let (mut classic, mut sum, mut below) = (Vec::new(), 0_u64, 0_u64);

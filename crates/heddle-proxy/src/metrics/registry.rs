@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 
 use super::{
     edge::{Edge, Reporter},
+    render::Shares,
     rules::Rules,
     series::{HttpSeries, TcpSeries},
     tags::Bits,
@@ -38,6 +39,11 @@ pub(super) struct LabelSet<S> {
 }
 
 impl<S> LabelSet<S> {
+    /// As it is written down.
+    pub(super) fn shares(&self) -> Shares<'_, S> {
+        (&self.labels, &self.shards)
+    }
+
     /// Has this metric these labels?
     pub(super) fn shows(&self, metric: Bits) -> bool {
         Bits(self.shown.load(Ordering::Relaxed)).has(metric)

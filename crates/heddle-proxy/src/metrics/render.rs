@@ -1,10 +1,10 @@
 //! Lines of Prometheus' text format 0.0.4.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, sync::Arc};
 
 use super::{
     histogram::{HistogramShard, decimal},
-    series::{HttpSeries, LabelSet, TcpSeries},
+    series::{HttpSeries, TcpSeries},
 };
 use crate::direction::Direction;
 
@@ -62,16 +62,28 @@ pub(super) fn by_direction(text: &mut String, (name, help): (&str, &str), values
     }
 }
 
-pub(super) fn counter<S>(text: &mut String, name: &str, set: &LabelSet<S>, count: Count<S>) {
-    let total: u64 = set.shards.iter().map(|shard| count(shard)).sum();
-    let _ = writeln!(text, "{name}{{{}}} {total}", set.labels);
+/// One label set, and the share of each worker.
+pub(super) type Shares<'a, S> = (&'a str, &'a [Arc<S>]);
+
+pub(super) fn counter<S>(
+    text: &mut String,
+    name: &str,
+    (labels, shards): Shares<'_, S>,
+    count: Count<S>,
+) {
+    let total: u64 = shards.iter().map(|shard| count(shard)).sum();
+    let _ = writeln!(text, "{name}{{{labels}}} {total}");
 }
 
-pub(super) fn histogram<S>(text: &mut String, name: &str, set: &LabelSet<S>, spread: Spread<S>) {
-    let labels = &*set.labels;
+pub(super) fn histogram<S>(
+    text: &mut String,
+    name: &str,
+    (labels, shards): Shares<'_, S>,
+    spread: Spread<S>,
+) {
     // A rule may have taken all of them away.
     let comma = if labels.is_empty() { "" } else { "," };
-    let shards = || set.shards.iter().map(|shard| spread(shard));
+    let shards = || shards.iter().map(|shard| spread(shard));
     let bounds = shards().next().map_or(&[][..], |shard| shard.bounds);
     let mut count = 0;
     for (index, bound) in bounds.iter().enumerate() {

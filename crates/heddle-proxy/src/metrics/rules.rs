@@ -12,7 +12,6 @@ use super::{
     edge::Escaped,
     histogram::{Histogram, MILLISECONDS},
     render::histogram,
-    series::LabelSet,
 };
 use crate::{
     limits::RULES_COUNTED,
@@ -45,7 +44,10 @@ const GRPC_CLASSES: [usize; 17] = [2, 4, 5, 4, 5, 4, 4, 4, 4, 4, 4, 4, 5, 5, 5, 
 
 /// One rule's requests.
 #[derive(Debug)]
-pub(crate) struct RuleCounts(LabelSet<RuleSeries>);
+pub(crate) struct RuleCounts {
+    labels: String,
+    shards: Vec<Arc<RuleSeries>>,
+}
 
 /// One worker's share of them. Written on that worker only.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Default for RuleSeries {
 impl RuleCounts {
     fn new(labels: String, workers: usize) -> Self {
         let shards = (0..workers).map(|_| Arc::default()).collect();
-        Self(LabelSet { labels: labels.into(), shards })
+        Self { labels, shards }
     }
 
     /// Counts a finished request on `worker`, which is the one that runs; `grpc` is its status of gRPC, if it
@@ -75,7 +77,7 @@ impl RuleCounts {
         flags: Flags,
         duration: Duration,
     ) {
-        let Some(shard) = self.0.shards.get(worker) else { return };
+        let Some(shard) = self.shards.get(worker) else { return };
         if flags.has(Flag::FI) {
             shard.outcomes[ABORTED].add(1);
             return;
@@ -119,7 +121,7 @@ impl Rules {
     }
 
     fn find(&self, labels: &str) -> Option<Arc<RuleCounts>> {
-        self.all.iter().find(|known| *known.0.labels == *labels).map(Arc::clone)
+        self.all.iter().find(|known| *known.labels == *labels).map(Arc::clone)
     }
 
     /// The rule at this place; rules are only ever added.
@@ -137,10 +139,10 @@ fn labels_of_others() -> String {
 }
 
 /// Writes a rule's requests.
-pub(super) fn requests(text: &mut String, RuleCounts(set): &RuleCounts) {
-    let (name, labels) = (REQUESTS.0, &set.labels);
+pub(super) fn requests(text: &mut String, counts: &RuleCounts) {
+    let (name, labels) = (REQUESTS.0, &counts.labels);
     for (outcome, (code, flags)) in OUTCOMES.iter().enumerate() {
-        let count: u64 = set.shards.iter().map(|shard| shard.outcomes[outcome].get()).sum();
+        let count: u64 = counts.shards.iter().map(|shard| shard.outcomes[outcome].get()).sum();
         if count > 0 {
             let _ = writeln!(
                 text,
@@ -151,8 +153,10 @@ pub(super) fn requests(text: &mut String, RuleCounts(set): &RuleCounts) {
 }
 
 /// Writes how long they took.
-pub(super) fn durations(text: &mut String, RuleCounts(set): &RuleCounts) {
-    histogram(text, DURATION.0, set, |shard| shard.duration_ms.shard());
+pub(super) fn durations(text: &mut String, counts: &RuleCounts) {
+    histogram(text, DURATION.0, (&counts.labels, &counts.shards), |shard| {
+        shard.duration_ms.shard()
+    });
 }
 
 #[cfg(test)]
@@ -200,8 +204,8 @@ mod tests {
         for number in 0..RULES_COUNTED + 9 {
             rules.of("a", &format!("a\"}} 1\n#{number}"));
         }
-        assert!(rules.at(0).unwrap().0.labels.ends_with("rule=\"a\\\"} 1\\n#0\""));
-        assert!(rules.at(RULES_COUNTED).unwrap().0.labels.contains("rule=\"overflow\""));
+        assert!(rules.at(0).unwrap().labels.ends_with("rule=\"a\\\"} 1\\n#0\""));
+        assert!(rules.at(RULES_COUNTED).unwrap().labels.contains("rule=\"overflow\""));
         assert!(rules.at(RULES_COUNTED + 1).is_none());
     }
 }

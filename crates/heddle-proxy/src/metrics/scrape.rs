@@ -51,7 +51,7 @@ pub(super) enum Said {
     /// Lines.
     Text(String),
     /// A histogram of a label set, if it is told; behind the lines that head all of its name.
-    Histogram(String, Option<Arc<LabelSet<HttpSeries>>>, Spread),
+    Histogram(String, Option<Arc<LabelSet<HttpSeries>>>, Spread<HttpSeries>),
 }
 
 /// What is said in turn.
@@ -143,17 +143,17 @@ impl Scrape {
             }
             Part::HttpCounter((name, help, count)) => {
                 return self.say_set(text, (name, "counter", help), &self.http, |text, set| {
-                    counter(text, name, set, *count);
+                    counter(text, name, set.shares(), *count);
                 });
             }
             Part::Histogram((name, help, spread)) => {
                 return self.say_set(text, (name, "histogram", help), &self.http, |text, set| {
-                    histogram(text, name, set, *spread);
+                    histogram(text, name, set.shares(), *spread);
                 });
             }
             Part::TcpCounter((name, help, count)) => {
                 return self.say_set(text, (name, "counter", help), &self.tcp, |text, set| {
-                    counter(text, name, set, *count);
+                    counter(text, name, set.shares(), *count);
                 });
             }
         }

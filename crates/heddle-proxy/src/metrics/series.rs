@@ -1,6 +1,6 @@
 //! What is counted per label set.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use heddle_model::discovery::Metric;
 

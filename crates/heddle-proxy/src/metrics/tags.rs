@@ -9,7 +9,6 @@ use heddle_model::{
     yaml::expression::Expression,
 };
 
-use super::edge::Grpc;
 use crate::limits::{TAG_VALUE_BYTES, TAGS_CHANGED};
 
 /// Value of a tag of what is not known.
@@ -30,8 +29,8 @@ impl Bits {
     pub(super) const TCP: Self = Self(0b11_1100_0000);
 
     /// Those of a call over HTTP.
-    pub(crate) fn of_call(grpc: Grpc) -> Self {
-        if grpc == Grpc::No { Self::HTTP } else { Self(Self::HTTP.0 | Self::GRPC.0) }
+    pub(crate) fn of_call(grpc: bool) -> Self {
+        if grpc { Self(Self::HTTP.0 | Self::GRPC.0) } else { Self::HTTP }
     }
 
     /// That of one metric.

@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use heddle_model::{
-    discovery::{AccessLog, LogLayout, LogSink, SideTelemetry, TagChange, WorkloadTelemetry},
+    discovery::{
+        AccessLog, Collector, LogLayout, LogSink, SideTelemetry, TagChange, WorkloadTelemetry,
+    },
     yaml::{
         expression::{Attribute, Expression},
         log_format::{self, Command, Header, Piece},

@@ -147,6 +147,7 @@ impl Sidecar {
                 outbound: Default::default(),
                 locality: Box::default(),
                 telemetry: None,
+                callers: Default::default(),
             }));
         });
     }

@@ -18,9 +18,9 @@ use heddle_model::{
         LoadBalancing, LocalityRules, LogLayout, LogSink, Method, Metric, MetricChange, Mirror,
         MirrorCompare, OtlpHttpSink, OutlierDetection, PathRewrite, PortFault, Provenance,
         RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
-        SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagChange, TagSource,
-        Target, TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget, WorkloadInfo,
-        WorkloadTelemetry, ZipkinSink,
+        SentField, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagChange,
+        TagSource, Target, TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget,
+        WorkloadInfo, WorkloadTelemetry, ZipkinSink,
     },
 };
 use heddle_wire::discovery::{

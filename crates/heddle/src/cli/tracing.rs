@@ -374,7 +374,7 @@ mod tests {
             check(vec![none.clone(), none.clone()]).map_err(|failure| failure.message),
             Ok(())
         );
-        let message = check(vec![zipkin.clone(), none.clone()]).unwrap_err().message;
+        let message = check(vec![zipkin, none.clone()]).unwrap_err().message;
         assert!(message.contains("`--trace-to zipkin://a:9411`"), "{message}");
         assert_eq!(asked(&[&none], None).store, own.store);
         assert_eq!(TraceArgs::default().telemetry(None).to, []);

@@ -92,9 +92,11 @@ import collections, grpc, sys
 channel = grpc.insecure_channel(sys.argv[1])
 unary = channel.unary_unary('/shop.Greeter/Hello')
 by = collections.Counter()
-for _ in range(200):
+for _ in range(5000):
     _, call = unary.with_call(b'you', timeout=20)
     by[dict(call.trailing_metadata())['x-by']] += 1
+    if min(by['v1'], by['v2']) > 20:
+        break
 print(by['v1'], by['v2'])
 ";
 
@@ -152,8 +154,9 @@ fn calls_over_one_connection_are_shared_among_the_replicas(machine: &Machine) {
     let called = mesh.client(&[PYTHON, "-c", CALLS, "greeter:50051"]);
     let shares: Vec<f64> =
         called.stdout.split_whitespace().map(|text| text.parse().unwrap()).collect();
-    assert_eq!(shares.iter().sum::<f64>(), 200.0, "{}{}", called.stdout, called.stderr);
-    // By connection one of them would have all; which of two is faster on a busy machine, nobody knows.
+    // By connection one of them would have all; which of two is faster on a busy machine, and by how much, nobody
+    // knows.
+    assert_eq!(shares.len(), 2, "{}{}", called.stdout, called.stderr);
     assert!(shares.iter().all(|share| *share > 20.0), "{shares:?}");
 }
 

@@ -328,6 +328,7 @@ pub(super) const FLOORS: [Floors; 11] = [
         floors: &[
             ("leaves", &["command", "time"]),
             ("tasks", &["bench", "deny", "kube", "tidy"]),
+            ("packages", &["python"]),
             ("ci", &["ci"]),
         ],
     },
