@@ -47,6 +47,7 @@ mod history;
 mod hosts;
 mod kept_file;
 mod ledger;
+mod lifetime;
 mod measure;
 mod names;
 mod prometheus;

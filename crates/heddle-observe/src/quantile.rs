@@ -27,8 +27,13 @@ pub const BUCKETS: [f64; 20] = [
 /// The bucket with this upper bound, as written in an `le` label; `None` for bounds that are not Istio's.
 #[must_use]
 pub fn bucket_of(le: &str) -> Option<usize> {
+    place_among(&BUCKETS, le)
+}
+
+/// The same among any bounds.
+pub(crate) fn place_among(bounds: &[f64], le: &str) -> Option<usize> {
     let bound: f64 = le.parse().ok()?;
-    BUCKETS.iter().position(|&known| known == bound)
+    bounds.iter().position(|&known| known == bound)
 }
 
 /// The `q` quantile in milliseconds of observations counted per bucket (not cumulative): linear

@@ -6,6 +6,7 @@ use std::{cell::RefCell, net::SocketAddr};
 
 use heddle_model::ServiceName;
 use heddle_runtime::clock;
+use heddle_wire::percent::decode;
 use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -135,7 +136,7 @@ async fn route<B>(
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
         ["api", "v1", "tls-failures"] => Ok(json(&view.borrow().tls_failures())),
         ["api", "v1", "traces"] => {
-            let asked = Asked::read(uri.query().unwrap_or_default(), clock::unix_now(), decode);
+            let asked = Asked::read(uri.query().unwrap_or_default(), clock::unix_now());
             let asked = asked.map_err(|reason| Refused(StatusCode::BAD_REQUEST, reason))?;
             Ok(json(&view.borrow().traces.borrow_mut().list(&asked)))
         }
@@ -316,23 +317,6 @@ fn service(namespace: &str, name: &str) -> Result<ServiceName, Refused> {
     let namespace = decode(namespace).ok_or_else(malformed)?;
     let name = decode(name).ok_or_else(malformed)?;
     Ok(ServiceName { namespace: if namespace == "-" { String::new() } else { namespace }, name })
-}
-
-/// Undoes percent-encoding; `None` where it is malformed or not UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        if first == b'%' {
-            let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(hex, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            bytes.push(first);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn address(view: &View, workload: &str) -> Result<SocketAddr, Refused> {

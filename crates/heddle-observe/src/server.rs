@@ -11,7 +11,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::{answers::View, config::ObserveConfig, limits, routes};
+use crate::{answers::View, config::ObserveConfig, lifetime::within_its_lifetime, limits, routes};
 
 /// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -71,10 +71,6 @@ async fn connection(
         .header_read_timeout(limits::REQUEST_HEAD_TIMEOUT)
         .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
-    let mut served = std::pin::pin!(served);
-    if clock::within(limits::CONNECTION_LIFETIME_MAX, served.as_mut()).await.is_none() {
-        served.as_mut().graceful_shutdown();
-        let _given_up = clock::within(limits::REQUEST_HEAD_TIMEOUT, served).await;
-    }
+    within_its_lifetime(served, |one| one.graceful_shutdown()).await;
     drop(permit);
 }

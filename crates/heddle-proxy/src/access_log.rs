@@ -8,7 +8,7 @@ mod writer;
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::Ordering,
         mpsc::{SyncSender, sync_channel},
     },
     time::Duration,
@@ -36,8 +36,6 @@ const FINISH: Duration = Duration::from_secs(1);
 pub(crate) struct AccessLogs {
     /// To the thread that writes; started by the first line. `None` within: it could not be.
     lines: OnceLock<Option<SyncSender<Order>>>,
-    /// Lines that found no room, or could not be written.
-    dropped: Arc<AtomicU64>,
     /// Records on their way to collectors.
     records: mpsc::Sender<FinishedRecord>,
     metrics: Arc<Metrics>,
@@ -47,8 +45,7 @@ impl AccessLogs {
     /// None so far; those that are dropped are counted there. Records for collectors come out at the other end.
     pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<FinishedRecord>) {
         let (records, receiver) = mpsc::channel(LINES_WAITING_MAX);
-        let dropped = Arc::clone(&metrics.log_lines_dropped);
-        (Self { lines: OnceLock::new(), dropped, records, metrics }, receiver)
+        (Self { lines: OnceLock::new(), records, metrics }, receiver)
     }
 
     /// Writes what the rules of the call ask for.
@@ -66,7 +63,7 @@ impl AccessLogs {
                 LogTo::Collector(to) => {
                     let what = render::record(log, facts, host);
                     if self.records.try_send(Finished { what, to: Arc::clone(to) }).is_err() {
-                        self.dropped.fetch_add(1, Ordering::Relaxed);
+                        self.dropped();
                         self.metrics.log_records.add(ExportResult::QueueFull, 1);
                     }
                 }
@@ -86,7 +83,7 @@ impl AccessLogs {
     fn hand_over(&self, line: Line) {
         let lines = self.lines.get_or_init(|| {
             let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
-            match writer::start(receiver, Arc::clone(&self.dropped)) {
+            match writer::start(receiver, Arc::clone(&self.metrics.log_lines_dropped)) {
                 Ok(_handle) => Some(sender),
                 Err(error) => {
                     tracing::error!(%error, "no access log is written: its thread cannot be started");
@@ -96,7 +93,12 @@ impl AccessLogs {
         });
         let taken = lines.as_ref().is_some_and(|lines| lines.try_send(Order::Write(line)).is_ok());
         if !taken {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped();
         }
+    }
+
+    /// One found no room.
+    fn dropped(&self) {
+        self.metrics.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     facts::{Facts, Finish},
     limits::REPORTING_INTERVAL,
     messages::CallMessages,
-    metrics::{Edge, Grpc, Reporter, ServiceLabels, Tagged},
+    metrics::{Edge, Grpc, Reporter, ServiceLabels, Tagged, Tagging},
     observers::Parties,
     refusal::{Flag, Flags, Refusal, RefusalRow},
     relay::{End, Preread, RelayLimits, relay},
@@ -66,6 +66,17 @@ impl MetricSeries {
             _ if direction == Direction::Outbound => None,
             Self::Edge(set) => set.edge().peer.clone(),
             Self::Caller(caller, _) => caller.who().flatten(),
+        }
+    }
+
+    /// Values of tags, made of what is known of a call or connection, and of who calls as far as that is known by now.
+    fn values(&self, plan: &Arc<Tagging>, facts: Option<&mut Facts>) -> Rc<Tagged> {
+        match facts {
+            None => plan.values(None),
+            Some(facts) => {
+                facts.caller = self.caller(facts.direction);
+                plan.values(Some(&*facts))
+            }
         }
     }
 
@@ -319,14 +330,9 @@ impl RequestOutcome {
         messages.due.set(now.checked_add(interval));
         let Some(set) = self.series.known(&self.worker).filter(|_| due.is_some()) else { return };
         let key = (self.status.get(), Grpc::Unanswered, Flags::default());
-        let tagged = metrics.tagging(self.direction).map(|plan| match &self.facts {
-            Some(facts) => {
-                let mut facts = facts.borrow_mut();
-                facts.caller = self.series.caller(self.direction);
-                plan.values(Some(&*facts))
-            }
-            None => plan.values(None),
-        });
+        let mut facts = self.facts.as_ref().map(|facts| facts.borrow_mut());
+        let plan = metrics.tagging(self.direction);
+        let tagged = plan.map(|plan| self.series.values(&plan, facts.as_deref_mut()));
         set.messages(metrics, (key, tagged.as_ref()), messages.take());
     }
 
@@ -527,13 +533,7 @@ impl TcpOutcome {
         let (metrics, direction) = (&self.worker.shared.metrics, series.direction());
         let found = self.tagged.get_or_init(|| {
             let plan = metrics.tagging(direction)?;
-            Some(match facts {
-                None => plan.values(None),
-                Some(known) => {
-                    known.0.caller = series.caller(direction);
-                    plan.values(Some(&known.0))
-                }
-            })
+            Some(series.values(&plan, facts.as_mut().map(|known| &mut known.0)))
         });
         found.clone()
     }

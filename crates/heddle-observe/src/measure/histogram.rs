@@ -1,7 +1,7 @@
 //! The histograms of a place, and which dimensions they take.
 
 use super::dimension::{Dimension, LATENCY, LATENCY_SUM};
-use crate::quantile::BUCKETS;
+use crate::quantile::{BUCKETS, place_among};
 
 /// Most buckets that any of them has.
 pub(crate) const BUCKETS_MAX: usize = 20;
@@ -34,8 +34,7 @@ impl Histogram {
 
     /// The bucket with this upper bound, as an `le` label has it.
     pub(crate) fn bucket(self, le: &str) -> Option<usize> {
-        let bound: f64 = le.parse().ok()?;
-        self.bounds().iter().position(|&known| known == bound)
+        place_among(self.bounds(), le)
     }
 
     /// The dimension of its first bucket; the others follow.

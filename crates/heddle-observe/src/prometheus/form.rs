@@ -1,6 +1,7 @@
 //! What a call is asked with: its query, and the form that it was posted.
 
 use heddle_model::timestamp;
+use heddle_wire::percent::decode_form;
 
 use crate::promql::{QueryError, parser::duration};
 
@@ -19,7 +20,7 @@ impl Form {
         // What was posted comes first, as with Prometheus.
         for pair in posted.split('&').chain(query.split('&')).filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decoded = |text: &str| decode(text).ok_or_else(malformed);
+            let decoded = |text: &str| decode_form(text).ok_or_else(malformed);
             all.push((decoded(name)?, decoded(value)?));
         }
         Ok(Self(all))
@@ -72,25 +73,6 @@ fn is_moment(number: f64) -> bool {
 
 fn malformed() -> QueryError {
     QueryError::BadData("the form is not well percent-encoded".to_owned())
-}
-
-/// Undoes the encoding of forms; `None` where it is malformed.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match first {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
-                bytes.push(u8::from_str_radix(hex, 16).ok()?);
-                rest = &rest[2..];
-            }
-            other => bytes.push(other),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use heddle_wire::percent::decode_form;
+
 use super::{Entry, Fact, Traces, facts::Status};
 use crate::limits;
 
@@ -53,20 +55,16 @@ impl Default for Asked {
 }
 
 impl Asked {
-    /// Reads a query; `decode` undoes percent-encoding. `now` is since 1970.
+    /// Reads a query. `now` is since 1970.
     ///
     /// # Errors
     /// What is wrong and what to do.
-    pub(crate) fn read(
-        query: &str,
-        now: Duration,
-        decode: impl Fn(&str) -> Option<String>,
-    ) -> Result<Self, String> {
+    pub(crate) fn read(query: &str, now: Duration) -> Result<Self, String> {
         let mut asked = Self::default();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = decode(&value.replace('+', " "))
-                .ok_or_else(|| format!("{name} is not well percent-encoded"))?;
+            let value =
+                decode_form(value).ok_or_else(|| format!("{name} is not well percent-encoded"))?;
             // A form that was not filled in.
             if !value.is_empty() {
                 asked.put(name, value, now)?;
@@ -218,7 +216,7 @@ mod tests {
     use super::*;
 
     fn read(query: &str) -> Result<Asked, String> {
-        Asked::read(query, Duration::from_secs(1_000), |text| Some(text.to_owned()))
+        Asked::read(query, Duration::from_secs(1_000))
     }
 
     #[test]

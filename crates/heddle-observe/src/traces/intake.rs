@@ -36,7 +36,7 @@ use tokio::{
 
 use self::grpc::Answer;
 use super::{Dropped, Traces};
-use crate::limits;
+use crate::{lifetime::within_its_lifetime, limits};
 
 /// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -122,11 +122,7 @@ impl Intake {
                 .max_concurrent_streams(limits::SPANS_BODIES_MAX as u32)
                 .max_header_list_size(limits::REQUEST_HEAD_BYTES_MAX as u32)
                 .serve_connection(TokioIo::new(stream), service);
-            let mut served = std::pin::pin!(served);
-            if clock::within(limits::CONNECTION_LIFETIME_MAX, served.as_mut()).await.is_none() {
-                served.as_mut().graceful_shutdown();
-                let _given_up = clock::within(limits::REQUEST_HEAD_TIMEOUT, served).await;
-            }
+            within_its_lifetime(served, |one| one.graceful_shutdown()).await;
             drop(permit);
             return;
         }

@@ -46,7 +46,7 @@ fn complete(traces: &mut Traces, spans: Vec<Received>) {
 }
 
 fn asked(query: &str) -> asked::Asked {
-    asked::Asked::read(query, UNIX, |text| Some(text.to_owned())).unwrap()
+    asked::Asked::read(query, UNIX).unwrap()
 }
 
 fn ids(traces: &mut Traces, query: &str) -> Vec<u128> {

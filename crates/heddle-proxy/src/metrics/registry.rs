@@ -49,6 +49,11 @@ impl<S> LabelSet<S> {
         Bits(self.shown.load(Ordering::Relaxed)).has(metric)
     }
 
+    /// What all workers have counted of this.
+    fn total(&self, count: fn(&S) -> u64) -> u64 {
+        self.shards.iter().fold(0, |sum: u64, shard| sum.wrapping_add(count(shard)))
+    }
+
     fn show(&self, metrics: Bits) {
         self.shown.fetch_or(metrics.0, Ordering::Relaxed);
     }
@@ -142,18 +147,14 @@ impl<S: Default> Family<S> {
     }
 
     /// Takes out what is idle; true if that was any.
-    fn sweep(
-        &mut self,
-        counted: fn(&LabelSet<S>) -> u64,
-        may_leave: impl Fn(&LabelSet<S>) -> bool,
-    ) -> bool {
+    fn sweep(&mut self, counted: fn(&S) -> u64, may_leave: impl Fn(&LabelSet<S>) -> bool) -> bool {
         for (set, before) in std::mem::take(&mut self.leaving) {
-            if counted(&set) != before {
+            if set.total(counted) != before {
                 self.take_back(&set);
             }
         }
         for (set, look) in self.sets.iter().zip(&mut self.looks) {
-            let now = counted(set);
+            let now = set.total(counted);
             *look = if now == look.0 { (now, look.1 + 1) } else { (now, 0) };
         }
         let mut looks = std::mem::take(&mut self.looks).into_iter();
@@ -258,20 +259,12 @@ impl Registry {
     /// Takes out label sets under which nothing was counted for long; `open`: has this side any connection open? Its
     /// end is counted where its beginning was. True: workers are to look up anew what they have handles of.
     pub(super) fn sweep(&mut self, open: impl Fn(Reporter) -> bool) -> bool {
-        let sum = |set: &LabelSet<TcpSeries>, count: fn(&TcpSeries) -> u64| {
-            set.shards.iter().map(|shard| count(shard)).sum::<u64>()
-        };
         let all_closed = |set: &LabelSet<TcpSeries>| {
-            sum(set, |shard| shard.opened.get()) <= sum(set, |shard| shard.ended.get())
+            set.total(|shard| shard.opened.get()) <= set.total(|shard| shard.ended.get())
         };
-        let counted = |set: &LabelSet<HttpSeries>| {
-            set.shards.iter().fold(0, |sum: u64, shard| sum.wrapping_add(shard.counted()))
-        };
-        let http = self.http.sweep(counted, |_| true);
-        let counted = |set: &LabelSet<TcpSeries>| {
-            set.shards.iter().fold(0, |sum: u64, shard| sum.wrapping_add(shard.counted()))
-        };
-        let tcp = self.tcp.sweep(counted, |set| all_closed(set) || !open(set.reporter));
+        let http = self.http.sweep(HttpSeries::counted, |_| true);
+        let may_leave = |set: &LabelSet<TcpSeries>| all_closed(set) || !open(set.reporter);
+        let tcp = self.tcp.sweep(TcpSeries::counted, may_leave);
         http || tcp
     }
 

@@ -84,6 +84,7 @@ pub(super) const FLOORS: [Floors; 11] = [
     Floors {
         of: "heddle-wire",
         floors: &[
+            ("leaves", &["percent"]),
             (
                 "bytes",
                 &["client_hello", "gzip", "http1", "discovery", "local", "peer_extension", "trace"],
@@ -270,6 +271,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "promql",
                 ],
             ),
+            ("connections", &["lifetime"]),
             ("kept", &["roster", "rulebook", "store", "targets", "rates", "traces"]),
             ("answers", &["answers", "rounds", "prometheus"]),
             ("served", &["history", "routes", "server"]),

@@ -8,6 +8,8 @@ use heddle_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::percent::decode_form;
+
 /// Longest value of a parameter, bytes.
 const VALUE_BYTES_MAX: usize = 1_024;
 /// Most fields whose values can be asked for, and most statuses and methods.
@@ -89,7 +91,8 @@ impl TapFilter {
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             let wrong = |reason: String| FilterError { parameter: cut(name, 40), reason };
-            let value = decode(value).ok_or_else(|| wrong("is not well encoded".to_owned()))?;
+            let value =
+                decode_form(value).ok_or_else(|| wrong("is not well encoded".to_owned()))?;
             filter.set(name, &value).map_err(wrong)?;
         }
         Ok(filter)
@@ -407,25 +410,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// What of a value is repeated in a message: no more than that, and nothing that a terminal obeys.
 fn cut(text: &str, most: usize) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(most).collect()
-}
-
-/// Undoes percent-encoding; `None` where it is malformed or no UTF-8.
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        match first {
-            b'%' => {
-                let hex = std::str::from_utf8(rest.get(..2)?).ok()?;
-                bytes.push(u8::from_str_radix(hex, 16).ok()?);
-                rest = &rest[2..];
-            }
-            b'+' => bytes.push(b' '),
-            other => bytes.push(other),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 fn encode(text: &str, query: &mut String) {
