@@ -12,13 +12,16 @@ use crate::command::{self, program};
 /// What is built, and then run: without a network nothing can be fetched. Of the whole workspace, as all tests are,
 /// so that its libraries are built once and not with the features of some.
 const TESTS: [&str; 5] = ["test", "--locked", "--workspace", "--test", "kube"];
-/// Modules of tests that run after all others, one by one: a second mesh, beside which commands have to be told which one
-/// is meant; and the end of all, which takes away what the others need.
-const LAST: [&str; 2] = ["revisions::", "uninstall::"];
+/// Modules of tests that run after all others, one by one: the API server or the control plane goes away, without which
+/// no other test can go on; a second mesh, beside which commands have to be told which one is meant; and the end of all,
+/// which takes away what the others need.
+const LAST: [&str; 3] = ["outages::", "revisions::", "uninstall::"];
 /// The module of tests that need both address families.
 const DUAL: &str = "dual_stack::";
 /// Tests share one node of two cores.
-const THREADS: &str = "--test-threads=2";
+const TOGETHER: &str = "--test-threads=2";
+/// What a test does to the whole cluster is seen by all others.
+const ALONE: &str = "--test-threads=1";
 
 /// Which build is tested.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,14 +85,15 @@ fn in_cluster(
 fn test(folder: &Folder, build: Build, filters: &[&str]) -> Result<(), String> {
     images::load_heddle(folder, build.binary())?;
     let namespaces = Namespaces::running(folder)?;
-    let cargo = |filters: &[&str]| {
-        let own = [&TESTS[..], build.arguments(), &["--"], filters, &[THREADS]].concat();
+    let cargo = |filters: &[&str], threads: &str| {
+        let own = [&TESTS[..], build.arguments(), &["--"], filters, &[threads]].concat();
         command::run(with_tools(folder, &mut namespaces.in_network("cargo", &own)))
     };
     if !filters.is_empty() {
-        return cargo(filters);
+        let alone = filters.iter().any(|filter| LAST.iter().any(|last| filter.starts_with(last)));
+        return cargo(filters, if alone { ALONE } else { TOGETHER });
     }
-    let [second, end] = LAST;
-    cargo(&["--skip", second, "--skip", end, "--skip", DUAL])?;
-    LAST.iter().try_for_each(|module| cargo(&[module]))
+    let apart = LAST.into_iter().chain([DUAL]).flat_map(|module| ["--skip", module]);
+    cargo(&apart.collect::<Vec<_>>(), TOGETHER)?;
+    LAST.iter().try_for_each(|module| cargo(&[module], ALONE))
 }

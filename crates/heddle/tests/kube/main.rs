@@ -18,6 +18,7 @@ mod injected;
 mod installed;
 mod jobs;
 mod lifecycle;
+mod outages;
 mod probes;
 mod revisions;
 mod rights;
