@@ -117,6 +117,7 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
         tracing::warn!(%error, "what was refused is not left for `heddle why`");
     }
     shared.observers.finish().await;
+    ending::told(&shared).await;
     // Both at once. Each has `SPANS_LAST` for it; one that takes much longer is not waited for.
     let [spans, records] = &last_told;
     let both = async { tokio::join!(done(spans), done(records)) };

@@ -101,6 +101,12 @@ impl Taps {
         self.set.load().as_ref().map_or(0, |set| set.taps.len())
     }
 
+    /// Do lines wait for a reader to take them?
+    pub fn any_waits(&self) -> bool {
+        let set = self.set.load();
+        set.iter().flat_map(|set| &set.taps).any(|tap| tap.waiting.load(Ordering::Relaxed) > 0)
+    }
+
     /// Attaches one more.
     ///
     /// # Errors
@@ -236,6 +242,9 @@ mod tests {
         let both = taps.attach(filter("header=x-a&header=x-b")).unwrap();
         assert_eq!([seen(Direction::Inbound), seen(Direction::Outbound)], [2, 2]);
         assert_eq!(taps.of(Direction::Inbound).unwrap().wants.request, ["x-a", "x-b"]);
+        assert!(!taps.any_waits());
+        taps.of(Direction::Inbound).unwrap().taps[0].hand_over(Bytes::from_static(b"call"));
+        assert!(taps.any_waits());
         drop(both);
         assert_eq!([seen(Direction::Inbound), seen(Direction::Outbound)], [1, 0]);
         assert!(taps.of(Direction::Inbound).unwrap().wants.request.is_empty());

@@ -31,6 +31,10 @@ const LINES_WAITING: usize = 256;
 /// How long it is waited for the first answers of sidecars before it is said who is listened to.
 const BEGINNING: Duration = Duration::from_secs(10);
 
+/// A sidecar that has left the list is heard for so long: who has just ended has told of its last calls, and they are on
+/// their way.
+const LAST_LINES: Duration = Duration::from_secs(3);
+
 /// Lines as they come. Dropped, it lets go of all sidecars.
 #[derive(Debug)]
 pub struct Tapped {
@@ -57,6 +61,8 @@ struct Attached {
     settled: bool,
     /// Does it send lines now?
     listens: bool,
+    /// Since when it is not listed any more.
+    left: Option<Instant>,
     /// It is asked again then.
     again: Instant,
     pause: Duration,
@@ -150,8 +156,12 @@ impl<W: Ways> Follower<W> {
             .filter_map(|view| concerned(&view).map(|sides| (view, sides)))
             .collect();
         let there: BTreeSet<&str> = wanted.iter().map(|(view, _)| &*view.workload.id.0).collect();
+        let now = clock::now();
         self.attached.retain(|id, one| {
-            let stays = there.contains(id.as_str());
+            let is_there = there.contains(id.as_str());
+            let left = (!is_there).then(|| one.left.unwrap_or(now));
+            one.left = left;
+            let stays = left.is_none_or(|left| one.task.is_some() && now - left < LAST_LINES);
             if let Some(task) = one.task.take_if(|_| !stays) {
                 task.abort();
             }
@@ -165,12 +175,12 @@ impl<W: Ways> Follower<W> {
             );
             self.notice(text).await?;
         }
-        let now = clock::now();
         for (view, side) in wanted.into_iter().take(SIDECARS_MAX) {
             let one = self.attached.entry(view.workload.id.0.clone()).or_insert(Attached {
                 task: None,
                 settled: false,
                 listens: false,
+                left: None,
                 again: now,
                 pause: RETRY.0,
                 failures: 0,

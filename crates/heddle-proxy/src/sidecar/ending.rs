@@ -9,6 +9,8 @@ use crate::Shared;
 
 /// How long open connections may go on after SIGTERM, where the application is ended by whoever ends the sidecar.
 pub const DRAIN_MAX: Duration = Duration::from_secs(5);
+/// How long readers of live calls are waited for.
+const LAST_LINES: Duration = Duration::from_millis(500);
 /// Between looks at the open connections while draining.
 const DRAIN_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -31,6 +33,14 @@ pub async fn ended(shared: &Shared) {
 pub async fn drained(shared: &Shared) {
     let end = clock::now() + DRAIN_MAX;
     while is_busy(shared) && clock::now() < end {
+        clock::sleep(DRAIN_INTERVAL).await;
+    }
+}
+
+/// Waits until who looks at live calls has taken what waits for them, at most [`LAST_LINES`].
+pub(super) async fn told(shared: &Shared) {
+    let end = clock::now() + LAST_LINES;
+    while shared.taps.any_waits() && clock::now() < end {
         clock::sleep(DRAIN_INTERVAL).await;
     }
 }

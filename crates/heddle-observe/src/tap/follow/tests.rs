@@ -207,7 +207,10 @@ fn workloads_are_followed_as_they_come_and_go_and_what_is_lost_is_told() {
         assert_eq!(tapped.lines.recv().await, Some(lost));
         *played.there.borrow_mut() = vec![workload("reviews-1")];
         assert_eq!(notice(&mut tapped).await, "reviews-1 is listened to, too");
-        // Who is gone is let go of.
+        // The last calls of who has just gone are told, and then it is let go of.
+        let last = call(Side::Client, "web-1", "elsewhere-1");
+        played.tells("web-1", &line(&last)).await;
+        assert_eq!(tapped.lines.recv().await, Some(line(&last)));
         let (mut web, _) = played.opened.borrow_mut().remove("web-1").unwrap();
         let mut rest = Vec::new();
         web.read_to_end(&mut rest).await.unwrap();
