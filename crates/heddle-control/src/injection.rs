@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 
 pub use self::{
     asked::{Rejected, Surroundings},
-    settings::{IMAGE, InjectionSettings, SettingsError},
+    settings::{IMAGE, InjectionSettings, InterceptionMode, SettingsError},
 };
 use self::{containers::Additions, options::Options, pod::Pod, record::Record, selection::Choice};
 
@@ -178,6 +178,7 @@ fn injected(
     let options = Options::read(&pod, settings)?;
     let mut warnings = options.warnings.clone();
     warnings.extend(selection::warnings(&pod, settings));
+    warnings.extend(selection::refused_rights(around, &options, settings));
     let probes = if options.rewrite_probes {
         probes::rewrite(&mut pod, &mut warnings)
     } else {

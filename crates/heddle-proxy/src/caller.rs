@@ -160,6 +160,11 @@ impl Caller {
         })
     }
 
+    /// Where it calls from.
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
     /// Is it nobody known, as far as it was told?
     pub(crate) fn is_unknown(&self) -> bool {
         matches!(&*self.peer.borrow(), PeerLookup::Known(None))

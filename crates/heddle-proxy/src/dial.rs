@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -14,7 +14,7 @@ use std::{
 use heddle_model::discovery::TcpKeepalive;
 use heddle_runtime::{
     clock,
-    net::{Keepalive, connect_tcp, connect_tcp_as_caller, lacks_descriptors},
+    net::{Keepalive, connect_tcp, connect_tcp_as_caller, connect_tcp_for, lacks_descriptors},
     tls::{Asks, Origin, TlsError},
     transport::Transport,
 };
@@ -42,6 +42,17 @@ pub enum Network {
     Kernel,
     /// Whatever the function connects to within this process.
     InProcess(Rc<dyn Fn(SocketAddr) -> Connecting>),
+}
+
+/// Whom the other end takes for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    /// This sidecar.
+    Here,
+    /// Nobody: an address of the loopback that is no one's own.
+    Loopback,
+    /// Who calls this workload.
+    Caller(IpAddr),
 }
 
 /// A connection that is being opened.
@@ -93,7 +104,7 @@ impl Dialer {
                 self.connect(address, limit).await.map_err(failed(address))?
             }
             DialTarget::Own(address) => self.call_oneself(address).map_err(failed(address))?,
-            DialTarget::Application(port) => self.application(port).await?,
+            DialTarget::Application { port, caller } => self.application(port, caller).await?,
             DialTarget::Outside(address) => self.outside(address).await?,
         };
         tune(&transport, upstream.tcp_keepalive());
@@ -142,25 +153,26 @@ impl Dialer {
     }
 
     async fn connect(&self, address: SocketAddr, limit: Duration) -> io::Result<Transport> {
-        self.connect_from(address, false, limit).await
+        self.connect_from(address, From::Here, limit).await
     }
 
-    /// Connects, `as_caller` from an address of the loopback that is nobody's own.
     async fn connect_from(
         &self,
         address: SocketAddr,
-        as_caller: bool,
+        from: From,
         limit: Duration,
     ) -> io::Result<Transport> {
         let mark = self.shared.mark();
         let connecting = async {
-            match &self.network {
-                Network::Kernel if as_caller => {
-                    connect_tcp_as_caller(address, mark).await.map(Transport::from)
-                }
-                Network::Kernel => connect_tcp(address, mark).await.map(Transport::from),
-                Network::InProcess(connect) => connect(address).await,
+            if let Network::InProcess(connect) = &self.network {
+                return connect(address).await;
             }
+            let connected = match from {
+                From::Here => connect_tcp(address, mark).await,
+                From::Loopback => connect_tcp_as_caller(address, mark).await,
+                From::Caller(caller) => connect_tcp_for(caller, address.port(), mark).await,
+            };
+            connected.map(Transport::from)
         };
         match clock::within(limit, connecting).await {
             Some(result) => result,
@@ -169,7 +181,7 @@ impl Dialer {
     }
 
     /// Wherever the application listens: it may have bound the workload's address, or loopback only.
-    async fn application(&self, port: u16) -> Result<Transport, Refusal> {
+    async fn application(&self, port: u16, caller: Option<IpAddr>) -> Result<Transport, Refusal> {
         // Whoever asked got past the check at accept, or is the workload itself.
         if is_private_port(port) {
             return Err(Refusal::OwnListener);
@@ -179,8 +191,7 @@ impl Dialer {
         let addresses = self.shared.listening.load().candidates(port, loopback);
         let mut first_error = None;
         for address in addresses {
-            // On the loopback, where a program trusts itself, others may not pass for it.
-            match self.connect_from(address, address.ip().is_loopback(), CONNECT_TIMEOUT).await {
+            match self.connect_from(address, from(caller, address), CONNECT_TIMEOUT).await {
                 Ok(transport) => return Ok(transport),
                 Err(error) => {
                     first_error.get_or_insert(error);
@@ -236,6 +247,27 @@ impl Dialer {
     }
 }
 
+/// As whom the application is called at `to`, one of the addresses it may listen on.
+fn from(caller: Option<IpAddr>, to: SocketAddr) -> From {
+    // On the loopback, where a program trusts itself, others may not pass for it; nor is there a way back from
+    // there to anybody else.
+    if to.ip().is_loopback() {
+        return From::Loopback;
+    }
+    match caller {
+        Some(caller) if caller.is_ipv4() == to.is_ipv4() && may_be_taken(caller) => {
+            From::Caller(caller)
+        }
+        _ => From::Here,
+    }
+}
+
+/// One of a single link is an address only together with that link, which nobody else's call would go by.
+fn may_be_taken(caller: IpAddr) -> bool {
+    let of_a_link = matches!(caller, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    !caller.is_loopback() && !caller.is_unspecified() && !of_a_link
+}
+
 fn said(address: SocketAddr, error: &io::Error) -> String {
     format!("{address}: {error}")
 }
@@ -256,4 +288,28 @@ pub(crate) fn tune(transport: &Transport, by_rule: Option<TcpKeepalive>) {
         // What it leaves out is the kernel's, as in Istio.
         Some(TcpKeepalive { probes, time: idle, interval }) => Keepalive { idle, interval, probes },
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_application_is_called_in_its_callers_name_where_answers_find_back() {
+        let as_whom = |caller: Option<&str>, to: &str| {
+            from(caller.map(|ip| ip.parse().unwrap()), SocketAddr::new(to.parse().unwrap(), 80))
+        };
+        let kept = |ip: &str| From::Caller(ip.parse().unwrap());
+        assert_eq!(as_whom(Some("10.9.0.1"), "10.9.0.2"), kept("10.9.0.1"));
+        assert_eq!(as_whom(Some("fd09::1"), "fd09::2"), kept("fd09::1"));
+        for (caller, to, expected) in [
+            (None, "10.9.0.2", From::Here),
+            (Some("10.9.0.1"), "fd09::2", From::Here),
+            (Some("fe80::1"), "fd09::2", From::Here),
+            (Some("10.9.0.1"), "127.0.0.1", From::Loopback),
+            (None, "::1", From::Loopback),
+        ] {
+            assert_eq!(as_whom(caller, to), expected, "{caller:?} {to}");
+        }
+    }
 }

@@ -47,7 +47,9 @@ impl Inbound {
         let state =
             |service: Option<&ServiceName>| worker.ports.of(Direction::Inbound, service, number);
         let labels = |service: &ServiceName| Rc::clone(&state(Some(service)).service);
-        let application = worker.upstreams.of_target(DialTarget::Application(number), None);
+        let caller_kept = worker.shared.config.keeps_callers().then(|| caller.ip());
+        let target = DialTarget::Application { port: number, caller: caller_kept };
+        let application = worker.upstreams.of_target(target, None);
         application.declare(declared);
         Self {
             worker: Rc::clone(worker),
@@ -77,7 +79,7 @@ impl Inbound {
     /// What rules of now have this sidecar inject here.
     fn faults(&self) -> Option<Arc<PortFaults>> {
         let snapshot = self.worker.shared.snapshot.load();
-        let DialTarget::Application(port) = self.application.target else { return None };
+        let DialTarget::Application { port, .. } = self.application.target else { return None };
         snapshot.inbound.as_ref()?.faults(port).cloned()
     }
 

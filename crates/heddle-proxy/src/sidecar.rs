@@ -12,7 +12,9 @@ mod ready;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread};
 
 use heddle_runtime::{
-    clock, process, pulse,
+    clock,
+    net::may_call_for_others,
+    process, pulse,
     signal::{Signal, Signals},
     task::{self, spawn_contained},
 };
@@ -54,6 +56,9 @@ pub fn run(config: ProxyConfig) -> Result<(), ProxyError> {
             "`workers` is {}, it must be 1 to {WORKERS_MAX}",
             config.workers
         )));
+    }
+    if config.keeps_callers() {
+        may_call_for_others().map_err(ProxyError::CallersAddresses)?;
     }
     task::run_local(thread_zero(config, connections_max()))?
 }

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::redirect::{Condition, RedirectRules, Rule, Verdict};
+use crate::redirect::{Chain, ChainKind, Condition, RedirectRules, Rule, Verdict};
 
 /// Ports that one match takes.
 const MULTIPORT_MAX: usize = 15;
@@ -98,44 +98,100 @@ fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// Chains of the kernel's that lead to ours already.
-fn is_linked(restore: &Path, family: Family) -> Result<Vec<&'static str>, IptablesError> {
+/// One of our chains, and the kernel's that leads to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Link {
+    table: &'static str,
+    chain: &'static str,
+    own: &'static str,
+}
+
+/// All there may be.
+const LINKS: [Link; 3] = [
+    Link { table: "nat", chain: "OUTPUT", own: "HEDDLE_OUTPUT" },
+    Link { table: "nat", chain: "PREROUTING", own: "HEDDLE_PREROUTING" },
+    Link { table: "mangle", chain: "OUTPUT", own: "HEDDLE_CALLERS" },
+];
+
+impl Link {
+    /// Which one stands for that chain.
+    fn is_for(&self, chain: &Chain) -> bool {
+        let table = match chain.kind {
+            ChainKind::Nat => "nat",
+            ChainKind::Route => "mangle",
+        };
+        self.table == table
+            && self
+                .own
+                .strip_prefix("HEDDLE_")
+                .is_some_and(|own| own.eq_ignore_ascii_case(chain.name))
+    }
+}
+
+/// Chains of the kernel's that lead to ours already, of all tables that it has.
+fn is_linked(restore: &Path, family: Family) -> Result<Vec<Link>, IptablesError> {
     let name = restore.file_name().and_then(OsStr::to_str).unwrap_or_default();
     let save = restore.with_file_name(name.replace("-restore", "-save"));
-    let saved = run(&save, &["-t", "nat"], "")?;
-    let links = CHAINS.map(|(chain, own)| (chain, format!("-A {chain} -j {own}")));
-    let linked = links.iter().filter(|(_, link)| saved.lines().any(|line| line.trim() == link));
-    let linked = linked.map(|(chain, _)| *chain).collect();
+    let linked = links_in(&run(&save, &[], "")?);
     tracing::debug!(?family, ?linked, "iptables was looked at");
     Ok(linked)
 }
 
-/// The kernel's chains and ours.
-const CHAINS: [(&str, &str); 2] =
-    [("OUTPUT", "HEDDLE_OUTPUT"), ("PREROUTING", "HEDDLE_PREROUTING")];
+/// The links in what `iptables-save` prints.
+fn links_in(saved: &str) -> Vec<Link> {
+    let mut table = "";
+    let mut found = Vec::new();
+    for line in saved.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        }
+        let link = |link: &&Link| {
+            link.table == table && line == format!("-A {} -j {}", link.chain, link.own)
+        };
+        found.extend(LINKS.iter().find(link));
+    }
+    found
+}
 
-/// What `iptables-restore --noflush` reads: naming a chain empties it.
-fn script(rules: &RedirectRules, family: Family, linked: &[&str]) -> String {
-    let mut script = String::from("*nat\n");
-    for (_, own) in CHAINS {
-        script.push_str(&format!(":{own} - [0:0]\n"));
-    }
-    for ((chain, own), rules) in CHAINS.into_iter().zip([rules.output(), rules.prerouting()]) {
-        for rule in rules.iter().filter(|rule| is_of(rule, family)) {
-            script.push_str(&format!("-A {own} {}\n", arguments(rule)));
+/// What `iptables-restore --noflush` reads: naming a chain empties it. A table that holds nothing of ours, and is to
+/// hold nothing, is not touched: not every kernel has it.
+fn script(rules: &RedirectRules, family: Family, linked: &[Link]) -> String {
+    let chains = rules.chains();
+    let wanted = |link: &Link| chains.iter().find(|chain| link.is_for(chain));
+    let mut script = String::new();
+    for table in ["nat", "mangle"] {
+        let links: Vec<&Link> = LINKS
+            .iter()
+            .filter(|link| link.table == table)
+            .filter(|link| wanted(link).is_some() || linked.contains(link))
+            .collect();
+        if links.is_empty() {
+            continue;
         }
-        if !linked.contains(&chain) {
-            script.push_str(&format!("-A {chain} -j {own}\n"));
+        script.push_str(&format!("*{table}\n"));
+        for Link { own, .. } in &links {
+            script.push_str(&format!(":{own} - [0:0]\n"));
         }
+        for link @ Link { chain, own, .. } in links {
+            let rules = wanted(link).map(|chain| chain.rules.as_slice()).unwrap_or_default();
+            for rule in rules.iter().filter(|rule| is_of(rule, family)) {
+                script.push_str(&format!("-A {own} {}\n", arguments(rule)));
+            }
+            if !linked.contains(link) {
+                script.push_str(&format!("-A {chain} -j {own}\n"));
+            }
+        }
+        script.push_str("COMMIT\n");
     }
-    script.push_str("COMMIT\n");
     script
 }
 
 /// A rule about an address of the other family means nothing.
 fn is_of(rule: &Rule, family: Family) -> bool {
     rule.conditions.iter().all(|condition| match condition {
-        Condition::To(network) => network.address.is_ipv4() == (family == Family::V4),
+        Condition::To(network) | Condition::NotBy(network) => {
+            network.address.is_ipv4() == (family == Family::V4)
+        }
         _ => true,
     })
 }
@@ -145,6 +201,9 @@ fn arguments(rule: &Rule) -> String {
     words.push(match rule.verdict {
         Verdict::LetThrough => "-j RETURN".to_owned(),
         Verdict::Redirect(port) => format!("-j REDIRECT --to-ports {port}"),
+        Verdict::SendTo(address) => format!("-j DNAT --to-destination {address}"),
+        Verdict::MarkConnection(mark) => format!("-j CONNMARK --set-mark {mark:#x}"),
+        Verdict::Mark(mark) => format!("-j MARK --set-mark {mark:#x}"),
     });
     words.join(" ")
 }
@@ -164,6 +223,8 @@ fn condition(condition: &Condition) -> String {
             groups.collect::<Vec<_>>().join(" ")
         }
         Condition::To(network) => format!("-d {network}"),
+        Condition::NotBy(network) => format!("! -s {network}"),
+        Condition::ConnectionMark(mark) => format!("-m connmark --mark {mark:#x}"),
         Condition::From(interface) => format!("-i {interface}"),
         Condition::NotFrom(interface) => format!("! -i {interface}"),
         Condition::Out(interface) => format!("-o {interface}"),
@@ -221,10 +282,35 @@ mod tests {
 -A PREROUTING -j HEDDLE_PREROUTING
 COMMIT
 ";
-        assert_eq!(script(&rules, Family::V6, &["OUTPUT"]), expected);
+        assert_eq!(script(&rules, Family::V6, &LINKS[..1]), expected);
         let v4 = script(&rules, Family::V4, &[]);
         assert!(v4.contains("-d 127.0.0.0/8") && !v4.contains("::"), "{v4}");
         assert!(v4.contains("-A OUTPUT -j HEDDLE_OUTPUT\n"), "{v4}");
+    }
+
+    #[test]
+    fn marks_of_callers_come_and_go_with_their_table() {
+        let mut rules = RedirectRules::all(Escape::Mark(1), [15001, 15006, 15053]);
+        rules.callers_kept_at = vec!["10.1.2.3".parse().expect("an address")];
+        let mangle = "\
+*mangle
+:HEDDLE_CALLERS - [0:0]
+-A HEDDLE_CALLERS ! -s 127.0.0.0/8 -d 127.0.0.7/32 -p tcp -j CONNMARK --set-mark 0x539
+-A HEDDLE_CALLERS -m connmark --mark 0x539 -j MARK --set-mark 0x539
+-A OUTPUT -j HEDDLE_CALLERS
+COMMIT
+";
+        let kept = script(&rules, Family::V4, &[]);
+        assert!(kept.ends_with(mangle), "{kept}");
+        let first = kept.lines().find(|line| line.starts_with("-A HEDDLE_OUTPUT"));
+        let to_own = "-A HEDDLE_OUTPUT ! -s 127.0.0.0/8 -d 127.0.0.7/32 -p tcp -j DNAT --to-destination 10.1.2.3";
+        assert_eq!(first, Some(to_own));
+        rules.callers_kept_at.clear();
+        let saved =
+            "*mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j HEDDLE_CALLERS\nCOMMIT\n*nat\nCOMMIT\n";
+        let again = script(&rules, Family::V4, &links_in(saved));
+        assert!(again.ends_with("*mangle\n:HEDDLE_CALLERS - [0:0]\nCOMMIT\n"), "{again}");
+        assert!(!script(&rules, Family::V4, &[]).contains("mangle"));
     }
 
     #[test]

@@ -20,6 +20,20 @@ pub const LOOPBACK_CALLER_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 /// The same for `::1`. Unlike 127.0.0.0/8, it is nobody's until the loopback link is given it.
 pub const LOOPBACK_CALLER_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
+/// Stands for the workload's own address in calls that the sidecar makes in a caller's name.
+pub const DOOR_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 7);
+/// The same. Like [`LOOPBACK_CALLER_V6`], it is nobody's until the loopback link is given it.
+pub const DOOR_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 7);
+
+/// The one of them for `family`.
+#[must_use]
+pub const fn door(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => IpAddr::V4(DOOR_V4),
+        IpAddr::V6(_) => IpAddr::V6(DOOR_V6),
+    }
+}
+
 /// Connections the kernel holds for a listener that has not accepted them yet.
 const LISTEN_BACKLOG: i32 = 4096;
 
@@ -138,6 +152,49 @@ pub async fn connect_tcp_as_caller(
         bound => bound?,
     }
     socket.connect(address).await
+}
+
+/// Connects to the application at the workload's own address of `caller`'s family, from `caller`'s address: the
+/// application sees who calls. Where the redirection keeps callers' addresses
+/// (`RedirectRules::callers_kept_at`), which brings the answers back.
+///
+/// # Errors
+/// As connect(2); EPERM where [`may_call_for_others`] says so.
+pub async fn connect_tcp_for(
+    caller: IpAddr,
+    port: u16,
+    mark: Option<u32>,
+) -> io::Result<TcpStream> {
+    let door = SocketAddr::new(door(caller), port);
+    let socket = connecting_socket(door, mark)?;
+    sys::fd::take_any_address(socket.as_fd(), caller)?;
+    sys::fd::choose_port_late(socket.as_fd())?;
+    socket.bind(SocketAddr::new(caller, 0))?;
+    socket.connect(door).await
+}
+
+/// The same while proving the redirection: waits, at most for `limit`.
+pub(crate) fn connect_for(
+    caller: IpAddr,
+    port: u16,
+    limit: Duration,
+) -> io::Result<std::net::TcpStream> {
+    let door = SocketAddr::new(door(caller), port);
+    let socket = Socket::new(Domain::for_address(door), Type::STREAM, Some(Protocol::TCP))?;
+    sys::fd::take_any_address(socket.as_fd(), caller)?;
+    socket.bind(&SockAddr::from(SocketAddr::new(caller, 0)))?;
+    socket.connect_timeout(&SockAddr::from(door), limit)?;
+    Ok(socket.into())
+}
+
+/// May this process open connections from addresses that are not this machine's?
+///
+/// # Errors
+/// EPERM without CAP_NET_RAW or CAP_NET_ADMIN.
+pub fn may_call_for_others() -> io::Result<()> {
+    let caller = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    sys::fd::take_any_address(socket.as_fd(), caller)
 }
 
 fn connecting_socket(address: SocketAddr, mark: Option<u32>) -> io::Result<TcpSocket> {

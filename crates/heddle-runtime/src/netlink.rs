@@ -8,9 +8,11 @@ use std::{
 };
 
 pub(crate) mod message;
+mod policy;
 pub(crate) mod socket;
 
 use message::{Message, attributes, i32_at, u32_at};
+pub use policy::RouteFamily;
 use socket::NetlinkSocket;
 
 /// Longest name of a link, bytes.
@@ -279,6 +281,17 @@ impl Netlink {
         message.attribute(libc::IFA_LOCAL, &bytes).attribute(libc::IFA_ADDRESS, &bytes);
         let Network { address, prefix } = network;
         self.request(message, || format!("add address {address}/{prefix} to link {link}"))
+    }
+
+    /// The same, of an address that it may have.
+    ///
+    /// # Errors
+    /// As there, but for EEXIST.
+    pub fn ensure_address(&mut self, link: u32, network: Network) -> Result<(), NetlinkError> {
+        match self.add_address(link, network) {
+            Err(error) if error.source.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+            result => result,
+        }
     }
 
     /// Sends everything that has no better route to `gateway`, which must be on a link's network.

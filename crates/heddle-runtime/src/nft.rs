@@ -5,7 +5,7 @@ use std::{io, net::IpAddr};
 
 use crate::{
     netlink::{message::Message, socket::NetlinkSocket},
-    redirect::{self, Condition, PRIORITY, RedirectRules, TABLE},
+    redirect::{self, Chain, Condition, Hook, RedirectRules, TABLE},
 };
 
 mod expression;
@@ -94,9 +94,9 @@ fn install_batch(rules: &RedirectRules, families: &[Family]) -> Vec<Message> {
     let mut changes = Vec::new();
     for family in families {
         changes.extend(fresh_table(*family));
-        changes.push(chain(*family, "output", NF_INET_LOCAL_OUT));
-        changes.push(chain(*family, "prerouting", NF_INET_PRE_ROUTING));
-        for (name, rules) in [("output", rules.output()), ("prerouting", rules.prerouting())] {
+        let chains = rules.chains();
+        changes.extend(chains.iter().map(|own| chain(*family, own)));
+        for Chain { name, rules, .. } in &chains {
             let own = rules.iter().filter(|rule| is_of(rule, *family));
             changes.extend(own.map(|own| rule(*family, name, &Rule::from(own))));
         }
@@ -107,7 +107,7 @@ fn install_batch(rules: &RedirectRules, families: &[Family]) -> Vec<Message> {
 /// A rule about an address of another family means nothing in this one's table.
 fn is_of(rule: &redirect::Rule, family: Family) -> bool {
     rule.conditions.iter().all(|condition| match condition {
-        Condition::To(network) => match network.address {
+        Condition::To(network) | Condition::NotBy(network) => match network.address {
             IpAddr::V4(_) => family != Family::Ipv6,
             IpAddr::V6(_) => family != Family::Ipv4,
         },
@@ -134,7 +134,11 @@ fn fresh_table(family: Family) -> [Message; 3] {
     })
 }
 
-fn chain(family: Family, name: &str, hook: u32) -> Message {
+fn chain(family: Family, Chain { name, kind, hook, .. }: &Chain) -> Message {
+    let hook = match hook {
+        Hook::Output => NF_INET_LOCAL_OUT,
+        Hook::Prerouting => NF_INET_PRE_ROUTING,
+    };
     let mut message = change(NFT_MSG_NEWCHAIN, family);
     message
         .text(NFTA_CHAIN_TABLE, TABLE)
@@ -142,9 +146,9 @@ fn chain(family: Family, name: &str, hook: u32) -> Message {
         .nested(NFTA_CHAIN_HOOK, |attributes| {
             attributes
                 .attribute(NFTA_HOOK_HOOKNUM, &hook.to_be_bytes())
-                .attribute(NFTA_HOOK_PRIORITY, &PRIORITY.to_be_bytes());
+                .attribute(NFTA_HOOK_PRIORITY, &kind.priority().to_be_bytes());
         })
-        .text(NFTA_CHAIN_TYPE, "nat");
+        .text(NFTA_CHAIN_TYPE, &kind.to_string());
     message
 }
 
@@ -197,6 +201,8 @@ mod tests {
             sys::namespace::loopback_up().expect("comes up");
             let mut rules = RedirectRules::all(redirect::Escape::Mark(1), [15001, 15006, 15053]);
             rules.inbound_excluded = vec![15020];
+            rules.callers_kept_at =
+                ["192.0.2.7", "2001:db8::7"].map(|ip| ip.parse().unwrap()).to_vec();
             for _ in 0..2 {
                 send(install_batch(&rules, &[Family::Ipv4, Family::Ipv6])).expect("installs");
             }

@@ -5,12 +5,13 @@
 //! That the sidecar's own sockets escape is for the sidecar to prove, which has what they are told by.
 
 use std::{
-    io::{self, ErrorKind},
+    io::{self, ErrorKind, Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
 use crate::{
+    net,
     netlink::{Netlink, NetlinkError},
     redirect::RedirectRules,
 };
@@ -21,12 +22,19 @@ const ATTEMPT_WAIT: Duration = Duration::from_secs(2);
 const PORT: u16 = 9;
 const DNS_PORT: u16 = 53;
 const MESSAGE: &[u8] = b"heddle";
+/// Addresses that are nobody's (RFC 5737, RFC 3849): a caller's, to try how its connections would fare.
+const CALLERS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+];
 
 /// What was shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Proof {
     /// Addresses to which a connection was captured.
     pub captured: Vec<SocketAddr>,
+    /// Addresses of the workload at which the application was called from a caller's address, and answered.
+    pub callers_kept: Vec<IpAddr>,
     /// Why nothing was tried, where that is so: one reason each.
     pub untried: Vec<String>,
 }
@@ -41,6 +49,16 @@ pub enum ProofError {
         what: &'static str,
         /// Where to.
         target: SocketAddr,
+        /// What came of it.
+        why: Option<io::Error>,
+    },
+    /// An application would not see its caller's address, or its answer would get lost.
+    #[error("a call to {own} from a caller's address {came}{}: are there other rules or routes in this network namespace?", because(why.as_ref()))]
+    CallerLost {
+        /// The workload's address.
+        own: IpAddr,
+        /// How it fared.
+        came: &'static str,
         /// What came of it.
         why: Option<io::Error>,
     },
@@ -68,14 +86,7 @@ fn because(why: Option<&io::Error>) -> String {
 pub fn prove(rules: &RedirectRules) -> Result<Proof, ProofError> {
     let own = Netlink::open()?.local_addresses()?;
     let mut proof = Proof::default();
-    let is_useful = |ip: &&IpAddr| match ip {
-        IpAddr::V4(ip) => !ip.is_loopback(),
-        IpAddr::V6(ip) => {
-            !ip.is_loopback() && !ip.is_unicast_link_local() && ip.segments()[..7] != [0; 7]
-        }
-    };
-    let first = |is_v4: bool| own.iter().filter(is_useful).find(|ip| ip.is_ipv4() == is_v4);
-    let families: Vec<IpAddr> = [true, false].into_iter().filter_map(first).copied().collect();
+    let families = one_of_each_family(&own);
     if families.is_empty() {
         proof.untried.push("this network namespace has no address but the loopback's".to_owned());
     }
@@ -85,7 +96,58 @@ pub fn prove(rules: &RedirectRules) -> Result<Proof, ProofError> {
             dns(rules, own, &mut proof)?;
         }
     }
+    for own in &rules.callers_kept_at {
+        called_in_anothers_name(*own, &mut proof)?;
+    }
     Ok(proof)
+}
+
+/// The first address of each family by which others may know this machine.
+#[must_use]
+pub fn one_of_each_family(own: &[IpAddr]) -> Vec<IpAddr> {
+    let is_useful = |ip: &&IpAddr| match ip {
+        IpAddr::V4(ip) => !ip.is_loopback(),
+        IpAddr::V6(ip) => {
+            !ip.is_loopback() && !ip.is_unicast_link_local() && ip.segments()[..7] != [0; 7]
+        }
+    };
+    let first = |is_v4: bool| own.iter().filter(is_useful).find(|ip| ip.is_ipv4() == is_v4);
+    [true, false].into_iter().filter_map(first).copied().collect()
+}
+
+/// As the sidecar will call the application for somebody: whom it sees, and whether both hear each other.
+fn called_in_anothers_name(own: IpAddr, proof: &mut Proof) -> Result<(), ProofError> {
+    let lost = |came| move |why| ProofError::CallerLost { own, came, why: Some(why) };
+    let Some(caller) = CALLERS.into_iter().find(|ip| ip.is_ipv4() == own.is_ipv4()) else {
+        return Ok(());
+    };
+    let routed = UdpSocket::bind(SocketAddr::new(own, 0))
+        .and_then(|socket| socket.connect(SocketAddr::new(caller, PORT)));
+    if let Err(error) = routed {
+        let reason = format!("a call from elsewhere to {own}, which has no way there ({error})");
+        proof.untried.push(reason);
+        return Ok(());
+    }
+    let listening = TcpListener::bind(SocketAddr::new(own, 0));
+    let listener = listening.map_err(lost("could not be tried"))?;
+    let port = listener.local_addr().map_err(lost("could not be tried"))?.port();
+    let mut client =
+        net::connect_for(caller, port, ATTEMPT_WAIT).map_err(lost("did not get through"))?;
+    let (mut application, seen) = listener.accept().map_err(lost("did not get through"))?;
+    if seen.ip() != caller {
+        return Err(ProofError::CallerLost { own, came: "came from elsewhere", why: None });
+    }
+    let mut heard = [0; MESSAGE.len()];
+    client.set_read_timeout(Some(ATTEMPT_WAIT)).map_err(lost("could not be tried"))?;
+    application.set_read_timeout(Some(ATTEMPT_WAIT)).map_err(lost("could not be tried"))?;
+    let spoken = client
+        .write_all(MESSAGE)
+        .and_then(|()| application.read_exact(&mut heard))
+        .and_then(|()| application.write_all(&heard))
+        .and_then(|()| client.read_exact(&mut heard));
+    spoken.map_err(lost("was not answered"))?;
+    proof.callers_kept.push(own);
+    Ok(())
 }
 
 fn tcp(rules: &RedirectRules, own: IpAddr, proof: &mut Proof) -> Result<(), ProofError> {

@@ -3,6 +3,7 @@
 //! | chain | what | where to |
 //! |---|---|---|
 //! | output | the sidecar's own, by mark or by user | its way |
+//! | output | the sidecar's to the application's door, where callers keep their addresses | the workload's address |
 //! | output | TCP to excluded ports | its way |
 //! | output | UDP and TCP port 53, loopback too | DNS port |
 //! | output | 127.0.0.0/8 and ::1 | its way |
@@ -10,20 +11,41 @@
 //! | output | other TCP, or that to included ports and networks | outbound port |
 //! | prerouting | TCP from outside to included ports, but excluded ones | inbound port |
 //!
+//! Where callers keep their addresses (Istio's TPROXY mode) the sidecar calls the application from its caller's
+//! address, so that the application's answers are for somebody outside. Three things bring them back: the sidecar
+//! calls a *door*, an address of the loopback that stands for the workload's, which is how those connections are told;
+//! they are marked, and so are the answers; and what is so marked is routed to this machine
+//! ([`RedirectRules::route_callers`]). What comes from outside is redirected as ever. To take it by TPROXY, with its
+//! destination unchanged, would give both connections one pair of addresses, told apart by the ports of two
+//! machines that know nothing of each other: now and then a caller's new connection would be taken for the sidecar's.
+//! By the door the kernel tells them apart whatever the ports.
+//!
 //! Whoever puts them in force writes the same list in another language: [`crate::nft`] as messages to the
 //! kernel, [`crate::iptables`] as arguments. [`RedirectRules::text`] is for people.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 
-use crate::netlink::Network;
+use crate::{
+    net::{DOOR_V6, door},
+    netlink::{Netlink, NetlinkError, Network, RouteFamily},
+};
 
 const DNS_PORT: u16 = 53;
 /// Name of the table.
 pub(crate) const TABLE: &str = "heddle";
 /// NF_IP_PRI_NAT_DST: where destination NAT hooks in.
-pub(crate) const PRIORITY: i32 = -100;
+const PRIORITY_NAT: i32 = -100;
+/// NF_IP_PRI_MANGLE: before that, where what is marked finds its route.
+const PRIORITY_MANGLE: i32 = -150;
+/// Mark of connections made in a caller's name, and of what they carry. Istio's in TPROXY mode.
+pub const CALLERS_MARK: u32 = 0x539;
+/// Table of the route that such packets have, and place of the rule that leads to it. Istio's.
+pub const CALLERS_TABLE: u8 = 133;
 /// The interface of a machine's connections to itself.
 const LOOPBACK: &str = "lo";
 
@@ -67,6 +89,35 @@ pub struct RedirectRules {
     pub outbound_ports_excluded: Vec<u16>,
     /// Interfaces whose traffic is left alone, both ways.
     pub interfaces_excluded: Vec<String>,
+    /// The workload's own addresses, at most one of each family, at which the application sees its callers' addresses
+    /// instead of the sidecar's; none: nowhere.
+    #[serde(default)]
+    pub callers_kept_at: Vec<IpAddr>,
+}
+
+/// Rules that the kernel asks at one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) kind: ChainKind,
+    pub(crate) hook: Hook,
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// What a chain's rules may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChainKind {
+    /// Change where connections go.
+    Nat,
+    /// Mark packets, which are routed anew then.
+    Route,
+}
+
+/// Where a chain's rules are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Output,
+    Prerouting,
 }
 
 /// One rule: conditions that must all hold, and what happens then.
@@ -87,6 +138,9 @@ pub(crate) enum Condition {
     Port(u16),
     OtherPorts(Vec<u16>),
     To(Network),
+    NotBy(Network),
+    /// Of the connection that it belongs to.
+    ConnectionMark(u32),
     From(String),
     NotFrom(&'static str),
     Out(String),
@@ -105,6 +159,12 @@ pub(crate) enum Verdict {
     LetThrough,
     /// To this port of this machine.
     Redirect(u16),
+    /// To this address.
+    SendTo(IpAddr),
+    /// The connection is marked, and the next rule asked.
+    MarkConnection(u32),
+    /// The packet is.
+    Mark(u32),
 }
 
 impl RedirectRules {
@@ -122,19 +182,48 @@ impl RedirectRules {
             outbound_ports_included: Vec::new(),
             outbound_ports_excluded: Vec::new(),
             interfaces_excluded: Vec::new(),
+            callers_kept_at: Vec::new(),
         }
     }
 
+    /// All rules, by where they are asked.
+    pub(crate) fn chains(&self) -> Vec<Chain> {
+        let nat = |name, hook, rules| Chain { name, kind: ChainKind::Nat, hook, rules };
+        let mut chains = vec![
+            nat("output", Hook::Output, self.output()),
+            nat("prerouting", Hook::Prerouting, self.prerouting()),
+        ];
+        if !self.callers_kept_at.is_empty() {
+            let (kind, hook) = (ChainKind::Route, Hook::Output);
+            chains.push(Chain { name: "callers", kind, hook, rules: self.callers() });
+        }
+        chains
+    }
+
+    /// Calls in a caller's name, and what answers them.
+    fn callers(&self) -> Vec<Rule> {
+        let calls = self.callers_kept_at.iter().map(|own| Rule {
+            conditions: in_a_callers_name(*own),
+            verdict: Verdict::MarkConnection(CALLERS_MARK),
+        });
+        let of_them = vec![Condition::ConnectionMark(CALLERS_MARK)];
+        let mark = Rule { conditions: of_them, verdict: Verdict::Mark(CALLERS_MARK) };
+        calls.chain([mark]).collect()
+    }
+
     /// What the workload sends, in this order.
-    pub(crate) fn output(&self) -> Vec<Rule> {
+    fn output(&self) -> Vec<Rule> {
         use Condition::{Gid, Mark, Out, Port, Protocol, To, Uid};
         use Transport::{Tcp, Udp};
-        let mut rules = match self.escape {
+        let mut rules: Vec<Rule> = (self.callers_kept_at.iter())
+            .map(|own| Rule { conditions: in_a_callers_name(*own), verdict: Verdict::SendTo(*own) })
+            .collect();
+        rules.extend(match self.escape {
             Escape::Mark(mark) => vec![let_through(vec![Mark(mark)])],
             Escape::Owner { uid, gid } => {
                 vec![let_through(vec![Uid(uid)]), let_through(vec![Gid(gid)])]
             }
-        };
+        });
         for &port in &self.outbound_ports_excluded {
             rules.push(let_through(vec![Protocol(Tcp), Port(port)]));
             if port == DNS_PORT {
@@ -164,7 +253,7 @@ impl RedirectRules {
     }
 
     /// What comes to the workload from outside, in this order.
-    pub(crate) fn prerouting(&self) -> Vec<Rule> {
+    fn prerouting(&self) -> Vec<Rule> {
         use Condition::{From, NotFrom, OtherPorts, Port, Protocol};
         let interfaces = self.interfaces_excluded.iter().cloned();
         let mut rules: Vec<Rule> =
@@ -193,7 +282,10 @@ impl RedirectRules {
             Condition::OtherPorts(ports) => !ports.contains(&address.port()),
             Condition::To(network) => network.contains(address.ip()),
             Condition::NotFrom(_) => true,
-            Condition::Mark(_)
+            // An application calls in its own name.
+            Condition::NotBy(_)
+            | Condition::ConnectionMark(_)
+            | Condition::Mark(_)
             | Condition::Uid(_)
             | Condition::Gid(_)
             | Condition::From(_)
@@ -202,22 +294,65 @@ impl RedirectRules {
         let rules = self.output();
         match rules.iter().find(|rule| rule.conditions.iter().all(holds))?.verdict {
             Verdict::Redirect(port) => Some(port),
-            Verdict::LetThrough => None,
+            _ => None,
         }
     }
 
-    /// The rules in the language of `nft`.
+    /// Puts in force the routes that belong to these rules, in place of those of an earlier call.
+    ///
+    /// # Errors
+    /// EPERM without CAP_NET_ADMIN; EOPNOTSUPP if the kernel lacks rules for routes.
+    pub fn route_callers(&self, netlink: &mut Netlink) -> Result<(), NetlinkError> {
+        for family in RouteFamily::ALL {
+            let is_v4 = family == RouteFamily::V4;
+            if !self.callers_kept_at.iter().any(|own| own.is_ipv4() == is_v4) {
+                netlink.forget_marked(family, CALLERS_MARK, CALLERS_TABLE)?;
+                continue;
+            }
+            netlink.route_marked_here(family, CALLERS_MARK, CALLERS_TABLE)?;
+            if !is_v4 {
+                let loopback = netlink.link_index(LOOPBACK)?;
+                netlink.ensure_address(loopback, Network::new(DOOR_V6.into(), 128))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rules in the language of `nft`, with the routes that belong to them as comments.
     pub fn text(&self) -> String {
-        let chain = |name: &str, rules: &[Rule]| {
+        let chain = |Chain { name, kind, hook, rules }: &Chain| {
             let lines: String = rules.iter().map(|rule| format!("\t\t{rule}\n")).collect();
+            let priority = kind.priority();
             format!(
-                "\tchain {name} {{\n\t\ttype nat hook {name} priority {PRIORITY}; policy accept;\n{lines}\t}}\n"
+                "\tchain {name} {{\n\t\ttype {kind} hook {hook} priority {priority}; policy accept;\n{lines}\t}}\n"
             )
         };
-        let (output, prerouting) =
-            (chain("output", &self.output()), chain("prerouting", &self.prerouting()));
-        format!("table inet {TABLE} {{\n{output}{prerouting}}}\n")
+        let chains: String = self.chains().iter().map(chain).collect();
+        let routes: String = (self.callers_kept_at.iter())
+            .map(|own| {
+                let family = if own.is_ipv4() { 4 } else { 6 };
+                let (mark, table) = (CALLERS_MARK, CALLERS_TABLE);
+                format!(
+                    "# ip -{family} rule add fwmark {mark:#x} lookup {table} priority {table}\n\
+                     # ip -{family} route replace local default dev lo table {table}\n"
+                )
+            })
+            .collect();
+        format!("table inet {TABLE} {{\n{chains}}}\n{routes}")
     }
+}
+
+/// Whoever calls the door on its own behalf does so from the loopback.
+fn in_a_callers_name(own: IpAddr) -> Vec<Condition> {
+    let (loopback, longest) = match own {
+        IpAddr::V4(_) => (Network::LOOPBACKS[0], 32),
+        IpAddr::V6(_) => (Network::LOOPBACKS[1], 128),
+    };
+    vec![
+        Condition::NotBy(loopback),
+        Condition::To(Network::new(door(own), longest)),
+        Condition::Protocol(Transport::Tcp),
+    ]
 }
 
 fn let_through(conditions: Vec<Condition>) -> Rule {
@@ -236,7 +371,39 @@ impl fmt::Display for Rule {
         match self.verdict {
             Verdict::LetThrough => f.write_str("return"),
             Verdict::Redirect(port) => write!(f, "redirect to :{port}"),
+            Verdict::SendTo(IpAddr::V4(address)) => write!(f, "dnat ip to {address}"),
+            Verdict::SendTo(IpAddr::V6(address)) => write!(f, "dnat ip6 to {address}"),
+            Verdict::MarkConnection(mark) => write!(f, "ct mark set {mark:#x}"),
+            Verdict::Mark(mark) => write!(f, "meta mark set {mark:#x}"),
         }
+    }
+}
+
+impl ChainKind {
+    /// Its place among what else is asked there.
+    pub(crate) fn priority(self) -> i32 {
+        match self {
+            Self::Nat => PRIORITY_NAT,
+            Self::Route => PRIORITY_MANGLE,
+        }
+    }
+}
+
+impl fmt::Display for ChainKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nat => "nat",
+            Self::Route => "route",
+        })
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Output => "output",
+            Self::Prerouting => "prerouting",
+        })
     }
 }
 
@@ -254,6 +421,11 @@ impl fmt::Display for Condition {
             }
             Self::To(network) if network.address.is_ipv4() => write!(f, "ip daddr {network}"),
             Self::To(network) => write!(f, "ip6 daddr {network}"),
+            Self::NotBy(network) if network.address.is_ipv4() => {
+                write!(f, "ip saddr != {network}")
+            }
+            Self::NotBy(network) => write!(f, "ip6 saddr != {network}"),
+            Self::ConnectionMark(mark) => write!(f, "ct mark {mark:#x}"),
             Self::From(interface) => write!(f, "iifname \"{interface}\""),
             Self::NotFrom(interface) => write!(f, "iifname != \"{interface}\""),
             Self::Out(interface) => write!(f, "oifname \"{interface}\""),
@@ -310,6 +482,26 @@ table inet heddle {
 }
 ";
         assert_eq!(rules.text(), expected);
+    }
+
+    #[test]
+    fn where_callers_keep_their_addresses_the_text_has_their_rules_and_routes() {
+        let mut rules = rules();
+        rules.callers_kept_at = ["10.1.2.3", "fd00::3"].map(|ip| ip.parse().unwrap()).to_vec();
+        let text = rules.text();
+        for expected in [
+            "\t\tip saddr != 127.0.0.0/8 ip daddr 127.0.0.7/32 meta l4proto tcp dnat ip to 10.1.2.3\n",
+            "\t\tip6 saddr != ::1/128 ip6 daddr ::7/128 meta l4proto tcp dnat ip6 to fd00::3\n",
+            "\tchain callers {\n\t\ttype route hook output priority -150; policy accept;\n",
+            "\t\tip saddr != 127.0.0.0/8 ip daddr 127.0.0.7/32 meta l4proto tcp ct mark set 0x539\n",
+            "\t\tct mark 0x539 meta mark set 0x539\n",
+            "# ip -4 rule add fwmark 0x539 lookup 133 priority 133\n",
+            "# ip -6 route replace local default dev lo table 133\n",
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+        let to_door = SocketAddr::new(door(rules.callers_kept_at[0]), 80);
+        assert_eq!(rules.captured(to_door), None, "an application's own call goes its way");
     }
 
     #[test]

@@ -87,6 +87,7 @@ pub fn pod_config(dir: &Path, control: SocketAddr) -> ProxyConfig {
         node: String::new(),
         native: false,
         drain_seconds: 5,
+        keeps_callers: false,
     };
     ProxyConfig {
         workload: WorkloadId::of_pod("shop", "web-1"),

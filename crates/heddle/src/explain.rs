@@ -219,6 +219,7 @@ fn config(mesh: &Chosen, workload: &Workload) -> ProxyConfig {
             node: String::new(),
             native: false,
             drain_seconds: 0,
+            keeps_callers: false,
         }),
     };
     ProxyConfig {

@@ -1,9 +1,9 @@
 //! `heddle init`: a pod's redirection rules, written by its init container and proven before it ends.
 //!
 //! By nftables; where the kernel has none, by the image's own iptables. Nothing of the machine is changed but the
-//! rules of this network namespace and one address of its loopback, so that a read-only root is enough.
+//! rules and routes of this network namespace and two addresses of its loopback, so that a read-only root is enough.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use heddle_runtime::{
     iptables,
@@ -26,11 +26,6 @@ use crate::{
 /// # Errors
 /// A refusal that says what would help: rules that cannot be written, or do not do what they say.
 pub(crate) fn init(args: InitArgs) -> Result<(), Failure> {
-    if args.mode == InterceptionMode::Tproxy {
-        return Err(Failure::usage(
-            "--mode tproxy is not offered by this version: leave it out, and traffic is redirected",
-        ));
-    }
     let dry_run = args.dry_run;
     let rules = rules(args)?;
     if dry_run {
@@ -38,10 +33,16 @@ pub(crate) fn init(args: InitArgs) -> Result<(), Failure> {
         return Ok(());
     }
     install(&rules)?;
+    Netlink::open()
+        .and_then(|mut netlink| rules.route_callers(&mut netlink))
+        .doing(|| "route by callers' addresses".to_owned())?;
     loopback_caller();
     let proof = proof::prove(&rules).doing(|| "prove the redirection".to_owned())?;
     for address in &proof.captured {
         output::notice(format!("proven: a call to {address} goes to the sidecar"));
+    }
+    for address in &proof.callers_kept {
+        output::notice(format!("proven: an application at {address} sees its caller's address"));
     }
     for reason in &proof.untried {
         output::notice(format!("not tried: {reason}"));
@@ -69,8 +70,27 @@ fn rules(args: InitArgs) -> Result<RedirectRules, Failure> {
         outbound_ports_included,
         outbound_ports_excluded: these("--exclude-outbound-ports", args.exclude_outbound_ports)?,
         interfaces_excluded: these("--exclude-interfaces", args.exclude_interfaces)?,
+        callers_kept_at: match args.mode {
+            InterceptionMode::Redirect => Vec::new(),
+            InterceptionMode::Tproxy => own_addresses(these("--pod-ips", args.pod_ips)?)?,
+        },
         ..RedirectRules::all(escape, ports)
     })
+}
+
+/// Where callers are to be seen by their own addresses: as `given`, else what links have.
+fn own_addresses(given: Vec<IpAddr>) -> Result<Vec<IpAddr>, Failure> {
+    if !given.is_empty() {
+        return Ok(given);
+    }
+    let all = Netlink::open().and_then(|mut netlink| netlink.local_addresses());
+    let own = proof::one_of_each_family(&all.doing(|| "find the pod's addresses".to_owned())?);
+    if own.is_empty() {
+        return Err(Failure::refused(
+            "--mode tproxy: this network namespace has no address but the loopback's: give the pod's with --pod-ips",
+        ));
+    }
+    Ok(own)
 }
 
 /// `None` for everything.

@@ -2,13 +2,13 @@
 
 use heddle_wire::local::{
     app_probes::{APP_METRICS_VARIABLE, APP_PROBES_VARIABLE, AppProbes, HttpGet},
-    pod_environment::NATIVE_SIDECAR_VARIABLE,
+    pod_environment::{INTERCEPTION_VARIABLE, NATIVE_SIDECAR_VARIABLE},
     proxy_config::{PORT_HEALTH, PORT_METRICS},
 };
 use serde_json::{Value, json};
 
 use super::{
-    InjectionSettings, Rejected, Surroundings, identity, merge,
+    InjectionSettings, InterceptionMode, Rejected, Surroundings, identity, merge,
     names::{
         INIT, ISTIO_INIT, ISTIO_PROXY, PROXY, VOLUME_CA, VOLUME_PODINFO, VOLUME_STATE, VOLUME_TOKEN,
     },
@@ -75,6 +75,10 @@ impl Additions<'_> {
         args.extend(["--proxy-gid".to_owned(), uid]);
         args.extend((!options.capture_dns).then(|| "--no-dns".to_owned()));
         args.extend(options.capture.arguments());
+        let keeps_callers = options.mode == InterceptionMode::Tproxy;
+        if keeps_callers {
+            args.extend(["--mode", "tproxy", "--pod-ips=$(POD_IPS)"].map(str::to_owned));
+        }
         let mut init = json!({
             "name": INIT,
             "image": options.image,
@@ -91,6 +95,9 @@ impl Additions<'_> {
                 "runAsUser": 0,
             },
         });
+        if keeps_callers {
+            init["env"] = json!([of_pod("POD_IPS", "status.podIPs")]);
+        }
         self.pull_policy(&mut init);
         init
     }
@@ -107,16 +114,7 @@ impl Additions<'_> {
             // A name no Service of the user's is likely to call its target: it would mean this port.
             "ports": [{"name": "heddle-metrics", "containerPort": PORT_METRICS, "protocol": "TCP"}],
             "resources": options.resources,
-            "securityContext": {
-                "allowPrivilegeEscalation": false,
-                "capabilities": {"drop": ["ALL"]},
-                "privileged": false,
-                "readOnlyRootFilesystem": true,
-                "runAsGroup": settings.proxy_uid,
-                "runAsNonRoot": true,
-                "runAsUser": settings.proxy_uid,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": self.proxy_rights(),
             "startupProbe": {
                 "httpGet": ready,
                 "periodSeconds": 1,
@@ -151,9 +149,30 @@ impl Additions<'_> {
         Ok(proxy)
     }
 
+    /// None; but who takes its callers' addresses needs a capability, and only root's process is given one. Its group
+    /// tells its connections then.
+    fn proxy_rights(&self) -> Value {
+        let Self { options, settings, .. } = self;
+        let mut rights = json!({
+            "allowPrivilegeEscalation": false,
+            "capabilities": {"drop": ["ALL"]},
+            "privileged": false,
+            "readOnlyRootFilesystem": true,
+            "runAsGroup": settings.proxy_uid,
+            "runAsNonRoot": true,
+            "runAsUser": settings.proxy_uid,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        });
+        if options.mode == InterceptionMode::Tproxy {
+            rights["capabilities"]["add"] = json!(settings.tproxy_capabilities);
+            rights["runAsNonRoot"] = json!(false);
+            rights["runAsUser"] = json!(0);
+        }
+        rights
+    }
+
     fn environment(&self, pod: &Pod, native: bool) -> Result<Vec<Value>, Rejected> {
         let Self { around, options, settings, probes: asked, .. } = self;
-        let of_pod = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let value = |name: &str, value: &str| json!({"name": name, "value": value});
         let mut env = vec![
             of_pod("POD_NAME", "metadata.name"),
@@ -171,6 +190,9 @@ impl Additions<'_> {
         if native {
             // Then it is told to end when the application has gone, else together with it.
             env.push(value(NATIVE_SIDECAR_VARIABLE, "true"));
+        }
+        if options.mode != InterceptionMode::default() {
+            env.push(value(INTERCEPTION_VARIABLE, options.mode.name()));
         }
         if let Some(seconds) = options.drain_seconds {
             env.push(value("HEDDLE_TERMINATION_DRAIN", &seconds.to_string()));
@@ -241,6 +263,11 @@ impl Additions<'_> {
             container["imagePullPolicy"] = json!(policy);
         }
     }
+}
+
+/// A variable with what is known of the pod.
+fn of_pod(name: &str, path: &str) -> Value {
+    json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}})
 }
 
 /// Takes out the user's container that is meant for one of ours, and notes where it stood.

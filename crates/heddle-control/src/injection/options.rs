@@ -4,7 +4,7 @@ use heddle_model::yaml;
 use serde_json::{Map, Value, json};
 
 use super::{
-    InjectionSettings, Rejected,
+    InjectionSettings, InterceptionMode, Rejected,
     capture::Capture,
     names::{
         DISCOVERY, GROUPS, HONOURED, INTERCEPTION, ISTIO_STATUS, LOG_LEVEL, MERGE_METRICS,
@@ -15,8 +15,6 @@ use super::{
     pod::Pod,
 };
 
-/// The only way to redirect that there is.
-const REDIRECT: &str = "REDIRECT";
 /// Most worker threads a sidecar takes.
 const CONCURRENCY_MAX: u64 = 256;
 /// Longest drain a sidecar takes, seconds.
@@ -32,6 +30,7 @@ pub(super) struct Options {
     pub(super) scrape: bool,
     pub(super) capture_dns: bool,
     pub(super) capture: Capture,
+    pub(super) mode: InterceptionMode,
     pub(super) image: String,
     pub(super) resources: Value,
     pub(super) log_level: Option<String>,
@@ -59,9 +58,10 @@ impl Options {
     pub(super) fn read(pod: &Pod, settings: &InjectionSettings) -> Result<Self, Rejected> {
         let mut warnings = not_honoured(pod);
         let mesh = MeshConfig::read(pod, &mut warnings)?;
-        if let Some((key, mode)) = pod.annotation(INTERCEPTION)? {
-            redirects(&format!("annotation {key}"), mode)?;
-        }
+        let mode = match pod.annotation(INTERCEPTION)? {
+            Some((key, text)) => Some(mode(&format!("annotation {key}"), text)?),
+            None => mesh.mode,
+        };
         let (from, user_volumes) = objects(pod, USER_VOLUME)?;
         let text = |name: Name, check: fn(&str) -> bool, right: &str| {
             let Some((key, text)) = pod.annotation(name)? else { return Ok(None) };
@@ -80,6 +80,7 @@ impl Options {
             scrape: flag(pod, MERGE_METRICS)?.unwrap_or(settings.scrape),
             capture_dns: mesh.capture_dns.unwrap_or(settings.capture_dns),
             capture: Capture::read(pod, settings)?,
+            mode: mode.unwrap_or(settings.interception_mode),
             image: image.unwrap_or_else(|| settings.image.clone()),
             resources: resources(pod)?.unwrap_or_else(|| settings.proxy_resources.clone()),
             log_level: log_level(pod)?.or_else(|| settings.log_level.clone()),
@@ -109,6 +110,7 @@ struct MeshConfig {
     discovery_address: Option<String>,
     capture_dns: Option<bool>,
     drain_seconds: Option<u64>,
+    mode: Option<InterceptionMode>,
 }
 
 impl MeshConfig {
@@ -153,8 +155,8 @@ impl MeshConfig {
                     Some(seconds) => config.drain_seconds = Some(seconds),
                     None => return wrong("duration of whole seconds, as `5s`, of at most an hour"),
                 },
-                ("interceptionMode", Value::String(mode)) => {
-                    redirects(&format!("{place}: {field}"), mode)?;
+                ("interceptionMode", Value::String(text)) => {
+                    config.mode = Some(mode(&format!("{place}: {field}"), text)?);
                 }
                 ("proxyMetadata", Value::Object(entries)) => {
                     config.metadata(entries, &place, warnings);
@@ -217,13 +219,15 @@ fn number(pod: &Pod, name: Name) -> Result<Option<u64>, Rejected> {
     }
 }
 
-fn redirects(place: &str, mode: &str) -> Result<(), Rejected> {
-    match mode {
-        REDIRECT => Ok(()),
-        _ => Err(Rejected::new(format!(
-            "{place}: `{mode}` is not offered: traffic is redirected, so leave it out or write {REDIRECT}"
-        ))),
-    }
+fn mode(place: &str, text: &str) -> Result<InterceptionMode, Rejected> {
+    InterceptionMode::named(text).ok_or_else(|| {
+        Rejected::new(format!(
+            "{place}: `{text}` is not offered: write {}, where the application sees the sidecar as its caller, or {}, \
+             where it sees its caller's address",
+            InterceptionMode::Redirect.name(),
+            InterceptionMode::Tproxy.name()
+        ))
+    })
 }
 
 /// As Istio: where one of the four is given, only what is given holds.

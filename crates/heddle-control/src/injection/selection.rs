@@ -6,14 +6,18 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
-    InjectionSettings, Rejected, Surroundings,
-    names::{INJECT, ISTIO_STATUS, MIRROR_POD, Name, REVISION},
+    InjectionSettings, InterceptionMode, Rejected, Surroundings,
+    names::{INJECT, ISTIO_STATUS, MIRROR_POD, Name, PROXY, REVISION},
+    options::Options,
     pod::{Pod, name, one_of, text},
 };
 use crate::revision::DEFAULT as DEFAULT_REVISION;
 
 /// The namespace's own label, ours and Istio's.
 const NAMESPACE_INJECTION: Name = Name { ours: "heddle.dev/inject", istio: "istio-injection" };
+
+/// Kubernetes' label of what a namespace's pods may do.
+const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,6 +153,25 @@ fn serves(settings: &InjectionSettings, revision: &str, name: &str) -> Choice {
         "`{name}` asks for the revision {revision}, and this is {}",
         settings.revision
     ))
+}
+
+/// Whether the namespace's PodSecurity refuses what the sidecar needs where the application sees its callers' addresses.
+pub(super) fn refused_rights(
+    around: Surroundings<'_>,
+    options: &Options,
+    settings: &InjectionSettings,
+) -> Option<String> {
+    let level = around.namespace_labels?.get(POD_SECURITY)?.as_str();
+    let refuses =
+        options.mode == InterceptionMode::Tproxy && matches!(level, "baseline" | "restricted");
+    refuses.then(|| {
+        format!(
+            "interception mode {}: container {PROXY} runs as root with {}, which the namespace's label \
+             {POD_SECURITY}={level} refuses: set it to `privileged`, or leave the mode out",
+            options.mode.name(),
+            settings.tproxy_capabilities.join(", "),
+        )
+    })
 }
 
 /// What works, and is most likely not meant.

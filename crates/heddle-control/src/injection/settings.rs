@@ -2,6 +2,7 @@
 //! `settings.yaml`. Every field has a default; one that nobody knows is an error that names it.
 
 use heddle_model::yaml;
+use heddle_wire::local::pod_environment::{REDIRECT, TPROXY};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -9,6 +10,34 @@ use crate::revision::{DEFAULT, ROOTS};
 
 /// The image of this version, for the control plane and for what is added to pods.
 pub const IMAGE: &str = concat!("heddle.dev/heddle:", env!("CARGO_PKG_VERSION"));
+
+/// How a pod's connections get to its sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum InterceptionMode {
+    /// Redirected: the application sees the sidecar's address as its caller's.
+    #[default]
+    Redirect,
+    /// The application sees its caller's address.
+    Tproxy,
+}
+
+impl InterceptionMode {
+    /// As annotations and settings have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Redirect => REDIRECT,
+            Self::Tproxy => TPROXY,
+        }
+    }
+
+    /// The mode of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Redirect, Self::Tproxy].into_iter().find(|mode| mode.name() == name)
+    }
+}
 
 /// The settings cannot be used: where, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +77,10 @@ pub struct InjectionSettings {
     pub scrape: bool,
     /// Port 53 goes to the sidecar.
     pub capture_dns: bool,
+    /// Whose address the application sees as its caller's.
+    pub interception_mode: InterceptionMode,
+    /// Capabilities of the sidecar where that is the caller's own; elsewhere it has none.
+    pub tproxy_capabilities: Vec<String>,
     /// Calls to these ranges go to the sidecar: `*`, or networks with commas.
     #[serde(rename = "includeOutboundIPRanges")]
     pub include_outbound_ranges: String,
@@ -115,6 +148,8 @@ impl Default for InjectionSettings {
             rewrite_probes: true,
             scrape: true,
             capture_dns: true,
+            interception_mode: InterceptionMode::default(),
+            tproxy_capabilities: vec![text("NET_RAW")],
             include_outbound_ranges: text("*"),
             exclude_outbound_ranges: String::new(),
             include_outbound_ports: String::new(),
@@ -189,6 +224,7 @@ mod tests {
         for (text, says) in [
             ("imgae: x", "unknown field `imgae`"),
             ("nativeSidecars: maybe", "expected a boolean"),
+            ("interceptionMode: NONE", "expected `REDIRECT` or `TPROXY`"),
             ("a: [", "settings.yaml:"),
             ("image: x\n---\nimage: y\n", "one document"),
         ] {

@@ -120,7 +120,9 @@ fn what_is_malformed_or_contradicts_itself_is_refused_by_its_name() {
         ("heddle.dev/inject", ""),
         ("sidecar.istio.io/proxyCPU", "a lot"),
         ("heddle.dev/proxy-memory-limit", "12 MB"),
-        ("sidecar.istio.io/interceptionMode", "TPROXY"),
+        ("sidecar.istio.io/interceptionMode", "NONE"),
+        ("heddle.dev/interception-mode", "tproxy"),
+        ("proxy.istio.io/config", "interceptionMode: NONE"),
         ("sidecar.istio.io/rewriteAppHTTPProbers", "no"),
         ("sidecar.istio.io/logLevel", "loud"),
         ("sidecar.istio.io/proxyImage", "a b"),
@@ -161,6 +163,46 @@ fn what_is_malformed_or_contradicts_itself_is_refused_by_its_name() {
     both["metadata"]["annotations"]["heddle.dev/exclude-inbound-ports"] = json!("81");
     let reason = rejected(&both);
     assert!(reason.contains("`81`") && reason.contains("exclude-inbound-ports"), "{reason}");
+}
+
+#[test]
+fn where_callers_keep_their_addresses_the_sidecar_has_the_right_it_takes_and_no_other() {
+    let by_default = injected(&pod());
+    let proxy = |pod: &Value| pod["spec"]["initContainers"][1].clone();
+    assert_eq!(proxy(&by_default)["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
+    assert!(!by_default.to_string().to_uppercase().contains("TPROXY"), "{by_default}");
+    let by_setting =
+        InjectionSettings { interception_mode: InterceptionMode::Tproxy, ..settings() };
+    for (pod, settings) in [
+        (with("annotations", "sidecar.istio.io/interceptionMode", "TPROXY"), settings()),
+        (with("annotations", "heddle.dev/interception-mode", "TPROXY"), settings()),
+        (with("annotations", "proxy.istio.io/config", "interceptionMode: TPROXY"), settings()),
+        (pod(), by_setting.clone()),
+    ] {
+        let pod = inject(around(), &pod, &settings).expect("is injected").pod;
+        let init = &pod["spec"]["initContainers"][0];
+        let args = init["args"].as_array().unwrap();
+        assert!(args.ends_with(&[json!("--mode"), json!("tproxy"), json!("--pod-ips=$(POD_IPS)")]));
+        assert_eq!(init["env"][0]["valueFrom"]["fieldRef"]["fieldPath"], "status.podIPs");
+        let context = &proxy(&pod)["securityContext"];
+        let capabilities = json!({"add": ["NET_RAW"], "drop": ["ALL"]});
+        assert_eq!(context["capabilities"], capabilities);
+        assert_eq!((&context["runAsUser"], &context["runAsGroup"]), (&json!(0), &json!(1337)));
+        assert_eq!(context["runAsNonRoot"], false);
+        let variable = json!({"name": "HEDDLE_INTERCEPTION_MODE", "value": "TPROXY"});
+        assert!(proxy(&pod)["env"].as_array().unwrap().contains(&variable));
+    }
+    // An annotation beats the setting, and where PodSecurity refuses such rights that is said.
+    let back = with("annotations", "sidecar.istio.io/interceptionMode", "REDIRECT");
+    assert_eq!(inject(around(), &back, &by_setting).unwrap().pod["spec"], injected(&back)["spec"]);
+    for (labelled, told) in [("baseline", true), ("restricted", true), ("privileged", false)] {
+        let text = format!("pod-security.kubernetes.io/enforce={labelled}");
+        let namespace_labels = labels(&text);
+        let around = Surroundings { namespace_labels: Some(&namespace_labels), ..around() };
+        let warnings = inject(around, &pod(), &by_setting).unwrap().warnings;
+        assert_eq!(warnings.iter().any(|one| one.contains("runs as root with NET_RAW")), told);
+        assert!(inject(around, &pod(), &settings()).unwrap().warnings.is_empty());
+    }
 }
 
 #[test]

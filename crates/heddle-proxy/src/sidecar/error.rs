@@ -16,6 +16,11 @@ pub enum ProxyError {
         /// Address and reason.
         source: io::Error,
     },
+    /// It is to call the application from its callers' addresses, and may not.
+    #[error(
+        "the sidecar may not take its callers' addresses ({0}), as HEDDLE_INTERCEPTION_MODE=TPROXY asks: its container needs the capability NET_RAW or NET_ADMIN, and to run as root (user 0, group 1337), as the injection writes it; or leave interception mode TPROXY out"
+    )]
+    CallersAddresses(#[source] io::Error),
     /// A descriptor named in the configuration is not there.
     #[error("the inherited descriptor {number} cannot be used: {source}")]
     Inherited {

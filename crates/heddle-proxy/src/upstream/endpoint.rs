@@ -163,7 +163,7 @@ impl Upstream {
     #[cold]
     pub(crate) fn tell(&self, facts: &mut Facts) {
         let address = match self.target {
-            DialTarget::Application(port) => format!("127.0.0.1:{port}"),
+            DialTarget::Application { port, .. } => format!("127.0.0.1:{port}"),
             target => target.to_string(),
         };
         facts.attempt(address, self.workload(), || self.cluster_name());
@@ -186,7 +186,9 @@ impl Upstream {
     fn declared(&self) -> Protocol {
         let port = match self.target {
             DialTarget::Workload(address) | DialTarget::Own(address) => address.port(),
-            DialTarget::Application(_) | DialTarget::Outside(_) => return self.declared.get(),
+            DialTarget::Application { .. } | DialTarget::Outside(_) => {
+                return self.declared.get();
+            }
         };
         let workload = self.workload.borrow();
         let of_workload = workload.as_ref().and_then(|one| one.ports.get(&port).copied());
@@ -340,7 +342,7 @@ impl Upstream {
     /// nothing. Outside only those whose client has left.
     pub(crate) fn make_room(&self) -> bool {
         let keeps_some = match self.target {
-            DialTarget::Application(_) => self.pool.clear(),
+            DialTarget::Application { .. } => self.pool.clear(),
             _ => self.pool.close_left(),
         };
         keeps_some || self.streams.len() > 0

@@ -1,6 +1,9 @@
 //! How an upstream is reached, and who answers there.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use crate::backlog::Server;
 
@@ -12,7 +15,12 @@ pub(crate) enum DialTarget {
     /// Through this process's own inbound path: the workload itself.
     Own(SocketAddr),
     /// This workload's application, wherever it listens on the port.
-    Application(u16),
+    Application {
+        /// The port.
+        port: u16,
+        /// From whose address; `None`: the sidecar's own.
+        caller: Option<IpAddr>,
+    },
     /// Through the holder: outside the mesh.
     Outside(SocketAddr),
 }
@@ -22,14 +30,14 @@ impl DialTarget {
     pub(crate) fn port(self) -> u16 {
         match self {
             Self::Workload(address) | Self::Own(address) | Self::Outside(address) => address.port(),
-            Self::Application(port) => port,
+            Self::Application { port, .. } => port,
         }
     }
 
     /// Who answers there, if that is no hop of the mesh.
     pub(super) fn server(self) -> Option<Server> {
         match self {
-            Self::Application(port) => Some(Server::Application(port)),
+            Self::Application { port, .. } => Some(Server::Application(port)),
             Self::Outside(address) => Some(Server::Outside(address)),
             Self::Workload(_) | Self::Own(_) => None,
         }
@@ -42,7 +50,7 @@ impl fmt::Display for DialTarget {
             Self::Workload(address) | Self::Own(address) | Self::Outside(address) => {
                 write!(f, "{address}")
             }
-            Self::Application(port) => write!(f, "localhost:{port}"),
+            Self::Application { port, .. } => write!(f, "localhost:{port}"),
         }
     }
 }

@@ -16,6 +16,13 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_META_DREG: u16 = 1;
 const NFTA_META_KEY: u16 = 2;
+const NFTA_META_SREG: u16 = 3;
+const NFTA_CT_DREG: u16 = 1;
+const NFTA_CT_KEY: u16 = 2;
+const NFTA_CT_SREG: u16 = 4;
+const NFTA_NAT_TYPE: u16 = 1;
+const NFTA_NAT_FAMILY: u16 = 2;
+const NFTA_NAT_REG_ADDR_MIN: u16 = 3;
 const NFTA_CMP_SREG: u16 = 1;
 const NFTA_CMP_OP: u16 = 2;
 const NFTA_CMP_DATA: u16 = 3;
@@ -46,6 +53,8 @@ const NFT_PAYLOAD_NETWORK_HEADER: u32 = 1;
 const NFT_PAYLOAD_TRANSPORT_HEADER: u32 = 2;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
+const NFT_CT_MARK: u32 = 3;
+const NFT_NAT_DNAT: u32 = 1;
 const NFT_RETURN: i32 = -5;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
@@ -61,6 +70,8 @@ pub(super) struct Rule(Vec<Expression>);
 enum Expression {
     /// Loads a property of the packet.
     Meta { key: u32 },
+    /// Loads the mark of the packet's connection.
+    ConnectionMark,
     /// Loads bytes of a header.
     Payload { base: u32, offset: u32, length: u32 },
     /// Keeps these bits of the loaded bytes.
@@ -73,6 +84,19 @@ enum Expression {
     Return,
     /// Changes the destination to this machine, at the loaded port.
     Redirect,
+    /// Changes it to the loaded address, of a family.
+    SendTo { family: u8 },
+    /// Marks the packet with what is loaded.
+    Mark,
+    /// Marks its connection.
+    MarkConnection,
+}
+
+/// Which of a packet's addresses.
+#[derive(Debug, Clone, Copy)]
+enum Side {
+    Source,
+    Destination,
 }
 
 impl From<&redirect::Rule> for Rule {
@@ -83,6 +107,19 @@ impl From<&redirect::Rule> for Rule {
             Verdict::Redirect(port) => conditions
                 .then(Expression::Constant(port.to_be_bytes().to_vec()))
                 .then(Expression::Redirect),
+            Verdict::SendTo(address) => {
+                let (family, bytes) = match address {
+                    IpAddr::V4(address) => (NFPROTO_IPV4, address.octets().to_vec()),
+                    IpAddr::V6(address) => (NFPROTO_IPV6, address.octets().to_vec()),
+                };
+                conditions.then(Expression::Constant(bytes)).then(Expression::SendTo { family })
+            }
+            Verdict::MarkConnection(mark) => conditions
+                .then(Expression::Constant(mark.to_ne_bytes().to_vec()))
+                .then(Expression::MarkConnection),
+            Verdict::Mark(mark) => conditions
+                .then(Expression::Constant(mark.to_ne_bytes().to_vec()))
+                .then(Expression::Mark),
         }
     }
 }
@@ -109,29 +146,36 @@ impl Rule {
                     rule.compare(NFT_CMP_NEQ, &port.to_be_bytes())
                 })
             }
-            Condition::To(network) => self.destination(*network),
+            Condition::To(network) => self.network(Side::Destination, *network, NFT_CMP_EQ),
+            Condition::NotBy(network) => self.network(Side::Source, *network, NFT_CMP_NEQ),
+            Condition::ConnectionMark(mark) => {
+                self.then(Expression::ConnectionMark).compare(NFT_CMP_EQ, &mark.to_ne_bytes())
+            }
             Condition::From(name) => self.meta(NFT_META_IIFNAME, NFT_CMP_EQ, &interface(name)),
             Condition::NotFrom(name) => self.meta(NFT_META_IIFNAME, NFT_CMP_NEQ, &interface(name)),
             Condition::Out(name) => self.meta(NFT_META_OIFNAME, NFT_CMP_EQ, &interface(name)),
         }
     }
 
-    /// Only packets to a network: the destination's bits of its prefix say it.
-    fn destination(self, Network { address, prefix }: Network) -> Self {
-        let (protocol, offset, address) = match address {
-            IpAddr::V4(address) => (NFPROTO_IPV4, 16, address.octets().to_vec()),
-            IpAddr::V6(address) => (NFPROTO_IPV6, 24, address.octets().to_vec()),
+    /// Only packets with one side in a network, or not: that address's bits of its prefix say it.
+    fn network(self, side: Side, network: Network, operation: u32) -> Self {
+        let Network { address, prefix } = network;
+        let (protocol, offset, address) = match (address, side) {
+            (IpAddr::V4(ip), Side::Source) => (NFPROTO_IPV4, 12, ip.octets().to_vec()),
+            (IpAddr::V4(ip), Side::Destination) => (NFPROTO_IPV4, 16, ip.octets().to_vec()),
+            (IpAddr::V6(ip), Side::Source) => (NFPROTO_IPV6, 8, ip.octets().to_vec()),
+            (IpAddr::V6(ip), Side::Destination) => (NFPROTO_IPV6, 24, ip.octets().to_vec()),
         };
         let (base, length) = (NFT_PAYLOAD_NETWORK_HEADER, address.len() as u32);
         let loaded = self
             .meta(NFT_META_NFPROTO, NFT_CMP_EQ, &[protocol])
             .then(Expression::Payload { base, offset, length });
         if usize::from(prefix) == address.len() * 8 {
-            return loaded.compare(NFT_CMP_EQ, &address);
+            return loaded.compare(operation, &address);
         }
         let bits = |at: usize| usize::from(prefix).saturating_sub(at * 8).min(8);
         let mask = (0..address.len()).map(|at| (0xff00_u16 >> bits(at)) as u8).collect();
-        loaded.then(Expression::Mask(mask)).compare(NFT_CMP_EQ, &address)
+        loaded.then(Expression::Mask(mask)).compare(operation, &address)
     }
 
     fn load_destination_port(self) -> Self {
@@ -175,7 +219,9 @@ fn interface(name: &str) -> [u8; IFNAMSIZ] {
 impl Expression {
     fn name(&self) -> &'static str {
         match self {
-            Self::Meta { .. } => "meta",
+            Self::Meta { .. } | Self::Mark => "meta",
+            Self::ConnectionMark | Self::MarkConnection => "ct",
+            Self::SendTo { .. } => "nat",
             Self::Payload { .. } => "payload",
             Self::Mask(_) => "bitwise",
             Self::Compare { .. } => "cmp",
@@ -189,6 +235,23 @@ impl Expression {
             Self::Meta { key } => {
                 data.attribute(NFTA_META_KEY, &key.to_be_bytes())
                     .attribute(NFTA_META_DREG, &REGISTER.to_be_bytes());
+            }
+            Self::Mark => {
+                data.attribute(NFTA_META_KEY, &NFT_META_MARK.to_be_bytes())
+                    .attribute(NFTA_META_SREG, &REGISTER.to_be_bytes());
+            }
+            Self::ConnectionMark => {
+                data.attribute(NFTA_CT_KEY, &NFT_CT_MARK.to_be_bytes())
+                    .attribute(NFTA_CT_DREG, &REGISTER.to_be_bytes());
+            }
+            Self::MarkConnection => {
+                data.attribute(NFTA_CT_KEY, &NFT_CT_MARK.to_be_bytes())
+                    .attribute(NFTA_CT_SREG, &REGISTER.to_be_bytes());
+            }
+            Self::SendTo { family } => {
+                data.attribute(NFTA_NAT_TYPE, &NFT_NAT_DNAT.to_be_bytes())
+                    .attribute(NFTA_NAT_FAMILY, &u32::from(*family).to_be_bytes())
+                    .attribute(NFTA_NAT_REG_ADDR_MIN, &REGISTER.to_be_bytes());
             }
             Self::Payload { base, offset, length } => {
                 data.attribute(NFTA_PAYLOAD_DREG, &REGISTER.to_be_bytes())

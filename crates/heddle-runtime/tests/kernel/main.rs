@@ -4,6 +4,7 @@
 //! Work inside a namespace is done by this very binary, started again for one test with a role (see
 //! `world`), since a test harness has threads and must stay where it is.
 
+mod callers;
 mod children;
 mod files;
 mod leaks;

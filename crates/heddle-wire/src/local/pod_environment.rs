@@ -11,6 +11,7 @@
 //! | `HEDDLE_CONCURRENCY` | worker threads; 0: one for each processor; absent: 2 |
 //! | `HEDDLE_MEMORY_LIMIT` | bytes |
 //! | `HEDDLE_NATIVE_SIDECAR` | `true`: the kubelet ends the sidecar after the application (an init container that restarts) |
+//! | `HEDDLE_INTERCEPTION_MODE` | `TPROXY`: the application sees its callers' addresses; `REDIRECT`, or absent: the sidecar's |
 //! | `HEDDLE_TERMINATION_DRAIN` | seconds, as `5` or `5s` |
 //! | `HEDDLE_APP_PROBES` | the application's probes that the sidecar asks, JSON ([`super::app_probes`]) |
 //! | `HEDDLE_APP_METRICS` | where the application shows its own metrics, JSON; absent: they are not merged |
@@ -49,6 +50,12 @@ pub const POD_INFO: &str = "/etc/heddle/pod";
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Says that the kubelet ends the sidecar after the application.
 pub const NATIVE_SIDECAR_VARIABLE: &str = "HEDDLE_NATIVE_SIDECAR";
+/// Says how the pod's connections get to the sidecar.
+pub const INTERCEPTION_VARIABLE: &str = "HEDDLE_INTERCEPTION_MODE";
+/// Its value where the application sees its callers' addresses; Istio's word for it.
+pub const TPROXY: &str = "TPROXY";
+/// Its value where it sees the sidecar's.
+pub const REDIRECT: &str = "REDIRECT";
 /// How long inbound connections are accepted after SIGTERM where nothing else is said, seconds: an endpoint that is
 /// withdrawn is unknown everywhere by then.
 pub const DRAIN_SECONDS: u64 = 5;
@@ -141,6 +148,11 @@ fn pod<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>, namespace: &st
     let default_drain = DRAIN_SECONDS.to_string();
     let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
     let native = reader.read(NATIVE_SIDECAR_VARIABLE, Some("false"), yes_or_no);
+    let keeps_callers = reader.read(INTERCEPTION_VARIABLE, Some(REDIRECT), |text| match text {
+        TPROXY => Ok(true),
+        REDIRECT => Ok(false),
+        _ => Err(format!("use {REDIRECT} or {TPROXY}")),
+    });
     let identity = Identity {
         trust_domain: or(variable, "HEDDLE_TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN),
         namespace: namespace.to_owned(),
@@ -160,6 +172,7 @@ fn pod<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>, namespace: &st
         node: or(variable, "NODE_NAME", ""),
         native: native?,
         drain_seconds: drain?,
+        keeps_callers: keeps_callers?,
     })
 }
 
@@ -336,6 +349,8 @@ mod tests {
         assert_eq!(config.ending(), Ending::WithApplication { accepting });
         let native = read(&[("HEDDLE_NATIVE_SIDECAR", "true")], "").unwrap();
         assert_eq!(native.ending(), Ending::AfterApplication);
+        let keeping = read(&[("HEDDLE_INTERCEPTION_MODE", "TPROXY")], "").unwrap();
+        assert!(keeping.keeps_callers() && !native.keeps_callers());
         let identity = config.identity().to_string();
         assert_eq!(identity, "spiffe://cluster.local/ns/shop/sa/default");
         assert!(config.is_redirected() && !config.proves_capture());
@@ -364,6 +379,7 @@ mod tests {
             ("HEDDLE_DISCOVERY_ADDRESS", "control"),
             ("HEDDLE_TERMINATION_DRAIN", "soon"),
             ("HEDDLE_MEMORY_LIMIT", "128Mi"),
+            ("HEDDLE_INTERCEPTION_MODE", "NONE"),
             ("HEDDLE_APP_PROBES", "[1]"),
             ("HEDDLE_APP_METRICS", "{}"),
             ("POD_NAMESPACE", "Shop"),

@@ -146,6 +146,10 @@ pub struct Pod {
     /// How long after SIGTERM inbound connections are accepted at least, seconds: until those who call have heard
     /// that the pod is going.
     pub drain_seconds: u64,
+    /// Does the application see its callers' addresses (Istio's TPROXY mode), and not the sidecar's? The redirection
+    /// was written for it then, and the sidecar has the capability that it takes.
+    #[serde(default)]
+    pub keeps_callers: bool,
 }
 
 /// A control plane that is reached over TLS, and what it is asked for a certificate with.
@@ -273,6 +277,15 @@ impl ProxyConfig {
         match &self.surroundings {
             Surroundings::Local(local) => local.mark.is_some(),
             Surroundings::Pod(_) => true,
+        }
+    }
+
+    /// Does the application see its callers' addresses?
+    #[must_use]
+    pub fn keeps_callers(&self) -> bool {
+        match &self.surroundings {
+            Surroundings::Local(_) => false,
+            Surroundings::Pod(pod) => pod.keeps_callers,
         }
     }
 

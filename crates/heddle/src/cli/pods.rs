@@ -1,6 +1,6 @@
 //! Flags of what is about a pod: `inject`, and what injection lets a pod's containers run.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use heddle_model::name::DEFAULT_NAMESPACE;
@@ -44,13 +44,13 @@ pub(crate) struct SidecarReadyArgs {
     pub timeout: Duration,
 }
 
-/// How traffic gets to the sidecar.
+/// Whom the application sees as its caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(crate) enum InterceptionMode {
-    /// Its destination is changed to the sidecar's
+    /// The sidecar
     #[default]
     Redirect,
-    /// It keeps its addresses; not offered by this version
+    /// The caller itself, by its address; the sidecar needs the capability NET_RAW for it, and the group of --proxy-gid
     Tproxy,
 }
 
@@ -96,10 +96,14 @@ pub(crate) struct InitArgs {
     /// Interfaces whose traffic is left alone: a list with commas
     #[arg(long, value_name = "NAMES", default_value = "", hide_default_value = true, value_parser = interfaces)]
     pub exclude_interfaces: Listed<String>,
-    /// How traffic gets to the sidecar
+    /// Whom the application sees as its caller
     #[arg(long, value_enum, default_value_t)]
     pub mode: InterceptionMode,
-    /// Print the rules in nft's language and change nothing
+    /// The pod's addresses, with commas, at most one of each family: where callers are seen by their own addresses
+    /// [default: the first of each family that a link has]
+    #[arg(long, value_name = "IPS", default_value = "", hide_default_value = true, value_parser = addresses)]
+    pub pod_ips: Listed<IpAddr>,
+    /// Print the rules in nft's language, with the routes as comments, and change nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -132,6 +136,20 @@ fn ports(text: &str) -> Result<Listed<u16>, String> {
         Ok(port) if port > 0 => Ok(port),
         _ => Err(format!("`{word}` is no port: a number from 1 to 65535")),
     })
+}
+
+fn addresses(text: &str) -> Result<Listed<IpAddr>, String> {
+    let is = |is_v4: bool| move |ip: &&IpAddr| ip.is_ipv4() == is_v4;
+    let read =
+        Listed::read(text, |word| word.parse().map_err(|_| format!("`{word}` is no IP address")))?;
+    match &read {
+        Listed::These(ips)
+            if [true, false].iter().all(|v4| ips.iter().filter(is(*v4)).count() < 2) =>
+        {
+            Ok(read)
+        }
+        _ => Err("use one address of each family at most, as `status.podIPs` has them".to_owned()),
+    }
 }
 
 fn interfaces(text: &str) -> Result<Listed<String>, String> {

@@ -333,8 +333,17 @@ fn a_pods_rules_are_printed_without_being_written() {
         assert!(rules.contains(line), "{line}\n{rules}");
     }
     assert!(!rules.contains("15053"), "{rules}");
+    let output = machine.heddle(&["init", "--dry-run", "--mode", "tproxy", "--pod-ips=10.0.0.1"]);
+    let rules = String::from_utf8(output.stdout).unwrap();
+    for line in [
+        "ip saddr != 127.0.0.0/8 ip daddr 127.0.0.7/32 meta l4proto tcp dnat ip to 10.0.0.1",
+        "# ip -4 rule add fwmark 0x539 lookup 133 priority 133",
+    ] {
+        assert!(rules.contains(line) && !rules.contains("ip6 saddr"), "{line}\n{rules}");
+    }
     for (line, says) in [
-        ("init --mode tproxy", "--mode tproxy is not offered"),
+        ("init --mode tproxy --pod-ips 10.0.0.1,10.0.0.2 --dry-run", "one address of each family"),
+        ("init --mode tproxy --pod-ips web --dry-run", "`web` is no IP address"),
         ("init --exclude-outbound-ports=* --dry-run", "--exclude-outbound-ports: `*`"),
         ("init --include-inbound-ports=http --dry-run", "1 to 65535"),
         ("init --exclude-outbound-ranges=10.0.0.0/40 --dry-run", "`10.0.0.0/40` is no network"),
