@@ -188,7 +188,7 @@ impl Dialer {
         }
         let loopback =
             self.shared.is_declared(port) && !self.shared.config.host_ports().contains(&port);
-        let addresses = self.shared.listening.load().candidates(port, loopback);
+        let addresses = self.shared.listening.load().candidates(port, loopback, caller);
         let mut first_error = None;
         for address in addresses {
             match self.connect_from(address, from(caller, address), CONNECT_TIMEOUT).await {

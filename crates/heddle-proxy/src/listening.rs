@@ -57,16 +57,23 @@ impl Listening {
     /// Addresses to dial for `port`, best first: where it was last seen listening, then the rest,
     /// since an application may have moved since the last scan. Loopback refusals cost microseconds.
     /// Without `loopback` the workload's own addresses only: what listens on the loopback and is not
-    /// declared (a debugger, a database for tests) is meant for nobody else.
+    /// declared (a debugger, a database for tests) is meant for nobody else. A `caller` whose address is kept is let in
+    /// by its own address family where it may be, whatever the other was seen to take.
     pub fn candidates(
         &self,
         port: u16,
         loopback: bool,
+        caller: Option<IpAddr>,
     ) -> impl Iterator<Item = SocketAddr> + use<> {
-        let seen = self.ports.get(&port).copied();
-        let rest = self.order().filter(move |address| Some(*address) != seen);
         let own = self.own;
-        seen.into_iter()
+        let seen = self.ports.get(&port).copied();
+        let kept = caller.filter(|_| seen.is_none_or(|address| own.contains(address)));
+        let first = kept.and_then(|caller| own.of_family(caller)).or(seen);
+        let second = seen.filter(|_| first != seen);
+        let rest = self.order().filter(move |one| Some(*one) != first && Some(*one) != second);
+        first
+            .into_iter()
+            .chain(second)
             .chain(rest)
             .filter(move |address| loopback || own.contains(*address))
             .map(move |address| SocketAddr::new(address, port))
@@ -104,7 +111,7 @@ mod tests {
 
     fn first(sockets: &[&str], port: u16) -> IpAddr {
         let sockets: Vec<SocketAddr> = sockets.iter().map(|text| text.parse().unwrap()).collect();
-        Listening::of(&sockets, OWN).candidates(port, true).next().unwrap().ip()
+        Listening::of(&sockets, OWN).candidates(port, true, None).next().unwrap().ip()
     }
 
     #[test]
@@ -126,16 +133,33 @@ mod tests {
 
     #[test]
     fn every_address_is_a_candidate_for_an_unseen_port() {
-        let candidates: Vec<_> = Listening::unknown(OWN).candidates(9000, true).collect();
+        let candidates: Vec<_> = Listening::unknown(OWN).candidates(9000, true, None).collect();
         assert_eq!(candidates[0], SocketAddr::new(IpAddr::V4(V4), 9000));
         assert_eq!(candidates.len(), 4);
+    }
+
+    #[test]
+    fn a_caller_who_is_to_be_seen_is_let_in_by_its_own_family() {
+        let sockets =
+            ["240.241.0.10:80", "[::]:80", "127.0.0.1:81"].map(|one| one.parse().unwrap());
+        let listening = Listening::of(&sockets, OWN);
+        let first = |port, caller: &str| {
+            let mut all = listening.candidates(port, true, Some(caller.parse().unwrap()));
+            assert_eq!(all.by_ref().count(), 4, "each once");
+            listening.candidates(port, true, Some(caller.parse().unwrap())).next().unwrap().ip()
+        };
+        assert_eq!(first(80, "fd00::7"), IpAddr::V6(V6));
+        assert_eq!(first(80, "10.0.0.7"), IpAddr::V4(V4));
+        assert_eq!(first(82, "fd00::7"), IpAddr::V6(V6), "where nothing was seen yet");
+        assert_eq!(first(81, "fd00::7"), LOOPBACK[0], "no other address takes it");
     }
 
     #[test]
     fn what_nobody_declared_is_not_looked_for_on_the_loopback() {
         let sockets = ["127.0.0.1:9229".parse().unwrap(), "[::1]:9229".parse().unwrap()];
         let listening = Listening::of(&sockets, OWN);
-        let candidates: Vec<_> = listening.candidates(9229, false).map(|one| one.ip()).collect();
+        let candidates: Vec<_> =
+            listening.candidates(9229, false, None).map(|one| one.ip()).collect();
         assert_eq!(candidates, [IpAddr::V4(V4), IpAddr::V6(V6)]);
     }
 
@@ -146,7 +170,7 @@ mod tests {
         let listening = Listening::of(&sockets, own);
         assert!(!listening.has(80), "no address of that family");
         let candidates: Vec<_> =
-            listening.candidates(81, true).map(|address| address.ip()).collect();
+            listening.candidates(81, true, None).map(|address| address.ip()).collect();
         assert_eq!(candidates, [V6.into(), LOOPBACK[0], LOOPBACK[1]]);
     }
 }

@@ -3,16 +3,21 @@
 //! from the saved set, the end. And the same in a pod: by user, over TLS.
 //!
 //! A test without a harness, because a sidecar takes its signals over before it has a second
-//! thread. The binary starts itself in further roles: `world` and `pod` (inside the namespace: network,
-//! control plane, application, client) and `sidecar`.
+//! thread. The binary starts itself in further roles: `world`, `pod` and `kept callers` (inside the namespace:
+//! network, control plane, application, client), `callers` (in another one) and `sidecar`.
 
 #![expect(clippy::unwrap_used, reason = "in a test an error is a failure")]
 #![expect(clippy::print_stdout, reason = "without a harness this is how a test says what it did")]
 
+mod callers;
 mod pod;
 mod world;
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use heddle_runtime::{
     capability::Privileges,
@@ -30,12 +35,14 @@ fn main() {
     match env::var(ROLE).as_deref() {
         Ok("world") => world::run(&folder()),
         Ok("pod") => pod::run(&folder()),
+        Ok("kept callers") => callers::run(&folder()),
+        Ok("callers") => callers::callers(),
         Ok("sidecar") => sidecar(),
         _ => {
             test("world");
             // Its sidecar has another user, and in a user namespace there is one only.
             match matches!(Mode::of_caller(), Mode::Root) {
-                true => test("pod"),
+                true => ["pod", "kept callers"].into_iter().for_each(test),
                 false => {
                     println!("SKIPPED: the sidecar of a pod needs another user: run it as root")
                 }
@@ -57,8 +64,7 @@ fn test(role: &str) {
         }
     };
     let folder = Folder::new("sidecar");
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.env(ROLE, role).env(FOLDER, folder.path());
+    let command = again(role, folder.path());
     let mut options = SpawnOptions::new();
     options.namespaces(&namespaces).unwrap();
     options.privileges(Privileges::All);
@@ -68,6 +74,13 @@ fn test(role: &str) {
         println!("the sidecar's log:\n{log}");
     }
     assert!(status.success(), "{status}");
+}
+
+/// This binary in another role.
+fn again(role: &str, folder: &Path) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.env(ROLE, role).env(FOLDER, folder);
+    command
 }
 
 fn sidecar() {

@@ -1,7 +1,7 @@
 //! A pod made by hand: redirection by user, a control plane over TLS, a token, and a way outside of its own.
 
 use std::{
-    env, fs,
+    fs,
     net::{Ipv4Addr, SocketAddr},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
@@ -32,18 +32,18 @@ use tokio::{
 };
 
 use crate::{
-    FOLDER, ROLE,
+    again,
     world::{OWN, OWN_V6, get, network, resolve, serve, teach},
 };
 
 /// The sidecar's user and group, as in every pod.
-const SIDECAR: u32 = 1337;
+pub(crate) const SIDECAR: u32 = 1337;
 /// Somebody whom the mesh does not know.
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
-const WORKLOAD: &str = "reviews-10";
+pub(crate) const WORKLOAD: &str = "reviews-10";
 
 pub(crate) fn run(folder: &Path) {
-    network(Escape::Owner { uid: SIDECAR, gid: SIDECAR });
+    network(escape());
     let mut netlink = Netlink::open().unwrap();
     let link = netlink.link_index("eth0").unwrap();
     netlink.add_address(link, Network::new(OUTSIDE.into(), 32)).unwrap();
@@ -107,7 +107,16 @@ async fn scenario(folder: &Path) {
     assert!(status.unwrap().success());
 }
 
+/// How a sidecar in a pod is told.
+pub(crate) fn escape() -> Escape {
+    Escape::Owner { uid: SIDECAR, gid: SIDECAR }
+}
+
 fn start(folder: &Path, control: SocketAddr) -> Child {
+    command(folder, &config(folder, control)).uid(SIDECAR).gid(SIDECAR).spawn().unwrap()
+}
+
+pub(crate) fn config(folder: &Path, control: SocketAddr) -> ProxyConfig {
     let mut config = ProxyConfig {
         workload: WorkloadId(WORKLOAD.into()),
         namespace: "default".into(),
@@ -116,14 +125,19 @@ fn start(folder: &Path, control: SocketAddr) -> Child {
     };
     let Surroundings::Pod(pod) = &mut config.surroundings else { panic!() };
     pod.drain_seconds = 0;
-    fs::write(folder.join("proxy.json"), serde_json::to_vec(&config).unwrap()).unwrap();
-    let log = fs::File::create(folder.join("proxy.log")).unwrap();
-    let mut command = Command::new(env::current_exe().unwrap());
-    command.env(ROLE, "sidecar").env(FOLDER, folder).stderr(log);
-    command.uid(SIDECAR).gid(SIDECAR).spawn().unwrap()
+    config
 }
 
-async fn until(mut holds: impl AsyncFnMut() -> bool) {
+/// A sidecar's process, which writes what it says into a file.
+pub(crate) fn command(folder: &Path, config: &ProxyConfig) -> Command {
+    fs::write(folder.join("proxy.json"), serde_json::to_vec(config).unwrap()).unwrap();
+    let log = fs::File::create(folder.join("proxy.log")).unwrap();
+    let mut command = again("sidecar", folder);
+    command.stderr(log);
+    command
+}
+
+pub(crate) async fn until(mut holds: impl AsyncFnMut() -> bool) {
     let waited = async {
         while !holds().await {
             clock::sleep(Duration::from_millis(10)).await;
@@ -133,7 +147,7 @@ async fn until(mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// The status that the kubelet would see; loopback is not redirected.
-async fn health() -> Option<u16> {
+pub(crate) async fn health() -> Option<u16> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT_HEALTH)).await.ok()?;
     let request = b"GET /healthz/ready HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
     stream.write_all(request).await.ok()?;

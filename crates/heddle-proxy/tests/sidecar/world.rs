@@ -64,11 +64,14 @@ pub(crate) fn network(escape: Escape) {
         let gateway = Ipv6Addr::new(0xfd68, 0x6564, 0x646c, 1, 0, 0, 0, 1);
         netlink.add_default_route(gateway.into()).unwrap();
     }
-    nft::install_redirect(&RedirectRules {
+    nft::install_redirect(&rules(escape)).unwrap();
+}
+
+pub(crate) fn rules(escape: Escape) -> RedirectRules {
+    RedirectRules {
         inbound_excluded: vec![15020, 15021, 15090],
         ..RedirectRules::all(escape, [PORT_OUTBOUND, PORT_INBOUND, PORT_DNS])
-    })
-    .unwrap();
+    }
 }
 
 async fn scenario(folder: &Path) {
