@@ -9,6 +9,7 @@
 )]
 
 mod apps;
+mod callers;
 mod calls;
 mod cluster;
 mod demo;

@@ -9,10 +9,10 @@ use crate::{
 };
 
 /// The mesh's image with legacy iptables.
-const WITH_IPTABLES: &str = "heddle.dev/heddle-iptables:dev";
+pub(crate) const WITH_IPTABLES: &str = "heddle.dev/heddle-iptables:dev";
 
 /// The mesh's init container from an image, on such a node; `auto` is the mesh's own image.
-fn init_from(image: &str) -> String {
+pub(crate) fn init_from(image: &str) -> String {
     format!(
         "initContainers:
 - name: heddle-init
