@@ -1,8 +1,9 @@
-//! Sidecars: which services a workload sees, and what becomes of calls of what nobody knows.
+//! Sidecars: which services a workload sees, what becomes of calls of what nobody knows, and where its program takes
+//! calls.
 
 use heddle_model::{
-    Registry, ServiceName,
-    discovery::{OutboundPolicy, Provenance},
+    Protocol, Registry, ServiceName, Workload,
+    discovery::{InboundPort, OutboundPolicy, Provenance},
     resource::{EgressHost, EgressNamespace, OutboundMode, Resource, Sidecar, Spec},
 };
 
@@ -83,6 +84,28 @@ impl RuleIndex {
             _ if lists(false) && !lists(true) => Sight::Seen,
             Some(OutboundMode::RegistryOnly) => Sight::Refused(provenance(resource)),
             Some(OutboundMode::AllowAny) | None => Sight::Unseen,
+        }
+    }
+
+    /// What a workload's Sidecar says of the ports at which it is called: one that it names is a port of the workload's.
+    pub(crate) fn ingress(&self, workload: &Workload, ports: &mut Vec<InboundPort>) {
+        let Some((_, sidecar)) = self.sidecar(workload.into()) else { return };
+        for listener in &sidecar.ingress {
+            let at = ports.iter().position(|port| port.number == listener.port);
+            let at = at.unwrap_or_else(|| {
+                ports.push(InboundPort {
+                    number: listener.port,
+                    protocol: Protocol::Undeclared,
+                    services: Vec::new(),
+                    faults: Vec::new(),
+                    endpoint: None,
+                });
+                ports.len() - 1
+            });
+            ports[at].endpoint.clone_from(&listener.endpoint);
+            if listener.protocol != Protocol::Undeclared {
+                ports[at].protocol = listener.protocol;
+            }
         }
     }
 

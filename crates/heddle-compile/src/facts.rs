@@ -201,6 +201,7 @@ pub(crate) fn inbound(registry: &Registry, workload: &Workload) -> Inbound {
         protocol: port.protocol,
         services: leading.remove(&port.number).unwrap_or_default(),
         faults: Vec::new(),
+        endpoint: None,
     });
     Inbound {
         workload: workload.into(),

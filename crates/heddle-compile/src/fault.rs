@@ -123,6 +123,7 @@ impl RuleIndex {
         inbound.outbound = self.outbound(registry, workload.into());
         inbound.telemetry = self.telemetry(workload, spans);
         inbound.callers = self.callers(registry, workload);
+        self.ingress(workload, &mut inbound.ports);
         for port in &mut inbound.ports {
             let on_server = self.faults().filter(|one| one.rule.side == FaultSide::Server);
             port.faults = on_server.filter_map(|one| one.on_inbound(workload, port)).collect();

@@ -499,7 +499,24 @@ pub struct InboundPort {
     /// Faults that this workload's sidecar injects, in order: the first that is hit wins.
     #[cbor(n(80), default)]
     pub faults: Vec<PortFault>,
+    /// Where the program takes calls of it, as a Sidecar says; `None`: wherever it listens on that number.
+    #[n(190)]
+    pub endpoint: Option<DefaultEndpoint>,
 }
+
+/// Where a workload's program takes the calls of one of its ports.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum DefaultEndpoint {
+    /// At this port of the loopback.
+    Loopback(u16),
+    /// At this port of the workload's own addresses.
+    Own(u16),
+    /// At a socket in the file system, by its path from `/`; or at one by name (`@name`), which is the network
+    /// namespace's.
+    Socket(String),
+}
+
+closed!(DefaultEndpoint { 0 => Loopback(port), 1 => Own(port), 2 => Socket(path) });
 
 /// A port of a service, by name.
 #[derive(Debug, Clone, Decode, Encode, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 pub use self::outside::{
     EgressHost, EgressNamespace, EndpointAddress, EntryEndpoint, EntryHost, EntryPort,
-    OutboundMode, ServiceEntry, Sidecar, WorkloadEntry,
+    IngressListener, OutboundMode, ServiceEntry, Sidecar, WorkloadEntry,
 };
 use crate::{
     ResourceKey,

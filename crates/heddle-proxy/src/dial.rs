@@ -11,10 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_model::discovery::TcpKeepalive;
+use heddle_model::discovery::{DefaultEndpoint, TcpKeepalive};
 use heddle_runtime::{
     clock,
-    net::{Keepalive, connect_tcp, connect_tcp_as_caller, connect_tcp_for, lacks_descriptors},
+    net::{
+        Keepalive, connect_tcp, connect_tcp_as_caller, connect_tcp_for, connect_unix,
+        lacks_descriptors,
+    },
     tls::{Asks, Origin, TlsError},
     transport::Transport,
 };
@@ -25,6 +28,7 @@ use crate::{
     Shared,
     broker::BrokerError,
     limits::{CONNECT_ELSEWHERE, CONNECT_TIMEOUT, OUTSIDE_ATTEMPTS, TCP_KEEPALIVE},
+    listening::LOOPBACK,
     refusal::Refusal,
     upstream::{Attempt, DialTarget, Upstream},
 };
@@ -99,13 +103,15 @@ impl Dialer {
         let until = upstream.tls.as_ref().map(|tls| (tls, clock::now() + limit));
         let failed =
             |address| move |error| refused(&error, Refusal::ConnectFailed(said(address, &error)));
-        let transport = match upstream.target {
-            DialTarget::Workload(address) => {
+        let transport = match &upstream.target {
+            &DialTarget::Workload(address) => {
                 self.connect(address, limit).await.map_err(failed(address))?
             }
-            DialTarget::Own(address) => self.call_oneself(address).map_err(failed(address))?,
-            DialTarget::Application { port, caller } => self.application(port, caller).await?,
-            DialTarget::Outside(address) => self.outside(address).await?,
+            &DialTarget::Own(address) => self.call_oneself(address).map_err(failed(address))?,
+            DialTarget::Application { port, caller, at } => {
+                self.application(*port, *caller, at.as_ref()).await?
+            }
+            &DialTarget::Outside(address) => self.outside(address).await?,
         };
         tune(&transport, upstream.tcp_keepalive());
         match until {
@@ -147,7 +153,7 @@ impl Dialer {
         let in_time = clock::within(CONNECT_ELSEWHERE, self.dial(upstream, asks)).await;
         in_time.unwrap_or_else(|| {
             let limit = CONNECT_ELSEWHERE.as_secs();
-            let target = upstream.target;
+            let target = &upstream.target;
             Err(Refusal::ConnectFailed(format!("{target}: nothing came back within {limit} s")))
         })
     }
@@ -181,16 +187,44 @@ impl Dialer {
     }
 
     /// Wherever the application listens: it may have bound the workload's address, or loopback only.
-    async fn application(&self, port: u16, caller: Option<IpAddr>) -> Result<Transport, Refusal> {
+    async fn application(
+        &self,
+        port: u16,
+        caller: Option<IpAddr>,
+        at: Option<&DefaultEndpoint>,
+    ) -> Result<Transport, Refusal> {
         // Whoever asked got past the check at accept, or is the workload itself.
         if is_private_port(port) {
             return Err(Refusal::OwnListener);
         }
-        let loopback =
-            self.shared.is_declared(port) && !self.shared.config.host_ports().contains(&port);
-        let addresses = self.shared.listening.load().candidates(port, loopback, caller);
+        let unreachable = |error: io::Error| {
+            refused(&error, Refusal::ApplicationUnreachable(port, error.to_string()))
+        };
+        let own = self.shared.config.addresses;
+        let candidates: Vec<SocketAddr> = match at {
+            None => {
+                let loopback = self.shared.is_declared(port)
+                    && !self.shared.config.host_ports().contains(&port);
+                self.shared.listening.load().candidates(port, loopback, caller).collect()
+            }
+            Some(DefaultEndpoint::Loopback(port)) => {
+                LOOPBACK.map(|ip| SocketAddr::new(ip, *port)).to_vec()
+            }
+            Some(DefaultEndpoint::Own(port)) => {
+                let kept = caller.and_then(|caller| own.of_family(caller));
+                let others = own.iter().filter(|ip| Some(*ip) != kept);
+                kept.into_iter().chain(others).map(|ip| SocketAddr::new(ip, *port)).collect()
+            }
+            Some(DefaultEndpoint::Socket(path)) => {
+                let failed = |error: io::Error| {
+                    let said = format!("unix://{path}: {error}");
+                    refused(&error, Refusal::ApplicationUnreachable(port, said))
+                };
+                return connect_unix(path).map(Transport::from).map_err(failed);
+            }
+        };
         let mut first_error = None;
-        for address in addresses {
+        for address in candidates {
             match self.connect_from(address, from(caller, address), CONNECT_TIMEOUT).await {
                 Ok(transport) => return Ok(transport),
                 Err(error) => {
@@ -199,7 +233,7 @@ impl Dialer {
             }
         }
         let error = first_error.unwrap_or_else(|| io::ErrorKind::ConnectionRefused.into());
-        Err(refused(&error, Refusal::ApplicationUnreachable(port, error.to_string())))
+        Err(unreachable(error))
     }
 
     /// Somebody outside. Where an address refuses, the others of its name are tried, as the program

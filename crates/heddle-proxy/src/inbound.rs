@@ -5,7 +5,7 @@
 use std::{cell::RefCell, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use heddle_logic::{ConnectionFault, PortFaults, route::RequestView};
-use heddle_model::{Protocol, ServiceName, ServicePortRef};
+use heddle_model::{Protocol, ServiceName, ServicePortRef, discovery::DefaultEndpoint};
 
 use crate::{
     caller::Caller,
@@ -41,14 +41,14 @@ pub(crate) struct Inbound {
 impl Inbound {
     /// The port the client meant, and the services that own it.
     pub(crate) fn of(worker: &Rc<Worker>, number: u16, caller: Rc<Caller>) -> Self {
-        let (declared, mut leading) = declared(worker, number);
+        let (declared, mut leading, at) = declared(worker, number);
         // Sorted: of several ports of one service that lead here the first stands for it.
         leading.dedup_by(|next, first| next.service == first.service);
         let state =
             |service: Option<&ServiceName>| worker.ports.of(Direction::Inbound, service, number);
         let labels = |service: &ServiceName| Rc::clone(&state(Some(service)).service);
         let caller_kept = worker.shared.config.keeps_callers().then(|| caller.ip());
-        let target = DialTarget::Application { port: number, caller: caller_kept };
+        let target = DialTarget::Application { port: number, caller: caller_kept, at };
         let application = worker.upstreams.of_target(target, None);
         application.declare(declared);
         Self {
@@ -168,20 +168,24 @@ impl Side for Inbound {
     }
 }
 
-/// A port's protocol and the service ports that lead to it: as the control plane says, else as this
-/// sidecar was started.
-fn declared(worker: &Worker, number: u16) -> (Protocol, Vec<ServicePortRef>) {
+/// A port's protocol, the service ports that lead to it and where it is served: as the control plane says, else as
+/// this sidecar was started.
+fn declared(
+    worker: &Worker,
+    number: u16,
+) -> (Protocol, Vec<ServicePortRef>, Option<DefaultEndpoint>) {
     if let Some(plan) = &worker.shared.snapshot.load().inbound {
         return match plan.port(number) {
-            Some(port) => (port.protocol, port.services.clone()),
-            None => (Protocol::Undeclared, Vec::new()),
+            Some(port) => (port.protocol, port.services.clone(), port.endpoint.clone()),
+            None => (Protocol::Undeclared, Vec::new(), None),
         };
     }
     match worker.shared.config.ports.get(&number) {
         Some(protocol) => {
             let own = worker.shared.metrics.own().services.iter().cloned();
-            (*protocol, own.map(|service| ServicePortRef { service, port: number }).collect())
+            let own = own.map(|service| ServicePortRef { service, port: number }).collect();
+            (*protocol, own, None)
         }
-        None => (Protocol::Undeclared, Vec::new()),
+        None => (Protocol::Undeclared, Vec::new(), None),
     }
 }

@@ -210,7 +210,7 @@ impl Upstreams {
         tls: Option<&Arc<Origin>>,
     ) -> Rc<Upstream> {
         // As long as the upstream is there, so is its TLS, and nobody else's is at that place.
-        let key = (target, tls.map(|tls| Arc::as_ptr(tls).addr()));
+        let key = (target.clone(), tls.map(|tls| Arc::as_ptr(tls).addr()));
         let mut known = self.by_target.borrow_mut();
         if let Some(upstream) = known.get(&key).and_then(Weak::upgrade)
             && same_workload(upstream.workload.borrow().as_ref(), workload.as_ref())

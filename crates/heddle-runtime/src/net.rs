@@ -173,7 +173,22 @@ pub async fn connect_tcp_for(
     socket.connect(door).await
 }
 
-/// The same while proving the redirection: waits, at most for `limit`.
+/// Connects to a socket in the file system, or by its name (`@name`) to one of this network namespace. What comes of it
+/// is a stream like one of TCP, which it is used as: it has no addresses, and options of TCP are refused.
+///
+/// # Errors
+/// ENOENT or ECONNREFUSED if nobody listens there, EACCES if it may not be written to, EAGAIN if its queue is full.
+pub fn connect_unix(path: &str) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.connect(&match path.strip_prefix('@') {
+        Some(name) => SockAddr::unix(format!("\0{name}"))?,
+        None => SockAddr::unix(path)?,
+    })?;
+    TcpStream::from_std(socket.into())
+}
+
+/// As [`connect_tcp_for`] while proving the redirection: waits, at most for `limit`.
 pub(crate) fn connect_for(
     caller: IpAddr,
     port: u16,

@@ -79,6 +79,7 @@ pub fn inbound_of(id: &str, name: &str, number: u16) -> Inbound {
             protocol: Protocol::Http,
             services: vec![ServicePortRef { service: service(name), port: number }],
             faults: Vec::new(),
+            endpoint: None,
         }],
         outbound: OutboundPolicy::default(),
         telemetry: None,

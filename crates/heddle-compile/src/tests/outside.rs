@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use heddle_model::{
     Endpoints,
-    discovery::{OutsideAddress, Resolution},
+    discovery::{DefaultEndpoint, OutsideAddress, Resolution},
 };
 
 use super::*;
@@ -309,6 +309,34 @@ fn a_sidecar_says_who_is_seen_and_what_becomes_of_the_others() {
     assert_eq!(rules.outbound(&mesh.0, mesh.client("frontend")).registry_only, Some(by));
     assert_eq!(rules.outbound(&mesh.0, mesh.client("loadgen")).registry_only, None);
     assert_ne!(rules.view(mesh.client("frontend")), rules.view(mesh.client("loadgen")));
+}
+
+#[test]
+fn a_sidecar_says_where_programs_take_calls_of_a_port() {
+    let listener = |port: &str, rest: &str| format!("{{port: {{{port}}}, {rest}}}");
+    let ingress = [
+        listener("number: 80, protocol: HTTP2, name: a", "defaultEndpoint: '127.0.0.1:9000'"),
+        listener("number: 1111, name: tcp-b", "defaultEndpoint: 'unix:///run/app.sock'"),
+        listener(
+            "number: 1112, protocol: HTTP",
+            "defaultEndpoint: '0.0.0.0:9001', captureMode: NONE",
+        ),
+        listener("number: 1113, protocol: TCP, name: c", "bind: 0.0.0.0"),
+    ]
+    .join(", ");
+    let rules = rules(&object("Sidecar", "s", &format!("{{ingress: [{ingress}]}}")));
+    let mesh = Mesh::demo();
+    let workload = mesh.0.workloads.values().find(|one| one.ports.contains_key(&80)).unwrap();
+    let told = rules.inbound(&mesh.0, workload);
+    let of = |number: u16| {
+        let port = told.ports.iter().find(|port| port.number == number).unwrap();
+        (port.protocol, port.endpoint.clone(), port.services.is_empty())
+    };
+    assert_eq!(of(80), (Protocol::Http2, Some(DefaultEndpoint::Loopback(9000)), false));
+    let socket = DefaultEndpoint::Socket("/run/app.sock".to_owned());
+    assert_eq!(of(1111), (Protocol::Tcp, Some(socket), true));
+    assert_eq!(of(1112), (Protocol::Http, Some(DefaultEndpoint::Own(9001)), true));
+    assert_eq!(of(1113), (Protocol::Tcp, None, true));
 }
 
 #[test]

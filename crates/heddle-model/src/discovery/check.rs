@@ -3,12 +3,12 @@
 
 use super::{
     AbortWith, AccessLog, Address, Answer, ClientTls, ClusterKey, ClusterPolicy, Collector,
-    CorsPolicy, Destination, DestinationPort, Endpoint, Endpoints, Fault, FaultAbort, FaultDelay,
-    GRPC_STATUSES, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch, HttpRule, Inbound,
-    InboundPort, Injection, LogSink, MeshSettings, Mirror, NameAnswer, OutlierDetection,
-    OutsideAddress, OutsideEndpoint, Owner, PathRewrite, PortFault, RuleAction, SentField,
-    ServicePortRef, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, Target, TcpFault,
-    Tracing, Traffic, WeightedTarget, WorkloadInfo, WorkloadTelemetry,
+    CorsPolicy, DefaultEndpoint, Destination, DestinationPort, Endpoint, Endpoints, Fault,
+    FaultAbort, FaultDelay, GRPC_STATUSES, HeaderMatch, HeaderOperations, HeaderRules, HttpMatch,
+    HttpRule, Inbound, InboundPort, Injection, LogSink, MeshSettings, Mirror, NameAnswer,
+    OutlierDetection, OutsideAddress, OutsideEndpoint, Owner, PathRewrite, PortFault, RuleAction,
+    SentField, ServicePortRef, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, Target,
+    TcpFault, Tracing, Traffic, WeightedTarget, WorkloadInfo, WorkloadTelemetry,
 };
 use crate::{
     Identity, ServiceName,
@@ -170,7 +170,20 @@ impl Check for InboundPort {
     fn check(&self) -> Checked {
         port("number", self.number)?;
         each("services", &self.services)?;
-        each("faults", &self.faults)
+        each("faults", &self.faults)?;
+        match &self.endpoint {
+            Some(endpoint) => field("endpoint", endpoint),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Check for DefaultEndpoint {
+    fn check(&self) -> Checked {
+        match self {
+            Self::Loopback(number) | Self::Own(number) => port("port", *number),
+            Self::Socket(path) => not_empty("path", path),
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use crate::{Locality, Protocol, discovery::Resolution};
+use crate::{
+    Locality, Protocol,
+    discovery::{DefaultEndpoint, Resolution},
+};
 
 /// Istio `ServiceEntry`: services that are known by their hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -97,6 +100,19 @@ pub struct Sidecar {
     pub egress: Option<Vec<EgressHost>>,
     /// What becomes of calls of what nobody knows; `None`: what the mesh says, which is to let them pass.
     pub outbound: Option<OutboundMode>,
+    /// Ports at which they are called, each given once.
+    pub ingress: Vec<IngressListener>,
+}
+
+/// A port at which workloads are called, as a Sidecar has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngressListener {
+    /// The port that callers use.
+    pub port: u16,
+    /// What is spoken there; undeclared: what else is known of the port.
+    pub protocol: Protocol,
+    /// Where the program takes calls; `None`: at that port.
+    pub endpoint: Option<DefaultEndpoint>,
 }
 
 /// What becomes of calls of what nobody knows.

@@ -383,7 +383,8 @@ fn number(node: &Node, field: &str) -> Option<u16> {
     node.text_of(field).parse().ok()
 }
 
-fn port(node: &Node) -> Option<EntryPort> {
+/// A port of this object, of a protocol that the mesh carries.
+pub(super) fn port(node: &Node) -> Option<EntryPort> {
     let name = node.text_of("name");
     let protocol = match node.text_of("protocol") {
         "" => Protocol::from_port_name(&name.to_ascii_lowercase()).unwrap_or_default(),

@@ -1,17 +1,21 @@
 //! Istio's `Sidecar`: which services workloads see, and what becomes of calls of what nobody knows.
 
-use std::{collections::HashSet, net::SocketAddr};
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{
     node::Node,
     report::Report,
     schema::{Kind, Object, PORT, TEXT, join, not_yet, optional, required},
-    service_entry::SELECTOR,
+    service_entry::{self, SELECTOR},
     value,
 };
 use crate::{
+    discovery::DefaultEndpoint,
     name::check_label,
-    resource::{EgressHost, EgressNamespace, OutboundMode, Sidecar},
+    resource::{EgressHost, EgressNamespace, IngressListener, OutboundMode, Sidecar},
 };
 
 /// The namespace whose Sidecar is for all others.
@@ -21,7 +25,7 @@ const ROOT_NAMESPACE: &str = "istio-system";
 pub(super) static SPEC: Object = Object {
     fields: &[
         optional("workloadSelector", Kind::Object(&SELECTOR)),
-        not_yet("ingress", Kind::List { of: &Kind::Object(&INGRESS), least: 0 }),
+        optional("ingress", Kind::List { of: &Kind::Object(&INGRESS), least: 0 }),
         optional("egress", Kind::List { of: &Kind::Object(&EGRESS), least: 0 }),
         not_yet("inboundConnectionPool", Kind::Any),
         optional("outboundTrafficPolicy", Kind::Object(&OUTBOUND)),
@@ -33,19 +37,28 @@ static INGRESS: Object = Object {
     fields: &[
         required("port", Kind::Object(&LISTENER_PORT)),
         optional("bind", Kind::Text(address)),
+        // Whatever it says, calls of the port are captured: the sidecar has no other way to hear of them.
         optional("captureMode", CAPTURE),
         optional("defaultEndpoint", Kind::Text(default_endpoint)),
-        optional("tls", Kind::Any),
-        optional("connectionPool", Kind::Any),
+        not_yet("tls", Kind::Any),
+        not_yet("connectionPool", Kind::Any),
     ],
-    rules: &[|node, path, report| {
-        let protocol = node.get("port").map_or("", |port| port.text_of("protocol"));
-        let is_tls = ["HTTPS", "TLS"].iter().any(|one| protocol.eq_ignore_ascii_case(one));
-        if let Some(tls) = node.get("tls").filter(|_| !is_tls) {
-            let reason = "only a port of `protocol: HTTPS` or `TLS` has this";
-            report.at(tls, &join(path, "tls"), reason);
-        }
-    }],
+    rules: &[
+        |node, path, report| {
+            let all = |bind: &Node| bind.text().parse().is_ok_and(|ip: IpAddr| ip.is_unspecified());
+            if let Some(bind) = node.get("bind").filter(|bind| !all(bind)) {
+                report.not_enforced(bind.line, &join(path, "bind"));
+            }
+        },
+        |node, path, report| {
+            let protocol = node.get("port").map_or("", |port| port.text_of("protocol"));
+            let is_tls = ["HTTPS", "TLS"].iter().any(|one| protocol.eq_ignore_ascii_case(one));
+            if let Some(tls) = node.get("tls").filter(|_| !is_tls) {
+                let reason = "only a port of `protocol: HTTPS` or `TLS` has this";
+                report.at(tls, &join(path, "tls"), reason);
+            }
+        },
+    ],
 };
 
 static EGRESS: Object = Object {
@@ -92,7 +105,7 @@ static OUTBOUND: Object = Object {
 const CAPTURE: Kind = Kind::Choice(&["DEFAULT", "IPTABLES", "NONE"]);
 
 fn address(text: &str) -> Result<(), String> {
-    match text.parse::<std::net::IpAddr>() {
+    match text.parse::<IpAddr>() {
         Ok(_) => Ok(()),
         Err(_) => Err(format!("`{text}` is no IP address")),
     }
@@ -141,6 +154,24 @@ fn default_endpoint(text: &str) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("`{text}` is no endpoint of the workload: use `127.0.0.1:PORT` or `0.0.0.0:PORT`"))
+}
+
+/// A checked one; none where nothing is said.
+fn read_endpoint(text: &str) -> Option<DefaultEndpoint> {
+    if let Some(path) = text.strip_prefix(UNIX) {
+        return Some(DefaultEndpoint::Socket(path.to_owned()));
+    }
+    let at: SocketAddr = text.parse().ok()?;
+    Some(match at.ip().is_loopback() {
+        true => DefaultEndpoint::Loopback(at.port()),
+        false => DefaultEndpoint::Own(at.port()),
+    })
+}
+
+fn read_ingress(listener: &Node) -> Option<IngressListener> {
+    let port = service_entry::port(listener.get("port")?)?;
+    let endpoint = read_endpoint(listener.text_of("defaultEndpoint"));
+    Some(IngressListener { port: port.number, protocol: port.protocol, endpoint })
 }
 
 fn egress_host(text: &str) -> Result<(), String> {
@@ -239,5 +270,6 @@ pub(super) fn read(spec: &Node) -> Sidecar {
         selector: spec.get("workloadSelector").map(|selector| selector.labels_of("labels")),
         egress: (!listeners.is_empty()).then(|| hosts.collect()),
         outbound: spec.get("outboundTrafficPolicy").map(mode),
+        ingress: spec.items_of("ingress").iter().filter_map(read_ingress).collect(),
     }
 }

@@ -3,10 +3,12 @@
 use std::{
     io,
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use heddle_model::discovery::DefaultEndpoint;
 use heddle_runtime::{clock, sock_diag};
 use heddle_wire::local::proxy_config::{PORT_ADMIN, PORT_METRICS};
 use tokio::sync::watch;
@@ -53,6 +55,7 @@ fn publish(shared: &Shared, report: &watch::Sender<Vec<SocketAddr>>, mut sockets
             || (socket.ip().is_loopback() && config.host_ports().contains(&socket.port()));
         !own
     });
+    sockets.extend(served_elsewhere(shared, &sockets));
     sockets.sort();
     sockets.dedup();
     let listening = Listening::of(&sockets, config.addresses);
@@ -66,6 +69,22 @@ fn publish(shared: &Shared, report: &watch::Sender<Vec<SocketAddr>>, mut sockets
         }
         changed
     });
+}
+
+/// Ports of the workload's that its program serves elsewhere, as its Sidecar says, where it does: as if it listened on
+/// them.
+fn served_elsewhere(shared: &Shared, sockets: &[SocketAddr]) -> Vec<SocketAddr> {
+    let snapshot = shared.snapshot.load();
+    let ports = snapshot.inbound.iter().flat_map(|plan| &plan.inbound.ports);
+    let listens = |number: u16| sockets.iter().any(|socket| socket.port() == number);
+    let served = ports.filter(|port| match &port.endpoint {
+        None => false,
+        Some(DefaultEndpoint::Loopback(number) | DefaultEndpoint::Own(number)) => listens(*number),
+        // One by name cannot be looked for.
+        Some(DefaultEndpoint::Socket(path)) => path.starts_with('@') || Path::new(path).exists(),
+    });
+    let own = shared.config.addresses.first();
+    served.map(|port| SocketAddr::new(own, port.number)).collect()
 }
 
 fn pause(shared: &Shared, starting_since: &mut Option<Instant>, now: Instant) -> Duration {

@@ -162,8 +162,8 @@ impl Upstream {
     /// Notes in `facts` that something is sent there.
     #[cold]
     pub(crate) fn tell(&self, facts: &mut Facts) {
-        let address = match self.target {
-            DialTarget::Application { port, .. } => format!("127.0.0.1:{port}"),
+        let address = match &self.target {
+            DialTarget::Application { port, at: None, .. } => format!("127.0.0.1:{port}"),
             target => target.to_string(),
         };
         facts.attempt(address, self.workload(), || self.cluster_name());

@@ -5,10 +5,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use heddle_model::discovery::DefaultEndpoint;
+
 use crate::backlog::Server;
 
 /// How an upstream is reached.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum DialTarget {
     /// Marked, directly: a workload of the mesh.
     Workload(SocketAddr),
@@ -20,6 +22,8 @@ pub(crate) enum DialTarget {
         port: u16,
         /// From whose address; `None`: the sidecar's own.
         caller: Option<IpAddr>,
+        /// Where it takes calls of that port; `None`: wherever it listens on it.
+        at: Option<DefaultEndpoint>,
     },
     /// Through the holder: outside the mesh.
     Outside(SocketAddr),
@@ -27,16 +31,16 @@ pub(crate) enum DialTarget {
 
 impl DialTarget {
     /// The port that is asked.
-    pub(crate) fn port(self) -> u16 {
-        match self {
+    pub(crate) fn port(&self) -> u16 {
+        match *self {
             Self::Workload(address) | Self::Own(address) | Self::Outside(address) => address.port(),
             Self::Application { port, .. } => port,
         }
     }
 
     /// Who answers there, if that is no hop of the mesh.
-    pub(super) fn server(self) -> Option<Server> {
-        match self {
+    pub(super) fn server(&self) -> Option<Server> {
+        match *self {
             Self::Application { port, .. } => Some(Server::Application(port)),
             Self::Outside(address) => Some(Server::Outside(address)),
             Self::Workload(_) | Self::Own(_) => None,
@@ -50,7 +54,14 @@ impl fmt::Display for DialTarget {
             Self::Workload(address) | Self::Own(address) | Self::Outside(address) => {
                 write!(f, "{address}")
             }
-            Self::Application { port, .. } => write!(f, "localhost:{port}"),
+            Self::Application { at: Some(DefaultEndpoint::Socket(path)), .. } => {
+                write!(f, "unix://{path}")
+            }
+            Self::Application {
+                at: Some(DefaultEndpoint::Loopback(port) | DefaultEndpoint::Own(port)),
+                ..
+            }
+            | Self::Application { port, at: None, .. } => write!(f, "localhost:{port}"),
         }
     }
 }

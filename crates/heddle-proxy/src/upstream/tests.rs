@@ -117,7 +117,8 @@ fn what_was_tried_is_tried_again_only_when_nothing_else_is_left() {
 #[test]
 fn a_connection_opened_early_and_not_used_says_nothing_about_speed() {
     let upstreams = Upstreams::default();
-    let upstream = upstreams.of_target(DialTarget::Application { port: 80, caller: None }, None);
+    let upstream =
+        upstreams.of_target(DialTarget::Application { port: 80, caller: None, at: None }, None);
     let begun = clock::now();
     for _ in 0..COLD_ANSWERS {
         upstream.begin(begun).answered(begun + 50 * MS, 200);
@@ -134,7 +135,8 @@ fn a_connection_opened_early_and_not_used_says_nothing_about_speed() {
 #[test]
 fn every_attempt_ends_once_also_when_it_is_dropped() {
     let upstreams = Upstreams::default();
-    let upstream = upstreams.of_target(DialTarget::Application { port: 80, caller: None }, None);
+    let upstream =
+        upstreams.of_target(DialTarget::Application { port: 80, caller: None, at: None }, None);
     let attempt = upstream.begin(clock::now());
     assert_eq!(upstream.load.borrow().in_flight(), 1);
     drop(attempt);

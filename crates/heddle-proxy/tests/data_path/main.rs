@@ -5,6 +5,7 @@
 
 mod codec;
 mod edges;
+mod ingress;
 mod limits;
 mod metrics;
 mod protocol;

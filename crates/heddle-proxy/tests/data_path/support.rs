@@ -12,8 +12,8 @@ use heddle_model::{
     Address, Addresses, Destination, DestinationPort, Endpoint, EndpointPort, EndpointState,
     Endpoints, Identity, Locality, Owner, Protocol, ServiceName, ServicePortRef, WorkloadId,
     discovery::{
-        ClusterKey, HttpRule, Inbound, InboundPort, Provenance, RuleAction, Subset, Target,
-        Traffic, WeightedTarget, WorkloadInfo,
+        ClusterKey, DefaultEndpoint, HttpRule, Inbound, InboundPort, Provenance, RuleAction,
+        Subset, Target, Traffic, WeightedTarget, WorkloadInfo,
     },
 };
 use heddle_proxy::{
@@ -134,13 +134,25 @@ impl Sidecar {
 
     /// The same where the ports of the services are others.
     pub(crate) fn own_port_behind(&self, number: u16, protocol: Protocol, leading: &[(&str, u16)]) {
+        self.own_port_at(number, protocol, leading, None);
+    }
+
+    /// The same where its program takes calls elsewhere.
+    pub(crate) fn own_port_at(
+        &self,
+        number: u16,
+        protocol: Protocol,
+        leading: &[(&str, u16)],
+        endpoint: Option<DefaultEndpoint>,
+    ) {
         let leading = leading
             .iter()
             .map(|(name, port)| ServicePortRef { service: name_of(name), port: *port })
             .collect();
         self.told(|set| {
             let workload = workload("client-1", "client", "", number);
-            let port = InboundPort { number, protocol, services: leading, faults: Vec::new() };
+            let faults = Vec::new();
+            let port = InboundPort { number, protocol, services: leading, faults, endpoint };
             set.inbound = Some(Arc::new(Inbound {
                 workload,
                 ports: vec![port],

@@ -12,11 +12,11 @@ use heddle_model::{
     ServiceName, ServicePortRef, ServiceVips, WorkloadId,
     discovery::{
         AbortWith, AccessLog, Answer, ClientTls, ClusterKey, ClusterPolicy, Collector,
-        ConnectionPool, CorsPolicy, CustomTag, DirectResponse, Distribute, FailurePercentage,
-        Fault, FaultAbort, FaultDelay, HashCookie, HashKey, HashPolicy, HashTable, HeaderMatch,
-        HeaderOperations, HeaderRules, Http2Keepalive, HttpMatch, HttpRule, Injection,
-        LoadBalancing, LocalityRules, LogLayout, LogSink, Method, Metric, MetricChange, Mirror,
-        MirrorCompare, OtlpHttpSink, OutlierDetection, PathRewrite, PortFault, Provenance,
+        ConnectionPool, CorsPolicy, CustomTag, DefaultEndpoint, DirectResponse, Distribute,
+        FailurePercentage, Fault, FaultAbort, FaultDelay, HashCookie, HashKey, HashPolicy,
+        HashTable, HeaderMatch, HeaderOperations, HeaderRules, Http2Keepalive, HttpMatch, HttpRule,
+        Injection, LoadBalancing, LocalityRules, LogLayout, LogSink, Method, Metric, MetricChange,
+        Mirror, MirrorCompare, OtlpHttpSink, OutlierDetection, PathRewrite, PortFault, Provenance,
         RING_SIZE_MAX, Redirect, RedirectPath, Retries, RetryBudgetRule, Rewrite, RuleAction,
         SentField, SideTelemetry, SniRule, SpanSink, StringMatch, Subset, SuccessRate, TagChange,
         TagSource, Target, TcpFault, TcpKeepalive, Tracing, Traffic, Warmup, WeightedTarget,
@@ -467,6 +467,11 @@ prop_compose! {
             protocol,
             services,
             faults,
+            endpoint: Some(match number % 3 {
+                0 => DefaultEndpoint::Socket("/run/app.sock".to_owned()),
+                1 => DefaultEndpoint::Loopback(number),
+                _ => DefaultEndpoint::Own(number),
+            }),
         };
         Inbound {
             workload,
