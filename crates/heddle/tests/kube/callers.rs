@@ -87,11 +87,12 @@ spec: {{containers: [{{name: app, image: x}}]}}
         namespace.name()
     );
     std::fs::write(&file, yaml).unwrap();
-    let made = namespace.kubectl(&["create", "--dry-run=server", "-f", &file.to_string_lossy()]);
-    let said = told(&made);
-    assert!(!made.status.success() && said.contains("NET_RAW"), "{said}");
-    assert!(
-        said.contains("interception mode TPROXY: container heddle-proxy runs as root"),
-        "{said}"
-    );
+    // The webhook hears of a namespace's labels a moment after the namespace is there.
+    wait_until("what PodSecurity refuses is said before it does", || {
+        let file = file.to_string_lossy();
+        let made = namespace.kubectl(&["create", "--dry-run=server", "-f", &file]);
+        let said = told(&made);
+        assert!(!made.status.success() && said.contains("NET_RAW"), "{said}");
+        said.contains("interception mode TPROXY: container heddle-proxy runs as root")
+    });
 }

@@ -20,6 +20,7 @@ mod grpc_interop;
 mod hands;
 mod host;
 mod http2;
+mod ingress;
 mod memory;
 mod meshes;
 mod outside;
