@@ -8,17 +8,23 @@ use crate::{
 use heddle_testkit::wait::wait_until;
 
 /// A web server that answers with the address that it sees.
-const TELL: &str = "mkdir -p /tmp/www/cgi-bin; \
+pub(crate) const TELL: &str = "mkdir -p /tmp/www/cgi-bin; \
     printf '#!/bin/sh\\necho; echo \"from $REMOTE_ADDR\"\\n' > /tmp/www/cgi-bin/who; \
     chmod +x /tmp/www/cgi-bin/who; httpd -p 8080 -h /tmp/www; \
     trap 'sleep 2; exit 0' TERM; while :; do sleep 60 & wait $!; done";
 
 /// With an annotation of its pods.
-fn keeping(yaml: &str) -> String {
+pub(crate) fn keeping(yaml: &str) -> String {
     let pods = "    metadata: {labels:";
     assert!(yaml.contains(pods), "{yaml}");
     let annotations = "annotations: {sidecar.istio.io/interceptionMode: TPROXY}";
     yaml.replace(pods, &format!("    metadata: {{{annotations}, labels:"))
+}
+
+/// The address that an answer tells. Of a socket for both families an IPv4 address is written as one of IPv6.
+pub(crate) fn told_by(line: &str) -> Option<&str> {
+    let address = line.strip_prefix("from ")?.trim_matches(['[', ']']);
+    Some(address.trim_start_matches("::ffff:"))
 }
 
 fn address_of(namespace: &Namespace, app: &str) -> String {
@@ -44,20 +50,13 @@ fn an_application_sees_its_callers_address_where_that_is_asked_for() {
         namespace.rolled_out(&format!("deployment/{name}"));
     }
     let caller = address_of(&namespace, "client");
-    for (app, seen) in [
-        ("plain", address_of(&namespace, "plain")),
-        ("kept", caller.clone()),
-        ("legacy", caller.clone()),
-    ] {
+    for (app, seen) in
+        [("plain", address_of(&namespace, "plain")), ("kept", caller.clone()), ("legacy", caller)]
+    {
         let url = format!("http://{app}/cgi-bin/who");
         let said = namespace.run("deployment/client", &calls(5, &url));
         assert_eq!(said.lines().count(), 5, "{said}");
-        // Of a socket for both families an IPv4 address is written as one of IPv6.
-        let is_seen = |line: &str| {
-            line.strip_prefix("from ")
-                .map(|ip| ip.trim_matches(['[', ']']).trim_start_matches("::ffff:"))
-                == Some(seen.as_str())
-        };
+        let is_seen = |line: &str| told_by(line) == Some(seen.as_str());
         assert!(said.lines().all(is_seen), "{app}: {said}, expected {seen}");
         let labels =
             [("reporter", "destination"), ("source_workload", "client"), ("response_code", "200")];

@@ -4,6 +4,7 @@ use heddle_testkit::wait::wait_until;
 
 use crate::{
     apps::{calls, client, server, service},
+    callers::{TELL, keeping, told_by},
     cluster::{count, in_mesh},
 };
 
@@ -12,12 +13,49 @@ fn of_both(service: &str) -> String {
     service.replace("spec:\n", "spec:\n  ipFamilyPolicy: RequireDualStack\n")
 }
 
-#[test]
-fn calls_of_one_service_by_either_family_are_counted_as_its_own_on_both_sides() {
-    if std::env::var_os("HEDDLE_KUBE_DUAL_STACK").is_none() {
+/// Has the cluster both families?
+fn has_both() -> bool {
+    let both = std::env::var_os("HEDDLE_KUBE_DUAL_STACK").is_some();
+    if !both {
         eprintln!(
             "SKIPPED: this needs a cluster of both address families; run `cargo xtask kube test dual_stack`"
         );
+    }
+    both
+}
+
+#[test]
+fn an_application_sees_callers_of_either_family_by_their_own_addresses() {
+    if !has_both() {
+        return;
+    }
+    let Some(namespace) = in_mesh("dual-callers") else { return };
+    let kept = keeping(&server("kept-v1", "kept", "v1").running(TELL).yaml());
+    namespace.apply(&(kept + &client().yaml()));
+    namespace.rolled_out("deployment/kept-v1");
+    namespace.rolled_out("deployment/client");
+    let addresses = |app: &str| -> Vec<String> {
+        let path = "jsonpath={.items[0].status.podIPs[*].ip}";
+        let all = namespace.asked(&["get", "pods", "-l", &format!("app={app}"), "-o", path]);
+        all.split_whitespace().map(str::to_owned).collect()
+    };
+    let (own, callers) = (addresses("kept"), addresses("client"));
+    assert_eq!((own.len(), callers.len()), (2, 2));
+    for (own, caller) in own.iter().zip(&callers) {
+        let host = if own.contains(':') { format!("[{own}]") } else { own.clone() };
+        let script = calls(5, &format!("http://{host}:8080/cgi-bin/who"));
+        let said = namespace.run("deployment/client", &script);
+        assert_eq!(said.lines().count(), 5, "{said}");
+        assert!(
+            said.lines().all(|line| told_by(line) == Some(caller.as_str())),
+            "{said}, not {caller}"
+        );
+    }
+}
+
+#[test]
+fn calls_of_one_service_by_either_family_are_counted_as_its_own_on_both_sides() {
+    if !has_both() {
         return;
     }
     let Some(namespace) = in_mesh("dual") else { return };
