@@ -1,6 +1,6 @@
 // The header: mesh, search, time range, one quiet word about health.
 
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { NAMED, type Address, type Go, type Range, link, rangeWord } from "./address";
 import { id, type Graph, type Live, type Node } from "./api";
 import { clock } from "./format";
@@ -94,7 +94,7 @@ function ThemeButton() {
 function RangePicker({ range, go }: { range: Range; go: Go }) {
   const [open, setOpen] = useState(false);
   const box = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!open) return;
     const outside = (event: Event) => {
       if (!box.current?.contains(event.target as globalThis.Node)) setOpen(false);
@@ -172,7 +172,7 @@ function Search({ nodes, go }: { nodes: Node[]; go: Go }) {
   const [at, setAt] = useState(0);
   const [open, setOpen] = useState(false);
   const input = useRef<HTMLInputElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const slash = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (event.key !== "/" || target.matches("input, textarea, select")) return;

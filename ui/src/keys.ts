@@ -1,6 +1,6 @@
 // Keys that do the same on every page: `t` for pictures or tables, Escape for one step back.
 
-import { useEffect } from "preact/hooks";
+import { useLayoutEffect } from "preact/hooks";
 import type { Address, Go } from "./address";
 import { id } from "./api";
 
@@ -15,7 +15,7 @@ export function keyed(key: string, address: Address, twofold: boolean): Partial<
 }
 
 export function useKeys(address: Address, twofold: boolean, go: Go) {
-  useEffect(() => {
+  useLayoutEffect(() => {
     const pressed = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;

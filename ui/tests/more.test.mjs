@@ -101,6 +101,26 @@ test("Escape and t work on every page", { skip: missing }, async () => {
   });
 });
 
+test("a key pressed as soon as something can be seen is heard", { skip: missing }, async () => {
+  server.state.answer = TROUBLE;
+  await browse({}, async (page) => {
+    // The key comes in the very step that adds the element, before anything that waits for a frame.
+    await page.addInitScript(() => {
+      const waiting = [["main", "t"], [".period", "Escape"]];
+      new MutationObserver(() => {
+        if (waiting.length === 0 || !document.querySelector(waiting[0][0])) return;
+        const [, key] = waiting.shift();
+        document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+      }).observe(document, { childList: true, subtree: true });
+    });
+    await page.goto(`${server.url}#/rules`);
+    await page.waitForFunction(() => location.hash === "#/?view=table");
+    await page.getByRole("button", { name: "Pick" }).click();
+    await page.locator(".period").waitFor({ state: "detached" });
+    assert.equal(await page.getByRole("button", { name: "Pick" }).getAttribute("aria-expanded"), "false");
+  });
+});
+
 test("the picker of a period stays inside its card, and the card inside the window", { skip: missing }, async () => {
   server.state.answer = TROUBLE;
   for (const viewport of SIZES) {

@@ -1,6 +1,6 @@
 // How large the picture is: as the layout wants it, or as somebody asks by buttons, keys or the wheel.
 
-import { useEffect, useState } from "preact/hooks";
+import { useLayoutEffect, useState } from "preact/hooks";
 
 const SMALLEST = 0.08;
 const LARGEST = 2.5;
@@ -35,7 +35,7 @@ export function useZoom(frame: { current: HTMLElement | null }, picture: Picture
     const along = Math.max(120, height) / (picture.drawn.height + 2 * MARGIN);
     setAsked(Math.min(1, Math.max(SMALLEST, Math.min(across, along))));
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     const key = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement;
       if (target.matches("input, textarea, select") || event.ctrlKey || event.metaKey || event.altKey) return;
