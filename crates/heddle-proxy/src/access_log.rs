@@ -6,19 +6,16 @@ mod render;
 mod writer;
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::Ordering,
-        mpsc::{SyncSender, sync_channel},
-    },
+    cell::RefCell,
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Duration,
 };
 
 use heddle_logic::expression;
 use heddle_runtime::clock;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
-use self::writer::{Line, Order};
+use self::writer::Waiting;
 use crate::{
     facts::Facts,
     metrics::{ExportResult, Metrics},
@@ -26,16 +23,25 @@ use crate::{
     spans::{Finished, FinishedRecord},
 };
 
-/// Most lines that wait to be written, and most records that wait to be taken by thread 0.
-const LINES_WAITING_MAX: usize = 8_192;
+/// Most records that wait to be taken by thread 0.
+const RECORDS_WAITING_MAX: usize = 8_192;
+/// Bytes that a worker keeps to make a line in; a longer one takes more for itself.
+const LINE_BYTES: usize = 16 << 10;
 /// How long a sidecar that ends waits for a file to take its last lines.
 const FINISH: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Where a worker makes a line.
+    static LINE: RefCell<String> = const { RefCell::new(String::new()) };
+}
 
 /// The lines of all workers, on their way.
 #[derive(Debug)]
 pub(crate) struct AccessLogs {
-    /// To the thread that writes; started by the first line. `None` within: it could not be.
-    lines: OnceLock<Option<SyncSender<Order>>>,
+    /// To the thread that writes.
+    lines: Arc<Waiting>,
+    /// Does that run? It is started by the first line.
+    started: OnceLock<bool>,
     /// Records on their way to collectors.
     records: mpsc::Sender<FinishedRecord>,
     metrics: Arc<Metrics>,
@@ -44,8 +50,9 @@ pub(crate) struct AccessLogs {
 impl AccessLogs {
     /// None so far; those that are dropped are counted there. Records for collectors come out at the other end.
     pub(crate) fn new(metrics: Arc<Metrics>) -> (Self, mpsc::Receiver<FinishedRecord>) {
-        let (records, receiver) = mpsc::channel(LINES_WAITING_MAX);
-        (Self { lines: OnceLock::new(), records, metrics }, receiver)
+        let (records, receiver) = mpsc::channel(RECORDS_WAITING_MAX);
+        let (lines, started) = (Arc::default(), OnceLock::new());
+        (Self { lines, started, records, metrics }, receiver)
     }
 
     /// Writes what the rules of the call ask for.
@@ -57,8 +64,12 @@ impl AccessLogs {
             }
             match &log.to {
                 LogTo::File(path) => {
-                    let text = render::line(&log.line, facts, host);
-                    self.hand_over(Line { path: path.clone(), text });
+                    LINE.with_borrow_mut(|line| {
+                        line.clear();
+                        render::write(&log.line, facts, host, line);
+                        self.hand_over(path, line);
+                        line.shrink_to(LINE_BYTES);
+                    });
                 }
                 LogTo::Collector(to) => {
                     let what = render::record(log, facts, host);
@@ -73,26 +84,21 @@ impl AccessLogs {
 
     /// Waits until the lines so far are written, but no longer than [`FINISH`].
     pub(crate) async fn finish(&self) {
-        let Some(Some(lines)) = self.lines.get() else { return };
-        let (done, written) = oneshot::channel();
-        if lines.try_send(Order::Finish(done)).is_ok() {
-            let _late_or_gone = clock::within(FINISH, written).await;
+        if self.started.get() == Some(&true) {
+            let _late_or_gone = clock::within(FINISH, self.lines.written()).await;
         }
     }
 
-    fn hand_over(&self, line: Line) {
-        let lines = self.lines.get_or_init(|| {
-            let (sender, receiver) = sync_channel(LINES_WAITING_MAX);
-            match writer::start(receiver, Arc::clone(&self.metrics.log_lines_dropped)) {
-                Ok(_handle) => Some(sender),
-                Err(error) => {
-                    tracing::error!(%error, "no access log is written: its thread cannot be started");
-                    None
-                }
+    fn hand_over(&self, path: &str, line: &str) {
+        let started = *self.started.get_or_init(|| {
+            let dropped = Arc::clone(&self.metrics.log_lines_dropped);
+            let started = writer::start(Arc::clone(&self.lines), dropped);
+            if let Err(error) = &started {
+                tracing::error!(%error, "no access log is written: its thread cannot be started");
             }
+            started.is_ok()
         });
-        let taken = lines.as_ref().is_some_and(|lines| lines.try_send(Order::Write(line)).is_ok());
-        if !taken {
+        if !started || !self.lines.add(path, line) {
             self.dropped();
         }
     }
@@ -100,5 +106,11 @@ impl AccessLogs {
     /// One found no room.
     fn dropped(&self) {
         self.metrics.log_lines_dropped.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for AccessLogs {
+    fn drop(&mut self) {
+        self.lines.close();
     }
 }

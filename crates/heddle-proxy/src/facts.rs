@@ -4,6 +4,8 @@
 mod attributes;
 
 use std::{
+    borrow::Cow,
+    fmt,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -69,7 +71,7 @@ pub(crate) struct Request {
     /// The path that was sent on in its place.
     pub(crate) sent_path: Option<String>,
     pub(crate) authority: String,
-    pub(crate) scheme: String,
+    pub(crate) scheme: Cow<'static, str>,
     /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
     pub(crate) protocol: &'static str,
     /// `x-request-id`, of the client or of this sidecar.
@@ -78,13 +80,31 @@ pub(crate) struct Request {
     pub(crate) fields: Vec<(String, String)>,
 }
 
+/// Where an upstream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// At an address.
+    Address(SocketAddr),
+    /// At a socket that has a path, or a name that begins with `@`.
+    Socket(String),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(at) => write!(f, "{at}"),
+            Self::Socket(path) => write!(f, "unix://{path}"),
+        }
+    }
+}
+
 /// Where it went.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Upstreamed {
     /// Name of the cluster, as Istio writes it.
     pub(crate) cluster: Option<String>,
     /// Address of the last endpoint that was tried.
-    pub(crate) address: Option<String>,
+    pub(crate) address: Option<Place>,
     /// Our end of its connection.
     pub(crate) local: Option<SocketAddr>,
     /// Who is there.
@@ -203,7 +223,11 @@ impl Facts {
             target: bounded(seen.target()),
             sent_path: None,
             authority: bounded(seen.authority()),
-            scheme: seen.scheme().to_owned(),
+            scheme: match seen.scheme() {
+                "http" => Cow::Borrowed("http"),
+                "https" => Cow::Borrowed("https"),
+                other => Cow::Owned(bounded(other)),
+            },
             protocol,
             id: seen.first_header("x-request-id").map(|id| bounded(&id)),
             fields: self.wanted.of_request().filter_map(field).collect(),
@@ -235,7 +259,7 @@ impl Facts {
     /// nothing said a better one.
     pub(crate) fn attempt(
         &mut self,
-        address: String,
+        address: Place,
         workload: Option<Arc<WorkloadInfo>>,
         cluster: impl FnOnce() -> String,
     ) {
@@ -253,7 +277,7 @@ impl Facts {
     pub(crate) fn carried(&mut self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {
         self.upstream.local = local;
         if let Some(remote) = remote {
-            self.upstream.address = Some(remote.to_string());
+            self.upstream.address = Some(Place::Address(remote));
         }
     }
 

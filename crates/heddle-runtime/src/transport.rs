@@ -11,6 +11,7 @@ mod tls;
 
 use std::{
     any::Any,
+    cell::OnceCell,
     future::poll_fn,
     io::{self, IoSlice},
     net::SocketAddr,
@@ -38,7 +39,12 @@ const MOVE_BYTES: usize = 16 * 1024;
 pub struct Transport {
     carrier: Carrier,
     kept: Option<Box<dyn Any>>,
+    /// As they were found once: on a connection that is used again and again they are asked for with each request.
+    ends: OnceCell<Ends>,
 }
+
+/// Addresses of this end and of the other.
+pub type Ends = (Option<SocketAddr>, Option<SocketAddr>);
 
 #[derive(Debug)]
 enum Carrier {
@@ -49,7 +55,7 @@ enum Carrier {
 
 impl From<TcpStream> for Transport {
     fn from(stream: TcpStream) -> Self {
-        Self { carrier: Carrier::Tcp(stream), kept: None }
+        Self { carrier: Carrier::Tcp(stream), kept: None, ends: OnceCell::new() }
     }
 }
 
@@ -59,7 +65,7 @@ impl Transport {
     #[must_use]
     pub fn pair() -> (Self, Self) {
         let (one, other) = memory::pair();
-        let end = |end| Self { carrier: Carrier::Memory(end), kept: None };
+        let end = |end| Self { carrier: Carrier::Memory(end), kept: None, ends: OnceCell::new() };
         (end(one), end(other))
     }
 
@@ -81,7 +87,7 @@ impl Transport {
         };
         let end = Box::new(tls::End::new(under, client));
         poll_fn(|context| end.poll_handshake(context)).await?;
-        Ok(Self { carrier: Carrier::Tls(end), kept: self.kept })
+        Ok(Self { carrier: Carrier::Tls(end), kept: self.kept, ends: self.ends })
     }
 
     /// Is it TLS that carries the bytes?
@@ -109,13 +115,13 @@ impl Transport {
 
     /// Addresses of this end and of the other; `None` for what has none within this process.
     #[must_use]
-    pub fn ends(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    pub fn ends(&self) -> Ends {
         let of = |stream: &TcpStream| (stream.local_addr().ok(), stream.peer_addr().ok());
-        match &self.carrier {
+        *self.ends.get_or_init(|| match &self.carrier {
             Carrier::Tcp(stream) => of(stream),
             Carrier::Memory(_) => (None, None),
             Carrier::Tls(end) => end.tcp().map_or((None, None), of),
-        }
+        })
     }
 
     /// Both halves, each usable while the other waits.

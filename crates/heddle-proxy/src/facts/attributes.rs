@@ -51,7 +51,7 @@ impl Attributes for Facts {
             Attribute::Host => {
                 Value::text(request.map(|one| one.authority.as_str()).filter(|text| said(text))?)
             }
-            Attribute::Scheme => Value::text(request?.scheme.as_str()),
+            Attribute::Scheme => Value::text(request?.scheme.as_ref()),
             Attribute::Method => Value::text(request?.method.as_str()),
             Attribute::RequestHeader(name) => Value::text(self.request_field(name)?),
             Attribute::RequestId => Value::text(request?.id.as_deref()?),
@@ -80,7 +80,7 @@ impl Attributes for Facts {
             // No mutual TLS between sidecars yet.
             Attribute::Mtls => Value::Bool(false),
             Attribute::ServerName => Value::text(self.server_name.as_deref()?),
-            Attribute::UpstreamAddress => Value::text(self.upstream.address.as_deref()?),
+            Attribute::UpstreamAddress => Value::text(self.upstream.address.as_ref()?.to_string()),
             Attribute::UpstreamFailure => Value::text(self.upstream.failure.as_deref()?),
             Attribute::ClusterName => Value::text(self.upstream.cluster.as_deref()?),
             Attribute::RouteName => Value::text(self.rule.as_deref()?),

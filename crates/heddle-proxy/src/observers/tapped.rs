@@ -235,7 +235,7 @@ impl Known<'_> {
 
     fn to(&self) -> Party {
         let address = match (self.side(), &self.facts.upstream.address) {
-            (Side::Client, Some(address)) => address.clone(),
+            (Side::Client, Some(address)) => address.to_string(),
             _ => self.facts.ends.called.to_string(),
         };
         let known = self.callee().map(party).unwrap_or_default();

@@ -162,11 +162,7 @@ impl Upstream {
     /// Notes in `facts` that something is sent there.
     #[cold]
     pub(crate) fn tell(&self, facts: &mut Facts) {
-        let address = match &self.target {
-            DialTarget::Application { port, at: None, .. } => format!("127.0.0.1:{port}"),
-            target => target.to_string(),
-        };
-        facts.attempt(address, self.workload(), || self.cluster_name());
+        facts.attempt(self.target.place(), self.workload(), || self.cluster_name());
         facts.upstream.is_hop =
             self.tls.is_none() && !matches!(self.target, DialTarget::Outside(_));
     }

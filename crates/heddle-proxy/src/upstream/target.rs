@@ -2,12 +2,12 @@
 
 use std::{
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
 };
 
 use heddle_model::discovery::DefaultEndpoint;
 
-use crate::backlog::Server;
+use crate::{backlog::Server, facts::Place};
 
 /// How an upstream is reached.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,6 +35,23 @@ impl DialTarget {
         match *self {
             Self::Workload(address) | Self::Own(address) | Self::Outside(address) => address.port(),
             Self::Application { port, .. } => port,
+        }
+    }
+
+    /// Where that is, as logs tell it.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Workload(at) | Self::Own(at) | Self::Outside(at) => Place::Address(*at),
+            Self::Application { at: Some(DefaultEndpoint::Socket(path)), .. } => {
+                Place::Socket(path.clone())
+            }
+            Self::Application {
+                at: Some(DefaultEndpoint::Loopback(port) | DefaultEndpoint::Own(port)),
+                ..
+            }
+            | Self::Application { port, at: None, .. } => {
+                Place::Address((Ipv4Addr::LOCALHOST, *port).into())
+            }
         }
     }
 

@@ -8,9 +8,15 @@ use heddle_runtime::clock;
 use super::*;
 use crate::{
     direction::Direction,
-    facts::{Answered, Ends, Finish, Request, Wanted},
+    facts::{Answered, Ends, Finish, Place, Request, Wanted},
     refusal::Flags,
 };
+
+fn line(plan: &LinePlan, facts: &Facts, host: &str) -> String {
+    let mut line = String::new();
+    write(plan, facts, host, &mut line);
+    line
+}
 
 fn at(address: &str) -> SocketAddr {
     address.parse().unwrap()
@@ -25,14 +31,14 @@ fn answered() -> Facts {
         method: "GET".to_owned(),
         target: "/reviews/7?x=1".to_owned(),
         authority: "reviews:9080".to_owned(),
-        scheme: "http".to_owned(),
+        scheme: "http".into(),
         protocol: "HTTP/1.1",
         id: Some("id-1".to_owned()),
         fields: vec![("user-agent".to_owned(), "curl/8".to_owned())],
         ..Request::default()
     });
     facts.upstream.cluster = Some("outbound|9080|v1|reviews.shop.svc.cluster.local".to_owned());
-    facts.upstream.address = Some("240.241.0.9:9080".to_owned());
+    facts.upstream.address = Some(Place::Address("240.241.0.9:9080".parse().unwrap()));
     facts.upstream.local = Some(at("240.241.0.2:51000"));
     facts.upstream.attempts = 1;
     facts.answer = Answered {

@@ -7,7 +7,7 @@ use heddle_runtime::clock;
 
 use super::*;
 use crate::{
-    facts::{Answered, Ends, Finish, Injected, Wanted},
+    facts::{Answered, Ends, Finish, Injected, Place, Wanted},
     tap::Taps,
     testing::resources::workload,
 };
@@ -35,7 +35,7 @@ fn answered(direction: Direction) -> Facts {
         ..Request::default()
     });
     facts.upstream.workload = Some(Arc::new(workload("reviews-v1-1", "reviews", "v1")));
-    facts.upstream.address = Some("240.241.0.9:9080".to_owned());
+    facts.upstream.address = Some(Place::Address("240.241.0.9:9080".parse().unwrap()));
     facts.upstream.attempts = 1;
     facts.upstream.is_hop = true;
     facts.answer = Answered { details: Some("via_upstream"), ..Answered::default() };
