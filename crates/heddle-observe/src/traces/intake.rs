@@ -126,14 +126,12 @@ impl Intake {
             drop(permit);
             return;
         }
-        drop(
-            http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(limits::REQUEST_HEAD_TIMEOUT)
-                .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
-                .serve_connection(TokioIo::new(stream), service)
-                .await,
-        );
+        let served = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::REQUEST_HEAD_TIMEOUT)
+            .max_buf_size(limits::REQUEST_HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), service);
+        within_its_lifetime(served, |one| one.graceful_shutdown()).await;
         drop(permit);
     }
 
