@@ -19,6 +19,7 @@ mod rules;
 mod scrape;
 mod slow_backend;
 mod statistics;
+mod store;
 mod telemetry;
 mod telemetry_sink;
 mod upstream;
@@ -34,7 +35,7 @@ struct Bench {
 }
 
 /// All of them.
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     Bench {
         name: "http1",
         about: http1::ABOUT,
@@ -89,6 +90,7 @@ const BENCHES: [Bench; 10] = [
         options: &[OUTPUT, ROUNDS, SECONDS, BINARY],
         run: slow_backend::run,
     },
+    Bench { name: "store", about: store::ABOUT, options: &[], run: store::run },
     Bench {
         name: "telemetry",
         about: telemetry::ABOUT,

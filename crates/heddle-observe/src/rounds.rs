@@ -374,3 +374,6 @@ mod tests {
         assert!(until_next(Duration::ZERO, Duration::ZERO) <= Duration::from_millis(1));
     }
 }
+
+#[cfg(test)]
+mod six_hours;
