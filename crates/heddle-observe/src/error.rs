@@ -1,7 +1,7 @@
 //! Why the process could not start. Once it runs, a failed scrape or a silent control plane is
 //! shown on the dashboard, never an end.
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 /// Why `heddle observe` could not start.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,14 @@ pub enum ObserveError {
     Bind {
         /// The address asked for.
         address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The path socket for sidecars cannot be bound.
+    #[error("cannot listen on {}: {source}", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
         /// What the system said.
         source: io::Error,
     },

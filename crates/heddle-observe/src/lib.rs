@@ -10,6 +10,9 @@
 //! `measure` (what it means) → `ledger` (increase) → `store` (slots) → `rates` (per second) →
 //! `answers` (JSON) → `routes` (HTTP).
 //!
+//! `census` keeps up who there is. A sidecar that ends asks to be scraped once more (`last_scrape`), so that also what lives
+//! shorter than an interval is counted.
+//!
 //! Who is out for its errors and which names were not found are no numbers over time: `ejected` and `names` take them
 //! from each scrape as they are. Rules and their changes come from the control plane (`rulebook`); the changes are kept in the
 //! file as well.
@@ -29,7 +32,7 @@
 use std::{cell::RefCell, rc::Rc};
 
 use heddle_runtime::{net, pulse, task};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 
 pub mod config;
 pub mod control;
@@ -41,11 +44,13 @@ pub mod tap;
 
 mod answers;
 mod assets;
+mod census;
 mod ejected;
 mod grown;
 mod history;
 mod hosts;
 mod kept_file;
+mod last_scrape;
 mod ledger;
 mod lifetime;
 mod measure;
@@ -68,6 +73,8 @@ pub use control::{ClusterControl, ControlSource};
 pub use error::ObserveError;
 pub use measure::grpc_as_http;
 
+use census::Census;
+use last_scrape::Desk;
 use server::Face;
 use traces::{Traces, intake::Intake};
 
@@ -98,22 +105,27 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
     if let Some(file) = file {
         drop(task::spawn_contained("history", history::keep(Rc::clone(&view), file)));
     }
-    drop(task::spawn_contained(
-        "roster",
-        rounds::follow_roster(Rc::clone(&view), Rc::clone(&config)),
-    ));
+    let census = Rc::new(Census::new(Rc::clone(&view), Rc::clone(&config)));
+    drop(task::spawn_contained("roster", Rc::clone(&census).follow()));
     drop(task::spawn_contained(
         "rules",
         rounds::follow_rules(Rc::clone(&view), Rc::clone(&config)),
     ));
+    let (asks, asked) = mpsc::channel(limits::LAST_SCRAPES_MAX);
     drop(task::spawn_contained(
         "scrape rounds",
-        rounds::keep_scraping(Rc::clone(&view), Rc::clone(&config)),
+        rounds::keep_scraping(Rc::clone(&view), Rc::clone(&config), asked),
     ));
+    let desk = Rc::new(Desk::new(Rc::clone(&view), census, asks));
+    if let Some(run_dir) = &config.run_dir {
+        let listener = Desk::listen(run_dir)?;
+        drop(task::spawn_contained("last scrapes", Rc::clone(&desk).serve(listener)));
+    }
     if let Some(address) = config.health {
         let listener = net::listen_tcp(address, None, false)
             .map_err(|source| ObserveError::Bind { address, source })?;
-        let health = server::serve(Face::Health, listener, Rc::clone(&view), Rc::clone(&config));
+        let health =
+            server::serve(Face::Pods(desk), listener, Rc::clone(&view), Rc::clone(&config));
         drop(task::spawn_contained("health", health));
     }
     server::serve(Face::Dashboard, listener, view, config).await;

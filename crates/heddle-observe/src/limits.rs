@@ -65,6 +65,13 @@ pub const CLUSTER_CONTROL_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connection to an address of the control plane in a cluster, and then TLS on it.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Sidecars that are waiting for their last scrape at one time; further ones end without.
+pub const LAST_SCRAPES_MAX: usize = 256;
+/// What such a sidecar says of itself must be complete within this time.
+pub const LAST_SCRAPE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// Least time between two questions to the control plane for sidecars that it has not told of yet.
+pub const ROSTER_REST: Duration = Duration::from_millis(250);
+
 /// Connections to the dashboard; further ones wait in the kernel's queue.
 pub const CONNECTIONS_MAX: usize = 64;
 /// Bytes of a request head.

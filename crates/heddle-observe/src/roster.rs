@@ -8,6 +8,7 @@ use std::{
 use heddle_model::{Protocol, ServiceName, discovery::WorkloadInfo};
 use heddle_wire::local::{
     control_api::{ServiceView, WorkloadView},
+    last_scrape::LastScrape,
     observe_api::Ejection,
 };
 
@@ -72,6 +73,28 @@ pub(crate) struct Member {
     pub(crate) names: Vec<FailedName>,
 }
 
+impl Member {
+    /// One that is not listed, of which nothing else is known.
+    pub(crate) fn new(mut owner: Owner, name: String, address: IpAddr) -> Self {
+        if owner.version.is_empty() {
+            crate::measure::UNKNOWN.clone_into(&mut owner.version);
+        }
+        Self {
+            owner,
+            services: BTreeSet::new(),
+            name,
+            address,
+            present: false,
+            ran_before: false,
+            scraped: false,
+            ejected: Vec::new(),
+            tls: Grown::default(),
+            lost: Grown::default(),
+            names: Vec::new(),
+        }
+    }
+}
+
 impl Roster {
     /// Takes over an answer of the control plane.
     pub(crate) fn update(&mut self, workloads: Vec<WorkloadView>, services: Vec<ServiceView>) {
@@ -101,26 +124,10 @@ impl Roster {
             } else {
                 workload.services
             };
-            let member = known.or_insert_with(|| Member {
-                owner: Owner {
-                    id: workload.id.0,
-                    service,
-                    version: if workload.version.is_empty() {
-                        crate::measure::UNKNOWN.to_owned()
-                    } else {
-                        workload.version
-                    },
-                },
-                services: BTreeSet::new(),
-                name: workload.name,
-                address: workload.addresses.first(),
-                present: true,
-                ran_before,
-                scraped: false,
-                ejected: Vec::new(),
-                tls: Grown::default(),
-                lost: Grown::default(),
-                names: Vec::new(),
+            let member = known.or_insert_with(|| {
+                let owner = Owner { id: workload.id.0, service, version: workload.version };
+                let member = Member::new(owner, workload.name, workload.addresses.first());
+                Member { present: true, ran_before, ..member }
             });
             member.services = services;
         }
@@ -134,6 +141,17 @@ impl Roster {
                 )
             })
             .collect();
+        self.forget_oldest();
+    }
+
+    /// Takes a sidecar that ends at its own word, where the control plane has not told of it, or no longer does: as
+    /// one that has left.
+    pub(crate) fn admit(&mut self, about: LastScrape, service: ServiceName) {
+        let LastScrape { workload, name, version, address, .. } = about;
+        self.members.entry(workload.0.clone()).or_insert_with(|| {
+            let owner = Owner { id: workload.0, service: service.clone(), version };
+            Member { services: [service].into(), ..Member::new(owner, name, address) }
+        });
         self.forget_oldest();
     }
 

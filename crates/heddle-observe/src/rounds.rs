@@ -1,4 +1,4 @@
-//! The two loops that fill the store: asking the control plane who is there, and scraping them.
+//! The loops that fill the store: scraping the sidecars that are there, and asking for the rules.
 
 use std::{
     cell::RefCell,
@@ -8,32 +8,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use heddle_runtime::{clock, local_http::CallError};
-use heddle_wire::local::control_api::{ResourceView, ServiceView, WorkloadView};
-use tokio::{sync::Semaphore, task::JoinSet};
+use heddle_runtime::clock;
+use heddle_wire::local::control_api::ResourceView;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot},
+    task::{JoinError, JoinSet},
+};
 
 use crate::{
     answers::View,
     config::ObserveConfig,
     ledger::{Ledger, Past},
     limits,
-    roster::{Member, Roster},
+    roster::Member,
     scrape::{self, ScrapeError},
 };
-
-/// Asks the control plane for workloads and services, for ever.
-pub(crate) async fn follow_roster(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
-    loop {
-        let ask = async {
-            let workloads = config.control.get("/v1/workloads");
-            let services = config.control.get("/v1/services");
-            tokio::try_join!(workloads, services)
-        };
-        let answer = clock::within(config.control.limit(), ask).await;
-        take_answer(&mut view.borrow_mut().roster, answer);
-        clock::sleep(config.scrape_interval).await;
-    }
-}
 
 /// Asks the control plane for the rules, for ever: when a sidecar runs another generation, and once in a while.
 pub(crate) async fn follow_rules(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
@@ -60,25 +49,25 @@ pub(crate) async fn follow_rules(view: Rc<RefCell<View>>, config: Rc<ObserveConf
     }
 }
 
-type Listed = (Vec<WorkloadView>, Vec<ServiceView>);
-
-fn take_answer(roster: &mut Roster, answer: Option<Result<Listed, CallError>>) {
-    let reason = match answer {
-        Some(Ok((workloads, services))) => return roster.update(workloads, services),
-        Some(Err(error)) => error.to_string(),
-        None => "no answer in time".to_owned(),
-    };
-    if roster.control {
-        tracing::warn!(%reason, "the control plane does not answer; showing the members known last");
-    }
-    roster.unanswered();
+/// Somebody who waits for a scrape that begins from now on.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    /// Of the sidecar of this workload, which the roster knows.
+    pub(crate) id: String,
+    /// Told whether it was read to its end; dropped if it cannot be.
+    pub(crate) done: oneshot::Sender<bool>,
 }
 
-/// Scrapes all sidecars once per interval, for ever.
-pub(crate) async fn keep_scraping(view: Rc<RefCell<View>>, config: Rc<ObserveConfig>) {
+/// Scrapes all sidecars once per interval and whoever is asked for in between, for ever.
+pub(crate) async fn keep_scraping(
+    view: Rc<RefCell<View>>,
+    config: Rc<ObserveConfig>,
+    mut asks: mpsc::Receiver<Ask>,
+) {
     let mut rounds = Rounds::new(view, config.scrape_interval);
     loop {
-        clock::sleep(until_next(clock::unix_now(), config.scrape_interval)).await;
+        let pause = until_next(clock::unix_now(), config.scrape_interval);
+        rounds.between(clock::now() + pause, &mut asks).await;
         rounds.round(clock::unix_now().as_secs()).await;
     }
 }
@@ -103,6 +92,10 @@ struct Rounds {
     /// Scrapes under way; one that takes longer than its round is taken over by a later one.
     under_way: JoinSet<Scraped>,
     away: BTreeMap<tokio::task::Id, String>,
+    /// Who waits for the scrape of a workload that is under way.
+    waiting: BTreeMap<String, Vec<oneshot::Sender<bool>>>,
+    /// Asked for while one that had begun earlier was under way.
+    later: Vec<Ask>,
     last: Option<Instant>,
 }
 
@@ -115,6 +108,13 @@ struct Sidecar {
     due: Instant,
     /// When the control plane listed it last.
     listed: Instant,
+}
+
+/// What happens between two rounds.
+#[expect(clippy::large_enum_variant, reason = "taken apart at once, on the stack")]
+enum Next {
+    Asked(Ask),
+    Ended(Result<(tokio::task::Id, Scraped), JoinError>),
 }
 
 /// A scrape that has ended.
@@ -135,6 +135,8 @@ impl Rounds {
             sidecars: BTreeMap::new(),
             under_way: JoinSet::new(),
             away: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            later: Vec::new(),
             last: None,
         }
     }
@@ -157,12 +159,87 @@ impl Rounds {
             }
         }
         let seconds = self.last.replace(now).map_or(0.0, |last| (now - last).as_secs_f64());
-        let view = &mut *self.view.borrow_mut();
-        view.store.begin_round(at, seconds);
+        self.view.borrow_mut().store.begin_round(at, seconds);
         for scraped in done {
-            let sidecar = store(view, scraped);
-            self.sidecars.insert(sidecar.0, sidecar.1);
+            self.keep(scraped);
         }
+    }
+
+    /// Until the next round begins: scrapes whoever is asked for, and stores that at once.
+    async fn between(&mut self, until: Instant, asks: &mut mpsc::Receiver<Ask>) {
+        loop {
+            self.ask_again();
+            let next = async {
+                tokio::select! {
+                    Some(ask) = asks.recv() => Next::Asked(ask),
+                    Some(ended) = self.under_way.join_next_with_id() => Next::Ended(ended),
+                    else => std::future::pending().await,
+                }
+            };
+            let left = until.saturating_duration_since(clock::now());
+            match clock::within(left, next).await {
+                Some(Next::Asked(ask)) => {
+                    self.ask(ask);
+                }
+                Some(Next::Ended(Ok((task, scraped)))) => {
+                    self.away.remove(&task);
+                    self.keep(scraped);
+                }
+                Some(Next::Ended(Err(panicked))) => self.lost(panicked.id()),
+                None => return,
+            }
+        }
+    }
+
+    /// Begins what had to wait for the end of an earlier scrape: one for all who ask for the same workload, or many of
+    /// them would each have a scrape of its own.
+    fn ask_again(&mut self) {
+        let mut begun = BTreeSet::new();
+        for ask in std::mem::take(&mut self.later) {
+            let id = ask.id.clone();
+            if begun.contains(&id) {
+                self.waiting.entry(id).or_default().push(ask.done);
+            } else if self.ask(ask) {
+                begun.insert(id);
+            }
+        }
+    }
+
+    /// Scrapes the one that is asked for, or does so when its scrape that has begun already has ended. Did it begin?
+    fn ask(&mut self, ask: Ask) -> bool {
+        // Who does not wait any more has given its place to another, so there are no more than places.
+        if ask.done.is_closed() {
+            return false;
+        }
+        if self.away.values().any(|away| *away == ask.id) {
+            self.later.retain(|earlier| !earlier.done.is_closed());
+            self.later.push(ask);
+            return false;
+        }
+        let known = self.view.borrow().roster.members.get(&ask.id).cloned();
+        let Some(mut member) = known else { return false };
+        // One that has left the list already before it was ever scraped: when it began tells what its past is.
+        member.ran_before &= member.present;
+        let sidecar = self.sidecars.remove(&ask.id);
+        let (now, at) = (clock::now(), clock::unix_now().as_secs());
+        let sidecar = sidecar.unwrap_or_else(|| self.found(&member, now, at));
+        self.waiting.entry(ask.id).or_default().push(ask.done);
+        self.begin(&member, sidecar);
+        true
+    }
+
+    /// Stores a scrape, and tells those who waited for it.
+    fn keep(&mut self, scraped: Scraped) {
+        let was_read = scraped.outcome.is_ok();
+        let view = &mut *self.view.borrow_mut();
+        if view.store.newest().is_none() {
+            view.store.begin_round(clock::unix_now().as_secs(), 0.0);
+        }
+        let (id, sidecar) = store(view, scraped);
+        for done in self.waiting.remove(&id).into_iter().flatten() {
+            let _gone_by_now = done.send(was_read);
+        }
+        self.sidecars.insert(id, sidecar);
     }
 
     /// Starts the scrapes that are due and forgets sidecars that have left.
@@ -180,11 +257,17 @@ impl Rounds {
                 self.sidecars.insert(id, sidecar);
                 continue;
             }
-            let address = SocketAddr::from((member.address, scrape::PORT));
-            let (view, permits) = (Rc::clone(&self.view), Rc::clone(&self.permits));
-            let task = self.under_way.spawn_local(one(id.clone(), address, sidecar, view, permits));
-            self.away.insert(task.id(), id);
+            self.begin(&member, sidecar);
         }
+    }
+
+    /// Starts the scrape of a sidecar.
+    fn begin(&mut self, member: &Member, sidecar: Sidecar) {
+        let id = member.owner.id.clone();
+        let address = SocketAddr::from((member.address, scrape::PORT));
+        let (view, permits) = (Rc::clone(&self.view), Rc::clone(&self.permits));
+        let task = self.under_way.spawn_local(one(id.clone(), address, sidecar, view, permits));
+        self.away.insert(task.id(), id);
     }
 
     /// A sidecar that is scraped for the first time, or anew after its ledger was lost.
@@ -214,6 +297,7 @@ impl Rounds {
     /// A scrape panicked and took its ledger with it: what the sidecar counted so far is a past again.
     fn lost(&mut self, task: tokio::task::Id) {
         let Some(id) = self.away.remove(&task) else { return };
+        self.waiting.remove(&id);
         tracing::error!(workload = %id, "a scrape panicked; its counters begin with a new baseline");
         let view = &mut *self.view.borrow_mut();
         if let Some(member) = view.roster.members.get_mut(&id) {
@@ -291,7 +375,7 @@ mod tests {
     use heddle_model::ServiceName;
 
     use super::*;
-    use crate::{grown::Grown, measure::Owner};
+    use crate::measure::Owner;
 
     fn member() -> Member {
         let owner = Owner {
@@ -299,19 +383,8 @@ mod tests {
             service: ServiceName::new("api", "default").unwrap(),
             version: "v1".to_owned(),
         };
-        Member {
-            services: [owner.service.clone()].into(),
-            owner,
-            name: "api-v1".to_owned(),
-            address: Ipv4Addr::LOCALHOST.into(),
-            present: true,
-            ran_before: false,
-            scraped: true,
-            ejected: Vec::new(),
-            tls: Grown::default(),
-            lost: Grown::default(),
-            names: Vec::new(),
-        }
+        let member = Member::new(owner, "api-v1".to_owned(), Ipv4Addr::LOCALHOST.into());
+        Member { present: true, scraped: true, ..member }
     }
 
     /// A scrape that found this many calls answered.

@@ -4,6 +4,7 @@
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
 use heddle_runtime::{clock, task};
+use http_body_util::BodyExt;
 use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -11,18 +12,24 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use crate::{answers::View, config::ObserveConfig, lifetime::within_its_lifetime, limits, routes};
+use crate::{
+    answers::View,
+    config::ObserveConfig,
+    last_scrape::{Believed, Desk},
+    lifetime::within_its_lifetime,
+    limits, routes,
+};
 
 /// Pause after a failed accept (out of descriptors): nothing else would slow the loop down.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What is told at a listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Face {
     /// Everything.
     Dashboard,
-    /// Whether it is well.
-    Health,
+    /// Whether it is well; and sidecars of a cluster are scraped a last time.
+    Pods(Rc<Desk>),
 }
 
 /// Serves for ever.
@@ -38,7 +45,7 @@ pub(crate) async fn serve(
         match listener.accept().await {
             Ok((stream, _)) => {
                 let (view, config) = (Rc::clone(&view), Rc::clone(&config));
-                let served = connection(face, stream, permit, view, config);
+                let served = connection(face.clone(), stream, permit, view, config);
                 drop(task::spawn_contained("dashboard connection", served));
             }
             Err(error) => {
@@ -58,11 +65,15 @@ async fn connection(
     config: Rc<ObserveConfig>,
 ) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let (view, config) = (Rc::clone(&view), Rc::clone(&config));
+        let (face, view, config) = (face.clone(), Rc::clone(&view), Rc::clone(&config));
         async move {
             Ok::<_, std::convert::Infallible>(match face {
                 Face::Dashboard => routes::answer(request, &view, &config).await,
-                Face::Health => routes::health(&request, &view),
+                Face::Pods(desk) if Desk::is_asked(&request) => {
+                    let answer = desk.answer(request, Believed::Control).await;
+                    answer.map(|body| body.map_err(|never| match never {}).boxed_unsync())
+                }
+                Face::Pods(_) => routes::health(&request, &view),
             })
         }
     });

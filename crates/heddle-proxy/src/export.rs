@@ -63,10 +63,16 @@ pub(crate) struct Ways(pub(crate) Arc<Shared>);
 
 impl Reach for Ways {
     async fn connect(&self, to: &Collector) -> Result<TcpStream, String> {
+        self.connect_to(&to.host, to.port).await
+    }
+}
+
+impl Ways {
+    /// A connection to this name or address, past the mesh's rules.
+    pub(crate) async fn connect_to(&self, host: &str, port: u16) -> Result<TcpStream, String> {
         let shared = &self.0;
-        let Collector { host, port, .. } = to;
         let mut failed = format!("{host} has no address");
-        for to in self.addresses(host, *port).await? {
+        for to in self.addresses(host, port).await? {
             let connected = match shared.ranges.kind(to.ip()) {
                 AddressKind::Workload => {
                     net::connect_tcp(to, shared.mark()).await.map_err(|error| error.to_string())
@@ -82,9 +88,7 @@ impl Reach for Ways {
         }
         Err(failed)
     }
-}
 
-impl Ways {
     /// Where a receiver is: an address, a service, or a name outside.
     async fn addresses(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         let shared = &self.0;

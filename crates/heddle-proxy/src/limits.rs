@@ -59,6 +59,10 @@ pub const SPANS_RETRY: [Duration; 2] = [Duration::from_millis(500), Duration::fr
 /// Times that a batch is tried before it is dropped.
 pub const SPANS_TRIES: u32 = 4;
 
+/// How long a sidecar that ends waits at most until the observer has scraped it once more. It does so while its last
+/// spans are sent.
+pub const LAST_SCRAPE_MAX: Duration = Duration::from_secs(2);
+
 /// How long what waits is sent on when the sidecar ends.
 pub const SPANS_LAST: Duration = Duration::from_secs(1);
 

@@ -6,6 +6,7 @@
 
 mod ending;
 mod error;
+mod last_scrape;
 mod listeners;
 mod ready;
 
@@ -126,7 +127,8 @@ async fn thread_zero(config: ProxyConfig, connections_max: usize) -> Result<(), 
     // Both at once. Each has `SPANS_LAST` for it; one that takes much longer is not waited for.
     let [spans, records] = &last_told;
     let both = async { tokio::join!(done(spans), done(records)) };
-    let _in_time = clock::within(2 * SPANS_LAST, both).await;
+    let told = clock::within(2 * SPANS_LAST, both);
+    let _in_time = tokio::join!(told, last_scrape::ask(&shared));
     done(&save).await;
     Ok(())
 }

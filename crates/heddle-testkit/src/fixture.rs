@@ -86,6 +86,7 @@ pub fn pod_config(dir: &Path, control: SocketAddr) -> ProxyConfig {
         uid: String::new(),
         node: String::new(),
         native: false,
+        observer: None,
         drain_seconds: 5,
         keeps_callers: false,
     };

@@ -3,6 +3,7 @@
 pub mod app_probes;
 pub mod control_api;
 pub mod holder_api;
+pub mod last_scrape;
 pub mod observe_api;
 pub mod pod_environment;
 pub mod proxy_config;

@@ -218,6 +218,7 @@ fn config(mesh: &Chosen, workload: &Workload) -> ProxyConfig {
             uid: String::new(),
             node: String::new(),
             native: false,
+            observer: None,
             drain_seconds: 0,
             keeps_callers: false,
         }),

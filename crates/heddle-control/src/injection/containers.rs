@@ -2,7 +2,7 @@
 
 use heddle_wire::local::{
     app_probes::{APP_METRICS_VARIABLE, APP_PROBES_VARIABLE, AppProbes, HttpGet},
-    pod_environment::{INTERCEPTION_VARIABLE, NATIVE_SIDECAR_VARIABLE},
+    pod_environment::{INTERCEPTION_VARIABLE, NATIVE_SIDECAR_VARIABLE, OBSERVE_ADDRESS_VARIABLE},
     proxy_config::{PORT_HEALTH, PORT_METRICS},
 };
 use serde_json::{Value, json};
@@ -174,6 +174,7 @@ impl Additions<'_> {
     fn environment(&self, pod: &Pod, native: bool) -> Result<Vec<Value>, Rejected> {
         let Self { around, options, settings, probes: asked, .. } = self;
         let value = |name: &str, value: &str| json!({"name": name, "value": value});
+        let observer = format!("heddle-observe.{}.svc:{PORT_HEALTH}", settings.namespace);
         let mut env = vec![
             of_pod("POD_NAME", "metadata.name"),
             of_pod("POD_NAMESPACE", "metadata.namespace"),
@@ -182,6 +183,7 @@ impl Additions<'_> {
             of_pod("NODE_NAME", "spec.nodeName"),
             of_pod("SERVICE_ACCOUNT", "spec.serviceAccountName"),
             value("HEDDLE_DISCOVERY_ADDRESS", &options.discovery_address),
+            value(OBSERVE_ADDRESS_VARIABLE, &observer),
             value("HEDDLE_TRUST_DOMAIN", &settings.trust_domain),
             value("HEDDLE_CLUSTER_DOMAIN", &settings.cluster_domain),
             value("HEDDLE_REVISION", &settings.revision),

@@ -6,6 +6,7 @@
 //! | `POD_NAME`, `POD_NAMESPACE`, `POD_IPS` | the pod; its addresses with commas between them, one of each family at most |
 //! | `POD_UID`, `NODE_NAME`, `SERVICE_ACCOUNT` | likewise, and may be absent |
 //! | `HEDDLE_DISCOVERY_ADDRESS` | `HOST:PORT` of the control plane |
+//! | `HEDDLE_OBSERVE_ADDRESS` | `HOST:PORT` of the observer, which is asked for a last scrape; absent: nobody is |
 //! | `HEDDLE_TRUST_DOMAIN`, `HEDDLE_CLUSTER_DOMAIN` | `cluster.local` if absent |
 //! | `HEDDLE_WORKLOAD_NAME` | the Deployment's or whatever made the pod |
 //! | `HEDDLE_CONCURRENCY` | worker threads; 0: one for each processor; absent: 2 |
@@ -48,6 +49,8 @@ pub const ROOTS_FILE: &str = "/var/run/secrets/heddle/ca/root-cert.pem";
 pub const POD_INFO: &str = "/etc/heddle/pod";
 /// The pod's own resolver file.
 pub const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Where the observer is asked for a last scrape.
+pub const OBSERVE_ADDRESS_VARIABLE: &str = "HEDDLE_OBSERVE_ADDRESS";
 /// Says that the kubelet ends the sidecar after the application.
 pub const NATIVE_SIDECAR_VARIABLE: &str = "HEDDLE_NATIVE_SIDECAR";
 /// Says how the pod's connections get to the sidecar.
@@ -145,6 +148,8 @@ pub fn config(
 fn pod<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>, namespace: &str) -> Option<Pod> {
     let variable = reader.variable;
     let address = reader.read("HEDDLE_DISCOVERY_ADDRESS", Some(DISCOVERY_ADDRESS), host_and_port);
+    let observer = given(variable, OBSERVE_ADDRESS_VARIABLE)
+        .and_then(|_| reader.read(OBSERVE_ADDRESS_VARIABLE, None, host_and_port));
     let default_drain = DRAIN_SECONDS.to_string();
     let drain = reader.read("HEDDLE_TERMINATION_DRAIN", Some(&default_drain), seconds);
     let native = reader.read(NATIVE_SIDECAR_VARIABLE, Some("false"), yes_or_no);
@@ -170,6 +175,7 @@ fn pod<V: Fn(&str) -> Option<String>>(reader: &mut Reader<'_, V>, namespace: &st
         identity,
         uid: or(variable, "POD_UID", ""),
         node: or(variable, "NODE_NAME", ""),
+        observer,
         native: native?,
         drain_seconds: drain?,
         keeps_callers: keeps_callers?,

@@ -11,7 +11,10 @@ use std::{
 use heddle_model::{Addresses, Identity, Protocol, WorkloadId};
 use serde::{Deserialize, Serialize};
 
-use super::app_probes::{AppProbes, HttpGet};
+use super::{
+    app_probes::{AppProbes, HttpGet},
+    last_scrape::observer_socket,
+};
 
 /// Outbound listener (Istio's).
 pub const PORT_OUTBOUND: u16 = 15001;
@@ -141,6 +144,9 @@ pub struct Pod {
     pub uid: String,
     /// Node that it runs on.
     pub node: String,
+    /// The observer, which is asked for one more scrape at the end: name or address, and port.
+    #[serde(default)]
+    pub observer: Option<(String, u16)>,
     /// Does it end after the application? Else both are told to end at once.
     pub native: bool,
     /// How long after SIGTERM inbound connections are accepted at least, seconds: until those who call have heard
@@ -213,6 +219,22 @@ pub enum ControlPlane<'a> {
     PathSocket(&'a Path),
     /// Over TLS: a certificate tells it the peer.
     Tls(&'a SecureControl),
+}
+
+/// Who keeps what a sidecar measures.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observer<'a> {
+    /// A process of this machine, on this path socket.
+    Socket(PathBuf),
+    /// A pod, behind this name or address.
+    At {
+        /// Which.
+        host: &'a str,
+        /// Its port for it.
+        port: u16,
+    },
+    /// Nobody that it knows of.
+    None,
 }
 
 /// How a connection to an address outside of the mesh is made.
@@ -359,11 +381,30 @@ impl ProxyConfig {
         }
     }
 
+    /// Who keeps what this sidecar measures.
+    #[must_use]
+    pub fn observer(&self) -> Observer<'_> {
+        match &self.surroundings {
+            Surroundings::Local(_) => self
+                .run_dir()
+                .map_or(Observer::None, |run_dir| Observer::Socket(observer_socket(run_dir))),
+            Surroundings::Pod(pod) => match &pod.observer {
+                Some((host, port)) => Observer::At { host, port: *port },
+                None => Observer::None,
+            },
+        }
+    }
+
+    /// The mesh's run-time folder, where it is of one machine.
+    fn run_dir(&self) -> Option<&Path> {
+        // The socket is in the workload's folder, which is below it.
+        self.admin_socket()?.ancestors().nth(3)
+    }
+
     /// Where this sidecar leaves what it refused lately, when it ends.
     #[must_use]
     pub fn left_refusals(&self) -> Option<PathBuf> {
-        // The socket is in the workload's folder, which is below the mesh's run-time folder.
-        self.admin_socket()?.ancestors().nth(3).map(left_refusals)
+        self.run_dir().map(left_refusals)
     }
 
     /// The path socket at which the admin page is served too. In a cluster a port-forward leads to the loopback.

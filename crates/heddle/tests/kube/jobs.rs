@@ -1,8 +1,11 @@
 //! Pods that end, and containers that start before the application.
 
+use heddle_testkit::wait::wait_until;
+
 use crate::{
     apps::{SHELL, server, service},
     cluster::in_mesh,
+    tools::document,
 };
 
 #[test]
@@ -26,6 +29,14 @@ spec:
     ));
     namespace.comes_to_be("condition=Complete", "job/once");
     assert_eq!(namespace.asked(&["logs", "job/once", "-c", "app"]), "v1\n");
+    // It has lived shorter than an interval; its sidecar has been scraped at its end.
+    let name = namespace.name();
+    wait_until("the observer knows who has called", || {
+        let graph = document(&["graph", "-n", name, "--window", "5m"]);
+        let edges = graph["edges"].as_array().into_iter().flatten();
+        let mut from_job = edges.filter(|edge| edge["source"]["name"] == "once");
+        from_job.any(|edge| edge["client"]["per_second"].as_f64() > Some(0.0))
+    });
 }
 
 #[test]

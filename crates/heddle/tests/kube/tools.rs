@@ -34,7 +34,7 @@ fn said(arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn document(arguments: &[&str]) -> Value {
+pub(crate) fn document(arguments: &[&str]) -> Value {
     serde_json::from_str(&said(&[arguments, &["-o", "json"]].concat())).unwrap()
 }
 

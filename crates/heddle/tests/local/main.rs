@@ -28,6 +28,7 @@ mod programs;
 mod promql;
 mod reach;
 mod rules;
+mod short_lived;
 mod side_by_side;
 mod talk;
 mod taps;

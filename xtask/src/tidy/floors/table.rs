@@ -273,7 +273,7 @@ pub(super) const FLOORS: [Floors; 11] = [
             ),
             ("connections", &["lifetime"]),
             ("kept", &["roster", "rulebook", "store", "targets", "rates", "traces"]),
-            ("answers", &["answers", "rounds", "prometheus"]),
+            ("answers", &["answers", "census", "last_scrape", "rounds", "prometheus"]),
             ("served", &["history", "routes", "server"]),
         ],
     },
