@@ -185,6 +185,8 @@ pub(crate) struct Facts {
     pub(crate) rule: Option<String>,
     /// Why the mesh refused it, for people.
     pub(crate) refusal: Option<String>,
+    /// The id under which a refused connection is kept for whoever asks why: it has no request that could have one.
+    pub(crate) kept_as: Option<String>,
     pub(crate) injected: Vec<Injected>,
     pub(crate) trace: Option<TraceIds>,
     pub(crate) finish: Finish,
@@ -208,6 +210,7 @@ impl Facts {
             answer: Answered::default(),
             rule: None,
             refusal: None,
+            kept_as: None,
             injected: Vec::new(),
             trace: None,
             finish: Finish::default(),
@@ -327,11 +330,11 @@ impl Facts {
 
     /// A field of the request that somebody asked for.
     pub(crate) fn request_field(&self, name: &str) -> Option<&str> {
-        let request = self.request.as_ref()?;
+        let request = self.request.as_ref();
         if name == "x-request-id" {
-            return request.id.as_deref();
+            return request.map_or(self.kept_as.as_deref(), |request| request.id.as_deref());
         }
-        value_of(&request.fields, name)
+        value_of(&request?.fields, name)
     }
 
     /// The same of the response.

@@ -161,7 +161,10 @@ impl<'a> Made<'a> {
     }
 
     fn request(&self, name: &str) -> Option<Cow<'a, str>> {
-        let request = self.facts.request.as_ref()?;
+        let Some(request) = &self.facts.request else {
+            // A connection that was refused has an id without one.
+            return self.facts.request_field(name).map(Cow::from);
+        };
         Some(match name {
             ":method" => request.method.as_str().into(),
             ":authority" => Some(&request.authority).filter(|text| !text.is_empty())?.into(),

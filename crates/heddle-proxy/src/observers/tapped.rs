@@ -213,7 +213,7 @@ impl Known<'_> {
             request_headers: shown(filter, |name| self.facts.request_field(name)),
             response_headers: shown(filter, |name| self.facts.response_field(name)),
             request_id: request
-                .and_then(|one| one.id.as_deref())
+                .map_or(self.facts.kept_as.as_deref(), |one| one.id.as_deref())
                 .map(|id| bounded(id, TAP_TEXT_BYTES)),
             trace_id: self.facts.trace.as_ref().map(|ids| ids.trace.to_string()),
             seen_by_callee: self.seen_by_callee(),

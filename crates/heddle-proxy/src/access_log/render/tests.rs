@@ -97,9 +97,12 @@ fn a_connection_without_requests_is_a_line_too() {
     facts.answer = Answered::default();
     facts.finish.status = 0;
     facts.server_name = Some("db.example.com".to_owned());
-    let line = line(&text(DEFAULT_TEXT), &facts, "client");
-    assert!(line.contains("\"- - -\" 0 - - - \"-\" 120 500 15 -"), "{line}");
-    assert!(line.contains(" db.example.com "), "{line}");
+    let logged = line(&text(DEFAULT_TEXT), &facts, "client");
+    assert!(logged.contains("\"- - -\" 0 - - - \"-\" 120 500 15 -"), "{logged}");
+    assert!(logged.contains(" db.example.com "), "{logged}");
+    // One that is refused has the id by which it is found again.
+    facts.kept_as = Some("id-2".to_owned());
+    assert_eq!(line(&text("%REQ(X-REQUEST-ID)% %REQ(USER-AGENT)%"), &facts, "client"), "id-2 -\n");
 }
 
 #[test]

@@ -190,6 +190,9 @@ fn what_failed_is_found_whatever_it_speaks() {
     facts.request = None;
     facts.finish.status = 0;
     assert_eq!(seen(&facts, "").unwrap().protocol, "tcp");
+    assert_eq!(seen(&facts, "").unwrap().request_id, None);
+    facts.kept_as = Some("id-2".to_owned());
+    assert_eq!(seen(&facts, "").unwrap().request_id.as_deref(), Some("id-2"));
     assert!(seen(&facts, "status=failed").is_none() && seen(&facts, "status=none").is_none());
     facts.finish.flags.set(Flag::UC);
     assert!(seen(&facts, "status=failed").is_some());
