@@ -118,6 +118,12 @@ export interface PathRow {
   rates: Rates;
 }
 
+/** Calls to a service whose paths differ by numbers and ids only. */
+export interface TemplateRow {
+  path: string;
+  rates: Rates;
+}
+
 export interface RefusalRow {
   by: string;
   service: ServiceName;
@@ -247,6 +253,7 @@ export interface ServicePage {
   lost_contexts: string[];
   faults: FaultWord[];
   paths: PathRow[];
+  templates: TemplateRow[];
   rules: RuleRow[];
   changes: RuleChange[];
   refusals: RefusalRow[];

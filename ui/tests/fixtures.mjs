@@ -225,6 +225,7 @@ export function page(bad = 0, at = NOW, window = 60) {
         : [],
     lost_contexts: bad > 0 ? ["reviews-v1-a370 does not pass trace headers on: 12 of its calls had none while it served one that had. Its traces end there."] : [],
     paths: [path("path /reviews*", 0, 30.1), path("all", 1, 12.3)],
+    templates: [["/reviews/{id}", 40.2], ["/health", 2], ["unknown", 0.4]].map(([path, per]) => ({ path, rates: rates(per) })),
     rules: [rule("reviews", bad > 0 ? 10 : 0)],
     changes: bad > 0 ? [{ at: at - 30, action: "configured", rule: "VirtualService/default/reviews", source: "apply", services: [name("reviews")] }] : [],
     refusals: [],

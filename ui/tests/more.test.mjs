@@ -201,7 +201,12 @@ test("a service names the deepest failing callee, the rule of its fault and when
     assert.match(await page.locator(".marks").innerText(), /VirtualService\/default\/reviews was changed/);
     assert.ok((await page.locator(".sparkline .mark").count()) >= 4, "every small course has the mark");
     assert.match(await page.locator(".service-title .window").innerText(), /over the last minute/);
-    await page.getByRole("region", { name: "Paths" }).waitFor();
+    await page.getByRole("region", { name: "Paths", exact: true }).waitFor();
+    const templates = page.getByRole("region", { name: "Paths by template" });
+    const told = await templates.locator("tbody tr td:first-child").allInnerTexts();
+    assert.deepEqual(told, ["/reviews/{id}", "/health", "paths that were answered with 4xx only"]);
+    const columns = await templates.locator("thead th").allInnerTexts();
+    assert.deepEqual(columns, ["Path", "Rate", "Errors", "4xx", "On purpose", "p50", "p99"]);
     await page.getByRole("link", { name: "To store" }).click();
     await page.waitForFunction(() => location.hash === "#/service/default/store");
   });

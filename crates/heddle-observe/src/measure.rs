@@ -47,7 +47,7 @@ pub(crate) struct Cell {
     pub(crate) said: Said,
 }
 
-/// What was spoken; the last four mark what is counted besides traffic.
+/// What was spoken; the last five mark what is counted besides traffic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Protocol {
     Http,
@@ -61,15 +61,27 @@ pub(crate) enum Protocol {
     Refusal,
     /// Another counter of a workload's sidecar; the metric's name stands for the version.
     Counter,
+    /// Calls by the template of their path, which stands for the version; they are in the traffic as well.
+    Path,
 }
 
 impl Protocol {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Http | Self::Saturation | Self::Rule | Self::Refusal | Self::Counter => "http",
+            Self::Http
+            | Self::Saturation
+            | Self::Rule
+            | Self::Refusal
+            | Self::Counter
+            | Self::Path => "http",
             Self::Grpc => "grpc",
             Self::Tcp => "tcp",
         }
+    }
+
+    /// Is it counted by what was answered?
+    pub(crate) fn is_of_answers(self) -> bool {
+        matches!(self, Self::Http | Self::Grpc | Self::Rule | Self::Path)
     }
 
     /// Calls and connections, each counted once by each side.
@@ -238,6 +250,9 @@ pub(crate) fn is_read(name: &str) -> bool {
             | "heddle_rule_requests_total"
             | "heddle_rule_request_duration_milliseconds_bucket"
             | "heddle_rule_request_duration_milliseconds_sum"
+            | "heddle_path_requests_total"
+            | "heddle_path_request_duration_milliseconds_bucket"
+            | "heddle_path_request_duration_milliseconds_sum"
             | "heddle_refusals_total"
             | "heddle_faults_injected_total"
             | "heddle_retries_total"
@@ -268,7 +283,9 @@ pub(crate) fn meaning(
         "heddle_faults_injected_total" | "heddle_retries_total" => {
             return Meaning::Counter(cells.intern(counter_cell(sample, owner)), COUNTED);
         }
-        name if name.starts_with("heddle_rule_") => return of_rule(sample, owner, cells, answers),
+        name if name.starts_with("heddle_rule_") || name.starts_with("heddle_path_") => {
+            return of_rule(sample, owner, cells, answers);
+        }
         _ => {}
     }
     let Some(cell) = traffic_cell(sample, owner) else { return Meaning::None };
@@ -359,28 +376,37 @@ fn refusal_cell(sample: &Sample<'_>, owner: &Owner) -> Cell {
     }
 }
 
-/// What a rule decided, as the caller's sidecar counts it.
+/// What a rule decided, as the caller's sidecar counts it; and what a path was asked for, as the callee's does.
 fn of_rule(
     sample: &Sample<'_>,
     owner: &Owner,
     cells: &mut Cells,
     answers: &mut Answers,
 ) -> Meaning {
+    // A rule is the caller's sidecar's to tell of, and a path the callee's.
+    let (protocol, reporter, label) = match sample.name.starts_with("heddle_path_") {
+        true => (Protocol::Path, Reporter::Server, "path"),
+        false => (Protocol::Rule, Reporter::Client, "rule"),
+    };
+    let source = match protocol {
+        Protocol::Path => outside(UNKNOWN),
+        _ => owner.service.clone(),
+    };
     let cell = cells.intern(Cell {
-        reporter: Reporter::Client,
-        source: owner.service.clone(),
-        destination: destination_service(sample, Reporter::Client, owner),
-        version: cut(sample.label("rule")).to_owned(),
+        reporter,
+        source,
+        destination: destination_service(sample, reporter, owner),
+        version: cut(sample.label(label)).to_owned(),
         workload: String::new(),
-        protocol: Protocol::Rule,
+        protocol,
         said: Said::default(),
     });
     match sample.name {
-        "heddle_rule_requests_total" => {
+        "heddle_rule_requests_total" | "heddle_path_requests_total" => {
             let code = status_code(sample.label("response_code"));
             Meaning::Counter(cell, answers.number(code, sample.label("response_flags")))
         }
-        "heddle_rule_request_duration_milliseconds_sum" => Meaning::Counter(cell, LATENCY_SUM),
+        name if name.ends_with("_sum") => Meaning::Counter(cell, LATENCY_SUM),
         _ => match Histogram::Latency.bucket(sample.label("le")) {
             Some(bucket) => Meaning::Bucket(cell, Histogram::Latency, bucket),
             None => Meaning::None,

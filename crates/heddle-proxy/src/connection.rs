@@ -6,7 +6,7 @@
 use std::{future::poll_fn, pin::pin, rc::Rc, sync::Arc, time::Instant};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use heddle_logic::{ConnectionFault, FaultPlan};
+use heddle_logic::{ConnectionFault, FaultPlan, route::RequestView as _};
 use heddle_model::{
     Protocol,
     discovery::{Provenance, TcpFault},
@@ -18,6 +18,7 @@ use crate::{
     call::{Call, Http1Call, Http2Call},
     deadline::{Progress, until},
     dial::Early,
+    direction::Direction,
     facts::{Facts, bounded},
     foreign::{self, Foreign},
     forward::Terms,
@@ -244,6 +245,9 @@ async fn serve_request<S: Side>(
     let series = side.request_series(Some(&call.seen()));
     let mut outcome = RequestOutcome::begin(worker, S::DIRECTION, series, call.begun());
     outcome.shaped(shape);
+    if S::DIRECTION == Direction::Inbound {
+        outcome.asks_for(call.seen().target());
+    }
     let trace = told(side, &call, &mut outcome);
     // 2. Where it goes.
     let route = side.route(&call.seen()).await;

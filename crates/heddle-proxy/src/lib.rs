@@ -46,6 +46,8 @@ mod outbound;
 mod outgoing;
 mod outside;
 pub mod outside_names;
+mod path_template;
+mod paths;
 mod pool;
 mod ports;
 pub mod probe;

@@ -266,6 +266,11 @@ pub const OVERFLOW_LABEL_SETS: usize = 256;
 /// HTTP rules with counters of their own per proxy; further ones share theirs.
 pub const RULES_COUNTED: usize = 256;
 
+/// Templates of paths with counters of their own per proxy; further ones share theirs.
+pub const PATHS_COUNTED: usize = 64;
+/// Templates that a worker has at hand; beyond it those are forgotten that nothing has answered yet.
+pub const PATHS_AT_HAND: usize = 256;
+
 /// Names without an address that are told; when there are more, the one asked for longest ago is forgotten.
 pub const FAILED_NAMES: usize = 128;
 

@@ -43,7 +43,7 @@ pub(crate) use self::{
     edge::{Edge, Grpc, HttpKey, Reporter, ServiceLabels},
     names::FailedNames,
     registry::VerdictCounters,
-    rules::RuleCounts,
+    rules::{RuleCounts, UNKNOWN_PATH},
     series::{HttpSeries, TcpSeries},
     tags::{Bits, Group, Tagged, Tagging},
     tracing::{ExportResult, Exported},
@@ -501,6 +501,11 @@ impl Metrics {
     /// This workload, as its peers see it.
     pub(crate) fn own(&self) -> &WorkloadInfo {
         &self.own.workload
+    }
+
+    /// Counters of a path of `service`, by its template.
+    pub(crate) fn path(&self, service: &str, template: &str) -> Arc<RuleCounts> {
+        self.lock().paths.of(service, template)
     }
 
     /// Counters of a rule about calls to `service`, named by where it comes from.

@@ -27,6 +27,7 @@ use crate::{
     messages::CallMessages,
     metrics::{Edge, Grpc, Reporter, ServiceLabels, Tagged, Tagging},
     observers::Parties,
+    paths::Path,
     refusal::{Flag, Flags, Refusal, RefusalRow},
     series::SeriesSet,
     snapshot::CompiledRule,
@@ -50,6 +51,14 @@ impl MetricSeries {
         match self {
             Self::Edge(set) => Some(Rc::clone(set)),
             Self::Caller(caller, service) => caller.series(&worker.callers, service),
+        }
+    }
+
+    /// What is called.
+    fn service(&self) -> &ServiceLabels {
+        match self {
+            Self::Edge(set) => &set.edge().service,
+            Self::Caller(_, service) => service,
         }
     }
 
@@ -132,6 +141,8 @@ pub(crate) struct RequestOutcome {
     span: Option<Box<LiveSpan>>,
     /// The rule that decided where it goes.
     rule: Option<Arc<CompiledRule>>,
+    /// The template of its path, if it comes to the workload.
+    path: Option<Rc<Path>>,
     /// Its messages, if it is a call of gRPC.
     messages: OnceCell<Rc<CallMessages>>,
 }
@@ -177,6 +188,7 @@ impl RequestOutcome {
             is_copy: false,
             span: None,
             rule: None,
+            path: None,
             messages: OnceCell::new(),
         }
     }
@@ -207,6 +219,11 @@ impl RequestOutcome {
     /// This rule decides where it goes.
     pub(crate) fn ruled(&mut self, rule: Arc<CompiledRule>) {
         self.rule = Some(rule);
+    }
+
+    /// It is a call of the workload, for this target.
+    pub(crate) fn asks_for(&mut self, target: &str) {
+        self.path = self.worker.paths.of(target);
     }
 
     /// Its span, for what only that has to know.
@@ -441,6 +458,14 @@ impl Drop for RequestOutcome {
         if let Some(counts) = self.rule.as_ref().and_then(|rule| rule.counts.get()) {
             let came = (record.status, self.grpc().flatten());
             counts.record(self.worker.index, came, record.flags, record.duration);
+        }
+        if let Some(path) = &self.path {
+            let came = (record.status, self.grpc().flatten());
+            let service = self.series.service();
+            let Worker { shared, paths, index, .. } = &*self.worker;
+            paths.count(&shared.metrics, path, service, came, |counts| {
+                counts.record(*index, came, record.flags, record.duration);
+            });
         }
         if let Some(facts) = facts {
             self.series.told(&self.worker, &facts);

@@ -170,6 +170,7 @@ async fn measured(dashboard: &Dashboard, service: &ServiceName) -> Result<Measur
         callers: page.callers,
         callees: page.callees,
         responses: page.responses,
+        templates: page.templates,
         ejections,
         names,
     })

@@ -1,7 +1,7 @@
 // Rules as tables: what each is met by, what it does, and how often it did; also on the page of a service.
 
 import { link, type Address } from "../address";
-import { type PathRow, type RuleChange, type RulePart, type RuleRow } from "../api";
+import { type PathRow, type RuleChange, type RulePart, type RuleRow, type TemplateRow } from "../api";
 import { clock, duration, NONE, percent, rate } from "../format";
 import { Bar, Box, Head } from "../table";
 import { faultAsked, faultMeasured, health, title } from "../words";
@@ -120,6 +120,36 @@ export function Paths({ rows, note }: { rows: PathRow[]; note: string }) {
           <tr key={row.rule} class={health(row.rates)}>
             <td class="text wrap">{row.in_force ? row.matches : <small>its rule is not in force any more</small>}</td>
             <td class="text wrap">{row.rule}</td>
+            <Bar value={row.rates.per_second} most={most}>{rate(row.rates.per_second)}/s</Bar>
+            <td>{percent(1 - row.rates.success)}</td>
+            <td>{rate(row.rates.client_errors_per_second)}/s</td>
+            <td>{rate(row.rates.injected_per_second)}/s</td>
+            <td>{duration(row.rates.p50_ms)}</td>
+            <td>{duration(row.rates.p99_ms)}</td>
+          </tr>
+        ))}
+      </tbody>
+    </Box>
+  );
+}
+
+/** What stands for paths that have no row of their own. */
+const TOGETHER = new Map([
+  ["unknown", "paths that were answered with 4xx only"],
+  ["overflow", "further paths"],
+]);
+
+/** The paths of a service by their templates, whatever rules there are. */
+export function Templates({ rows, note }: { rows: TemplateRow[]; note: string }) {
+  const most = Math.max(0, ...rows.map((row) => row.rates.per_second));
+  const empty = "Nobody asked a workload of it for a path in this period; of what has no sidecar, paths are not told.";
+  return (
+    <Box title="Paths by template" note={`numbers and ids as {id}, as its own sidecars saw them, ${note}`} empty={empty} rows={rows.length}>
+      <Head texts={["Path"]} numbers={["Rate", "Errors", "4xx", "On purpose", "p50", "p99"]} />
+      <tbody>
+        {rows.map((row) => (
+          <tr key={row.path} class={health(row.rates)}>
+            <td class="text wrap">{TOGETHER.has(row.path) ? <small>{TOGETHER.get(row.path)}</small> : row.path}</td>
             <Bar value={row.rates.per_second} most={most}>{rate(row.rates.per_second)}/s</Bar>
             <td>{percent(1 - row.rates.success)}</td>
             <td>{rate(row.rates.client_errors_per_second)}/s</td>

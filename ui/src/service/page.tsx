@@ -7,7 +7,7 @@ import { clock, length } from "../format";
 import { isOld, OldNote } from "../old";
 import type { PageProps } from "../pages";
 import { Names, Refused } from "../refusals/tables";
-import { OneRule, Paths, ruleTitle } from "../rules/tables";
+import { OneRule, Paths, Templates, ruleTitle } from "../rules/tables";
 import { ejectedOf, over, title } from "../words";
 import { LatencyChart, RequestChart, TcpCharts } from "./charts";
 import { MarkList, marksOf } from "./marks";
@@ -116,6 +116,7 @@ function Content({ page, address, out }: { page: ServicePage | null; address: Ad
             <Versions page={page} />
             {!tcp && <Answers page={page} />}
           </div>
+          {!tcp && <Templates rows={page.templates} note={note} />}
           {!tcp && <Paths rows={page.paths} note={note} />}
           <section class="rules" aria-label="Rules about this service">
             {page.rules.map((rule) => (

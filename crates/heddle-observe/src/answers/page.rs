@@ -48,6 +48,7 @@ impl View {
             cause: causes(&self.edges(&period, None).by).remove(service),
             faults: self.rulebook.faults(service),
             paths: self.paths(service, &period),
+            templates: self.templates(service, &period),
             rules: self.rule_rows(Some(service), &period),
             // Of all rules: one about a service behind it may be what changed here.
             changes: self.rulebook.changes(period.from, period.to, None),

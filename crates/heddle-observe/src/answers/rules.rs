@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap};
 
 use heddle_model::{ServiceName, WorkloadId};
 use heddle_wire::local::observe_api::{
-    NameFailure, PathRow, RefusalRow, RefusalsPage, RuleRow, RulesPage,
+    NameFailure, PathRow, RefusalRow, RefusalsPage, RuleRow, RulesPage, TemplateRow,
 };
 
 use super::{TimeRange, View};
@@ -82,9 +82,32 @@ impl View {
         rows
     }
 
+    /// What a service is asked for, by the template of the path.
+    pub(super) fn templates(&self, service: &ServiceName, period: &Period) -> Vec<TemplateRow> {
+        let (asked, measured) = self.counted(Protocol::Path, Some(service), period);
+        let mut rows: Vec<TemplateRow> = asked
+            .into_iter()
+            .filter(|(_, sums)| sums.any())
+            .map(|(path, sums)| TemplateRow { path: path.to_owned(), rates: sums.rates(measured) })
+            .collect();
+        rows.sort_by(|a, b| b.rates.per_second.total_cmp(&a.rates.per_second));
+        rows.truncate(limits::ROWS_MAX);
+        rows
+    }
+
     /// What each rule decided, by the name it is counted under.
     fn decided(
         &self,
+        about: Option<&ServiceName>,
+        period: &Period,
+    ) -> (BTreeMap<&str, Sums>, Measured) {
+        self.counted(Protocol::Rule, about, period)
+    }
+
+    /// What is counted besides traffic, by what stands for the version.
+    fn counted(
+        &self,
+        protocol: Protocol,
         about: Option<&ServiceName>,
         period: &Period,
     ) -> (BTreeMap<&str, Sums>, Measured) {
@@ -92,7 +115,7 @@ impl View {
         let mut by: BTreeMap<&str, Sums> = BTreeMap::new();
         self.store.each(&whole, |_, cell, counts| {
             let is_about = about.is_none_or(|about| cell.destination == *about);
-            if cell.protocol == Protocol::Rule && is_about {
+            if cell.protocol == protocol && is_about {
                 by.entry(&cell.version).or_default().add(counts, &self.store.answers);
             }
         });

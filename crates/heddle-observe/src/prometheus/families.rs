@@ -39,7 +39,7 @@ const CALLS: &[Protocol] = &[Protocol::Http, Protocol::Grpc];
 const TCP: &[Protocol] = &[Protocol::Tcp];
 
 /// All of them.
-pub(super) const FAMILIES: [Family; 15] = [
+pub(super) const FAMILIES: [Family; 17] = [
     Family {
         name: "istio_requests_total",
         help: "Finished HTTP requests.",
@@ -98,6 +98,18 @@ pub(super) const FAMILIES: [Family; 15] = [
         name: "heddle_rule_request_duration_milliseconds",
         help: "How long they took, aborts left out, ms.",
         of: &[Protocol::Rule],
+        what: What::Histogram(Histogram::Latency, None),
+    },
+    Family {
+        name: "heddle_path_requests_total",
+        help: "Requests by the template of their path, as the workloads behind it count them.",
+        of: &[Protocol::Path],
+        what: What::Answers,
+    },
+    Family {
+        name: "heddle_path_request_duration_milliseconds",
+        help: "How long they took, aborts left out, ms.",
+        of: &[Protocol::Path],
         what: What::Histogram(Histogram::Latency, None),
     },
     Family {
@@ -177,9 +189,10 @@ pub(super) fn labels(cell: &Cell) -> Vec<Label> {
             labels.extend(derived(cell));
         }
         Protocol::Http | Protocol::Grpc | Protocol::Tcp => {}
-        Protocol::Rule => {
+        Protocol::Rule | Protocol::Path => {
+            let by = if cell.protocol == Protocol::Rule { "rule" } else { "path" };
             labels.push(label("destination_service", &host(cell)));
-            labels.push(label("rule", &cell.version));
+            labels.push(label(by, &cell.version));
         }
         Protocol::Refusal => {
             let outbound = cell.reporter == Reporter::Client;

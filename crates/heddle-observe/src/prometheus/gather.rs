@@ -208,7 +208,7 @@ impl<'a> Gatherer<'a> {
             .map(|family| Part { family, series: HashMap::new() })
             .collect();
         let labels = if parts.is_empty() { Vec::new() } else { labels(cell) };
-        let is_answer = matches!(cell.protocol, Protocol::Http | Protocol::Grpc | Protocol::Rule);
+        let is_answer = cell.protocol.is_of_answers();
         // Labels that a series may have besides are decided about series by series.
         let own = ["le", "direction", NAME];
         let of_answers = ["response_code", "response_flags", "grpc_response_status"];
@@ -433,9 +433,13 @@ impl<'a> Gatherer<'a> {
         let answer = self.answers.get(usize::from(dimension - ANSWER));
         let Some(answer) = answer else { return Vec::new() };
         let code = match family.of {
-            // A rule's are counted by class.
-            [Protocol::Rule] if answer.injected() && answer.code == 0 => "aborted".to_owned(),
-            [Protocol::Rule] if answer.http >= 100 => format!("{}xx", answer.http / 100),
+            // A rule's and a path's are counted by class.
+            [Protocol::Rule | Protocol::Path] if answer.injected() && answer.code == 0 => {
+                "aborted".to_owned()
+            }
+            [Protocol::Rule | Protocol::Path] if answer.http >= 100 => {
+                format!("{}xx", answer.http / 100)
+            }
             _ => answer.http.to_string(),
         };
         let mut own = vec![label("response_code", &code), label("response_flags", &answer.flags)];

@@ -83,7 +83,7 @@ pub(super) struct KeptPlace {
 }
 
 /// By the number a protocol has on the disk.
-const PROTOCOLS: [Protocol; 7] = [
+const PROTOCOLS: [Protocol; 8] = [
     Protocol::Http,
     Protocol::Grpc,
     Protocol::Tcp,
@@ -91,6 +91,7 @@ const PROTOCOLS: [Protocol; 7] = [
     Protocol::Rule,
     Protocol::Refusal,
     Protocol::Counter,
+    Protocol::Path,
 ];
 
 impl Numbers {

@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use super::{
     edge::{Edge, Reporter},
     render::Shares,
-    rules::Rules,
+    rules::{BY_PATH, BY_RULE, Rules},
     series::{HttpSeries, TcpSeries},
     tags::Bits,
 };
@@ -88,6 +88,7 @@ pub(super) struct Registry {
     overflow: u64,
     verdicts: Vec<VerdictPort>,
     pub(super) rules: Rules,
+    pub(super) paths: Rules,
 }
 
 /// A destination service, its port, and what connections to it were taken for.
@@ -210,7 +211,8 @@ impl Registry {
             tcp: Family::new(HashMap::new()),
             overflow: 0,
             verdicts: Vec::new(),
-            rules: Rules::new(workers),
+            rules: Rules::new(workers, BY_RULE),
+            paths: Rules::new(workers, BY_PATH),
         }
     }
 

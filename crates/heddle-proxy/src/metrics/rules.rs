@@ -1,4 +1,5 @@
-//! What became of the requests that each HTTP rule decided about, and how long they took.
+//! What became of the requests that each HTTP rule decided about, and how long they took; and the same of each path that
+//! the workload serves, by its template.
 //!
 //! A rule finds its counters once and keeps them, and each worker has a share of its own, so that a request costs a few
 //! additions, no lock and no locked instruction. Counters go by
@@ -14,7 +15,7 @@ use super::{
     render::histogram,
 };
 use crate::{
-    limits::RULES_COUNTED,
+    limits::{PATHS_COUNTED, RULES_COUNTED},
     refusal::{Flag, Flags},
 };
 
@@ -26,6 +27,34 @@ pub(super) const DURATION: (&str, &str) = (
     "heddle_rule_request_duration_milliseconds",
     "Requests that a rule decided about and did not abort, first byte to last, ms.",
 );
+
+/// Requests of a path, by what came of them.
+pub(super) const PATH_REQUESTS: (&str, &str) =
+    ("heddle_path_requests_total", "HTTP requests to the workload by the template of their path.");
+/// How long they took, but for aborts.
+pub(super) const PATH_DURATION: (&str, &str) = (
+    "heddle_path_request_duration_milliseconds",
+    "Requests to the workload that were not aborted, by the template of their path, first byte to last, ms.",
+);
+/// What a path counts under that has never been answered but with 4xx: whoever tries paths makes no label.
+pub(crate) const UNKNOWN_PATH: &str = "unknown";
+/// What all share that found no room.
+const OVERFLOW: &str = "overflow";
+
+/// What requests are counted by.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sort {
+    label: &'static str,
+    /// Most with counters of their own.
+    max: usize,
+    /// Do those beyond it share the counters of their service?
+    by_service: bool,
+}
+
+/// By the rule that decided.
+pub(super) const BY_RULE: Sort = Sort { label: "rule", max: RULES_COUNTED, by_service: false };
+/// By path, behind which the service is always ours.
+pub(super) const BY_PATH: Sort = Sort { label: "path", max: PATHS_COUNTED, by_service: true };
 
 /// Code and flags of each outcome: no answer, the classes of status, and an injected abort.
 const OUTCOMES: [(&str, &str); 7] = [
@@ -91,28 +120,31 @@ impl RuleCounts {
     }
 }
 
-/// The counters of all rules that decided about a request, by their labels.
+/// The counters of all rules that decided about a request, or of all paths, by their labels.
 #[derive(Debug)]
 pub(super) struct Rules {
     workers: usize,
+    sort: Sort,
     all: Vec<Arc<RuleCounts>>,
 }
 
 impl Rules {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { workers, all: Vec::new() }
+    pub(super) fn new(workers: usize, sort: Sort) -> Self {
+        Self { workers, sort, all: Vec::new() }
     }
 
-    /// Those of a rule about calls to `service`; beyond [`RULES_COUNTED`] rules share theirs.
+    /// Those of a rule about calls to `service`; beyond their limit rules share theirs.
     pub(super) fn of(&mut self, service: &str, rule: &str) -> Arc<RuleCounts> {
-        let labels = labels(service, rule);
+        let Sort { label, max, by_service } = self.sort;
+        let mut labels = labels(service, (label, rule));
         if let Some(known) = self.find(&labels) {
             return known;
         }
-        let labels = match self.all.len() < RULES_COUNTED {
-            true => labels,
-            false => labels_of_others(),
-        };
+        if self.all.len() >= max && rule != UNKNOWN_PATH {
+            // A workload is of few services; but whoever knows how to be of many makes no more.
+            let of = if by_service && self.all.len() < 2 * max { service } else { OVERFLOW };
+            labels = self::labels(of, (label, OVERFLOW));
+        }
         self.find(&labels).unwrap_or_else(|| {
             let counts = Arc::new(RuleCounts::new(labels, self.workers));
             self.all.push(Arc::clone(&counts));
@@ -130,17 +162,13 @@ impl Rules {
     }
 }
 
-fn labels(service: &str, rule: &str) -> String {
-    format!("destination_service=\"{}\",rule=\"{}\"", Escaped(service), Escaped(rule))
+fn labels(service: &str, (label, rule): (&str, &str)) -> String {
+    format!("destination_service=\"{}\",{label}=\"{}\"", Escaped(service), Escaped(rule))
 }
 
-fn labels_of_others() -> String {
-    labels("overflow", "overflow")
-}
-
-/// Writes a rule's requests.
-pub(super) fn requests(text: &mut String, counts: &RuleCounts) {
-    let (name, labels) = (REQUESTS.0, &counts.labels);
+/// Writes a rule's requests as a metric of that name.
+pub(super) fn requests(text: &mut String, name: &str, counts: &RuleCounts) {
+    let labels = &counts.labels;
     for (outcome, (code, flags)) in OUTCOMES.iter().enumerate() {
         let count: u64 = counts.shards.iter().map(|shard| shard.outcomes[outcome].get()).sum();
         if count > 0 {
@@ -152,11 +180,9 @@ pub(super) fn requests(text: &mut String, counts: &RuleCounts) {
     }
 }
 
-/// Writes how long they took.
-pub(super) fn durations(text: &mut String, counts: &RuleCounts) {
-    histogram(text, DURATION.0, (&counts.labels, &counts.shards), |shard| {
-        shard.duration_ms.shard()
-    });
+/// Writes how long they took, likewise.
+pub(super) fn durations(text: &mut String, name: &str, counts: &RuleCounts) {
+    histogram(text, name, (&counts.labels, &counts.shards), |shard| shard.duration_ms.shard());
 }
 
 #[cfg(test)]
@@ -173,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_rule_keeps_its_counters_and_an_abort_has_no_duration() {
-        let mut rules = Rules::new(2);
+        let mut rules = Rules::new(2, BY_RULE);
         let rule = "VirtualService/default/ratings#http[0]";
         let first = rules.of("ratings.default.svc.cluster.local", rule);
         let again = rules.of("ratings.default.svc.cluster.local", rule);
@@ -183,8 +209,8 @@ mod tests {
         first.record(1, (200, None), flags(None), Duration::from_millis(3));
         first.record(0, (503, None), flags(Some(Flag::FI)), Duration::ZERO);
         let (mut text, row) = (String::new(), rules.at(0).unwrap());
-        requests(&mut text, &row);
-        durations(&mut text, &row);
+        requests(&mut text, REQUESTS.0, &row);
+        durations(&mut text, DURATION.0, &row);
         for line in [
             "response_code=\"2xx\",response_flags=\"-\"} 2",
             "response_code=\"5xx\",response_flags=\"-\"} 1",
@@ -200,12 +226,28 @@ mod tests {
 
     #[test]
     fn names_of_rules_are_escaped_and_beyond_the_limit_shared() {
-        let mut rules = Rules::new(2);
+        let mut rules = Rules::new(2, BY_RULE);
         for number in 0..RULES_COUNTED + 9 {
             rules.of("a", &format!("a\"}} 1\n#{number}"));
         }
         assert!(rules.at(0).unwrap().labels.ends_with("rule=\"a\\\"} 1\\n#0\""));
         assert!(rules.at(RULES_COUNTED).unwrap().labels.contains("rule=\"overflow\""));
         assert!(rules.at(RULES_COUNTED + 1).is_none());
+    }
+
+    #[test]
+    fn paths_beyond_the_limit_share_the_counters_of_their_service() {
+        let mut paths = Rules::new(1, BY_PATH);
+        for number in 0..PATHS_COUNTED + 9 {
+            paths.of("a", &format!("/{number}"));
+        }
+        assert!(paths.at(PATHS_COUNTED).unwrap().labels.ends_with("=\"a\",path=\"overflow\""));
+        assert!(paths.at(PATHS_COUNTED + 1).is_none());
+        assert!(paths.of("a", UNKNOWN_PATH).labels.ends_with("path=\"unknown\""));
+        assert!(paths.of("a", "/0").labels.ends_with("path=\"/0\""));
+        for number in 0..PATHS_COUNTED * 3 {
+            paths.of(&number.to_string(), "/more");
+        }
+        assert!(paths.all.len() <= 2 * PATHS_COUNTED + 1, "{}", paths.all.len());
     }
 }

@@ -60,6 +60,8 @@ enum Part {
     Verdicts,
     RuleRequests,
     RuleDurations,
+    PathRequests,
+    PathDurations,
     HttpCounter(Row<Count<HttpSeries>>),
     Histogram(Row<Spread<HttpSeries>>),
     TcpCounter(Row<Count<TcpSeries>>),
@@ -68,7 +70,8 @@ enum Part {
 impl Part {
     fn of(index: usize) -> Option<Self> {
         // In flight first: a scrape that shows 0 shows every request that was begun before it.
-        let own = [Self::Own, Self::Verdicts, Self::RuleRequests, Self::RuleDurations].into_iter();
+        let own = [Self::Own, Self::Verdicts, Self::RuleRequests, Self::RuleDurations];
+        let own = own.into_iter().chain([Self::PathRequests, Self::PathDurations]);
         own.chain(HTTP_COUNTERS.map(Self::HttpCounter))
             .chain(HTTP_HISTOGRAMS.map(Self::Histogram))
             .chain(TCP_COUNTERS.map(Self::TcpCounter))
@@ -136,10 +139,23 @@ impl Scrape {
             Part::Own => own(text, &self.metrics, self.process),
             Part::Verdicts => return verdicts(text, &self.metrics, index),
             Part::RuleRequests => {
-                return self.say_rule(text, rules::REQUESTS, "counter", rules::requests);
+                return self.say_rule(text, (rules::REQUESTS, "counter"), false, rules::requests);
             }
             Part::RuleDurations => {
-                return self.say_rule(text, rules::DURATION, "histogram", rules::durations);
+                return self.say_rule(
+                    text,
+                    (rules::DURATION, "histogram"),
+                    false,
+                    rules::durations,
+                );
+            }
+            Part::PathRequests => {
+                let metric = (rules::PATH_REQUESTS, "counter");
+                return self.say_rule(text, metric, true, rules::requests);
+            }
+            Part::PathDurations => {
+                let metric = (rules::PATH_DURATION, "histogram");
+                return self.say_rule(text, metric, true, rules::durations);
             }
             Part::HttpCounter((name, help, count)) => {
                 return self.say_set(text, (name, "counter", help), &self.http, |text, set| {
@@ -178,19 +194,22 @@ impl Scrape {
         true
     }
 
-    /// Says the next rule.
+    /// Says the next rule, or path.
     fn say_rule(
         &self,
         text: &mut String,
-        (name, help): (&str, &str),
-        kind: &str,
-        write: fn(&mut String, &RuleCounts),
+        ((name, help), kind): ((&str, &str), &str),
+        is_path: bool,
+        write: fn(&mut String, &str, &RuleCounts),
     ) -> bool {
         if self.said == 0 {
             family(text, name, kind, help);
         }
-        let Some(rule) = self.metrics.lock().rules.at(self.said) else { return false };
-        write(text, &rule);
+        let registry = self.metrics.lock();
+        let all = if is_path { &registry.paths } else { &registry.rules };
+        let Some(counts) = all.at(self.said) else { return false };
+        drop(registry);
+        write(text, name, &counts);
         true
     }
 }

@@ -26,7 +26,7 @@ mod rules;
 pub use figures::{Ejection, Rates, TlsFailure};
 pub use rules::{
     Cause, FaultWord, NameFailure, PathRow, RefusalRow, RefusalsPage, RuleChange, RulePart,
-    RuleRow, RulesPage,
+    RuleRow, RulesPage, TemplateRow,
 };
 
 /// Who calls whom.
@@ -196,6 +196,9 @@ pub struct ServicePage {
     /// Calls to it by the rule that decided about them, most frequent first.
     #[serde(default)]
     pub paths: Vec<PathRow>,
+    /// Its paths by template, busiest first.
+    #[serde(default)]
+    pub templates: Vec<TemplateRow>,
     /// The rules about it that are in force now.
     #[serde(default)]
     pub rules: Vec<RuleRow>,

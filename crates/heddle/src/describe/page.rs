@@ -3,7 +3,7 @@
 use heddle_model::ServiceName;
 use heddle_wire::local::{
     control_api::Problem,
-    observe_api::{Edge, Ejection, Rates, Response},
+    observe_api::{Edge, Ejection, Rates, Response, TemplateRow},
     sidecar_api::{PortRules, RuleInForce},
 };
 use serde::{Deserialize, Serialize};
@@ -74,6 +74,8 @@ pub(super) struct Measured {
     pub(super) callers: Vec<Edge>,
     pub(super) callees: Vec<Edge>,
     pub(super) responses: Vec<Response>,
+    /// Its paths by template, as its own sidecars saw them.
+    pub(super) templates: Vec<TemplateRow>,
     pub(super) ejections: Vec<Ejection>,
     /// Names like its own that did not resolve.
     pub(super) names: Vec<NameFailure>,

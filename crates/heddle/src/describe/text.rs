@@ -2,7 +2,7 @@
 
 use heddle_runtime::clock;
 use heddle_wire::local::{
-    observe_api::{Edge, Rates},
+    observe_api::{Edge, Rates, TemplateRow},
     sidecar_api::RuleInForce,
 };
 
@@ -177,6 +177,30 @@ fn calls(lines: &mut Vec<String>, measured: &Measured) {
     section(lines, "who calls it", callers.into_iter().collect());
     let callees = table("CALLEE", &measured.callees, &|edge| name(&edge.destination));
     section(lines, "whom it calls", callees.into_iter().collect());
+    section(lines, "paths, as its own sidecars saw them", templates(measured));
+}
+
+/// The busiest paths, one line for what differs by numbers and ids only.
+fn templates(measured: &Measured) -> Vec<String> {
+    let row = |row: &TemplateRow| {
+        let path = match row.path.as_str() {
+            "unknown" => "(answered with 4xx only)",
+            "overflow" => "(further ones)",
+            path => path,
+        };
+        vec![
+            path.to_owned(),
+            rate(row.rates.per_second),
+            percent(row.rates.success),
+            milliseconds(row.rates.p50_ms),
+            milliseconds(row.rates.p99_ms),
+        ]
+    };
+    let rows: Vec<_> = measured.templates.iter().take(ROWS).map(row).collect();
+    match rows.is_empty() {
+        true => Vec::new(),
+        false => vec![output::table(&["PATH", "REQ/S", "SUCCESS", "P50", "P99"], &rows)],
+    }
 }
 
 fn commands(told: &Description) -> Vec<String> {

@@ -11,6 +11,7 @@ use crate::{
 as_both_users!(
     tags_are_those_that_a_telemetry_gives,
     messages_of_grpc_are_counted_on_both_sides,
+    paths_are_told_by_their_templates,
     a_programs_own_metrics_stand_behind_its_sidecars,
 );
 
@@ -71,6 +72,52 @@ fn tags_are_those_that_a_telemetry_gives(machine: &Machine) {
     assert_eq!(sum(&server, "istio_request_bytes_count", &["response_flags"]), 0.0);
     assert_eq!(sum(&server, "istio_request_bytes_count", &["source_principal"]), 3.0);
     assert_eq!(sum(&server, "istio_response_bytes_count", &["response_flags"]), 3.0);
+}
+
+/// Answers everything but `/missing…`.
+const ANSWERS: &str = "
+import http.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(404 if self.path.startswith('/missing') else 200)
+        self.send_header('content-length', '0')
+        self.end_headers()
+    def log_message(self, *words): pass
+http.server.ThreadingHTTPServer(('', 80), Handler).serve_forever()
+";
+
+fn paths_are_told_by_their_templates(machine: &Machine) {
+    let mesh = machine.up("paths");
+    let _web = mesh.start_ready("web", &["--port", "http:80", "--", "python3", "-c", ANSWERS]);
+    let paths = ["/users/1/orders", "/users/2/orders?page=3", "/", "/missing/a", "/missing/b"];
+    let calls = paths.map(|path| format!("curl -s -o /dev/null 'http://web{path}'")).join("; ");
+    let hostile = "curl -s -o /dev/null 'http://web/%3Cscript%3E;a=b/%22%7D%20x'";
+    assert_eq!(mesh.client(&["sh", "-c", &format!("{calls}; {hostile}")]).code, 0);
+    let of = |text: &str, path: &str| {
+        sum(text, "heddle_path_requests_total", &[&format!("path=\"{path}\""), "web.default"])
+    };
+    let text = wait_until("all calls are counted", || {
+        let text = scraped(&mesh, "web");
+        (sum(&text, "heddle_path_requests_total", &[]) == 6.0).then_some(text)
+    });
+    assert_eq!(
+        (of(&text, "/users/{id}/orders"), of(&text, "/"), of(&text, "unknown")),
+        (2.0, 1.0, 2.0)
+    );
+    assert_eq!(of(&text, "/{id}/{id}"), 1.0, "{text}");
+    let mut lines = text.lines().filter(|line| line.starts_with("heddle_path_"));
+    assert!(!lines.any(|line| ["missing", "script", "%"].iter().any(|part| line.contains(part))));
+    let known =
+        sum(&text, "heddle_path_request_duration_milliseconds_count", &["/users/{id}/orders"]);
+    assert_eq!(known, 2.0);
+    let told = wait_until("the observer tells the same", || {
+        let told = mesh.run("describe", &["web", "-o", "json"]).stdout;
+        let told: serde_json::Value = serde_json::from_str(&told).ok()?;
+        let rows = told["measured"]["templates"].as_array()?.clone();
+        rows.iter().any(|row| row["path"] == "/users/{id}/orders").then_some(rows)
+    });
+    assert!(told.iter().any(|row| row["path"] == "unknown"), "{told:?}");
+    assert!(mesh.run("describe", &["web"]).stdout.contains("/users/{id}/orders"));
 }
 
 /// Calls of every kind; in the middle of a stream, and at the end, messages as the own sidecar counts them.

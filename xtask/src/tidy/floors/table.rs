@@ -147,6 +147,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "one_hop",
                     "read_through",
                     "outside_names",
+                    "path_template",
                     "ranges",
                     "recent",
                     "refusal",
@@ -157,7 +158,7 @@ pub(super) const FLOORS: [Floors; 11] = [
                     "verdict",
                 ],
             ),
-            ("metrics", &["metrics", "series"]),
+            ("metrics", &["metrics", "paths", "series"]),
             (
                 "snapshot",
                 &[

@@ -109,6 +109,16 @@ pub struct PathRow {
     pub rates: Rates,
 }
 
+/// Calls to a service whose paths differ by numbers and ids only.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TemplateRow {
+    /// The path, with `{id}` for what differs; `unknown`: paths that were answered with 4xx and nothing else so far;
+    /// `overflow`: those beyond the limit of templates.
+    pub path: String,
+    /// As the sidecars of its own workloads saw it.
+    pub rates: Rates,
+}
+
 /// What the mesh refused, and what could not be found.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RefusalsPage {
