@@ -53,9 +53,9 @@ pub(crate) struct Grown {
 
 impl Grown {
     /// Takes what a scrape at `now`, Unix time in seconds, brought. What was there before the first one is
-    /// not known to be of now (`ran_before`).
-    pub(crate) fn take(&mut self, counts: Counts, now: f64, ran_before: bool) {
-        let first = self.counts.is_empty() && ran_before;
+    /// not known to be of now where the sidecar `had_past`.
+    pub(crate) fn take(&mut self, counts: Counts, now: f64, had_past: bool) {
+        let first = self.counts.is_empty() && had_past;
         for (reason, count) in &counts {
             let before = self.counts.get(reason).copied().unwrap_or(0.0);
             // A sidecar that began anew counts from 0.

@@ -31,6 +31,8 @@ pub(crate) struct Ledger {
     past: Past,
     /// No scrape has been read to its end yet.
     first: bool,
+    /// The first one only told what had been counted before.
+    pub(crate) had_past: bool,
     /// Scrapes that were.
     rounds: u64,
     overflow: Overflow,
@@ -93,6 +95,7 @@ impl Ledger {
             hashers: [RandomState::new(), RandomState::new()],
             past,
             first: true,
+            had_past: false,
             rounds: 0,
             overflow: Overflow::None,
             staged: Vec::new(),
@@ -168,6 +171,7 @@ impl Ledger {
             self.begin_at_zero();
         }
         let baseline = std::mem::take(&mut self.first) && self.has_past();
+        self.had_past |= baseline;
         let mut places = Places::default();
         for (key, value) in std::mem::take(&mut self.staged) {
             let Some(series) = self.series.get_mut(&key) else { continue };

@@ -58,8 +58,8 @@ pub(crate) struct Member {
     pub(crate) address: IpAddr,
     /// Still listed by the control plane.
     pub(crate) present: bool,
-    /// It was there when we first asked, or has been away since: its counters have a past we have not
-    /// seen.
+    /// It has been away, or what was known of its counters was lost: they have a past that is not to be booked. Of
+    /// one that is found for the first time its start tells.
     pub(crate) ran_before: bool,
     /// Did the last scrape succeed?
     pub(crate) scraped: bool,
@@ -98,7 +98,6 @@ impl Member {
 impl Roster {
     /// Takes over an answer of the control plane.
     pub(crate) fn update(&mut self, workloads: Vec<WorkloadView>, services: Vec<ServiceView>) {
-        let ran_before = !self.asked;
         self.asked = true;
         self.control = true;
         let listed: BTreeSet<String> =
@@ -127,7 +126,7 @@ impl Roster {
             let member = known.or_insert_with(|| {
                 let owner = Owner { id: workload.id.0, service, version: workload.version };
                 let member = Member::new(owner, workload.name, workload.addresses.first());
-                Member { present: true, ran_before, ..member }
+                Member { present: true, ..member }
             });
             member.services = services;
         }
@@ -263,6 +262,7 @@ mod tests {
         let mut roster = Roster::default();
         roster.update(vec![listed("old")], Vec::new());
         roster.update(vec![listed("old"), listed("api-v1-1")], Vec::new());
+        assert!(!roster.members["old"].ran_before, "its start tells whether it has a past");
         assert!(!roster.members["api-v1-1"].ran_before, "it joined while we watched");
         roster.update(Vec::new(), Vec::new());
         assert!(!roster.members["api-v1-1"].present);

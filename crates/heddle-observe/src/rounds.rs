@@ -352,8 +352,9 @@ fn store(view: &mut View, scraped: Scraped) -> (String, Sidecar) {
         if succeeded {
             let counts = std::mem::take(&mut sidecar.ledger.tls);
             let now = clock::unix_now().as_secs_f64();
-            member.tls.take(counts, now, member.ran_before);
-            member.lost.take(std::mem::take(&mut sidecar.ledger.lost), now, member.ran_before);
+            let had_past = sidecar.ledger.had_past;
+            member.tls.take(counts, now, had_past);
+            member.lost.take(std::mem::take(&mut sidecar.ledger.lost), now, had_past);
         }
         if sidecar.ledger.take_overflow() {
             tracing::warn!(
