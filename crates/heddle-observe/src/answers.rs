@@ -1,12 +1,13 @@
 //! Answers to the questions of the JSON API, made from the store and the roster. Pure: no clock, no I/O.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc, sync::Arc};
 
 use heddle_model::ServiceName;
 use heddle_wire::local::observe_api::{Edge, ServiceSummary, Version};
 use tokio::sync::Semaphore;
 
 use crate::{
+    elsewhere::{Elsewhere, ElsewhereError, Figures},
     limits,
     measure::{Cell, Protocol, UNKNOWN},
     rates::{Sides, Sums, per},
@@ -33,6 +34,8 @@ pub(crate) struct View {
     /// Whole seconds between scrapes: nothing finer can be told.
     pub(crate) interval: u64,
     pub(crate) store: Store,
+    /// Who is asked for figures instead of the store.
+    pub(crate) elsewhere: Option<Rc<Elsewhere>>,
     pub(crate) roster: Roster,
     /// Beside the rest: spans come in while nobody looks.
     pub(crate) traces: Rc<RefCell<Traces>>,
@@ -74,6 +77,40 @@ type EdgeKey = (ServiceName, ServiceName, Protocol);
 struct Summed<K> {
     by: BTreeMap<K, Sides>,
     measured: Measured,
+}
+
+/// Answers a question about a period from whoever keeps the figures.
+///
+/// # Errors
+/// They are kept elsewhere, and not to be had there.
+pub(crate) async fn answered<T>(
+    view: &RefCell<View>,
+    asked: TimeRange,
+    answer: impl FnOnce(&View, TimeRange) -> T,
+) -> Result<T, ElsewhereError> {
+    let Some(elsewhere) = view.borrow().elsewhere.clone() else {
+        return Ok(answer(&view.borrow(), asked));
+    };
+    // Our own list of targets calls them by their ids, others by their addresses.
+    let owner = |instance: &str| {
+        let view = view.borrow();
+        if let Some(member) = view.roster.members.get(instance) {
+            return Some(member.owner.clone());
+        }
+        let host = instance.rsplit_once(':').map_or(instance, |(host, _)| host);
+        let address: IpAddr = host.trim_matches(['[', ']']).parse().ok()?;
+        let mut present = view.roster.present();
+        present.find(|member| member.address == address).map(|member| member.owner.clone())
+    };
+    let Figures { store, step, window, end } =
+        elsewhere.figures(asked.window, asked.end, owner).await?;
+    let mut view = view.borrow_mut();
+    let interval = std::mem::replace(&mut view.interval, step);
+    std::mem::swap(&mut view.store, &mut store.borrow_mut());
+    let told = answer(&view, TimeRange { window, end });
+    std::mem::swap(&mut view.store, &mut store.borrow_mut());
+    view.interval = interval;
+    Ok(told)
 }
 
 impl View {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, os::fd::RawFd, path::PathBuf, time::Duration};
 
-use crate::control::ControlSource;
+use crate::{control::ControlSource, source_url::SourceUrl};
 
 /// Settings of `heddle observe`.
 #[derive(Debug)]
@@ -25,12 +25,26 @@ pub struct ObserveConfig {
     pub run_dir: Option<PathBuf>,
     /// The file in which what was measured is kept; without one it is in memory only.
     pub history: Option<PathBuf>,
+    /// Who is asked for what was measured, instead of our own store.
+    pub prometheus: Option<PrometheusSource>,
     /// Where spans are taken in; without it there are no traces.
     pub spans: Option<DashboardListener>,
     /// What is told of that.
     pub told: SpansTold,
     /// The file in which traces are kept; without one they are in memory only.
     pub traces: Option<PathBuf>,
+}
+
+/// A Prometheus that scrapes the sidecars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrometheusSource {
+    /// Where it answers, as the observer reaches it, or who is behind `through`.
+    pub url: SourceUrl,
+    /// A file with the token that it is shown (RFC 6750), read again for every question.
+    pub token: Option<PathBuf>,
+    /// The path socket that leads there, where there is no other way: it says a line first, which is empty, or why it
+    /// does not.
+    pub through: Option<PathBuf>,
 }
 
 /// What readers are told of where spans go.
@@ -69,6 +83,7 @@ impl ObserveConfig {
             allowed_hosts: Vec::new(),
             run_dir: None,
             history: None,
+            prometheus: None,
             spans: None,
             told: SpansTold::default(),
             traces: None,

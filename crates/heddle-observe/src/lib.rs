@@ -13,6 +13,9 @@
 //! `census` keeps up who there is. A sidecar that ends asks to be scraped once more (`last_scrape`), so that also what lives
 //! shorter than an interval is counted.
 //!
+//! Where a Prometheus scrapes the same sidecars, figures are read from there instead (`elsewhere`), into a store that is
+//! made for the question.
+//!
 //! Who is out for its errors and which names were not found are no numbers over time: `ejected` and `names` take them
 //! from each scrape as they are. Rules and their changes come from the control plane (`rulebook`); the changes are kept in the
 //! file as well.
@@ -46,6 +49,7 @@ mod answers;
 mod assets;
 mod census;
 mod ejected;
+mod elsewhere;
 mod grown;
 mod history;
 mod hosts;
@@ -64,14 +68,16 @@ mod routes;
 mod rulebook;
 mod scrape;
 mod server;
+mod source_url;
 mod store;
 mod targets;
 mod traces;
 
-pub use config::{DashboardListener, ObserveConfig, SpansTold};
+pub use config::{DashboardListener, ObserveConfig, PrometheusSource, SpansTold};
 pub use control::{ClusterControl, ControlSource};
 pub use error::ObserveError;
 pub use measure::grpc_as_http;
+pub use source_url::SourceUrl;
 
 use census::Census;
 use last_scrape::Desk;
@@ -97,6 +103,9 @@ async fn serve(config: ObserveConfig) -> Result<(), ObserveError> {
     let mut view =
         answers::View { mesh: config.mesh.clone(), interval, ..answers::View::default() };
     take_spans(&config, &view.traces)?;
+    if let Some(told) = &config.prometheus {
+        view.elsewhere = Some(Rc::new(elsewhere::Elsewhere::new(told.clone())));
+    }
     let file = config
         .history
         .clone()

@@ -199,3 +199,19 @@ pub const SPANS_BODIES_MAX: usize = 8;
 pub const SPANS_PER_SECOND_MAX: u32 = 5_000;
 /// Connections of senders of spans; one per sidecar, and of applications.
 pub const SPAN_CONNECTIONS_MAX: usize = 2_048;
+
+/// Seconds of a question to another Prometheus may end at, where its steps allow: one answer serves all who ask
+/// meanwhile.
+pub const ELSEWHERE_GRID: u64 = 10;
+/// Steps of one answer of another Prometheus.
+pub const ELSEWHERE_STEPS_MAX: u64 = 60;
+/// Series of sidecars in one answer of another Prometheus.
+pub const ELSEWHERE_SERIES_MAX: usize = 20_000;
+/// Bytes of one answer of another Prometheus: that many series at that many steps, 30 bytes each, and their labels.
+pub const ELSEWHERE_BYTES_MAX: usize = 64 << 20;
+/// One answer of another Prometheus, from connecting to its last byte.
+pub const ELSEWHERE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Periods of another Prometheus that are held in memory.
+pub const ELSEWHERE_KEPT: usize = 2;
+/// Bytes that are told of what answered instead of a Prometheus.
+pub const ELSEWHERE_SAID_MAX: usize = 200;

@@ -16,9 +16,10 @@ use hyper::{
 use serde::Serialize;
 
 use crate::{
-    answers::{TimeRange, View},
+    answers::{TimeRange, View, answered},
     assets,
     config::ObserveConfig,
+    elsewhere::ElsewhereError,
     hosts, limits, prometheus, scrape,
     tap::served,
     targets,
@@ -31,6 +32,12 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 /// A refusal with its reason.
 #[derive(Debug)]
 struct Refused(StatusCode, String);
+
+impl From<ElsewhereError> for Refused {
+    fn from(error: ElsewhereError) -> Self {
+        Self(StatusCode::BAD_GATEWAY, error.to_string())
+    }
+}
 
 /// Digits by which a trace can be told from others.
 const TRACE_DIGITS_MIN: usize = 8;
@@ -115,22 +122,20 @@ async fn route<B>(
     let uri = request.uri();
     let path: Vec<&str> = uri.path().trim_start_matches('/').split('/').collect();
     match path[..] {
-        ["api", "v1", "graph"] => Ok(json(&view.borrow().graph(asked(uri.query(), 10)?))),
-        ["api", "v1", "services"] => Ok(json(&view.borrow().services(asked(uri.query(), 10)?))),
-        ["api", "v1", "services", namespace, name] => {
-            let service = service(namespace, name)?;
-            let asked = asked(uri.query(), 300)?;
-            match view.borrow().page(&service, asked) {
-                Some(page) => Ok(json(&page)),
-                None => Err(not_found(format!(
-                    "no service {} in namespace {}; GET /api/v1/services lists all",
-                    service.name, service.namespace
-                ))),
-            }
+        ["api", "v1", "graph"] => {
+            Ok(json(&answered(view, asked(uri.query(), 10)?, View::graph).await?))
         }
-        ["api", "v1", "rules"] => Ok(json(&view.borrow().rules(asked(uri.query(), 10)?))),
+        ["api", "v1", "services"] => {
+            Ok(json(&answered(view, asked(uri.query(), 10)?, View::services).await?))
+        }
+        ["api", "v1", "services", namespace, name] => {
+            page(view, &service(namespace, name)?, asked(uri.query(), 300)?).await
+        }
+        ["api", "v1", "rules"] => {
+            Ok(json(&answered(view, asked(uri.query(), 10)?, View::rules).await?))
+        }
         ["api", "v1", "refusals"] => {
-            Ok(json(&view.borrow().refusals_page(asked(uri.query(), 300)?)))
+            Ok(json(&answered(view, asked(uri.query(), 300)?, View::refusals_page).await?))
         }
         ["metrics"] => Ok(metrics(&view.borrow())),
         ["api", "v1", "ejections"] => Ok(json(&view.borrow().ejections())),
@@ -287,6 +292,21 @@ fn asked(query: Option<&str>, window: u64) -> Result<TimeRange, Refused> {
         }
     }
     Ok(asked)
+}
+
+/// The page of a service.
+async fn page(
+    view: &RefCell<View>,
+    service: &ServiceName,
+    asked: TimeRange,
+) -> Result<Response<Body>, Refused> {
+    match answered(view, asked, |view, asked| view.page(service, asked)).await? {
+        Some(page) => Ok(json(&page)),
+        None => Err(not_found(format!(
+            "no service {} in namespace {}; GET /api/v1/services lists all",
+            service.name, service.namespace
+        ))),
+    }
 }
 
 /// One trace by its id.

@@ -12,6 +12,7 @@ use heddle_wire::local::{app_probes::HttpGet, holder_api::Publish};
 pub(crate) mod asking;
 pub(crate) mod cluster;
 mod common;
+pub(crate) mod figures;
 pub(crate) mod hand;
 pub(crate) mod live;
 pub(crate) mod logs;
@@ -28,6 +29,7 @@ pub(crate) use tracing::{TraceArgs, TraceStoreArgs, TracesArgs};
 use crate::demo::apps::AppArgs;
 use asking::{DescribeArgs, ExplainArgs, WhyArgs};
 use cluster::{CheckArgs, InstallArgs, TagArgs, UninstallArgs, UpgradeArgs};
+use figures::FiguresArgs;
 use hand::{FaultArgs, SplitArgs};
 use live::{Side, Sort};
 use logs::LogsArgs;
@@ -253,6 +255,9 @@ pub(crate) struct UpArgs {
     /// Where the dashboard listens [default: a port of 127.0.0.1 that stays the mesh's own]
     #[arg(long, value_name = "ADDR:PORT", value_parser = values::listen_address)]
     pub dashboard: Option<SocketAddr>,
+    /// Who keeps what was measured.
+    #[command(flatten)]
+    pub figures: FiguresArgs,
     /// Where spans go.
     #[command(flatten)]
     pub tracing: TraceArgs,
@@ -541,6 +546,9 @@ pub(crate) struct HolderArgs {
     /// Where the dashboard listens: the first of these that is free
     #[arg(long, required = true)]
     pub dashboard: Vec<SocketAddr>,
+    /// Who keeps what was measured.
+    #[command(flatten)]
+    pub figures: FiguresArgs,
     /// Where spans go.
     #[command(flatten)]
     pub tracing: TraceArgs,
@@ -619,6 +627,9 @@ pub(crate) struct ObserveArgs {
     /// The file in which what was measured is kept [default: it is in memory only]
     #[arg(long, value_name = "FILE")]
     pub history: Option<PathBuf>,
+    /// Who keeps what was measured.
+    #[command(flatten)]
+    pub figures: FiguresArgs,
     /// Where traces come from, and are kept.
     #[command(flatten)]
     pub traces: TraceStoreArgs,

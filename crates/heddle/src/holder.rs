@@ -23,6 +23,7 @@ use crate::{
 
 pub(crate) mod book;
 pub(crate) mod broker;
+pub(crate) mod elsewhere;
 pub(crate) mod membership;
 pub(crate) mod names;
 pub(crate) mod network;

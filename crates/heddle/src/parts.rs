@@ -15,7 +15,9 @@ use heddle_control::{
     reach::Part,
 };
 use heddle_model::name::set_cluster_domain;
-use heddle_observe::{ClusterControl, ControlSource, DashboardListener, ObserveConfig, SpansTold};
+use heddle_observe::{
+    ClusterControl, ControlSource, DashboardListener, ObserveConfig, PrometheusSource, SpansTold,
+};
 use heddle_wire::local::{
     pod_environment::{self, Machine},
     proxy_config::ProxyConfig,
@@ -75,12 +77,14 @@ fn cluster_control(args: ClusterArgs, telemetry: Option<TelemetryDefault>) -> Re
 pub(crate) fn observe(args: ObserveArgs) -> Result<(), Failure> {
     name_process("heddle-observe");
     let (Some(mesh), Some(run_dir), Some(fd)) = (args.mesh, args.run_dir, args.dashboard_fd) else {
-        return cluster_observe(&args.cluster, args.history, args.traces);
+        let kept = (args.history, args.figures.source());
+        return cluster_observe(&args.cluster, kept, args.traces);
     };
     let control = ControlSource::Socket(run_dir.join("control.sock"));
     let mut config = ObserveConfig::new(&mesh, control, DashboardListener::Inherited(fd));
     config.run_dir = Some(run_dir);
     config.history = args.history;
+    config.prometheus = args.figures.source();
     with_spans(&mut config, args.traces);
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
 }
@@ -97,7 +101,7 @@ fn with_spans(config: &mut ObserveConfig, args: TraceStoreArgs) {
 /// The dashboard is on the loopback address only: who may forward a port of the pod may look.
 fn cluster_observe(
     args: &ClusterObserveArgs,
-    history: Option<PathBuf>,
+    (history, prometheus): (Option<PathBuf>, Option<PrometheusSource>),
     traces: TraceStoreArgs,
 ) -> Result<(), Failure> {
     set_cluster_domain(&args.cluster_domain).map_err(|e| Failure::refused(e.to_string()))?;
@@ -111,6 +115,7 @@ fn cluster_observe(
     config.health = Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT_HEALTH)));
     config.scrape_interval = args.interval;
     config.history = history;
+    config.prometheus = prometheus;
     with_spans(&mut config, traces);
     heddle_observe::run(config).doing(|| "run the dashboard".to_owned())
 }

@@ -158,6 +158,7 @@ async fn start(
             None => port::of_mesh(paths.name(), Some(&state_dir)),
         },
         tracing: args.tracing.clone(),
+        figures: args.figures.clone(),
     };
     let mut progress = |text: &str| output::notice(text);
     let mesh = StartedMesh::start(options, &mut progress, stop).await?;

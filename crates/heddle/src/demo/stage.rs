@@ -22,7 +22,7 @@ use super::{
     tell,
 };
 use crate::{
-    cli::{DemoArgs, TraceArgs},
+    cli::{DemoArgs, TraceArgs, figures::FiguresArgs},
     control_client::ControlClient,
     failure::{Doing as _, Failure},
     holder_client::HolderClient,
@@ -76,6 +76,7 @@ impl Stage {
             config: args.config.clone(),
             state_dir: None,
             dashboard,
+            figures: FiguresArgs::default(),
             tracing: TraceArgs {
                 // Few calls, and each is to be found.
                 trace_sampling: tracing.trace_sampling.or(Some(100.0)),

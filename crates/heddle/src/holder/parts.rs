@@ -12,7 +12,7 @@ use std::{
 use heddle_runtime::{pulse::Pulse, signal::Signal, spawn::SpawnOptions, task};
 use tokio::{process::Child, sync::watch, task::JoinHandle};
 
-use super::{membership::Membership, part, state::Holder};
+use super::{elsewhere, membership::Membership, part, state::Holder};
 use crate::cli::HolderArgs;
 
 /// What this machine is called in the mesh.
@@ -41,6 +41,8 @@ struct Kept {
     traces: PathBuf,
     /// Whom spans go to instead.
     elsewhere: Option<String>,
+    /// Who is asked for figures, as words of a command line.
+    figures: Vec<String>,
 }
 
 /// An address to connect to, of one that is listened on.
@@ -85,10 +87,26 @@ pub(crate) fn start(holder: &Rc<Holder>, args: &HolderArgs, listeners: Listeners
         history: args.state_dir.join("history.redb"),
         traces: args.state_dir.join("traces.redb"),
         elsewhere: args.tracing.elsewhere(),
+        figures: figures(holder, args),
     };
     let observing = run_observe(Rc::clone(holder), listeners, kept, observe_end);
     let observe = task::spawn_contained("observe", observing);
     Parts { observe_ending, control_ending, observe, control }
+}
+
+/// Who is asked for figures, and the way there.
+fn figures(holder: &Holder, args: &HolderArgs) -> Vec<String> {
+    let mut words = args.figures.words();
+    if let Some(url) = &args.figures.prometheus {
+        let socket = holder.book.paths.run_dir().join("prometheus.sock");
+        match elsewhere::pass_on(socket.clone(), url.clone()) {
+            Ok(()) => words.push(format!("--prometheus-through={}", socket.display())),
+            Err(error) => {
+                tracing::error!(%error, socket = %socket.display(), "there is no way to Prometheus");
+            }
+        }
+    }
+    words
 }
 
 fn run_control(
@@ -162,6 +180,7 @@ async fn run_observe(
         if let Some(elsewhere) = &kept.elsewhere {
             command.args(["--spans-elsewhere", elsewhere]);
         }
+        command.args(&kept.figures);
         part::log_to(&mut command, &run_dir.join("observe.log"))?;
         spawn(options, command)
     };

@@ -25,7 +25,7 @@ use tokio::{
 
 use super::overlap;
 use crate::{
-    cli::TraceArgs,
+    cli::{TraceArgs, figures::FiguresArgs},
     failure::{Doing as _, Failure},
     holder::part,
     holder_client::HolderClient,
@@ -78,6 +78,8 @@ pub(crate) struct MeshOptions {
     pub dashboard: Vec<SocketAddr>,
     /// Where spans go.
     pub tracing: TraceArgs,
+    /// Who keeps what was measured.
+    pub figures: FiguresArgs,
 }
 
 /// A mesh this process started. Dropping it closes the socket pair: the holder then ends as soon
@@ -189,6 +191,7 @@ fn holder_command(options: &MeshOptions) -> Result<Command, Failure> {
         .arg("--state-dir")
         .arg(state_dir)
         .args(options.tracing.words())
+        .args(options.figures.words())
         // Terminal signals are for this process; it ends the mesh in order.
         .process_group(0);
     if let Some(config) = &options.config {
@@ -264,6 +267,7 @@ mod tests {
             state_dir: Some("state".into()),
             dashboard: vec![SocketAddr::from(([127, 0, 0, 1], 0))],
             tracing: TraceArgs::default(),
+            figures: FiguresArgs::default(),
         };
         let command = holder_command(&options).unwrap();
         let words: Vec<_> = command.get_args().collect();

@@ -15,6 +15,7 @@ as_both_users!(
     nginx_and_node_answer_through_the_mesh,
     redis_is_recognised_and_relayed,
     prometheus_on_the_host_scrapes_the_mesh,
+    figures_come_from_the_prometheus_that_is_named,
     a_browser_shows_who_calls_whom,
 );
 
@@ -122,6 +123,51 @@ fn prometheus_on_the_host_scrapes_the_mesh(machine: &Machine) {
     assert!(found.parse::<f64>().unwrap() >= 1.0, "{found}");
     panels_have_what_they_show(&listen);
     promql::both_say_the_same(&listen, &dashboard, &promql::panels("30s"));
+}
+
+fn figures_come_from_the_prometheus_that_is_named(machine: &Machine) {
+    if !installed("prometheus") {
+        return;
+    }
+    let listen = free_address();
+    let source = format!("http://{listen}");
+    let mesh = machine.up_by("read", |mut command| {
+        command.args(["--prometheus", &source]);
+        command
+    });
+    let script = "python3 -m http.server 80 --bind 127.0.0.1";
+    let _server = mesh.start("pages", &["--port", "80", "--", "sh", "-c", script]);
+    wait_until("it answers", || mesh.get("http://pages/").stdout.contains("<html").then_some(()));
+    // Nobody is there yet: that is told, and is no mesh without traffic.
+    let refused = machine.run(&["--mesh", "read", "graph"]);
+    let told = format!("{}{}", refused.stdout, refused.stderr);
+    assert!(told.contains(&format!("--prometheus {source}: cannot connect to")), "{told}");
+
+    let dashboard = mesh.info()["dashboard"].as_str().unwrap().to_owned();
+    let config = machine.dir.join("read.yml");
+    let text = format!(
+        "scrape_configs:\n  - job_name: heddle\n    scrape_interval: 1s\n    http_sd_configs:\n      \
+         - url: http://{dashboard}/api/v1/prometheus/targets\n        refresh_interval: 1s\n"
+    );
+    fs::write(&config, text).unwrap();
+    let mut prometheus = Command::new("prometheus");
+    prometheus.arg(format!("--config.file={}", config.display()));
+    prometheus.arg(format!("--storage.tsdb.path={}", machine.dir.join("read-tsdb").display()));
+    prometheus.arg(format!("--web.listen-address={listen}"));
+    let _prometheus = machine.start(prometheus);
+    wait_until("the graph has what Prometheus has", || {
+        mesh.get("http://pages/");
+        let text = host_get(&format!("http://{dashboard}/api/v1/graph?window=300"));
+        let graph: Value = serde_json::from_str(&text).ok()?;
+        let mut edges = graph["edges"].as_array()?.iter();
+        let calls = |edge: &&Value| {
+            edge["destination"]["name"] == "pages"
+                && edge["server"]["per_second"].as_f64().is_some_and(|calls| calls > 0.0)
+        };
+        edges.find(calls).map(drop)
+    });
+    let top = machine.run(&["--mesh", "read", "top", "--once"]);
+    assert!(top.stdout.contains("pages"), "{}{}", top.stdout, top.stderr);
 }
 
 /// What Prometheus answers to a query, if it answers.
